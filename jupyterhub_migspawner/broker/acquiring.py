@@ -1,0 +1,278 @@
+"""Taking a lease: one transaction from "may they" to a slice nobody else can get.
+
+Everything is checked in the transaction that takes the lease: groups, grant, quota, capacity. One
+person's acquires follow each other (two starts at once cannot both fit under a quota of one), and
+so do all calls about one attempt (a cancel cannot slip in between).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from jupyterhub_migspawner.broker.base import NAME_LIMIT, text
+from jupyterhub_migspawner.broker.offers import Offering, needs_approval, none_free, usage
+from jupyterhub_migspawner.errors import Refusal
+from jupyterhub_migspawner.leases import events, ledger, requests, shelf
+from jupyterhub_migspawner.leases.rows import HELD, PENDING, RELEASING, LeaseRow, RequestRow
+from jupyterhub_migspawner.leases.shelf import Taken
+from jupyterhub_migspawner.leases.store import Transaction
+from jupyterhub_migspawner.policy import placement, quota, tiers
+from jupyterhub_migspawner.policy.people import Person
+from jupyterhub_migspawner.policy.tiers import Tier
+from jupyterhub_migspawner.policy.wording import quoted
+
+ROUNDS = 8
+"""How often the shelf is read again when others took what was seen on it."""
+
+
+@dataclass(frozen=True)
+class Asking:
+    """One acquire: who, for which server, what, in which attempt, where."""
+
+    person: Person
+    server: str
+    tier: Tier
+    attempt: str
+    node: str | None
+    now: datetime
+    deadline: datetime
+
+
+class Acquiring(Offering):
+    """The use case of a starting server."""
+
+    def acquire(
+        self,
+        person: Person,
+        server: str,
+        tier_name: str,
+        attempt: str,
+        node: str | None = None,
+        pending_seconds: int | None = None,
+    ) -> LeaseRow | None:
+        """A pending lease for one start of a server; None when the tier has no GPU.
+
+        ``pending_seconds`` is the time this start may take, where it is not the settings'.
+
+        Idempotent per ``attempt``: asking again returns the same lease while it is pending or
+        active. An attempt that was cancelled or has ended is refused (``conflict``). Other leases
+        that this server of this person still holds are left from a crash and begin to end, also
+        when the new one is refused.
+
+        Raises :class:`~jupyterhub_migspawner.errors.Refusal` (``options``, ``not-allowed``,
+        ``approval``, ``quota``, ``capacity``, ``conflict``).
+        """
+        text("user name", person.name, NAME_LIMIT, empty=False)
+        text("server name", server, NAME_LIMIT)
+        text("attempt", attempt, NAME_LIMIT, empty=False)
+        if node is not None:
+            text("node", node, NAME_LIMIT, empty=False)
+        # Nothing at all must not become the default tier here.
+        asked = {"tier": "" if tier_name is None else tier_name}
+        tier = tiers.choose_tier(self.settings.tiers, person, asked)
+        now = self._now()
+        patience = self.settings.pending_seconds if pending_seconds is None else pending_seconds
+        deadline = now + timedelta(seconds=patience)
+        asking = Asking(person, server, tier, attempt, node, now, deadline)
+        answer = self._run(lambda tx: self._acquire(tx, asking))
+        if isinstance(answer, Refusal):
+            raise answer
+        return answer
+
+    def being_returned(self, tier_name: str) -> bool:
+        """Whether a slice that this tier could use is on its way back, so that waiting may help."""
+        tier = self.settings.tier(tier_name)
+        if tier is None or tier.is_none:
+            return False
+        leaving = self._read(lambda tx: ledger.select(tx, states=(RELEASING,)))
+        return any(tier.is_whole or lease.profile == tier.profile for lease in leaving)
+
+    def _acquire(self, tx: Transaction, asking: Asking) -> LeaseRow | Refusal | None:
+        # A refusal is returned, not raised: what it found left over has to begin to end with it.
+        tx.queue_for(f"attempt {asking.attempt}", f"person {asking.person.name}")
+        known = ledger.by_attempt(tx, asking.attempt)
+        if known is not None:
+            return _same_again(known, asking)
+        buried = ledger.tombstone(tx, asking.attempt)
+        if buried is not None:
+            return Refusal(f"This start was cancelled ({buried}); start again.", reason="conflict")
+        held = self._end_remains(tx, asking)
+        if asking.tier.is_none:
+            return None
+        grant = None
+        if asking.tier.approval:
+            found = self._grant_for(tx, asking, held)
+            if isinstance(found, Refusal):
+                return found
+            grant = found
+        limits = self.settings.quotas.for_person(asking.person)
+        used = usage(tx, asking.person, limits, asking.now, held)
+        over = quota.check(limits, used, asking.tier)
+        if over:
+            return Refusal(over, reason="quota")
+        taken = self._take(tx, asking)
+        if taken is None:
+            return self._no_capacity(tx, asking)
+        return self._lend(tx, asking, taken, grant)
+
+    @staticmethod
+    def _end_remains(tx: Transaction, asking: Asking) -> list[LeaseRow]:
+        """Begin to end what earlier starts of this server left; returns what else is held."""
+        others = []
+        for lease in ledger.held_by(tx, asking.person.name):
+            if lease.server == asking.server:
+                reason = "replaced by a new start of the same server"
+                begin_release(tx, lease, reason, asking.person.name, asking.now)
+            else:
+                others.append(lease)
+        return others
+
+    @staticmethod
+    def _grant_for(tx: Transaction, asking: Asking, held: list[LeaseRow]) -> RequestRow | Refusal:
+        """The grant to use: valid, and without a server that runs on it."""
+        user, tier = asking.person.name, asking.tier
+        grants = requests.grants(tx, user, tier.name, asking.now)
+        if not grants:
+            sentence = needs_approval(tier, requests.open_of_user(tx, user))
+            return Refusal(sentence, reason="approval")
+        in_use = {lease.request_id: lease for lease in held if lease.request_id}
+        for grant in grants:
+            if grant.id not in in_use:
+                return grant
+        server = in_use[grants[0].id].server
+        return Refusal(
+            f"Your grant {grants[0].id} for tier {tier.name!r} is in use by your "
+            f"{f'server {quoted(server)}' if server else 'default server'}; stop that one first.",
+            reason="approval",
+        )
+
+    def _take(self, tx: Transaction, asking: Asking) -> Taken | None:
+        """A slice, or a whole card, held for this lease."""
+        silent_before = self._silent_before(asking.now)
+        profile = None if asking.tier.is_whole else asking.tier.profile
+        for round_number in range(ROUNDS):
+            found = shelf.offers(tx, profile, silent_before, asking.node)
+            by_id = {offer.slice.id: offer for offer in found}
+            ranked = placement.rank_slices(
+                [offer.slice for offer in found], [offer.load for offer in found]
+            )
+            # At first go round what others are just taking; then wait for how that ends, so that
+            # nobody is refused for a slice that is given back a moment later.
+            best_first = [by_id[choice.id] for choice in ranked]
+            taken = shelf.take(tx, best_first, wait=round_number > 0) if best_first else None
+            if taken is not None:
+                return taken
+            idle = shelf.idle_cards(tx, silent_before, asking.node) if profile is None else []
+            cards = {card.load.card_uuid: card for card in idle}
+            for load in placement.rank_cards_for_whole([card.load for card in idle]):
+                taken = shelf.take_card(tx, cards[load.card_uuid])
+                if taken is not None:
+                    if taken.slice_uuid is None:
+                        _record_target(tx, asking, taken)
+                    return taken
+            if not ranked and not idle:
+                return None
+        return None
+
+    def _no_capacity(self, tx: Transaction, asking: Asking) -> Refusal:
+        tier = asking.tier
+        silent_before = self._silent_before(asking.now)
+        if tier.is_whole:
+            total = shelf.whole_counts(tx, silent_before)[1]
+        else:
+            total = shelf.counts(tx, silent_before).get(tier.profile, (0, 0))[1]
+        where = f" on node {quoted(asking.node)}" if asking.node is not None else ""
+        sentence = none_free(tier, total, where)
+        instead = self._instead(tx, asking.person, tier, asking.now)
+        return Refusal(f"{sentence} {instead}", reason="capacity")
+
+    def _lend(
+        self, tx: Transaction, asking: Asking, taken: Taken, grant: RequestRow | None
+    ) -> LeaseRow:
+        ends = []
+        if asking.tier.max_hours is not None:
+            ends.append(asking.now + timedelta(hours=asking.tier.max_hours))
+        if grant is not None and grant.valid_until is not None:
+            ends.append(grant.valid_until)
+        lease = LeaseRow(
+            id=0,
+            attempt=asking.attempt,
+            user=asking.person.name,
+            server=asking.server,
+            tier=asking.tier.name,
+            state=PENDING,
+            slice_id=taken.slice_id,
+            slice_uuid=taken.slice_uuid,
+            node=taken.node,
+            card_uuid=taken.card_uuid,
+            profile=taken.profile,
+            memory_mib=taken.memory_mib,
+            since=asking.now,
+            deadline=asking.deadline,
+            ends_at=min(ends, default=None),
+            ended_at=None,
+            end_reason="",
+            waiting_for="",
+            request_id=grant.id if grant else None,
+            start=taken.start,
+            whole=taken.whole,
+            share=taken.share,
+        )
+        lease = ledger.insert(tx, lease)
+        record(tx, lease, asking.now, asking.person.name, slice=taken.slice_uuid or "")
+        return lease
+
+
+def _record_target(tx: Transaction, asking: Asking, taken: Taken) -> None:
+    events.append(
+        tx,
+        asking.now,
+        asking.person.name,
+        "card.target",
+        card_uuid=taken.card_uuid,
+        target=[[taken.profile, taken.start]],
+        why="given out whole",
+    )
+
+
+def _same_again(known: LeaseRow, asking: Asking) -> LeaseRow | Refusal:
+    mine = (asking.person.name, asking.server, asking.tier.name)
+    if (known.user, known.server, known.tier) != mine:
+        return Refusal(
+            "This start belongs to another server or tier; start again.", reason="conflict"
+        )
+    if known.state in HELD:
+        return known
+    return Refusal(
+        f"This start has ended already ({known.end_reason}); start again.", reason="conflict"
+    )
+
+
+def record(tx: Transaction, lease: LeaseRow, at: datetime, actor: str, **detail: object) -> None:
+    """The event that a lease has come into its present state."""
+    events.append(
+        tx,
+        at,
+        actor,
+        f"lease.{lease.state}",
+        user=lease.user,
+        lease_id=lease.id,
+        card_uuid=lease.card_uuid,
+        request_id=lease.request_id,
+        server=lease.server,
+        tier=lease.tier,
+        profile=lease.profile,
+        start=lease.start,
+        **detail,
+    )
+
+
+def begin_release(
+    tx: Transaction, lease: LeaseRow, reason: str, actor: str, now: datetime
+) -> LeaseRow | None:
+    """Let a pending or active lease begin to end; None when it was not one any more."""
+    after = ledger.release(tx, lease.id, now, reason)
+    if after is not None:
+        record(tx, after, now, actor, why=reason)
+    return after

@@ -1,0 +1,241 @@
+"""Requests for tiers that need approval, and the grants that come of them.
+
+A grant is an approved request until ``valid_until``; :mod:`.acquiring` checks it in the transaction
+that takes the lease. Each decision is a single change from one state, so that of two approvers one
+is told that it was decided already.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from datetime import datetime, timedelta
+
+from jupyterhub_migspawner.broker.base import (
+    BROKER,
+    NAME_LIMIT,
+    REASON_LIMIT,
+    BrokerBase,
+    text,
+    wanted_id,
+    wanted_name,
+)
+from jupyterhub_migspawner.errors import Refusal
+from jupyterhub_migspawner.leases import events, requests
+from jupyterhub_migspawner.leases.rows import RequestRow
+from jupyterhub_migspawner.leases.store import Transaction
+from jupyterhub_migspawner.policy import approval, tiers
+from jupyterhub_migspawner.policy.people import Person
+from jupyterhub_migspawner.policy.wording import number, quoted
+
+MOST_HOURS = 24 * 31.0
+"""Longest grant for a tier without ``max_hours``."""
+
+MOST_PENDING = 10
+"""Requests one person may have waiting; more are a loop, not a need."""
+
+
+class Approvals(BrokerBase):
+    """Use cases about requests."""
+
+    def create_request(
+        self, person: Person, tier_name: str, hours: float, reason: str
+    ) -> RequestRow:
+        """Ask for a tier that needs approval, for some hours from the decision on.
+
+        Raises :class:`~jupyterhub_migspawner.errors.Refusal` (``options``, ``not-allowed``,
+        ``conflict``).
+        """
+        text("user name", person.name, NAME_LIMIT, empty=False)
+        text("reason", reason, REASON_LIMIT, empty=False)
+        asked = {"tier": "" if tier_name is None else tier_name}
+        tier = tiers.choose_tier(self.settings.tiers, person, asked)
+        if not tier.approval:
+            raise Refusal(
+                f"Tier {tier.name!r} needs no approval; start your server with it.",
+                reason="options",
+            )
+        span = _hours(hours, tier.max_hours or MOST_HOURS, f"tier {tier.name!r} allows")
+
+        def work(tx: Transaction) -> RequestRow:
+            now = self._now()
+            tx.queue_for(f"person {person.name}")
+            open_ones = requests.open_of_user(tx, person.name)
+            waiting = [r for r in open_ones if self._state_of(r, now) == approval.PENDING]
+            if len(waiting) >= MOST_PENDING:
+                raise Refusal(
+                    f"You have {len(waiting)} requests waiting for a decision; cancel one of them "
+                    "first.",
+                    reason="conflict",
+                )
+            request_id = requests.insert(
+                tx,
+                username=person.name,
+                tier=tier.name,
+                hours=span,
+                reason=reason,
+                created_at=now,
+            )
+            return self._recorded(tx, request_id, now, person.name, reason)
+
+        return self._run(work)
+
+    def decide(
+        self,
+        request_id: int,
+        by: Person,
+        approve: bool,
+        reason: str = "",
+        hours: float | None = None,
+    ) -> RequestRow:
+        """Approve or deny a pending request; an approver may shorten ``hours``, not lengthen them.
+
+        Raises :class:`~jupyterhub_migspawner.errors.Refusal`: ``not-found``, ``not-allowed`` (also
+        for one's own), ``options``, or ``conflict`` when it is not pending any more.
+        """
+        text("user name", by.name, NAME_LIMIT, empty=False)
+        text("reason", reason, REASON_LIMIT)
+
+        def work(tx: Transaction) -> RequestRow:
+            now = self._now()
+            request = _known(tx, request_id)
+            why_not = approval.may_decide(request.user, by, self.settings.approvers)
+            if why_not:
+                raise Refusal(why_not, reason="not-allowed")
+            to = approval.APPROVED if approve else approval.DENIED
+            self._demand_move(request, to, now)
+            span, valid_until = request.hours, None
+            if approve:
+                tier = self.settings.tier(request.tier)
+                if tier is None or not tier.approval:
+                    raise Refusal(
+                        f"Request {request_id} is for tier {quoted(request.tier)}, which is no "
+                        "tier that needs approval any more; deny it instead.",
+                        reason="conflict",
+                    )
+                if hours is not None:
+                    span = _hours(hours, request.hours, "was asked for")
+                valid_until = now + timedelta(hours=span)
+            requests.move(
+                tx,
+                request_id,
+                request.state,
+                state=to,
+                hours=span,
+                decided_by=by.name,
+                decided_at=now,
+                decision_reason=reason,
+                valid_until=valid_until,
+            )
+            return self._recorded(tx, request_id, now, by.name, reason)
+
+        return self._run(work)
+
+    def cancel_request(self, request_id: int, by: Person) -> RequestRow:
+        """Withdraw a pending request or give up a grant: the person's own, or as an approver.
+
+        A server that runs on the grant keeps its lease. Raises
+        :class:`~jupyterhub_migspawner.errors.Refusal` (``not-found``, ``not-allowed``,
+        ``conflict``).
+        """
+
+        def work(tx: Transaction) -> RequestRow:
+            now = self._now()
+            request = _known(tx, request_id)
+            if by.name != request.user:
+                why_not = approval.may_decide(request.user, by, self.settings.approvers)
+                if why_not:
+                    raise Refusal(
+                        f"Request {request_id} is not yours; only its user and the approvers may "
+                        "cancel it.",
+                        reason="not-allowed",
+                    )
+            self._demand_move(request, approval.CANCELLED, now)
+            requests.move(tx, request_id, request.state, state=approval.CANCELLED)
+            return self._recorded(tx, request_id, now, by.name, "")
+
+        return self._run(work)
+
+    def request(self, request_id: int) -> RequestRow:
+        """One request; Refusal ``not-found`` when there is none of that number."""
+        return self._read(lambda tx: _known(tx, request_id))
+
+    def requests(
+        self, user: str | None = None, states: Collection[str] | None = None
+    ) -> tuple[RequestRow, ...]:
+        """Requests, oldest first."""
+        of_user = None if user is None else wanted_name(user)
+        return self._read(lambda tx: requests.select(tx, of_user, states))
+
+    def expire_requests(self) -> tuple[RequestRow, ...]:
+        """Grants past their time, and requests nobody decided about, become expired."""
+
+        def work(tx: Transaction) -> tuple[RequestRow, ...]:
+            now = self._now()
+            expired = []
+            for request in requests.stale(tx, now, self._undecided_before(now)):
+                if requests.move(tx, request.id, request.state, state=approval.EXPIRED):
+                    why = "its time is over" if request.valid_until else "nobody decided about it"
+                    expired.append(self._recorded(tx, request.id, now, BROKER, why))
+            return tuple(expired)
+
+        return self._run(work)
+
+    def _undecided_before(self, now: datetime) -> datetime:
+        return now - timedelta(days=self.settings.request_days)
+
+    def _state_of(self, request: RequestRow, now: datetime) -> str:
+        """The state by the clock, also when nobody has written down yet that it expired."""
+        if request.state == approval.APPROVED and request.valid_until is not None:
+            return approval.EXPIRED if request.valid_until <= now else request.state
+        if request.state == approval.PENDING and request.created_at <= self._undecided_before(now):
+            return approval.EXPIRED
+        return request.state
+
+    def _demand_move(self, request: RequestRow, to: str, now: datetime) -> None:
+        why_not = approval.may_move(self._state_of(request, now), to)
+        if why_not:
+            raise Refusal(f"Request {request.id}: {why_not}", reason="conflict")
+
+    @staticmethod
+    def _recorded(
+        tx: Transaction, request_id: int, now: datetime, actor: str, why: str
+    ) -> RequestRow:
+        request = _known(tx, request_id)
+        kind = "created" if request.state == approval.PENDING else request.state
+        events.append(
+            tx,
+            now,
+            actor,
+            f"request.{kind}",
+            user=request.user,
+            request_id=request.id,
+            tier=request.tier,
+            hours=request.hours,
+            why=why,
+        )
+        return request
+
+
+def _known(tx: Transaction, request_id: int) -> RequestRow:
+    request = requests.by_id(tx, wanted_id(request_id))
+    if request is None:
+        raise Refusal(f"There is no request {request_id}.", reason="not-found")
+    return request
+
+
+def _hours(value: object, most: float, who: str) -> float:
+    wrong = Refusal(
+        f"The hours are {quoted(value)}; expected a number above 0 and at most the "
+        f"{number(most)} that {who}.",
+        reason="options",
+    )
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise wrong
+    try:
+        hours = float(value)
+    except OverflowError:
+        raise wrong from None
+    if not math.isfinite(hours) or not 0 < hours <= most:
+        raise wrong
+    return hours

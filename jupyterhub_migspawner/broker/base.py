@@ -1,0 +1,99 @@
+"""What all parts of the broker share: the store, the settings, the clock, and checks of text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
+from typing import TypeVar
+
+from jupyterhub_migspawner.errors import Refusal
+from jupyterhub_migspawner.leases.store import Store, Transaction
+from jupyterhub_migspawner.policy.settings import Settings
+from jupyterhub_migspawner.policy.wording import quoted
+
+T = TypeVar("T")
+
+NAME_LIMIT = 255
+"""JupyterHub's own limit for names of users and servers."""
+
+REASON_LIMIT = 2_000
+"""Most characters of a reason."""
+
+# Neither database holds half a character, and PostgreSQL no NUL either.
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+
+_NOBODY = "?" * (NAME_LIMIT + 1)
+
+BROKER = "migspawner"
+"""The actor in events of what happens by itself."""
+
+
+def utc_now() -> datetime:
+    """The moment, aware, in UTC."""
+    return datetime.now(timezone.utc)
+
+
+def text(what: str, value: object, limit: int, *, empty: bool = True) -> str:
+    """A text as it came, or :class:`~jupyterhub_migspawner.errors.Refusal` (``options``).
+
+    Nothing is escaped or cleaned: that is for whoever shows it. Refused is only what a database
+    cannot hold (a NUL character, half a character) and what is too long.
+    """
+    if not isinstance(value, str):
+        raise Refusal(f"The {what} is {quoted(value)}; expected a text.", reason="options")
+    if not empty and not value.strip():
+        raise Refusal(f"The {what} is empty; please say it.", reason="options")
+    if len(value) > limit:
+        raise Refusal(
+            f"The {what} has {len(value)} characters; at most {limit} are kept.", reason="options"
+        )
+    if _UNSTORABLE.search(value):
+        raise Refusal(
+            f"The {what} is {quoted(value)}; it holds a character that cannot be stored.",
+            reason="options",
+        )
+    return value
+
+
+def stored(value: str) -> str:
+    """A text from a machine as it can be stored: cut, and odd characters replaced."""
+    return _UNSTORABLE.sub("\ufffd", value[:REASON_LIMIT])
+
+
+def wanted_name(value: str) -> str:
+    """A name to look for; one that no row can have when it could not be stored."""
+    return _NOBODY if len(value) > NAME_LIMIT or _UNSTORABLE.search(value) else value
+
+
+def wanted_id(value: int) -> int:
+    """A number to look for; one that no row has when it does not fit into 64 bits."""
+    return value if 0 < value < 2**63 else 0
+
+
+class BrokerBase:
+    """State of a broker; its use cases are in the classes that inherit it."""
+
+    def __init__(
+        self,
+        store: Store,
+        settings: Settings,
+        *,
+        clock: Callable[[], datetime] = utc_now,
+    ) -> None:
+        self.store = store
+        self.settings = settings
+        self.clock = clock
+
+    def _now(self) -> datetime:
+        return self.clock().astimezone(timezone.utc)
+
+    def _silent_before(self, now: datetime) -> datetime:
+        """A node whose last heartbeat is older than this gets nothing new."""
+        return now - timedelta(seconds=self.settings.heartbeat_seconds)
+
+    def _run(self, work: Callable[[Transaction], T]) -> T:
+        return self.store.run(work)
+
+    def _read(self, work: Callable[[Transaction], T]) -> T:
+        return self.store.read(work)

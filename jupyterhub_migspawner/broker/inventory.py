@@ -1,0 +1,213 @@
+"""What the agents report, and what stands where: nodes, cards, slices.
+
+Relies on inventories as :mod:`jupyterhub_migspawner.gpu` reads them. Promises that an inventory
+never takes a slice away from a lease: it says what is there, not who holds it.
+"""
+
+from __future__ import annotations
+
+from jupyterhub_migspawner.broker import recording
+from jupyterhub_migspawner.broker.base import (
+    NAME_LIMIT,
+    REASON_LIMIT,
+    BrokerBase,
+    text,
+    wanted_id,
+    wanted_name,
+)
+from jupyterhub_migspawner.broker.statuses import (
+    DRAINING,
+    FREE,
+    LEASED,
+    MISSING,
+    QUARANTINED,
+    SliceStatus,
+)
+from jupyterhub_migspawner.errors import Refusal
+from jupyterhub_migspawner.gpu.cards import Inventory
+from jupyterhub_migspawner.leases import events, inventory, ledger
+from jupyterhub_migspawner.leases.rows import CardRow, EventRow, LeaseRow, NodeRow, SliceRow
+from jupyterhub_migspawner.leases.store import Transaction
+from jupyterhub_migspawner.policy.wording import moment, quoted
+
+MOST_EVENTS = 10_000
+
+
+class Inventories(BrokerBase):
+    """Use cases about cards and slices."""
+
+    def record_inventory(self, node: str, found: Inventory) -> None:
+        """Take over what a node's agent has read: its heartbeat, cards and slices.
+
+        The first sight of a card that is cut makes its base layout. Cards that are not listed any
+        more are lost; slices that are not listed are missing, except on a card with a problem,
+        whose list may be short.
+        """
+        text("node name", node, NAME_LIMIT, empty=False)
+
+        def work(tx: Transaction) -> None:
+            now = self._now()
+            if inventory.node_by_name(tx, node) is None:
+                events.append(tx, now, node, "node.seen", node=node, driver=found.driver_version)
+            inventory.heartbeat(tx, node, now, found.driver_version)
+            # Most reports change nothing and need no lock; a change is worked out again under it.
+            if recording.changes(tx, node, found, now):
+                inventory.lock_cards_of_node(tx, node)
+                for change in recording.changes(tx, node, found, now):
+                    change()
+
+        self._run(work)
+
+    def finish_target(self, card_uuid: str) -> bool:
+        """Note that a card has reached its target, as the last recorded inventory shows it.
+
+        True when it had one and the slices that are there are exactly those; otherwise nothing
+        changes.
+        """
+
+        def work(tx: Transaction) -> bool:
+            inventory.lock_card(tx, card_uuid)
+            card = inventory.card_record(tx, card_uuid)
+            if card is None or card.row.target is None:
+                return False
+            present = {
+                (row.profile, row.start)
+                for row in inventory.slice_rows(tx, card_uuid=card_uuid)
+                if row.present
+            }
+            if present != set(card.row.target):
+                return False
+            inventory.update_card(tx, card_uuid, target=None)
+            events.append(
+                tx,
+                self._now(),
+                card.row.node,
+                "card.cut",
+                card_uuid=card_uuid,
+                layout=recording.plain(card.row.target),
+            )
+            return True
+
+        return self._run(work)
+
+    def nodes(self) -> tuple[NodeRow, ...]:
+        """All nodes by name."""
+        return self._read(inventory.all_nodes)
+
+    def cards(self, node: str | None = None) -> tuple[CardRow, ...]:
+        """Cards of one node or of all."""
+        of_node = None if node is None else wanted_name(node)
+        records = self._read(lambda tx: inventory.card_records(tx, of_node))
+        return tuple(record.row for record in records)
+
+    def slices(self) -> tuple[SliceStatus, ...]:
+        """All slices that are there or ought to be, with state and live lease."""
+
+        def work(tx: Transaction) -> tuple[SliceStatus, ...]:
+            silent_before = self._silent_before(self._now())
+            silent = {n.name: n for n in inventory.all_nodes(tx) if n.heartbeat_at < silent_before}
+            cards = {record.row.uuid: record.row for record in inventory.card_records(tx)}
+            leases = {lease.slice_id: lease for lease in ledger.select(tx)}
+            whole = {lease.card_uuid for lease in leases.values() if lease.whole}
+            statuses = []
+            for row in inventory.slice_rows(tx):
+                card, lease = cards[row.card_uuid], leases.get(row.id)
+                wanted = (
+                    (row.profile, row.start) in card.layout
+                    and card.target is None
+                    and card.uuid not in whole
+                )
+                if row.present or lease or row.quarantined or wanted:
+                    state, why = _state(row, card, lease, silent.get(card.node))
+                    statuses.append(SliceStatus(row, state, lease, why))
+            return tuple(statuses)
+
+        return self._read(work)
+
+    def quarantine(self, slice_id: int, why: str, actor: str) -> SliceRow:
+        """Give a slice to nobody from now on; a lease on it goes on and ends as usual.
+
+        Raises :class:`~jupyterhub_migspawner.errors.Refusal`: ``not-found``, ``options``.
+        """
+        text("reason", why, REASON_LIMIT, empty=False)
+        return self._set_quarantine(slice_id, why, actor)
+
+    def unquarantine(self, slice_id: int, actor: str) -> SliceRow:
+        """Let a quarantined slice be given out again; no change when it is not quarantined."""
+        return self._set_quarantine(slice_id, "", actor)
+
+    def _set_quarantine(self, slice_id: int, why: str, actor: str) -> SliceRow:
+        text("actor", actor, NAME_LIMIT)
+
+        def work(tx: Transaction) -> SliceRow:
+            row = inventory.slice_row(tx, wanted_id(slice_id))
+            if row is None:
+                raise Refusal(f"There is no slice {slice_id}.", reason="not-found")
+            inventory.lock_card(tx, row.card_uuid)
+            row = inventory.slice_row(tx, slice_id) or row
+            if row.quarantined == why:
+                return row
+            inventory.update_slice(tx, slice_id, quarantined=why)
+            kind = "slice.quarantined" if why else "slice.unquarantined"
+            recording.slice_event(tx, self._now(), actor, kind, row, why=why or row.quarantined)
+            return inventory.slice_row(tx, slice_id) or row
+
+        return self._run(work)
+
+    def drain_card(self, card_uuid: str, why: str, actor: str) -> CardRow:
+        """Give out nothing new on a card; leases on it go on.
+
+        Raises :class:`~jupyterhub_migspawner.errors.Refusal`: ``not-found``, ``options``.
+        """
+        text("reason", why, REASON_LIMIT, empty=False)
+        return self._set_drained(card_uuid, why, actor)
+
+    def resume_card(self, card_uuid: str, actor: str) -> CardRow:
+        """Take back a drain; no change when the card is not drained."""
+        return self._set_drained(card_uuid, "", actor)
+
+    def _set_drained(self, card_uuid: str, why: str, actor: str) -> CardRow:
+        text("actor", actor, NAME_LIMIT)
+
+        def work(tx: Transaction) -> CardRow:
+            inventory.lock_card(tx, wanted_name(card_uuid))
+            card = inventory.card_record(tx, wanted_name(card_uuid))
+            if card is None:
+                raise Refusal(f"There is no card {quoted(card_uuid)}.", reason="not-found")
+            if card.drained == why:
+                return card.row
+            inventory.update_card(tx, card_uuid, drained=why)
+            kind = "card.drained" if why else "card.resumed"
+            events.append(tx, self._now(), actor, kind, card_uuid=card_uuid, why=why)
+            after = inventory.card_record(tx, card_uuid) or card
+            return after.row
+
+        return self._run(work)
+
+    def events(self, after_id: int = 0, limit: int = 1_000) -> tuple[EventRow, ...]:
+        """Up to ``limit`` events that came after the one with that id, oldest first."""
+        most = max(0, min(int(limit), MOST_EVENTS))
+        begin = max(0, min(int(after_id), 2**63 - 1))
+        return self._read(lambda tx: events.after(tx, begin, most))
+
+
+def _state(
+    row: SliceRow, card: CardRow, lease: LeaseRow | None, silent: NodeRow | None
+) -> tuple[str, str]:
+    if lease is not None:
+        return LEASED, ""
+    if row.quarantined:
+        return QUARANTINED, row.quarantined
+    if card.state == "lost":
+        return MISSING, f"Node {card.node} does not list its card any more."
+    if not row.present:
+        return MISSING, f"Node {card.node} does not list it."
+    if silent is not None:
+        return MISSING, f"Node {card.node} has not reported since {moment(silent.heartbeat_at)}."
+    if card.state == "draining":
+        return DRAINING, "Its card is drained."
+    if card.problem:
+        return DRAINING, card.problem
+    if card.target is not None:
+        return DRAINING, "Its card is being re-cut."
+    return FREE, ""

@@ -1,0 +1,249 @@
+"""The life of a lease after it was taken: active, releasing, released.
+
+Every method can be called again with the same effect, so that whoever crashed in between two of
+them can simply start over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import datetime, timedelta
+
+from jupyterhub_migspawner.broker.acquiring import Acquiring, begin_release, record
+from jupyterhub_migspawner.broker.base import (
+    BROKER,
+    NAME_LIMIT,
+    REASON_LIMIT,
+    stored,
+    text,
+    wanted_id,
+    wanted_name,
+)
+from jupyterhub_migspawner.errors import Refusal
+from jupyterhub_migspawner.leases import events, inventory, ledger
+from jupyterhub_migspawner.leases.rows import ACTIVE, HELD, LeaseRow
+from jupyterhub_migspawner.leases.store import Transaction
+
+TOMBSTONE_LIFE = timedelta(days=2)
+"""How long a cancelled attempt is remembered; no thread waits that long for its turn."""
+
+
+class Leasing(Acquiring):
+    """Use cases about leases."""
+
+    def renew(self, attempt: str) -> LeaseRow | None:
+        """Give a pending lease its full time again; None when the attempt holds no lease now."""
+
+        def work(tx: Transaction) -> LeaseRow | None:
+            deadline = self._now() + timedelta(seconds=self.settings.pending_seconds)
+            lease = ledger.by_attempt(tx, wanted_name(attempt))
+            if lease is None or lease.state not in HELD:
+                return None
+            return ledger.renew(tx, lease.id, deadline) or _if_active(tx, lease.id)
+
+        return self._run(work)
+
+    def activate(self, attempt: str) -> LeaseRow | None:
+        """The server runs: pending becomes active, and an active lease stays so.
+
+        None when the attempt holds no lease: it never had one, or it has begun to end, and the
+        server must not go on.
+        """
+
+        def work(tx: Transaction) -> LeaseRow | None:
+            lease = ledger.by_attempt(tx, wanted_name(attempt))
+            if lease is None:
+                return None
+            after = ledger.activate(tx, lease.id)
+            if after is None:
+                return _if_active(tx, lease.id)
+            record(tx, after, self._now(), after.user, why="the server runs")
+            return after
+
+        return self._run(work)
+
+    def lease_of_attempt(self, attempt: str) -> LeaseRow | None:
+        """The lease of an attempt, live or past."""
+        return self._read(lambda tx: ledger.by_attempt(tx, wanted_name(attempt)))
+
+    def cancel_attempt(self, attempt: str, reason: str) -> LeaseRow | None:
+        """This start is over: the lease it holds begins to end, and it gets none any more.
+
+        Returns that lease, or None when there is none; a later acquire of the attempt is refused.
+        """
+        text("attempt", attempt, NAME_LIMIT, empty=False)
+        text("reason", reason, REASON_LIMIT)
+
+        def work(tx: Transaction) -> LeaseRow | None:
+            now = self._now()
+            tx.queue_for(f"attempt {attempt}")
+            lease = ledger.by_attempt(tx, wanted_name(attempt))
+            if lease is not None:
+                return begin_release(tx, lease, reason, lease.user, now) or lease
+            if ledger.tombstone(tx, attempt) is None:
+                ledger.bury(tx, attempt, reason, now)
+                events.append(tx, now, BROKER, "attempt.cancelled", attempt=attempt, why=reason)
+            return None
+
+        return self._run(work)
+
+    def release_server(
+        self,
+        user: str,
+        server: str,
+        reason: str,
+        actor: str,
+        taken_before: datetime | None = None,
+    ) -> tuple[LeaseRow, ...]:
+        """A server is over: its pending and active leases begin to end; returns them.
+
+        Only those taken up to ``taken_before`` (UTC), when it is given: a release that comes late
+        must not touch the lease of the server's next start.
+        """
+        text("reason", reason, REASON_LIMIT)
+        text("actor", actor, NAME_LIMIT)
+
+        def work(tx: Transaction) -> tuple[LeaseRow, ...]:
+            now = self._now()
+            held = [
+                lease
+                for lease in ledger.held_by(tx, wanted_name(user))
+                if lease.server == server and (taken_before is None or lease.since <= taken_before)
+            ]
+            ended = [begin_release(tx, lease, reason, actor, now) for lease in held]
+            return tuple(lease for lease in ended if lease is not None)
+
+        return self._run(work)
+
+    def release_lease(self, lease_id: int, reason: str, actor: str) -> LeaseRow:
+        """Let one lease begin to end.
+
+        Raises :class:`~jupyterhub_migspawner.errors.Refusal`: ``not-found``, or ``conflict`` when
+        it is ending or over already.
+        """
+        text("reason", reason, REASON_LIMIT)
+        text("actor", actor, NAME_LIMIT)
+
+        def work(tx: Transaction) -> LeaseRow:
+            lease = _known(tx, lease_id)
+            after = begin_release(tx, lease, reason, actor, self._now())
+            if after is None:
+                raise Refusal(
+                    f"Lease {lease_id} is {lease.state} already ({lease.end_reason}).",
+                    reason="conflict",
+                )
+            return after
+
+        return self._run(work)
+
+    def confirm_empty(self, lease_id: int) -> LeaseRow:
+        """The slice is proven empty: releasing becomes released, and the slice can be given out.
+
+        Only for whoever has the proof. A card that was given out whole is to be cut back into its
+        base layout. Calling it again changes nothing. Raises
+        :class:`~jupyterhub_migspawner.errors.Refusal`: ``not-found``, or ``conflict`` while a
+        server may still run on the lease.
+        """
+
+        def work(tx: Transaction) -> LeaseRow:
+            now = self._now()
+            lease = _known(tx, lease_id)
+            # First the card, as everybody does who changes one and something on it.
+            if lease.whole:
+                inventory.lock_card(tx, lease.card_uuid)
+            after = ledger.end(tx, lease_id, now)
+            if after is None:
+                if lease.state in HELD:
+                    raise Refusal(
+                        f"Lease {lease_id} is {lease.state}; it has to be released before its "
+                        "slice can be confirmed empty.",
+                        reason="conflict",
+                    )
+                return _known(tx, lease_id)
+            inventory.untake(tx, lease.slice_id)
+            record(tx, after, now, BROKER, why=after.end_reason)
+            if lease.whole:
+                _back_to_layout(tx, lease, now)
+            return after
+
+        return self._run(work)
+
+    def note_waiting(self, lease_id: int, why: str) -> None:
+        """Say why a lease is still releasing; ignored when it is not."""
+
+        def work(tx: Transaction) -> None:
+            lease = ledger.by_id(tx, wanted_id(lease_id))
+            short = stored(why)
+            if lease is None or lease.waiting_for == short:
+                return
+            after = ledger.wait(tx, lease_id, short)
+            if after is not None:
+                record(tx, after, self._now(), BROKER, waiting_for=short)
+
+        self._run(work)
+
+    def overdue(self, node: str) -> tuple[LeaseRow, ...]:
+        """Pending leases of one node past their deadline; whoever has proof decides about them.
+
+        Nothing ends here: a start may have launched a server that only nobody could report.
+        """
+        late = self._read(lambda tx: ledger.overdue(tx, self._now()))
+        return tuple(lease for lease in late if lease.node == node)
+
+    def forget_cancelled_attempts(self) -> None:
+        """Drop the memory of cancelled attempts that no thread can still be waiting with."""
+        self._run(lambda tx: ledger.forget_tombstones(tx, self._now() - TOMBSTONE_LIFE))
+
+    def leases(
+        self,
+        *,
+        include_past: bool = False,
+        user: str | None = None,
+        server: str | None = None,
+        node: str | None = None,
+        states: Collection[str] | None = None,
+    ) -> tuple[LeaseRow, ...]:
+        """Leases, oldest first; only live ones unless asked otherwise."""
+        return self._read(
+            lambda tx: ledger.select(
+                tx,
+                include_past=include_past,
+                user=None if user is None else wanted_name(user),
+                server=None if server is None else wanted_name(server),
+                node=None if node is None else wanted_name(node),
+                states=states,
+            )
+        )
+
+    def lease(self, lease_id: int) -> LeaseRow:
+        """One lease, live or past; Refusal ``not-found`` when there is none of that number."""
+        return self._read(lambda tx: _known(tx, lease_id))
+
+
+def _if_active(tx: Transaction, lease_id: int) -> LeaseRow | None:
+    lease = ledger.by_id(tx, lease_id)
+    return lease if lease is not None and lease.state == ACTIVE else None
+
+
+def _known(tx: Transaction, lease_id: int) -> LeaseRow:
+    lease = ledger.by_id(tx, wanted_id(lease_id))
+    if lease is None:
+        raise Refusal(f"There is no lease {lease_id}.", reason="not-found")
+    return lease
+
+
+def _back_to_layout(tx: Transaction, lease: LeaseRow, now: datetime) -> None:
+    card = inventory.card_record(tx, lease.card_uuid)
+    if card is None or card.row.layout == ((lease.profile, lease.start),):
+        return
+    layout = [list(want) for want in card.row.layout]
+    inventory.update_card(tx, lease.card_uuid, target=layout)
+    events.append(
+        tx,
+        now,
+        BROKER,
+        "card.target",
+        card_uuid=lease.card_uuid,
+        target=layout,
+        why="back to its layout",
+    )

@@ -1,0 +1,119 @@
+"""What each person can have now: tiers with what is free, and the sentences for when it is not.
+
+Read-only. The form, the REST API, the command line and the refusals of
+:mod:`.acquiring` all use these answers, so that they agree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from jupyterhub_migspawner.broker.base import BrokerBase
+from jupyterhub_migspawner.broker.statuses import TierOffer
+from jupyterhub_migspawner.leases import ledger, requests, shelf
+from jupyterhub_migspawner.leases.rows import LeaseRow, RequestRow
+from jupyterhub_migspawner.leases.store import Transaction
+from jupyterhub_migspawner.policy import quota, tiers
+from jupyterhub_migspawner.policy.people import Person
+from jupyterhub_migspawner.policy.tiers import Tier
+
+
+class Offering(BrokerBase):
+    """Use cases about tiers."""
+
+    def choose_tier(self, person: Person, options: object) -> Tier:
+        """The tier that a person's options name; see :func:`.policy.tiers.choose_tier`."""
+        return tiers.choose_tier(
+            self.settings.tiers, person, options, default=self.settings.default_tier
+        )
+
+    def tiers_for(self, person: Person) -> tuple[TierOffer, ...]:
+        """Every tier the person may see, in the admin's order, and whether it can be had now."""
+        return self._read(lambda tx: self._offers(tx, person, self._now()))
+
+    def _offers(self, tx: Transaction, person: Person, now: datetime) -> tuple[TierOffer, ...]:
+        silent_before = self._silent_before(now)
+        counts = shelf.counts(tx, silent_before)
+        whole: tuple[int, int] | None = None
+        mine = tiers.open_tiers(self.settings.tiers, person)
+        limits = self.settings.quotas.for_person(person)
+        used = usage(tx, person, limits, now, ledger.held_by(tx, person.name))
+        asked = requests.open_of_user(tx, person.name) if any(t.approval for t in mine) else ()
+        offers = []
+        for tier in mine:
+            free, total = 0, 0
+            if tier.is_whole:
+                whole = whole or shelf.whole_counts(tx, silent_before)
+                free, total = whole
+            elif not tier.is_none:
+                free, total = counts.get(tier.profile, (0, 0))
+            grant = _valid_grant(asked, tier, now)
+            why = ""
+            if tier.approval and grant is None:
+                why = needs_approval(tier, asked)
+            why = why or quota.check(limits, used, tier)
+            if not why and not tier.is_none and not free:
+                why = none_free(tier, total)
+            offers.append(TierOffer(tier, free, total, not why, why, grant))
+        return tuple(offers)
+
+    def _instead(self, tx: Transaction, person: Person, tier: Tier, now: datetime) -> str:
+        """What could be had instead of a tier of which nothing is free."""
+        offers = self._offers(tx, person, now)
+        usable = [
+            offer.tier.name if offer.tier.is_none else f"{offer.tier.name} ({offer.free})"
+            for offer in offers
+            if offer.usable and offer.tier.name != tier.name
+        ]
+        if usable:
+            return f"Free now: {', '.join(usable)}."
+        return "Nothing else is free for you now; try again later."
+
+
+def usage(
+    tx: Transaction,
+    person: Person,
+    limits: quota.Quota,
+    now: datetime,
+    held: Sequence[LeaseRow],
+) -> quota.Usage:
+    """What the person holds, and what they have used if a quota counts hours."""
+    spans = ledger.spans(tx, person.name, now - quota.MONTH) if limits.counts_hours else ()
+    return quota.Usage(now, len(held), sum(lease.whole for lease in held), spans)
+
+
+def _valid_grant(asked: tuple[RequestRow, ...], tier: Tier, now: datetime) -> RequestRow | None:
+    valid = [
+        (request.valid_until, -request.id, request)
+        for request in asked
+        if request.tier == tier.name
+        and request.state == "approved"
+        and request.valid_until is not None
+        and request.valid_until > now
+    ]
+    return max(valid)[2] if valid else None
+
+
+def needs_approval(tier: Tier, asked: tuple[RequestRow, ...]) -> str:
+    """The sentence for a tier without a grant."""
+    waiting = [r for r in asked if r.tier == tier.name and r.state == "pending"]
+    if waiting:
+        return (
+            f"Tier {tier.name!r} needs approval; your request {waiting[0].id} waits for a decision."
+        )
+    return f"Tier {tier.name!r} needs approval; make a request for it first."
+
+
+def none_free(tier: Tier, total: int, where: str = "") -> str:
+    """The sentence for a tier of which nothing can be given out; ``where`` narrows the place."""
+    if tier.is_whole:
+        head = f"No card is free{where} for tier {tier.name}"
+        if not total:
+            return f"{head}: no card is in service."
+        cards = "the only card is" if total == 1 else f"all {total} cards are"
+        return f"{head}{'' if where else f': {cards} in use or out of service'}."
+    head = f"No {tier.profile} slice is free{where} for tier {tier.name}"
+    if not total:
+        return f"{head}: no card is cut into {tier.profile} now."
+    return f"{head}{'' if where else f': {total} of {total} are taken'}."

@@ -1,0 +1,222 @@
+"""From an inventory to changes in the lease database.
+
+:func:`changes` compares what an agent has read with what is stored and returns what has to be
+written; nothing is written until those are called. Each writes its event as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+from jupyterhub_migspawner.gpu.cards import Card, Instance, Inventory, Profile
+from jupyterhub_migspawner.leases import events, inventory, ledger
+from jupyterhub_migspawner.leases.inventory import CardRecord
+from jupyterhub_migspawner.leases.rows import Layout, SliceRow
+from jupyterhub_migspawner.leases.store import Transaction
+
+Change = Callable[[], None]
+
+
+def changes(tx: Transaction, node: str, found: Inventory, now: datetime) -> list[Change]:
+    """What this inventory of this node changes; empty when everything is known already."""
+    stored = {record.row.uuid: record for record in inventory.card_records(tx, node)}
+    slices: dict[str, list[SliceRow]] = {}
+    for row in inventory.slice_rows(tx, node=node):
+        slices.setdefault(row.card_uuid, []).append(row)
+    todo: list[Change] = []
+    seen = set()
+    for card in found.cards:
+        # A card that fell off the bus before anybody read its UUID cannot be told apart.
+        if not card.uuid or card.uuid in seen:
+            continue
+        seen.add(card.uuid)
+        record = stored.get(card.uuid)
+        known = slices.get(card.uuid, [])
+        if record is None:
+            # New here; perhaps it was in another node before.
+            record = inventory.card_record(tx, card.uuid)
+            known = list(inventory.slice_rows(tx, card_uuid=card.uuid))
+        todo += _card_changes(tx, node, card, record, now)
+        todo += _slice_changes(tx, node, card, known, now)
+    for uuid, record in stored.items():
+        if uuid not in seen and not record.lost:
+            todo.append(_lose(tx, node, uuid, slices.get(uuid, []), now))
+    return todo
+
+
+def _card_changes(
+    tx: Transaction, node: str, card: Card, record: CardRecord | None, now: datetime
+) -> list[Change]:
+    values = _values(node, card)
+    layout = plain(tuple(sorted(_slices_of(card), key=lambda want: want[1])))
+    if record is None:
+        return [lambda: _add(tx, node, card.uuid, {**values, "layout": layout}, now)]
+    values["lost"] = False
+    changed = {k: v for k, v in values.items() if record.stored[k] != v}
+    # A card that was not cut when it was first seen has no layout worth returning to.
+    adopt = not record.row.layout and record.row.target is None and layout
+    if adopt and not _given_whole(tx, card.uuid):
+        changed["layout"] = layout
+    if not changed:
+        return []
+    kind = "card.back" if record.lost else "card.changed"
+
+    def update() -> None:
+        inventory.update_card(tx, card.uuid, **changed)
+        events.append(tx, now, node, kind, card_uuid=card.uuid, changed=changed)
+
+    return [update]
+
+
+def _given_whole(tx: Transaction, card_uuid: str) -> bool:
+    return any(lease.whole for lease in ledger.select(tx, card_uuid=card_uuid))
+
+
+def _add(tx: Transaction, node: str, uuid: str, values: dict[str, Any], now: datetime) -> None:
+    unknown = {
+        "compute_slices": 0,
+        "whole_profile": None,
+        "whole_start": None,
+        "whole_size": None,
+        "whole_memory_mib": None,
+    }
+    inventory.insert_card(
+        tx, **{**unknown, **values}, uuid=uuid, lost=False, drained="", target=None
+    )
+    events.append(tx, now, node, "card.seen", card_uuid=uuid, **values)
+
+
+def _lose(tx: Transaction, node: str, uuid: str, known: list[SliceRow], now: datetime) -> Change:
+    def lose() -> None:
+        inventory.update_card(tx, uuid, lost=True)
+        events.append(tx, now, node, "card.lost", card_uuid=uuid, why="not listed any more")
+        for row in known:
+            if row.present:
+                _vanish(tx, node, row, now)
+
+    return lose
+
+
+def _slice_changes(
+    tx: Transaction, node: str, card: Card, known: list[SliceRow], now: datetime
+) -> list[Change]:
+    here = _slices_of(card)
+    whole = _whole_profile(card)
+    todo: list[Change] = []
+    rows = {(row.profile, row.start): row for row in known}
+    for want, instance in here.items():
+        is_whole = instance.whole or (whole is not None and instance.profile == whole.name)
+        todo += _seen(tx, node, card.uuid, rows.get(want), instance, is_whole, now)
+    for want, row in rows.items():
+        # The list of a card with a problem may be short: nothing is proven gone.
+        if row.present and want not in here and not card.problem:
+            todo.append(lambda row=row: _vanish(tx, node, row, now))  # type: ignore[misc]
+    return todo
+
+
+def _seen(
+    tx: Transaction,
+    node: str,
+    card_uuid: str,
+    row: SliceRow | None,
+    instance: Instance,
+    whole: bool,
+    now: datetime,
+) -> list[Change]:
+    values: dict[str, Any] = {
+        "size": instance.size,
+        "compute_slices": instance.compute_slices,
+        "memory_mib": instance.memory_mib,
+        "whole": whole,
+        "uuid": instance.uuid,
+        "gi_id": instance.gi_id,
+        "ci_id": instance.ci_id,
+        "present": True,
+    }
+    if row is not None and all(getattr(row, k) == v for k, v in values.items()):
+        return []
+
+    def see() -> None:
+        place: dict[str, Any] = {"profile": instance.profile, "start": instance.start}
+        if row is None:
+            slice_id = inventory.insert_slice(tx, card_uuid=card_uuid, **place, **values)
+        else:
+            slice_id = row.id
+            inventory.update_slice(tx, slice_id, **values)
+        # Who leased a whole card before it was cut learns here what to bind to.
+        ledger.fill_uuid(tx, slice_id, str(instance.uuid))
+        events.append(
+            tx,
+            now,
+            node,
+            "slice.seen",
+            card_uuid=card_uuid,
+            slice_id=slice_id,
+            uuid=instance.uuid,
+            **place,
+        )
+
+    return [see]
+
+
+def _vanish(tx: Transaction, node: str, row: SliceRow, now: datetime) -> None:
+    # The UUID goes too: the next instance at this place may well have another one.
+    inventory.update_slice(tx, row.id, present=False, uuid=None, gi_id=None, ci_id=None)
+    slice_event(tx, now, node, "slice.missing", row, uuid=row.uuid)
+
+
+def slice_event(
+    tx: Transaction, at: datetime, actor: str, kind: str, row: SliceRow, **detail: Any
+) -> None:
+    """An event about one slice."""
+    events.append(
+        tx,
+        at,
+        actor,
+        kind,
+        card_uuid=row.card_uuid,
+        slice_id=row.id,
+        profile=row.profile,
+        start=row.start,
+        **detail,
+    )
+
+
+def plain(layout: Layout) -> list[list[Any]]:
+    """A layout as JSON keeps it."""
+    return [[profile, start] for profile, start in layout]
+
+
+def _slices_of(card: Card) -> dict[tuple[str, int], Instance]:
+    """Instances that are slices: with their compute instance, of a profile the driver names."""
+    return {(i.profile, i.start): i for i in card.instances if i.uuid and i.profile}
+
+
+def _whole_profile(card: Card) -> Profile | None:
+    """The profile that takes the whole card: most compute, without media extras."""
+    whole = [p for p in card.profiles if p.whole and p.placements]
+    return max(whole, key=lambda p: (not p.media, p.compute_slices, p.name), default=None)
+
+
+def _values(node: str, card: Card) -> dict[str, Any]:
+    values: dict[str, Any] = {
+        "node": node,
+        "card_index": card.index,
+        "model": card.model,
+        "memory_mib": card.memory_mib,
+        "mig_enabled": card.mig_enabled,
+        "problem": card.problem,
+    }
+    profile = _whole_profile(card)
+    # A card that does not list its profiles now keeps what it said before.
+    if profile is not None:
+        values |= {
+            "compute_slices": max(p.compute_slices for p in card.profiles),
+            "whole_profile": profile.name,
+            "whole_start": profile.placements[0].start,
+            "whole_size": profile.placements[0].size,
+            "whole_memory_mib": profile.memory_mib,
+        }
+    return values

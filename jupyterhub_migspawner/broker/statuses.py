@@ -1,0 +1,46 @@
+"""What the broker answers besides the rows themselves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from jupyterhub_migspawner.leases.rows import LeaseRow, RequestRow, SliceRow
+from jupyterhub_migspawner.policy.tiers import Tier
+
+FREE = "free"
+LEASED = "leased"
+DRAINING = "draining"
+QUARANTINED = "quarantined"
+MISSING = "missing"
+
+
+@dataclass(frozen=True)
+class TierOffer:
+    """A tier as it stands for one person now.
+
+    ``free`` of ``total`` can be given out; both are 0 for a tier without a GPU, which is always
+    usable. ``why`` is the sentence that explains ``usable`` being False. ``grant`` is the person's
+    valid grant for a tier that needs approval.
+    """
+
+    tier: Tier
+    free: int
+    total: int
+    usable: bool
+    why: str
+    grant: RequestRow | None
+
+
+@dataclass(frozen=True)
+class SliceStatus:
+    """A slice, its state and its live lease.
+
+    ``state`` is ``free`` (can be given out), ``leased``, ``draining`` (nothing new is given out on
+    its card, or the card is about to be re-cut), ``quarantined`` or ``missing`` (not seen by the
+    last inventory, or its node is silent). ``why`` explains the last three.
+    """
+
+    row: SliceRow
+    state: str
+    lease: LeaseRow | None
+    why: str = ""

@@ -1,0 +1,151 @@
+"""Rows as JSON-ready dicts, for the command line and the REST API alike.
+
+Keys are stable; times are UTC as ``2026-11-22T17:53:16Z``. A viewer who is not a hub admin does not
+learn who else holds what: other people's leases show as a state only.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from typing import Any
+
+from jupyterhub_migspawner.broker.statuses import SliceStatus, TierOffer
+from jupyterhub_migspawner.leases.rows import CardRow, EventRow, LeaseRow, NodeRow, RequestRow
+from jupyterhub_migspawner.policy.people import Person
+
+Json = dict[str, Any]
+
+
+def timestamp(at: datetime | None) -> str | None:
+    """A time in UTC to the second, or None."""
+    if at is None:
+        return None
+    return at.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def slice_view(status: SliceStatus, viewer: Person | None = None) -> Json:
+    """A slice; ``viewer`` None or an admin sees who holds it."""
+    row, lease = status.row, status.lease
+    sees = lease is not None and (viewer is None or viewer.admin or viewer.name == lease.user)
+    return {
+        "id": row.id,
+        "uuid": row.uuid,
+        "node": row.node,
+        "card_uuid": row.card_uuid,
+        "card_index": row.card_index,
+        "profile": row.profile,
+        "start": row.start,
+        "size": row.size,
+        "memory_mib": row.memory_mib,
+        "state": status.state,
+        "why": status.why,
+        "lease": {
+            "id": lease.id,
+            "user": lease.user,
+            "server": lease.server,
+            "tier": lease.tier,
+            "since": timestamp(lease.since),
+        }
+        if lease is not None and sees
+        else None,
+    }
+
+
+def lease_view(lease: LeaseRow) -> Json:
+    """A lease, live or past."""
+    return {
+        "id": lease.id,
+        "user": lease.user,
+        "server": lease.server,
+        "tier": lease.tier,
+        "state": lease.state,
+        "profile": lease.profile,
+        "memory_mib": lease.memory_mib,
+        "node": lease.node,
+        "card_uuid": lease.card_uuid,
+        "slice_uuid": lease.slice_uuid,
+        "since": timestamp(lease.since),
+        "ends_at": timestamp(lease.ends_at),
+        "ended_at": timestamp(lease.ended_at),
+        "end_reason": lease.end_reason,
+        "waiting_for": lease.waiting_for,
+        "request_id": lease.request_id,
+    }
+
+
+def request_view(request: RequestRow) -> Json:
+    """A request or grant."""
+    return {
+        "id": request.id,
+        "user": request.user,
+        "tier": request.tier,
+        "hours": request.hours,
+        "reason": request.reason,
+        "state": request.state,
+        "created_at": timestamp(request.created_at),
+        "decided_by": request.decided_by,
+        "decided_at": timestamp(request.decided_at),
+        "decision_reason": request.decision_reason,
+        "valid_until": timestamp(request.valid_until),
+    }
+
+
+def tier_view(offer: TierOffer) -> Json:
+    """A tier as it stands for one person."""
+    tier = offer.tier
+    return {
+        "name": tier.name,
+        "title": tier.title,
+        "description": tier.description,
+        "profile": tier.profile,
+        "free": offer.free,
+        "total": offer.total,
+        "usable": offer.usable,
+        "why": offer.why,
+        "approval": tier.approval,
+        "max_hours": tier.max_hours,
+        "idle_minutes": tier.idle_minutes,
+        "grant": request_view(offer.grant) if offer.grant else None,
+    }
+
+
+def node_view(node: NodeRow) -> Json:
+    """A node."""
+    return {
+        "name": node.name,
+        "heartbeat_at": timestamp(node.heartbeat_at),
+        "driver_version": node.driver_version,
+    }
+
+
+def card_view(card: CardRow) -> Json:
+    """A card; layouts as ``[{"profile": ..., "start": ...}]``."""
+    return {
+        "uuid": card.uuid,
+        "node": card.node,
+        "index": card.index,
+        "model": card.model,
+        "memory_mib": card.memory_mib,
+        "mig_enabled": card.mig_enabled,
+        "state": card.state,
+        "problem": card.problem,
+        "layout": [{"profile": profile, "start": start} for profile, start in card.layout],
+        "target": None
+        if card.target is None
+        else [{"profile": profile, "start": start} for profile, start in card.target],
+    }
+
+
+def event_view(event: EventRow) -> Json:
+    """An event."""
+    return {
+        "id": event.id,
+        "at": timestamp(event.at),
+        "actor": event.actor,
+        "kind": event.kind,
+        "user": event.user,
+        "lease_id": event.lease_id,
+        "card_uuid": event.card_uuid,
+        "request_id": event.request_id,
+        "detail": event.detail,
+    }

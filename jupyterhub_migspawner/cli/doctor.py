@@ -1,0 +1,213 @@
+"""``migspawner doctor``: what is wrong with this install, and the mend.
+
+Every check answers for itself: one that cannot be made because an earlier one failed is left out,
+never guessed. Nothing is changed, and nothing but this machine, its lease database and its cards
+is asked.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from importlib import metadata
+
+from jupyterhub_migspawner.cli import doctor_cards
+from jupyterhub_migspawner.cli.command import DONE, REFUSED, Command
+from jupyterhub_migspawner.cli.demo.tools import proxy_folder
+from jupyterhub_migspawner.cli.findings import OK, WARNING, WRONG, Finding
+from jupyterhub_migspawner.cli.output import print_json, printable
+from jupyterhub_migspawner.config import MigBroker
+from jupyterhub_migspawner.errors import MigspawnerError
+from jupyterhub_migspawner.leases import migrations
+
+PYTHONS = ((3, 10), (3, 13))
+HUBS = ((5, 4), (7, 0))
+
+
+@dataclass(frozen=True)
+class _Context:
+    """What the checks look at; ``mig`` is None when the configuration cannot be used."""
+
+    command: Doctor
+    mig: MigBroker | None
+
+
+class Doctor(Command):
+    """Look for what is wrong."""
+
+    name = "migspawner doctor"
+    description = (
+        "Look for what is wrong with this install and say how to mend it.\n"
+        "Exit status 1 when something is wrong; a warning alone is not."
+    )
+
+    def run(self) -> int:
+        """Make every check and show what was found."""
+        findings = list(self.findings())
+        wrong = any(finding.state == WRONG for finding in findings)
+        if self.as_json:
+            print_json([asdict(finding) for finding in findings])
+        else:
+            for finding in findings:
+                print(f"{finding.state:<8} {finding.check}: {printable(finding.message)}")
+                if finding.mend:
+                    print(f"{'':<8} Mend: {printable(finding.mend)}")
+            print()
+            print("Something is wrong." if wrong else "Nothing is wrong.", flush=True)
+        return REFUSED if wrong else DONE
+
+    def findings(self) -> Iterator[Finding]:
+        """What every check found."""
+        yield from _versions()
+        mig = None
+        try:
+            mig = self.mig()
+            tiers = len(mig.settings().tiers)
+        except MigspawnerError as error:
+            mig = None
+            yield Finding("configuration", WRONG, str(error), "Correct it, then ask again.")
+        else:
+            yield Finding("configuration", OK, f"{self.config_path()} is valid; {tiers} tiers.")
+        for check in _CHECKS:
+            yield from check(_Context(self, mig))
+
+
+def _versions() -> Iterator[Finding]:
+    python = sys.version_info[:2]
+    text = ".".join(map(str, python))
+    if PYTHONS[0] <= python <= PYTHONS[1]:
+        yield Finding("python", OK, f"Python {text} at {sys.executable}.")
+    else:
+        yield Finding(
+            "python",
+            WARNING if python > PYTHONS[1] else WRONG,
+            f"Python {text} is not among the tested versions 3.10 to 3.13.",
+            "Install into an environment of a tested Python.",
+        )
+    hub = metadata.version("jupyterhub")
+    number = tuple(int(part) for part in hub.split(".")[:2] if part.isdigit())
+    if HUBS[0] <= number < HUBS[1]:
+        yield Finding("jupyterhub", OK, f"JupyterHub {hub}.")
+    else:
+        yield Finding(
+            "jupyterhub",
+            WRONG,
+            f"JupyterHub {hub} is not supported.",
+            f"{sys.executable} -m pip install 'jupyterhub>=5.4,<7'.",
+        )
+
+
+def _proxy(context: _Context) -> Iterator[Finding]:
+    hub = context.command.hub_config() if context.mig else {}
+    if "proxy_class" in hub.get("JupyterHub", {}):
+        yield Finding("proxy", OK, "The configuration names a proxy of its own; not looked at.")
+        return
+    if "command" in hub.get("ConfigurableHTTPProxy", {}):
+        yield Finding("proxy", OK, "The configuration names the proxy's command; not looked at.")
+        return
+    try:
+        folder = proxy_folder()
+    except MigspawnerError as error:
+        yield Finding(
+            "proxy",
+            WRONG,
+            str(error),
+            "Install it, or set c.ConfigurableHTTPProxy.command to where it is.",
+        )
+    else:
+        yield Finding("proxy", OK, f"configurable-http-proxy is in {folder}.")
+
+
+def _database(context: _Context) -> Iterator[Finding]:
+    if context.mig is None:
+        return
+    try:
+        status = migrations.check(context.mig.resolved_database_url())
+    except MigspawnerError as error:
+        yield Finding("database", WRONG, str(error), "See c.MigBroker.database_url.")
+        return
+    if status.current:
+        yield Finding("database", OK, status.message)
+    elif status.state == migrations.MISSING:
+        yield Finding(
+            "database",
+            WARNING,
+            f"The lease database {status.database} does not exist yet.",
+            "The hub makes it when it starts; `migspawner db upgrade` makes it now.",
+        )
+    else:
+        yield Finding("database", WRONG, status.message, "Do as the sentence says.")
+
+
+def _agent(context: _Context) -> Iterator[Finding]:
+    if context.mig is None or not _has_database(context.mig):
+        return
+    nodes = context.mig.open_broker().nodes()
+    if not nodes:
+        yield Finding(
+            "agent",
+            WRONG,
+            "No agent has reported its cards yet.",
+            "Start the hub: its service 'migspawner' runs the agent. If the hub runs, look for "
+            "the service in its log.",
+        )
+    now = datetime.now(timezone.utc)
+    limit = context.mig.heartbeat_seconds
+    for node in nodes:
+        silent = (now - node.heartbeat_at).total_seconds()
+        if silent <= limit:
+            yield Finding("agent", OK, f"The agent of {node.name} reported {silent:.0f} s ago.")
+        else:
+            yield Finding(
+                "agent",
+                WRONG,
+                f"The agent of {node.name} has been silent for {silent:.0f} seconds (limit "
+                f"{limit}); nothing new is given out there.",
+                "See that the hub and its service 'migspawner' run on that machine.",
+            )
+
+
+def _restart(context: _Context) -> Iterator[Finding]:
+    if context.mig is None:
+        return
+    hub = context.command.hub_config().JupyterHub
+    if "cleanup_servers" not in hub:
+        yield Finding(
+            "restart",
+            WARNING,
+            "Stopping the hub ends every notebook: c.JupyterHub.cleanup_servers is not set, and "
+            "its default is True.",
+            "Set c.JupyterHub.cleanup_servers = False, and KillMode=process in the hub's systemd "
+            "unit; or set it to True if that is what you want.",
+        )
+    elif hub.cleanup_servers:
+        yield Finding("restart", OK, "Stopping the hub ends every notebook, as configured.")
+    else:
+        yield Finding(
+            "restart",
+            OK,
+            "Notebooks outlive the hub, as long as its systemd unit has KillMode=process.",
+        )
+
+
+def _has_database(mig: MigBroker) -> bool:
+    try:
+        return migrations.check(mig.resolved_database_url()).current
+    except MigspawnerError:
+        return False
+
+
+def _cards(context: _Context) -> Iterator[Finding]:
+    if context.mig is not None:
+        yield from doctor_cards.findings(context.mig, known=_has_database(context.mig))
+
+
+_CHECKS: tuple[Callable[[_Context], Iterator[Finding]], ...] = (
+    _proxy,
+    _database,
+    _cards,
+    _agent,
+    _restart,
+)

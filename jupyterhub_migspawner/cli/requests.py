@@ -1,0 +1,144 @@
+"""``migspawner requests``: the requests for tiers that need approval, made and decided."""
+
+from __future__ import annotations
+
+from jupyterhub_migspawner.broker.views import request_view, timestamp
+from jupyterhub_migspawner.cli.command import DONE, HOURS, ID, Command, argument
+from jupyterhub_migspawner.cli.output import Column, print_json, print_table
+from jupyterhub_migspawner.cli.people import person_named
+from jupyterhub_migspawner.leases.rows import RequestRow
+from jupyterhub_migspawner.policy.people import Person
+
+_ID = argument("id", type=ID, metavar="ID", help="the request, as the listing numbers it")
+_BY = argument("--by", required=True, metavar="NAME", help="who decides: the name at the hub")
+_REASON = argument("--reason", metavar="TEXT", help="told to whoever asked")
+
+
+class _Change(Command):
+    """What the commands share that change one request."""
+
+    def person(self, name: str) -> Person:
+        """Who ``name`` is, as far as the configuration knows."""
+        return person_named(self.hub_config(), name)
+
+    def told(self, request: RequestRow, sentence: str) -> int:
+        """Answer with the request as it now stands."""
+        return self.answer(request_view(request), sentence)
+
+
+class Create(_Change):
+    """Make a request."""
+
+    name = "migspawner requests create"
+    description = "Ask for a tier that needs approval, for a user."
+    arguments = (
+        argument("--user", required=True, metavar="U", help="who asks: the name at the hub"),
+        argument("--tier", required=True, metavar="T", help="the tier"),
+        argument("--hours", required=True, type=HOURS, metavar="H", help="for how long"),
+        argument("--reason", required=True, metavar="TEXT", help="what for; the approver reads it"),
+    )
+
+    def run(self) -> int:
+        """Write the request down."""
+        given = self.given
+        request = self.broker().create_request(
+            self.person(given.user), given.tier, given.hours, given.reason
+        )
+        return self.told(
+            request,
+            f"Request {request.id}: {request.user} asks for {request.tier} for "
+            f"{request.hours:g} hours. It is {request.state}.",
+        )
+
+
+class Approve(_Change):
+    """Grant a request."""
+
+    name = "migspawner requests approve"
+    description = "Grant a request; nobody grants their own."
+    arguments = (
+        _ID,
+        _BY,
+        _REASON,
+        argument("--hours", type=HOURS, metavar="H", help="another time than was asked for"),
+    )
+
+    def run(self) -> int:
+        """Decide for it."""
+        request = self.broker().decide(
+            self.given.id,
+            self.person(self.given.by),
+            True,
+            reason=self.option("reason", ""),
+            hours=self.option("hours"),
+        )
+        until = timestamp(request.valid_until) if request.valid_until else "further notice"
+        return self.told(
+            request,
+            f"Request {request.id} is approved: {request.user} may use {request.tier} until "
+            f"{until}.",
+        )
+
+
+class Deny(_Change):
+    """Refuse a request."""
+
+    name = "migspawner requests deny"
+    description = "Refuse a request."
+    arguments = (_ID, _BY, _REASON)
+
+    def run(self) -> int:
+        """Decide against it."""
+        request = self.broker().decide(
+            self.given.id, self.person(self.given.by), False, reason=self.option("reason", "")
+        )
+        return self.told(request, f"Request {request.id} of {request.user} is denied.")
+
+
+class Cancel(_Change):
+    """Take a request back."""
+
+    name = "migspawner requests cancel"
+    description = "Take a request or a grant back: whoever made it, or an admin."
+    arguments = (
+        _ID,
+        argument("--by", required=True, metavar="NAME", help="who takes it back"),
+    )
+
+    def run(self) -> int:
+        """Cancel it."""
+        request = self.broker().cancel_request(self.given.id, self.person(self.given.by))
+        return self.told(request, f"Request {request.id} of {request.user} is cancelled.")
+
+
+class Requests(Command):
+    """The requests."""
+
+    name = "migspawner requests"
+    description = "Requests for tiers that need approval, and what was decided."
+    arguments = (argument("--user", metavar="NAME", help="only those of this user"),)
+    below = {
+        "create": (Create, "ask for a tier"),
+        "approve": (Approve, "grant a request"),
+        "deny": (Deny, "refuse a request"),
+        "cancel": (Cancel, "take a request or a grant back"),
+    }
+
+    def run(self) -> int:
+        """List them."""
+        rows = [request_view(row) for row in self.broker().requests(user=self.option("user"))]
+        if self.as_json:
+            print_json(rows)
+            return DONE
+        columns = [
+            Column("id", "id", number=True),
+            Column("user", "user"),
+            Column("tier", "tier"),
+            Column("hours", "hours", number=True),
+            Column("state", "state"),
+            Column("decided by", "decided_by"),
+            Column("valid until", "valid_until"),
+            Column("reason", "reason"),
+        ]
+        print_table(columns, rows, empty="Nobody has asked for anything.")
+        return DONE

@@ -1,0 +1,372 @@
+"""The admin's side: traits, their validation, and the one line that wires everything.
+
+Relies on traitlets alone (not on a running hub), so that hub, service, agent and command line read
+the same ``jupyterhub_config.py`` and come to the same settings. Promises that a mistake is found
+before anything starts, in a sentence that names the tier or quota, the field, what was found and
+what was expected.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import socket
+import sys
+import threading
+from copy import deepcopy
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from traitlets import Any as AnyTrait
+from traitlets import Bool, Float, Integer, TraitError, Unicode
+from traitlets.config import Config, LoggingConfigurable
+from traitlets.config.loader import PyFileConfigLoader
+
+from jupyterhub_migspawner.broker import Broker
+from jupyterhub_migspawner.errors import ConfigError, MigspawnerError
+from jupyterhub_migspawner.gpu.nvml import Nvml
+from jupyterhub_migspawner.leases.store import Store
+from jupyterhub_migspawner.policy.approval import parse_approvers
+from jupyterhub_migspawner.policy.quota import parse_quotas
+from jupyterhub_migspawner.policy.settings import Settings
+from jupyterhub_migspawner.policy.tiers import parse_tiers
+
+SERVICE_NAME = "migspawner"
+APPROVE_SCOPE = "custom:migspawner:approve"
+ADMIN_SCOPE = "custom:migspawner:admin"
+ACCESS_SCOPE = f"access:services!service={SERVICE_NAME}"
+
+#: What the service may ask of the hub: which servers run, and to end one that is past its end.
+SERVICE_ROLE: dict[str, Any] = {
+    "name": "migspawner-service",
+    "description": "The slice broker compares its leases with the hub's servers and ends sessions.",
+    "scopes": ["list:users", "read:users:name", "read:servers", "delete:servers"],
+    "services": [SERVICE_NAME],
+}
+
+HUB_SECRETS = {"CONFIGPROXY_AUTH_TOKEN", "JPY_COOKIE_SECRET"}
+
+_stores: dict[str, Store] = {}
+_nvmls: dict[str, Nvml] = {}
+_configs: dict[int, tuple[Config, MigBroker]] = {}
+_open_lock = threading.Lock()
+
+
+class MigBroker(LoggingConfigurable):
+    """What the broker lends, to whom, and where it keeps its leases."""
+
+    tiers = AnyTrait(
+        [],
+        help="""
+        What researchers can pick: a list of dicts with ``name`` and ``profile`` (a MIG profile as
+        the driver names it, such as ``1g.5gb``; ``whole`` for a whole card; ``none`` for no GPU),
+        and optionally ``title``, ``description``, ``groups``, ``users``, ``approval``,
+        ``max_hours``, ``idle_minutes`` and ``default``.
+        """,
+    ).tag(config=True)
+    quotas = AnyTrait(
+        {},
+        help="""
+        Limits by person: a dict whose keys are ``default``, ``group:NAME`` and ``user:NAME`` and
+        whose values are dicts with ``live``, ``gpu_hours_per_week``, ``gpu_hours_per_month`` and
+        ``whole_cards``. GPU-hours are weighted by the slice's share of a card's compute.
+        """,
+    ).tag(config=True)
+    approvers = AnyTrait(
+        [],
+        help="""
+        Who may approve requests, besides the hub's admins: a list of ``user:NAME`` and
+        ``group:NAME``. Nobody approves their own request.
+        """,
+    ).tag(config=True)
+    default_tier = Unicode(
+        "",
+        help="""
+        The tier a server gets when none was picked. Empty: the tier marked ``default``, else the
+        first one the person may use without approval.
+        """,
+    ).tag(config=True)
+    database_url = Unicode(
+        "sqlite:///migspawner.sqlite",
+        help="""
+        The lease database: ``sqlite:///FILE`` (relative to ``directory``) on one machine,
+        ``postgresql://USER:PASSWORD@HOST/NAME`` where there is more than one node.
+        """,
+    ).tag(config=True)
+    directory = Unicode(
+        "",
+        help="""
+        Relative paths start here, in every process alike. ``setup(c)`` sets the folder of the
+        configuration file; empty means the current folder.
+        """,
+    ).tag(config=True)
+    nvml = Unicode(
+        "",
+        help="""
+        Which NVML to read the cards with: empty for the driver's own library, or
+        ``sim:FILE`` for simulated cards. The environment variable MIGSPAWNER_NVML goes first.
+        """,
+    ).tag(config=True)
+    node = Unicode(help="The name of this machine in the lease database.").tag(config=True)
+    pending_seconds = Integer(
+        300,
+        min=10,
+        help="""
+        Seconds a start may take between lease and running server before the lease is looked into.
+        """,
+    ).tag(config=True)
+    heartbeat_seconds = Integer(
+        60,
+        min=5,
+        help="Seconds after which a silent node is given nothing new. It loses nothing it has.",
+    ).tag(config=True)
+    tick_seconds = Float(
+        1.0, min=0.05, help="Seconds between two looks of the agent at its leases and cards."
+    ).tag(config=True)
+    reconcile_seconds = Float(
+        20.0, min=0.05, help="Seconds between two comparisons of the leases with the hub's servers."
+    ).tag(config=True)
+    service = Bool(
+        True, help="Whether the hub runs the broker's service (pages, REST, agent and loops)."
+    ).tag(config=True)
+
+    def __init__(self, **kwargs: Any) -> None:
+        try:
+            super().__init__(**kwargs)
+        except TraitError as error:
+            raise ConfigError(f"MigBroker: {error}") from None
+        _refuse_unknown_fields(self.config)
+
+    _broker: Broker | None = None
+    _settings: Settings | None = None
+
+    def _node_default(self) -> str:
+        return socket.gethostname()
+
+    def settings(self) -> Settings:
+        """What the broker decides with, checked once. Raises :exc:`ConfigError`."""
+        if self._settings is None:
+            self._settings = self._checked()
+        return self._settings
+
+    def _checked(self) -> Settings:
+        tiers = parse_tiers(self.tiers)
+        if not tiers:
+            raise ConfigError(
+                "MigBroker.tiers is empty: write at least one tier, for example "
+                '{"name": "small", "profile": "1g.5gb"}.'
+            )
+        names = [tier.name for tier in tiers]
+        if self.default_tier and self.default_tier not in names:
+            raise ConfigError(
+                f"MigBroker.default_tier: found {self.default_tier!r}, "
+                f"expected one of the tiers: {', '.join(names)}."
+            )
+        return Settings(
+            tiers=tiers,
+            quotas=parse_quotas(self.quotas),
+            approvers=parse_approvers(self.approvers),
+            default_tier=self.default_tier or None,
+            pending_seconds=self.pending_seconds,
+            heartbeat_seconds=self.heartbeat_seconds,
+        )
+
+    def resolved_database_url(self) -> str:
+        """The database URL with a relative SQLite path made absolute."""
+        prefix = "sqlite:///"
+        if not self.database_url.startswith(prefix):
+            return self.database_url
+        path = Path(self.database_url[len(prefix) :]).expanduser()
+        return f"{prefix}{self._base() / path}"
+
+    def resolved_nvml(self) -> str:
+        """The NVML to use, with a relative state file made absolute."""
+        if not self.nvml.startswith("sim:"):
+            return self.nvml
+        return f"sim:{self._base() / Path(self.nvml[len('sim:') :]).expanduser()}"
+
+    def _base(self) -> Path:
+        return Path(self.directory).expanduser() if self.directory else Path.cwd()
+
+    def open_broker(self) -> Broker:
+        """The broker over the configured database, which a process opens once.
+
+        Makes the lease database when there is none. Raises :exc:`ConfigError` and
+        :exc:`DatabaseError`.
+        """
+        with _open_lock:
+            if self._broker is None:
+                settings = self.settings()
+                url = self.resolved_database_url()
+                if url not in _stores:
+                    _stores[url] = Store.open(url, create=True)
+                self._broker = Broker(_stores[url], settings)
+            return self._broker
+
+    def open_nvml(self) -> Nvml:
+        """NVML as configured; one for each process. Nothing is loaded before its first use."""
+        spec = self.resolved_nvml()
+        with _open_lock:
+            if spec not in _nvmls:
+                _nvmls[spec] = Nvml(spec or None)
+            return _nvmls[spec]
+
+
+def broker_config(config: Config) -> MigBroker:
+    """The settings of one configuration object, made once: every spawner of a hub shares it."""
+    found = _configs.get(id(config))
+    # The configuration is kept beside its settings: its id cannot be another object's meanwhile.
+    if found is None or found[0] is not config:
+        found = _configs[id(config)] = (config, MigBroker(config=config))
+    return found[1]
+
+
+def _refuse_unknown_fields(config: Config) -> None:
+    """A misspelt trait name would silently be no setting at all."""
+    known = sorted(MigBroker.class_trait_names(config=True))
+    for name in config.get("MigBroker", {}):
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}."
+            raise ConfigError(f"MigBroker.{name}: there is no such setting; {hint}")
+
+
+def load_config_file(path: str | Path) -> Config:
+    """Read a ``jupyterhub_config.py`` as the hub would. Raises :exc:`ConfigError`."""
+    file = Path(path).expanduser().absolute()
+    if not file.is_file():
+        raise ConfigError(f"There is no configuration file {file}; name one with --config FILE.")
+    try:
+        config: Config = PyFileConfigLoader(file.name, path=str(file.parent)).load_config()
+    except MigspawnerError:
+        raise
+    except Exception as error:
+        raise ConfigError(
+            f"{file} cannot be read as a configuration: {type(error).__name__}: {error}"
+        ) from error
+    if "directory" not in config.MigBroker:
+        config.MigBroker.directory = str(file.parent)
+    return config
+
+
+def setup(c: Any) -> None:
+    """Wire spawner, service, scopes and roles into a ``jupyterhub_config.py``.
+
+    Call it near the top with ``c = get_config()``; what the file says afterwards wins. In a
+    starting hub the whole file is checked as soon as it is read, and the hub stops with a sentence
+    when a tier or quota is wrong. On the command line, which needs neither service nor roles, only
+    the settings count.
+    """
+    c.JupyterHub.spawner_class = "mig-local"
+    c.JupyterHub.custom_scopes = {
+        APPROVE_SCOPE: {"description": "Decide on requests for GPU tiers that need approval."},
+        ADMIN_SCOPE: {"description": "See and end every lease of a GPU slice."},
+    }
+    app = _starting_hub()
+    if app is None:
+        return
+    config_file = Path(app.config_file).absolute()
+    c.MigBroker.directory = str(config_file.parent)
+
+    # setup(c) stands at the file's top. The hub takes over its own traits, these two among them,
+    # when it has read the whole file; its trait ``config`` tells nobody that it has changed.
+    signs = ["custom_scopes", "spawner_class"]
+
+    def complete(_: Any) -> None:
+        app.unobserve(complete, names=signs)
+        config = deepcopy(c)
+        config.merge(app.cli_config)
+        _complete_hub(app, config, config_file)
+
+    app.observe(complete, names=signs)
+
+
+def _starting_hub() -> Any:
+    """The hub that is reading its configuration in this process, or None (command line)."""
+    module = sys.modules.get("jupyterhub.app")
+    if module is None or not module.JupyterHub.initialized():
+        return None
+    return module.JupyterHub.instance()
+
+
+def _complete_hub(app: Any, config: Config, config_file: Path) -> None:
+    """Check the settings, then add what the hub needs to whatever lists the admin wrote."""
+    try:
+        broker = MigBroker(config=config)
+        broker.settings()
+    except ConfigError as error:
+        app.log.critical("%s: %s", config_file, error)
+        app.exit(1)
+    if not broker.service:
+        return
+    if all(entry.get("name") != SERVICE_NAME for entry in app.services):
+        app.services = [*app.services, service_entry(config_file)]
+    app.load_roles = with_roles(app.load_roles, hub_major=int(version("jupyterhub").split(".")[0]))
+    if hasattr(app, "extra_user_scopes"):
+        app.extra_user_scopes = {*app.extra_user_scopes, ACCESS_SCOPE}
+
+
+def service_entry(config_file: Path) -> dict[str, Any]:
+    """The entry of ``JupyterHub.services`` that runs the broker's service under the hub."""
+    return {
+        "name": SERVICE_NAME,
+        "url": f"http://127.0.0.1:{_free_port()}",
+        "command": [
+            sys.executable,
+            "-m",
+            "jupyterhub_migspawner.service",
+            "--config",
+            str(config_file),
+        ],
+        "environment": _service_environment(),
+        "oauth_no_confirm": True,
+        "oauth_client_allowed_scopes": [
+            ACCESS_SCOPE,
+            APPROVE_SCOPE,
+            ADMIN_SCOPE,
+        ],
+        "display": True,
+    }
+
+
+def _service_environment() -> dict[str, str]:
+    """The hub's environment for the service, which reads the same configuration file.
+
+    Without the hub's own secrets: the service has a token of its own.
+    """
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name not in HUB_SECRETS and not name.startswith("JUPYTERHUB_")
+    }
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def with_roles(roles: list[dict[str, Any]], *, hub_major: int) -> list[dict[str, Any]]:
+    """The admin's roles and the broker's: the service's rights, and everybody's way to its pages.
+
+    JupyterHub 6 lets every user in through ``extra_user_scopes``; on JupyterHub 5, and wherever
+    the admin redefines the role ``user``, the right is added to that role.
+    """
+    result = [dict(role) for role in roles]
+    names = {role["name"]: role for role in result}
+    if SERVICE_ROLE["name"] not in names:
+        result.append(SERVICE_ROLE)
+    user = names.get("user")
+    if user is not None and "scopes" in user:
+        if ACCESS_SCOPE not in user["scopes"]:
+            user["scopes"] = [*user["scopes"], ACCESS_SCOPE]
+    elif hub_major < 6:
+        scopes = ["self", ACCESS_SCOPE]
+        if user is not None:
+            user["scopes"] = scopes
+        else:
+            result.append({"name": "user", "scopes": scopes})
+    return result

@@ -1,0 +1,47 @@
+"""The part of the spawn page in which a researcher picks a tier.
+
+Relies on the broker's offers alone, so it looks the same whoever renders it and needs no request
+(the hub renders the form of a failed named server without one). Promises that every text in it is
+escaped, that what cannot start now cannot be picked and says why, and that it works without
+JavaScript, with a keyboard and with a screen reader.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from jinja2 import Environment, PackageLoader
+
+from jupyterhub_migspawner.broker import TierOffer
+
+_environment = Environment(
+    loader=PackageLoader("jupyterhub_migspawner.form", "templates"),
+    autoescape=True,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+
+
+def preselected(offers: Sequence[TierOffer], default: str | None = None) -> str:
+    """The tier that is picked when the page opens: the default one where it can start now."""
+    usable = [offer.tier for offer in offers if offer.usable]
+    for tier in usable:
+        if tier.name == default:
+            return tier.name
+    for tier in usable:
+        if tier.default:
+            return tier.name
+    return usable[0].name if usable else ""
+
+
+def render_tiers(
+    offers: Sequence[TierOffer], *, notice: str = "", default: str | None = None
+) -> str:
+    """HTML for the hub's spawn form: one radio button ``tier`` for each offer."""
+    template = _environment.get_template("tiers.html")
+    return template.render(
+        offers=offers,
+        picked=preselected(offers, default),
+        notice=notice,
+        nothing=bool(offers) and not any(offer.usable for offer in offers),
+    )

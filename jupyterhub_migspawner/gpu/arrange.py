@@ -1,0 +1,184 @@
+"""Where profiles go on a card: legal placements for a list of names, near to what is there already.
+
+Pure search over the placements the driver listed; nothing is assumed about a model. A layout is
+legal when every instance starts where its profile may, no memory slot is used twice, no profile
+exceeds its number of instances, and at most one instance has the media engines. That these rules
+are all, and that a driver left to place by itself can corner itself, is told in the MIG User Guide
+under "Partitioning".
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+
+from jupyterhub_migspawner.errors import GpuError
+from jupyterhub_migspawner.gpu.cards import Placement, Profile
+
+Want = tuple[str, int]
+"""A profile's name and the memory slot it starts at."""
+
+
+def arrange(
+    profiles: Sequence[Profile],
+    names: Sequence[str],
+    *,
+    have: Collection[Want] = (),
+    keep: Collection[Want] = (),
+) -> tuple[Want, ...]:
+    """Places for all of ``names`` on one card, in order of start.
+
+    Of all legal ways the one that leaves most of ``keep``, then most of ``have``, where they are;
+    between equals ones and threes go high, so that the low half stays free for a four.
+
+    Raises:
+        GpuError: the card has no such profile, or the names do not fit on it together; the
+            sentence names the nearest layout that does.
+    """
+    counts = Counter(names)
+    by_name = _known(profiles, counts)
+    best: tuple[tuple[int, int, int], tuple[Want, ...]] | None = None
+    kept, had = frozenset(keep), frozenset(have)
+    for layout in _layouts(by_name, counts):
+        rank = (
+            sum(each in kept for each in layout),
+            sum(each in had for each in layout),
+            sum(_preference(by_name[name], start) for name, start in layout),
+        )
+        if best is None or rank > best[0]:
+            best = (rank, layout)
+    if best is None:
+        raise GpuError(_impossible(profiles, names))
+    return tuple(sorted(best[1], key=lambda each: each[1]))
+
+
+def is_legal(profiles: Sequence[Profile], layout: Sequence[Want]) -> str:
+    """``""`` if the placed layout can exist on such a card, else a sentence that says why not."""
+    by_name = {each.name: each for each in profiles}
+    taken: dict[str, Placement] = {}
+    for name, start in layout:
+        profile = by_name.get(name)
+        if profile is None:
+            return _unknown(name, profiles)
+        place = next((each for each in profile.placements if each.start == start), None)
+        if place is None:
+            allowed = ", ".join(str(each.start) for each in profile.placements)
+            return f"{name} cannot start at {start}; it may start at {allowed}."
+        for other, there in taken.items():
+            if place.overlaps(there):
+                return f"{name} at {start} and {other} want the same memory slots."
+        taken[f"{name} at {start}"] = place
+    counts = Counter(name for name, _ in layout)
+    for name, count in counts.items():
+        if count > by_name[name].max_instances:
+            return f"A card holds at most {by_name[name].max_instances} of {name}, not {count}."
+    if sum(by_name[name].media for name, _ in layout) > 1:
+        return "Only one instance of a card can have the media engines (+me)."
+    return ""
+
+
+def legal_layouts(profiles: Sequence[Profile]) -> Iterator[tuple[Want, ...]]:
+    """Every placed layout such a card can have, the empty one included, each once."""
+    yield from _grow(sorted(_places(profiles), key=lambda each: each[1].start), (), 0, Counter())
+
+
+def nearest(profiles: Sequence[Profile], names: Sequence[str]) -> tuple[str, ...]:
+    """The profiles of the legal layout closest to ``names``: least compute slices added or lost."""
+    wanted = Counter(names)
+    slices = {each.name: each.compute_slices for each in profiles}
+
+    def distance(layout: tuple[Want, ...]) -> tuple[int, int, tuple[str, ...]]:
+        found = Counter(name for name, _ in layout)
+        lost = sum(slices.get(name, 1) * count for name, count in (wanted - found).items())
+        added = sum(slices[name] * count for name, count in (found - wanted).items())
+        return lost + added, added, tuple(sorted(found.elements()))
+
+    closest = min(legal_layouts(profiles), key=distance)
+    return tuple(sorted((name for name, _ in closest), key=lambda name: (-slices[name], name)))
+
+
+def describe(names: Sequence[str]) -> str:
+    """A layout in words: ``3g.20gb, 2 x 1g.5gb``."""
+    counts = Counter(names)
+    if not counts:
+        return "nothing"
+    return ", ".join(name if count == 1 else f"{count} x {name}" for name, count in counts.items())
+
+
+def _layouts(by_name: dict[str, Profile], counts: Counter[str]) -> Iterator[tuple[Want, ...]]:
+    """Every way to place exactly these counts, largest profiles first, equal ones once."""
+    order = sorted(counts, key=lambda name: (-by_name[name].size, name))
+    if any(counts[name] > by_name[name].max_instances for name in order):
+        return
+    if sum(counts[name] for name in order if by_name[name].media) > 1:
+        return
+
+    def place(
+        position: int, left: int, after: int, taken: int, layout: tuple[Want, ...]
+    ) -> Iterator[tuple[Want, ...]]:
+        if left == 0:
+            position, after = position + 1, -1
+            if position >= len(order):
+                yield layout
+                return
+            left = counts[order[position]]
+        name = order[position]
+        for each in by_name[name].placements:
+            if each.start > after and not taken & each.mask:
+                yield from place(
+                    position, left - 1, each.start, taken | each.mask, (*layout, (name, each.start))
+                )
+
+    yield from place(-1, 0, -1, 0, ())
+
+
+def _grow(
+    places: list[tuple[Profile, Placement]],
+    layout: tuple[Want, ...],
+    free_from: int,
+    counts: Counter[str],
+) -> Iterator[tuple[Want, ...]]:
+    yield layout
+    for profile, place in places:
+        if place.start < free_from or counts[profile.name] >= profile.max_instances:
+            continue
+        if profile.media and counts["+me"]:
+            continue
+        more = Counter(counts)
+        more[profile.name] += 1
+        more["+me"] += profile.media
+        yield from _grow(
+            places, (*layout, (profile.name, place.start)), place.start + place.size, more
+        )
+
+
+def _places(profiles: Sequence[Profile]) -> list[tuple[Profile, Placement]]:
+    return [(profile, place) for profile in profiles for place in profile.placements]
+
+
+def _known(profiles: Sequence[Profile], counts: Counter[str]) -> dict[str, Profile]:
+    by_name = {each.name: each for each in profiles}
+    for name in counts:
+        if name not in by_name:
+            raise GpuError(_unknown(name, profiles))
+    return by_name
+
+
+def _unknown(name: str, profiles: Sequence[Profile]) -> str:
+    if not profiles:
+        return "The card lists no MIG profiles: it cannot be cut, or MIG must be turned on first."
+    known = ", ".join(each.name for each in profiles)
+    return f"The card has no profile {name[:60]!r}; it has {known}."
+
+
+def _impossible(profiles: Sequence[Profile], names: Sequence[str]) -> str:
+    return (
+        f"{describe(names)} do not fit together on one card; the nearest layout that does is"
+        f" {describe(nearest(profiles, names))}."
+    )
+
+
+def _preference(profile: Profile, start: int) -> int:
+    """Higher is better: profiles of one or three compute slices high, all others low."""
+    height = start * profile.size
+    return height if profile.compute_slices in (1, 3) else -height

@@ -1,0 +1,114 @@
+"""NVML's return codes, and what each means for an admin.
+
+The numbers are ``nvmlReturn_t`` of ``nvml.h``; they are repeated here with types because NVIDIA's
+Python binding has none, and because both sides of the binding need them: the code that calls it
+and the simulator below it.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+from jupyterhub_migspawner.errors import GpuError
+
+
+class Code(IntEnum):
+    """The ``nvmlReturn_t`` values that matter to cutting cards."""
+
+    SUCCESS = 0
+    UNINITIALIZED = 1
+    INVALID_ARGUMENT = 2
+    NOT_SUPPORTED = 3
+    NO_PERMISSION = 4
+    NOT_FOUND = 6
+    INSUFFICIENT_SIZE = 7
+    DRIVER_NOT_LOADED = 9
+    TIMEOUT = 10
+    LIBRARY_NOT_FOUND = 12
+    FUNCTION_NOT_FOUND = 13
+    GPU_IS_LOST = 15
+    RESET_REQUIRED = 16
+    OPERATING_SYSTEM = 17
+    LIB_RM_VERSION_MISMATCH = 18
+    IN_USE = 19
+    MEMORY = 20
+    INSUFFICIENT_RESOURCES = 23
+    ARGUMENT_VERSION_MISMATCH = 25
+    UNKNOWN = 999
+
+
+_WAY_OUT: dict[int, tuple[str, str]] = {
+    Code.UNINITIALIZED: (
+        "the driver was restarted underneath",
+        "Try again; if it stays so, restart this process.",
+    ),
+    Code.INVALID_ARGUMENT: (
+        "the driver does not know that instance or placement",
+        "Read the card again: it may have been cut anew meanwhile.",
+    ),
+    Code.NOT_SUPPORTED: (
+        "the card or driver does not support it",
+        "Check that MIG is on for this card (nvidia-smi -i CARD -mig 1) and that the driver is"
+        " recent enough for it.",
+    ),
+    Code.NO_PERMISSION: (
+        "this process may not do it",
+        "Run it as root, or give it read access to /proc/driver/nvidia/capabilities/mig/config.",
+    ),
+    Code.NOT_FOUND: (
+        "it is not there any more",
+        "Read the card again: it may have been cut anew meanwhile.",
+    ),
+    Code.DRIVER_NOT_LOADED: (
+        "the NVIDIA driver is not loaded",
+        "Load it (nvidia-smi tells why it does not come up).",
+    ),
+    Code.LIBRARY_NOT_FOUND: (
+        "libnvidia-ml.so.1 was not found",
+        "Install the NVIDIA driver, or set MIGSPAWNER_NVML=sim:FILE to use simulated cards.",
+    ),
+    Code.FUNCTION_NOT_FOUND: (
+        "the installed driver is too old for it",
+        "Update the NVIDIA driver (R450 for A100, R460 for A30, R525 for H100, or later).",
+    ),
+    Code.GPU_IS_LOST: (
+        "the card has fallen off the bus",
+        "Reboot the node; if it comes back lost, have the card looked at.",
+    ),
+    Code.RESET_REQUIRED: (
+        "the card must be reset first",
+        "Reboot the node, or reset the card with nvidia-smi --gpu-reset when nothing uses it.",
+    ),
+    Code.LIB_RM_VERSION_MISMATCH: (
+        "the driver was upgraded while this process ran",
+        "Restart this process; if that does not help, reboot the node.",
+    ),
+    Code.IN_USE: (
+        "a process still uses it",
+        "End the processes on it (also monitors such as dcgm), then try again.",
+    ),
+    Code.INSUFFICIENT_RESOURCES: (
+        "the slots it needs are taken",
+        "Destroy what lies on them first, or choose another placement.",
+    ),
+    Code.ARGUMENT_VERSION_MISMATCH: (
+        "the installed nvidia-ml-py and the driver disagree about a structure",
+        "Install an nvidia-ml-py release that matches the driver.",
+    ),
+}
+
+
+def gpu_error(code: int, subject: str, action: str) -> GpuError:
+    """The error for NVML's answer ``code`` when ``action`` was tried on ``subject``.
+
+    ``subject`` names the card ("card 0 (GPU-…)" or "the driver"); ``action`` completes "cannot …".
+    """
+    why, way_out = _WAY_OUT.get(
+        code,
+        (f"NVML answered {code}", "Look into the kernel log (dmesg) for messages of the driver."),
+    )
+    return GpuError(f"{_sentence_case(subject)}: cannot {action}: {why}. {way_out}", code=code)
+
+
+def _sentence_case(text: str) -> str:
+    return text[:1].upper() + text[1:]

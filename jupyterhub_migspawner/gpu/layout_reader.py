@@ -1,0 +1,218 @@
+"""Reading layouts in nvidia-mig-parted's file format (``v1``), which admins already have.
+
+A file names configurations; each is a list of entries that say for some cards of a node whether MIG
+is on and how many slices of which profile they get::
+
+    version: v1
+    mig-configs:
+      morning:
+        - devices: all            # or a list of NVML indices
+          device-filter: ["0x20B010DE"]   # optional: PCI ids, device and vendor
+          mig-enabled: true
+          mig-devices: {"3g.20gb": 1, "1g.5gb": 4}
+
+The format is described in the README of NVIDIA/mig-parted. This reader is stricter: an unknown key,
+a key given twice and a card that two entries name are errors. Every error is a
+:class:`~jupyterhub_migspawner.errors.ConfigError` with file and line. Compute instances smaller
+than their GPU instance (``1c.3g.20gb``) are refused: a slice here is one GPU instance with its one
+full compute instance. Relies on PyYAML for the syntax and the line numbers.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from jupyterhub_migspawner.errors import ConfigError
+from jupyterhub_migspawner.gpu.layouts import VERSION, Layout, LayoutEntry, LayoutFile
+
+_FILE_KEYS = ("version", "mig-configs")
+_ENTRY_KEYS = ("devices", "device-filter", "mig-enabled", "mig-devices")
+_PROFILE = re.compile(r"[1-9][0-9]*g\.[1-9][0-9]*gb([+-][a-z.]+)*")
+_PARTIAL = re.compile(r"[1-9][0-9]*c\.[1-9][0-9]*g\.[1-9][0-9]*gb.*")
+_PCI_ID = re.compile(r"0[xX][0-9A-Fa-f]{1,8}")
+_MOST_OF_A_PROFILE = 64  # no card holds more; it keeps a typing error from filling the memory
+
+
+def load_layouts(path: str | Path) -> LayoutFile:
+    """Read a file.
+
+    Raises:
+        ConfigError: it cannot be read, or is no such file.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"The layouts' file {path} cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"The layouts' file {path} is not text in UTF-8.") from error
+    return parse_layouts(text, str(path))
+
+
+def parse_layouts(text: str, source: str) -> LayoutFile:
+    """Read a file's text; ``source`` names it in errors.
+
+    Raises:
+        ConfigError: with ``source``, the line and what was expected.
+    """
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{source}, line {mark.line + 1}" if mark is not None else source
+        why = getattr(error, "problem", None) or "it is no YAML"
+        raise ConfigError(f"{where}: {why}.") from error
+    except RecursionError as error:
+        raise ConfigError(f"{source} is nested too deeply to be a file of layouts.") from error
+    if root is None:
+        raise ConfigError(f"{source} is empty; it must have the keys version and mig-configs.")
+    return _Reader(source).file(root)
+
+
+class _Reader:
+    """Walks the composed YAML, which knows the line of everything."""
+
+    def __init__(self, source: str) -> None:
+        self._source = source
+
+    def file(self, root: yaml.Node) -> LayoutFile:
+        fields = self._fields(root, "the file", _FILE_KEYS, required=_FILE_KEYS)
+        version = self._scalar(fields["version"])
+        if version != VERSION:
+            raise self._error(
+                fields["version"], f"version is {version!r}, and only {VERSION!r} is known"
+            )
+        configs = self._pairs(fields["mig-configs"], "mig-configs")
+        layouts = {}
+        for key, value in configs:
+            name = str(self._scalar(key))
+            layouts[name] = Layout(name, self._source, _line(key), self._entries(value, name))
+        return LayoutFile(self._source, layouts)
+
+    def _entries(self, node: yaml.Node, name: str) -> tuple[LayoutEntry, ...]:
+        if not isinstance(node, yaml.SequenceNode):
+            raise self._error(node, f"{name} must be a list of entries, each beginning with a dash")
+        return tuple(self._entry(each, name) for each in node.value)
+
+    def _entry(self, node: yaml.Node, name: str) -> LayoutEntry:
+        required = ("devices", "mig-enabled")
+        fields = self._fields(node, f"an entry of {name}", _ENTRY_KEYS, required=required)
+        enabled = self._scalar(fields["mig-enabled"])
+        if not isinstance(enabled, bool):
+            raise self._error(
+                fields["mig-enabled"], f"mig-enabled must be true or false, not {enabled!r}"
+            )
+        names: tuple[str, ...] = ()
+        if "mig-devices" in fields:
+            names = self._profiles(fields["mig-devices"])
+            if names and not enabled:
+                raise self._error(
+                    fields["mig-devices"], "mig-devices needs mig-enabled: true in its entry"
+                )
+        return LayoutEntry(
+            line=_line(node),
+            devices=self._devices(fields["devices"]),
+            filters=self._filters(fields.get("device-filter")),
+            mig_enabled=enabled,
+            names=names,
+        )
+
+    def _devices(self, node: yaml.Node) -> tuple[int, ...] | None:
+        if isinstance(node, yaml.SequenceNode):
+            found = [self._scalar(each) for each in node.value]
+            indices = [each for each in found if type(each) is int and each >= 0]
+            if len(indices) == len(found) == len(set(indices)):
+                return tuple(indices)
+        elif self._scalar(node) == "all":
+            return None
+        raise self._error(
+            node, "devices must be all, or a list of different card numbers from 0, like [0, 1]"
+        )
+
+    def _filters(self, node: yaml.Node | None) -> tuple[int, ...]:
+        if node is None:
+            return ()
+        nodes = node.value if isinstance(node, yaml.SequenceNode) else [node]
+        found = []
+        for each in nodes:
+            # The text as it was written: YAML itself would read an unquoted 0x20B010DE as a number.
+            written = each.value if isinstance(each, yaml.ScalarNode) else ""
+            if not _PCI_ID.fullmatch(written):
+                raise self._error(
+                    each,
+                    "device-filter must be one or a list of PCI ids like '0x20B010DE', not"
+                    f" {written[:60]!r}",
+                )
+            found.append(int(written, 16))
+        return tuple(found)
+
+    def _profiles(self, node: yaml.Node) -> tuple[str, ...]:
+        names: list[str] = []
+        for key, value in self._pairs(node, "mig-devices"):
+            name, count = str(self._scalar(key)), self._scalar(value)
+            if _PARTIAL.fullmatch(name):
+                raise self._error(
+                    key,
+                    f"{name} is a part of a GPU instance; a slice has the whole of it: write"
+                    f" {name.partition('.')[2]}",
+                )
+            if not _PROFILE.fullmatch(name):
+                raise self._error(
+                    key, f"{name[:60]!r} is no MIG profile; profiles look like 1g.5gb or 1g.5gb+me"
+                )
+            if type(count) is not int or not 0 <= count <= _MOST_OF_A_PROFILE:
+                raise self._error(
+                    value, f"{name} needs a number of slices, 0 or more, not {str(count)[:60]!r}"
+                )
+            names += [name] * count
+        return tuple(names)
+
+    def _fields(
+        self, node: yaml.Node, what: str, known: Sequence[str], required: Sequence[str]
+    ) -> dict[str, yaml.Node]:
+        fields = {}
+        for key, value in self._pairs(node, what):
+            name = str(self._scalar(key))
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=1) or [", ".join(known)]
+                raise self._error(key, f"{what} has no key {name[:60]!r}; did you mean {near[0]}?")
+            fields[name] = value
+        for name in required:
+            if name not in fields:
+                raise self._error(node, f"{what} lacks the key {name}")
+        return fields
+
+    def _pairs(self, node: yaml.Node, what: str) -> list[tuple[yaml.Node, yaml.Node]]:
+        if not isinstance(node, yaml.MappingNode):
+            raise self._error(node, f"{what} must be keys and values, written as key: value")
+        seen: dict[str, int] = {}
+        for key, _ in node.value:
+            name = str(self._scalar(key))
+            if name in seen:
+                raise self._error(key, f"{name[:60]} is given again, after line {seen[name]}")
+            seen[name] = _line(key)
+        return list(node.value)
+
+    def _scalar(self, node: yaml.Node) -> object:
+        """The plain value of a node: text, number, truth or None."""
+        if not isinstance(node, yaml.ScalarNode):
+            raise self._error(node, "a single value is expected here")
+        loader = yaml.SafeLoader("")
+        try:
+            return loader.construct_object(node)
+        except (yaml.YAMLError, ValueError) as error:
+            raise self._error(node, f"{str(node.value)[:60]!r} cannot be read") from error
+        finally:
+            loader.dispose()
+
+    def _error(self, node: yaml.Node, why: str) -> ConfigError:
+        separator = "" if why.endswith("?") else "."
+        return ConfigError(f"{self._source}, line {_line(node)}: {why}{separator}")
+
+
+def _line(node: yaml.Node) -> int:
+    return int(node.start_mark.line) + 1

@@ -1,0 +1,341 @@
+"""Reading cards through NVIDIA's Python binding into plain values.
+
+Every function here runs while the library is open and its lock held. Errors of the binding pass
+through, except where a card's reader turns them into the card's ``problem``.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pynvml
+
+from jupyterhub_migspawner.gpu.cards import (
+    Card,
+    GpuProcess,
+    Instance,
+    Placement,
+    Profile,
+    mark_whole,
+)
+from jupyterhub_migspawner.gpu.codes import Code, gpu_error
+
+_MIB = 1024 * 1024
+_SHARED_ENGINES = 0  # NVML_COMPUTE_INSTANCE_ENGINE_PROFILE_SHARED, the only one there is
+_SKIPPED = (Code.NOT_SUPPORTED, Code.INVALID_ARGUMENT)
+_VANISHED = (Code.NOT_FOUND, Code.INVALID_ARGUMENT)
+
+
+@dataclass(frozen=True)
+class ComputeProfile:
+    """A compute instance profile inside one GPU instance, as the driver describes it."""
+
+    id: int
+    slices: int
+    multiprocessors: int
+    max_instances: int
+
+
+class CardReader:
+    """Reads cards, and remembers what a card once told that cannot change while the driver runs."""
+
+    def __init__(self) -> None:
+        self._profiles: dict[str, tuple[Profile, ...]] = {}
+        self._compute: dict[tuple[str, int], tuple[ComputeProfile, ...]] = {}
+        self._seen: dict[int, Card] = {}
+
+    def read(self, index: int) -> Card:
+        """The card of that NVML index. A card that fails is returned with its ``problem`` told."""
+        try:
+            device = pynvml.nvmlDeviceGetHandleByIndex(index)
+            card = self._identify(device, index)
+        except pynvml.NVMLError as error:
+            _unless_restarted(error)
+            last = self._seen.get(index)
+            card = last or Card(index, "", "unknown", -1, 0, False, False, False)
+            return replace(card, instances=(), problem=_problem(card, error))
+        self._seen[index] = card
+        try:
+            card = self._describe(device, card)
+            self._seen[index] = card
+            return self._with_instances(device, card)
+        except pynvml.NVMLError as error:
+            _unless_restarted(error)
+            return replace(card, problem=_problem(card, error))
+
+    def subject(self, card_uuid: str) -> str:
+        """The card in words, with its index if it was ever read; needs no library."""
+        found = next((each for each in list(self._seen.values()) if each.uuid == card_uuid), None)
+        return f"card {card_uuid[:60]}" if found is None else _subject(found)
+
+    def profiles(self, device: Any, card_uuid: str) -> tuple[Profile, ...]:
+        """MIG profiles of a card; none where the driver does not tell them while MIG is off."""
+        known = self._profiles.get(card_uuid)
+        if known is None:
+            known = read_profiles(device)
+            if known:
+                self._profiles[card_uuid] = known
+        return known
+
+    def compute_profiles(
+        self, gpu_instance: Any, card_uuid: str, profile_id: int
+    ) -> tuple[ComputeProfile, ...]:
+        """Compute instance profiles inside instances of one GPU instance profile."""
+        key = (card_uuid, profile_id)
+        if key not in self._compute:
+            self._compute[key] = read_compute_profiles(gpu_instance)
+        return self._compute[key]
+
+    def instance(self, gpu_instance: Any, card_uuid: str, profile: Profile) -> Instance:
+        """One GPU instance with its full compute instance and everybody who runs on it."""
+        info = pynvml.nvmlGpuInstanceGetInfo(gpu_instance)
+        ci_id: int | None = None
+        uuid: str | None = None
+        processes: dict[int, GpuProcess] = {}
+        for part in self.compute_profiles(gpu_instance, card_uuid, profile.id):
+            for compute in read_compute_instances(gpu_instance, part):
+                found = pynvml.nvmlComputeInstanceGetInfo(compute)
+                if part.slices == profile.compute_slices:
+                    ci_id = int(found.id)
+                    uuid = plain_text(pynvml.nvmlDeviceGetUUID(found.device))
+                processes.update({each.pid: each for each in read_processes(found.device)})
+        return Instance(
+            gi_id=int(info.id),
+            ci_id=ci_id,
+            profile=profile.name,
+            profile_id=profile.id,
+            start=int(info.placement.start),
+            size=int(info.placement.size),
+            compute_slices=profile.compute_slices,
+            memory_mib=profile.memory_mib,
+            uuid=uuid,
+            processes=tuple(processes[pid] for pid in sorted(processes)),
+            whole=profile.whole,
+        )
+
+    def _identify(self, device: Any, index: int) -> Card:
+        last = self._seen.get(index)
+        uuid = plain_text(pynvml.nvmlDeviceGetUUID(device))
+        known = last if last is not None and last.uuid == uuid else None
+        return Card(
+            index=index,
+            uuid=uuid,
+            model=plain_text(pynvml.nvmlDeviceGetName(device)),
+            minor=int(pynvml.nvmlDeviceGetMinorNumber(device)),
+            memory_mib=known.memory_mib if known else 0,
+            mig_capable=known.mig_capable if known else False,
+            mig_enabled=known.mig_enabled if known else False,
+            mig_pending=known.mig_pending if known else False,
+            profiles=known.profiles if known else (),
+            pci_device_id=int(pynvml.nvmlDeviceGetPciInfo(device).pciDeviceId),
+        )
+
+    def _describe(self, device: Any, card: Card) -> Card:
+        try:
+            current, pending = pynvml.nvmlDeviceGetMigMode(device)
+        except pynvml.NVMLError as error:
+            if error.value != Code.NOT_SUPPORTED:
+                raise
+            return replace(card, memory_mib=_memory(device))
+        profiles = self.profiles(device, card.uuid)
+        try:
+            memory = _memory(device)
+        except pynvml.NVMLError as error:
+            # With MIG on, a card's own memory is for privileged callers only.
+            if error.value != Code.NO_PERMISSION:
+                raise
+            memory = card.memory_mib or max((each.memory_mib for each in profiles), default=0)
+        return replace(
+            card,
+            memory_mib=memory,
+            mig_capable=True,
+            mig_enabled=bool(current),
+            mig_pending=bool(pending),
+            profiles=profiles,
+        )
+
+    def _with_instances(self, device: Any, card: Card) -> Card:
+        if not card.mig_enabled:
+            return card
+        try:
+            return replace(card, instances=self._instances(device, card))
+        except pynvml.NVMLError as error:
+            # Somebody else cut the card while it was read; a second look sees the outcome.
+            if error.value not in _VANISHED:
+                raise
+            return replace(card, instances=self._instances(device, card))
+
+    def _instances(self, device: Any, card: Card) -> tuple[Instance, ...]:
+        found = [
+            self.instance(handle, card.uuid, profile)
+            for profile in card.profiles
+            for handle in read_gpu_instances(device, profile)
+        ]
+        return tuple(sorted(found, key=lambda each: (each.start, each.gi_id)))
+
+
+def read_profiles(device: Any) -> tuple[Profile, ...]:
+    """MIG profiles of a card with all their placements, largest last."""
+    found: list[Profile] = []
+    for slot in range(pynvml.NVML_GPU_INSTANCE_PROFILE_COUNT):
+        try:
+            info = _profile_info(device, slot)
+            placements = _placements(device, int(info.id))
+        except pynvml.NVMLError as error:
+            if error.value in _SKIPPED:
+                continue
+            raise
+        name = _profile_name(info)
+        found.append(
+            Profile(
+                name=name,
+                id=int(info.id),
+                compute_slices=int(info.sliceCount),
+                memory_mib=int(info.memorySizeMB),
+                multiprocessors=int(info.multiprocessorCount),
+                max_instances=int(info.instanceCount),
+                placements=placements,
+                media="+me" in name,
+            )
+        )
+    found.sort(key=lambda each: (each.compute_slices, each.memory_mib, each.media, each.name))
+    whole = mark_whole(tuple(found))
+    return tuple(replace(each, whole=each.id in whole) for each in found)
+
+
+def read_gpu_instances(device: Any, profile: Profile) -> list[Any]:
+    """Handles of the card's GPU instances of one profile."""
+    array = (pynvml.c_nvmlGpuInstance_t * max(1, profile.max_instances))()
+    count = ctypes.c_uint(0)
+    pynvml.nvmlDeviceGetGpuInstances(device, profile.id, array, ctypes.byref(count))
+    return [array[index] for index in range(count.value)]
+
+
+def read_compute_profiles(gpu_instance: Any) -> tuple[ComputeProfile, ...]:
+    """Compute instance profiles of a GPU instance."""
+    found = []
+    beyond = False
+    for slot in range(pynvml.NVML_COMPUTE_INSTANCE_PROFILE_COUNT):
+        try:
+            info = _compute_info(gpu_instance, slot)
+        except pynvml.NVMLError as error:
+            if error.value not in _SKIPPED:
+                raise
+            beyond = beyond or error.value == Code.INVALID_ARGUMENT
+            continue
+        found.append(
+            ComputeProfile(
+                id=int(info.id),
+                slices=int(info.sliceCount),
+                multiprocessors=int(info.multiprocessorCount),
+                max_instances=int(info.instanceCount),
+            )
+        )
+    if beyond:
+        # Either the driver has fewer profiles than the binding, or the instance was destroyed
+        # meanwhile: then this raises, and no half list is remembered.
+        pynvml.nvmlGpuInstanceGetInfo(gpu_instance)
+    return tuple(found)
+
+
+def read_compute_instances(gpu_instance: Any, profile: ComputeProfile) -> list[Any]:
+    """Handles of the GPU instance's compute instances of one profile."""
+    array = (pynvml.c_nvmlComputeInstance_t * max(1, profile.max_instances))()
+    count = ctypes.c_uint(0)
+    pynvml.nvmlGpuInstanceGetComputeInstances(gpu_instance, profile.id, array, ctypes.byref(count))
+    return [array[index] for index in range(count.value)]
+
+
+def read_processes(device: Any) -> tuple[GpuProcess, ...]:
+    """Everybody on a slice or card: compute, graphics and MPS processes, by rising pid.
+
+    The list of compute processes must answer, or the error passes on; the other two lists do not
+    exist on every card and driver.
+    """
+    listed = list(pynvml.nvmlDeviceGetComputeRunningProcesses_v3(device))
+    for also in (
+        pynvml.nvmlDeviceGetGraphicsRunningProcesses_v3,
+        pynvml.nvmlDeviceGetMPSComputeRunningProcesses_v3,
+    ):
+        try:
+            listed += also(device)
+        except pynvml.NVMLError as error:
+            if error.value not in (Code.NOT_SUPPORTED, Code.FUNCTION_NOT_FOUND):
+                raise
+    found: dict[int, GpuProcess] = {}
+    for each in listed:
+        used = None if each.usedGpuMemory is None else int(each.usedGpuMemory) // _MIB
+        found[int(each.pid)] = GpuProcess(int(each.pid), used)
+    return tuple(found[pid] for pid in sorted(found))
+
+
+def _profile_info(device: Any, slot: int) -> Any:
+    try:
+        return pynvml.nvmlDeviceGetGpuInstanceProfileInfo(device, slot)
+    except pynvml.NVMLError as error:
+        if error.value != Code.FUNCTION_NOT_FOUND:
+            raise
+        # Drivers before R470 have only the first form of the call, which tells no name.
+        return pynvml.nvmlDeviceGetGpuInstanceProfileInfo(device, slot, version=1)
+
+
+def _compute_info(gpu_instance: Any, slot: int) -> Any:
+    try:
+        return pynvml.nvmlGpuInstanceGetComputeInstanceProfileInfo(
+            gpu_instance, slot, _SHARED_ENGINES
+        )
+    except pynvml.NVMLError as error:
+        if error.value != Code.FUNCTION_NOT_FOUND:
+            raise
+        return pynvml.nvmlGpuInstanceGetComputeInstanceProfileInfo(
+            gpu_instance, slot, _SHARED_ENGINES, version=1
+        )
+
+
+def _profile_name(info: Any) -> str:
+    """The driver's name without the prefix some drivers give it, or one made by the same rule.
+
+    Where the driver tells none: compute slices and whole gigabytes, as nvidia-smi prints them.
+    """
+    name = plain_text(getattr(info, "name", ""))
+    if name:
+        return name.removeprefix("MIG ").strip()
+    gigabytes = -(-int(info.memorySizeMB) // 1024)
+    return f"{int(info.sliceCount)}g.{gigabytes}gb" + ("+me" if int(info.jpegCount) else "")
+
+
+def _placements(device: Any, profile_id: int) -> tuple[Placement, ...]:
+    count = ctypes.c_uint(0)
+    pynvml.nvmlDeviceGetGpuInstancePossiblePlacements(device, profile_id, None, ctypes.byref(count))
+    array = (pynvml.c_nvmlGpuInstancePlacement_t * max(1, count.value))()
+    pynvml.nvmlDeviceGetGpuInstancePossiblePlacements(
+        device, profile_id, array, ctypes.byref(count)
+    )
+    return tuple(
+        sorted(Placement(int(each.start), int(each.size)) for each in array[: count.value])
+    )
+
+
+def _memory(device: Any) -> int:
+    return int(pynvml.nvmlDeviceGetMemoryInfo(device).total) // _MIB
+
+
+def plain_text(value: str | bytes) -> str:
+    """A string of the binding, which some of its releases leave as bytes."""
+    return value.decode(errors="replace") if isinstance(value, bytes) else value
+
+
+def _subject(card: Card) -> str:
+    return f"card {card.index} ({card.uuid})" if card.uuid else f"card {card.index}"
+
+
+def _problem(card: Card, error: Any) -> str:
+    return str(gpu_error(error.value, _subject(card), "be read"))
+
+
+def _unless_restarted(error: Any) -> None:
+    """A session the driver has forgotten is no problem of one card: all must be read again."""
+    if error.value == Code.UNINITIALIZED:
+        raise error

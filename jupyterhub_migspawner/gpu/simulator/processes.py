@@ -1,0 +1,33 @@
+"""Which of the processes written into a simulated machine still live on this one.
+
+A driver drops a process from its lists when its last file descriptor closes, hence also when it is
+a zombie. The simulator asks ``/proc`` for the same; the start time (field 22 of
+``/proc/PID/stat``, in clock ticks since boot) tells a process from a later one with its number.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TypeVar
+
+from jupyterhub_migspawner.gpu.simulator.schema import HolderState, ProcessState
+
+_Entry = TypeVar("_Entry", ProcessState, HolderState)
+
+
+def start_time(pid: int) -> int | None:
+    """When the process started, in clock ticks since boot; None when it is gone or a zombie."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    except OSError:
+        return None
+    # The command's name stands in parentheses and may itself hold spaces and parentheses.
+    fields = text.rpartition(")")[2].split()
+    if len(fields) < 20 or fields[0] in "ZXx":
+        return None
+    return int(fields[19])
+
+
+def living(entries: list[_Entry]) -> list[_Entry]:
+    """Those entries whose process still runs."""
+    return [each for each in entries if start_time(each["pid"]) == each["started"]]

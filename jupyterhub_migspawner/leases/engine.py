@@ -1,0 +1,193 @@
+"""Connections to the lease database, and what their errors mean.
+
+SQLite: write-ahead log, ``synchronous=FULL`` (a committed lease survives a power cut), foreign keys
+on, transactions begun by us. PostgreSQL: READ COMMITTED, times in UTC, bounded waits for locks, and
+a session that stops in the middle of a transaction loses it instead of blocking everybody.
+
+Promises that every failure becomes a :class:`~jupyterhub_migspawner.errors.DatabaseError` that
+names the database without its password and says what to do.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import exc
+
+from jupyterhub_migspawner.errors import DatabaseError
+from jupyterhub_migspawner.leases import urls
+
+WAIT_SECONDS = 30
+"""Longest wait for a lock, a free connection or the other writer."""
+
+CONNECT_SECONDS = 10
+"""Longest wait for a database server to answer."""
+
+WRITING = "migspawner_writing"
+"""Execution option: this transaction is going to write."""
+
+
+class Interrupted(DatabaseError):
+    """The transaction had no effect and may be run again: lost connection, or a deadlock."""
+
+
+def make_engine(url: sa.URL) -> sa.Engine:
+    """An engine for a URL that :func:`.urls.parse` accepted; connects to nothing yet."""
+    if url.drivername == "sqlite":
+        return _sqlite(url)
+    return _postgres(url)
+
+
+def _sqlite(url: sa.URL) -> sa.Engine:
+    engine = sa.create_engine(
+        url,
+        connect_args={"timeout": WAIT_SECONDS},
+        # One writer at a time by the turnstile; the rest are readers.
+        # Errors are logged; what people wrote does not belong there.
+        hide_parameters=True,
+        pool_size=4,
+        max_overflow=28,
+        pool_timeout=WAIT_SECONDS,
+    )
+
+    @sa.event.listens_for(engine, "connect")
+    def configure(connection: Any, record: Any) -> None:
+        # The driver's own BEGIN comes late and deferred; ours is in "begin" below.
+        connection.isolation_level = None
+        connection.execute("PRAGMA journal_mode=WAL").close()
+        connection.execute("PRAGMA synchronous=FULL").close()
+        connection.execute("PRAGMA foreign_keys=ON").close()
+
+    @sa.event.listens_for(engine, "begin")
+    def begin(connection: sa.Connection) -> None:
+        # A transaction that reads first and writes later cannot wait for another writer in
+        # SQLite, it fails; so writers take the lock at once.
+        writing = connection.get_execution_options().get(WRITING)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
+
+    return engine
+
+
+def _postgres(url: sa.URL) -> sa.Engine:
+    try:
+        import psycopg  # noqa: F401
+    except ImportError:
+        raise DatabaseError(
+            f"The lease database {urls.shown(url)} needs psycopg 3, which is not installed; "
+            "install jupyterhub-migspawner[postgres]."
+        ) from None
+    defaults = {"connect_timeout": str(CONNECT_SECONDS), "application_name": "migspawner"}
+    try:
+        engine = sa.create_engine(
+            url.update_query_dict({k: v for k, v in defaults.items() if k not in url.query}),
+            isolation_level="READ COMMITTED",
+            hide_parameters=True,
+            pool_size=8,
+            max_overflow=24,
+            pool_timeout=WAIT_SECONDS,
+        )
+    except Exception:
+        raise DatabaseError(
+            f"The database URL {urls.shown(url)} cannot be used; {urls.EXPECTED}."
+        ) from None
+
+    @sa.event.listens_for(engine, "connect")
+    def configure(connection: Any, record: Any) -> None:
+        # Not as start-up options: connection poolers refuse those.
+        connection.autocommit = True
+        connection.execute(f"SET lock_timeout = '{WAIT_SECONDS}s'")
+        connection.execute(f"SET idle_in_transaction_session_timeout = '{2 * WAIT_SECONDS}s'")
+        connection.execute("SET timezone = 'UTC'")
+        connection.autocommit = False
+
+    return engine
+
+
+# PostgreSQL: serialization_failure, deadlock_detected, and two writers of one unique key.
+_AGAIN = {"40001", "40P01", "23505"}
+
+
+def database_error(name: str, error: exc.SQLAlchemyError, *, committing: bool) -> DatabaseError:
+    """The error to raise instead; ``committing`` says that the outcome is not known."""
+    if isinstance(error, exc.TimeoutError):
+        return DatabaseError(
+            f"The lease database {name} has no free connection after {WAIT_SECONDS} seconds; "
+            "too many calls at once, or it has stopped answering. Try again."
+        )
+    if not isinstance(error, exc.DBAPIError):
+        return DatabaseError(f"The lease database {name} cannot be used: {_first_line(error)}.")
+    cause = _first_line(error.orig)
+    code = getattr(error.orig, "sqlstate", None)
+    if code in _AGAIN and not committing:
+        return Interrupted(f"The lease database {name} is contended: {cause}. Try again.")
+    if error.connection_invalidated:
+        message = (
+            f"The connection to the lease database {name} was lost: {cause}. "
+            "Try again when it is back."
+        )
+        return DatabaseError(message) if committing else Interrupted(message)
+    for words, sentence in _KNOWN:
+        if any(word in cause.lower() for word in words):
+            return DatabaseError(f"The lease database {name} {sentence.format(cause=cause)}")
+    return DatabaseError(f"The lease database {name} answered: {cause}.")
+
+
+_KNOWN: tuple[tuple[tuple[str, ...], str], ...] = (
+    (
+        ("file is not a database", "file is encrypted"),
+        "is not a SQLite database; check database_url, or move the file away.",
+    ),
+    (
+        ("malformed",),
+        "is damaged; stop the hub and restore it from a backup.",
+    ),
+    (
+        ("readonly database", "read-only transaction"),
+        "is read-only for this user; give the user that runs the hub write access to it and, for "
+        "SQLite, to its directory.",
+    ),
+    (
+        ("disk is full", "no space left", "disk i/o error"),
+        "cannot be written, its disk is full or failing; make room and try again.",
+    ),
+    (
+        ("database is locked", "lock timeout", "database table is locked"),
+        f"has been locked by another process for {WAIT_SECONDS} seconds; try again, and see "
+        "whether a backup or another program holds it.",
+    ),
+    (
+        ("unable to open database file",),
+        "cannot be opened; check that the file and its directory exist and that the user that "
+        "runs the hub may write there.",
+    ),
+    (
+        ("password authentication failed", "no password supplied", "role "),
+        "refuses this user or password; check database_url.",
+    ),
+    (
+        ('fatal:  database "',),
+        "does not exist on its server; create it there (`createdb`) or correct database_url.",
+    ),
+    (
+        (
+            "connection refused",
+            "could not translate host name",
+            "failed to resolve host",
+            "connection failed",
+            "timeout expired",
+            "starting up",
+            "no such file or directory",
+        ),
+        "cannot be reached ({cause}); check that it runs, and host and port in database_url.",
+    ),
+    (
+        ("no such table", "undefinedtable"),
+        "lacks a table; run `migspawner db check`.",
+    ),
+)
+
+
+def _first_line(error: object) -> str:
+    lines = str(error).strip().splitlines()
+    return (lines[0] if lines else type(error).__name__).rstrip(".")[:300]

@@ -1,0 +1,214 @@
+"""Leases in the lease database: the statements of their life.
+
+Built once; each change of state names the states it may start from and is a single update, so that
+two who change the same lease cannot both succeed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import fields, replace
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from jupyterhub_migspawner.leases.rows import ACTIVE, LIVE, PENDING, RELEASED, RELEASING, LeaseRow
+from jupyterhub_migspawner.leases.schema import UtcTime, leases, tombstones
+from jupyterhub_migspawner.leases.store import Transaction
+from jupyterhub_migspawner.policy.quota import Span
+
+_COLUMNS = (
+    leases.c.id,
+    leases.c.attempt,
+    leases.c.username,
+    leases.c.server,
+    leases.c.tier,
+    leases.c.state,
+    leases.c.slice_id,
+    leases.c.slice_uuid,
+    leases.c.node,
+    leases.c.card_uuid,
+    leases.c.profile,
+    leases.c.memory_mib,
+    leases.c.since,
+    leases.c.deadline,
+    leases.c.ends_at,
+    leases.c.ended_at,
+    leases.c.end_reason,
+    leases.c.waiting_for,
+    leases.c.request_id,
+    leases.c.releasing_at,
+    leases.c.start,
+    leases.c.seat,
+    leases.c.whole,
+    leases.c.share,
+)
+
+# Literal lists, as in the indexes: a database uses a partial index only when it can see that the
+# condition implies the index's own.
+_IS_HELD = sa.text("leases.state IN ('pending', 'active')")
+_IS_LIVE = sa.text("leases.state IN ('pending', 'active', 'releasing')")
+
+_SELECT = sa.select(*_COLUMNS)
+_BY_ATTEMPT = _SELECT.where(leases.c.attempt == sa.bindparam("attempt"))
+_BY_ID = _SELECT.where(leases.c.id == sa.bindparam("lease_id"))
+_HELD_BY = _SELECT.where(leases.c.username == sa.bindparam("user"), _IS_HELD).order_by(leases.c.id)
+_OVERDUE = _SELECT.where(
+    leases.c.state == PENDING, _IS_LIVE, leases.c.deadline <= sa.bindparam("now")
+).order_by(leases.c.id)
+_SPANS = sa.select(leases.c.since, leases.c.ended_at, leases.c.share).where(
+    leases.c.username == sa.bindparam("user"),
+    sa.or_(leases.c.ended_at.is_(None), leases.c.ended_at > sa.bindparam("begin")),
+)
+_INSERT = sa.insert(leases)
+_CHANGE = sa.update(leases).where(leases.c.id == sa.bindparam("lease_id"))
+_ACTIVATE = (
+    _CHANGE.where(leases.c.state == PENDING)
+    .values(state=ACTIVE, deadline=None)
+    .returning(*_COLUMNS)
+)
+_RENEW = (
+    _CHANGE.where(leases.c.state == PENDING)
+    .values(deadline=sa.bindparam("until", type_=UtcTime()))
+    .returning(*_COLUMNS)
+)
+_RELEASE = (
+    _CHANGE.where(_IS_HELD)
+    .values(
+        state=RELEASING,
+        deadline=None,
+        releasing_at=sa.bindparam("now", type_=UtcTime()),
+        end_reason=sa.bindparam("why"),
+    )
+    .returning(*_COLUMNS)
+)
+_WAIT = (
+    _CHANGE.where(leases.c.state == RELEASING)
+    .values(waiting_for=sa.bindparam("why"))
+    .returning(*_COLUMNS)
+)
+_END = (
+    _CHANGE.where(leases.c.state == RELEASING)
+    .values(state=RELEASED, ended_at=sa.bindparam("now", type_=UtcTime()), waiting_for="")
+    .returning(*_COLUMNS)
+)
+_FILL_UUID = sa.update(leases).where(
+    leases.c.slice_id == sa.bindparam("of_slice"), _IS_LIVE, leases.c.slice_uuid.is_(None)
+)
+_FILL_UUID = _FILL_UUID.values(slice_uuid=sa.bindparam("found_uuid"))
+
+_TOMBSTONE = sa.select(tombstones.c.reason).where(tombstones.c.attempt == sa.bindparam("name"))
+_BURY = sa.insert(tombstones)
+_FORGET = sa.delete(tombstones).where(tombstones.c.at < sa.bindparam("before"))
+
+
+def insert(tx: Transaction, lease: LeaseRow) -> LeaseRow:
+    """Add a lease; returns it with its id. ``leases_one_a_seat`` refuses a second on its seat."""
+    values = {f.name: getattr(lease, f.name) for f in fields(lease) if f.name != "id"}
+    values["username"] = values.pop("user")
+    return replace(lease, id=tx.insert(_INSERT, **values))
+
+
+def by_attempt(tx: Transaction, attempt: str) -> LeaseRow | None:
+    """The lease an attempt got."""
+    row = tx.first(_BY_ATTEMPT, attempt=attempt)
+    return LeaseRow(*row) if row else None
+
+
+def by_id(tx: Transaction, lease_id: int) -> LeaseRow | None:
+    """One lease, live or past."""
+    row = tx.first(_BY_ID, lease_id=lease_id)
+    return LeaseRow(*row) if row else None
+
+
+def held_by(tx: Transaction, user: str) -> tuple[LeaseRow, ...]:
+    """Pending and active leases of a person."""
+    return tuple(LeaseRow(*row) for row in tx.rows(_HELD_BY, user=user))
+
+
+def overdue(tx: Transaction, now: datetime) -> tuple[LeaseRow, ...]:
+    """Pending leases past their deadline."""
+    return tuple(LeaseRow(*row) for row in tx.rows(_OVERDUE, now=now))
+
+
+def spans(tx: Transaction, user: str, begin: datetime) -> tuple[Span, ...]:
+    """When the person held what share of a card, as far as it reaches past ``begin``."""
+    return tuple(Span(*row) for row in tx.rows(_SPANS, user=user, begin=begin))
+
+
+def activate(tx: Transaction, lease_id: int) -> LeaseRow | None:
+    """Pending becomes active; as all changes here, None when the lease is not in that state."""
+    row = tx.first(_ACTIVATE, lease_id=lease_id)
+    return LeaseRow(*row) if row else None
+
+
+def renew(tx: Transaction, lease_id: int, until: datetime) -> LeaseRow | None:
+    """A new deadline for a pending lease."""
+    row = tx.first(_RENEW, lease_id=lease_id, until=until)
+    return LeaseRow(*row) if row else None
+
+
+def release(tx: Transaction, lease_id: int, now: datetime, why: str) -> LeaseRow | None:
+    """Pending or active becomes releasing."""
+    row = tx.first(_RELEASE, lease_id=lease_id, now=now, why=why)
+    return LeaseRow(*row) if row else None
+
+
+def wait(tx: Transaction, lease_id: int, why: str) -> LeaseRow | None:
+    """Note why a lease is still releasing."""
+    row = tx.first(_WAIT, lease_id=lease_id, why=why)
+    return LeaseRow(*row) if row else None
+
+
+def end(tx: Transaction, lease_id: int, now: datetime) -> LeaseRow | None:
+    """Releasing becomes released."""
+    row = tx.first(_END, lease_id=lease_id, now=now)
+    return LeaseRow(*row) if row else None
+
+
+def fill_uuid(tx: Transaction, slice_id: int, slice_uuid: str) -> int:
+    """Tell live leases on a slice that was cut after they were taken which UUID it got."""
+    return tx.change(_FILL_UUID, of_slice=slice_id, found_uuid=slice_uuid)
+
+
+def select(
+    tx: Transaction,
+    *,
+    include_past: bool = False,
+    user: str | None = None,
+    server: str | None = None,
+    node: str | None = None,
+    card_uuid: str | None = None,
+    states: Collection[str] | None = None,
+) -> tuple[LeaseRow, ...]:
+    """Leases, oldest first; live ones only unless ``include_past`` or ``states`` say otherwise."""
+    statement = _SELECT.order_by(leases.c.id)
+    if states is not None:
+        statement = statement.where(leases.c.state.in_(tuple(states)))
+    if (states is None and not include_past) or (states is not None and set(states) <= set(LIVE)):
+        statement = statement.where(_IS_LIVE)
+    for column, value in (
+        (leases.c.username, user),
+        (leases.c.server, server),
+        (leases.c.node, node),
+        (leases.c.card_uuid, card_uuid),
+    ):
+        if value is not None:
+            statement = statement.where(column == value)
+    return tuple(LeaseRow(*row) for row in tx.rows(statement))
+
+
+def tombstone(tx: Transaction, attempt: str) -> str | None:
+    """Why an attempt was cancelled before it had a lease, or None."""
+    row = tx.first(_TOMBSTONE, name=attempt)
+    return str(row[0]) if row else None
+
+
+def bury(tx: Transaction, attempt: str, reason: str, at: datetime) -> None:
+    """Remember that an attempt was cancelled."""
+    tx.change(_BURY, attempt=attempt, reason=reason, at=at)
+
+
+def forget_tombstones(tx: Transaction, before: datetime) -> int:
+    """Drop tombstones whose attempts cannot be running any more."""
+    return tx.change(_FORGET, before=before)

@@ -1,0 +1,122 @@
+"""Requests and grants in the lease database.
+
+Every change of state names the state it starts from, so that of two deciders one finds nothing to
+change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from jupyterhub_migspawner.leases.rows import RequestRow
+from jupyterhub_migspawner.leases.schema import requests
+from jupyterhub_migspawner.leases.store import Transaction
+
+_SELECT = sa.select(
+    requests.c.id,
+    requests.c.username,
+    requests.c.tier,
+    requests.c.hours,
+    requests.c.reason,
+    requests.c.state,
+    requests.c.created_at,
+    requests.c.decided_by,
+    requests.c.decided_at,
+    requests.c.decision_reason,
+    requests.c.valid_until,
+)
+
+_BY_ID = _SELECT.where(requests.c.id == sa.bindparam("request_id")).with_for_update()
+
+# The grant that lasts longest; locked, so that it is not cancelled while a lease is taken on it.
+_GRANT = (
+    _SELECT.where(
+        requests.c.username == sa.bindparam("user"),
+        requests.c.tier == sa.bindparam("tier"),
+        requests.c.state == "approved",
+        requests.c.valid_until > sa.bindparam("now"),
+    )
+    .order_by(requests.c.valid_until.desc(), requests.c.id)
+    .with_for_update()
+)
+
+_OPEN_OF_USER = _SELECT.where(
+    requests.c.username == sa.bindparam("user"),
+    requests.c.state.in_(("pending", "approved")),
+).order_by(requests.c.id)
+
+_STALE = (
+    _SELECT.where(
+        sa.or_(
+            sa.and_(
+                requests.c.state == "pending",
+                requests.c.created_at <= sa.bindparam("created_before"),
+            ),
+            sa.and_(requests.c.state == "approved", requests.c.valid_until <= sa.bindparam("now")),
+        )
+    )
+    .order_by(requests.c.id)
+    .with_for_update(skip_locked=True)
+)
+
+_INSERT = sa.insert(requests)
+
+_MOVE = sa.update(requests).where(
+    requests.c.id == sa.bindparam("request_id"), requests.c.state == sa.bindparam("was")
+)
+
+
+def insert(tx: Transaction, **values: Any) -> int:
+    """Add a pending request; returns its id."""
+    return tx.insert(
+        _INSERT,
+        state="pending",
+        decided_by="",
+        decided_at=None,
+        decision_reason="",
+        valid_until=None,
+        **values,
+    )
+
+
+def by_id(tx: Transaction, request_id: int) -> RequestRow | None:
+    """The request, locked until the transaction ends."""
+    row = tx.first(_BY_ID, request_id=request_id)
+    return RequestRow(*row) if row else None
+
+
+def grants(tx: Transaction, user: str, tier: str, now: datetime) -> tuple[RequestRow, ...]:
+    """The valid grants of a person for a tier, longest first, locked."""
+    return tuple(RequestRow(*row) for row in tx.rows(_GRANT, user=user, tier=tier, now=now))
+
+
+def open_of_user(tx: Transaction, user: str) -> tuple[RequestRow, ...]:
+    """Pending and approved requests of a person; approved ones may be past their time."""
+    return tuple(RequestRow(*row) for row in tx.rows(_OPEN_OF_USER, user=user))
+
+
+def stale(tx: Transaction, now: datetime, created_before: datetime) -> tuple[RequestRow, ...]:
+    """Grants past their time and requests nobody decided about, locked."""
+    found = tx.rows(_STALE, now=now, created_before=created_before)
+    return tuple(RequestRow(*row) for row in found)
+
+
+def move(tx: Transaction, request_id: int, was: str, **changes: Any) -> bool:
+    """Change a request that is in state ``was``; False when it no longer is."""
+    return tx.change(_MOVE.values(**changes), request_id=request_id, was=was) == 1
+
+
+def select(
+    tx: Transaction, user: str | None, states: Collection[str] | None
+) -> tuple[RequestRow, ...]:
+    """Requests, oldest first, of one person or in some states."""
+    statement = _SELECT.order_by(requests.c.id)
+    if user is not None:
+        statement = statement.where(requests.c.username == user)
+    if states is not None:
+        statement = statement.where(requests.c.state.in_(tuple(states)))
+    return tuple(RequestRow(*row) for row in tx.rows(statement))

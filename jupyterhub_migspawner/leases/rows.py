@@ -1,0 +1,159 @@
+"""What the lease database holds, as plain values.
+
+Frozen dataclasses, one a table, as :mod:`.store` hands them out. Every time is an aware datetime
+in UTC; memory is in MiB; ``compute_slices`` counts compute slices of the card (7 on an A100).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+Want = tuple[str, int]
+"""A profile name and the memory slot at which it starts."""
+
+Layout = tuple[Want, ...]
+"""What a card is cut into, sorted by start."""
+
+PENDING = "pending"
+ACTIVE = "active"
+RELEASING = "releasing"
+RELEASED = "released"
+LOST = "lost"
+
+HELD = (PENDING, ACTIVE)
+"""States in which a server of the user is expected to run on the lease."""
+
+LIVE = (PENDING, ACTIVE, RELEASING)
+"""States in which nobody else may get the seat."""
+
+
+@dataclass(frozen=True)
+class NodeRow:
+    """A machine with cards, and when its agent last reported."""
+
+    name: str
+    heartbeat_at: datetime
+    driver_version: str
+
+
+@dataclass(frozen=True)
+class CardRow:
+    """One physical GPU.
+
+    ``layout`` is the base layout it returns to, ``target`` what it is to be cut into now (None when
+    it needs nothing). ``state`` is ``ok``, ``draining`` or ``lost``. ``compute_slices`` is the
+    number of the card's largest profile; ``whole`` the profile and start that take all of it, None
+    while unknown (MIG off, or not allowed to ask).
+    """
+
+    uuid: str
+    node: str
+    index: int
+    model: str
+    memory_mib: int
+    mig_enabled: bool
+    state: str
+    layout: Layout
+    target: Layout | None
+    problem: str
+    compute_slices: int = 0
+    whole: Want | None = None
+
+
+@dataclass(frozen=True)
+class SliceRow:
+    """One GPU instance with its one full compute instance, as last seen.
+
+    Known by (card, profile, start). ``present`` is False when the last inventory did not list it;
+    ``quarantined`` is the reason it is given to nobody, or an empty string.
+    """
+
+    id: int
+    node: str
+    card_uuid: str
+    card_index: int
+    profile: str
+    start: int
+    size: int
+    compute_slices: int
+    memory_mib: int
+    whole: bool
+    uuid: str | None
+    gi_id: int | None
+    ci_id: int | None
+    present: bool
+    quarantined: str
+
+
+@dataclass(frozen=True)
+class LeaseRow:
+    """A slice held by one server of one user, from before launch until it is proven empty.
+
+    ``deadline`` is set while pending, ``ends_at`` where tier or grant limit the time,
+    ``releasing_at`` when the lease began to end and ``ended_at`` when the slice was empty.
+    ``waiting_for`` says why it is still releasing. ``share`` is the part of the card's compute.
+    """
+
+    id: int
+    attempt: str
+    user: str
+    server: str
+    tier: str
+    state: str
+    slice_id: int
+    slice_uuid: str | None
+    node: str
+    card_uuid: str
+    profile: str
+    memory_mib: int
+    since: datetime
+    deadline: datetime | None
+    ends_at: datetime | None
+    ended_at: datetime | None
+    end_reason: str
+    waiting_for: str
+    request_id: int | None
+    releasing_at: datetime | None = None
+    start: int = 0
+    seat: int = 0
+    whole: bool = False
+    share: float = 0.0
+
+    @property
+    def live(self) -> bool:
+        """Whether the slice is still taken by this lease."""
+        return self.state in LIVE
+
+
+@dataclass(frozen=True)
+class RequestRow:
+    """An application for a tier that needs approval; an approved one is a grant."""
+
+    id: int
+    user: str
+    tier: str
+    hours: float
+    reason: str
+    state: str
+    created_at: datetime
+    decided_by: str
+    decided_at: datetime | None
+    decision_reason: str
+    valid_until: datetime | None
+
+
+@dataclass(frozen=True)
+class EventRow:
+    """One change, never altered: who did what, when, to what and why."""
+
+    id: int
+    at: datetime
+    actor: str
+    kind: str
+    user: str
+    lease_id: int | None
+    card_uuid: str | None
+    request_id: int | None
+    detail: dict[str, Any]

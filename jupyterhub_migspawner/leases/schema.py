@@ -1,0 +1,227 @@
+"""The tables of the lease database.
+
+Two unique partial indexes are the last word on rule one of the design: a seat of a slice has at
+most one live lease, and a server of a user has at most one lease it may run on. Everything else in
+this package only finds out earlier and says it better.
+
+``slices.held`` counts the live leases on a slice. It repeats what ``leases`` says so that a free
+slice can be found, and its row locked, without looking at leases; both change in one transaction.
+
+Made by the migrations in :mod:`.migrations`; a test compares the two.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
+
+
+class UtcTime(sa.TypeDecorator[datetime]):
+    """An aware UTC datetime: ``timestamptz`` on PostgreSQL, sortable ISO text on SQLite."""
+
+    impl = sa.String
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: sa.Dialect) -> sa.types.TypeEngine[Any]:
+        """The column type of this database."""
+        if dialect.name == "postgresql":
+            return dialect.type_descriptor(sa.DateTime(timezone=True))
+        return dialect.type_descriptor(sa.String(32))
+
+    def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> Any:
+        """Refuse naive times: they would silently mean another moment on each machine."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("a time without a zone cannot be stored; use aware UTC datetimes")
+        value = value.astimezone(timezone.utc)
+        if dialect.name == "postgresql":
+            return value
+        return value.isoformat(timespec="microseconds")
+
+    def process_result_value(self, value: Any, dialect: sa.Dialect) -> datetime | None:
+        """Give the time back in UTC, whatever zone the server prefers."""
+        if value is None:
+            return None
+        if isinstance(value, str):
+            value = datetime.fromisoformat(value)
+        found: datetime = value.astimezone(timezone.utc)
+        return found
+
+
+Json = sa.JSON(none_as_null=True).with_variant(
+    postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), "postgresql"
+)
+"""JSON as the database keeps it best."""
+
+# SQLite only numbers rows by itself when the key is spelt INTEGER.
+BigId = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+
+metadata = sa.MetaData(
+    naming_convention={
+        "pk": "%(table_name)s_pkey",
+        "fk": "%(table_name)s_%(column_0_name)s_fkey",
+        "ck": "%(table_name)s_%(constraint_name)s_check",
+    }
+)
+
+nodes = sa.Table(
+    "nodes",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("heartbeat_at", UtcTime, nullable=False),
+    sa.Column("driver_version", sa.Text, nullable=False),
+)
+
+cards = sa.Table(
+    "cards",
+    metadata,
+    sa.Column("uuid", sa.Text, primary_key=True),
+    sa.Column("node", sa.Text, sa.ForeignKey("nodes.name"), nullable=False),
+    sa.Column("card_index", sa.Integer, nullable=False),
+    sa.Column("model", sa.Text, nullable=False),
+    sa.Column("memory_mib", sa.Integer, nullable=False),
+    sa.Column("mig_enabled", sa.Boolean, nullable=False),
+    sa.Column("problem", sa.Text, nullable=False),
+    # Two facts, not one state: a drained card that is lost and comes back is still drained.
+    sa.Column("lost", sa.Boolean, nullable=False),
+    sa.Column("drained", sa.Text, nullable=False),
+    sa.Column("layout", Json, nullable=False),
+    sa.Column("target", Json),
+    sa.Column("compute_slices", sa.Integer, nullable=False),
+    # The profile that takes the whole card, as the driver last listed it.
+    sa.Column("whole_profile", sa.Text),
+    sa.Column("whole_start", sa.Integer),
+    sa.Column("whole_size", sa.Integer),
+    sa.Column("whole_memory_mib", sa.Integer),
+    sa.Index("cards_node", "node"),
+)
+
+slices = sa.Table(
+    "slices",
+    metadata,
+    sa.Column("id", BigId, primary_key=True),
+    sa.Column("card_uuid", sa.Text, sa.ForeignKey("cards.uuid"), nullable=False),
+    sa.Column("profile", sa.Text, nullable=False),
+    sa.Column("start", sa.Integer, nullable=False),
+    sa.Column("size", sa.Integer, nullable=False),
+    sa.Column("compute_slices", sa.Integer, nullable=False),
+    sa.Column("memory_mib", sa.Integer, nullable=False),
+    sa.Column("whole", sa.Boolean, nullable=False),
+    sa.Column("uuid", sa.Text),
+    sa.Column("gi_id", sa.Integer),
+    sa.Column("ci_id", sa.Integer),
+    sa.Column("present", sa.Boolean, nullable=False),
+    sa.Column("quarantined", sa.Text, nullable=False),
+    sa.Column("held", sa.Integer, nullable=False),
+    sa.CheckConstraint("held >= 0", name="held"),
+    sa.Index("slices_place", "card_uuid", "profile", "start", unique=True),
+    sa.Index("slices_profile_held", "profile", "held"),
+)
+
+requests = sa.Table(
+    "requests",
+    metadata,
+    sa.Column("id", BigId, primary_key=True),
+    sa.Column("username", sa.Text, nullable=False),
+    sa.Column("tier", sa.Text, nullable=False),
+    sa.Column("hours", sa.Float(53), nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("created_at", UtcTime, nullable=False),
+    sa.Column("decided_by", sa.Text, nullable=False),
+    sa.Column("decided_at", UtcTime),
+    sa.Column("decision_reason", sa.Text, nullable=False),
+    sa.Column("valid_until", UtcTime),
+    sa.CheckConstraint(
+        "state IN ('pending', 'approved', 'denied', 'cancelled', 'expired', 'used')", name="state"
+    ),
+    sa.CheckConstraint("hours > 0", name="hours"),
+    sa.Index("requests_user", "username", "tier"),
+    sa.Index("requests_state", "state"),
+)
+
+leases = sa.Table(
+    "leases",
+    metadata,
+    sa.Column("id", BigId, primary_key=True),
+    sa.Column("attempt", sa.Text, nullable=False),
+    sa.Column("username", sa.Text, nullable=False),
+    sa.Column("server", sa.Text, nullable=False),
+    sa.Column("tier", sa.Text, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("slice_id", BigId, sa.ForeignKey("slices.id"), nullable=False),
+    sa.Column("seat", sa.Integer, nullable=False),
+    # Copied from the slice: what a lease says must not change when the card is cut differently.
+    sa.Column("slice_uuid", sa.Text),
+    sa.Column("node", sa.Text, nullable=False),
+    sa.Column("card_uuid", sa.Text, nullable=False),
+    sa.Column("profile", sa.Text, nullable=False),
+    sa.Column("start", sa.Integer, nullable=False),
+    sa.Column("memory_mib", sa.Integer, nullable=False),
+    sa.Column("whole", sa.Boolean, nullable=False),
+    sa.Column("share", sa.Float(53), nullable=False),
+    sa.Column("since", UtcTime, nullable=False),
+    sa.Column("deadline", UtcTime),
+    sa.Column("ends_at", UtcTime),
+    sa.Column("releasing_at", UtcTime),
+    sa.Column("ended_at", UtcTime),
+    sa.Column("end_reason", sa.Text, nullable=False),
+    sa.Column("waiting_for", sa.Text, nullable=False),
+    sa.Column("request_id", BigId, sa.ForeignKey("requests.id")),
+    sa.CheckConstraint(
+        "state IN ('pending', 'active', 'releasing', 'released', 'lost')", name="state"
+    ),
+    sa.Index("leases_attempt", "attempt", unique=True),
+    sa.Index(
+        "leases_one_a_seat",
+        "slice_id",
+        "seat",
+        unique=True,
+        sqlite_where=sa.text("state IN ('pending', 'active', 'releasing')"),
+        postgresql_where=sa.text("state IN ('pending', 'active', 'releasing')"),
+    ),
+    sa.Index(
+        "leases_one_a_server",
+        "username",
+        "server",
+        unique=True,
+        sqlite_where=sa.text("state IN ('pending', 'active')"),
+        postgresql_where=sa.text("state IN ('pending', 'active')"),
+    ),
+    sa.Index(
+        "leases_live",
+        "state",
+        sqlite_where=sa.text("state IN ('pending', 'active', 'releasing')"),
+        postgresql_where=sa.text("state IN ('pending', 'active', 'releasing')"),
+    ),
+    sa.Index("leases_user_since", "username", "since"),
+    sa.Index("leases_user_ended", "username", "ended_at"),
+)
+
+tombstones = sa.Table(
+    "tombstones",
+    metadata,
+    # Attempts that were cancelled before they had a lease; a thread that comes late is refused.
+    sa.Column("attempt", sa.Text, primary_key=True),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("at", UtcTime, nullable=False),
+)
+
+events = sa.Table(
+    "events",
+    metadata,
+    sa.Column("id", BigId, primary_key=True),
+    sa.Column("at", UtcTime, nullable=False),
+    sa.Column("actor", sa.Text, nullable=False),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("username", sa.Text, nullable=False),
+    sa.Column("lease_id", BigId),
+    sa.Column("card_uuid", sa.Text),
+    sa.Column("request_id", BigId),
+    sa.Column("detail", Json, nullable=False),
+    sa.Index("events_lease", "lease_id"),
+)

@@ -1,0 +1,54 @@
+"""What the broker decides with: the admin's choices as checked values.
+
+Built by :mod:`jupyterhub_migspawner.config` from traits; the broker, the simulation and the tests
+take it as it is. Promises that the named default tier exists.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from jupyterhub_migspawner.errors import ConfigError
+from jupyterhub_migspawner.policy.approval import Approvers
+from jupyterhub_migspawner.policy.quota import Quotas
+from jupyterhub_migspawner.policy.tiers import Tier
+from jupyterhub_migspawner.policy.wording import listed, nearest, quoted
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything the broker's decisions depend on besides the lease database and the clock.
+
+    ``pending_seconds``: how long a lease may wait for its server to come up.
+    ``heartbeat_seconds``: a node silent for longer gets nothing new, and loses nothing.
+    ``request_days``: a request nobody decided about expires after this many days.
+    """
+
+    tiers: tuple[Tier, ...]
+    quotas: Quotas = field(default_factory=Quotas)
+    approvers: Approvers = field(default_factory=Approvers)
+    default_tier: str | None = None
+    pending_seconds: int = 300
+    heartbeat_seconds: int = 60
+    request_days: int = 30
+
+    def __post_init__(self) -> None:
+        if self.default_tier is not None and self.tier(self.default_tier) is None:
+            names = [tier.name for tier in self.tiers]
+            raise ConfigError(
+                f"MigBroker.default_tier is {quoted(self.default_tier)}"
+                f"{nearest(self.default_tier, names)}; expected one of {listed(names, 'or')}."
+            )
+        for name in ("pending_seconds", "heartbeat_seconds", "request_days"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ConfigError(
+                    f"MigBroker.{name} is {quoted(value)}; expected a whole number above 0."
+                )
+
+    def tier(self, name: str) -> Tier | None:
+        """The tier of that name, or None."""
+        for tier in self.tiers:
+            if tier.name == name:
+                return tier
+        return None

@@ -1,0 +1,222 @@
+"""Tiers: what a researcher picks, and who may pick it.
+
+Relies on the admin's list of dicts and on :class:`~.people.Person`; promises that a wrong list is
+refused with the tier, the field, what was found and what was expected, and that what a person may
+use is decided from configuration and groups alone. A person learns of a tier that is not theirs
+at most that it exists.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from jupyterhub_migspawner.errors import ConfigError, Refusal
+from jupyterhub_migspawner.policy.fields import Entry
+from jupyterhub_migspawner.policy.people import Person
+from jupyterhub_migspawner.policy.wording import listed, nearest, quoted
+
+WHOLE = "whole"
+"""Profile of a tier that gives a whole card."""
+
+NONE = "none"
+"""Profile of a tier without a GPU."""
+
+NAME_LIMIT = 64
+TITLE_LIMIT = 200
+DESCRIPTION_LIMIT = 2_000
+
+FIELDS = (
+    "name",
+    "title",
+    "description",
+    "profile",
+    "groups",
+    "users",
+    "approval",
+    "max_hours",
+    "idle_minutes",
+    "default",
+)
+
+# Names reach form values, URLs and metric labels.
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+# As drivers name GPU instance profiles: 1g.5gb, 1g.5gb+me, 1g.24gb+me.all, 1g.24gb-me, 2g.48gb+gfx.
+_PROFILE = re.compile(r"[1-9][0-9]?g\.[1-9][0-9]{0,3}gb([+-][a-z]+(\.[a-z]+)*)*")
+
+
+@dataclass(frozen=True)
+class Tier:
+    """One entry of ``MigBroker.tiers``.
+
+    ``profile`` is a MIG profile name as the driver says it, ``"whole"`` or ``"none"``. A tier with
+    neither ``groups`` nor ``users`` is open to everybody. ``max_hours`` and ``idle_minutes`` are
+    None where there is no limit.
+    """
+
+    name: str
+    title: str
+    description: str
+    profile: str
+    groups: tuple[str, ...] = ()
+    users: tuple[str, ...] = ()
+    approval: bool = False
+    max_hours: float | None = None
+    idle_minutes: int | None = None
+    default: bool = False
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether this tier gives a whole card."""
+        return self.profile == WHOLE
+
+    @property
+    def is_none(self) -> bool:
+        """Whether this tier gives no GPU."""
+        return self.profile == NONE
+
+
+def parse_tiers(raw: object) -> tuple[Tier, ...]:
+    """The tiers of ``MigBroker.tiers``, in the admin's order.
+
+    Raises :class:`~jupyterhub_migspawner.errors.ConfigError` for anything that is not exactly as
+    documented.
+    """
+    if not isinstance(raw, (list, tuple)):
+        raise ConfigError(
+            f"MigBroker.tiers is {quoted(raw)}; expected a list of dicts such as "
+            "[{'name': 'small', 'profile': '1g.5gb'}]."
+        )
+    if not raw:
+        raise ConfigError("MigBroker.tiers is empty; expected at least one tier.")
+    tiers = tuple(_parse_tier(position, entry) for position, entry in enumerate(raw, start=1))
+    seen: dict[str, int] = {}
+    for position, tier in enumerate(tiers, start=1):
+        if tier.name in seen:
+            raise ConfigError(
+                f"tier {tier.name!r}: field 'name' is {tier.name!r} in tier number "
+                f"{seen[tier.name]} and again in tier number {position}; expected each name once."
+            )
+        seen[tier.name] = position
+    defaults = [tier.name for tier in tiers if tier.default]
+    if len(defaults) > 1:
+        raise ConfigError(
+            f"tier {defaults[1]!r}: field 'default' is True, and so it is for tier "
+            f"{defaults[0]!r}; expected at most one default tier."
+        )
+    return tiers
+
+
+def _parse_tier(position: int, raw: object) -> Tier:
+    where = f"tier number {position}"
+    if isinstance(raw, Mapping) and isinstance(raw.get("name"), str) and raw["name"]:
+        where = f"tier {quoted(raw['name'])}"
+    entry = Entry(where, raw, FIELDS)
+    if "name" not in entry.raw:
+        raise entry.missing("name", "a short name such as 'small'")
+    name = entry.raw["name"]
+    if not isinstance(name, str) or not _NAME.fullmatch(name) or len(name) > NAME_LIMIT:
+        raise entry.wrong(
+            "name",
+            f"letters, digits, dots, hyphens and underscores, at most {NAME_LIMIT}, "
+            "beginning with a letter or digit",
+        )
+    expected = "a MIG profile such as '1g.5gb', or 'whole' (a whole card), or 'none' (no GPU)"
+    if "profile" not in entry.raw:
+        raise entry.missing("profile", expected)
+    profile = entry.raw["profile"]
+    if not isinstance(profile, str) or not (
+        profile in (WHOLE, NONE) or _PROFILE.fullmatch(profile)
+    ):
+        raise entry.wrong("profile", expected)
+    if profile == NONE and entry.flag("approval"):
+        raise entry.wrong("approval", "False for a tier without a GPU: there is nothing to grant")
+    return Tier(
+        name=name,
+        title=entry.text("title", name, TITLE_LIMIT) or name,
+        description=entry.text("description", "", DESCRIPTION_LIMIT),
+        profile=profile,
+        groups=entry.names("groups", "vision"),
+        users=entry.names("users", "ada"),
+        approval=entry.flag("approval"),
+        max_hours=entry.amount("max_hours", "hours", zero=False),
+        idle_minutes=entry.count("idle_minutes", "minutes", zero=False),
+        default=entry.flag("default"),
+    )
+
+
+def may_use(tier: Tier, person: Person) -> str:
+    """Why this person may not use this tier, or an empty string when they may.
+
+    Hub admins get no exception: what they may use is written down like anybody's.
+    """
+    if not tier.groups and not tier.users:
+        return ""
+    if person.name in tier.users or not person.groups.isdisjoint(tier.groups):
+        return ""
+    return f"Tier {tier.name!r} is not open to you."
+
+
+def open_tiers(tiers: Sequence[Tier], person: Person) -> tuple[Tier, ...]:
+    """The tiers this person may use, in the admin's order."""
+    return tuple(tier for tier in tiers if not may_use(tier, person))
+
+
+def default_tier(tiers: Sequence[Tier], person: Person, default: str | None = None) -> Tier:
+    """What somebody gets who picks nothing.
+
+    In this order: the tier named ``default``, the one marked as default, the first that needs no
+    approval, the first; always among the tiers the person may use.
+    """
+    mine = open_tiers(tiers, person)
+    if not mine:
+        raise Refusal(
+            "No tier is open to you; ask the administrators of this hub.", reason="not-allowed"
+        )
+    ranked = sorted(mine, key=lambda tier: (tier.name != default, not tier.default, tier.approval))
+    return ranked[0]
+
+
+def choose_tier(
+    tiers: Sequence[Tier], person: Person, options: object, *, default: str | None = None
+) -> Tier:
+    """The tier that user options name: ``{"tier": NAME}``; ``{}`` or None mean the default tier.
+
+    Raises :class:`~jupyterhub_migspawner.errors.Refusal` with reason ``options`` when the options
+    make no sense and ``not-allowed`` when the tier is somebody else's.
+    """
+    if options is None:
+        options = {}
+    if not isinstance(options, Mapping):
+        raise Refusal(
+            f"The options are {quoted(options)}; expected an object such as "
+            '{"tier": "NAME"}, or nothing for the default tier.',
+            reason="options",
+        )
+    for key in options:
+        if key != "tier":
+            raise Refusal(
+                f"Unknown option {quoted(key)}{nearest(key, ['tier'])}; the only option is 'tier'.",
+                reason="options",
+            )
+    if "tier" not in options or options["tier"] is None:
+        return default_tier(tiers, person, default)
+    name = options["tier"]
+    mine = [tier.name for tier in open_tiers(tiers, person)]
+    offer = f"You may choose {listed(mine, 'or')}." if mine else "No tier is open to you."
+    if not isinstance(name, str):
+        raise Refusal(
+            f"Option 'tier' is {quoted(name)}; expected the name of a tier. {offer}",
+            reason="options",
+        )
+    for tier in tiers:
+        if tier.name == name:
+            why = may_use(tier, person)
+            if why:
+                raise Refusal(f"{why} {offer}", reason="not-allowed")
+            return tier
+    raise Refusal(
+        f"There is no tier {quoted(name)}{nearest(name, mine)}. {offer}", reason="options"
+    )

@@ -1,0 +1,59 @@
+"""How decisions put things into sentences.
+
+Refusals and configuration errors quote text that came from a person or a file. Such text is shown
+with :func:`quoted`, which makes control characters visible and bounds the length, so that a
+sentence stays one readable line whatever was sent. Escaping for HTML is done by the renderer.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from datetime import datetime, timezone
+
+QUOTED_LIMIT = 60
+"""Most characters of foreign text that appear in a sentence."""
+
+
+def quoted(value: object) -> str:
+    """``repr`` of a value that came from outside, cut to :data:`QUOTED_LIMIT` characters."""
+    if isinstance(value, (str, bytes)):
+        # Cut before repr: a megabyte of text must not be escaped only to be thrown away.
+        text = repr(value[:QUOTED_LIMIT])
+    else:
+        try:
+            text = repr(value)
+        except Exception:
+            text = f"a {type(value).__name__}"
+    return text if len(text) <= QUOTED_LIMIT else text[: QUOTED_LIMIT - 1] + "…"
+
+
+def listed(words: Iterable[str], joiner: str = "and") -> str:
+    """``a``, ``a and b``, ``a, b and c``."""
+    items = list(words)
+    if len(items) < 2:
+        return "".join(items)
+    return f"{', '.join(items[:-1])} {joiner} {items[-1]}"
+
+
+def nearest(word: object, known: Iterable[str]) -> str:
+    """`` (did you mean 'x'?)`` for the most similar known word, or an empty string."""
+    if not isinstance(word, str) or len(word) > 200:
+        return ""
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def moment(at: datetime) -> str:
+    """A time as people read it, to the minute, always UTC: ``Mon 23 Nov 2026 13:05 UTC``."""
+    return at.astimezone(timezone.utc).strftime("%a %d %b %Y %H:%M UTC")
+
+
+def number(value: float) -> str:
+    """``40`` for 40.0, otherwise one or two digits: ``39.86``."""
+    return f"{value:.2f}".rstrip("0").rstrip(".")
+
+
+def plural(count: int, one: str, many: str | None = None) -> str:
+    """``1 slice``, ``2 slices``."""
+    return f"{count} {one if count == 1 else many or one + 's'}"

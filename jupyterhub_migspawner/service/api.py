@@ -1,0 +1,331 @@
+"""The REST API under ``api/``: the same views as the command line, and the same refusals.
+
+Relies on the broker for every decision and on :mod:`..broker.views` for every shape; the
+description that it serves, ``openapi.json``, is compared with :data:`ROUTES` by a test. Promises
+that every answer, errors too, is JSON; that no request is ever redirected to a sign-in page; and
+that what a visitor sees or does rests on the hub's word alone.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Mapping
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from tornado.web import RequestHandler
+
+from jupyterhub_migspawner.broker import Broker, views
+from jupyterhub_migspawner.leases.rows import LeaseRow, RequestRow
+from jupyterhub_migspawner.policy.approval import Approvers
+from jupyterhub_migspawner.service import body
+from jupyterhub_migspawner.service.auth import Asked, Visitor
+from jupyterhub_migspawner.service.body import Field
+from jupyterhub_migspawner.service.hub import HubError
+from jupyterhub_migspawner.service.loops import is_server_of
+from jupyterhub_migspawner.service.problem import Problem
+
+log = logging.getLogger("migspawner.service")
+
+#: What a person may send with a decision.
+REASON = {"reason": Field("text")}
+
+#: What a request is made of; who makes it is never part of it.
+NEW_REQUEST = {
+    "tier": Field("name", required=True),
+    "hours": Field("hours", required=True),
+    "reason": Field("text", required=True),
+}
+
+#: Ids count up from 1 in a 64-bit column; longer digits name nothing.
+MOST_DIGITS = 18
+
+
+class ApiHandler(Asked):
+    """Base of the REST handlers: JSON in, JSON out, a signed-in person."""
+
+    def set_default_headers(self) -> None:
+        """An answer is for this visitor and this moment, and nothing in it is ever run."""
+        self.set_header("Content-Type", "application/json")
+        self.set_header("Cache-Control", "no-store")
+        self.set_header("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+        self.set_header("X-Content-Type-Options", "nosniff")
+
+    async def prepare(self) -> None:
+        """Refuse what is too large and whoever is not signed in, before any method runs."""
+        self.current_user = None
+        if len(self.request.body) > body.MOST_BYTES:
+            raise body.too_large(len(self.request.body))
+        self.visitor = await self.identify()
+        if self.visitor is None:
+            raise Problem(
+                401,
+                "not-signed-in",
+                "Nobody is signed in. Send 'Authorization: token …' with a token of the hub.",
+            )
+
+    @property
+    def who(self) -> Visitor:
+        """The visitor; every method runs after ``prepare``."""
+        assert self.visitor is not None
+        return self.visitor
+
+    def flags(self, *known: str) -> dict[str, bool]:
+        """The query's parameters, all true or false."""
+        return body.read_flags(self.request.query_arguments, known)
+
+    def fields(self, known: Mapping[str, Field]) -> dict[str, Any]:
+        """The body's fields, checked."""
+        content_type = self.request.headers.get("Content-Type", "")
+        return body.read_object(self.request.body, content_type, known)
+
+    def reply(self, value: Any, status: int = 200) -> None:
+        """Answer with JSON."""
+        self.set_status(status)
+        self.finish(json.dumps(value))
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """Every error is an object with status, reason and message."""
+        if status_code == 405:
+            self.set_header("Allow", ", ".join(sorted(methods_of(type(self)))))
+        if status_code == 401:
+            self.set_header("WWW-Authenticate", "token")
+        self.finish(json.dumps(self.answer.as_json()))
+
+
+class Unknown(ApiHandler):
+    """Any other address under ``api/``."""
+
+    async def prepare(self) -> None:
+        """Whoever asks: there is nothing here, and nobody needs to be known to say so."""
+        self.current_user = None
+        raise Problem(
+            404, "not-found", "There is nothing at this address; api/openapi.json lists what is."
+        )
+
+
+class Tiers(ApiHandler):
+    """What the visitor may start, and what is free of it now."""
+
+    async def get(self) -> None:
+        """List the tiers."""
+        self.flags()
+        person = self.who.person
+        offers = await self.ask(lambda broker: broker.tiers_for(person))
+        self.reply([views.tier_view(offer) for offer in offers])
+
+
+class Slices(ApiHandler):
+    """Every slice; whose other people's leases are is for admins only."""
+
+    async def get(self) -> None:
+        """List the slices."""
+        self.flags()
+        viewer = None if self.who.is_admin else self.who.person
+        slices = await self.ask(lambda broker: broker.slices())
+        self.reply([views.slice_view(status, viewer) for status in slices])
+
+
+class Leases(ApiHandler):
+    """The visitor's leases; everybody's for admins."""
+
+    async def get(self) -> None:
+        """List leases: live ones, with ``past`` those that ended too."""
+        flags = self.flags("all", "past")
+        if flags["all"] and not self.who.is_admin:
+            raise Problem(403, "not-allowed", "Only admins see everybody's leases.")
+        user = None if flags["all"] else self.who.person.name
+        leases = await self.ask(lambda broker: broker.leases(include_past=flags["past"], user=user))
+        self.reply([views.lease_view(lease) for lease in leases])
+
+
+class OneLease(ApiHandler):
+    """A lease by its id."""
+
+    async def delete(self, raw_id: str) -> None:
+        """Take a lease back and end its server: the slice is free once it is proven empty."""
+        self.flags()
+        if not self.who.is_admin:
+            raise Problem(
+                403,
+                "not-allowed",
+                "Only admins end leases by hand; to end your own session, stop its server.",
+            )
+        lease_id = read_id("lease", raw_id)
+        actor = self.who.person.name
+        reason = self.fields(REASON).get("reason") or f"released by {actor}"
+        lease = await self.ask(lambda broker: broker.release_lease(lease_id, reason, actor))
+        await self._stop_server_of(lease)
+        self.reply(views.lease_view(lease), 202)
+
+    async def _stop_server_of(self, lease: LeaseRow) -> None:
+        """Let the hub stop the server in its own way, before what it leaves behind is ended.
+
+        Should the hub not do it, the lease is being released all the same.
+        """
+        hub = self.parts.hub
+        try:
+            for server in await hub.servers_of(lease.user) or ():
+                if server.name == lease.server and is_server_of(lease, server):
+                    await hub.stop_server(server.user, server.name)
+        except HubError as error:
+            log.warning("The server of lease %d is not stopped by the hub: %s", lease.id, error)
+
+
+class Requests(ApiHandler):
+    """Requests for tiers that need approval."""
+
+    async def get(self) -> None:
+        """List the visitor's requests; everybody's for whoever may decide."""
+        if self.flags("all")["all"]:
+            if not is_approver(self.who, self.parts.settings.approvers):
+                raise Problem(403, "not-allowed", "Only approvers see everybody's requests.")
+            requests = await self.ask(lambda broker: broker.requests())
+        else:
+            name = self.who.person.name
+            requests = await self.ask(lambda broker: broker.requests(user=name))
+        self.reply([views.request_view(request) for request in requests])
+
+    async def post(self) -> None:
+        """Ask for a tier."""
+        self.flags()
+        asked = self.fields(NEW_REQUEST)
+        person = self.who.person
+        request = await self.ask(
+            lambda broker: broker.create_request(
+                person, asked["tier"], asked["hours"], asked["reason"]
+            )
+        )
+        self.reply(views.request_view(request), 201)
+
+
+class Decision(ApiHandler):
+    """Base of the three ends of a request; each is its own address."""
+
+    known: Mapping[str, Field] = REASON
+
+    async def post(self, raw_id: str) -> None:
+        """Decide."""
+        self.flags()
+        request_id = read_id("request", raw_id)
+        sent = self.fields(self.known)
+        visitor = self.who
+        request = await self.ask(lambda broker: self.decide(broker, request_id, visitor, sent))
+        self.reply(views.request_view(request))
+
+    def decide(
+        self, broker: Broker, request_id: int, visitor: Visitor, sent: Mapping[str, Any]
+    ) -> RequestRow:
+        """What this address does; runs off the event loop."""
+        raise AssertionError(f"{type(self).__name__} does not say what it decides")
+
+
+class Approve(Decision):
+    """Approve a request, perhaps for fewer hours."""
+
+    known = {**REASON, "hours": Field("hours")}
+
+    def decide(
+        self, broker: Broker, request_id: int, visitor: Visitor, sent: Mapping[str, Any]
+    ) -> RequestRow:
+        """The request becomes a grant, from now on."""
+        return broker.decide(
+            request_id,
+            visitor.decider,
+            True,
+            reason=sent.get("reason", ""),
+            hours=sent.get("hours"),
+        )
+
+
+class Deny(Decision):
+    """Deny a request."""
+
+    def decide(
+        self, broker: Broker, request_id: int, visitor: Visitor, sent: Mapping[str, Any]
+    ) -> RequestRow:
+        """The request ends here."""
+        return broker.decide(
+            request_id,
+            visitor.decider,
+            False,
+            reason=sent.get("reason", ""),
+        )
+
+
+class Cancel(Decision):
+    """Withdraw a request: one's own, or as an approver."""
+
+    known = {}
+
+    def decide(
+        self, broker: Broker, request_id: int, visitor: Visitor, sent: Mapping[str, Any]
+    ) -> RequestRow:
+        """The request, or the grant that it became, is given up."""
+        return broker.cancel_request(request_id, visitor.decider)
+
+
+class OpenApi(ApiHandler):
+    """The description of this API."""
+
+    async def get(self) -> None:
+        """OpenAPI, with this hub's address in it."""
+        self.flags()
+        self.reply({**description(), "servers": [{"url": self.parts.prefix + "api"}]})
+
+
+#: Every address below ``api/``, as the description writes it, and who serves it.
+ROUTES: dict[str, type[ApiHandler]] = {
+    "/tiers": Tiers,
+    "/slices": Slices,
+    "/leases": Leases,
+    "/leases/{id}": OneLease,
+    "/requests": Requests,
+    "/requests/{id}/approve": Approve,
+    "/requests/{id}/deny": Deny,
+    "/requests/{id}/cancel": Cancel,
+    "/openapi.json": OpenApi,
+}
+
+
+def handlers(prefix: str) -> list[tuple[str, type[RequestHandler]]]:
+    """tornado's rules for a service at ``prefix``."""
+    base = re.escape(prefix + "api")
+    rules: list[tuple[str, type[RequestHandler]]] = []
+    for path, handler in ROUTES.items():
+        pattern = re.escape(path).replace(re.escape("{id}"), "([^/]+)")
+        rules.append((base + pattern, handler))
+    rules.append((base + "(?:/.*)?", Unknown))
+    return rules
+
+
+def methods_of(handler: type[RequestHandler]) -> frozenset[str]:
+    """The HTTP methods that a handler serves."""
+    return frozenset(
+        method
+        for method in RequestHandler.SUPPORTED_METHODS
+        if getattr(handler, method.lower()) is not getattr(RequestHandler, method.lower())
+    )
+
+
+@cache
+def description() -> dict[str, Any]:
+    """The OpenAPI description as it stands in the package."""
+    text = files("jupyterhub_migspawner.service").joinpath("openapi.json").read_text("utf-8")
+    loaded: dict[str, Any] = json.loads(text)
+    return loaded
+
+
+def read_id(what: str, raw: str) -> int:
+    """An id out of an address. Raises :exc:`.Problem` when it names nothing."""
+    if not raw.isascii() or not raw.isdigit() or len(raw) > MOST_DIGITS:
+        raise Problem(404, "not-found", f"There is no {what} {body.shown(raw)}.")
+    return int(raw)
+
+
+def is_approver(visitor: Visitor, approvers: Approvers) -> bool:
+    """Whether this visitor decides on requests at all (never on their own)."""
+    return visitor.decider.admin or approvers.include(visitor.person)

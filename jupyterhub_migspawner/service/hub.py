@@ -1,0 +1,236 @@
+"""The hub as the service sees it: which servers run, and how one is stopped.
+
+Relies on the hub's REST API and the service's own token (scopes ``list:users``, ``read:servers``,
+``delete:servers``). Promises to be honest about what it does not know: an answer is either complete
+or a :exc:`HubError`; a missing right is never mistaken for a missing server.
+"""
+
+from __future__ import annotations
+
+import json
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPRequest
+
+from jupyterhub_migspawner.errors import MigspawnerError
+
+#: Without the media type the hub silently cuts long lists (jupyterhub.apihandlers.base).
+PAGINATED = "application/jupyterhub-pagination+json"
+#: What the service needs; narrower filters (``!group=x``) would hide servers from it.
+NEEDED_SCOPES = frozenset({"list:users", "read:servers", "delete:servers"})
+#: More pages than any hub has users for: a hub that never stops paginating is not believed.
+MOST_PAGES = 10_000
+
+
+class HubError(MigspawnerError):
+    """The hub did not answer, or not in a way that can be relied on."""
+
+
+class HubAway(HubError):
+    """The hub did not answer at all."""
+
+
+@dataclass(frozen=True)
+class HubServer:
+    """One server that the hub runs, starts, checks or stops (never a stopped one)."""
+
+    user: str
+    name: str
+    """Empty for the default server."""
+    ready: bool
+    pending: str
+    """``spawn``, ``stop``, ``check``, ``rename`` or empty."""
+    started: datetime | None
+    """UTC; when this start of the server began."""
+    url: str
+    tier: str
+    """What its options name; empty when they name none."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+class HubApi:
+    """The few calls of the hub's REST API that the service makes."""
+
+    def __init__(
+        self,
+        api_url: str,
+        token: str,
+        *,
+        ssl_context: ssl.SSLContext | None = None,
+        page_size: int = 200,
+        timeout: float = 20.0,
+    ) -> None:
+        """``api_url`` ends in ``/hub/api``; ``timeout`` is in seconds, for each request."""
+        self._api_url = api_url.rstrip("/")
+        self._token = token
+        self._ssl = ssl_context
+        self._page_size = page_size
+        self._timeout = timeout
+
+    async def servers(self) -> dict[tuple[str, str], HubServer]:
+        """Every live server by (user, server name). Raises :exc:`HubError` unless complete."""
+        found: dict[tuple[str, str], HubServer] = {}
+        offset = 0
+        for _ in range(MOST_PAGES):
+            query = {
+                "state": "active",
+                "sort": "id",
+                "offset": str(offset),
+                "limit": str(self._page_size),
+            }
+            page = await self._get("/users?" + urlencode(query))
+            items = page.get("items") if isinstance(page, dict) else None
+            if not isinstance(items, list):
+                raise HubError("The hub's list of users is not in pages, so it may be cut short.")
+            for model in items:
+                for server in _servers_of(model):
+                    found[(server.user, server.name)] = server
+            following = _mapping(page.get("_pagination")).get("next")
+            if following is None:
+                return found
+            next_offset = _mapping(following).get("offset")
+            if not isinstance(next_offset, int) or next_offset <= offset:
+                raise HubError("The hub's list of users does not go on from page to page.")
+            offset = next_offset
+        raise HubError("The hub's list of users does not come to an end.")
+
+    async def servers_of(self, user: str) -> tuple[HubServer, ...] | None:
+        """The live servers of one user; None when the hub has no such user.
+
+        The hub also answers 404 about users whom the asking token may not see, so that answer
+        counts only when the service's own rights are unrestricted.
+        """
+        model = await self._get(f"/users/{_quoted(user)}", missing_is_none=True)
+        if model is None:
+            lacking = await self.missing_scopes()
+            if lacking:
+                raise HubError(_lacks(lacking))
+            return None
+        return _servers_of(model)
+
+    async def missing_scopes(self) -> frozenset[str]:
+        """Which of :data:`NEEDED_SCOPES` the hub has not given to the service without limits."""
+        model = await self._get("/user")
+        scopes = model.get("scopes") if isinstance(model, dict) else None
+        if not isinstance(scopes, list):
+            raise HubError("The hub does not say which rights the service has.")
+        return NEEDED_SCOPES.difference(scope for scope in scopes if isinstance(scope, str))
+
+    async def stop_server(self, user: str, name: str) -> None:
+        """Ask the hub to stop a server; returns when it has begun. Raises :exc:`HubError`."""
+        path = f"/users/{_quoted(user)}/server"
+        if name:
+            path = f"/users/{_quoted(user)}/servers/{_quoted(name)}"
+        status, body = await self._fetch("DELETE", path)
+        if status not in (202, 204):
+            raise HubError(f"The hub did not stop server {name!r} of {user!r}: {_told(body)}")
+
+    async def _get(self, path: str, *, missing_is_none: bool = False) -> Any:
+        status, body = await self._fetch("GET", path)
+        if status == 404 and missing_is_none:
+            return None
+        if status == 403:
+            raise HubError(f"The hub refuses the service its rights: {_told(body)}")
+        if status != 200:
+            raise HubError(f"The hub answered {status}: {_told(body)}")
+        try:
+            return json.loads(body)
+        except ValueError:
+            raise HubError("The hub's answer is not JSON.") from None
+
+    async def _fetch(self, method: str, path: str) -> tuple[int, bytes]:
+        request = HTTPRequest(
+            self._api_url + path,
+            method=method,
+            headers={"Authorization": f"token {self._token}", "Accept": PAGINATED},
+            connect_timeout=5.0,
+            request_timeout=self._timeout,
+            follow_redirects=False,
+            ssl_options=self._ssl,
+        )
+        try:
+            response = await AsyncHTTPClient().fetch(request, raise_error=False)
+        except (HTTPClientError, OSError, ValueError) as error:
+            raise HubAway(f"The hub does not answer at {self._api_url} ({error}).") from error
+        if response.code == 599:
+            raise HubAway(f"The hub does not answer at {self._api_url} ({response.error}).")
+        return response.code, response.body
+
+
+def _servers_of(model: Any) -> tuple[HubServer, ...]:
+    user = _mapping(model)
+    name = user.get("name")
+    servers = user.get("servers")
+    if not isinstance(name, str) or not isinstance(servers, dict):
+        # A user model without its servers means a missing right, not a user without servers.
+        raise HubError(_lacks(frozenset({"read:servers"})))
+    return tuple(_server(name, server) for server in servers.values())
+
+
+def _server(user: str, raw: Any) -> HubServer:
+    model = _mapping(raw)
+    name = model.get("name")
+    ready = model.get("ready")
+    pending = model.get("pending")
+    if not isinstance(name, str) or not isinstance(ready, bool):
+        raise HubError(f"The hub's description of a server of {user!r} cannot be read.")
+    options = model.get("user_options")
+    options = options if isinstance(options, dict) else {}
+    tier = options.get("tier")
+    url = model.get("url")
+    return HubServer(
+        user=user,
+        name=name,
+        ready=ready,
+        pending=pending if isinstance(pending, str) else "",
+        started=_time(model.get("started")),
+        url=url if isinstance(url, str) else "",
+        tier=tier if isinstance(tier, str) else "",
+        options=options,
+    )
+
+
+def _time(raw: Any) -> datetime | None:
+    """An ISO 8601 time of the hub as aware UTC; None when there is none or it cannot be read."""
+    if not isinstance(raw, str):
+        return None
+    try:
+        # Python 3.10 does not read the trailing Z.
+        moment = datetime.fromisoformat(raw.replace("Z", "+00:00"))
+    except ValueError:
+        return None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=timezone.utc)
+    return moment.astimezone(timezone.utc)
+
+
+def _mapping(raw: Any) -> dict[str, Any]:
+    if not isinstance(raw, dict):
+        raise HubError("The hub's answer does not have the expected form.")
+    return raw
+
+
+def _quoted(part: str) -> str:
+    # The same characters that the hub itself leaves alone (jupyterhub.utils.url_escape_path).
+    return quote(part, safe="@~")
+
+
+def _lacks(scopes: frozenset[str]) -> str:
+    return (
+        f"The hub has not given the service {', '.join(sorted(scopes))} for everybody; "
+        "give its role these scopes in the hub's configuration."
+    )
+
+
+def _told(body: bytes) -> str:
+    """What the hub says in an error, cut short; for the log, never for visitors."""
+    try:
+        message = json.loads(body).get("message", "")
+    except (ValueError, AttributeError):
+        message = ""
+    return repr(str(message)[:200]) if message else "it does not say why."

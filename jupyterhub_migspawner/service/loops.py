@@ -1,0 +1,209 @@
+"""The service's rounds: the agent's look at the cards, and leases compared with the hub's servers.
+
+Relies on the broker, on the hub's word about its servers, and on nothing remembered but which
+leases had no server in the last round. Promises that one round never overlaps the next, that a
+round which fails is skipped and the next one tries again, and that nothing is ended on a guess: a
+lease goes back only when a complete answer of the hub lacks its server twice in a row and a
+question about that very user confirms it; a server is stopped only past the end of its lease.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Collection
+from datetime import datetime, timezone
+
+from jupyterhub_migspawner.errors import MigspawnerError, Refusal
+from jupyterhub_migspawner.leases.rows import ACTIVE, HELD, PENDING, LeaseRow
+from jupyterhub_migspawner.service.hub import HubAway, HubError, HubServer
+from jupyterhub_migspawner.service.parts import Parts
+
+log = logging.getLogger("migspawner.service")
+
+ACTOR = "service"
+
+Key = tuple[str, str]
+
+
+def utc_now() -> datetime:
+    """This moment, aware, in UTC."""
+    return datetime.now(timezone.utc)
+
+
+class Loop:
+    """Runs one thing again and again, ``seconds`` after it last ended, whatever becomes of it."""
+
+    def __init__(self, name: str, seconds: float, round_: Callable[[], Awaitable[None]]) -> None:
+        self.name = name
+        self.seconds = seconds
+        self._round = round_
+        self._trouble = ""
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Go on until ``stop`` is set; a round under way is finished first."""
+        while not stop.is_set():
+            await self.once()
+            try:
+                await asyncio.wait_for(stop.wait(), self.seconds)
+            except asyncio.TimeoutError:
+                continue
+
+    async def once(self) -> None:
+        """One round. Trouble is logged when it begins, changes and ends, not each time."""
+        try:
+            await self._round()
+        except MigspawnerError as error:
+            self._say(str(error))
+        except Exception as error:
+            if self._trouble != repr(error):
+                log.exception("The %s failed in a way it does not know; it goes on.", self.name)
+            self._trouble = repr(error)
+        else:
+            if self._trouble:
+                log.info("The %s works again.", self.name)
+            self._trouble = ""
+
+    def _say(self, trouble: str) -> None:
+        if self._trouble != trouble:
+            log.warning("The %s is skipped for now: %s", self.name, trouble)
+        self._trouble = trouble
+
+
+class Reconciler:
+    """Keeps leases and the hub's servers in step, one :meth:`round` at a time.
+
+    ``clock`` gives the present as aware UTC.
+    """
+
+    def __init__(self, parts: Parts, *, clock: Callable[[], datetime] = utc_now) -> None:
+        self._parts = parts
+        self._clock = clock
+        self._without_server: frozenset[int] = frozenset()
+        self._said: dict[int, str] = {}
+
+    async def round(self) -> None:
+        """Compare once. Raises :exc:`.HubError` or :exc:`.DatabaseError`; what was not reached by
+        then is left as it is.
+
+        Leases are read before servers. A lease that stands here was taken, and so every earlier
+        start of its server was over, before the hub is asked: the answer speaks of this start.
+        """
+        await self._parts.ask(lambda broker: broker.expire_requests())
+        leases = await self._parts.ask(lambda broker: broker.leases())
+        before, self._without_server = self._without_server, frozenset()
+        if not leases:
+            return
+        servers = await self._parts.hub.servers()
+        now = self._clock()
+        gone = {
+            lease.id
+            for lease in leases
+            if is_due(lease, now) and (lease.user, lease.server) not in servers
+        }
+        self._without_server = frozenset(gone)
+        self._said = {lease.id: self._said[lease.id] for lease in leases if lease.id in self._said}
+        held = {(lease.user, lease.server) for lease in leases if lease.state in HELD}
+        for lease in leases:
+            server = servers.get((lease.user, lease.server))
+            try:
+                if lease.id in gone & before:
+                    await self._give_back(lease, held, servers.values())
+                elif server is not None:
+                    await self._keep(lease, server, held, now)
+            except HubAway:
+                raise
+            except HubError as error:
+                # One server that the hub cannot stop must not keep the others running.
+                self._say(lease, str(error))
+
+    async def _give_back(
+        self, lease: LeaseRow, held: Collection[Key], servers: Collection[HubServer]
+    ) -> None:
+        """Release a lease without a server, unless the hub now says otherwise."""
+        running = await self._parts.hub.servers_of(lease.user)
+        if running is None and any(may_be_renamed(lease, other, held) for other in servers):
+            self._say(
+                lease,
+                f"the hub has no user {lease.user!r} any more, but a server as old as the lease "
+                "runs without one, so the user may have been renamed. The lease is given back "
+                "once that server has stopped.",
+            )
+        elif not any(server.name == lease.server for server in running or ()):
+            await self._release(lease, "its server is gone")
+
+    async def _keep(
+        self, lease: LeaseRow, server: HubServer, held: Collection[Key], now: datetime
+    ) -> None:
+        """Note that a server runs, or end it when its time is over."""
+        if not is_server_of(lease, server):
+            return
+        if lease.state == PENDING:
+            if server.ready:
+                await self._parts.ask(lambda broker: broker.activate(lease.attempt))
+            return
+        if lease.ends_at is None or lease.ends_at > now:
+            return
+        if lease.state == ACTIVE or (lease.user, lease.server) not in held:
+            await self._end(lease, lease.ends_at)
+
+    async def _end(self, lease: LeaseRow, ends_at: datetime) -> None:
+        running = await self._parts.hub.servers_of(lease.user) or ()
+        if not any(s.name == lease.server and is_server_of(lease, s) for s in running):
+            return
+        if lease.state == ACTIVE:
+            # First the lease: the record of why must be there whatever becomes of the server.
+            await self._release(lease, f"its time was over at {ends_at:%Y-%m-%d %H:%M} UTC")
+        log.info("Stopping server %r of %r: its time is over.", lease.server, lease.user)
+        await self._parts.hub.stop_server(lease.user, lease.server)
+
+    async def _release(self, lease: LeaseRow, reason: str) -> None:
+        """Give back this very lease: by now its server may have started again with another."""
+        try:
+            await self._parts.ask(lambda broker: broker.release_lease(lease.id, reason, ACTOR))
+        except Refusal as refusal:
+            # It ended in the meantime, which is what was wanted.
+            log.info("Lease %d was not given back by the service: %s", lease.id, refusal)
+        else:
+            log.info("Lease %d of %r is given back: %s.", lease.id, lease.user, reason)
+
+    def _say(self, lease: LeaseRow, text: str) -> None:
+        """Log what keeps a lease from moving on once, not in each round."""
+        if self._said.get(lease.id) != text:
+            log.warning("Lease %d of %r stays as it is: %s", lease.id, lease.user, text)
+            self._said[lease.id] = text
+
+
+def is_due(lease: LeaseRow, now: datetime) -> bool:
+    """Whether the hub should know this lease's server by now.
+
+    A start that is still within its time may not be in the hub's list yet, and its spawner calls
+    it off itself; past its deadline nobody else does.
+    """
+    if lease.state == ACTIVE:
+        return True
+    return lease.state == PENDING and lease.deadline is not None and lease.deadline <= now
+
+
+def is_server_of(lease: LeaseRow, server: HubServer) -> bool:
+    """Whether the lease was taken for this start of the server, and it is not ending already.
+
+    The hub notes the start of a server before it asks the spawner, and the spawner takes the lease
+    (``jupyterhub.user.User.spawn``): a server that started after the lease has another one.
+    """
+    if server.pending == "stop" or server.started is None:
+        return False
+    return server.started <= lease.since
+
+
+def may_be_renamed(lease: LeaseRow, server: HubServer, held: Collection[Key]) -> bool:
+    """Whether the server of a user whom the hub does not know may run on as this one.
+
+    The hub can rename a user whose server runs. Then a server of the same name, started before the
+    lease was taken, has no lease under its new owner.
+    """
+    return (
+        server.name == lease.server
+        and (server.user, server.name) not in held
+        and is_server_of(lease, server)
+    )

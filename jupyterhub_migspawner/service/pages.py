@@ -1,0 +1,170 @@
+"""The pages a browser is shown, in the hub's looks.
+
+Relies on :mod:`.looks` for rendering and on the hub for signing in. Promises that a page works
+without JavaScript, that it is shown to nobody who is not signed in, that it says so when the
+database or the hub is away, and that no other site can frame it.
+"""
+
+from __future__ import annotations
+
+import re
+from http.client import responses
+from pathlib import Path
+from typing import Any
+
+from jupyterhub.services.auth import HubOAuthCallbackHandler
+from tornado.web import HTTPError, RedirectHandler, RequestHandler, StaticFileHandler
+
+from jupyterhub_migspawner.broker import Broker
+from jupyterhub_migspawner.errors import Refusal
+from jupyterhub_migspawner.policy.tiers import Tier
+from jupyterhub_migspawner.service.auth import Asked
+from jupyterhub_migspawner.service.hub import HubError, HubServer
+from jupyterhub_migspawner.service.looks import Looks
+from jupyterhub_migspawner.service.problem import Problem
+from jupyterhub_migspawner.service.sessions import sessions_of
+
+#: The hub's page has scripts in it and admins add their own, so scripts are not restricted here;
+#: what protects is that every text is escaped. Frames, plugins, other bases and forms that lead
+#: elsewhere are nobody's need.
+POLICY = "frame-ancestors 'none'; object-src 'none'; base-uri 'none'; form-action 'self'"
+
+STATIC = Path(__file__).parent / "static"
+
+
+class Page(Asked):
+    """Base of the pages: a visitor who is not signed in is sent to the hub first."""
+
+    def set_default_headers(self) -> None:
+        """A page is for this visitor and this moment."""
+        self.set_header("Cache-Control", "no-store")
+        self.set_header("Content-Security-Policy", POLICY)
+        self.set_header("X-Content-Type-Options", "nosniff")
+        self.set_header("Referrer-Policy", "same-origin")
+
+    async def prepare(self) -> None:
+        """Know the visitor, or send them to sign in and back."""
+        self.visitor = await self.identify()
+        if self.visitor is None:
+            if self.request.method not in ("GET", "HEAD"):
+                raise Problem(401, "not-signed-in", "Sign in first: open the page and try again.")
+            self.redirect(self.get_login_url())
+
+    def show(self, template: str, **values: Any) -> None:
+        """Answer with a page."""
+        looks: Looks = self.settings["looks"]
+        # Asking for the token sets its cookie, which only a signed-in visitor needs.
+        xsrf = self.xsrf_token.decode("ascii") if self.visitor else ""
+        self.finish(looks.render(template, self.visitor, xsrf, **values))
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """The hub's error page with the sentence in it."""
+        try:
+            self.show(
+                "problem.html",
+                status_code=status_code,
+                status_message=responses.get(status_code, ""),
+                message=self.answer.message,
+            )
+        except Exception as error:
+            # An error page that fails would leave the visitor with nothing at all.
+            self.log_exception(type(error), error, error.__traceback__)
+            self.set_header("Content-Type", "text/plain; charset=UTF-8")
+            self.finish(self.answer.message)
+
+
+class MySession(Page):
+    """What runs for the visitor, on which slice, since when; and what could be started."""
+
+    async def get(self) -> None:
+        """Show the page."""
+        assert self.visitor is not None
+        person = self.visitor.person
+        settings = self.parts.settings
+        servers: tuple[HubServer, ...] | None
+        try:
+            servers = await self.parts.hub.servers_of(person.name) or ()
+        except HubError as error:
+            self.log_exception(type(error), error, None)
+            servers = None
+
+        def read(broker: Broker) -> tuple[Any, Any, Any, Tier | None]:
+            leases = broker.leases(user=person.name)
+            indexes = {card.uuid: card.index for card in broker.cards()} if leases else {}
+            return leases, indexes, broker.tiers_for(person), default_tier(broker)
+
+        def default_tier(broker: Broker) -> Tier | None:
+            try:
+                tier = broker.choose_tier(person, {})
+            except Refusal:
+                return None
+            return tier if tier.is_none else None
+
+        leases, indexes, offers, unnamed = await self.ask(read)
+        self.show(
+            "my_session.html",
+            sessions=sessions_of(servers, leases, settings, indexes, unnamed),
+            hub_is_silent=servers is None,
+            offers=offers,
+        )
+
+
+class Callback(Page, HubOAuthCallbackHandler):  # type: ignore[misc]
+    """The end of the hub's OAuth: sets the cookie and goes back to the page that was asked for."""
+
+    async def prepare(self) -> None:
+        """Whether somebody is signed in already is asked here, where it does not block the loop."""
+        self.current_user = None
+        try:
+            self.current_user = await self.hub_auth.get_user(self, sync=False)
+        except HTTPError as error:
+            raise HubError("The hub did not say who a visitor is.") from error
+
+    async def get(self) -> None:
+        """Finish signing in."""
+        try:
+            await HubOAuthCallbackHandler.get(self)
+        except HTTPError as error:
+            if error.status_code >= 500:
+                raise HubError("The hub did not finish signing a visitor in.") from error
+            raise Problem(
+                error.status_code,
+                "sign-in",
+                "Signing in did not come to its end; perhaps it took too long. "
+                "Go to the hub's home page and open this page again from there.",
+            ) from None
+
+
+class NoPage(Page):
+    """Any other address of the service that is not the API's."""
+
+    async def prepare(self) -> None:
+        """Nobody needs to be known to be told that there is nothing."""
+        self.current_user = None
+        raise Problem(404, "not-found", "There is no such page here.")
+
+
+class StaticFile(StaticFileHandler):
+    """The style sheet and the script of the pages."""
+
+    def set_default_headers(self) -> None:
+        """Files are what their name says."""
+        self.set_header("X-Content-Type-Options", "nosniff")
+
+
+def handlers(prefix: str) -> list[Any]:
+    """tornado's rules for the pages of a service at ``prefix``."""
+    base = re.escape(prefix)
+    rules: list[Any] = [
+        (base, MySession),
+        (base + "oauth_callback", Callback),
+        (base + r"static/(.+)", StaticFile, {"path": str(STATIC)}),
+    ]
+    if prefix != "/":
+        rules.append((re.escape(prefix.rstrip("/")), RedirectHandler, {"url": prefix}))
+    return rules
+
+
+def not_found() -> type[RequestHandler]:
+    """Who answers for every address that nothing else does."""
+    return NoPage

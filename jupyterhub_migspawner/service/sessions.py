@@ -1,0 +1,148 @@
+"""What a person's page says about their servers: values in, words and facts out.
+
+Relies on the hub for which servers run and on the broker for what they hold; when one of the two
+is silent it says so rather than guessing. Promises nothing about looks: the template does that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+
+from jupyterhub_migspawner.leases.rows import ACTIVE, PENDING, RELEASING, LeaseRow
+from jupyterhub_migspawner.policy.settings import Settings
+from jupyterhub_migspawner.policy.tiers import Tier
+from jupyterhub_migspawner.service.hub import HubServer
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A time as the page shows it: readable in the service's time zone, exact in UTC."""
+
+    local: str
+    utc: str
+    machine: str
+    """ISO 8601, for the ``datetime`` attribute."""
+
+
+@dataclass(frozen=True)
+class Session:
+    """One server of a person, or a slice that is still being given back after it."""
+
+    server: str
+    """Empty for the default server."""
+    state: str
+    """A word: ``starting``, ``running``, ``stopping`` or ``unknown``."""
+    explanation: str
+    tier: str
+    """The tier's title, empty when nobody knows it."""
+    lease: LeaseRow | None
+    card_index: int | None
+    since: Moment | None
+    ends_at: Moment | None
+    url: str
+    """Where the server is, empty unless it can be opened."""
+
+    @property
+    def memory_gib(self) -> str:
+        """The slice's memory, in GiB to one decimal."""
+        return f"{self.lease.memory_mib / 1024:.1f}" if self.lease else ""
+
+
+def sessions_of(
+    servers: Sequence[HubServer] | None,
+    leases: Iterable[LeaseRow],
+    settings: Settings,
+    card_indexes: Mapping[str, int],
+    unnamed: Tier | None = None,
+) -> tuple[Session, ...]:
+    """The sessions of one person, the default server first.
+
+    ``servers`` is None when the hub did not say which servers run; ``card_indexes`` gives a card's
+    index on its node by the card's UUID; ``unnamed`` is the tier of a server without a lease whose
+    options name none.
+    """
+    held: dict[str, LeaseRow] = {}
+    returning: list[LeaseRow] = []
+    for lease in sorted(leases, key=lambda lease: lease.id):
+        if lease.state in (PENDING, ACTIVE):
+            held[lease.server] = lease
+        elif lease.state == RELEASING:
+            returning.append(lease)
+    by_name = {server.name: server for server in servers or ()}
+    found: list[tuple[str, HubServer | None, LeaseRow | None]] = []
+    for name in sorted(held.keys() | by_name.keys()):
+        mine = held.get(name)
+        server = by_name.get(name)
+        if mine is None and server is not None and server.pending == "stop":
+            # While a server stops, its lease is already being given back: one session, not two.
+            mine = next((lease for lease in returning if lease.server == name), None)
+            returning = [lease for lease in returning if lease is not mine]
+        found.append((name, server, mine))
+    found += [(lease.server, None, lease) for lease in returning]
+    return tuple(
+        Session(
+            server=name,
+            state=state,
+            explanation=explanation,
+            tier=_title(lease, server, settings, unnamed),
+            lease=lease,
+            card_index=card_indexes.get(lease.card_uuid) if lease else None,
+            since=_since(lease, server),
+            ends_at=moment(lease.ends_at) if lease and lease.ends_at else None,
+            url=server.url if server and server.ready else "",
+        )
+        for name, server, lease in found
+        for state, explanation in [_state(server, lease, servers is None)]
+    )
+
+
+def _state(
+    server: HubServer | None, lease: LeaseRow | None, hub_is_silent: bool
+) -> tuple[str, str]:
+    if lease is not None and lease.state == RELEASING:
+        waiting = f": {lease.waiting_for}" if lease.waiting_for else "."
+        return "stopping", f"The slice is being given back{waiting}"
+    if server is None:
+        if hub_is_silent:
+            return "unknown", "The hub does not say just now whether this server runs."
+        if lease is not None and lease.state == PENDING:
+            return "starting", "The slice is set aside; the server is on its way."
+        return "unknown", "The hub does not run this server; its slice will be given back."
+    if server.pending == "spawn" or (lease is not None and lease.state == PENDING):
+        return "starting", "The server is on its way."
+    if server.pending == "stop":
+        return "stopping", "The server is being stopped."
+    if server.pending == "check":
+        return "running", "The hub has started again and is looking after this server."
+    return "running", ""
+
+
+def _title(
+    lease: LeaseRow | None, server: HubServer | None, settings: Settings, unnamed: Tier | None
+) -> str:
+    name = lease.tier if lease else server.tier if server else ""
+    tier = settings.tier(name)
+    if tier is not None:
+        return tier.title
+    if not name and unnamed is not None:
+        return unnamed.title
+    # A tier that the admin has taken out of the configuration while this session runs.
+    return name
+
+
+def _since(lease: LeaseRow | None, server: HubServer | None) -> Moment | None:
+    since = lease.since if lease else server.started if server else None
+    return moment(since) if since else None
+
+
+def moment(at: datetime) -> Moment:
+    """A time of the lease database or the hub for people."""
+    local = at.astimezone()
+    utc = at.astimezone(timezone.utc)
+    return Moment(
+        local=f"{local:%a %d %b %Y, %H:%M} {local.tzname()}".rstrip(),
+        utc=f"{utc:%Y-%m-%d %H:%M:%S} UTC",
+        machine=f"{utc:%Y-%m-%dT%H:%M:%SZ}",
+    )

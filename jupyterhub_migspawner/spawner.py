@@ -1,0 +1,403 @@
+"""The mixin that binds a server to a slice, over any JupyterHub spawner.
+
+Relies on the broker for every decision and on the hub for the order of calls. Promises that a
+lease is committed before anything is launched, that whatever way a start or a stop ends the lease
+is handed back for proof (never simply dropped), that ``poll()`` asks neither database nor NVML,
+and that no blocking call runs on the hub's event loop.
+
+Order of calls in the hub (``jupyterhub.user.User.spawn`` and ``.stop``, 5.4 to 6.1): a start runs
+``clear_state``, ``_run_apply_user_options``, ``start``; every end, whether stopped, died, timed out
+or failed, runs ``run_post_stop_hook``, but ``stop`` only while the process lives. The lease is
+therefore given back in the hook, and found again by user and server name, since ``clear_state``
+has wiped the rest by then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from typing import Any, TypeVar
+
+from jupyterhub.utils import maybe_future
+from tornado import web
+from traitlets import Bool, Float
+from traitlets.config import Configurable
+
+from jupyterhub_migspawner.agent.vacancy import Vacancy
+from jupyterhub_migspawner.broker import Broker, utc_now
+from jupyterhub_migspawner.config import MigBroker, broker_config
+from jupyterhub_migspawner.errors import ConfigError, DatabaseError, MigspawnerError, Refusal
+from jupyterhub_migspawner.form import render_tiers
+from jupyterhub_migspawner.leases.rows import LeaseRow
+from jupyterhub_migspawner.policy.people import Person
+from jupyterhub_migspawner.policy.tiers import Tier, choose_tier
+
+try:
+    from jupyterhub.spawner import SpawnException
+except ImportError:  # JupyterHub 5 has no such class; its handlers read these attributes instead
+
+    class SpawnException(web.HTTPError):  # type: ignore[no-redef]
+        """A refused spawn, for hubs before 6.0."""
+
+        def __init__(self, message: str, *, reason: str, status_code: int = 400) -> None:
+            # The message goes in as an argument: tornado would read a "%" in it as a format.
+            super().__init__(status_code, "%s", message)
+            self.jupyterhub_message = message
+            self.refusal_reason = reason
+
+
+T = TypeVar("T")
+
+#: Blocking calls of all spawners: enough threads for a burst, few enough for the database.
+_pool = ThreadPoolExecutor(max_workers=4, thread_name_prefix="migspawner")
+
+
+class MigSpawnerMixin(Configurable):
+    """Gives a spawner's servers a slice each. Put it in front of any ``Spawner`` class."""
+
+    acquire_wait_seconds = Float(
+        5.0,
+        min=0,
+        help="""
+        Seconds a start waits for a slice that is just being given back. Longer waits do not
+        belong in a start: it holds one of the hub's concurrent spawns.
+        """,
+    ).tag(config=True)
+    cut_wait_seconds = Float(
+        45.0, min=0, help="Seconds a start waits for a card to be cut for it."
+    ).tag(config=True)
+    announce_slice = Bool(
+        True, help="Whether the page of a starting server names the slice it was given."
+    ).tag(config=True)
+
+    # Held during one start only; ``clear_state`` runs before each and wipes both.
+    _mig_tier: Tier | None = None
+    _mig_lease: LeaseRow | None = None
+    _mig_attempt: str = ""
+
+    # -- what the hub asks before a start --------------------------------------------------------
+
+    @property
+    def mig_config(self) -> MigBroker:
+        """The broker's settings as this hub's configuration gives them."""
+        return broker_config(self.config)
+
+    def _mig_broker(self) -> Broker:
+        return self.mig_config.open_broker()
+
+    def _mig_person(self) -> Person:
+        """Who this server belongs to, as the hub knows them; nothing of it comes from a form."""
+        user = self.user  # type: ignore[attr-defined]
+        return Person(user.name, frozenset(g.name for g in user.groups), bool(user.admin))
+
+    async def get_options_form(self) -> str:
+        """The tiers and what is free now, in front of the form the base spawner may have.
+
+        Nothing is asked where there is nothing to choose: a person with a single tier starts
+        straight away.
+        """
+        base = await super().get_options_form()  # type: ignore[misc]
+        person = self._mig_person()
+        try:
+            offers = await self._mig_call(lambda broker: broker.tiers_for(person))
+        except DatabaseError as error:
+            self.log.error("No tiers to show: %s", error)  # type: ignore[attr-defined]
+            return render_tiers((), notice=_DATABASE_AWAY) + (base or "")
+        if len(offers) == 1 and not offers[0].tier.approval:
+            return str(base or "")
+        return render_tiers(offers) + (base or "")
+
+    async def run_options_from_form(self, form_data: dict[str, list[Any]]) -> dict[str, Any]:
+        """Read our field and leave the others to the base spawner's form. No side effects."""
+        own, rest = _split_form(form_data)
+        options = await maybe_future(super().run_options_from_form(rest))  # type: ignore[misc]
+        return {**options, **own}
+
+    async def options_from_query(self, query_data: dict[str, list[Any]]) -> dict[str, Any]:
+        """Read ``?tier=NAME`` as the form's field."""
+        own, rest = _split_form(query_data)
+        options = {}
+        if rest:
+            options = await maybe_future(super().options_from_query(rest))  # type: ignore[misc]
+        return {**options, **own}
+
+    async def _run_apply_user_options(self, user_options: dict[str, Any]) -> None:
+        """Check the options the same way for form, query and REST, then let the base apply its own.
+
+        What is stored may be anything JSON can say, from anybody's token: it is only ever looked
+        up in the configured tiers.
+        """
+        self._mig_choose(user_options)
+        if getattr(self, "apply_user_options", None):
+            await super()._run_apply_user_options(user_options)  # type: ignore[misc]
+
+    def _mig_choose(self, user_options: Any) -> Tier:
+        person = self._mig_person()
+        try:
+            settings = self.mig_config.settings()
+            self._mig_tier = choose_tier(
+                settings.tiers, person, own_options(user_options), default=settings.default_tier
+            )
+        except MigspawnerError as error:
+            raise self._mig_exception(error) from None
+        return self._mig_tier
+
+    # -- start -----------------------------------------------------------------------------------
+
+    async def start(self) -> Any:
+        """Take a lease, then start the server in its environment."""
+        tier = self._mig_tier or self._mig_choose(self.user_options)  # type: ignore[attr-defined]
+        attempt = self._mig_attempt = uuid.uuid4().hex
+        try:
+            self._mig_lease = await self._mig_acquire(tier, attempt)
+        except MigspawnerError as error:
+            raise self._mig_exception(error) from None
+        url = await maybe_future(super().start())  # type: ignore[misc]
+        if self._mig_lease is not None:
+            await self._mig_activate(attempt)
+        return url
+
+    async def _mig_acquire(self, tier: Tier, attempt: str) -> LeaseRow | None:
+        """One lease for this attempt, or None for a tier without GPU.
+
+        A thread outlives its cancelled coroutine. When this one is cancelled while the broker's
+        transaction may still commit, the attempt is called off behind it, on the same pool, so
+        that neither order of the two leaves a lease behind.
+        """
+        person = self._mig_person()
+        server = self.name  # type: ignore[attr-defined]
+        deadline = self._mig_pending_seconds()
+        give_up = time.monotonic() + self.acquire_wait_seconds
+        future: Future[LeaseRow | None] | None = None
+        try:
+            while True:
+                future = self._mig_submit(
+                    lambda broker: broker.acquire(
+                        person, server, tier.name, attempt, pending_seconds=deadline
+                    )
+                )
+                try:
+                    lease = await asyncio.wrap_future(future)
+                    break
+                except Refusal as refusal:
+                    future = None  # a refused attempt took nothing: there is nothing to call off
+                    if refusal.reason != "capacity" or time.monotonic() >= give_up:
+                        raise
+                    if not await self._mig_call(lambda b: b.being_returned(tier.name)):
+                        raise
+                    await asyncio.sleep(0.25)
+            if lease is not None and lease.slice_uuid is None:
+                lease = await self._mig_wait_for_cut(lease)
+            return lease
+        except BaseException:
+            if future is not None:
+                future.add_done_callback(
+                    lambda _: self._mig_submit(
+                        lambda broker: broker.cancel_attempt(attempt, "the start was given up")
+                    )
+                )
+            raise
+
+    async def _mig_wait_for_cut(self, lease: LeaseRow) -> LeaseRow:
+        """Wait for the agent to cut the card this lease holds and to read the slice's UUID."""
+        give_up = time.monotonic() + self.cut_wait_seconds
+        while time.monotonic() < give_up:
+            await asyncio.sleep(0.25)
+            found = await self._mig_call(lambda b: b.lease_of_attempt(lease.attempt))
+            if found is None or found.state != "pending":
+                raise Refusal(
+                    "The card that was being prepared for you was taken out of use. Please try "
+                    "again.",
+                    reason="capacity",
+                )
+            if found.slice_uuid is not None:
+                return found
+        raise Refusal(
+            f"A card was set aside for you, but cutting it took longer than "
+            f"{self.cut_wait_seconds:.0f} seconds. Please try again in a minute; if it happens "
+            f"again, ask an admin to look at node {lease.node} with 'migspawner doctor'.",
+            reason="capacity",
+        )
+
+    def _mig_pending_seconds(self) -> int:
+        """A lease may stay pending as long as this start may take, and a minute more."""
+        patience = self.start_timeout + self.http_timeout  # type: ignore[attr-defined]
+        return max(self.mig_config.pending_seconds, int(patience) + 60)
+
+    async def _mig_activate(self, attempt: str) -> None:
+        """Say that the server runs. A database that is away must not cost a running server:
+        the lease stays pending, and the service makes it active when it sees the server."""
+        try:
+            await self._mig_call(lambda broker: broker.activate(attempt))
+        except DatabaseError as error:
+            self.log.warning(  # type: ignore[attr-defined]
+                "The lease of %s stays pending for now: %s",
+                self._log_name,  # type: ignore[attr-defined]
+                error,
+            )
+
+    def get_env(self) -> dict[str, str]:
+        """The base spawner's environment with the slice in it; always set, for no GPU too.
+
+        A variable that is merely absent would leave every card visible, and a value from an
+        earlier start or from the admin's ``environment`` would name somebody else's slice.
+        """
+        env: dict[str, str] = super().get_env()  # type: ignore[misc]
+        env.update(slice_environment(self._mig_tier, self._mig_lease))
+        return env
+
+    async def progress(self) -> AsyncIterator[dict[str, Any]]:
+        """Which slice this server gets, then what the base spawner has to say."""
+        if self.announce_slice:
+            tier = self._mig_tier
+            if tier is not None and not tier.is_none and self._mig_lease is None:
+                yield {"progress": 10, "message": f"Looking for a free slice for tier {tier.title}"}
+                # Several pages may watch one start at once: each looks for itself.
+                while self._mig_lease is None and self._spawn_pending:  # type: ignore[attr-defined]  # noqa: ASYNC110
+                    await asyncio.sleep(0.1)
+            lease = self._mig_lease
+            if lease is not None:
+                yield {"progress": 30, "message": f"Yours: {describe(lease)}"}
+        async for event in super().progress():  # type: ignore[misc]
+            yield event
+
+    # -- end -------------------------------------------------------------------------------------
+
+    def clear_state(self) -> None:
+        """Forget the slice: the hub calls this before every start and after every end."""
+        super().clear_state()  # type: ignore[misc]
+        self._mig_tier = None
+        self._mig_lease = None
+
+    async def run_post_stop_hook(self) -> None:
+        """After the admin's hook, hand the lease back; it ends once the slice is proven empty."""
+        try:
+            await maybe_future(super().run_post_stop_hook())  # type: ignore[misc]
+        finally:
+            await self._mig_release()
+
+    async def _mig_release(self) -> None:
+        """Never raises and never hangs the hub's stop: what fails here the service does later."""
+        user = self.user.name  # type: ignore[attr-defined]
+        server = self.name  # type: ignore[attr-defined]
+        config = self.mig_config
+        # Should this run late, behind a database that was away, it must not touch the lease of
+        # the server's next start.
+        ended = utc_now()
+
+        def give_back(broker: Broker) -> None:
+            vacancy = Vacancy(broker, config.open_nvml(), node=config.node)
+            for lease in broker.release_server(
+                user, server, "the server stopped", actor="hub", taken_before=ended
+            ):
+                vacancy.look(lease)
+
+        try:
+            future = self._mig_submit(give_back)
+            await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(future)), timeout=10)
+        except asyncio.TimeoutError:
+            self.log.warning(  # type: ignore[attr-defined]
+                "Handing back the slice of %s takes long; it goes on in the background.",
+                self._log_name,  # type: ignore[attr-defined]
+            )
+        except MigspawnerError as error:
+            self.log.error(  # type: ignore[attr-defined]
+                "The slice of %s could not be handed back now; the service will do it: %s",
+                self._log_name,  # type: ignore[attr-defined]
+                error,
+            )
+
+    # -- the broker, off the event loop ----------------------------------------------------------
+
+    def _mig_submit(self, use: Callable[[Broker], T]) -> Future[T]:
+        return _pool.submit(lambda: use(self._mig_broker()))
+
+    async def _mig_call(self, use: Callable[[Broker], T]) -> T:
+        return await asyncio.wrap_future(self._mig_submit(use))
+
+    def _mig_exception(self, error: MigspawnerError) -> Exception:
+        """What the hub shows: a refusal as it stands, trouble without its inner details."""
+        make: Callable[..., Exception] = partial(
+            SpawnException, reason=getattr(error, "reason", "error")
+        )
+        if isinstance(error, Refusal):
+            return make(str(error), status_code=error.status)
+        self.log.error("%s", error)  # type: ignore[attr-defined]
+        if isinstance(error, DatabaseError):
+            return make(_DATABASE_AWAY, status_code=503)
+        if isinstance(error, ConfigError):
+            return make(f"The hub's GPU settings are wrong: {error}", status_code=500)
+        return make(f"No GPU could be prepared: {error}", status_code=503)
+
+
+_DATABASE_AWAY = (
+    "The list of GPU slices cannot be read at the moment, so nothing was started. Please try again "
+    "in a minute; if it stays so, tell your admin that the lease database does not answer."
+)
+
+
+def _split_form(form_data: dict[str, list[Any]]) -> tuple[dict[str, Any], dict[str, list[Any]]]:
+    """Our field as it was sent, and the other fields. A field sent twice stays a list, which the
+    check of the options refuses with a sentence."""
+    rest = {name: values for name, values in form_data.items() if name != "tier"}
+    values = form_data.get("tier")
+    if not values:
+        return {}, rest
+    return {"tier": values[0] if len(values) == 1 else values}, rest
+
+
+def own_options(user_options: Any) -> Any:
+    """What of a server's options is ours to judge.
+
+    The hub stores whatever was sent, form fields of its own and of the base spawner among it, and
+    leaves them to whoever knows them. But a misspelt ``tier`` is ours: passed over, it would
+    silently mean the default one.
+    """
+    if not isinstance(user_options, dict):
+        return user_options
+    return {
+        key: value
+        for key, value in user_options.items()
+        if difflib.get_close_matches(str(key)[:20].lower(), ["tier"], n=1, cutoff=0.75)
+    }
+
+
+def slice_environment(tier: Tier | None, lease: LeaseRow | None) -> dict[str, str]:
+    """What a server is told of its slice; with no lease, that it has none.
+
+    ``CUDA_VISIBLE_DEVICES`` takes the UUID of a MIG device, exactly one (MIG User Guide, "CUDA
+    device enumeration"); the empty string hides every device. ``NVIDIA_VISIBLE_DEVICES=void`` is
+    the container toolkit's word for no GPU at all.
+    """
+    env = {"MIGSPAWNER_TIER": tier.name if tier else ""}
+    if lease is None or lease.slice_uuid is None:
+        return {
+            **env,
+            "CUDA_VISIBLE_DEVICES": "",
+            "NVIDIA_VISIBLE_DEVICES": "void",
+            "MIGSPAWNER_PROFILE": "none",
+            "MIGSPAWNER_SLICE_UUID": "",
+            "MIGSPAWNER_MEMORY_MIB": "0",
+            "MIGSPAWNER_LEASE": "",
+            "MIGSPAWNER_ATTEMPT": "",
+        }
+    return {
+        **env,
+        "CUDA_VISIBLE_DEVICES": lease.slice_uuid,
+        "NVIDIA_VISIBLE_DEVICES": lease.slice_uuid,
+        "MIGSPAWNER_PROFILE": lease.profile,
+        "MIGSPAWNER_SLICE_UUID": lease.slice_uuid,
+        "MIGSPAWNER_MEMORY_MIB": str(lease.memory_mib),
+        "MIGSPAWNER_LEASE": str(lease.id),
+        "MIGSPAWNER_ATTEMPT": lease.attempt,
+    }
+
+
+def describe(lease: LeaseRow) -> str:
+    """A lease's slice in the words a researcher reads."""
+    return f"slice {lease.profile} with {lease.memory_mib / 1024:.1f} GiB on node {lease.node}"

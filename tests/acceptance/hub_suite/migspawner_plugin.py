@@ -1,0 +1,100 @@
+"""Puts the mixin in front of every spawner that JupyterHub's own tests use.
+
+Loaded with ``pytest -p migspawner_plugin`` before JupyterHub's test modules import the mocks. The
+hub under test leases simulated slices from a real lease database; when the session ends, a real
+agent proves every slice empty, and a lease that is still live then fails the run.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+from jupyterhub.tests import mocking
+from traitlets.config import Config
+
+from jupyterhub_migspawner.agent import Agent
+from jupyterhub_migspawner.config import MigBroker, broker_config
+from jupyterhub_migspawner.gpu.simulator import create_state
+from jupyterhub_migspawner.spawner import MigSpawnerMixin
+
+MOCKS = [
+    "MockSpawner",
+    "SlowSpawner",
+    "NeverSpawner",
+    "BadSpawner",
+    "CustomBadSpawner",
+    "SlowBadSpawner",
+    "FormSpawner",
+    "CustomInputSpawner",
+    "FalsyCallableFormSpawner",
+    "InstrumentedSpawner",
+]
+
+# A run in the background of a shell inherits an ignored SIGINT, and would hand it on to every
+# server: each stop would then wait for its whole interrupt timeout.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+_directory = tempfile.TemporaryDirectory(prefix="migspawner-hub-suite-")
+STATE = Path(_directory.name) / "cards.json"
+create_state(str(STATE), cards=8, model="A100-SXM4-40GB", layouts=[["1g.5gb"] * 7] * 8)
+
+SETTINGS = Config()
+SETTINGS.MigBroker.tiers = [{"name": "small", "profile": "1g.5gb"}]
+SETTINGS.MigBroker.database_url = f"sqlite:///{_directory.name}/leases.sqlite"
+SETTINGS.MigBroker.nvml = f"sim:{STATE}"
+# No service beats the node's heart in these hubs: the inventory below is the only one.
+SETTINGS.MigBroker.heartbeat_seconds = 24 * 3600
+
+
+class LeaseTaking(MigSpawnerMixin):
+    """The mixin with its own settings, whatever configuration a test gives its hub."""
+
+    # Two tests compare the events of a starting server word for word with the hub's own.
+    announce_slice = False
+
+    mig_settings = SETTINGS
+
+    @property
+    def mig_config(self) -> MigBroker:
+        return broker_config(self.mig_settings)
+
+
+for _name in MOCKS:
+    if hasattr(mocking, _name):
+        _mock = getattr(mocking, _name)
+        setattr(mocking, _name, type(_name, (LeaseTaking, _mock), {"__module__": mocking.__name__}))
+
+os.environ.pop("MIGSPAWNER_NVML", None)
+
+
+def _agent() -> Agent:
+    broker = MigBroker(config=SETTINGS)
+    return Agent(broker.open_broker(), broker.open_nvml(), node=broker.node, inventory_seconds=3600)
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    assert _agent().take_inventory()
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """No lease may be live once the servers are gone; leftovers get the agent's usual patience."""
+    broker = MigBroker(config=SETTINGS).open_broker()
+    agent = _agent()
+    give_up = time.monotonic() + 60
+    while broker.leases() and time.monotonic() < give_up:
+        agent.tick()
+        time.sleep(0.5)
+    live = broker.leases()
+    taken = len(broker.leases(include_past=True))
+    print(f"\nleases taken: {taken}, live at the end: {len(live)}")
+    for lease in live:
+        print(f"  still live: {lease}")
+    ran_something = session.testscollected > 0
+    if live or (ran_something and not taken):
+        session.exitstatus = 1
+    _directory.cleanup()

@@ -1,0 +1,377 @@
+"""What a spawner that lends something must get right, each in a real hub with real processes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sqlite3
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bs4 import BeautifulSoup
+from jupyterhub.tests import mocking
+from jupyterhub.tests.test_api import add_user, api_request
+from jupyterhub.tests.utils import AsyncSession, async_requests, get_page, public_url
+from migspawner_plugin import LeaseTaking
+from traitlets.config import Config
+
+from jupyterhub_migspawner.agent import Agent
+from jupyterhub_migspawner.agent.vacancy import marked_processes
+from jupyterhub_migspawner.broker import Broker
+from jupyterhub_migspawner.config import MigBroker
+from jupyterhub_migspawner.gpu.simulator import create_state
+
+TIERS = [
+    {"name": "cpu", "profile": "none"},
+    {"name": "small", "profile": "1g.5gb", "default": True},
+    {"name": "large", "profile": "3g.20gb", "groups": ["vision"]},
+    {"name": "card", "profile": "whole", "approval": True, "max_hours": 48},
+]
+
+
+class Lab:
+    """A lab of its own for one test: cards, lease database, broker and agent."""
+
+    def __init__(self, directory: Path, layouts: list[list[str]]) -> None:
+        self.directory = directory
+        state = directory / "cards.json"
+        create_state(str(state), cards=len(layouts), model="A100-SXM4-40GB", layouts=layouts)
+        config = Config()
+        config.MigBroker.tiers = TIERS
+        config.MigBroker.database_url = f"sqlite:///{directory}/leases.sqlite"
+        config.MigBroker.nvml = f"sim:{state}"
+        config.MigBroker.heartbeat_seconds = 24 * 3600
+        self.config = config
+        settings = MigBroker(config=config)
+        self.broker: Broker = settings.open_broker()
+        self.seconds = 0.0
+        self.agent = Agent(
+            self.broker,
+            settings.open_nvml(),
+            node=settings.node,
+            inventory_seconds=0,
+            monotonic=lambda: self.seconds,
+        )
+        self.agent.take_inventory()
+
+    def leases(self, user: str) -> list[Any]:
+        return list(self.broker.leases(user=user))
+
+    def free(self) -> int:
+        return sum(status.state == "free" for status in self.broker.slices())
+
+    async def until_empty(self, user: str) -> None:
+        """Let the agent look until nothing of the user is live; its clock jumps past all graces."""
+        for _ in range(100):
+            await asyncio.to_thread(self.agent.tick)
+            if not self.leases(user):
+                return
+            self.seconds += 30
+            await asyncio.sleep(0.1)
+        raise AssertionError(f"still live: {self.leases(user)}")
+
+
+@pytest.fixture
+def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
+    lab = Lab(tmp_path, [["3g.20gb", "2g.10gb", "1g.5gb", "1g.5gb"]])
+    monkeypatch.setattr(LeaseTaking, "mig_settings", lab.config)
+    return lab
+
+
+async def start(
+    app: Any, name: str, options: dict[str, Any] | None = None, server: str = ""
+) -> Any:
+    path = ("servers", server) if server else ("server",)
+    body = None if options is None else json.dumps(options)
+    return await api_request(app, "users", name, *path, method="post", data=body)
+
+
+async def stop(app: Any, name: str, server: str = "") -> Any:
+    path = ("servers", server) if server else ("server",)
+    return await api_request(app, "users", name, *path, method="delete")
+
+
+async def environment_of(app: Any, user: Any, server: str = "") -> dict[str, str]:
+    """What the running server itself says its environment is."""
+    cookies = await app.login_user(user.name)
+    url = public_url(app, user)
+    if server:
+        url += server + "/"
+    response = await async_requests.get(url + "env", cookies=cookies)
+    response.raise_for_status()
+    return dict(response.json())
+
+
+async def test_a_server_is_told_its_slice_and_gives_it_back(app: Any, lab: Lab) -> None:
+    user = add_user(app.db, app=app, name="ada")
+    assert (await start(app, "ada")).status_code == 201
+    (lease,) = lab.leases("ada")
+    assert lease.state == "active"
+    assert lease.profile == "1g.5gb"
+    env = await environment_of(app, user)
+    assert env["CUDA_VISIBLE_DEVICES"] == env["NVIDIA_VISIBLE_DEVICES"] == lease.slice_uuid
+    assert env["MIGSPAWNER_TIER"] == "small"
+    assert env["MIGSPAWNER_MEMORY_MIB"] == str(lease.memory_mib)
+    assert (await stop(app, "ada")).status_code == 204
+    assert lab.leases("ada") == []
+    assert lab.free() == 4
+
+
+async def test_no_gpu_hides_every_card_also_after_a_gpu_session(app: Any, lab: Lab) -> None:
+    user = add_user(app.db, app=app, name="cathy")
+    assert (await start(app, "cathy", {"tier": "small"})).status_code == 201
+    await stop(app, "cathy")
+    assert (await start(app, "cathy", {"tier": "cpu"})).status_code == 201
+    env = await environment_of(app, user)
+    assert env["CUDA_VISIBLE_DEVICES"] == ""
+    assert env["NVIDIA_VISIBLE_DEVICES"] == "void"
+    assert lab.leases("cathy") == []
+    await stop(app, "cathy")
+
+
+async def test_a_server_that_dies_gives_its_slice_back(app: Any, lab: Lab) -> None:
+    user = add_user(app.db, app=app, name="dora")
+    assert (await start(app, "dora")).status_code == 201
+    spawner = user.spawner
+    os.kill(spawner.pid, signal.SIGKILL)
+    spawner.proc.wait(10)
+    await spawner.poll_and_notify()
+    while spawner.active:
+        await asyncio.sleep(0.05)
+    await lab.until_empty("dora")
+    assert lab.free() == 4
+    past = lab.broker.leases(user="dora", include_past=True)
+    assert [lease.state for lease in past] == ["released"]
+
+
+async def test_a_stop_that_raised_keeps_the_slice_until_the_process_is_gone(
+    app: Any, lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user = add_user(app.db, app=app, name="erin")
+    assert (await start(app, "erin")).status_code == 201
+    process = user.spawner.proc
+
+    async def cannot_stop(self: Any, now: bool = False) -> None:
+        raise RuntimeError("the machine did not listen")
+
+    monkeypatch.setattr(mocking.MockSpawner, "stop", cannot_stop)
+    await stop(app, "erin")
+    (lease,) = lab.leases("erin")
+    assert lease.state == "releasing"
+    assert process.poll() is None
+    assert lab.free() == 3
+
+    await asyncio.to_thread(lab.agent.tick)
+    (lease,) = lab.leases("erin")
+    assert str(process.pid) in lease.waiting_for
+
+    await lab.until_empty("erin")
+    process.wait(10)
+    assert lab.free() == 4
+
+
+async def test_what_a_stopped_server_left_running_keeps_the_slice_and_is_ended(
+    app: Any, lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job with nohup in a terminal: in a session of its own, and it ignores the hang-up."""
+    user = add_user(app.db, app=app, name="fay")
+    pid_file = tmp_path / "pid"
+    job = tmp_path / "job.sh"
+    job.write_text(
+        f"trap '' HUP INT TERM\necho $$ > {pid_file}.new\nmv {pid_file}.new {pid_file}\n"
+        "while :; do sleep 0.2; done\n"
+    )
+    launch = f'setsid bash {job} & exec "$@"'
+    monkeypatch.setattr(user.spawner, "cmd", ["bash", "-c", launch, "-", *user.spawner.cmd])
+    assert (await start(app, "fay")).status_code == 201
+    while not pid_file.exists():
+        await asyncio.sleep(0.05)
+    left = int(pid_file.read_text())
+    await stop(app, "fay")
+    (lease,) = lab.leases("fay")
+    assert lease.state == "releasing"
+    assert any(p.pid == left for p in marked_processes()[lease.attempt])
+    await lab.until_empty("fay")
+    assert lease.attempt not in marked_processes()
+
+
+async def test_a_start_cancelled_at_its_timeout_leaves_no_lease_behind(app: Any, lab: Lab) -> None:
+    """The database is locked past the start's timeout; the thread commits after everything."""
+    user = add_user(app.db, app=app, name="gina")
+    user.spawner.start_timeout = 1
+    blocker = sqlite3.connect(lab.directory / "leases.sqlite", isolation_level=None)
+    blocker.execute("BEGIN IMMEDIATE")
+    request = asyncio.ensure_future(start(app, "gina"))
+    while user.spawner._spawn_future is None or not user.spawner._spawn_future.done():
+        await asyncio.sleep(0.05)
+    blocker.execute("ROLLBACK")
+    blocker.close()
+    assert (await request).status_code >= 400
+    # Whatever the late threads wrote, nothing may be live once they have.
+    await asyncio.sleep(0)
+    await lab.until_empty("gina")
+    assert lab.free() == 4
+    user.spawner.start_timeout = 60
+    assert (await start(app, "gina")).status_code == 201
+    await stop(app, "gina")
+
+
+async def test_a_start_cancelled_by_its_user_leaves_no_lease_behind(
+    app: Any, lab: Lab, no_patience: None
+) -> None:
+    user = add_user(app.db, app=app, name="hope")
+    held = asyncio.Event()
+    spawner = user.spawner
+
+    async def hang(self: Any) -> Any:
+        held.set()
+        await asyncio.Event().wait()
+
+    with pytest.MonkeyPatch.context() as patch:
+        # The spawner below the mixin: the lease is taken by the time its start is called.
+        patch.setattr(mocking.MockSpawner.__bases__[1], "start", hang)
+        assert (await start(app, "hope")).status_code == 202
+        await held.wait()
+        assert len(lab.leases("hope")) == 1
+        await stop(app, "hope")
+        while spawner.active:
+            await asyncio.sleep(0.05)
+    await lab.until_empty("hope")
+
+
+async def test_a_late_release_never_ends_the_next_start(app: Any, lab: Lab) -> None:
+    """The database is away while a server stops; it is back only after the next one runs."""
+    user = add_user(app.db, app=app, name="iris")
+    assert (await start(app, "iris")).status_code == 201
+    first = user.spawner
+    hook = first._mig_release()
+    await stop(app, "iris")
+    ended = time.time()
+    assert ended
+    assert (await start(app, "iris")).status_code == 201
+    hook.close()
+    (lease,) = lab.leases("iris")
+    assert lease.state == "active"
+    earlier = lease.since.replace(year=lease.since.year - 1)
+    assert lab.broker.release_server("iris", "", "late", actor="hub", taken_before=earlier) == ()
+    assert lab.leases("iris")[0].state == "active"
+    await stop(app, "iris")
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "says"),
+    [
+        ({"tier": "tiny"}, 400, "'tiny'"),
+        ({"tier": 7}, 400, "tier"),
+        ({"tier": ["small", "large"]}, 400, "tier"),
+        ({"tier": "<script>alert(1)</script>"}, 400, "tier"),
+        ({"tier": "x" * 1_000_000}, 400, "tier"),
+        ({"teir": "small"}, 400, "teir"),
+        ({"tier": "large"}, 403, "large"),
+        ({"tier": "card"}, 403, "approv"),
+    ],
+)
+async def test_rest_options_are_checked_like_the_form(
+    app: Any, lab: Lab, options: dict[str, Any], status: int, says: str
+) -> None:
+    add_user(app.db, app=app, name="judy")
+    response = await start(app, "judy", options)
+    assert response.status_code == status
+    message = response.json()["message"]
+    assert says in message
+    assert len(message) < 600
+    assert lab.leases("judy") == []
+
+
+@pytest.mark.parametrize("options", [{}, None, {"tier": None}, {"unrelated": "option"}])
+async def test_no_options_mean_the_default_tier(app: Any, lab: Lab, options: Any) -> None:
+    name = f"kim{len(str(options))}"
+    add_user(app.db, app=app, name=name)
+    assert (await start(app, name, options)).status_code == 201
+    assert [lease.tier for lease in lab.leases(name)] == ["small"]
+    await stop(app, name)
+
+
+async def test_each_named_server_has_a_slice_of_its_own(
+    app: Any, lab: Lab, named_servers: Any
+) -> None:
+    user = add_user(app.db, app=app, name="lena")
+    for server in ("", "train"):
+        assert (await start(app, "lena", {"tier": "small"}, server)).status_code == 201
+    leases = {lease.server: lease for lease in lab.leases("lena")}
+    assert set(leases) == {"", "train"}
+    assert leases[""].slice_uuid != leases["train"].slice_uuid
+    env = await environment_of(app, user, "train")
+    assert env["CUDA_VISIBLE_DEVICES"] == leases["train"].slice_uuid
+    await stop(app, "lena", "train")
+    assert {lease.server for lease in lab.leases("lena")} == {""}
+    await stop(app, "lena")
+
+
+@pytest.mark.parametrize("server", ["", "train"])
+async def test_a_refused_form_says_why_and_shows_the_tiers_again(
+    app: Any, lab: Lab, named_servers: Any, server: str
+) -> None:
+    """For a named server too, whose form the hub renders from the default server's spawner."""
+    user = add_user(app.db, app=app, name="mona")
+    cookies = await app.login_user("mona")
+    session = AsyncSession()
+    session.cookies = cookies
+    path = f"spawn/mona/{server}" if server else "spawn"
+    page = await get_page(path, app, cookies=cookies)
+    assert page.status_code == 200
+    form = BeautifulSoup(page.text, "html.parser")
+    shown = {field["value"]: field for field in form.select("input[name=tier]")}
+    assert set(shown) == {"cpu", "small", "card"}
+    assert "disabled" not in shown["small"].attrs
+    assert "disabled" in shown["card"].attrs
+    assert "2 of 2 free" in page.text
+    action = form.find("form")["action"] if form.find("form").get("action") else page.url
+    from urllib.parse import urljoin
+
+    response = await async_requests.post(
+        urljoin(page.url, action),
+        data={"tier": "<b>large</b>", "_xsrf": cookies["_xsrf"]},
+        cookies=cookies,
+    )
+    assert response.status_code == 400
+    assert "&lt;b&gt;large" in response.text
+    assert "<b>large" not in response.text
+    again = BeautifulSoup(response.text, "html.parser")
+    assert {field["value"] for field in again.select("input[name=tier]")} == set(shown)
+    assert lab.leases("mona") == []
+    assert user.spawners is not None
+
+
+async def test_a_full_tier_is_refused_with_what_is_free(app: Any, lab: Lab) -> None:
+    names = ["nina", "olga", "petra"]
+    for name in names:
+        add_user(app.db, app=app, name=name).spawner.acquire_wait_seconds = 0
+    for name in names[:2]:
+        assert (await start(app, name, {"tier": "small"})).status_code == 201
+    response = await start(app, "petra", {"tier": "small"})
+    assert response.status_code == 503
+    message = response.json()["message"]
+    assert "small" in message
+    assert "cpu" in message
+    assert "large" not in message  # not hers to know
+    for name in names[:2]:
+        await stop(app, name)
+
+
+async def test_the_database_away_is_said_and_nothing_starts(
+    app: Any, lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_user(app.db, app=app, name="rosa")
+    config = Config(lab.config)
+    config.MigBroker.database_url = "postgresql://migspawner:secret@127.0.0.1:9/leases"
+    monkeypatch.setattr(LeaseTaking, "mig_settings", config)
+    response = await start(app, "rosa", {"tier": "small"})
+    assert response.status_code == 503
+    message = response.json()["message"]
+    assert "lease database" in message
+    assert "secret" not in message

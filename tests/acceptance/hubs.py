@@ -1,0 +1,225 @@
+"""Real hubs for black-box tests: ``jupyterhub -f`` with its proxy, service and servers."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from jupyterhub_migspawner.errors import ConfigError
+from jupyterhub_migspawner.leases.rows import LeaseRow
+from tests.benchmarks.hub import free_ports
+
+CONFIG = """
+import sys
+import jupyterhub_migspawner
+c = get_config()  # noqa
+jupyterhub_migspawner.setup(c)
+c.JupyterHub.spawner_class = "mig-simple"
+c.MigBroker.nvml = "sim:{directory}/cards.json"
+c.MigBroker.tiers = [
+    {{"name": "cpu", "profile": "none"}},
+    {{"name": "small", "profile": "1g.5gb", "default": True}},
+    {{"name": "large", "profile": "3g.20gb", "groups": ["vision"]}},
+    {{"name": "card", "profile": "whole", "approval": True, "max_hours": 48}},
+]
+c.JupyterHub.authenticator_class = "dummy"
+c.DummyAuthenticator.password = "demo"
+c.Authenticator.allow_all = True
+c.Authenticator.admin_users = {{"admin"}}
+c.JupyterHub.bind_url = "http://127.0.0.1:{port}{base_url}"
+c.JupyterHub.hub_bind_url = "http://127.0.0.1:{hub_port}"
+c.ConfigurableHTTPProxy.api_url = "http://127.0.0.1:{api_port}"
+c.ConfigurableHTTPProxy.auth_token = {token!r}
+c.ConfigurableHTTPProxy.pid_file = "{directory}/proxy.pid"
+c.ConfigurableHTTPProxy.should_start = True
+c.JupyterHub.db_url = "sqlite:///{directory}/hub.sqlite"
+c.JupyterHub.cookie_secret_file = "{directory}/cookie_secret"
+c.JupyterHub.services = [{{"name": "test", "api_token": {token!r}}}]
+c.JupyterHub.load_roles = [
+    {{
+        "name": "test",
+        "services": ["test"],
+        "scopes": ["admin:users", "admin:servers", "access:servers", "tokens", "admin:groups"],
+    }}
+]
+c.JupyterHub.concurrent_spawn_limit = 0
+c.JupyterHub.tornado_settings = {{"slow_spawn_timeout": 60}}
+c.Spawner.cmd = [sys.executable, "-S", "-E", "{tiny}"]
+c.Spawner.environment = {{"TINY_VERSION": "0"}}
+c.Spawner.start_timeout = c.Spawner.http_timeout = 120
+c.SimpleLocalProcessSpawner.home_dir_template = "{directory}/home/{{username}}"
+{extra}
+"""
+
+
+class Hub:
+    """A hub in a folder of its own. It may be killed and started again in the same folder."""
+
+    def __init__(
+        self, directory: Path, *, layouts: list[list[str]], extra: str = "", base_url: str = "/"
+    ) -> None:
+        from jupyterhub_migspawner.gpu.simulator import create_state
+
+        self.directory = directory
+        self.token = secrets.token_hex(16)
+        create_state(
+            str(directory / "cards.json"),
+            cards=len(layouts),
+            model="A100-SXM4-40GB",
+            layouts=layouts,
+        )
+        port, hub_port, api_port = free_ports(3)
+        self.config = directory / "jupyterhub_config.py"
+        self.config.write_text(
+            CONFIG.format(
+                directory=directory,
+                port=port,
+                hub_port=hub_port,
+                api_port=api_port,
+                base_url=base_url,
+                token=self.token,
+                tiny=Path(__file__).parent.parent / "benchmarks" / "tiny_server.py",
+                extra=extra,
+            )
+        )
+        self.url = f"http://127.0.0.1:{port}{base_url}"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def launch(self) -> subprocess.Popen[bytes]:
+        """Start the hub's process, whatever comes of it."""
+        bins = [str(Path(sys.prefix) / "bin"), str(Path(sys.prefix) / "proxy/node_modules/.bin")]
+        environ = {k: v for k, v in os.environ.items() if k != "MIGSPAWNER_NVML"}
+        with (self.directory / "hub.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "jupyterhub", "-f", str(self.config)],
+                cwd=self.directory,
+                env={**environ, "PATH": ":".join([*bins, os.environ["PATH"]])},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        return self.process
+
+    def start(self) -> None:
+        """Start the hub and wait until it answers and its service has reported the cards."""
+        process = self.launch()
+
+        def answers() -> bool:
+            assert process.poll() is None, self.log()
+            try:
+                return self.api("GET", "users")[0] == 200
+            except (OSError, ValueError):  # the proxy is up before it knows the hub
+                return False
+
+        self.until(answers)
+        self.until(lambda: bool(self.cli("slices")))
+
+    def stop(self) -> None:
+        """SIGTERM, and everything the hub started ends with it."""
+        assert self.process is not None
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            self.process.wait(60)
+
+    def kill(self) -> None:
+        """SIGKILL to the hub itself, and to nothing else."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait(10)
+
+    def end_everything(self) -> None:
+        """Whatever a killed hub left in its session or marked as its servers."""
+        from jupyterhub_migspawner.agent.vacancy import marked_processes
+
+        try:
+            attempts = {lease.attempt for lease in self.rows(include_past=True)}
+        except ConfigError:
+            return  # such a hub never started, nor did a server of it
+        for attempt, processes in marked_processes().items():
+            if attempt in attempts:
+                for process in processes:
+                    process.signal(signal.SIGKILL, Path("/proc"))
+
+    def log(self) -> str:
+        """What the hub, its proxy and its service have printed."""
+        return (self.directory / "hub.log").read_text(errors="replace")
+
+    def until(self, holds: Callable[[], bool], seconds: float = 90) -> None:
+        """Wait for something other processes do; its limit only ends a test that has failed."""
+        give_up = time.monotonic() + seconds
+        while not holds():
+            assert time.monotonic() < give_up, self.log()[-6000:]
+            time.sleep(0.1)
+
+    def api(self, method: str, path: str, body: Any = None, token: str = "") -> tuple[int, Any]:
+        """One call of the hub's REST API: status and JSON."""
+        return self.call(method, f"{self.url}hub/api/{path}", body, token)
+
+    def service(self, method: str, path: str, body: Any = None, token: str = "") -> tuple[int, Any]:
+        """One call of the broker's REST API."""
+        return self.call(method, f"{self.url}services/migspawner/api/{path}", body, token)
+
+    def call(self, method: str, url: str, body: Any = None, token: str = "") -> tuple[int, Any]:
+        """One HTTP call with JSON both ways."""
+        data = body if isinstance(body, bytes) else None
+        if body is not None and data is None:
+            data = json.dumps(body).encode()
+        request = urllib.request.Request(
+            url,
+            method=method,
+            data=data,
+            headers={
+                "Authorization": f"token {token or self.token}",
+                "Content-Type": "application/json",
+            },
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=150) as response:
+                text = response.read()
+                return response.status, json.loads(text) if text else None
+        except urllib.error.HTTPError as error:
+            text = error.read()
+            try:
+                return error.code, json.loads(text)
+            except ValueError:  # a page: the proxy's own, before the hub is up
+                return error.code, text.decode()
+
+    def token_of(self, user: str, scopes: list[str] | None = None) -> str:
+        """A token of one user, as they would make on the hub's token page."""
+        body = {"scopes": scopes} if scopes else {}
+        status, answer = self.api("POST", f"users/{user}/tokens", body)
+        assert status == 201, answer
+        return str(answer["token"])
+
+    def rows(self, *, include_past: bool = False) -> tuple[LeaseRow, ...]:
+        """The leases as the database has them."""
+        from jupyterhub_migspawner.config import MigBroker, load_config_file
+
+        broker = MigBroker(config=load_config_file(self.config)).open_broker()
+        return broker.leases(include_past=include_past)
+
+    def cli(self, *arguments: str) -> Any:
+        """What ``migspawner ARGUMENTS --json`` says."""
+        done = self.run_cli(*arguments, "--json")
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    def run_cli(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """``migspawner ARGUMENTS -f CONFIG``."""
+        return subprocess.run(
+            [sys.executable, "-m", "jupyterhub_migspawner.cli", *arguments, "-f", str(self.config)],
+            capture_output=True,
+            text=True,
+            check=False,
+            env={k: v for k, v in os.environ.items() if k != "MIGSPAWNER_NVML"},
+        )

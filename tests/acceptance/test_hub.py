@@ -1,0 +1,173 @@
+"""A real hub as its users meet it: many clicks at once, crashes, and bad configuration."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jupyterhub_migspawner.agent.vacancy import marked_processes
+from tests.acceptance.hubs import Hub
+
+
+@pytest.fixture
+def make_hub(tmp_path: Path) -> Any:
+    hubs: list[Hub] = []
+
+    def make(**arguments: Any) -> Hub:
+        hubs.append(Hub(tmp_path, **arguments))
+        return hubs[-1]
+
+    yield make
+    for hub in hubs:
+        if hub.process is not None:
+            hub.stop()
+            hub.end_everything()
+
+
+def test_forty_spawns_on_fourteen_slices_give_fourteen_leases(make_hub: Any) -> None:
+    hub = make_hub(layouts=[["1g.5gb"] * 7] * 2)
+    hub.start()
+    names = [f"user{number:02}" for number in range(40)]
+    for name in names:
+        assert hub.api("POST", f"users/{name}")[0] == 201
+    with ThreadPoolExecutor(40) as pool:
+        answers = list(
+            pool.map(lambda n: hub.api("POST", f"users/{n}/server", {"tier": "small"}), names)
+        )
+    started = [n for n, (status, _) in zip(names, answers, strict=True) if status == 201]
+    refused = [answer for status, answer in answers if status != 201]
+    assert len(started) == 14, answers
+    leases = hub.cli("leases")
+    assert {lease["user"] for lease in leases} == set(started)
+    assert {lease["state"] for lease in leases} == {"active"}
+    assert len({lease["slice_uuid"] for lease in leases}) == 14
+    # What each server was really told, from its own process.
+    marked = marked_processes()
+    told = {environ_of(marked[row.attempt][0].pid) for row in hub.rows()}
+    assert told == {lease["slice_uuid"] for lease in leases}
+    assert len(refused) == 26
+    for answer in refused:
+        assert answer["status"] == 503
+        assert "small" in answer["message"]
+        assert "cpu" in answer["message"]
+    slices = hub.cli("slices")
+    assert [entry["state"] for entry in slices] == ["leased"] * 14
+
+
+def environ_of(pid: int) -> str:
+    variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    (found,) = [v for v in variables if v.startswith(b"CUDA_VISIBLE_DEVICES=")]
+    return found.partition(b"=")[2].decode()
+
+
+SLOW_START = """
+import asyncio
+from jupyterhub_migspawner.launchers.local import MigSimpleSpawner
+
+class Slow(MigSimpleSpawner):
+    "The server's process runs, but start() is not through yet."
+    async def start(self):
+        url = await super().start()
+        if self.user.name == "slow":
+            await asyncio.sleep(60)
+        return url
+
+c.JupyterHub.spawner_class = Slow
+c.JupyterHub.cleanup_servers = False
+"""
+
+
+def test_a_hub_killed_in_the_middle_of_a_start_loses_no_slice(make_hub: Any) -> None:
+    hub = make_hub(layouts=[["1g.5gb"] * 2 + ["3g.20gb"]], extra=SLOW_START)
+    hub.start()
+    for name in ("steady", "slow", "next"):
+        hub.api("POST", f"users/{name}")
+    assert hub.api("POST", "users/steady/server", {})[0] == 201
+    (steady,) = hub.rows()
+    with ThreadPoolExecutor(1) as pool:
+        hanging = pool.submit(hub.api, "POST", "users/slow/server", {})
+        hub.until(lambda: any(lease.user == "slow" for lease in hub.rows()))
+        (slow,) = [lease for lease in hub.rows() if lease.user == "slow"]
+        hub.until(lambda: slow.attempt in marked_processes())
+        hub.kill()
+        assert hanging.exception(60) is not None
+
+    # Nothing was lost: both slices are still held while nobody looks.
+    states = {entry["uuid"]: entry["state"] for entry in hub.cli("slices")}
+    assert states[steady.slice_uuid] == states[slow.slice_uuid] == "leased"
+
+    hub.start()
+    # The hub never knew the half-started server; its slice comes back only without its process.
+    hub.until(lambda: all(lease.user == "steady" for lease in hub.rows()))
+    assert slow.attempt not in marked_processes()
+    # The running notebook noticed nothing.
+    assert steady.attempt in marked_processes()
+    assert hub.api("GET", "users/steady")[1]["servers"][""]["ready"]
+    assert [lease.id for lease in hub.rows()] == [steady.id]
+    assert hub.api("POST", "users/next/server", {})[0] == 201
+    assert len({lease.slice_uuid for lease in hub.rows()}) == 2
+
+
+def test_a_hub_restart_keeps_leases_and_servers(make_hub: Any) -> None:
+    hub = make_hub(layouts=[["1g.5gb"] * 2], extra="c.JupyterHub.cleanup_servers = False")
+    hub.start()
+    hub.api("POST", "users/ada")
+    assert hub.api("POST", "users/ada/server", {})[0] == 201
+    before = hub.cli("leases")
+    hub.stop()
+    assert hub.cli("leases") == before
+    hub.start()
+    assert hub.api("GET", "users/ada")[1]["servers"][""]["ready"]
+    assert hub.cli("leases") == before
+    hub.api("DELETE", "users/ada/server")
+    hub.until(lambda: hub.cli("leases") == [])
+
+
+@pytest.mark.parametrize(
+    ("mistake", "says"),
+    [
+        ("c.MigBroker.tiers[1]['profil'] = 'x'", ["small", "profil", "profile"]),
+        ("c.MigBroker.tiers[2]['groups'] = 'vision'", ["large", "groups", "'vision'", "list"]),
+        ("c.MigBroker.tiers[3]['max_hours'] = -1", ["card", "max_hours", "-1"]),
+        ("c.MigBroker.quotas = {'defualt': {}}", ["defualt", "default"]),
+        ("c.MigBroker.quotas = {'default': {'lives': 1}}", ["default", "lives", "live"]),
+        ("c.MigBroker.tier = []", ["tier", "tiers"]),
+        ("c.MigBroker.tiers = []", ["tiers", "empty"]),
+        ("c.MigBroker.pending_seconds = 'soon'", ["pending_seconds"]),
+    ],
+)
+def test_a_mistake_in_the_admins_file_stops_the_hub_at_start(
+    make_hub: Any, mistake: str, says: list[str]
+) -> None:
+    hub = make_hub(layouts=[["1g.5gb"]], extra=mistake)
+    process = hub.launch()
+    assert process.wait(60) == 1
+    lines = hub.log().splitlines()
+    assert any(all(word in line for word in says) for line in lines), hub.log()
+    assert "Traceback" not in hub.log()
+    assert hub.run_cli("tiers").returncode == 1
+
+
+def test_sigterm_leaves_nothing_running(make_hub: Any) -> None:
+    hub = make_hub(layouts=[["1g.5gb"]])
+    hub.start()
+    hub.api("POST", "users/ada")
+    assert hub.api("POST", "users/ada/server", {})[0] == 201
+    (lease,) = hub.rows()
+    assert hub.process is not None
+    hub.process.send_signal(signal.SIGTERM)
+    hub.process.wait(60)
+    assert lease.attempt not in marked_processes()
+    session = subprocess.run(
+        ["ps", "-o", "pid=,args=", "-s", str(hub.process.pid)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert session.stdout.strip() == ""
+    assert hub.cli("leases") == []

@@ -1,0 +1,70 @@
+"""What the mixin adds to a spawn, and what it takes from the hub's event loop."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from tests.benchmarks.hub import Hub
+
+
+def spawn_added_ms(directory: Path, pairs: int = 25) -> dict[str, float]:
+    """Median of what the mixin adds to request-to-ready, spawn by spawn against the base spawner.
+
+    The two hubs run side by side and take turns, so that a machine whose speed drifts drifts for
+    both.
+    """
+    with (
+        Hub(directory / "with", mixin=True) as ours,
+        Hub(directory / "without", mixin=False) as base,
+    ):
+        for hub in (ours, base):
+            hub.api("POST", "users/ada")
+            hub.spawn_seconds("ada")
+        added, plain = [], []
+        for turn in range(pairs):
+            first, second = (ours, base) if turn % 2 else (base, ours)
+            seconds = {hub: hub.spawn_seconds("ada") for hub in (first, second)}
+            added.append(seconds[ours] - seconds[base])
+            plain.append(seconds[base])
+    return {
+        "spawn_added_ms": round(statistics.median(added) * 1000, 2),
+        "spawn_base_ms": round(statistics.median(plain) * 1000, 2),
+    }
+
+
+def loop_block_ms(directory: Path, users: int = 40, rounds: int = 5) -> dict[str, float]:
+    """The longest single callback on the hub's event loop while 40 spawns ask for 56 slices.
+
+    The median of a few rounds and the worst of them, with the same for the base spawner beside it.
+    The servers are one process that runs already: forking forty processes would block a hub for
+    tens of milliseconds at a time with and without a broker.
+    """
+    result = {}
+    for name, mixin in (("loop_block", True), ("loop_block_base", False)):
+        with Hub(directory / name, mixin=mixin, cards=8, shared_server=True) as hub:
+            names = [f"user{number}" for number in range(users)]
+            for user in names:
+                hub.api("POST", f"users/{user}")
+            blocks = [_longest_block(hub, names) for _ in range(rounds)]
+        result[f"{name}_ms"] = round(statistics.median(blocks) * 1000, 2)
+        result[f"{name}_worst_ms"] = round(max(blocks) * 1000, 2)
+    return result
+
+
+def _longest_block(hub: Hub, names: list[str]) -> float:
+    """Seconds of the longest callback while everybody starts at once; then all stop again."""
+    hub.measure()
+    with ThreadPoolExecutor(len(names)) as pool:
+        answers = list(pool.map(lambda user: hub.api("POST", f"users/{user}/server", {}), names))
+    longest = hub.longest_block()
+    refused = [answer for status, answer in answers if status not in (201, 202)]
+    if refused:
+        raise RuntimeError(f"{len(refused)} of {len(names)} spawns failed: {refused[0]}")
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda user: hub.api("DELETE", f"users/{user}/server"), names))
+    while any(hub.api("GET", f"users/{user}")[1]["servers"] for user in names):
+        time.sleep(0.05)
+    return longest

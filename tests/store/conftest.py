@@ -1,0 +1,91 @@
+"""Every test that asks for ``url`` or ``lab`` runs on SQLite and on a real PostgreSQL."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jupyterhub_migspawner.leases import migrations
+from tests.store.lab import Lab
+from tests.store.postgres import SKIP, Cluster, programs
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Cluster]:
+    found = programs()
+    if found is None:
+        message = "PostgreSQL is not installed: apt-get install postgresql"
+        if os.environ.get(SKIP) and not os.environ.get("CI"):
+            pytest.skip(f"{message} ({SKIP} is set)")
+        pytest.fail(f"{message}, or set {SKIP}=1 to leave these tests out")
+    cluster = Cluster(found)
+    try:
+        yield cluster
+    finally:
+        cluster.remove()
+
+
+@pytest.fixture(scope="session")
+def postgres_template(postgres: Cluster) -> str:
+    """A database with the schema; copying it is faster than migrating each time."""
+    url = postgres.new_database()
+    migrations.upgrade(url)
+    return url.rsplit("/", 1)[1]
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def empty_url(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A database without a schema."""
+    if kind == "sqlite":
+        yield f"sqlite:///{tmp_path / 'leases.sqlite'}"
+        return
+    cluster: Cluster = request.getfixturevalue("postgres")
+    url = cluster.new_database()
+    yield url
+    cluster.drop(url)
+
+
+@pytest.fixture
+def url(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A lease database, ready and empty."""
+    if kind == "sqlite":
+        found = f"sqlite:///{tmp_path / 'leases.sqlite'}"
+        migrations.upgrade(found)
+        yield found
+        return
+    cluster: Cluster = request.getfixturevalue("postgres")
+    found = cluster.new_database(request.getfixturevalue("postgres_template"))
+    yield found
+    cluster.drop(found)
+
+
+@pytest.fixture
+def make_lab(url: str) -> Iterator[Callable[..., Lab]]:
+    """Labs on the test's database; each call is another process's view of it."""
+    labs: list[Lab] = []
+
+    def make(**settings: Any) -> Lab:
+        lab = Lab(url, clock=labs[0].clock if labs else None, **settings)
+        labs.append(lab)
+        return lab
+
+    yield make
+    for lab in labs:
+        lab.close()
+
+
+@pytest.fixture
+def lab(make_lab: Callable[..., Lab]) -> Lab:
+    """A lab with the usual tiers and two cut cards."""
+    lab = make_lab()
+    lab.report()
+    return lab

@@ -1,0 +1,122 @@
+"""A private PostgreSQL cluster for one test session, on a free port of the loopback address.
+
+Runs as user postgres when the tests run as root, because PostgreSQL refuses root. It dies with the
+test process, whatever ends that.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from itertools import count
+from pathlib import Path
+
+import psycopg
+
+SKIP = "MIGSPAWNER_TESTS_WITHOUT_POSTGRES"
+
+
+def programs() -> Path | None:
+    """The directory with initdb and postgres, or None."""
+    for name in ("initdb", "postgres"):
+        if (found := shutil.which(name)) is not None:
+            return Path(found).resolve().parent
+    versions = Path("/usr/lib/postgresql")
+    found_dirs = sorted(versions.glob("*/bin"), key=lambda path: int(path.parent.name))
+    return found_dirs[-1] if found_dirs else None
+
+
+class Cluster:
+    def __init__(self, bin_dir: Path) -> None:
+        self._bin = bin_dir
+        self._numbers = count()
+        self._home = Path(tempfile.mkdtemp(prefix="migspawner-postgres-"))
+        self._as: list[str] = []
+        if os.getuid() == 0:
+            account = pwd.getpwnam("postgres")
+            os.chown(self._home, account.pw_uid, account.pw_gid)
+            self._as = ["--reuid", "postgres", "--regid", "postgres", "--init-groups"]
+        self._server: subprocess.Popen[bytes] | None = None
+        self._log = (self._home.parent / f"{self._home.name}.log").open("wb")
+        subprocess.run(
+            [
+                *("setpriv", *self._as, str(bin_dir / "initdb"), "-D", str(self._home / "data")),
+                *("-A", "trust", "-U", "postgres", "-N", "-E", "UTF8", "--locale=C"),
+            ],
+            check=True,
+            stdout=self._log,
+            stderr=self._log,
+            cwd="/",
+        )
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            self.port = probe.getsockname()[1]
+        self.start()
+
+    def start(self) -> None:
+        settings = {
+            "listen_addresses": "127.0.0.1",
+            "port": str(self.port),
+            "unix_socket_directories": str(self._home),
+            "max_connections": "200",
+            # The tests prove what concurrent clients see, not what a power cut leaves.
+            "fsync": "off",
+        }
+        options = [word for key, value in settings.items() for word in ("-c", f"{key}={value}")]
+        self._server = subprocess.Popen(
+            [
+                *("setpriv", *self._as, "--pdeathsig", "INT", str(self._bin / "postgres")),
+                *("-D", str(self._home / "data"), *options),
+            ],
+            stdout=self._log,
+            stderr=self._log,
+            cwd="/",
+        )
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                psycopg.connect(self.url("postgres"), connect_timeout=5).close()
+                return
+            except psycopg.OperationalError:
+                if self._server.poll() is not None or time.monotonic() > deadline:
+                    log = Path(self._log.name).read_text(errors="replace")
+                    raise RuntimeError(f"PostgreSQL did not start: {log[-2000:]}") from None
+                time.sleep(0.05)
+
+    def stop(self) -> None:
+        if self._server is not None:
+            # SIGINT: fast shutdown, open sessions are cut off.
+            self._server.send_signal(signal.SIGINT)
+            try:
+                self._server.wait(timeout=30)
+            except subprocess.TimeoutExpired:
+                self._server.kill()
+                self._server.wait()
+            self._server = None
+
+    def remove(self) -> None:
+        self.stop()
+        self._log.close()
+        shutil.rmtree(self._home, ignore_errors=True)
+        Path(self._log.name).unlink(missing_ok=True)
+
+    def url(self, database: str) -> str:
+        return f"postgresql://postgres@127.0.0.1:{self.port}/{database}"
+
+    def command(self, statement: str) -> None:
+        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
+            connection.execute(statement)  # type: ignore[arg-type]
+
+    def new_database(self, template: str = "template1") -> str:
+        """The URL of a new database."""
+        name = f"test_{next(self._numbers)}"
+        self.command(f"CREATE DATABASE {name} TEMPLATE {template}")
+        return self.url(name)
+
+    def drop(self, url: str) -> None:
+        self.command(f"DROP DATABASE IF EXISTS {url.rsplit('/', 1)[1]} WITH (FORCE)")

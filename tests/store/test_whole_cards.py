@@ -1,0 +1,218 @@
+"""Whole cards: only on a grant, only when nothing lives there, and back into their layout."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from jupyterhub_migspawner.leases.rows import CardRow
+from jupyterhub_migspawner.policy.people import Person
+from tests.store.lab import A30, MIXED, QUARTERS, SEVENTHS, START, WHOLE, Lab, card
+from tests.store.test_lease_life import refused
+
+
+def the_card(lab: Lab, uuid: str = "GPU-0") -> CardRow:
+    (found,) = (c for c in lab.broker.cards() if c.uuid == uuid)
+    return found
+
+
+def test_a_whole_card_is_refused_without_a_grant(lab: Lab) -> None:
+    assert "needs approval; make a request" in refused("approval", lab.start, "ada", "card")
+    request = lab.broker.create_request(Person("ada"), "card", 5, "training")
+    assert f"request {request.id} waits" in refused("approval", lab.start, "ada", "card")
+    lab.broker.decide(request.id, Person("root", admin=True), False)
+    refused("approval", lab.start, "ada", "card")
+    lab.grant("grace")
+    refused("approval", lab.start, "ada", "card")
+    assert lab.broker.leases() == ()
+
+
+def test_a_whole_card_is_targeted_cut_given_back_and_cut_back(lab: Lab) -> None:
+    grant = lab.grant("ada", hours=10)
+    lease = lab.start("ada", "card")
+    assert (lease.profile, lease.start, lease.whole, lease.share) == ("7g.40gb", 0, True, 1.0)
+    assert (lease.slice_uuid, lease.memory_mib, lease.request_id) == (None, 40192, grant.id)
+    uuid, other = lease.card_uuid, "GPU-1" if lease.card_uuid == "GPU-0" else "GPU-0"
+    index = int(uuid[-1])
+    assert the_card(lab, uuid).target == WHOLE
+    assert the_card(lab, other).target is None
+    assert lab.states()[(index, "7g.40gb", 0)] == "leased"
+    assert lab.states()[(index, "1g.5gb", 3)] == "draining"
+
+    # The agent destroys the sevenths, then makes the whole one, and may look in between.
+    cards = {0: card(0), 1: card(1)}
+    for layout in (SEVENTHS[:3], (), WHOLE):
+        cards[index] = card(index, layout)
+        assert not lab.broker.finish_target(uuid)
+        lab.report(*cards.values())
+    assert lab.broker.finish_target(uuid)
+    assert not lab.broker.finish_target(uuid)
+    bound = lab.broker.lease(lease.id)
+    assert bound.slice_uuid == f"MIG-{index}-7g.40gb-0"
+    assert the_card(lab, uuid).target is None
+    assert the_card(lab, uuid).layout == SEVENTHS
+    assert {place for place in lab.states() if place[0] == index} == {(index, "7g.40gb", 0)}
+
+    lab.stop(lease)
+    assert the_card(lab, uuid).target == SEVENTHS
+    assert lab.states()[(index, "7g.40gb", 0)] == "draining"
+    cards[index] = card(index)
+    lab.report(*cards.values())
+    assert lab.broker.finish_target(uuid)
+    assert lab.states() == {(i, name, s): "free" for i in (0, 1) for name, s in SEVENTHS}
+    kinds = lab.kinds()
+    assert (kinds.count("card.target"), kinds.count("card.cut")) == (2, 2)
+
+
+def test_a_card_that_is_cut_whole_already_needs_no_cut(make_lab: Callable[..., Lab]) -> None:
+    lab = make_lab()
+    lab.report(card(0), card(1, WHOLE))
+    lab.grant("ada")
+    lease = lab.start("ada", "card")
+    assert (lease.card_uuid, lease.slice_uuid) == ("GPU-1", "MIG-1-7g.40gb-0")
+    assert the_card(lab, "GPU-1").target is None
+    lab.stop(lease)
+    assert the_card(lab, "GPU-1").target is None
+    assert lab.states()[(1, "7g.40gb", 0)] == "free"
+
+
+def test_nothing_is_given_out_on_a_card_that_is_about_to_be_cut(
+    make_lab: Callable[..., Lab],
+) -> None:
+    lab = make_lab()
+    lab.report(card(0))
+    lab.grant("ada")
+    lease = lab.start("ada", "card")
+    refused("capacity", lab.start, "grace", "small")
+    lab.report(card(0, WHOLE))
+    lab.broker.finish_target("GPU-0")
+    lab.stop(lease)
+    refused("capacity", lab.start, "grace", "small")
+    lab.grant("linus")
+    refused("capacity", lab.start, "linus", "card")
+    lab.report(card(0))
+    refused("capacity", lab.start, "grace", "small")
+    lab.broker.finish_target("GPU-0")
+    assert lab.start("grace", "small").profile == "1g.5gb"
+
+
+def test_a_card_with_something_live_or_shut_on_it_is_not_given_out_whole(
+    make_lab: Callable[..., Lab],
+) -> None:
+    lab = make_lab()
+    lab.report(card(0))
+    lab.grant("ada")
+    lease = lab.start("grace", "small")
+    assert refused("capacity", lab.start, "ada", "card") == (
+        "No card is free for tier card: the only card is in use or out of service. "
+        "Free now: small (6), cpu."
+    )
+    lab.broker.release_lease(lease.id, "over", "grace")
+    refused("capacity", lab.start, "ada", "card")
+    lab.broker.confirm_empty(lease.id)
+    lab.broker.quarantine(lease.slice_id, "a process is left", "agent")
+    refused("capacity", lab.start, "ada", "card")
+    lab.broker.unquarantine(lease.slice_id, "root")
+    assert lab.start("ada", "card").whole
+
+
+@pytest.mark.parametrize(
+    "trouble", [{"problem": "The card is lost."}, {"mig_enabled": False, "instances": ()}]
+)
+def test_a_card_in_trouble_is_not_given_out(
+    make_lab: Callable[..., Lab], trouble: dict[str, Any]
+) -> None:
+    lab = make_lab()
+    lab.report(card(0, **trouble))
+    lab.grant("ada")
+    refused("capacity", lab.start, "ada", "card")
+    refused("capacity", lab.start, "grace", "small")
+
+
+def test_the_lease_ends_with_the_grant_or_the_tier_whichever_is_first(lab: Lab) -> None:
+    lab.grant("ada", hours=5)
+    lab.clock.pass_time(hours=1)
+    lab.report()
+    first = lab.start("ada", "card")
+    assert first.ends_at == START + timedelta(hours=5)
+
+
+def test_one_server_at_a_time_runs_on_a_grant(lab: Lab) -> None:
+    lab.grant("ada")
+    first = lab.start("ada", "card", server="exp")
+    assert "in use by your server 'exp'" in refused(
+        "approval", lab.start, "ada", "card", server="other"
+    )
+    # The same server may start anew, and another once the first is over.
+    assert lab.start("ada", "card", server="exp").card_uuid != first.card_uuid
+    lab.grant("ada")
+    lab.stop(first)
+    assert len(lab.broker.leases(user="ada", states=("pending",))) == 1
+
+
+def test_a_second_grant_allows_a_second_card(lab: Lab) -> None:
+    grants = {lab.grant("ada").id, lab.grant("ada").id}
+    leases = [lab.start("ada", "card", server=name) for name in ("a", "b")]
+    assert {lease.request_id for lease in leases} == grants
+    refused("approval", lab.start, "ada", "card", server="c")
+
+
+def test_whole_cards_have_a_quota_of_their_own(make_lab: Callable[..., Lab]) -> None:
+    lab = make_lab(quotas={"default": {"whole_cards": 1}})
+    lab.report()
+    lab.grant("ada")
+    lab.grant("ada")
+    lab.start("ada", "card", server="a")
+    assert "1 whole card at a time" in refused("quota", lab.start, "ada", "card", server="b")
+    lab.start("ada", "small", server="b")
+
+
+def test_an_expired_or_cancelled_grant_gives_nothing(lab: Lab) -> None:
+    lab.grant("ada", hours=1)
+    lab.clock.pass_time(hours=1)
+    lab.report()
+    refused("approval", lab.start, "ada", "card")
+    grant = lab.grant("ada")
+    lab.broker.cancel_request(grant.id, Person("ada"))
+    refused("approval", lab.start, "ada", "card")
+    assert lab.broker.leases() == ()
+
+
+def test_a_lease_that_is_called_off_before_the_cut_puts_the_layout_back(lab: Lab) -> None:
+    lab.grant("ada")
+    lease = lab.start("ada", "card")
+    lab.stop(lease)
+    assert the_card(lab, lease.card_uuid).target == SEVENTHS
+    lab.report()
+    assert lab.broker.finish_target(lease.card_uuid)
+    assert set(lab.states().values()) == {"free"}
+
+
+def test_a_layout_of_many_profiles_comes_back(make_lab: Callable[..., Lab]) -> None:
+    lab = make_lab()
+    lab.report(card(0, MIXED))
+    lab.grant("ada")
+    lab.stop(lab.start("ada", "card"))
+    assert the_card(lab).target == MIXED
+
+
+def test_a_card_of_another_model_is_given_whole_by_its_own_profile(
+    make_lab: Callable[..., Lab],
+) -> None:
+    lab = make_lab()
+    lab.report(card(0, QUARTERS, profiles=A30))
+    lab.grant("ada")
+    lease = lab.start("ada", "card")
+    assert (lease.profile, lease.memory_mib, lease.share) == ("4g.24gb", 24004, 1.0)
+    assert the_card(lab).target == (("4g.24gb", 0),)
+
+
+def test_the_card_that_is_missed_least_is_given_whole(make_lab: Callable[..., Lab]) -> None:
+    lab = make_lab()
+    lab.report(card(0), card(1, QUARTERS, profiles=A30), card(2))
+    lab.start("grace", "small")
+    lab.grant("ada")
+    assert lab.start("ada", "card").card_uuid == "GPU-1"

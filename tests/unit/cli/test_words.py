@@ -1,0 +1,146 @@
+"""What the program does with its words, before any command runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from jupyterhub_migspawner import __version__
+from jupyterhub_migspawner.cli.command import Command, build_parser
+from jupyterhub_migspawner.cli.main import Migspawner, main
+
+
+def commands(
+    command: type[Command] = Migspawner, words: tuple[str, ...] = ()
+) -> Iterator[tuple[type[Command], tuple[str, ...]]]:
+    yield command, words
+    for word, (below, _) in command.below.items():
+        yield from commands(below, (*words, word))
+
+
+ALL = list(commands())
+
+
+def test_the_commands_of_this_release_and_no_others() -> None:
+    assert [" ".join(words) for _, words in ALL if words] == [
+        "demo",
+        "doctor",
+        "nodes",
+        "cards",
+        "slices",
+        "tiers",
+        "leases",
+        "leases release",
+        "requests",
+        "requests create",
+        "requests approve",
+        "requests deny",
+        "requests cancel",
+        "events",
+        "db",
+        "db check",
+        "db upgrade",
+        "simulator",
+        "simulator create",
+        "simulator process",
+        "simulator reboot",
+        "simulator lose",
+    ]
+
+
+@pytest.mark.parametrize("words", [words for _, words in ALL], ids=" ".join)
+def test_every_command_explains_itself(
+    words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*words, "--help"]) == 0
+    captured = capsys.readouterr()
+    assert captured.out.startswith(f"usage: {' '.join(['migspawner', *words])}")
+    assert "--config FILE" in captured.out
+    assert captured.err == ""
+
+
+@pytest.mark.parametrize("words", [words for command, words in ALL if command.runs], ids=" ".join)
+def test_every_command_that_answers_answers_in_json(
+    words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    main([*words, "--help"])
+    assert "--json" in capsys.readouterr().out
+
+
+def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"migspawner {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "prog", "named"),
+    [
+        ("", "migspawner", "demo"),
+        ("db", "migspawner db", "check, upgrade"),
+        ("simulator", "migspawner simulator", "create"),
+        ("slcies", "migspawner", "'slcies'"),
+        ("leases relase 1", "migspawner leases", "'relase'"),
+        ("slices --jsn", "migspawner slices", "'--jsn'"),
+        ("slices extra", "migspawner slices", "'extra'"),
+        ("leases --xx release 1", "migspawner leases release", "'--xx'"),
+        ("slices --MigNode.x=1", "migspawner slices", "'--MigNode.x=1'"),
+        ("slices --config", "migspawner slices", "--config"),
+        ("leases release", "migspawner leases release", "ID"),
+        ("leases release one", "migspawner leases release", "'one'"),
+        ("leases release 0", "migspawner leases release", "'0'"),
+        ("leases release 1 2", "migspawner leases release", "'2'"),
+        ("requests create --user ada --tier card", "migspawner requests create", "--hours"),
+        ("requests approve 1", "migspawner requests approve", "--by"),
+        ("requests approve --by admin", "migspawner requests approve", "ID"),
+        ("requests deny 1 --by admin --hours 3", "migspawner requests deny", "'--hours'"),
+        ("events --limit 0", "migspawner events", "'0'"),
+        ("demo --port http", "migspawner demo", "'http'"),
+        ("demo --port 65536", "migspawner demo", "65535"),
+        ("demo --cards 0", "migspawner demo", "--cards"),
+        ("simulator create", "migspawner simulator create", "FILE"),
+        ("simulator process F --slice MIG-1 --pid x", "migspawner simulator process", "'x'"),
+        ("simulator lose F", "migspawner simulator lose", "--card"),
+    ],
+)
+def test_wrong_use_is_one_sentence_that_names_it_and_the_help(
+    line: str, prog: str, named: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(line.split()) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    assert captured.err.startswith(f"{prog}: ")
+    assert named in captured.err
+    assert captured.err.endswith(f"See `{prog} --help`.\n")
+
+
+@pytest.mark.parametrize("hours", ["nan", "inf", "-4", "0", "0.001", "soon", ""])
+def test_hours_that_are_no_time_are_wrong_use(
+    hours: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["requests", "create", "--user", "ada", "--tier", "card", "--reason", "x"]
+    assert main([*words, f"--hours={hours}"]) == 2
+    assert "expected a number of hours" in capsys.readouterr().err
+
+
+def test_a_flag_is_not_guessed_from_its_beginning(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["slices", "--js"]) == 2
+    assert "'--js'" in capsys.readouterr().err
+
+
+def test_the_configuration_may_stand_before_the_word_or_after_it() -> None:
+    parser = build_parser(Migspawner, "migspawner")
+    for line in (
+        "-f here.py leases release 3",
+        "leases -f here.py release 3",
+        "leases release 3 --config here.py",
+    ):
+        assert parser.parse_args(line.split()).config == "here.py"
+
+
+def test_a_strange_character_in_a_wrong_word_is_escaped(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["slices", "\x1b[2J"]) == 2
+    assert "\x1b" not in capsys.readouterr().err

@@ -1,0 +1,140 @@
+"""Which layouts a card can have, and where a list of profiles goes."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jupyterhub_migspawner.errors import GpuError
+from jupyterhub_migspawner.gpu.arrange import arrange, is_legal, legal_layouts, nearest
+from jupyterhub_migspawner.gpu.cards import Profile
+from jupyterhub_migspawner.gpu.simulator import MODELS, find_model, profiles_of
+
+A100 = profiles_of(find_model("a100"))
+A30 = profiles_of(find_model("a30"))
+NVIDIAS_FIVE = tuple(each for each in A100 if not each.media and each.name != "1g.10gb")
+A30_THREE = tuple(each for each in A30 if not each.media)
+
+
+def maximal(profiles: tuple[Profile, ...]) -> list[frozenset[tuple[str, int]]]:
+    layouts = [frozenset(each) for each in legal_layouts(profiles)]
+    return [each for each in layouts if not any(each < other for other in layouts)]
+
+
+@pytest.mark.parametrize(
+    ("profiles", "layouts", "full"),
+    [
+        pytest.param(NVIDIAS_FIVE, 298, 19, id="A100"),
+        pytest.param(tuple(e for e in A100 if not e.media), 723, 78, id="A100 with 1g.10gb"),
+        pytest.param(A30_THREE, 26, 5, id="A30"),
+    ],
+)
+def test_as_many_layouts_are_legal_as_nvidia_documents(
+    profiles: tuple[Profile, ...], layouts: int, full: int
+) -> None:
+    found = list(legal_layouts(profiles))
+    assert len(found) == len({frozenset(each) for each in found}) == layouts
+    assert len(maximal(profiles)) == full
+    assert all(is_legal(profiles, each) == "" for each in found)
+
+
+def test_the_fourteen_full_combinations_of_an_a100_are_nvidias() -> None:
+    combinations = {
+        tuple(sorted(int(name[0]) for name, _ in each)) for each in maximal(NVIDIAS_FIVE)
+    }
+    assert combinations == {
+        (1, 1, 1, 1, 1, 1, 1),
+        (1, 1, 1, 1, 1, 2),
+        (1, 1, 1, 2, 2),
+        (1, 2, 2, 2),
+        (1, 1, 1, 1, 3),
+        (1, 1, 1, 3),
+        (1, 1, 2, 3),
+        (1, 2, 3),
+        (2, 2, 3),
+        (3, 3),
+        (1, 1, 1, 4),
+        (1, 2, 4),
+        (3, 4),
+        (7,),
+    }
+
+
+@pytest.mark.parametrize(
+    ("layout", "word"),
+    [
+        ([("1g.5gb", 7)], "may start at 0, 1, 2, 3, 4, 5, 6"),
+        ([("4g.20gb", 0), ("2g.10gb", 2)], "same memory slots"),
+        ([("9g.99gb", 0)], "no profile '9g.99gb'"),
+        ([("1g.5gb+me", 0), ("1g.5gb+me", 1)], "at most 1"),
+    ],
+)
+def test_an_illegal_layout_is_refused_with_its_reason(
+    layout: list[tuple[str, int]], word: str
+) -> None:
+    assert word in is_legal(A100, layout)
+
+
+def test_two_profiles_with_the_media_engines_do_not_share_an_a30() -> None:
+    assert "media engines" in is_legal(A30, [("1g.6gb+me", 3), ("2g.12gb+me", 0)])
+
+
+@given(st.sampled_from(sorted(MODELS)), st.data())
+def test_whatever_is_arranged_is_legal_and_complete(model: str, data: st.DataObject) -> None:
+    profiles = profiles_of(MODELS[model])
+    names = data.draw(
+        st.lists(st.sampled_from([each.name for each in profiles]), max_size=8)
+        if profiles
+        else st.just([])
+    )
+    possible = any(
+        Counter(name for name, _ in each) == Counter(names) for each in legal_layouts(profiles)
+    )
+    if possible:
+        layout = arrange(profiles, names)
+        assert is_legal(profiles, layout) == ""
+        assert Counter(name for name, _ in layout) == Counter(names)
+    else:
+        with pytest.raises(GpuError, match="nearest layout that does is"):
+            arrange(profiles, names)
+        assert arrange(profiles, nearest(profiles, names))
+
+
+@given(st.data())
+def test_arranging_moves_as_little_as_possible(data: st.DataObject) -> None:
+    layouts = list(legal_layouts(A30))
+    have = data.draw(st.sampled_from(layouts))
+    target = data.draw(st.sampled_from(layouts))
+    names = [name for name, _ in target]
+    best = max(
+        len(set(each) & set(have))
+        for each in layouts
+        if Counter(name for name, _ in each) == Counter(names)
+    )
+    assert len(set(arrange(A30, names, have=have)) & set(have)) == best
+
+
+def test_ones_and_threes_go_high_so_that_a_four_still_fits() -> None:
+    assert arrange(A100, ["1g.5gb", "1g.5gb"]) == (("1g.5gb", 5), ("1g.5gb", 6))
+    assert arrange(A100, ["3g.20gb"]) == (("3g.20gb", 4),)
+
+
+def test_a_slice_that_must_stay_stays_even_where_more_others_would() -> None:
+    have = [("1g.5gb", 0), ("1g.5gb", 1), ("1g.5gb", 4)]
+    layout = arrange(A100, ["3g.20gb", "1g.5gb"], have=have, keep=[("1g.5gb", 4)])
+    assert layout == (("3g.20gb", 0), ("1g.5gb", 4))
+
+
+def test_what_does_not_fit_names_the_nearest_layout_that_does() -> None:
+    with pytest.raises(GpuError, match=r"nearest layout that does is 4g\.20gb, 3g\.20gb"):
+        arrange(A100, ["4g.20gb", "3g.20gb", "1g.5gb"])
+
+
+def test_a_profile_of_another_model_is_refused_with_those_the_card_has() -> None:
+    with pytest.raises(GpuError, match=r"no profile '1g\.5gb'; it has 1g\.6gb"):
+        arrange(A30, ["1g.5gb"])
+    with pytest.raises(GpuError, match="lists no MIG profiles"):
+        arrange((), ["1g.5gb"])

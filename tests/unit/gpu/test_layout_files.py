@@ -1,0 +1,238 @@
+"""Layouts as admins have them for nvidia-mig-parted: read, checked, compared, written."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jupyterhub_migspawner.errors import ConfigError, GpuError
+from jupyterhub_migspawner.gpu import simulator
+from jupyterhub_migspawner.gpu.layout_reader import load_layouts, parse_layouts
+from jupyterhub_migspawner.gpu.layouts import export_layout
+from jupyterhub_migspawner.gpu.partition import apply, plan
+
+EXAMPLE = Path(__file__).parents[2] / "data" / "mig-parted-example.yaml"
+BALANCED = ("1g.5gb", "1g.5gb", "2g.10gb", "3g.20gb")
+
+
+def one(entry: str) -> str:
+    """A file of one layout, whose only entry is this one (of lines that begin with line 4)."""
+    return "version: v1\nmig-configs:\n  mine:\n" + entry
+
+
+def test_the_whole_example_of_mig_parted_is_read() -> None:
+    file = load_layouts(EXAMPLE)
+    assert list(file.layouts) == [
+        "all-disabled",
+        "all-enabled",
+        "all-1g.5gb",
+        "all-1g.5gb.me",
+        "all-1g.10gb",
+        "all-2g.10gb",
+        "all-3g.20gb",
+        "all-balanced",
+        "custom-config",
+    ]
+    (off,) = file.layout("all-disabled").entries
+    assert (off.devices, off.mig_enabled, off.names) == (None, False, ())
+    (on,) = file.layout("all-enabled").entries
+    assert (on.mig_enabled, on.names) == (True, ())
+    custom = file.layout("custom-config").entries
+    assert [each.devices for each in custom] == [(0, 1, 2, 3), (4,), (5,), (6,), (7,)]
+    assert [each.mig_enabled for each in custom] == [False, True, True, True, True]
+    assert custom[-1].names == BALANCED
+    assert EXAMPLE.read_text().splitlines()[custom[-1].line - 1].strip() == "- devices: [7]"
+
+
+def test_a_dgx_goes_through_all_of_the_example_and_is_as_wanted_each_time(make_machine) -> None:
+    machine = make_machine(cards=8)
+    file = load_layouts(EXAMPLE)
+    for layout in file.layouts.values():
+        wanted = layout.for_cards(machine.nvml.inventory().cards)
+        assert len(wanted) == 8
+        for card in machine.nvml.inventory().cards:
+            want = wanted[card.uuid]
+            if want.mig_enabled and not card.mig_enabled:
+                card = machine.nvml.set_mig_mode(card.uuid, True)
+            steps = plan(card, layout.places(card, want), mig=want.mig_enabled)
+            assert steps.blocked == ()
+            apply(machine.nvml, card.uuid, steps)
+        for card in machine.nvml.inventory().cards:
+            assert wanted[card.uuid].differs(card) == ""
+
+
+def test_a_device_filter_chooses_cards_by_their_pci_id(make_machine) -> None:
+    text = (
+        "version: v1\nmig-configs:\n  mine:\n"
+        '  - {devices: all, device-filter: "0x20b010de", mig-enabled: true,\n'
+        '     mig-devices: {"1g.5gb": 7}}\n'
+        "  - {devices: all, device-filter: [0x20B710DE, '0x20B210DE'], mig-enabled: true,\n"
+        '     mig-devices: {"1g.6gb": 4}}\n'
+    )
+    layout = parse_layouts(text, "f.yaml").layout("mine")
+    a100 = make_machine(cards=2).nvml.inventory().cards
+    assert {each.names for each in layout.for_cards(a100).values()} == {("1g.5gb",) * 7}
+    a30 = make_machine(model="a30").nvml.inventory().cards
+    assert {each.names for each in layout.for_cards(a30).values()} == {("1g.6gb",) * 4}
+    assert layout.for_cards(make_machine(model="h100").nvml.inventory().cards) == {}
+
+
+GOOD = "  - devices: all\n    mig-enabled: true\n    mig-devices: {1g.5gb: 1}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "words"),
+    [
+        ("", None, "is empty"),
+        ("version: v2\nmig-configs: {}\n", 1, "version is 'v2', and only 'v1' is known"),
+        ("mig-configs: {}\n", 1, "lacks the key version"),
+        ("version: v1\nmig_configs: {}\n", 2, "did you mean mig-configs?"),
+        ("version: v1\nmig-configs: []\n", 2, "must be keys and values"),
+        ("version: v1\nmig-configs:\n  a: {}\n", 3, "must be a list of entries"),
+        ("version: v1\nmig-configs:\n  a: []\n  b: []\n  a: []\n", 5, "given again, after line 3"),
+        (one("  - mig-enabled: true\n"), 4, "lacks the key devices"),
+        (one("  - devices: all\n"), 4, "lacks the key mig-enabled"),
+        (one("  - devices: some\n    mig-enabled: true\n"), 4, "devices must be all, or a list"),
+        (one("  - devices: [0, -1]\n    mig-enabled: true\n"), 4, "devices must be all"),
+        (one("  - devices: [0, 0]\n    mig-enabled: true\n"), 4, "different card numbers"),
+        (one("  - devices: [true]\n    mig-enabled: true\n"), 4, "devices must be all"),
+        (one("  - devices: all\n    mig-enabled: 1\n"), 5, "must be true or false, not 1"),
+        (one(GOOD + "    mig-device: {}\n"), 7, "did you mean mig-devices?"),
+        (one(GOOD.replace("true", "false")), 6, "needs mig-enabled: true"),
+        (one(GOOD.replace(": 1", ": -1")), 6, "needs a number of slices"),
+        (one(GOOD.replace(": 1", ": many")), 6, "needs a number of slices"),
+        (one(GOOD.replace(": 1", ": 1000000000")), 6, "needs a number of slices"),
+        (one(GOOD.replace("1g.5gb", "1g5gb")), 6, "is no MIG profile"),
+        (one(GOOD.replace("1g.5gb", "1c.3g.20gb")), 6, "write 3g.20gb"),
+        (one(GOOD.replace("{1g.5gb: 1}", "[1g.5gb]")), 6, "must be keys and values"),
+        (one(GOOD.replace("all", "all\n    device-filter: A100")), 5, "PCI ids like"),
+        (one("  - devices: all\n   mig-enabled: true\n"), 5, "expected"),
+        (one("  - {<<: *nothing}\n"), 4, "undefined alias"),
+        ("version: v1\nmig-configs: {a: [{? [x] : y}]}\n", 2, "single value"),
+        ("[" * 5000, None, "nested too deeply"),
+        ("version: \x00", None, "is no YAML"),
+    ],
+)
+def test_a_mistake_is_told_with_file_line_and_what_was_expected(
+    text: str, line: int | None, words: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_layouts(text, "layouts.yaml")
+    assert str(caught.value).startswith("layouts.yaml" + (f", line {line}: " if line else ""))
+    assert words in str(caught.value)
+
+
+@given(st.text(alphabet='versionmgcfga1:-[]{}"\n #&*!|>%@`?0x,.\t', max_size=80))
+def test_no_text_gets_past_the_reader_with_another_error(text: str) -> None:
+    for each in (text, f"version: v1\nmig-configs:\n  a:\n  - {text}"):
+        try:
+            parse_layouts(each, "layouts.yaml")
+        except ConfigError:
+            continue
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"none\.yaml cannot be read: No such file"):
+        load_layouts(tmp_path / "none.yaml")
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match="not text in UTF-8"):
+        load_layouts(tmp_path / "binary.yaml")
+
+
+def test_an_unknown_layout_names_those_there_are_and_the_nearest() -> None:
+    with pytest.raises(ConfigError, match=r"it has all-disabled.*mean 'all-balanced'"):
+        load_layouts(EXAMPLE).layout("all-balance")
+
+
+@pytest.mark.parametrize(
+    ("entries", "line", "words"),
+    [
+        ("  - {devices: [2], mig-enabled: true}\n", 4, "names card 2, but this node has 2 cards"),
+        (GOOD + "  - {devices: [1], mig-enabled: false}\n", 7, "twice, here and in line 4"),
+        (GOOD.replace("1g.5gb", "1g.6gb"), 4, "no profile '1g.6gb'; it has 1g.5gb"),
+        (
+            GOOD.replace("{1g.5gb: 1}", "{3g.20gb: 2, 1g.5gb: 1}"),
+            4,
+            "the nearest layout that does is 2 x 3g.20gb",
+        ),
+    ],
+)
+def test_a_layout_the_node_cannot_have_is_told_with_file_line_and_reason(
+    make_machine, entries: str, line: int, words: str
+) -> None:
+    layout = parse_layouts(one(entries), "layouts.yaml").layout("mine")
+    with pytest.raises(ConfigError) as caught:
+        layout.for_cards(make_machine(cards=2).nvml.inventory().cards)
+    assert str(caught.value).startswith(f"layouts.yaml, line {line}: ")
+    assert words in str(caught.value)
+
+
+def test_a_card_without_mig_may_be_off_but_not_on(make_machine) -> None:
+    cards = make_machine(model="T4").nvml.inventory().cards
+    file = load_layouts(EXAMPLE)
+    (off,) = file.layout("all-disabled").for_cards(cards).values()
+    assert off.differs(cards[0]) == ""
+    with pytest.raises(ConfigError, match="leave it out with devices or device-filter"):
+        file.layout("all-enabled").for_cards(cards)
+
+
+def test_what_differs_is_told(make_machine) -> None:
+    machine = make_machine(layouts=[["3g.20gb"]])
+    (card,) = machine.nvml.inventory().cards
+    file = load_layouts(EXAMPLE)
+
+    def differs(name: str) -> str:
+        return file.layout(name).for_cards([card])[card.uuid].differs(card)
+
+    assert differs("all-disabled") == "MIG is on, wanted is off"
+    assert differs("all-3g.20gb") == "it is cut into 3g.20gb, wanted is 2 x 3g.20gb"
+    simulator.orphan_instance(machine.path, card.uuid, "3g.20gb", 0)
+    (card,) = machine.nvml.inventory().cards
+    assert "without its full compute instance" in differs("all-3g.20gb")
+    simulator.lose_card(machine.path, card.uuid)
+    (card,) = machine.nvml.inventory().cards
+    assert "fallen off the bus" in differs("all-3g.20gb")
+
+
+def test_slices_stay_where_they_are_if_the_layout_allows(make_machine) -> None:
+    machine = make_machine(layouts=[[]])
+    uuid = machine.cards[0]
+    for profile, start in (("3g.20gb", 4), ("1g.5gb", 0)):
+        machine.nvml.create_instance(uuid, profile, start)
+    card = machine.nvml.card(uuid)
+    layout = load_layouts(EXAMPLE).layout("all-balanced")
+    places = layout.places(card, layout.for_cards([card])[uuid])
+    assert {("3g.20gb", 4), ("1g.5gb", 0)} < set(places)
+
+
+@pytest.mark.parametrize(
+    "layouts",
+    [
+        None,
+        [[]] * 3,
+        [["1g.5gb"] * 7] * 3,
+        [BALANCED, ["7g.40gb"], BALANCED],
+        [["1g.5gb+me", "4g.20gb"]],
+    ],
+)
+def test_what_is_exported_is_read_back_as_what_the_cards_are(make_machine, layouts) -> None:
+    cards = make_machine(cards=3, layouts=layouts).nvml.inventory().cards
+    text = export_layout(cards, "now")
+    wanted = parse_layouts(text, "export").layout("now").for_cards(cards)
+    assert len(wanted) == 3
+    for card in cards:
+        assert wanted[card.uuid].differs(card) == ""
+        assert Counter(wanted[card.uuid].names) == Counter(each.profile for each in card.instances)
+
+
+def test_alike_cards_share_an_entry_and_a_broken_one_is_not_guessed(make_machine) -> None:
+    machine = make_machine(cards=3, layouts=[BALANCED] * 3)
+    cards = machine.nvml.inventory().cards
+    assert "devices: all" in export_layout(cards)
+    simulator.lose_card(machine.path, machine.cards[0])
+    with pytest.raises(GpuError, match="fallen off the bus"):
+        export_layout(machine.nvml.inventory().cards)

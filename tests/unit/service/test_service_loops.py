@@ -1,0 +1,267 @@
+"""Leases and the hub's servers: what is ended, and above all what is not."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from jupyterhub_migspawner.service.hub import HubAway, HubError
+from jupyterhub_migspawner.service.loops import Loop, Reconciler
+from tests.unit.service.conftest import World
+from tests.unit.service.fake_hub import server
+
+
+@pytest.fixture
+def reconciler(world: World) -> Reconciler:
+    return Reconciler(world.parts, clock=lambda: world.now)
+
+
+def running(world: World, **more: Any) -> dict[str, Any]:
+    """A server that the hub began to start a moment before the lease was taken."""
+    return server(started=world.now - timedelta(seconds=1), **more)
+
+
+async def rounds(reconciler: Reconciler, number: int) -> None:
+    for _ in range(number):
+        await reconciler.round()
+
+
+async def test_a_lease_without_a_server_goes_back_in_the_second_round(
+    world: World, reconciler: Reconciler
+) -> None:
+    world.hub.users["ada"] = {}
+    lease = world.lend("ada")
+    await reconciler.round()
+    assert world.live() == {lease.id: "active"}
+    await reconciler.round()
+    assert world.live() == {lease.id: "releasing"}
+    assert world.broker.lease(lease.id).end_reason == "its server is gone"
+
+
+async def test_a_lease_with_a_server_stays(world: World, reconciler: Reconciler) -> None:
+    world.hub.users["ada"] = {"": running(world), "second": running(world, name="second")}
+    first, second = world.lend("ada"), world.lend("ada", "second")
+    await rounds(reconciler, 4)
+    assert world.live() == {first.id: "active", second.id: "active"}
+
+
+@pytest.mark.parametrize("pending", ["spawn", "stop", "check"])
+async def test_a_server_that_the_hub_is_busy_with_is_a_server(
+    world: World, reconciler: Reconciler, pending: str
+) -> None:
+    world.hub.users["ada"] = {"": running(world, ready=False, pending=pending)}
+    lease = world.lend("ada")
+    await rounds(reconciler, 3)
+    assert world.live() == {lease.id: "active"}
+
+
+async def test_a_server_that_is_back_in_time_begins_the_count_anew(
+    world: World, reconciler: Reconciler
+) -> None:
+    lease = world.lend("ada")
+    world.hub.users["ada"] = {}
+    await reconciler.round()
+    world.hub.users["ada"] = {"": running(world)}
+    await reconciler.round()
+    world.hub.users["ada"] = {}
+    await reconciler.round()
+    assert world.live() == {lease.id: "active"}
+
+
+async def test_nothing_ends_while_the_hub_does_not_answer_or_not_completely(
+    world: World, reconciler: Reconciler
+) -> None:
+    lease = world.lend("ada")
+    world.hub.users["ada"] = {}
+    await reconciler.round()
+    world.hub.fail_with = 503
+    for _ in range(3):
+        with pytest.raises(HubError):
+            await reconciler.round()
+    world.hub.fail_with = 0
+    world.hub.scopes = ["list:users", "delete:servers"]
+    world.hub.users["grace"] = {"": running(world)}
+    for _ in range(3):
+        with pytest.raises(HubError):
+            await reconciler.round()
+    world.hub.hang_up()
+    with pytest.raises(HubAway):
+        await reconciler.round()
+    world.pass_by(days=2)
+    with pytest.raises(HubAway):
+        await reconciler.round()
+    assert world.live() == {lease.id: "active"}
+    assert world.hub.stopped == []
+
+
+async def test_what_the_list_misses_is_asked_for_by_name_before_anything_ends(
+    world: World, reconciler: Reconciler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Users who come and go while the hub's list is read page by page can slip through it.
+    world.hub.users["ada"] = {"": running(world)}
+    lease = world.lend("ada")
+
+    async def nothing() -> dict[tuple[str, str], Any]:
+        return {}
+
+    monkeypatch.setattr(world.parts.hub, "servers", nothing)
+    await rounds(reconciler, 4)
+    assert world.live() == {lease.id: "active"}
+
+
+async def test_a_deleted_user_holds_no_slice(world: World, reconciler: Reconciler) -> None:
+    lease = world.lend("ada")
+    await rounds(reconciler, 2)
+    assert world.live() == {lease.id: "releasing"}
+
+
+async def test_a_renamed_user_keeps_a_running_server(
+    world: World, reconciler: Reconciler, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.hub.users["lovelace"] = {"": running(world)}
+    lease = world.lend("ada")
+    with caplog.at_level(logging.WARNING):
+        await rounds(reconciler, 4)
+    assert world.live() == {lease.id: "active"}
+    assert caplog.text.count("renamed") == 1
+    world.hub.users["lovelace"] = {}
+    await rounds(reconciler, 1)
+    assert world.live() == {lease.id: "releasing"}
+
+
+async def test_a_pending_lease_becomes_active_once_its_server_is_ready(
+    world: World, reconciler: Reconciler
+) -> None:
+    world.hub.users["ada"] = {"": running(world, ready=False)}
+    lease = world.acquire("ada")
+    await reconciler.round()
+    assert world.live() == {lease.id: "pending"}
+    world.hub.users["ada"] = {"": running(world)}
+    await reconciler.round()
+    assert world.live() == {lease.id: "active"}
+
+
+async def test_a_pending_lease_of_an_earlier_start_does_not_become_active(
+    world: World, reconciler: Reconciler
+) -> None:
+    lease = world.acquire("ada")
+    later = world.now + timedelta(seconds=30)
+    world.hub.users["ada"] = {"": server(started=later)}
+    await reconciler.round()
+    assert world.live() == {lease.id: "pending"}
+
+
+async def test_a_start_that_the_hub_never_knew_goes_back_only_after_its_deadline(
+    world: World, reconciler: Reconciler
+) -> None:
+    lease = world.acquire("ada")
+    await rounds(reconciler, 3)
+    assert world.live() == {lease.id: "pending"}
+    world.pass_by(seconds=301)
+    await rounds(reconciler, 2)
+    assert world.live() == {lease.id: "releasing"}
+
+
+async def test_a_server_past_the_end_of_its_lease_is_stopped_and_the_record_says_why(
+    world: World, reconciler: Reconciler
+) -> None:
+    world.hub.users["ada"] = {"": running(world)}
+    world.hub.users["grace"] = {"gpu": running(world, name="gpu")}
+    ada, grace = world.lend("ada"), world.lend("grace", "gpu")
+    world.pass_by(hours=7, minutes=59)
+    await reconciler.round()
+    assert world.hub.stopped == []
+    world.pass_by(minutes=1)
+    await reconciler.round()
+    assert world.hub.stopped == [("ada", ""), ("grace", "gpu")]
+    assert world.live() == {ada.id: "releasing", grace.id: "releasing"}
+    whys = [event.detail.get("why") for event in world.broker.events() if event.lease_id == ada.id]
+    assert "its time was over at 2026-11-22 20:00 UTC" in whys
+
+
+async def test_a_server_that_the_hub_could_not_stop_is_tried_again(
+    world: World, reconciler: Reconciler
+) -> None:
+    world.hub.users["ada"] = {"": running(world)}
+    world.hub.users["grace"] = {"": running(world)}
+    world.lend("ada")
+    world.lend("grace")
+    world.hub.refuse_to_stop.add("ada")
+    world.pass_by(hours=9)
+    await reconciler.round()
+    # Neither does the one that cannot be stopped keep the other one running.
+    assert world.hub.stopped == [("grace", "")]
+    world.hub.refuse_to_stop.clear()
+    await reconciler.round()
+    assert world.hub.stopped == [("grace", ""), ("ada", "")]
+
+
+async def test_the_next_start_of_a_server_is_not_stopped_for_the_last_one(
+    world: World, reconciler: Reconciler
+) -> None:
+    world.lend("ada")
+    world.pass_by(hours=9)
+    world.broker.release_server("ada", "", "the server stopped", "hub")
+    # Started again, without a GPU this time.
+    world.hub.users["ada"] = {"": server(started=world.now)}
+    await rounds(reconciler, 2)
+    assert world.hub.stopped == []
+
+
+async def test_a_server_without_a_lease_is_left_alone(world: World, reconciler: Reconciler) -> None:
+    world.hub.users["ada"] = {"": running(world)}
+    world.pass_by(days=30)
+    await rounds(reconciler, 3)
+    assert world.hub.stopped == []
+
+
+async def test_old_requests_expire_without_any_lease_or_hub(
+    world: World, reconciler: Reconciler
+) -> None:
+    from jupyterhub_migspawner.policy.people import Person
+
+    request = world.broker.create_request(Person("ada"), "card", 4, "a big model")
+    world.hub.hang_up()
+    world.pass_by(days=31)
+    await reconciler.round()
+    (found,) = world.broker.requests()
+    assert (found.id, found.state) == (request.id, "expired")
+
+
+async def test_a_loop_goes_on_after_trouble_and_says_so_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    trouble: list[Exception | None] = [HubError("no answer"), HubError("no answer"), None, None]
+    stop = asyncio.Event()
+    under_way = 0
+
+    async def round_() -> None:
+        nonlocal under_way
+        under_way += 1
+        assert under_way == 1
+        await asyncio.sleep(0)
+        under_way -= 1
+        found = trouble.pop(0)
+        if not trouble:
+            stop.set()
+        if found is not None:
+            raise found
+
+    with caplog.at_level(logging.INFO):
+        await Loop("comparison", 0.0, round_).run(stop)
+    assert caplog.text.count("no answer") == 1
+    assert caplog.text.count("works again") == 1
+
+
+async def test_a_loop_survives_what_it_does_not_know(caplog: pytest.LogCaptureFixture) -> None:
+    async def broken() -> None:
+        raise ZeroDivisionError
+
+    loop = Loop("comparison", 0.0, broken)
+    await loop.once()
+    await loop.once()
+    assert caplog.text.count("Traceback") == 1

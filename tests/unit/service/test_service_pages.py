@@ -1,0 +1,219 @@
+"""What a browser is shown, with and without the hub, the database, an admin's own template."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bs4 import BeautifulSoup
+from traitlets.config import Config
+
+from jupyterhub_migspawner.errors import DatabaseError
+from jupyterhub_migspawner.service.looks import Looks, PageUser
+from tests.unit.service.conftest import HUB_PREFIX, NOON, PREFIX, Reply, Site
+from tests.unit.service.fake_hub import server
+
+EVIL = '<script>alert("x")</script>'
+
+
+async def page(site: Site, token: str, path: str = "") -> Reply:
+    return await site.ask("GET", path, headers={"Cookie": site.cookie(token)})
+
+
+def facts(soup: BeautifulSoup) -> list[dict[str, str]]:
+    """The sessions on a page, as their terms and descriptions."""
+    found = []
+    for section in soup.select("section[data-server]"):
+        terms = [dt.get_text(strip=True) for dt in section.select("dt")]
+        said = [" ".join(dd.get_text().split()) for dd in section.select("dd")]
+        found.append({"state": str(section["data-state"]), **dict(zip(terms, said, strict=True))})
+    return found
+
+
+async def test_a_visitor_who_is_not_signed_in_is_sent_to_the_hub(site: Site) -> None:
+    reply = await site.ask("GET", "")
+    assert reply.status == 302
+    assert reply.headers["Location"].startswith(HUB_PREFIX + "api/oauth2/authorize?")
+
+
+async def test_a_session_shows_its_slice(site: Site) -> None:
+    token = site.world.hub.sign_in("ada")
+    lease = site.world.lend("ada")
+    site.world.hub.users["ada"] = {"": server(started=NOON)}
+    reply = await page(site, token)
+    assert reply.status == 200
+    soup = BeautifulSoup(reply.text, "html.parser")
+    (session,) = facts(soup)
+    assert session["state"] == "running"
+    assert session["Tier"] == "Small <b>&</b>"
+    assert session["Slice"].startswith("1g.5gb with ")
+    assert session["Where"] == "card 0 of node node1"
+    assert session["Slice UUID"] == lease.slice_uuid
+    times = {time["title"]: time["datetime"] for time in soup.select("section time")}
+    assert times == {
+        "2026-11-22 12:00:00 UTC": "2026-11-22T12:00:00Z",
+        "2026-11-22 20:00:00 UTC": "2026-11-22T20:00:00Z",
+    }
+    assert soup.select_one("section a.btn")["href"] == "/@/space%20word/user/someone/"  # type: ignore[index]
+
+
+async def test_a_server_without_a_gpu_shows_its_tier_from_the_hub(site: Site) -> None:
+    token = site.world.hub.sign_in("ada")
+    site.world.hub.users["ada"] = {
+        "": server(started=NOON),
+        "b": server("b", started=NOON, user_options={"tier": "cpu"}),
+    }
+    soup = BeautifulSoup((await page(site, token)).text, "html.parser")
+    sessions = facts(soup)
+    assert [(s["Tier"], s["GPU"]) for s in sessions] == [("No GPU", "none")] * 2
+
+
+async def test_without_a_session_there_is_a_way_to_start_one(site: Site) -> None:
+    token = site.world.hub.sign_in("ada")
+    soup = BeautifulSoup((await page(site, token)).text, "html.parser")
+    assert "You have no session running" in soup.get_text()
+    assert soup.find("a", string="Start a session")["href"] == HUB_PREFIX + "spawn"  # type: ignore[index]
+
+
+async def test_tiers_show_what_is_free_and_why_not(site: Site) -> None:
+    token = site.world.hub.sign_in("ada")
+    site.world.lend("grace")
+    soup = BeautifulSoup((await page(site, token)).text, "html.parser")
+    tiers = {
+        str(item["data-tier"]): " ".join(item.get_text().split())
+        for item in soup.select("li[data-tier]")
+    }
+    assert list(tiers) == ["cpu", "small", "card"]
+    assert "2 of 3 free" in tiers["small"]
+    assert "for at most 8 hours" in tiers["small"]
+    assert "no GPU needed" in tiers["cpu"]
+    assert "only with approval" in tiers["card"]
+
+
+async def test_every_text_is_escaped(site: Site) -> None:
+    token = site.world.hub.sign_in(EVIL)
+    site.world.lend(EVIL, EVIL)
+    site.world.hub.users[EVIL] = {EVIL: server(EVIL, started=NOON)}
+    reply = await page(site, token)
+    assert reply.status == 200
+    assert EVIL not in reply.text
+    assert "Small <b>" not in reply.text
+    soup = BeautifulSoup(reply.text, "html.parser")
+    assert EVIL in soup.get_text()
+    # The hub's page puts the name into a script, where HTML escapes mean nothing.
+    assert not any("alert(" in (script.string or "").splitlines() for script in soup("script"))
+    assert "</script>" not in PageUser(EVIL, False).json_escaped_name
+
+
+async def test_the_page_looks_like_the_hub_and_needs_no_javascript(site: Site) -> None:
+    token = site.world.hub.sign_in("ada")
+    reply = await page(site, token)
+    soup = BeautifulSoup(reply.text, "html.parser")
+    sheets = [str(link["href"]) for link in soup.select("link[rel=stylesheet]")]
+    assert sheets == [
+        HUB_PREFIX + "static/css/style.min.css",
+        PREFIX + "static/migspawner.css",
+    ]
+    sheet = await site.ask("GET", "static/migspawner.css")
+    assert sheet.status == 200
+    assert "#noscript" in sheet.text
+    assert soup.select_one("a#logout")["href"] == HUB_PREFIX + "logout"  # type: ignore[index]
+    assert len(soup.select("h1")) == 1
+    assert (await site.ask("GET", "static/times.js")).status == 200
+    assert (await site.ask("GET", "static/../app.py")).status in (403, 404)
+
+
+async def test_other_sites_cannot_frame_it_and_nothing_keeps_it(site: Site) -> None:
+    reply = await page(site, site.world.hub.sign_in("ada"))
+    assert "frame-ancestors 'none'" in reply.headers["Content-Security-Policy"]
+    assert reply.headers["Cache-Control"] == "no-store"
+
+
+async def test_a_silent_hub_is_said_and_leases_are_shown_all_the_same(site: Site) -> None:
+    token = site.world.hub.sign_in("ada")
+    lease = site.world.lend("ada")
+    assert (await page(site, token)).status == 200  # The hub's word about ada counts for a moment.
+    site.world.hub.fail_with = 503
+    reply = await page(site, token)
+    assert reply.status == 200
+    soup = BeautifulSoup(reply.text, "html.parser")
+    assert "hub does not answer" in " ".join(soup.get_text().split())
+    (session,) = facts(soup)
+    assert (session["state"], session["Slice UUID"]) == ("unknown", lease.slice_uuid)
+
+
+async def test_a_database_that_is_away_is_a_page_with_a_sentence(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = site.world.hub.sign_in("ada")
+
+    def away(work: Any) -> Any:
+        raise DatabaseError("postgresql://broker:secret@db/leases does not answer")
+
+    monkeypatch.setattr(site.world.broker.store, "read", away)
+    reply = await page(site, token)
+    assert reply.status == 503
+    assert "The lease database does not answer" in reply.text
+    assert "secret" not in reply.text
+    assert "navbar" in reply.text
+
+
+async def test_whoever_may_not_enter_is_told_so_and_not_sent_round_in_circles(site: Site) -> None:
+    token = site.world.hub.sign_in("eve", scopes=())
+    reply = await page(site, token)
+    assert reply.status == 403
+    assert "does not reach the GPU service" in reply.text
+
+
+async def test_other_addresses_are_a_page_too(site: Site) -> None:
+    reply = await site.ask("GET", "nothing/here")
+    assert reply.status == 404
+    assert "There is no such page" in reply.text
+
+
+async def test_a_broken_sign_in_is_a_sentence(site: Site) -> None:
+    for query in ("", "?code=x", "?code=x&state=forged", "?error=no&error_description=<b>"):
+        reply = await site.ask("GET", "oauth_callback" + query.replace("<b>", "%3Cb%3E"))
+        assert reply.status in (400, 403), reply.text
+        assert "Signing in did not come to its end" in reply.text
+
+
+async def test_an_address_without_the_last_slash_leads_to_the_page(site: Site) -> None:
+    from tornado.httpclient import AsyncHTTPClient
+
+    reply = await AsyncHTTPClient().fetch(
+        site.origin + PREFIX.rstrip("/"), follow_redirects=False, raise_error=False
+    )
+    assert (reply.code, reply.headers["Location"]) == (301, PREFIX)
+
+
+def looks_with(site: Site, folder: Path, text: str) -> Looks:
+    (folder / "page.html").write_text(text)
+    config = Config()
+    config.JupyterHub.template_paths = [str(folder)]
+    config.JupyterHub.template_vars = {"motto": "per aspera", "call": lambda user: user.spawner}
+    return Looks(site.world.parts, config)
+
+
+async def test_an_admins_page_template_is_used(site: Site, tmp_path: Path) -> None:
+    looks = looks_with(
+        site,
+        tmp_path,
+        '{% extends "templates/page.html" %}{% block announcement %}{{ motto }}{% endblock %}',
+    )
+    html = looks.render("problem.html", None, "", status_code=404, message="none")
+    assert "per aspera" in html
+
+
+async def test_an_admins_page_template_that_cannot_be_used_costs_only_its_looks(
+    site: Site, tmp_path: Path
+) -> None:
+    looks = looks_with(
+        site,
+        tmp_path,
+        '{% extends "templates/page.html" %}'
+        "{% block announcement %}{{ user.spawner.server.port }}{% endblock %}",
+    )
+    html = looks.render("problem.html", None, "", status_code=404, message="all is well")
+    assert "all is well" in html

@@ -1,0 +1,160 @@
+"""How the service starts, and how it does not."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from pathlib import Path
+
+import pytest
+from tornado.httpclient import AsyncHTTPClient
+
+from jupyterhub_migspawner.errors import ConfigError, DatabaseError
+from jupyterhub_migspawner.gpu.simulator import create_state
+from jupyterhub_migspawner.service.app import (
+    Address,
+    from_environment,
+    listening_address,
+    main,
+)
+
+HUB_ENVIRONMENT = {
+    "JUPYTERHUB_SERVICE_URL": "http://127.0.0.1:10101",
+    "JUPYTERHUB_SERVICE_PREFIX": "/services/migspawner/",
+    "JUPYTERHUB_API_URL": "http://127.0.0.1:8081/hub/api",
+    "JUPYTERHUB_API_TOKEN": "secret",
+    "JUPYTERHUB_CLIENT_ID": "service-migspawner",
+}
+
+
+@pytest.mark.parametrize(
+    ("url", "address"),
+    [
+        ("http://127.0.0.1:10101", Address("127.0.0.1", 10101)),
+        ("http://127.8.0.1:1", Address("127.8.0.1", 1)),
+        ("http://localhost:443/", Address("localhost", 443)),
+        ("http://[::1]:80", Address("::1", 80)),
+    ],
+)
+def test_it_listens_where_the_hub_says(url: str, address: Address) -> None:
+    assert listening_address(url) == address
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://0.0.0.0:10101",
+        "http://10.0.0.5:10101",
+        "http://[::]:80",
+        "http://example.org:80",
+        "http://127.0.0.1",
+        "http://127.0.0.1:port",
+        "http://127.0.0.1:99999",
+        "",
+        "nonsense",
+        "https://127.0.0.1:10101",
+    ],
+)
+def test_it_listens_nowhere_else(url: str) -> None:
+    with pytest.raises(ConfigError, match=r"'url' in JupyterHub\.services"):
+        listening_address(url)
+
+
+def test_without_a_hub_it_says_who_starts_it() -> None:
+    with pytest.raises(ConfigError, match=r"JUPYTERHUB_API_TOKEN.*started by the hub"):
+        from_environment("config.py", {})
+
+
+def config_file(folder: Path, text: str) -> str:
+    path = folder / "jupyterhub_config.py"
+    path.write_text("c = get_config()\n" + text)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("c.MigBroker.tiers = [{'name': 'small', 'profil': '1g.5gb'}]", "profil"),
+        ("c.MigBroker.tiers = []", "tiers"),
+        ("1 / 0", "ZeroDivisionError"),
+        (
+            "c.MigBroker.tiers = [{'name': 'small', 'profile': '1g.5gb'}]\n"
+            "c.MigBroker.database_url = 'sqlite:////nowhere/at/all.sqlite'",
+            "/nowhere/at/all.sqlite",
+        ),
+    ],
+)
+def test_what_is_wrong_is_a_sentence_and_no_traceback(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    text: str,
+    says: str,
+) -> None:
+    for name, value in HUB_ENVIRONMENT.items():
+        monkeypatch.setitem(os.environ, name, value)
+    with caplog.at_level(logging.CRITICAL):
+        assert main(["--config", config_file(tmp_path, text)]) == 1
+    assert "cannot start" in caplog.text
+    assert says in caplog.text
+    assert "Traceback" not in caplog.text
+
+
+async def test_it_serves_until_it_is_told_to_end_and_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = {**HUB_ENVIRONMENT, "JUPYTERHUB_SERVICE_URL": f"http://127.0.0.1:{port}"}
+    for name, value in environment.items():
+        monkeypatch.setitem(os.environ, name, value)
+    create_state(tmp_path / "cards.json", cards=1, layouts=[["1g.5gb"]])
+    service = from_environment(
+        config_file(
+            tmp_path,
+            "c.MigBroker.tiers = [{'name': 'small', 'profile': '1g.5gb'}]\n"
+            "c.MigBroker.nvml = 'sim:cards.json'\n"
+            "c.MigBroker.tick_seconds = 0.05",
+        ),
+        environment,
+    )
+    stop = asyncio.Event()
+    running = asyncio.ensure_future(service.run(stop))
+    broker = service.application.settings["parts"].broker
+    while not broker.slices():
+        await asyncio.sleep(0.01)
+    url = f"http://127.0.0.1:{port}/services/migspawner/api/tiers"
+    answer = await AsyncHTTPClient().fetch(url, raise_error=False)
+    assert answer.code == 401
+    with pytest.raises(ConfigError, match=f"cannot listen on 127.0.0.1 port {port}"):
+        await from_environment(str(tmp_path / "jupyterhub_config.py"), environment).run(
+            asyncio.Event()
+        )
+    stop.set()
+    assert await running
+    with pytest.raises(OSError):  # noqa: PT011 (refused, by whatever name)
+        socket.create_connection(("127.0.0.1", port), timeout=5)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"missing\.py"):
+        from_environment(str(tmp_path / "missing.py"), HUB_ENVIRONMENT)
+
+
+def test_a_database_that_is_somebody_elses_is_left_alone(tmp_path: Path) -> None:
+    import sqlite3
+
+    with sqlite3.connect(tmp_path / "theirs.sqlite") as connection:
+        connection.execute("create table recipes (name text)")
+    text = (
+        "c.MigBroker.tiers = [{'name': 'small', 'profile': '1g.5gb'}]\n"
+        "c.MigBroker.database_url = 'sqlite:///theirs.sqlite'"
+    )
+    with pytest.raises(DatabaseError):
+        from_environment(config_file(tmp_path, text), HUB_ENVIRONMENT)
+    with sqlite3.connect(tmp_path / "theirs.sqlite") as connection:
+        names = [row[0] for row in connection.execute("select name from sqlite_master")]
+    assert names == ["recipes"]
