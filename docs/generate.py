@@ -70,5 +70,6 @@ def rest() -> Iterator[str]:
             if operation.get("description"):
                 yield f"{operation['description']}\n"
             for status, response in operation.get("responses", {}).items():
-                yield f"- `{status}`: {response.get('description', '')}"
+                if "description" in response:
+                    yield f"- `{status}`: {response['description']}"
             yield ""

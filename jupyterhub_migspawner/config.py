@@ -177,8 +177,10 @@ class MigBroker(LoggingConfigurable):
         prefix = "sqlite:///"
         if not self.database_url.startswith(prefix):
             return self.database_url
-        path = Path(self.database_url[len(prefix) :]).expanduser()
-        return f"{prefix}{self._base() / path}"
+        path = self.database_url[len(prefix) :]
+        if path in ("", ":memory:"):
+            return self.database_url  # several processes share it: the store refuses these
+        return f"{prefix}{self._base() / Path(path).expanduser()}"
 
     def resolved_nvml(self) -> str:
         """The NVML to use, with a relative state file made absolute."""

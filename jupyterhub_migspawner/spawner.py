@@ -110,7 +110,9 @@ class MigSpawnerMixin(Configurable):
             return render_tiers((), notice=_DATABASE_AWAY) + (base or "")
         if len(offers) == 1 and not offers[0].tier.approval:
             return str(base or "")
-        return render_tiers(offers) + (base or "")
+        notice = "" if offers else "No tier is open to you. Ask an admin of this hub for one."
+        default = self.mig_config.settings().default_tier
+        return render_tiers(offers, notice=notice, default=default) + (base or "")
 
     async def run_options_from_form(self, form_data: dict[str, list[Any]]) -> dict[str, Any]:
         """Read our field and leave the others to the base spawner's form. No side effects."""

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 
 from jupyterhub_migspawner.broker.base import NAME_LIMIT, text
 from jupyterhub_migspawner.broker.offers import Offering, needs_approval, none_free, usage
 from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.leases import events, ledger, requests, shelf
 from jupyterhub_migspawner.leases.rows import HELD, PENDING, RELEASING, LeaseRow, RequestRow
-from jupyterhub_migspawner.leases.shelf import Taken
+from jupyterhub_migspawner.leases.shelf import IdleCard, Offer, Taken
 from jupyterhub_migspawner.leases.store import Transaction
 from jupyterhub_migspawner.policy import placement, quota, tiers
 from jupyterhub_migspawner.policy.people import Person
@@ -23,7 +24,11 @@ from jupyterhub_migspawner.policy.tiers import Tier
 from jupyterhub_migspawner.policy.wording import quoted
 
 ROUNDS = 8
-"""How often the shelf is read again when others took what was seen on it."""
+"""How often an acquire is run again when others took what it had seen."""
+
+
+class Contended(Exception):
+    """Something is free, but others are just taking it; nothing was changed."""
 
 
 @dataclass(frozen=True)
@@ -75,10 +80,21 @@ class Acquiring(Offering):
         patience = self.settings.pending_seconds if pending_seconds is None else pending_seconds
         deadline = now + timedelta(seconds=patience)
         asking = Asking(person, server, tier, attempt, node, now, deadline)
-        answer = self._run(lambda tx: self._acquire(tx, asking))
-        if isinstance(answer, Refusal):
-            raise answer
-        return answer
+        # The first run goes round whatever others are just taking. When that leaves nothing, the
+        # next ones wait for how it ends, so that nobody is refused for a slice that is given back
+        # a moment later. Each run begins without locks: whoever waits holds nothing others need.
+        for patient in (False, *[True] * ROUNDS):
+            try:
+                answer = self._run(partial(self._acquire, asking=asking, patient=patient))
+            except Contended:
+                continue
+            if isinstance(answer, Refusal):
+                raise answer
+            return answer
+        raise Refusal(
+            f"Too many people are starting servers in tier {tier.name} just now; try again.",
+            reason="capacity",
+        )
 
     def being_returned(self, tier_name: str) -> bool:
         """Whether a slice that this tier could use is on its way back, so that waiting may help."""
@@ -88,7 +104,9 @@ class Acquiring(Offering):
         leaving = self._read(lambda tx: ledger.select(tx, states=(RELEASING,)))
         return any(tier.is_whole or lease.profile == tier.profile for lease in leaving)
 
-    def _acquire(self, tx: Transaction, asking: Asking) -> LeaseRow | Refusal | None:
+    def _acquire(
+        self, tx: Transaction, *, asking: Asking, patient: bool
+    ) -> LeaseRow | Refusal | None:
         # A refusal is returned, not raised: what it found left over has to begin to end with it.
         tx.queue_for(f"attempt {asking.attempt}", f"person {asking.person.name}")
         known = ledger.by_attempt(tx, asking.attempt)
@@ -111,7 +129,7 @@ class Acquiring(Offering):
         over = quota.check(limits, used, asking.tier)
         if over:
             return Refusal(over, reason="quota")
-        taken = self._take(tx, asking)
+        taken = self._take(tx, asking, patient=patient)
         if taken is None:
             return self._no_capacity(tx, asking)
         return self._lend(tx, asking, taken, grant)
@@ -147,33 +165,31 @@ class Acquiring(Offering):
             reason="approval",
         )
 
-    def _take(self, tx: Transaction, asking: Asking) -> Taken | None:
-        """A slice, or a whole card, held for this lease."""
+    def _take(self, tx: Transaction, asking: Asking, *, patient: bool) -> Taken | None:
+        """A slice, or a whole card, held for this lease; None when nothing is free."""
         silent_before = self._silent_before(asking.now)
-        profile = None if asking.tier.is_whole else asking.tier.profile
-        for round_number in range(ROUNDS):
-            found = shelf.offers(tx, profile, silent_before, asking.node)
-            by_id = {offer.slice.id: offer for offer in found}
-            ranked = placement.rank_slices(
-                [offer.slice for offer in found], [offer.load for offer in found]
+        whole = asking.tier.is_whole
+        profile = None if whole else asking.tier.profile
+
+        def shelf_now() -> tuple[list[Offer], list[IdleCard]]:
+            return (
+                shelf.offers(tx, profile, silent_before, asking.node),
+                shelf.idle_cards(tx, silent_before, asking.node) if whole else [],
             )
-            # At first go round what others are just taking; then wait for how that ends, so that
-            # nobody is refused for a slice that is given back a moment later.
-            best_first = [by_id[choice.id] for choice in ranked]
-            taken = shelf.take(tx, best_first, wait=round_number > 0) if best_first else None
-            if taken is not None:
-                return taken
-            idle = shelf.idle_cards(tx, silent_before, asking.node) if profile is None else []
-            cards = {card.load.card_uuid: card for card in idle}
-            for load in placement.rank_cards_for_whole([card.load for card in idle]):
-                taken = shelf.take_card(tx, cards[load.card_uuid])
-                if taken is not None:
-                    if taken.slice_uuid is None:
-                        _record_target(tx, asking, taken)
-                    return taken
-            if not ranked and not idle:
-                return None
-        return None
+
+        offers, idle = shelf_now()
+        seen = {o.slice.card_uuid for o in offers} | {c.load.card_uuid for c in idle}
+        if patient and seen:
+            settled = shelf.settle(tx, seen, alone=whole)
+            # Read again: what was waited for has changed it.
+            offers, idle = shelf_now()
+            seen = {o.slice.card_uuid for o in offers} | {c.load.card_uuid for c in idle}
+            offers = [offer for offer in offers if offer.slice.card_uuid in settled]
+            idle = [card for card in idle if card.load.card_uuid in settled]
+        taken = _take_slice(tx, offers, settled=patient) or _take_card(tx, asking, idle)
+        if taken is None and seen:
+            raise Contended
+        return taken
 
     def _no_capacity(self, tx: Transaction, asking: Asking) -> Refusal:
         tier = asking.tier
@@ -224,16 +240,31 @@ class Acquiring(Offering):
         return lease
 
 
-def _record_target(tx: Transaction, asking: Asking, taken: Taken) -> None:
-    events.append(
-        tx,
-        asking.now,
-        asking.person.name,
-        "card.target",
-        card_uuid=taken.card_uuid,
-        target=[[taken.profile, taken.start]],
-        why="given out whole",
+def _take_slice(tx: Transaction, offers: list[Offer], *, settled: bool) -> Taken | None:
+    by_id = {offer.slice.id: offer for offer in offers}
+    ranked = placement.rank_slices(
+        [offer.slice for offer in offers], [offer.load for offer in offers]
     )
+    return shelf.take(tx, [by_id[choice.id] for choice in ranked], settled=settled)
+
+
+def _take_card(tx: Transaction, asking: Asking, idle: list[IdleCard]) -> Taken | None:
+    cards = {card.load.card_uuid: card for card in idle}
+    for load in placement.rank_cards_for_whole([card.load for card in idle]):
+        taken = shelf.take_card(tx, cards[load.card_uuid])
+        if taken is not None:
+            if taken.slice_uuid is None:
+                events.append(
+                    tx,
+                    asking.now,
+                    asking.person.name,
+                    "card.target",
+                    card_uuid=taken.card_uuid,
+                    target=[[taken.profile, taken.start]],
+                    why="given out whole",
+                )
+            return taken
+    return None
 
 
 def _same_again(known: LeaseRow, asking: Asking) -> LeaseRow | Refusal:

@@ -102,7 +102,7 @@ def needs_approval(tier: Tier, asked: tuple[RequestRow, ...]) -> str:
         return (
             f"Tier {tier.name!r} needs approval; your request {waiting[0].id} waits for a decision."
         )
-    return f"Tier {tier.name!r} needs approval; make a request for it first."
+    return f"Tier {tier.name!r} needs approval; request it, or ask an admin of this hub to."
 
 
 def none_free(tier: Tier, total: int, where: str = "") -> str:

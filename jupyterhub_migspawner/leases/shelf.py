@@ -10,7 +10,7 @@ part of it is being taken, and on SQLite there is one writer anyway.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -111,9 +111,19 @@ _BY_PROFILE = (
 _WHOLE_CARDS = sa.select(sa.func.count()).where(sa.not_(cards.c.lost), cards.c.mig_enabled)
 _IDLE_COUNT = sa.select(sa.func.count()).select_from(_IDLE.subquery("idle"))
 
-_CARD_IS_USABLE = sa.select(cards.c.uuid).where(cards.c.uuid == sa.bindparam("card_uuid"), _USABLE)
-_SHARE_CARD = _CARD_IS_USABLE.with_for_update(read=True)
-_LOCK_CARD = _CARD_IS_USABLE.with_for_update()
+_LOCK_CARD = (
+    sa.select(cards.c.uuid)
+    .where(cards.c.uuid == sa.bindparam("card_uuid"), _USABLE)
+    .with_for_update(skip_locked=True)
+)
+# Everybody who waits for several cards does so in the order of their UUIDs.
+_SETTLE = (
+    sa.select(cards.c.uuid)
+    .where(cards.c.uuid == sa.any_(sa.bindparam("uuids", type_=postgresql.ARRAY(sa.Text))), _USABLE)
+    .order_by(cards.c.uuid)
+)
+_SETTLE_SHARED = _SETTLE.with_for_update(read=True)
+_SETTLE_ALONE = _SETTLE.with_for_update()
 # In the order of the ids given, the first that nobody is just taking. The card's lock is shared and
 # skipped like the slice's, so that this never waits. (SQLAlchemy knows only one locking clause.)
 _PICK = sa.text(
@@ -150,6 +160,9 @@ _HOLD_UNCUT = (
     .where(slices.c.id == sa.bindparam("slice_id"), slices.c.held == 0)
     .values(held=1)
 )
+
+MOST_SETTLED = 64
+"""How many cards one transaction waits for."""
 
 
 @dataclass(frozen=True)
@@ -241,19 +254,30 @@ def whole_counts(tx: Transaction, silent_before: datetime) -> tuple[int, int]:
     return int(free), int(tx.first(_WHOLE_CARDS)[0])
 
 
-def take(tx: Transaction, ranked: Sequence[Offer], *, wait: bool) -> Taken | None:
+def settle(tx: Transaction, card_uuids: Iterable[str], *, alone: bool) -> frozenset[str]:
+    """Wait until nobody is just taking from these cards, and keep them so; which are usable.
+
+    ``alone`` keeps everybody else away from them, otherwise others may take slices as well. On
+    SQLite there is nobody else.
+    """
+    some = sorted(set(card_uuids))[:MOST_SETTLED]
+    if not tx.postgres:
+        return frozenset(some)
+    found = tx.rows(_SETTLE_ALONE if alone else _SETTLE_SHARED, uuids=some)
+    return frozenset(row.uuid for row in found)
+
+
+def take(tx: Transaction, ranked: Sequence[Offer], *, settled: bool) -> Taken | None:
     """Hold the best of these slices that is to be had; None when others were faster everywhere.
 
-    Without ``wait`` a slice that another transaction is just taking counts as gone; with it, that
-    transaction's end decides.
+    Unless their cards are ``settled``, a slice that another transaction is just taking counts as
+    gone: this never waits.
     """
-    if tx.postgres and not wait:
+    if tx.postgres and not settled and ranked:
         picked = tx.first(_PICK, ids=[offer.slice.id for offer in ranked])
         ranked = [offer for offer in ranked if picked and offer.slice.id == picked.id]
     for offer in ranked:
         chosen = offer.slice
-        if tx.postgres and wait and tx.first(_SHARE_CARD, card_uuid=chosen.card_uuid) is None:
-            continue
         row = tx.first(_TAKE, slice_id=chosen.id)
         if row is not None:
             return Taken(
@@ -274,7 +298,7 @@ def take_card(tx: Transaction, card: IdleCard) -> Taken | None:
     """Hold a whole card: target it for the re-cut and hold the slice that this will make.
 
     A card that turns out to be cut whole already needs no target. None when somebody took a part
-    of it, or all of it, meanwhile.
+    of it, or all of it, meanwhile, or is just about to.
     """
     uuid = card.load.card_uuid
     if tx.first(_LOCK_CARD, card_uuid=uuid) is None:

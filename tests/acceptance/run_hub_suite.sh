@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # JupyterHub's own tests, as acceptance, over the mixin: every spawner they use takes leases.
 # Each part is a pytest process of its own, since each starts a hub of its own.
+# Usage: run_hub_suite.sh [short]; PYTHON names the interpreter whose JupyterHub is meant.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 python=${PYTHON:-$here/../../.venv/bin/python}
@@ -20,6 +21,7 @@ echo "== What a spawner that lends something must get right"
 "$python" -m pytest -q -p migspawner_plugin -p jupyterhub.tests.conftest -c "$here/hub_suite/pytest.ini" \
   --rootdir "$here/hub_suite" "$here/hub_suite/test_pitfalls.py"
 run test_named_servers.py
+if [[ ${1:-} == short ]]; then exit 0; fi
 run test_api.py -k "spawn or server or stop or progress or pending"
 run test_pages.py -k spawn
 run test_app.py -k "resume or spawner"

@@ -51,8 +51,8 @@ class Visitor:
     def open_notebook(self) -> None:
         """A new notebook from the launcher, its kernel idle."""
         self.page.locator(".jp-LauncherCard[data-category=Notebook]").first.click()
-        # The circle beside the kernel's name: only an idle kernel runs what is typed at once.
-        self.page.locator('.jp-Notebook-ExecutionIndicator[data-status="idle"]').wait_for()
+        # The status bar: what is run before the kernel has answered, JupyterLab drops.
+        self.page.get_by_text("| Idle").wait_for()
 
     def run_cell(self, code: str) -> str:
         """Type into the first cell, run it, and read what it answers."""

@@ -19,6 +19,9 @@ from pathlib import Path
 
 import psycopg
 
+from jupyterhub_migspawner.leases.migrations import HEAD, VERSION_TABLE
+from jupyterhub_migspawner.leases.schema import metadata
+
 SKIP = "MIGSPAWNER_TESTS_WITHOUT_POSTGRES"
 
 
@@ -112,11 +115,23 @@ class Cluster:
         with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
             connection.execute(statement)  # type: ignore[arg-type]
 
-    def new_database(self, template: str = "template1") -> str:
+    def new_database(self) -> str:
         """The URL of a new database."""
         name = f"test_{next(self._numbers)}"
-        self.command(f"CREATE DATABASE {name} TEMPLATE {template}")
+        self.command(f"CREATE DATABASE {name}")
         return self.url(name)
+
+    def empty(self, url: str) -> None:
+        """Take all rows out of a lease database, and everybody else's sessions."""
+        others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> "
+        others += "pg_backend_pid() AND datname = current_database()"
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute(others)  # type: ignore[arg-type]
+            names = ", ".join(metadata.tables)
+            connection.execute(f"TRUNCATE {names} RESTART IDENTITY")  # type: ignore[arg-type]
+            connection.execute(  # type: ignore[arg-type]
+                f"UPDATE {VERSION_TABLE} SET version_num = '{HEAD}'"
+            )
 
     def drop(self, url: str) -> None:
         self.command(f"DROP DATABASE IF EXISTS {url.rsplit('/', 1)[1]} WITH (FORCE)")

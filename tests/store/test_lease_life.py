@@ -351,3 +351,15 @@ def test_questions_about_text_that_cannot_be_stored_are_answered_with_nothing(la
         assert lab.broker.release_server(text, "", "why", "root") == ()
         assert lab.broker.requests(user=text) == ()
         assert lab.broker.cards(node=text) == ()
+
+
+def test_waiting_helps_only_while_a_slice_of_the_tier_is_on_its_way_back(lab: Lab) -> None:
+    lease = lab.start()
+    assert not lab.broker.being_returned("small")
+    lab.broker.release_lease(lease.id, "over", "ada")
+    assert lab.broker.being_returned("small")
+    assert lab.broker.being_returned("card")
+    for tier in ("medium", "cpu", "no such tier"):
+        assert not lab.broker.being_returned(tier)
+    lab.broker.confirm_empty(lease.id)
+    assert not lab.broker.being_returned("small")

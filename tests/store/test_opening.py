@@ -271,8 +271,9 @@ def test_a_directory_that_cannot_be_written_is_named(open_directory: Path) -> No
     assert list(open_directory.iterdir()) == []
 
 
-def test_a_read_only_server_is_named(postgres: Cluster, postgres_template: str) -> None:
-    url = postgres.new_database(postgres_template)
+def test_a_read_only_server_is_named(postgres: Cluster) -> None:
+    url = postgres.new_database()
+    Store.open(url, create=True).close()
     name = url.rsplit("/", 1)[1]
     postgres.command(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
     assert "is read-only" in refusal(url)

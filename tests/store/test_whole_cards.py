@@ -20,7 +20,7 @@ def the_card(lab: Lab, uuid: str = "GPU-0") -> CardRow:
 
 
 def test_a_whole_card_is_refused_without_a_grant(lab: Lab) -> None:
-    assert "needs approval; make a request" in refused("approval", lab.start, "ada", "card")
+    assert "needs approval; request it" in refused("approval", lab.start, "ada", "card")
     request = lab.broker.create_request(Person("ada"), "card", 5, "training")
     assert f"request {request.id} waits" in refused("approval", lab.start, "ada", "card")
     lab.broker.decide(request.id, Person("root", admin=True), False)
@@ -148,9 +148,13 @@ def test_one_server_at_a_time_runs_on_a_grant(lab: Lab) -> None:
     )
     # The same server may start anew, and another once the first is over.
     assert lab.start("ada", "card", server="exp").card_uuid != first.card_uuid
-    lab.grant("ada")
-    lab.stop(first)
-    assert len(lab.broker.leases(user="ada", states=("pending",))) == 1
+    assert lab.broker.lease(first.id).state == "releasing"
+    lab.broker.release_server("ada", "exp", "over", "ada")
+    lab.broker.confirm_empty(first.id)
+    refused("capacity", lab.start, "ada", "card", server="other")
+    lab.report()
+    lab.broker.finish_target(first.card_uuid)
+    assert lab.start("ada", "card", server="other").card_uuid == first.card_uuid
 
 
 def test_a_second_grant_allows_a_second_card(lab: Lab) -> None:

@@ -94,7 +94,9 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     print(f"\nleases taken: {taken}, live at the end: {len(live)}")
     for lease in live:
         print(f"  still live: {lease}")
-    ran_something = session.testscollected > 0
-    if live or (ran_something and not taken):
+    # JupyterHub's own tests are only proof if their servers did take leases; our tests in this
+    # folder have lease databases of their own and look into those.
+    ours = all(Path(__file__).parent in item.path.parents for item in session.items)
+    if live or (not taken and not ours):
         session.exitstatus = 1
     _directory.cleanup()

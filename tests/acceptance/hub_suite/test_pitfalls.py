@@ -76,6 +76,12 @@ class Lab:
 
 
 @pytest.fixture
+def several_servers(app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(app.tornado_settings, "allow_named_servers", True)
+    monkeypatch.setitem(app.tornado_settings, "named_server_limit_per_user", 0)
+
+
+@pytest.fixture
 def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
     lab = Lab(tmp_path, [["3g.20gb", "2g.10gb", "1g.5gb", "1g.5gb"]])
     monkeypatch.setattr(LeaseTaking, "mig_settings", lab.config)
@@ -297,7 +303,7 @@ async def test_no_options_mean_the_default_tier(app: Any, lab: Lab, options: Any
 
 
 async def test_each_named_server_has_a_slice_of_its_own(
-    app: Any, lab: Lab, named_servers: Any
+    app: Any, lab: Lab, several_servers: None
 ) -> None:
     user = add_user(app.db, app=app, name="lena")
     for server in ("", "train"):
@@ -314,7 +320,7 @@ async def test_each_named_server_has_a_slice_of_its_own(
 
 @pytest.mark.parametrize("server", ["", "train"])
 async def test_a_refused_form_says_why_and_shows_the_tiers_again(
-    app: Any, lab: Lab, named_servers: Any, server: str
+    app: Any, lab: Lab, several_servers: None, server: str
 ) -> None:
     """For a named server too, whose form the hub renders from the default server's spawner."""
     user = add_user(app.db, app=app, name="mona")

@@ -1,0 +1,197 @@
+"""What agents report, and what the broker makes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from jupyterhub_migspawner.errors import Refusal
+from tests.store.lab import MIXED, SEVENTHS, WHOLE, Lab, card, inventory
+from tests.store.test_lease_life import refused
+
+
+def test_a_first_report_brings_node_cards_and_slices(make_lab: Callable[..., Lab]) -> None:
+    lab = make_lab()
+    lab.report(card(0, MIXED), card(1, WHOLE))
+    (node,) = lab.broker.nodes()
+    assert (node.name, node.heartbeat_at, node.driver_version) == (
+        "n1",
+        lab.clock.now,
+        "535.129.03",
+    )
+    first, second = lab.broker.cards()
+    assert (first.uuid, first.index, first.model, first.memory_mib) == (
+        "GPU-0",
+        0,
+        "NVIDIA A100-SXM4-40GB",
+        40960,
+    )
+    assert (first.state, first.layout, first.target, first.problem) == ("ok", MIXED, None, "")
+    assert (first.compute_slices, first.whole) == (7, ("7g.40gb", 0))
+    assert second.layout == WHOLE
+    rows = [status.row for status in lab.broker.slices()]
+    assert [(r.profile, r.start, r.size, r.compute_slices, r.whole) for r in rows] == [
+        ("3g.20gb", 0, 4, 3, False),
+        ("2g.10gb", 4, 2, 2, False),
+        ("1g.5gb", 6, 1, 1, False),
+        ("7g.40gb", 0, 8, 7, True),
+    ]
+    assert (rows[0].uuid, rows[0].gi_id, rows[0].ci_id) == ("MIG-0-3g.20gb-0", 1, 0)
+    assert sorted(lab.kinds()) == [*["card.seen"] * 2, "node.seen", *["slice.seen"] * 4]
+
+
+def test_the_same_report_again_is_only_a_heartbeat(lab: Lab) -> None:
+    before = lab.stored()
+    lab.clock.pass_time(seconds=10)
+    lab.report()
+    assert lab.stored() == before
+    assert lab.broker.nodes()[0].heartbeat_at == lab.clock.now
+
+
+def test_a_slice_is_known_again_by_card_profile_and_start_whatever_its_uuid(lab: Lab) -> None:
+    lease = lab.start()
+    ids = {s.row.id for s in lab.broker.slices()}
+    lab.report(card(0, ()), card(1))
+    assert lab.states()[(0, "1g.5gb", 0)] == "leased"
+    assert lab.states()[(0, "1g.5gb", 1)] == "missing"
+    gone = next(s for s in lab.broker.slices() if s.row.start == 1 and s.row.card_index == 0)
+    assert (gone.row.uuid, gone.row.present) == (None, False)
+    assert "does not list it" in gone.why
+    lab.report(card(0, salt="-new"), card(1))
+    assert {s.row.id for s in lab.broker.slices()} == ids
+    taken = next(s for s in lab.broker.slices() if s.lease)
+    assert taken.row.uuid == "MIG-0-1g.5gb-0-new"
+    # What the server was started with is not rewritten under it.
+    assert lab.broker.lease(lease.id).slice_uuid == "MIG-0-1g.5gb-0"
+
+
+def test_missing_slices_are_not_given_out(make_lab: Callable[..., Lab]) -> None:
+    lab = make_lab()
+    lab.report(card(0))
+    lab.report(card(0, SEVENTHS[:1]))
+    lab.start("ada")
+    refused("capacity", lab.start, "grace")
+
+
+def test_an_instance_without_compute_instance_is_no_slice(make_lab: Callable[..., Lab]) -> None:
+    lab = make_lab()
+    whole, half = card(0, SEVENTHS[:2]).instances
+    lab.report(card(0, instances=(whole, replace(half, uuid=None, ci_id=None))))
+    assert [s.row.start for s in lab.broker.slices()] == [0]
+
+
+def test_an_instance_of_a_profile_without_name_is_no_slice(make_lab: Callable[..., Lab]) -> None:
+    lab = make_lab()
+    (instance,) = card(0, SEVENTHS[:1]).instances
+    lab.report(card(0, instances=(replace(instance, profile=""),)))
+    assert lab.broker.slices() == ()
+
+
+def test_a_vanished_card_is_lost_and_its_leases_are_kept(lab: Lab) -> None:
+    lease = lab.start()
+    lab.broker.activate(lease.attempt)
+    lab.report(card(1))
+    assert [(c.uuid, c.state) for c in lab.broker.cards()] == [("GPU-0", "lost"), ("GPU-1", "ok")]
+    assert lab.broker.lease(lease.id).state == "active"
+    states = lab.states()
+    assert (states[(0, "1g.5gb", 0)], states[(0, "1g.5gb", 1)]) == ("leased", "missing")
+    assert lab.start("grace").card_uuid == "GPU-1"
+    before = lab.kinds()
+    lab.report(card(1))
+    assert lab.kinds() == before
+    lab.report()
+    assert {c.state for c in lab.broker.cards()} == {"ok"}
+    assert lab.kinds().count("card.back") == 1
+    assert lab.states()[(0, "1g.5gb", 1)] == "free"
+
+
+def test_other_nodes_cards_are_not_lost_by_a_report(lab: Lab) -> None:
+    lab.report(card(7), node="n2")
+    lab.report()
+    assert {(c.node, c.uuid, c.state) for c in lab.broker.cards()} == {
+        ("n1", "GPU-0", "ok"),
+        ("n1", "GPU-1", "ok"),
+        ("n2", "GPU-7", "ok"),
+    }
+    assert [c.uuid for c in lab.broker.cards(node="n2")] == ["GPU-7"]
+    assert [n.name for n in lab.broker.nodes()] == ["n1", "n2"]
+
+
+def test_a_card_that_moves_to_another_node_is_the_same_card(lab: Lab) -> None:
+    lease = lab.start()
+    lab.report(card(1))
+    lab.report(card(0), node="n2")
+    assert {(c.uuid, c.node, c.state) for c in lab.broker.cards()} == {
+        ("GPU-0", "n2", "ok"),
+        ("GPU-1", "n1", "ok"),
+    }
+    assert len(lab.broker.slices()) == 14
+    assert lab.broker.lease(lease.id).state == "pending"
+
+
+def test_a_card_without_uuid_is_left_out(make_lab: Callable[..., Lab]) -> None:
+    lab = make_lab()
+    lab.report(card(0, uuid="", problem="It fell off the bus."), card(1))
+    assert [c.uuid for c in lab.broker.cards()] == ["GPU-1"]
+
+
+def test_a_card_with_a_problem_gives_nothing_new_and_proves_nothing_gone(lab: Lab) -> None:
+    lab.report(card(0, (), problem="The card is lost; reboot n1."), card(1))
+    problem = next(s for s in lab.broker.slices() if s.row.card_index == 0)
+    assert (problem.row.present, problem.state) == (True, "draining")
+    assert problem.why == "The card is lost; reboot n1."
+    assert lab.start().card_uuid == "GPU-1"
+    lab.report()
+    assert lab.states()[(0, "1g.5gb", 0)] == "free"
+
+
+def test_the_base_layout_is_the_first_one_seen_and_stays(make_lab: Callable[..., Lab]) -> None:
+    lab = make_lab()
+    lab.report(card(0, (), mig_enabled=False, profiles=()))
+    assert lab.broker.cards()[0].layout == ()
+    lab.report(card(0, MIXED))
+    assert lab.broker.cards()[0].layout == MIXED
+    lab.report(card(0, SEVENTHS))
+    assert lab.broker.cards()[0].layout == MIXED
+
+
+def test_a_card_that_stops_listing_its_profiles_keeps_what_was_known(
+    make_lab: Callable[..., Lab],
+) -> None:
+    lab = make_lab()
+    lab.report(card(0))
+    lab.broker.record_inventory("n1", inventory(replace(card(0), profiles=())))
+    assert lab.broker.cards()[0].whole == ("7g.40gb", 0)
+
+
+def test_slices_that_a_re_cut_has_replaced_are_not_shown_as_missing(
+    make_lab: Callable[..., Lab],
+) -> None:
+    lab = make_lab()
+    lab.report(card(0, MIXED))
+    lab.report(card(0, SEVENTHS))
+    lab.report(card(0, MIXED))
+    assert set(lab.states()) == {(0, name, start) for name, start in MIXED}
+
+
+def test_driver_version_and_index_follow_the_report(lab: Lab) -> None:
+    lab.broker.record_inventory(
+        "n1", replace(inventory(replace(card(0), index=5), card(1)), driver_version="550.1")
+    )
+    assert lab.broker.nodes()[0].driver_version == "550.1"
+    assert {c.uuid: c.index for c in lab.broker.cards()} == {"GPU-0": 5, "GPU-1": 1}
+
+
+@pytest.mark.parametrize("node", ["", "x" * 256, "nul\x00"])
+def test_a_node_needs_a_name_that_can_be_stored(lab: Lab, node: str) -> None:
+    with pytest.raises(Refusal):
+        lab.report(node=node)
+
+
+def test_finishing_an_unknown_card_or_one_without_target_changes_nothing(lab: Lab) -> None:
+    before = lab.stored()
+    assert not lab.broker.finish_target("GPU-0")
+    assert not lab.broker.finish_target("GPU-9")
+    assert lab.stored() == before
