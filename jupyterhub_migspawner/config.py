@@ -296,8 +296,10 @@ def _complete_hub(app: Any, config: Config, config_file: Path) -> None:
     """Check the settings, then add what the hub needs to whatever lists the admin wrote."""
     try:
         broker = MigBroker(config=config)
-        broker.settings()
-    except ConfigError as error:
+        # Opened here, before the proxy runs and people wait: a database that this version cannot
+        # use is said now, and no later call has to import and open it on the event loop.
+        broker.open_broker()
+    except MigspawnerError as error:
         app.log.critical("%s: %s", config_file, error)
         app.exit(1)
     if not broker.service:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import difflib
+import itertools
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable
@@ -55,6 +56,12 @@ T = TypeVar("T")
 
 #: Blocking calls of all spawners: enough threads for a burst, few enough for the database.
 _pool = ThreadPoolExecutor(max_workers=4, thread_name_prefix="migspawner")
+
+#: Stops have threads of their own: nobody's page waits behind a stop that waits for the database.
+_releases = ThreadPoolExecutor(max_workers=2, thread_name_prefix="migspawner-release")
+
+#: Seconds the spawn page waits for the database before it says that it does not answer.
+_PAGE_PATIENCE = 5.0
 
 
 class MigSpawnerMixin(Configurable):
@@ -104,9 +111,11 @@ class MigSpawnerMixin(Configurable):
         base = await super().get_options_form()  # type: ignore[misc]
         person = self._mig_person()
         try:
-            offers = await self._mig_call(lambda broker: broker.tiers_for(person))
-        except DatabaseError as error:
-            self.log.error("No tiers to show: %s", error)  # type: ignore[attr-defined]
+            offers = await asyncio.wait_for(
+                self._mig_call(lambda broker: broker.tiers_for(person)), _PAGE_PATIENCE
+            )
+        except (DatabaseError, asyncio.TimeoutError) as error:
+            self.log.error("No tiers to show: %r", error)  # type: ignore[attr-defined]
             return render_tiers((), notice=_DATABASE_AWAY) + (base or "")
         if len(offers) == 1 and not offers[0].tier.approval:
             return str(base or "")
@@ -160,8 +169,14 @@ class MigSpawnerMixin(Configurable):
         except MigspawnerError as error:
             raise self._mig_exception(error) from None
         url = await maybe_future(super().start())  # type: ignore[misc]
-        if self._mig_lease is not None:
-            await self._mig_activate(attempt)
+        if self._mig_lease is not None and not await self._mig_activate(attempt):
+            # The hub stops a server whose start failed, so that nobody else's slice is used.
+            raise self._mig_exception(
+                Refusal(
+                    "Your slice was taken back while the server started. Please start again.",
+                    reason="conflict",
+                )
+            )
         return url
 
     async def _mig_acquire(self, tier: Tier, attempt: str) -> LeaseRow | None:
@@ -231,17 +246,21 @@ class MigSpawnerMixin(Configurable):
         patience = self.start_timeout + self.http_timeout  # type: ignore[attr-defined]
         return max(self.mig_config.pending_seconds, int(patience) + 60)
 
-    async def _mig_activate(self, attempt: str) -> None:
-        """Say that the server runs. A database that is away must not cost a running server:
-        the lease stays pending, and the service makes it active when it sees the server."""
+    async def _mig_activate(self, attempt: str) -> bool:
+        """Say that the server runs; False when its lease has ended meanwhile.
+
+        A database that is away must not cost a running server: the lease stays pending, and the
+        service makes it active when it sees the server.
+        """
         try:
-            await self._mig_call(lambda broker: broker.activate(attempt))
+            return await self._mig_call(lambda broker: broker.activate(attempt)) is not None
         except DatabaseError as error:
             self.log.warning(  # type: ignore[attr-defined]
                 "The lease of %s stays pending for now: %s",
                 self._log_name,  # type: ignore[attr-defined]
                 error,
             )
+            return True
 
     def get_env(self) -> dict[str, str]:
         """The base spawner's environment with the slice in it; always set, for no GPU too.
@@ -300,7 +319,7 @@ class MigSpawnerMixin(Configurable):
                 vacancy.look(lease)
 
         try:
-            future = self._mig_submit(give_back)
+            future = self._mig_submit(give_back, pool=_releases)
             await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(future)), timeout=10)
         except asyncio.TimeoutError:
             self.log.warning(  # type: ignore[attr-defined]
@@ -313,11 +332,19 @@ class MigSpawnerMixin(Configurable):
                 self._log_name,  # type: ignore[attr-defined]
                 error,
             )
+        except Exception:
+            # The hub's own clean-up of the server comes after this, and must come.
+            self.log.exception(  # type: ignore[attr-defined]
+                "The slice of %s could not be handed back now; the service will do it.",
+                self._log_name,  # type: ignore[attr-defined]
+            )
 
     # -- the broker, off the event loop ----------------------------------------------------------
 
-    def _mig_submit(self, use: Callable[[Broker], T]) -> Future[T]:
-        return _pool.submit(lambda: use(self._mig_broker()))
+    def _mig_submit(
+        self, use: Callable[[Broker], T], pool: ThreadPoolExecutor | None = None
+    ) -> Future[T]:
+        return (pool or _pool).submit(lambda: use(self._mig_broker()))
 
     async def _mig_call(self, use: Callable[[Broker], T]) -> T:
         return await asyncio.wrap_future(self._mig_submit(use))
@@ -362,11 +389,13 @@ def own_options(user_options: Any) -> Any:
     """
     if not isinstance(user_options, dict):
         return user_options
-    return {
-        key: value
-        for key, value in user_options.items()
-        if difflib.get_close_matches(str(key)[:20].lower(), ["tier"], n=1, cutoff=0.75)
-    }
+    own = {key: user_options[key] for key in ("tier",) if key in user_options}
+    # A few keys are looked at closely, not a megabyte of them: this runs on the event loop.
+    for key in itertools.islice(user_options, 100):
+        short = len(str(key)) <= 8
+        if short and difflib.get_close_matches(str(key).lower(), ["tier"], n=1, cutoff=0.75):
+            own[key] = user_options[key]
+    return own
 
 
 def slice_environment(tier: Tier | None, lease: LeaseRow | None) -> dict[str, str]:

@@ -13,6 +13,7 @@ lease has it.
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import time
@@ -21,9 +22,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jupyterhub_migspawner.broker import Broker
-from jupyterhub_migspawner.errors import GpuError
+from jupyterhub_migspawner.errors import GpuError, Refusal
 from jupyterhub_migspawner.gpu.nvml import Nvml
 from jupyterhub_migspawner.leases.rows import LeaseRow
+
+log = logging.getLogger("migspawner.agent")
 
 MARK = b"MIGSPAWNER_ATTEMPT="
 
@@ -31,8 +34,9 @@ MARK = b"MIGSPAWNER_ATTEMPT="
 NOT_FOUND = 6
 
 #: Seconds after the end of a server until what it left is asked to end, and until it is made to.
-TERMINATE_AFTER = 10.0
-KILL_AFTER = 20.0
+#: Longer than a hub takes to stop a server in its own way, which loses less of people's work.
+TERMINATE_AFTER = 45.0
+KILL_AFTER = 60.0
 
 
 @dataclass(frozen=True)
@@ -51,8 +55,8 @@ class Process:
             return
         try:
             os.kill(self.pid, number)
-        except ProcessLookupError:
-            return
+        except (ProcessLookupError, PermissionError):
+            return  # gone by now, or not ours to end: the lease then waits for it, and says so
 
 
 def start_time(entry: Path) -> int | None:
@@ -136,7 +140,13 @@ class Vacancy:
             return
         marked = marked_processes(self._proc)
         for lease in leases:
-            if self.look(lease, marked).state == "releasing":
+            try:
+                now = self.look(lease, marked)
+            except Refusal as refusal:
+                # Somebody else moved it on meanwhile; the others must not wait for that.
+                log.info("Lease %d: %s", lease.id, refusal)
+                continue
+            if now.state == "releasing":
                 self._end_leftovers(lease, marked.get(lease.attempt, []))
 
     def _why_not_empty(self, lease: LeaseRow, left: list[Process]) -> str:

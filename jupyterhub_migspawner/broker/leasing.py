@@ -21,7 +21,7 @@ from jupyterhub_migspawner.broker.base import (
 )
 from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.leases import events, inventory, ledger
-from jupyterhub_migspawner.leases.rows import ACTIVE, HELD, LeaseRow
+from jupyterhub_migspawner.leases.rows import ACTIVE, HELD, PENDING, LeaseRow
 from jupyterhub_migspawner.leases.store import Transaction
 
 TOMBSTONE_LIFE = timedelta(days=2)
@@ -119,13 +119,21 @@ class Leasing(Acquiring):
         """Let one lease begin to end.
 
         Raises :class:`~jupyterhub_migspawner.errors.Refusal`: ``not-found``, or ``conflict`` when
-        it is ending or over already.
+        it is ending or over already, and while its server is still starting: nothing of that
+        server may run yet, so the slice would be proven empty and lent again just before the
+        launch. Only the start itself knows when it is over; past the deadline it is.
         """
         text("reason", reason, REASON_LIMIT)
         text("actor", actor, NAME_LIMIT)
 
         def work(tx: Transaction) -> LeaseRow:
             lease = _known(tx, lease_id)
+            if lease.state == PENDING and lease.deadline and lease.deadline > self._now():
+                raise Refusal(
+                    f"The server of lease {lease_id} is still starting; stop that server in the "
+                    f"hub, or try again after {lease.deadline:%Y-%m-%d %H:%M:%S} UTC.",
+                    reason="conflict",
+                )
             after = begin_release(tx, lease, reason, actor, self._now())
             if after is None:
                 raise Refusal(

@@ -66,6 +66,10 @@ def _card_changes(
     def update() -> None:
         inventory.update_card(tx, card.uuid, **changed)
         events.append(tx, now, node, kind, card_uuid=card.uuid, changed=changed)
+        if "node" in changed:
+            # A machine that was renamed, or whose card moved to another one, goes on with the
+            # leases on it: nobody else could ever prove them empty.
+            ledger.follow_card(tx, card.uuid, node)
 
     return [update]
 

@@ -96,6 +96,8 @@ _FILL_UUID = sa.update(leases).where(
     leases.c.slice_id == sa.bindparam("of_slice"), _IS_LIVE, leases.c.slice_uuid.is_(None)
 )
 _FILL_UUID = _FILL_UUID.values(slice_uuid=sa.bindparam("found_uuid"))
+_FOLLOW = sa.update(leases).where(leases.c.card_uuid == sa.bindparam("of_card"), _IS_LIVE)
+_FOLLOW = _FOLLOW.values(node=sa.bindparam("to_node"))
 
 _TOMBSTONE = sa.select(tombstones.c.reason).where(tombstones.c.attempt == sa.bindparam("name"))
 _BURY = sa.insert(tombstones)
@@ -169,6 +171,11 @@ def end(tx: Transaction, lease_id: int, now: datetime) -> LeaseRow | None:
 def fill_uuid(tx: Transaction, slice_id: int, slice_uuid: str) -> int:
     """Tell live leases on a slice that was cut after they were taken which UUID it got."""
     return tx.change(_FILL_UUID, of_slice=slice_id, found_uuid=slice_uuid)
+
+
+def follow_card(tx: Transaction, card_uuid: str, node: str) -> int:
+    """The live leases of a card become its new node's to look after; how many they are."""
+    return tx.change(_FOLLOW, of_card=card_uuid, to_node=node)
 
 
 def select(

@@ -8,6 +8,7 @@ sentence stays one readable line whatever was sent. Escaping for HTML is done by
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Iterable
 from datetime import datetime, timezone
 
@@ -15,17 +16,16 @@ QUOTED_LIMIT = 60
 """Most characters of foreign text that appear in a sentence."""
 
 
+_brief = reprlib.Repr()
+_brief.maxother = _brief.maxstring = QUOTED_LIMIT
+
+
 def quoted(value: object) -> str:
     """``repr`` of a value that came from outside, cut to :data:`QUOTED_LIMIT` characters."""
-    if isinstance(value, (str, bytes)):
-        # Cut before repr: a megabyte of text must not be escaped only to be thrown away.
-        text = repr(value[:QUOTED_LIMIT])
-    else:
-        try:
-            text = repr(value)
-        except Exception:
-            text = f"a {type(value).__name__}"
-    return text if len(text) <= QUOTED_LIMIT else text[: QUOTED_LIMIT - 1] + "…"
+    # What is shown of it is found without writing all of it out: it may be a megabyte.
+    is_text = isinstance(value, (str, bytes))
+    text = repr(value[:QUOTED_LIMIT]) if is_text else _brief.repr(value)  # type: ignore[index]
+    return text if len(text) <= QUOTED_LIMIT else text[: QUOTED_LIMIT - 2] + "…" + text[-1]
 
 
 def listed(words: Iterable[str], joiner: str = "and") -> str:

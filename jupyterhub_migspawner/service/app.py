@@ -225,25 +225,24 @@ def from_environment(config_file: str, environ: Mapping[str, str]) -> Service:
     return Service(config, address, hub_oauth(environ), ssl_client=ssl_client)
 
 
-async def serve(service: Service) -> bool:
-    """Run until a signal, or until the hub that started this process is gone."""
+async def serve(service: Service, hub: int) -> bool:
+    """Run until a signal, or until the hub (its pid) that started this process is gone."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    watch = asyncio.ensure_future(_outlived(stop))
+    watch = asyncio.ensure_future(_outlived(stop, hub))
     try:
         return await service.run(stop)
     finally:
         watch.cancel()
 
 
-async def _outlived(stop: asyncio.Event) -> None:
+async def _outlived(stop: asyncio.Event, hub: int) -> None:
     """End with the hub: a killed hub leaves its services behind, and its successor starts others.
 
     Two services would both work on the same cards, and the old one's token is worth nothing.
     """
-    hub = os.getppid()
     while not stop.is_set():
         try:
             await asyncio.wait_for(stop.wait(), 1.0)
@@ -279,8 +278,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--config", required=True, help="the hub's configuration file")
     arguments = parser.parse_args(argv)
     set_up_log()
+    # Now, not once everything is open: a hub that dies meanwhile must not be missed.
+    hub = os.getppid()
     try:
-        ended = asyncio.run(_main(arguments.config))
+        ended = asyncio.run(_main(arguments.config, hub))
     except MigspawnerError as error:
         log.critical("The GPU service cannot start: %s", error)
         return 1
@@ -292,5 +293,5 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-async def _main(config_file: str) -> bool:
-    return await serve(from_environment(config_file, os.environ))
+async def _main(config_file: str, hub: int) -> bool:
+    return await serve(from_environment(config_file, os.environ), hub)

@@ -33,6 +33,9 @@ T = TypeVar("T")
 #: is soon known, and a page with several calls asks the hub once.
 REMEMBERED = 10
 
+#: What a hub admin's token carries unless it was made for less.
+FULL_SCOPE = "admin:servers"
+
 
 @dataclass(frozen=True)
 class Visitor:
@@ -40,11 +43,22 @@ class Visitor:
 
     person: Person
     scopes: frozenset[str]
+    by_token: bool = False
+
+    @property
+    def _acts_as_admin(self) -> bool:
+        """Whether an admin's word counts as such here.
+
+        On the pages it does. A token may have been made with fewer rights than its owner has, and
+        then it must not open what it was not made for: it counts where it could stop anybody's
+        server through the hub itself.
+        """
+        return self.person.admin and (not self.by_token or FULL_SCOPE in self.scopes)
 
     @property
     def is_admin(self) -> bool:
         """Whether this visitor sees and ends everybody's leases."""
-        return self.person.admin or ADMIN_SCOPE in self.scopes
+        return self._acts_as_admin or ADMIN_SCOPE in self.scopes
 
     @property
     def decider(self) -> Person:
@@ -54,9 +68,7 @@ class Visitor:
         name. The rules know people only, so the scope stands for what it is worth: as much as
         being an admin, when deciding. That nobody decides about their own request still holds.
         """
-        if APPROVE_SCOPE in self.scopes:
-            return replace(self.person, admin=True)
-        return self.person
+        return replace(self.person, admin=self._acts_as_admin or APPROVE_SCOPE in self.scopes)
 
 
 def hub_oauth(environ: Mapping[str, str]) -> HubOAuth:
@@ -130,6 +142,7 @@ class Asked(HubOAuthenticated, RequestHandler):  # type: ignore[misc]
                 admin=bool(model.get("admin")),
             ),
             scopes=frozenset(model.get("scopes") or ()),
+            by_token=bool(getattr(self, "_token_authenticated", False)),
         )
 
     def check_xsrf_cookie(self) -> None:

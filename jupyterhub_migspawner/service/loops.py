@@ -142,19 +142,22 @@ class Reconciler:
             if server.ready:
                 await self._parts.ask(lambda broker: broker.activate(lease.attempt))
             return
-        if lease.ends_at is None or lease.ends_at > now:
-            return
-        if lease.state == ACTIVE or (lease.user, lease.server) not in held:
-            await self._end(lease, lease.ends_at)
+        if lease.state == ACTIVE:
+            if lease.ends_at is not None and lease.ends_at <= now:
+                await self._end(lease, f"its time was over at {lease.ends_at:%Y-%m-%d %H:%M} UTC")
+        elif (lease.user, lease.server) not in held:
+            # Taken back already. The hub ends the server in its own way, and its user sees it
+            # end, before the agent ends what still runs.
+            await self._end(lease, lease.end_reason)
 
-    async def _end(self, lease: LeaseRow, ends_at: datetime) -> None:
+    async def _end(self, lease: LeaseRow, reason: str) -> None:
         running = await self._parts.hub.servers_of(lease.user) or ()
         if not any(s.name == lease.server and is_server_of(lease, s) for s in running):
             return
         if lease.state == ACTIVE:
             # First the lease: the record of why must be there whatever becomes of the server.
-            await self._release(lease, f"its time was over at {ends_at:%Y-%m-%d %H:%M} UTC")
-        log.info("Stopping server %r of %r: its time is over.", lease.server, lease.user)
+            await self._release(lease, reason)
+        log.info("Stopping server %r of %r: %s.", lease.server, lease.user, reason)
         await self._parts.hub.stop_server(lease.user, lease.server)
 
     async def _release(self, lease: LeaseRow, reason: str) -> None:

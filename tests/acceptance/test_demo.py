@@ -113,7 +113,8 @@ def test_nothing_is_lent_twice_when_the_demo_is_killed(make_demo: MakeDemo) -> N
     demo.start()
     demo.log_in("ada").start("large")
     hub = demo.answer["hub_pid"]
-    assert f"process {demo.process.pid}" in make_demo().refused() if demo.process else False
+    assert demo.process is not None
+    assert f"process {demo.process.pid}" in make_demo().refused()
 
     assert demo.stop(signal.SIGKILL) == -signal.SIGKILL
     said = demo.refused()
@@ -126,6 +127,39 @@ def test_nothing_is_lent_twice_when_the_demo_is_killed(make_demo: MakeDemo) -> N
     demo.start()
     demo.log_in("grace").start("large")
     assert {lease["user"] for lease in demo.cli("leases")} == {"grace"}
+    assert demo.stop() == 0
+    assert demo.left() == []
+
+
+def test_a_whole_card_is_granted_cut_and_given_back(make_demo: MakeDemo) -> None:
+    demo = make_demo()
+    demo.start()
+    ada = demo.log_in("ada")
+    refused = ada.api("POST", "users/ada/server", {"user_options": {"tier": "card"}})
+    assert refused.status_code == 403
+    assert "approval" in refused.json()["message"]
+
+    asked = "requests create --user ada --tier card --hours 4 --reason benchmark"
+    number = str(demo.cli(*asked.split())["id"])
+    with pytest.raises(AssertionError, match="their own request"):
+        demo.cli("requests", "approve", number, "--by", "ada")
+    demo.cli("requests", "approve", number, "--by", "admin")
+    before = demo.cli("slices")
+
+    ada.start("card")
+    (held,) = [entry for entry in demo.cli("slices") if entry["state"] == "leased"]
+    assert held["profile"] == "7g.40gb"
+    assert servers_of(demo)["ada"]["CUDA_VISIBLE_DEVICES"] == held["uuid"]
+
+    assert ada.api("DELETE", "users/ada/server").status_code in (202, 204)
+
+    def is_cut_back() -> bool:
+        now = demo.cli("slices")
+        return [(s["card_uuid"], s["profile"], s["start"], s["state"]) for s in now] == [
+            (s["card_uuid"], s["profile"], s["start"], "free") for s in before
+        ]
+
+    demo.until(is_cut_back)
     assert demo.stop() == 0
     assert demo.left() == []
 

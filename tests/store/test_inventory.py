@@ -195,3 +195,12 @@ def test_finishing_an_unknown_card_or_one_without_target_changes_nothing(lab: La
     assert not lab.broker.finish_target("GPU-0")
     assert not lab.broker.finish_target("GPU-9")
     assert lab.stored() == before
+
+
+def test_a_renamed_node_goes_on_with_the_leases_on_its_cards(lab: Lab) -> None:
+    """Nobody answers to the old name any more, so nobody else could prove them empty."""
+    lease = lab.start()
+    lab.report(card(0), card(1), node="renamed")
+    assert lab.broker.lease(lease.id).node == "renamed"
+    assert [found.id for found in lab.broker.leases(node="renamed")] == [lease.id]
+    assert lab.broker.leases(node="n1") == ()

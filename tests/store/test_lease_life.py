@@ -102,6 +102,7 @@ def test_an_attempt_belongs_to_one_server_and_tier(lab: Lab, other: dict[str, st
 
 def test_an_attempt_that_is_over_gets_nothing_any_more(lab: Lab) -> None:
     lease = lab.start(attempt="a")
+    lab.broker.activate(lease.attempt)
     lab.broker.release_lease(lease.id, "taken back", "root")
     assert "taken back" in refused("conflict", lab.start, attempt="a")
     lab.broker.confirm_empty(lease.id)
@@ -230,6 +231,7 @@ def test_a_release_that_comes_late_leaves_the_next_start_alone(lab: Lab) -> None
 
 def test_releasing_a_lease_twice_is_refused_and_keeps_the_first_reason(lab: Lab) -> None:
     lease = lab.start()
+    lab.broker.activate(lease.attempt)
     lab.broker.release_lease(lease.id, "first", "root")
     assert "releasing already (first)" in refused(
         "conflict", lab.broker.release_lease, lease.id, "second", "root"
@@ -237,6 +239,16 @@ def test_releasing_a_lease_twice_is_refused_and_keeps_the_first_reason(lab: Lab)
     lab.broker.confirm_empty(lease.id)
     refused("conflict", lab.broker.release_lease, lease.id, "third", "root")
     assert lab.broker.lease(lease.id).end_reason == "first"
+
+
+def test_a_lease_whose_server_is_still_starting_is_not_released_by_hand(lab: Lab) -> None:
+    """Its slice would be empty, and lent again, just before the launch."""
+    lease = lab.start()
+    said = refused("conflict", lab.broker.release_lease, lease.id, "over", "root")
+    assert "still starting" in said
+    assert lab.broker.lease(lease.id).state == "pending"
+    lab.clock.pass_time(seconds=lab.broker.settings.pending_seconds)
+    assert lab.broker.release_lease(lease.id, "over", "root").state == "releasing"
 
 
 @pytest.mark.parametrize("lease_id", [0, -1, 4711, 2**63, 10**40])
@@ -268,6 +280,7 @@ def test_why_a_slice_is_not_empty_yet_is_told_until_it_is(lab: Lab) -> None:
     lease = lab.start()
     lab.broker.note_waiting(lease.id, "too early")
     assert lab.broker.lease(lease.id).waiting_for == ""
+    lab.broker.activate(lease.attempt)
     lab.broker.release_lease(lease.id, "over", "ada")
     before = len(lab.broker.events())
     for _ in range(3):
@@ -356,6 +369,7 @@ def test_questions_about_text_that_cannot_be_stored_are_answered_with_nothing(la
 def test_waiting_helps_only_while_a_slice_of_the_tier_is_on_its_way_back(lab: Lab) -> None:
     lease = lab.start()
     assert not lab.broker.being_returned("small")
+    lab.broker.activate(lease.attempt)
     lab.broker.release_lease(lease.id, "over", "ada")
     assert lab.broker.being_returned("small")
     assert lab.broker.being_returned("card")

@@ -172,6 +172,7 @@ def test_live_leases_count_against_the_quota_until_the_server_is_over(
     assert offers(lab)["small"][2] is False
     lab.start("ada", server="b", groups=["vision"])
     refused("quota", lab.start, "ada", server="c", groups=["vision"])
+    lab.broker.activate(first.attempt)
     lab.broker.release_lease(first.id, "over", "ada")
     lab.start("ada", server="c", groups=["vision"])
     lab.start("grace")

@@ -110,6 +110,7 @@ def test_a_card_with_something_live_or_shut_on_it_is_not_given_out_whole(
         "No card is free for tier card: the only card is in use or out of service. "
         "Free now: small (6), cpu."
     )
+    lab.broker.activate(lease.attempt)
     lab.broker.release_lease(lease.id, "over", "grace")
     refused("capacity", lab.start, "ada", "card")
     lab.broker.confirm_empty(lease.id)

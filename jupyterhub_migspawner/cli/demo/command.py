@@ -62,6 +62,8 @@ class Demo(Command):
 
     def _serve(self, hub: Hub, config: Path, signals: Signals) -> int:
         status = DONE
+        if not self.as_json:
+            print(f"Starting the hub; its log is {hub.log}.", flush=True)
         try:
             hub.wait_until_ready(signals)
             self._announce(hub, config)
@@ -138,7 +140,7 @@ class Demo(Command):
                 f"           card {index}: {demo_cards.described(card)}"
                 for index, card in enumerate(cut)
             ),
-            f"  Folder   {hub.directory} (the hub's log: {hub.log.name})",
+            f"  Folder   {hub.directory}",
             f"  Look     migspawner slices -f {config}",
             "",
             "Ctrl-C stops it and everything it started.",

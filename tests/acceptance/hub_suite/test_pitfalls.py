@@ -20,10 +20,12 @@ from migspawner_plugin import LeaseTaking
 from traitlets.config import Config
 
 from jupyterhub_migspawner.agent import Agent
-from jupyterhub_migspawner.agent.vacancy import marked_processes
+from jupyterhub_migspawner.agent.vacancy import marked_processes, start_time
 from jupyterhub_migspawner.broker import Broker
 from jupyterhub_migspawner.config import MigBroker
 from jupyterhub_migspawner.gpu.simulator import create_state
+from jupyterhub_migspawner.launchers.local import MigSimpleSpawner
+from jupyterhub_migspawner.spawner import own_options
 
 TIERS = [
     {"name": "cpu", "profile": "none"},
@@ -247,6 +249,48 @@ async def test_a_start_cancelled_by_its_user_leaves_no_lease_behind(
         while spawner.active:
             await asyncio.sleep(0.05)
     await lab.until_empty("hope")
+
+
+async def test_a_lease_that_ended_during_the_start_ends_the_start(
+    app: Any, lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else two servers would run on one slice as soon as somebody else leases it."""
+    user = add_user(app.db, app=app, name="ivy")
+    start_below = mocking.MockSpawner.__bases__[1].start
+    pids = []
+
+    async def lose_the_lease(self: Any) -> Any:
+        url = await start_below(self)
+        pids.append(self.proc)
+        await asyncio.to_thread(lab.broker.release_server, "ivy", "", "taken", actor="test")
+        return url
+
+    monkeypatch.setattr(mocking.MockSpawner.__bases__[1], "start", lose_the_lease)
+    response = await start(app, "ivy")
+    assert response.status_code == 409
+    assert "taken back" in response.json()["message"]
+    assert pids[0].wait(30) is not None
+    assert not user.running
+    await lab.until_empty("ivy")
+
+
+async def test_a_hundred_thousand_options_are_not_all_looked_at(app: Any, lab: Lab) -> None:
+    add_user(app.db, app=app, name="jane")
+    looked_at = own_options({f"tie{n}": n for n in range(100_000)} | {"tier": "small"})
+    assert looked_at["tier"] == "small"
+    assert len(looked_at) <= 101
+
+
+async def test_a_pid_that_is_another_process_by_now_is_no_server(app: Any, lab: Lab) -> None:
+    """After a reboot: signalling it would end a stranger's process."""
+    user = add_user(app.db, app=app, name="june")
+    spawner = MigSimpleSpawner(user=user, config=lab.config)
+    started = start_time(Path(f"/proc/{os.getpid()}"))
+    spawner.load_state({"pid": os.getpid(), "pid_started": started})
+    assert await spawner.poll() is None
+    assert spawner.get_state()["pid_started"] == started
+    spawner.load_state({"pid": os.getpid(), "pid_started": (started or 0) + 1})
+    assert await spawner.poll() == 0
 
 
 async def test_a_late_release_never_ends_the_next_start(app: Any, lab: Lab) -> None:

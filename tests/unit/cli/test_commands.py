@@ -71,9 +71,10 @@ def test_a_lease_is_released_by_its_number(install: Install) -> None:
     assert "No slice is held by anybody" in install.run("leases").out
     install.broker.acquire(Person("ada"), "", "small", "attempt-1")
     install.broker.acquire(Person("grace"), "lab", "small", "attempt-2")
+    install.broker.activate("attempt-1")
     leases = install.run("leases", "--json").json
     assert [(lease["user"], lease["server"], lease["state"]) for lease in leases] == [
-        ("ada", "", "pending"),
+        ("ada", "", "active"),
         ("grace", "lab", "pending"),
     ]
     assert [x["user"] for x in install.run("leases", "--json", "--user", "grace").json] == ["grace"]

@@ -25,7 +25,7 @@ from jupyterhub_migspawner.policy.placement import (
 )
 from jupyterhub_migspawner.policy.settings import Settings
 from jupyterhub_migspawner.policy.tiers import parse_tiers
-from jupyterhub_migspawner.policy.wording import quoted
+from jupyterhub_migspawner.policy.wording import QUOTED_LIMIT, quoted
 
 
 def load(uuid: str, free: int, live: int, index: int = 0) -> CardLoad:
@@ -142,4 +142,9 @@ def test_quoted_text_is_one_short_line(value: Any) -> None:
 
 
 def test_even_what_cannot_be_printed_is_named() -> None:
-    assert quoted(Unprintable()) == "a Unprintable"
+    assert "Unprintable" in quoted(Unprintable())
+
+
+def test_what_is_cut_keeps_its_closing_quote_and_is_never_written_out_whole() -> None:
+    assert quoted("x" * 1_000_000).endswith("…'")
+    assert len(quoted(["x" * 100] * 10_000)) <= QUOTED_LIMIT

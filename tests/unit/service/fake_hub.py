@@ -53,10 +53,12 @@ class FakeHub:
         *,
         groups: tuple[str, ...] = (),
         admin: bool = False,
-        scopes: tuple[str, ...] = (ACCESS,),
+        scopes: tuple[str, ...] | None = None,
         kind: str = "user",
     ) -> str:
-        """A token of this person."""
+        """A token of this person, with all they may do unless ``scopes`` say less."""
+        if scopes is None:
+            scopes = (ACCESS, "admin:servers") if admin else (ACCESS,)
         token = f"token-of-{name}-{len(self.tokens)}"
         self.tokens[token] = {
             "kind": kind,

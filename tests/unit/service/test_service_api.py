@@ -78,6 +78,21 @@ async def test_leases_are_the_persons_own_unless_an_admin_asks_for_all(site: Sit
     assert check(await site.ask("GET", "api/leases", token=root), "Lease") == []
 
 
+async def test_an_admins_token_opens_no_more_than_it_was_made_for(site: Site) -> None:
+    """A token made for these pages alone must not end people's sessions when it leaks."""
+    lease = site.world.lend("ada")
+    narrow = site.world.hub.sign_in("root", admin=True, scopes=(ACCESS,))
+    refused(await site.ask("GET", "api/leases?all=true", token=narrow), 403, "Only admins")
+    refused(await site.ask("DELETE", f"api/leases/{lease.id}", token=narrow), 403, "Only admins")
+    asked = {"tier": "card", "hours": 2, "reason": "training"}
+    ada = site.world.hub.sign_in("ada")
+    request = (await site.ask("POST", "api/requests", body=asked, token=ada)).json
+    path = f"api/requests/{request['id']}/approve"
+    refused(await site.ask("POST", path, body={}, token=narrow), 403, "not decide")
+    full = site.world.hub.sign_in("root", admin=True)
+    assert (await site.ask("POST", path, body={}, token=full)).status == 200
+
+
 async def test_past_leases_are_listed_when_asked_for(site: Site) -> None:
     lease = site.world.lend("ada")
     site.world.broker.release_lease(lease.id, "enough", "ada")
