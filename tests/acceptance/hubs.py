@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from jupyterhub_migspawner.errors import ConfigError
+from jupyterhub_migspawner.errors import ConfigError, DatabaseError
 from jupyterhub_migspawner.leases.rows import LeaseRow
 from tests.benchmarks.hub import free_ports
 
@@ -143,7 +143,7 @@ class Hub:
 
         try:
             attempts = {lease.attempt for lease in self.rows(include_past=True)}
-        except ConfigError:
+        except (ConfigError, DatabaseError):
             return  # such a hub never started, nor did a server of it
         for attempt, processes in marked_processes().items():
             if attempt in attempts:
