@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 
 from jupyterhub_migspawner.broker.base import NAME_LIMIT, text
 from jupyterhub_migspawner.broker.offers import Offering, needs_approval, none_free, usage
+from jupyterhub_migspawner.broker.recording import lease_event
 from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.leases import events, ledger, requests, shelf
 from jupyterhub_migspawner.leases.rows import HELD, PENDING, RELEASING, LeaseRow, RequestRow
@@ -220,7 +221,7 @@ class Acquiring(Offering):
             share=taken.share,
         )
         lease = ledger.insert(tx, lease)
-        record(tx, lease, asking.now, asking.person.name, slice=taken.slice_uuid or "")
+        lease_event(tx, lease, asking.now, asking.person.name, slice=taken.slice_uuid or "")
         return lease
 
 
@@ -249,30 +250,11 @@ def _same_again(known: LeaseRow, asking: Asking) -> LeaseRow | Refusal:
     )
 
 
-def record(tx: Transaction, lease: LeaseRow, at: datetime, actor: str, **detail: object) -> None:
-    """The event that a lease has come into its present state."""
-    events.append(
-        tx,
-        at,
-        actor,
-        f"lease.{lease.state}",
-        user=lease.user,
-        lease_id=lease.id,
-        card_uuid=lease.card_uuid,
-        request_id=lease.request_id,
-        server=lease.server,
-        tier=lease.tier,
-        profile=lease.profile,
-        start=lease.start,
-        **detail,
-    )
-
-
 def begin_release(
     tx: Transaction, lease: LeaseRow, reason: str, actor: str, now: datetime
 ) -> LeaseRow | None:
     """Let a pending or active lease begin to end; None when it was not one any more."""
     after = ledger.release(tx, lease.id, now, reason)
     if after is not None:
-        record(tx, after, now, actor, why=reason)
+        lease_event(tx, after, now, actor, why=reason)
     return after

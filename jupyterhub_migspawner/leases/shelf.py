@@ -27,11 +27,13 @@ _USABLE = sa.and_(
     cards.c.problem == "",
     cards.c.mig_enabled,
     cards.c.target.is_(None),
+    cards.c.reserved_for.is_(None),
 )
 _UNHELD = sa.and_(
     slices.c.held == 0,
     slices.c.present,
     slices.c.uuid.is_not(None),
+    slices.c.wanted,
     slices.c.quarantined == "",
 )
 _REPORTING = nodes.c.heartbeat_at >= sa.bindparam("silent_before")
@@ -120,9 +122,9 @@ _PICK = sa.text(
     """
     SELECT slices.id FROM slices JOIN cards ON cards.uuid = slices.card_uuid
     WHERE slices.id = ANY(:ids) AND slices.held = 0 AND slices.present
-      AND slices.uuid IS NOT NULL AND slices.quarantined = ''
+      AND slices.uuid IS NOT NULL AND slices.wanted AND slices.quarantined = ''
       AND NOT cards.lost AND cards.drained = '' AND cards.problem = '' AND cards.mig_enabled
-      AND cards.target IS NULL
+      AND cards.target IS NULL AND cards.reserved_for IS NULL
     ORDER BY array_position(:ids, slices.id) LIMIT 1
     FOR UPDATE OF slices SKIP LOCKED FOR SHARE OF cards SKIP LOCKED
     """
@@ -300,6 +302,7 @@ def take_card(tx: Transaction, card: IdleCard) -> Taken | None:
             gi_id=None,
             ci_id=None,
             present=False,
+            wanted=True,
             quarantined="",
             held=0,
         )

@@ -17,8 +17,8 @@ from jupyterhub_migspawner.cli.demo.processes import Signals, marked
 from jupyterhub_migspawner.cli.demo.tools import search_path
 from jupyterhub_migspawner.cli.output import complain, print_json
 from jupyterhub_migspawner.errors import Refusal
-from jupyterhub_migspawner.gpu.cards import Profile
 from jupyterhub_migspawner.gpu.arrange import Want
+from jupyterhub_migspawner.gpu.cards import Profile
 from jupyterhub_migspawner.gpu.simulator import create_state, find_model, profiles_of
 
 _MODEL = "A100-SXM4-40GB"
@@ -165,4 +165,3 @@ def _refuse_leftovers(directory: Path) -> None:
         "choose another folder with --dir.",
         reason="conflict",
     )
-

@@ -141,8 +141,8 @@ def _reported(directory: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise MigspawnerError(
-            f"The demo cannot use the folder {directory}: {error.strerror or error}. Choose another "
-            "with --dir."
+            f"The demo cannot use the folder {directory}: {error.strerror or error}. Choose "
+            "another with --dir."
         ) from error
 
 

@@ -75,7 +75,7 @@ class Hub:
         environment["PATH"] = os.pathsep.join([*path, os.environ.get("PATH", os.defpath)])
         adopt_orphans()
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(  # noqa: S603  # this Python, our own arguments
+            self._process = subprocess.Popen(  # this Python, our own arguments
                 [sys.executable, "-m", "jupyterhub", "-f", str(config)],
                 cwd=directory,
                 env=environment,

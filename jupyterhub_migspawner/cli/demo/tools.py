@@ -62,7 +62,7 @@ def node_folder() -> Path:
 
 def _major(node: str) -> int:
     try:
-        answer = subprocess.run(  # noqa: S603  # the node that PATH names, with a fixed argument
+        answer = subprocess.run(  # the node that PATH names, with a fixed argument
             [node, "--version"], capture_output=True, text=True, timeout=20, check=False
         ).stdout
     except (OSError, subprocess.TimeoutExpired):
