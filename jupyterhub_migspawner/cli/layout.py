@@ -33,7 +33,9 @@ from jupyterhub_migspawner.leases.rows import LeaseRow
 #: Seconds to wait for somebody else on this machine who is cutting cards.
 PATIENCE = 60.0
 
-#: Seconds between two tries while the agent is at it.
+#: Seconds the agent is given to do what cannot be done while two processes hold the driver open,
+#: and between two looks whether it has.
+AGENT_PATIENCE = 20.0
 PAUSE = 0.5
 
 _FILE = argument("file", metavar="FILE", help="layouts in the file format of nvidia-mig-parted, v1")
@@ -129,21 +131,29 @@ class Applying:
         return self._converge(card.uuid, patience)
 
     def _converge(self, card_uuid: str, patience: float) -> tuple[str, ...]:
-        while True:
-            try:
-                outcome = self._cutter.converge(card_uuid, patience)
-            except GpuError as error:
-                # The agent holds the driver open too, and then this process is in its way and it
-                # in ours. Letting go lets the agent do the step: it has the same wish.
-                if error.code != Code.IN_USE or patience <= 0 or not self._agent_lives():
-                    raise
-                self._let_go()
-            else:
-                if not outcome.busy or patience <= 0:
-                    busy = ("Somebody else on this machine is cutting cards.",)
-                    return busy if outcome.busy else outcome.waiting
+        try:
+            outcome = self._cutter.converge(card_uuid, patience)
+        except GpuError as error:
+            # The agent holds the driver open too, and so this process and it are in each other's
+            # way. Letting go lets the agent do the step: it has the same wish.
+            if error.code != Code.IN_USE or not self._agent_lives():
+                raise
+            self._let_go()
+            if not self._done_by_agent(card_uuid):
+                raise
+            return ()
+        if outcome.busy:
+            return ("Somebody else on this machine is cutting cards.",)
+        return outcome.waiting
+
+    def _done_by_agent(self, card_uuid: str) -> bool:
+        patience = AGENT_PATIENCE
+        while patience > 0:
+            if all(card.uuid != card_uuid for card in self._cutter.behind()):
+                return True
             self._sleep(PAUSE)
             patience -= PAUSE
+        return False
 
     def _agent_lives(self) -> bool:
         return any(node.name == self._cutter.node for node in self._broker.live_nodes())
