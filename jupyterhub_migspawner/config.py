@@ -185,6 +185,12 @@ class MigBroker(LoggingConfigurable):
                 "MigBroker.tiers is empty: write at least one tier, for example "
                 '{"name": "small", "profile": "1g.5gb"}.'
             )
+        for tier in tiers:
+            if tier.mig_off and not self.allow_gpu_reset:
+                raise ConfigError(
+                    f"tier {tier.name!r}: field 'mig' is 'off', which may reset cards; expected "
+                    "MigBroker.allow_gpu_reset = True with it, or 'on'."
+                )
         names = [tier.name for tier in tiers]
         if self.default_tier and self.default_tier not in names:
             raise ConfigError(

@@ -7,12 +7,12 @@ so do all calls about one attempt (a cancel cannot slip in between).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from jupyterhub_migspawner.broker.base import NAME_LIMIT, text
 from jupyterhub_migspawner.broker.offers import Offering, needs_approval, none_free, usage
 from jupyterhub_migspawner.broker.recording import lease_event
+from jupyterhub_migspawner.broker.reserving import Asking, reserve
 from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.leases import events, ledger, requests, shelf
 from jupyterhub_migspawner.leases.rows import HELD, PENDING, RELEASING, LeaseRow, RequestRow
@@ -20,24 +20,10 @@ from jupyterhub_migspawner.leases.shelf import Taken
 from jupyterhub_migspawner.leases.store import Transaction
 from jupyterhub_migspawner.policy import placement, quota, tiers
 from jupyterhub_migspawner.policy.people import Person
-from jupyterhub_migspawner.policy.tiers import Tier
 from jupyterhub_migspawner.policy.wording import quoted
 
 ROUNDS = 8
 """How often the shelf is read again when others took what was seen on it."""
-
-
-@dataclass(frozen=True)
-class Asking:
-    """One acquire: who, for which server, what, in which attempt, where."""
-
-    person: Person
-    server: str
-    tier: Tier
-    attempt: str
-    node: str | None
-    now: datetime
-    deadline: datetime
 
 
 class Acquiring(Offering):
@@ -112,9 +98,10 @@ class Acquiring(Offering):
         over = quota.check(limits, used, asking.tier)
         if over:
             return Refusal(over, reason="quota")
-        taken = self._take(tx, asking)
+        taken = self._take(tx, asking, grant)
         if taken is None:
-            return self._no_capacity(tx, asking)
+            emptying = reserve(tx, asking, grant, self._silent_before(asking.now)) if grant else ""
+            return self._no_capacity(tx, asking, emptying)
         return self._lend(tx, asking, taken, grant)
 
     @staticmethod
@@ -148,12 +135,15 @@ class Acquiring(Offering):
             reason="approval",
         )
 
-    def _take(self, tx: Transaction, asking: Asking) -> Taken | None:
+    def _take(self, tx: Transaction, asking: Asking, grant: RequestRow | None) -> Taken | None:
         """A slice, or a whole card, held for this lease."""
         silent_before = self._silent_before(asking.now)
         profile = None if asking.tier.is_whole else asking.tier.profile
+        grant_id = grant.id if grant is not None else None
         for round_number in range(ROUNDS):
-            found = shelf.offers(tx, profile, silent_before, asking.node)
+            found = (
+                [] if asking.tier.mig_off else shelf.offers(tx, profile, silent_before, asking.node)
+            )
             by_id = {offer.slice.id: offer for offer in found}
             ranked = placement.rank_slices(
                 [offer.slice for offer in found], [offer.load for offer in found]
@@ -164,7 +154,17 @@ class Acquiring(Offering):
             taken = shelf.take(tx, best_first, wait=round_number > 0) if best_first else None
             if taken is not None:
                 return taken
-            idle = shelf.idle_cards(tx, silent_before, asking.node) if profile is None else []
+            idle = (
+                shelf.idle_cards(
+                    tx,
+                    silent_before,
+                    asking.node,
+                    grant_id=grant_id,
+                    mig_off=asking.tier.mig_off,
+                )
+                if profile is None
+                else []
+            )
             cards = {card.load.card_uuid: card for card in idle}
             for load in placement.rank_cards_for_whole([card.load for card in idle]):
                 taken = shelf.take_card(tx, cards[load.card_uuid])
@@ -176,17 +176,18 @@ class Acquiring(Offering):
                 return None
         return None
 
-    def _no_capacity(self, tx: Transaction, asking: Asking) -> Refusal:
+    def _no_capacity(self, tx: Transaction, asking: Asking, emptying: str = "") -> Refusal:
         tier = asking.tier
         silent_before = self._silent_before(asking.now)
         if tier.is_whole:
-            total = shelf.whole_counts(tx, silent_before)[1]
+            total = shelf.whole_counts(tx, silent_before, mig_off=tier.mig_off)[1]
         else:
             total = shelf.counts(tx, silent_before).get(tier.profile, (0, 0))[1]
         where = f" on node {quoted(asking.node)}" if asking.node is not None else ""
         sentence = none_free(tier, total, where)
         instead = self._instead(tx, asking.person, tier, asking.now)
-        return Refusal(f"{sentence} {instead}", reason="capacity")
+        words = " ".join(each for each in (sentence, emptying, instead) if each)
+        return Refusal(words, reason="capacity")
 
     def _lend(
         self, tx: Transaction, asking: Asking, taken: Taken, grant: RequestRow | None

@@ -25,7 +25,7 @@ from jupyterhub_migspawner.broker.statuses import (
     QUARANTINED,
     SliceStatus,
 )
-from jupyterhub_migspawner.broker.wanting import mark_wanted
+from jupyterhub_migspawner.broker.wanting import is_reached, mark_wanted
 from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.gpu.cards import GpuEvent, Inventory
 from jupyterhub_migspawner.gpu.xids import is_uncontained, xid_name
@@ -85,7 +85,7 @@ class Inventories(BrokerBase):
                 for row in inventory.slice_rows(tx, card_uuid=card_uuid)
                 if row.present
             }
-            if present != set(card.row.target):
+            if not is_reached(card.row, present):
                 return False
             inventory.update_card(tx, card_uuid, target=None)
             mark_wanted(tx, card_uuid)

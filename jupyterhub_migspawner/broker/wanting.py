@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from jupyterhub_migspawner.leases import events, inventory
-from jupyterhub_migspawner.leases.rows import MIG_OFF, CardRow, Layout
+from jupyterhub_migspawner.leases.rows import MIG_OFF, CardRow, Layout, Want
 from jupyterhub_migspawner.leases.store import Transaction
 
 
@@ -39,6 +39,16 @@ def desired(card: CardRow, *, given_whole: bool) -> Desired | None:
     if given_whole or (not card.layout_by and (not card.layout or card.state == "draining")):
         return None
     return Desired(card.layout, card.mig_wanted)
+
+
+def is_reached(card: CardRow, present: set[Want]) -> bool:
+    """Whether the slices that are there, and the card's mode, are what its target says."""
+    if card.target is None:
+        return False
+    if card.target == (MIG_OFF,):
+        return MIG_OFF in present and not card.mig_enabled
+    mig = card.mig_wanted if card.target == card.layout else True
+    return present - {MIG_OFF} == set(card.target) and card.mig_enabled == mig
 
 
 def mark_wanted(tx: Transaction, card_uuid: str) -> None:
