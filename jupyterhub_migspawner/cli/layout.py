@@ -18,6 +18,7 @@ import yaml
 from jupyterhub_migspawner.agent import make_cutter
 from jupyterhub_migspawner.agent.cutting import Cutter, plan_card
 from jupyterhub_migspawner.broker import Broker
+from jupyterhub_migspawner.broker.layouts import held_by
 from jupyterhub_migspawner.broker.wanting import Desired
 from jupyterhub_migspawner.cli.command import DONE, REFUSED, Command, argument
 from jupyterhub_migspawner.cli.leases import operator
@@ -61,7 +62,7 @@ class Aim:
             words.append(str(step))
             if isinstance(step, Create):
                 words.append(f"read the UUID of {step.profile} at {step.start}")
-        if self.wish is None:
+        if self.wish is None and not self.card.problem:
             words.append(f"create {', '.join(self.wanted.names)} where the card then allows it")
         return words
 
@@ -69,8 +70,7 @@ class Aim:
 def aim(layout: Layout, cards: Sequence[Card], leases: Sequence[LeaseRow]) -> list[Aim]:
     """What the layout wants of each card it names, and the plan to get there.
 
-    Raises :exc:`.ConfigError` when a card could never be so, :exc:`.GpuError` when one cannot be
-    read.
+    A card with a problem is blocked by it. Raises :exc:`.ConfigError` when one could never be so.
     """
     wanted = layout.for_cards(cards)
     aims = []
@@ -79,7 +79,8 @@ def aim(layout: Layout, cards: Sequence[Card], leases: Sequence[LeaseRow]) -> li
         if want is None or not card.mig_capable:
             continue
         if card.problem:
-            raise GpuError(card.problem)
+            aims.append(Aim(card, want, None, Plan((), (card.problem,))))
+            continue
         live = [lease for lease in leases if lease.card_uuid == card.uuid]
         if want.mig_enabled and want.names and not card.profiles:
             # Some drivers tell the profiles only once MIG is on.
@@ -117,9 +118,11 @@ class Applying:
 
     def card(self, aim_: Aim, patience: float = PATIENCE) -> tuple[str, ...]:
         """Bring one card there; what has to wait, in sentences. Raises :exc:`.GpuError`."""
+        if aim_.card.problem:
+            raise GpuError(aim_.card.problem)
         wish = aim_.wish or Desired((), True)
         self._broker.set_layout(aim_.card.uuid, wish.wants, wish.mig, self._actor)
-        waiting = self._converge(aim_.card.uuid, patience)
+        waiting = self._converge(aim_.card.uuid, patience) or self._whole(aim_.card.uuid, wish)
         if aim_.wish is not None or waiting:
             return waiting
         found = self._cutter.read(patience)
@@ -129,6 +132,16 @@ class Applying:
         places = self._layout.places(card, aim_.wanted)
         self._broker.set_layout(card.uuid, places, True, self._actor)
         return self._converge(card.uuid, patience)
+
+    def _whole(self, card_uuid: str, wish: Desired) -> tuple[str, ...]:
+        """Who has all of the card, so that it takes its layout only afterwards."""
+        return tuple(
+            held_by(lease)
+            for lease in self._broker.leases(node=self._cutter.node)
+            if lease.card_uuid == card_uuid
+            and lease.whole
+            and (lease.profile, lease.start) not in wish.wants
+        )
 
     def _converge(self, card_uuid: str, patience: float) -> tuple[str, ...]:
         try:

@@ -208,6 +208,29 @@ def test_a_card_is_drained_and_resumed(two: Shell) -> None:
     assert "no card 'GPU-none'" in two.errors
 
 
+def test_a_dead_card_does_not_keep_the_others(two: Shell) -> None:
+    start(two)
+    uuid = simulator.card_uuids(two.machine)[0]
+    simulator.lose_card(two.machine, uuid)
+    answer = two.json("layout", "apply", str(EXAMPLE), "all-balanced", status=1)
+    assert [card["done"] for card in answer["cards"]] == [False, True]
+    assert uuid in answer["cards"][0]["error"]
+
+
+def test_a_card_that_somebody_has_whole_waits_for_them(shell: Shell) -> None:
+    simulator.create_state(shell.machine, cards=1, layouts=[["7g.40gb"]])
+    shell.config.write_text(CONFIG.replace("3g.20gb", "whole"))
+    lease = start(shell, tier="large")
+    uuids = simulator.slice_uuids(shell.machine)
+    answer = shell.json("layout", "apply", str(EXAMPLE), "all-balanced", status=1)
+    assert f"leased by ada (lease {lease.id})" in answer["cards"][0]["waiting"][0]
+    assert simulator.slice_uuids(shell.machine) == uuids
+    shell.broker().release_lease(lease.id, "over", "ada")
+    shell.broker().confirm_empty(lease.id)
+    shell.run("layout", "apply", str(EXAMPLE), "all-balanced")
+    shell.run("layout", "assert", str(EXAMPLE), "all-balanced")
+
+
 AGENT = """
 import sys, time
 from jupyterhub_migspawner.agent import make_agent
