@@ -127,6 +127,8 @@ class Day:
             node.restart()
         elif kind == "reboot" and not self.held:
             simulator.reboot(node.path)
+            # Longer than a silent node is trusted: nothing is lent before the agent has looked.
+            node.lab.clock.pass_time(seconds=90)
             node.restart()
         self.check()
 
