@@ -28,6 +28,7 @@ from jupyterhub_migspawner.errors import ConfigError, MigspawnerError
 from jupyterhub_migspawner.gpu.nvml import Nvml
 from jupyterhub_migspawner.leases.store import Store
 from jupyterhub_migspawner.policy.approval import parse_approvers
+from jupyterhub_migspawner.policy.commands import Command, parse_commands
 from jupyterhub_migspawner.policy.quota import parse_quotas
 from jupyterhub_migspawner.policy.settings import Settings
 from jupyterhub_migspawner.policy.tiers import parse_tiers
@@ -127,6 +128,32 @@ class MigBroker(LoggingConfigurable):
     reconcile_seconds = Float(
         20.0, min=0.05, help="Seconds between two comparisons of the leases with the hub's servers."
     ).tag(config=True)
+    before_cut = AnyTrait(
+        [],
+        help="""
+        Commands to run, one after the other and without a shell, before a card is cut: each a text
+        or the list of its words. For monitoring that holds cards open. One that fails stops the
+        cut. They find MIGSPAWNER_NODE, MIGSPAWNER_CARD_UUID and MIGSPAWNER_CARD_INDEX in their
+        environment.
+        """,
+    ).tag(config=True)
+    after_cut = AnyTrait(
+        [],
+        help="""
+        Commands to run after a card was cut, also when the cut failed: whatever ``before_cut``
+        stopped is to be started again here.
+        """,
+    ).tag(config=True)
+    hook_seconds = Float(
+        60.0, min=0.1, help="Seconds one command of before_cut or after_cut may take."
+    ).tag(config=True)
+    allow_gpu_reset = Bool(
+        False,
+        help="""
+        Whether cards of this machine may be switched out of MIG for tiers with ``"mig": "off"``. On
+        an A100 or A30 that resets the card, and with NVLink perhaps its neighbours.
+        """,
+    ).tag(config=True)
     service = Bool(
         True, help="Whether the hub runs the broker's service (pages, REST, agent and loops)."
     ).tag(config=True)
@@ -151,12 +178,19 @@ class MigBroker(LoggingConfigurable):
         return self._settings
 
     def _checked(self) -> Settings:
+        self.hook_commands()
         tiers = parse_tiers(self.tiers)
         if not tiers:
             raise ConfigError(
                 "MigBroker.tiers is empty: write at least one tier, for example "
                 '{"name": "small", "profile": "1g.5gb"}.'
             )
+        for tier in tiers:
+            if tier.mig_off and not self.allow_gpu_reset:
+                raise ConfigError(
+                    f"tier {tier.name!r}: field 'mig' is 'off', which may reset cards; expected "
+                    "MigBroker.allow_gpu_reset = True with it, or 'on'."
+                )
         names = [tier.name for tier in tiers]
         if self.default_tier and self.default_tier not in names:
             raise ConfigError(
@@ -181,6 +215,17 @@ class MigBroker(LoggingConfigurable):
         if path in ("", ":memory:"):
             return self.database_url  # several processes share it: the store refuses these
         return f"{prefix}{self._base() / Path(path).expanduser()}"
+
+    def hook_commands(self) -> tuple[tuple[Command, ...], tuple[Command, ...]]:
+        """What to run before and after a cut. Raises :exc:`ConfigError`."""
+        return (
+            parse_commands("before_cut", self.before_cut),
+            parse_commands("after_cut", self.after_cut),
+        )
+
+    def resolved_directory(self) -> Path:
+        """The folder where relative paths start."""
+        return self._base()
 
     def resolved_nvml(self) -> str:
         """The NVML to use, with a relative state file made absolute."""

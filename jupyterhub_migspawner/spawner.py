@@ -312,11 +312,16 @@ class MigSpawnerMixin(Configurable):
         ended = utc_now()
 
         def give_back(broker: Broker) -> None:
-            vacancy = Vacancy(broker, config.open_nvml(), node=config.node)
-            for lease in broker.release_server(
-                user, server, "the server stopped", actor="hub", taken_before=ended
-            ):
-                vacancy.look(lease)
+            nvml = config.open_nvml()
+            vacancy = Vacancy(broker, nvml, node=config.node)
+            try:
+                for lease in broker.release_server(
+                    user, server, "the server stopped", actor="hub", taken_before=ended
+                ):
+                    vacancy.look(lease)
+            finally:
+                # A hub that holds the driver open keeps cards from being switched out of MIG.
+                nvml.close()
 
         try:
             future = self._mig_submit(give_back, pool=_releases)

@@ -14,16 +14,35 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
+from jupyterhub_migspawner.agent.cutting import Cutter
+from jupyterhub_migspawner.agent.hooks import Hooks
+from jupyterhub_migspawner.agent.returns import hold_back
+from jupyterhub_migspawner.agent.turn import Turn
 from jupyterhub_migspawner.agent.vacancy import Vacancy, marked_processes
 from jupyterhub_migspawner.broker import Broker
 from jupyterhub_migspawner.errors import GpuError
-from jupyterhub_migspawner.gpu import partition
+from jupyterhub_migspawner.gpu.cards import Inventory
 from jupyterhub_migspawner.gpu.nvml import Nvml
 from jupyterhub_migspawner.leases.rows import CardRow
 
 log = logging.getLogger("migspawner.agent")
+
+
+#: Most seconds between two tries to cut a card that cannot be cut.
+LONGEST_PAUSE = 300.0
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What was last tried on a card, when it may be tried again, and how it went."""
+
+    asked: object
+    again: float
+    pause: float
+    failed: bool
 
 
 class Agent:
@@ -38,6 +57,8 @@ class Agent:
         inventory_seconds: float = 5.0,
         proc: Path = Path("/proc"),
         monotonic: Callable[[], float] = time.monotonic,
+        turn: Turn | None = None,
+        hooks: Hooks | None = None,
     ) -> None:
         self._broker = broker
         self._nvml = nvml
@@ -47,6 +68,10 @@ class Agent:
         self._monotonic = monotonic
         self._next_inventory = monotonic()
         self._vacancy = Vacancy(broker, nvml, node=node, proc=proc, monotonic=monotonic)
+        self._cutter = Cutter(
+            broker, nvml, node=node, turn=turn, hooks=hooks, agent=True, check=self._check
+        )
+        self._tried: dict[str, Tried] = {}
         self._said: dict[str, str] = {}
 
     def tick(self) -> None:
@@ -55,58 +80,68 @@ class Agent:
         Cards that cannot be read keep the node from being offered (no heartbeat), but slices that
         are being given back are looked at all the same.
         """
+        self._listen()
         if self._monotonic() >= self._next_inventory:
             self._next_inventory = self._monotonic() + self._inventory_seconds
             self.take_inventory()
             self._broker.forget_cancelled_attempts()
-        self._cut_cards()
+            self._broker.drop_reservations(self.node)
         self._vacancy.look_at_all()
+        self._cut_cards()
         self._call_off_lost_starts()
 
     def take_inventory(self) -> bool:
         """Write what the cards are now to the lease database. False when they cannot be read."""
         try:
-            inventory = self._nvml.inventory()
+            found = self._cutter.read()
         except GpuError as error:
             self._say("inventory", f"Node {self.node} offers nothing: {error}")
             return False
         self._said.pop("inventory", None)
-        self._broker.record_inventory(self.node, inventory)
-        return True
+        return found is not None
+
+    def _listen(self) -> None:
+        """Write down what the driver reported by itself since the last round."""
+        try:
+            reported = self._nvml.events()
+        except GpuError:
+            return  # the reading of the cards says what is wrong
+        for event in reported:
+            if event.xid is not None:
+                self._broker.record_xid(self.node, event)
+
+    def _check(self, found: Inventory) -> Inventory:
+        return hold_back(self._broker, self.node, found, self._proc)
 
     def _cut_cards(self) -> None:
-        for card in self._broker.cards(node=self.node):
-            if card.target is None or card.state == "lost":
-                continue
+        behind = self._cutter.behind()
+        self._tried = {c.uuid: self._tried[c.uuid] for c in behind if c.uuid in self._tried}
+        for card in behind:
             try:
                 self._cut(card)
             except GpuError as error:
                 self._say(card.uuid, f"Card {card.index} ({card.uuid}) is not cut yet: {error}")
 
     def _cut(self, card: CardRow) -> None:
-        """Bring one card to its target; what was done stays done when a step fails."""
-        assert card.target is not None
-        found = {c.uuid: c for c in self._nvml.inventory().cards}.get(card.uuid)
-        if found is None or found.problem:
-            raise GpuError(found.problem if found else "the driver does not list it any more.")
-        live = self._broker.leases(node=self.node)
-        keep = frozenset(
-            (lease.profile, lease.start) for lease in live if lease.card_uuid == card.uuid
-        )
-        plan = partition.plan(found, card.target, keep)
-        if plan.blocked:
-            raise GpuError(" ".join(plan.blocked))
-        if plan.steps:
-            partition.apply(
-                self._nvml,
-                card.uuid,
-                plan,
-                lambda step, _: log.info("Card %d: %s", card.index, step),
-            )
-        # The UUIDs of new slices are only known now; the lease that waits for one gets it here.
-        if self.take_inventory():
-            self._broker.finish_target(card.uuid)
-        self._said.pop(card.uuid, None)
+        """Bring one card nearer to what it shall be, unless it waits for the same as before."""
+        live = [each for each in self._broker.leases(node=self.node) if each.card_uuid == card.uuid]
+        asked = (card.layout, card.target, card.mig_wanted, [(e.id, e.state) for e in live])
+        before = self._tried.get(card.uuid)
+        if before is not None and before.asked == asked and self._monotonic() < before.again:
+            return
+        # Longer and longer while it fails: each try may stop and start the admin's monitoring.
+        pause = self._inventory_seconds
+        if before is not None and before.asked == asked and before.failed:
+            pause = min(2 * before.pause, LONGEST_PAUSE)
+        self._tried[card.uuid] = Tried(asked, self._monotonic() + pause, pause, failed=True)
+        outcome = self._cutter.converge(card.uuid)
+        again = 0.0 if outcome.busy else self._monotonic() + pause
+        self._tried[card.uuid] = Tried(asked, again, pause, failed=False)
+        if outcome.waiting:
+            head = f"Card {card.index} ({card.uuid}) waits to be cut"
+            self._say(card.uuid, f"{head}: {' '.join(outcome.waiting)}")
+        else:
+            self._said.pop(card.uuid, None)
 
     def _call_off_lost_starts(self) -> None:
         """A start that never finished and left nothing behind gives its slice back.

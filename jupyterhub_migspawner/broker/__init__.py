@@ -13,13 +13,14 @@ from __future__ import annotations
 from jupyterhub_migspawner.broker.approvals import Approvals
 from jupyterhub_migspawner.broker.base import utc_now
 from jupyterhub_migspawner.broker.inventory import Inventories
+from jupyterhub_migspawner.broker.layouts import Layouts
 from jupyterhub_migspawner.broker.leasing import Leasing
 from jupyterhub_migspawner.broker.statuses import SliceStatus, TierOffer
 
 __all__ = ["Broker", "SliceStatus", "TierOffer", "utc_now"]
 
 
-class Broker(Leasing, Approvals, Inventories):
+class Broker(Leasing, Approvals, Inventories, Layouts):
     """All use cases; see the classes it is made of.
 
     ``Broker(store, settings, clock=...)``: ``store`` an open

@@ -7,12 +7,13 @@ so do all calls about one attempt (a cancel cannot slip in between).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 
 from jupyterhub_migspawner.broker.base import NAME_LIMIT, text
 from jupyterhub_migspawner.broker.offers import Offering, needs_approval, none_free, usage
+from jupyterhub_migspawner.broker.recording import lease_event
+from jupyterhub_migspawner.broker.reserving import Asking, reserve
 from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.leases import events, ledger, requests, shelf
 from jupyterhub_migspawner.leases.rows import HELD, PENDING, RELEASING, LeaseRow, RequestRow
@@ -20,7 +21,6 @@ from jupyterhub_migspawner.leases.shelf import IdleCard, Offer, Taken
 from jupyterhub_migspawner.leases.store import Transaction
 from jupyterhub_migspawner.policy import placement, quota, tiers
 from jupyterhub_migspawner.policy.people import Person
-from jupyterhub_migspawner.policy.tiers import Tier
 from jupyterhub_migspawner.policy.wording import quoted
 
 ROUNDS = 8
@@ -29,19 +29,6 @@ ROUNDS = 8
 
 class Contended(Exception):
     """Something is free, but others are just taking it; nothing was changed."""
-
-
-@dataclass(frozen=True)
-class Asking:
-    """One acquire: who, for which server, what, in which attempt, where."""
-
-    person: Person
-    server: str
-    tier: Tier
-    attempt: str
-    node: str | None
-    now: datetime
-    deadline: datetime
 
 
 class Acquiring(Offering):
@@ -129,9 +116,10 @@ class Acquiring(Offering):
         over = quota.check(limits, used, asking.tier)
         if over:
             return Refusal(over, reason="quota")
-        taken = self._take(tx, asking, patient=patient)
+        taken = self._take(tx, asking, grant, patient=patient)
         if taken is None:
-            return self._no_capacity(tx, asking)
+            emptying = reserve(tx, asking, grant, self._silent_before(asking.now)) if grant else ""
+            return self._no_capacity(tx, asking, emptying)
         return self._lend(tx, asking, taken, grant)
 
     @staticmethod
@@ -165,22 +153,27 @@ class Acquiring(Offering):
             reason="approval",
         )
 
-    def _take(self, tx: Transaction, asking: Asking, *, patient: bool) -> Taken | None:
+    def _take(
+        self, tx: Transaction, asking: Asking, grant: RequestRow | None, *, patient: bool
+    ) -> Taken | None:
         """A slice, or a whole card, held for this lease; None when nothing is free."""
         silent_before = self._silent_before(asking.now)
-        whole = asking.tier.is_whole
-        profile = None if whole else asking.tier.profile
+        tier = asking.tier
+        profile = None if tier.is_whole else tier.profile
+        grant_id = grant.id if grant is not None else None
 
         def shelf_now() -> tuple[list[Offer], list[IdleCard]]:
-            return (
-                shelf.offers(tx, profile, silent_before, asking.node),
-                shelf.idle_cards(tx, silent_before, asking.node) if whole else [],
+            offers = [] if tier.mig_off else shelf.offers(tx, profile, silent_before, asking.node)
+            if not tier.is_whole:
+                return offers, []
+            return offers, shelf.idle_cards(
+                tx, silent_before, asking.node, grant_id=grant_id, mig_off=tier.mig_off
             )
 
         offers, idle = shelf_now()
         seen = {o.slice.card_uuid for o in offers} | {c.load.card_uuid for c in idle}
         if patient and seen:
-            settled = shelf.settle(tx, seen, alone=whole)
+            settled = shelf.settle(tx, seen, alone=tier.is_whole)
             # Read again: what was waited for has changed it.
             offers, idle = shelf_now()
             seen = {o.slice.card_uuid for o in offers} | {c.load.card_uuid for c in idle}
@@ -191,17 +184,18 @@ class Acquiring(Offering):
             raise Contended
         return taken
 
-    def _no_capacity(self, tx: Transaction, asking: Asking) -> Refusal:
+    def _no_capacity(self, tx: Transaction, asking: Asking, emptying: str = "") -> Refusal:
         tier = asking.tier
         silent_before = self._silent_before(asking.now)
         if tier.is_whole:
-            total = shelf.whole_counts(tx, silent_before)[1]
+            total = shelf.whole_counts(tx, silent_before, mig_off=tier.mig_off)[1]
         else:
             total = shelf.counts(tx, silent_before).get(tier.profile, (0, 0))[1]
         where = f" on node {quoted(asking.node)}" if asking.node is not None else ""
         sentence = none_free(tier, total, where)
         instead = self._instead(tx, asking.person, tier, asking.now)
-        return Refusal(f"{sentence} {instead}", reason="capacity")
+        words = " ".join(each for each in (sentence, emptying, instead) if each)
+        return Refusal(words, reason="capacity")
 
     def _lend(
         self, tx: Transaction, asking: Asking, taken: Taken, grant: RequestRow | None
@@ -236,7 +230,7 @@ class Acquiring(Offering):
             share=taken.share,
         )
         lease = ledger.insert(tx, lease)
-        record(tx, lease, asking.now, asking.person.name, slice=taken.slice_uuid or "")
+        lease_event(tx, lease, asking.now, asking.person.name, slice=taken.slice_uuid or "")
         return lease
 
 
@@ -254,17 +248,21 @@ def _take_card(tx: Transaction, asking: Asking, idle: list[IdleCard]) -> Taken |
         taken = shelf.take_card(tx, cards[load.card_uuid])
         if taken is not None:
             if taken.slice_uuid is None:
-                events.append(
-                    tx,
-                    asking.now,
-                    asking.person.name,
-                    "card.target",
-                    card_uuid=taken.card_uuid,
-                    target=[[taken.profile, taken.start]],
-                    why="given out whole",
-                )
+                _record_target(tx, asking, taken)
             return taken
     return None
+
+
+def _record_target(tx: Transaction, asking: Asking, taken: Taken) -> None:
+    events.append(
+        tx,
+        asking.now,
+        asking.person.name,
+        "card.target",
+        card_uuid=taken.card_uuid,
+        target=[[taken.profile, taken.start]],
+        why="given out whole",
+    )
 
 
 def _same_again(known: LeaseRow, asking: Asking) -> LeaseRow | Refusal:
@@ -280,30 +278,11 @@ def _same_again(known: LeaseRow, asking: Asking) -> LeaseRow | Refusal:
     )
 
 
-def record(tx: Transaction, lease: LeaseRow, at: datetime, actor: str, **detail: object) -> None:
-    """The event that a lease has come into its present state."""
-    events.append(
-        tx,
-        at,
-        actor,
-        f"lease.{lease.state}",
-        user=lease.user,
-        lease_id=lease.id,
-        card_uuid=lease.card_uuid,
-        request_id=lease.request_id,
-        server=lease.server,
-        tier=lease.tier,
-        profile=lease.profile,
-        start=lease.start,
-        **detail,
-    )
-
-
 def begin_release(
     tx: Transaction, lease: LeaseRow, reason: str, actor: str, now: datetime
 ) -> LeaseRow | None:
     """Let a pending or active lease begin to end; None when it was not one any more."""
     after = ledger.release(tx, lease.id, now, reason)
     if after is not None:
-        record(tx, after, now, actor, why=reason)
+        lease_event(tx, after, now, actor, why=reason)
     return after

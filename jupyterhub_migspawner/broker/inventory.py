@@ -6,6 +6,8 @@ never takes a slice away from a lease: it says what is there, not who holds it.
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from jupyterhub_migspawner.broker import recording
 from jupyterhub_migspawner.broker.base import (
     NAME_LIMIT,
@@ -23,8 +25,10 @@ from jupyterhub_migspawner.broker.statuses import (
     QUARANTINED,
     SliceStatus,
 )
+from jupyterhub_migspawner.broker.wanting import is_reached, mark_wanted
 from jupyterhub_migspawner.errors import Refusal
-from jupyterhub_migspawner.gpu.cards import Inventory
+from jupyterhub_migspawner.gpu.cards import GpuEvent, Inventory
+from jupyterhub_migspawner.gpu.xids import is_uncontained, xid_name
 from jupyterhub_migspawner.leases import events, inventory, ledger
 from jupyterhub_migspawner.leases.rows import CardRow, EventRow, LeaseRow, NodeRow, SliceRow
 from jupyterhub_migspawner.leases.store import Transaction
@@ -36,8 +40,11 @@ MOST_EVENTS = 10_000
 class Inventories(BrokerBase):
     """Use cases about cards and slices."""
 
-    def record_inventory(self, node: str, found: Inventory) -> None:
+    def record_inventory(self, node: str, found: Inventory, *, alive: bool = True) -> None:
         """Take over what a node's agent has read: its heartbeat, cards and slices.
+
+        ``alive=False`` is for whoever reads the cards without being the agent: the node is not
+        offered because of it. A lost card's leases are over, with the reason.
 
         The first sight of a card that is cut makes its base layout. Cards that are not listed any
         more are lost; slices that are not listed are missing, except on a card with a problem,
@@ -47,9 +54,12 @@ class Inventories(BrokerBase):
 
         def work(tx: Transaction) -> None:
             now = self._now()
-            if inventory.node_by_name(tx, node) is None:
+            known = inventory.node_by_name(tx, node)
+            if known is None:
                 events.append(tx, now, node, "node.seen", node=node, driver=found.driver_version)
-            inventory.heartbeat(tx, node, now, found.driver_version)
+            if alive or known is None:
+                beat = now if alive else self._silent_before(now) - timedelta(days=1)
+                inventory.heartbeat(tx, node, beat, found.driver_version)
             # Most reports change nothing and need no lock; a change is worked out again under it.
             if recording.changes(tx, node, found, now):
                 inventory.lock_cards_of_node(tx, node)
@@ -75,9 +85,10 @@ class Inventories(BrokerBase):
                 for row in inventory.slice_rows(tx, card_uuid=card_uuid)
                 if row.present
             }
-            if present != set(card.row.target):
+            if not is_reached(card.row, present):
                 return False
             inventory.update_card(tx, card_uuid, target=None)
+            mark_wanted(tx, card_uuid)
             events.append(
                 tx,
                 self._now(),
@@ -93,6 +104,11 @@ class Inventories(BrokerBase):
     def nodes(self) -> tuple[NodeRow, ...]:
         """All nodes by name."""
         return self._read(inventory.all_nodes)
+
+    def live_nodes(self) -> tuple[NodeRow, ...]:
+        """Nodes whose agent has reported lately."""
+        silent_before = self._silent_before(self._now())
+        return tuple(node for node in self.nodes() if node.heartbeat_at >= silent_before)
 
     def cards(self, node: str | None = None) -> tuple[CardRow, ...]:
         """Cards of one node or of all."""
@@ -154,6 +170,52 @@ class Inventories(BrokerBase):
 
         return self._run(work)
 
+    def record_xid(self, node: str, event: GpuEvent) -> None:
+        """Note an XID error on the slice or card it hit.
+
+        After one that the hardware did not contain, the slice is quarantined, or the card drained
+        when it hit all of it; leases on them go on.
+        """
+        if event.xid is None:
+            return
+        xid = event.xid
+        what = f"XID {xid} ({xid_name(xid)})" if xid_name(xid) else f"XID {xid}"
+        bad = is_uncontained(xid)
+
+        def work(tx: Transaction) -> None:
+            inventory.lock_card(tx, event.card_uuid)
+            card = inventory.card_record(tx, event.card_uuid)
+            if card is None:
+                return
+            now = self._now()
+            row = next(
+                (
+                    each
+                    for each in inventory.slice_rows(tx, card_uuid=event.card_uuid)
+                    if each.present and event.gi_id is not None and each.gi_id == event.gi_id
+                ),
+                None,
+            )
+            for lease in ledger.select(tx, card_uuid=event.card_uuid):
+                if row is None or lease.slice_id == row.id:
+                    recording.lease_event(tx, lease, now, node, kind="lease.xid", xid=xid, why=what)
+            if row is None:
+                events.append(
+                    tx, now, node, "card.xid", card_uuid=event.card_uuid, xid=xid, why=what
+                )
+                if bad and not card.drained:
+                    why = f"{what}; reset it or restart its node, then `migspawner cards resume`"
+                    inventory.update_card(tx, event.card_uuid, drained=why)
+                    events.append(tx, now, node, "card.drained", card_uuid=event.card_uuid, why=why)
+                return
+            recording.slice_event(tx, now, node, "slice.xid", row, xid=xid, why=what)
+            if bad and not row.quarantined:
+                why = f"{what}; reset its card, then `migspawner cards resume`"
+                inventory.update_slice(tx, row.id, quarantined=why)
+                recording.slice_event(tx, now, node, "slice.quarantined", row, why=why)
+
+        self._run(work)
+
     def drain_card(self, card_uuid: str, why: str, actor: str) -> CardRow:
         """Give out nothing new on a card; leases on it go on.
 
@@ -195,7 +257,9 @@ def _state(
     row: SliceRow, card: CardRow, lease: LeaseRow | None, silent: NodeRow | None
 ) -> tuple[str, str]:
     if lease is not None:
-        return LEASED, ""
+        if row.wanted or lease.whole:
+            return LEASED, ""
+        return DRAINING, "Its card's layout does not have it any more; it goes when the lease ends."
     if row.quarantined:
         return QUARANTINED, row.quarantined
     if card.state == "lost":
@@ -210,4 +274,8 @@ def _state(
         return DRAINING, card.problem
     if card.target is not None:
         return DRAINING, "Its card is being re-cut."
+    if not row.wanted:
+        return DRAINING, "Its card's layout does not have it any more."
+    if card.reserved_for is not None:
+        return DRAINING, f"Its card is being emptied for grant {card.reserved_for}."
     return FREE, ""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from datetime import datetime, timedelta
 
-from jupyterhub_migspawner.broker.acquiring import Acquiring, begin_release, record
+from jupyterhub_migspawner.broker.acquiring import Acquiring, begin_release
 from jupyterhub_migspawner.broker.base import (
     BROKER,
     NAME_LIMIT,
@@ -19,6 +19,8 @@ from jupyterhub_migspawner.broker.base import (
     wanted_id,
     wanted_name,
 )
+from jupyterhub_migspawner.broker.recording import lease_event
+from jupyterhub_migspawner.broker.wanting import back_to_layout
 from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.leases import events, inventory, ledger
 from jupyterhub_migspawner.leases.rows import ACTIVE, HELD, PENDING, LeaseRow
@@ -57,7 +59,7 @@ class Leasing(Acquiring):
             after = ledger.activate(tx, lease.id)
             if after is None:
                 return _if_active(tx, lease.id)
-            record(tx, after, self._now(), after.user, why="the server runs")
+            lease_event(tx, after, self._now(), after.user, why="the server runs")
             return after
 
         return self._run(work)
@@ -169,9 +171,9 @@ class Leasing(Acquiring):
                     )
                 return _known(tx, lease_id)
             inventory.untake(tx, lease.slice_id)
-            record(tx, after, now, BROKER, why=after.end_reason)
+            lease_event(tx, after, now, BROKER, why=after.end_reason)
             if lease.whole:
-                _back_to_layout(tx, lease, now)
+                back_to_layout(tx, lease.card_uuid, now, BROKER)
             return after
 
         return self._run(work)
@@ -186,7 +188,7 @@ class Leasing(Acquiring):
                 return
             after = ledger.wait(tx, lease_id, short)
             if after is not None:
-                record(tx, after, self._now(), BROKER, waiting_for=short)
+                lease_event(tx, after, self._now(), BROKER, waiting_for=short)
 
         self._run(work)
 
@@ -238,20 +240,3 @@ def _known(tx: Transaction, lease_id: int) -> LeaseRow:
     if lease is None:
         raise Refusal(f"There is no lease {lease_id}.", reason="not-found")
     return lease
-
-
-def _back_to_layout(tx: Transaction, lease: LeaseRow, now: datetime) -> None:
-    card = inventory.card_record(tx, lease.card_uuid)
-    if card is None or card.row.layout == ((lease.profile, lease.start),):
-        return
-    layout = [list(want) for want in card.row.layout]
-    inventory.update_card(tx, lease.card_uuid, target=layout)
-    events.append(
-        tx,
-        now,
-        BROKER,
-        "card.target",
-        card_uuid=lease.card_uuid,
-        target=layout,
-        why="back to its layout",
-    )

@@ -35,7 +35,6 @@ class Offering(BrokerBase):
     def _offers(self, tx: Transaction, person: Person, now: datetime) -> tuple[TierOffer, ...]:
         silent_before = self._silent_before(now)
         counts = shelf.counts(tx, silent_before)
-        whole: tuple[int, int] | None = None
         mine = tiers.open_tiers(self.settings.tiers, person)
         limits = self.settings.quotas.for_person(person)
         used = usage(tx, person, limits, now, ledger.held_by(tx, person.name))
@@ -43,17 +42,22 @@ class Offering(BrokerBase):
         offers = []
         for tier in mine:
             free, total = 0, 0
+            grant = _valid_grant(asked, tier, now)
             if tier.is_whole:
-                whole = whole or shelf.whole_counts(tx, silent_before)
-                free, total = whole
+                free, total = shelf.whole_counts(
+                    tx,
+                    silent_before,
+                    grant_id=grant.id if grant is not None else None,
+                    mig_off=tier.mig_off,
+                )
             elif not tier.is_none:
                 free, total = counts.get(tier.profile, (0, 0))
-            grant = _valid_grant(asked, tier, now)
             why = ""
             if tier.approval and grant is None:
                 why = needs_approval(tier, asked)
             why = why or quota.check(limits, used, tier)
-            if not why and not tier.is_none and not free:
+            # With a grant a start is worth it all the same: it sets a card aside.
+            if not why and not tier.is_none and not free and (grant is None or not total):
                 why = none_free(tier, total)
             offers.append(TierOffer(tier, free, total, not why, why, grant))
         return tuple(offers)
@@ -64,7 +68,7 @@ class Offering(BrokerBase):
         usable = [
             offer.tier.name if offer.tier.is_none else f"{offer.tier.name} ({offer.free})"
             for offer in offers
-            if offer.usable and offer.tier.name != tier.name
+            if offer.usable and offer.tier.name != tier.name and (offer.free or offer.tier.is_none)
         ]
         if usable:
             return f"Free now: {', '.join(usable)}."

@@ -10,10 +10,12 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
+from jupyterhub_migspawner.broker.wanting import back_to_layout, mark_wanted
+from jupyterhub_migspawner.gpu.arrange import is_legal
 from jupyterhub_migspawner.gpu.cards import Card, Instance, Inventory, Profile
 from jupyterhub_migspawner.leases import events, inventory, ledger
 from jupyterhub_migspawner.leases.inventory import CardRecord
-from jupyterhub_migspawner.leases.rows import Layout, SliceRow
+from jupyterhub_migspawner.leases.rows import MIG_OFF, Layout, LeaseRow, SliceRow
 from jupyterhub_migspawner.leases.store import Transaction
 
 Change = Callable[[], None]
@@ -38,11 +40,19 @@ def changes(tx: Transaction, node: str, found: Inventory, now: datetime) -> list
             # New here; perhaps it was in another node before.
             record = inventory.card_record(tx, card.uuid)
             known = list(inventory.slice_rows(tx, card_uuid=card.uuid))
-        todo += _card_changes(tx, node, card, record, now)
-        todo += _slice_changes(tx, node, card, known, now)
+        of_card = _card_changes(tx, node, card, record, now)
+        if card.lost:
+            if record is None or not record.lost:
+                of_card.append(_lose(tx, node, card.uuid, known, now, card.problem))
+        else:
+            of_card += _slice_changes(tx, node, card, known, now)
+        if of_card:
+            of_card.append(lambda uuid=card.uuid: mark_wanted(tx, uuid))  # type: ignore[misc]
+        todo += of_card
     for uuid, record in stored.items():
         if uuid not in seen and not record.lost:
-            todo.append(_lose(tx, node, uuid, slices.get(uuid, []), now))
+            why = f"Card {record.row.index} ({uuid}) is not listed by the driver any more."
+            todo.append(_lose(tx, node, uuid, slices.get(uuid, []), now, why))
     return todo
 
 
@@ -50,15 +60,16 @@ def _card_changes(
     tx: Transaction, node: str, card: Card, record: CardRecord | None, now: datetime
 ) -> list[Change]:
     values = _values(node, card)
-    layout = plain(tuple(sorted(_slices_of(card), key=lambda want: want[1])))
+    found = tuple(sorted(_slices_of(card), key=lambda want: want[1]))
     if record is None:
-        return [lambda: _add(tx, node, card.uuid, {**values, "layout": layout}, now)]
-    values["lost"] = False
+        first = {**values, "layout": plain(found), "mig_wanted": card.mig_enabled}
+        return [lambda: _add(tx, node, card.uuid, first, now)]
+    if card.lost and record.lost:
+        return []
+    if not card.lost:
+        values["lost"] = False
     changed = {k: v for k, v in values.items() if record.stored[k] != v}
-    # A card that was not cut when it was first seen has no layout worth returning to.
-    adopt = not record.row.layout and record.row.target is None and layout
-    if adopt and not _given_whole(tx, card.uuid):
-        changed["layout"] = layout
+    changed |= _adopted(tx, card, record, found)
     if not changed:
         return []
     kind = "card.back" if record.lost else "card.changed"
@@ -72,6 +83,34 @@ def _card_changes(
             ledger.follow_card(tx, card.uuid, node)
 
     return [update]
+
+
+def _adopted(tx: Transaction, card: Card, record: CardRecord, found: Layout) -> dict[str, Any]:
+    """What becomes of the layout of a card when nobody has set one and it is cut by hand.
+
+    New slices join it, and what they lie over leaves it. Slices that are gone stay in it: a
+    restart of the node takes them all, and they have to come back.
+    """
+    row = record.row
+    if row.layout_by or row.target is not None or not found or _given_whole(tx, card.uuid):
+        return {}
+    sizes = {profile.name: profile.size for profile in card.profiles}
+    new = [want for want in found if want not in row.layout]
+    taken = {slot for name, start in new for slot in range(start, start + sizes.get(name, 1))}
+    stays = [
+        (name, start)
+        for name, start in row.layout
+        if taken.isdisjoint(range(start, start + sizes.get(name, 1)))
+    ]
+    layout = tuple(sorted([*stays, *new], key=lambda want: want[1]))
+    if is_legal(card.profiles, layout):
+        layout = found
+    changed: dict[str, Any] = {}
+    if layout != row.layout:
+        changed["layout"] = plain(layout)
+    if not row.mig_wanted:
+        changed["mig_wanted"] = True
+    return changed
 
 
 def _given_whole(tx: Transaction, card_uuid: str) -> bool:
@@ -92,13 +131,24 @@ def _add(tx: Transaction, node: str, uuid: str, values: dict[str, Any], now: dat
     events.append(tx, now, node, "card.seen", card_uuid=uuid, **values)
 
 
-def _lose(tx: Transaction, node: str, uuid: str, known: list[SliceRow], now: datetime) -> Change:
+def _lose(
+    tx: Transaction, node: str, uuid: str, known: list[SliceRow], now: datetime, why: str
+) -> Change:
     def lose() -> None:
         inventory.update_card(tx, uuid, lost=True)
-        events.append(tx, now, node, "card.lost", card_uuid=uuid, why="not listed any more")
+        events.append(tx, now, node, "card.lost", card_uuid=uuid, why=why)
+        live = ledger.select(tx, card_uuid=uuid)
+        for lease in live:
+            reason = f"{why} Your session has no GPU any more: save your work and start again."
+            after = ledger.lose(tx, lease.id, now, reason)
+            if after is not None:
+                inventory.untake(tx, lease.slice_id)
+                lease_event(tx, after, now, node, why=reason)
         for row in known:
             if row.present:
                 _vanish(tx, node, row, now)
+        if any(lease.whole for lease in live):
+            back_to_layout(tx, uuid, now, node)
 
     return lose
 
@@ -113,11 +163,40 @@ def _slice_changes(
     for want, instance in here.items():
         is_whole = instance.whole or (whole is not None and instance.profile == whole.name)
         todo += _seen(tx, node, card.uuid, rows.get(want), instance, is_whole, now)
+    todo += _uncut(tx, node, card, rows.get(MIG_OFF), now)
     for want, row in rows.items():
+        if want == MIG_OFF:
+            continue
         # The list of a card with a problem may be short: nothing is proven gone.
         if row.present and want not in here and not card.problem:
             todo.append(lambda row=row: _vanish(tx, node, row, now))  # type: ignore[misc]
     return todo
+
+
+def _uncut(
+    tx: Transaction, node: str, card: Card, row: SliceRow | None, now: datetime
+) -> list[Change]:
+    """A card that is lent with MIG off is its own slice, and there while MIG is off."""
+    if (
+        row is None
+        or card.problem
+        or (row.present, row.uuid)
+        == (
+            not card.mig_enabled,
+            None if card.mig_enabled else card.uuid,
+        )
+    ):
+        return []
+
+    def change() -> None:
+        if card.mig_enabled:
+            _vanish(tx, node, row, now)
+            return
+        inventory.update_slice(tx, row.id, present=True, uuid=card.uuid)
+        ledger.fill_uuid(tx, row.id, card.uuid)
+        slice_event(tx, now, node, "slice.seen", row, uuid=card.uuid)
+
+    return [change]
 
 
 def _seen(
@@ -169,6 +248,27 @@ def _vanish(tx: Transaction, node: str, row: SliceRow, now: datetime) -> None:
     # The UUID goes too: the next instance at this place may well have another one.
     inventory.update_slice(tx, row.id, present=False, uuid=None, gi_id=None, ci_id=None)
     slice_event(tx, now, node, "slice.missing", row, uuid=row.uuid)
+
+
+def lease_event(
+    tx: Transaction, lease: LeaseRow, at: datetime, actor: str, *, kind: str = "", **detail: Any
+) -> None:
+    """The event that a lease has come into its present state, or another ``kind`` about it."""
+    events.append(
+        tx,
+        at,
+        actor,
+        kind or f"lease.{lease.state}",
+        user=lease.user,
+        lease_id=lease.id,
+        card_uuid=lease.card_uuid,
+        request_id=lease.request_id,
+        server=lease.server,
+        tier=lease.tier,
+        profile=lease.profile,
+        start=lease.start,
+        **detail,
+    )
 
 
 def slice_event(

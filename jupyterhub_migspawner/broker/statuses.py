@@ -36,7 +36,8 @@ class SliceStatus:
     """A slice, its state and its live lease.
 
     ``state`` is ``free`` (can be given out), ``leased``, ``draining`` (nothing new is given out on
-    its card, or the card is about to be re-cut), ``quarantined`` or ``missing`` (not seen by the
+    it: its card is drained or about to be re-cut, or its layout does not have it any more; it may
+    still have a lease), ``quarantined`` or ``missing`` (not seen by the
     last inventory, or its node is silent). ``why`` explains the last three.
     """
 

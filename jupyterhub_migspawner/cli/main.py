@@ -16,6 +16,7 @@ from jupyterhub_migspawner.cli.db import Database
 from jupyterhub_migspawner.cli.demo import Demo
 from jupyterhub_migspawner.cli.doctor import Doctor
 from jupyterhub_migspawner.cli.events import Events
+from jupyterhub_migspawner.cli.layout import LayoutGroup
 from jupyterhub_migspawner.cli.leases import Leases
 from jupyterhub_migspawner.cli.output import complain
 from jupyterhub_migspawner.cli.requests import Requests
@@ -43,6 +44,7 @@ class Migspawner(Command):
         "doctor": (Doctor, "what is wrong with this install, and the mend"),
         "nodes": (Nodes, "the machines with cards"),
         "cards": (Cards, "the cards and how they are cut"),
+        "layout": (LayoutGroup, "how the cards are cut, against a file; cut them so"),
         "slices": (Slices, "every slice, and who holds it"),
         "tiers": (Tiers, "what people can pick, and how much of it is free"),
         "leases": (Leases, "who holds what; release one"),

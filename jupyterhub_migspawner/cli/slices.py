@@ -6,9 +6,12 @@ from collections import Counter
 
 from jupyterhub_migspawner.broker.views import card_view, node_view, slice_view
 from jupyterhub_migspawner.cli.command import DONE, Command, argument
+from jupyterhub_migspawner.cli.leases import operator
 from jupyterhub_migspawner.cli.output import Column, cut_into, print_json, print_table
 
 _NODE = argument("--node", metavar="NAME", help="only those of this node")
+
+_CARD = argument("uuid", metavar="UUID", help="the card, as `migspawner cards` shows it")
 
 _NO_CARDS = (
     "No card is known yet: the agent writes them down as soon as the hub's service runs. "
@@ -40,12 +43,57 @@ class Nodes(Command):
         return DONE
 
 
+class Drain(Command):
+    """Drain a card."""
+
+    name = "migspawner cards drain"
+    description = "Give out nothing new on a card. Leases on it go on until they end."
+    arguments = (
+        _CARD,
+        argument("--reason", metavar="TEXT", help="kept in the event log"),
+    )
+
+    def run(self) -> int:
+        """Drain it."""
+        broker = self.broker()
+        reason = self.option("reason", "drained by an administrator")
+        card = broker.drain_card(self.given.uuid, reason, operator())
+        live = sum(lease.card_uuid == card.uuid for lease in broker.leases(node=card.node))
+        left = f"; {live} leases on it go on" if live else ""
+        return self.answer(card_view(card), f"Card {card.index} of {card.node} is drained{left}.")
+
+
+class Resume(Command):
+    """Let a card be given out again."""
+
+    name = "migspawner cards resume"
+    description = (
+        "Give out a drained card again, and those of its slices that were quarantined: somebody\n"
+        "has looked at it."
+    )
+    arguments = (_CARD,)
+
+    def run(self) -> int:
+        """Resume it."""
+        broker = self.broker()
+        card = broker.resume_card(self.given.uuid, operator())
+        for status in broker.slices():
+            if status.row.card_uuid == card.uuid and status.row.quarantined:
+                broker.unquarantine(status.row.id, operator())
+        state = "given out again" if card.state == "ok" else card.state
+        return self.answer(card_view(card), f"Card {card.index} of {card.node} is {state}.")
+
+
 class Cards(Command):
     """The cards."""
 
     name = "migspawner cards"
     description = "The cards, their state and the layout they are cut into."
     arguments = (_NODE,)
+    below = {
+        "drain": (Drain, "give out nothing new on one"),
+        "resume": (Resume, "give one out again"),
+    }
 
     def run(self) -> int:
         """List them."""

@@ -94,7 +94,8 @@ class Card:
     ``problem`` is ``""`` or a sentence for the admin. A card with a problem lists only what could
     still be read: an instance that is missing from it is not proven gone. ``uuid`` is ``""`` only
     for a card that fell off the bus before this process ever read it. ``pci_device_id`` holds
-    device and vendor as NVML gives them (0x20B010DE is an A100-SXM4-40GB).
+    device and vendor as NVML gives them (0x20B010DE is an A100-SXM4-40GB). ``lost`` says that the
+    problem is that it fell off the bus, from where only a restart of the node brings it back.
     """
 
     index: int
@@ -109,6 +110,7 @@ class Card:
     instances: tuple[Instance, ...] = ()
     problem: str = ""
     pci_device_id: int = 0
+    lost: bool = False
 
     @property
     def slots(self) -> int:

@@ -31,6 +31,9 @@ _CARD = sa.select(
     cards.c.whole_start,
     cards.c.whole_size,
     cards.c.whole_memory_mib,
+    cards.c.mig_wanted,
+    cards.c.layout_by,
+    cards.c.reserved_for,
 ).order_by(cards.c.node, cards.c.card_index, cards.c.uuid)
 _CARDS_OF_NODE = _CARD.where(cards.c.node == sa.bindparam("of_node"))
 _CARD_BY_UUID = _CARD.where(cards.c.uuid == sa.bindparam("card_uuid"))
@@ -52,6 +55,7 @@ _SLICE = (
         slices.c.ci_id,
         slices.c.present,
         slices.c.quarantined,
+        slices.c.wanted,
     )
     .join(cards, cards.c.uuid == slices.c.card_uuid)
     .order_by(cards.c.node, cards.c.card_index, cards.c.uuid, slices.c.start, slices.c.id)
@@ -126,6 +130,9 @@ def _record(row: Any) -> CardRecord:
             problem=row.problem,
             compute_slices=row.compute_slices,
             whole=whole,
+            mig_wanted=row.mig_wanted,
+            layout_by=row.layout_by or "",
+            reserved_for=row.reserved_for,
         ),
         lost=row.lost,
         drained=row.drained,

@@ -12,7 +12,15 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
-from jupyterhub_migspawner.leases.rows import ACTIVE, LIVE, PENDING, RELEASED, RELEASING, LeaseRow
+from jupyterhub_migspawner.leases.rows import (
+    ACTIVE,
+    LIVE,
+    LOST,
+    PENDING,
+    RELEASED,
+    RELEASING,
+    LeaseRow,
+)
 from jupyterhub_migspawner.leases.schema import UtcTime, leases, tombstones
 from jupyterhub_migspawner.leases.store import Transaction
 from jupyterhub_migspawner.policy.quota import Span
@@ -92,6 +100,17 @@ _END = (
     .values(state=RELEASED, ended_at=sa.bindparam("now", type_=UtcTime()), waiting_for="")
     .returning(*_COLUMNS)
 )
+_LOSE = (
+    _CHANGE.where(_IS_LIVE)
+    .values(
+        state=LOST,
+        deadline=None,
+        ended_at=sa.bindparam("now", type_=UtcTime()),
+        end_reason=sa.bindparam("why"),
+        waiting_for="",
+    )
+    .returning(*_COLUMNS)
+)
 _FILL_UUID = sa.update(leases).where(
     leases.c.slice_id == sa.bindparam("of_slice"), _IS_LIVE, leases.c.slice_uuid.is_(None)
 )
@@ -165,6 +184,12 @@ def wait(tx: Transaction, lease_id: int, why: str) -> LeaseRow | None:
 def end(tx: Transaction, lease_id: int, now: datetime) -> LeaseRow | None:
     """Releasing becomes released."""
     row = tx.first(_END, lease_id=lease_id, now=now)
+    return LeaseRow(*row) if row else None
+
+
+def lose(tx: Transaction, lease_id: int, now: datetime, why: str) -> LeaseRow | None:
+    """A live lease becomes lost: its card is gone."""
+    row = tx.first(_LOSE, lease_id=lease_id, now=now, why=why)
     return LeaseRow(*row) if row else None
 
 

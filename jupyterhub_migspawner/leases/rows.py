@@ -25,6 +25,9 @@ LOST = "lost"
 HELD = (PENDING, ACTIVE)
 """States in which a server of the user is expected to run on the lease."""
 
+MIG_OFF: Want = ("whole", 0)
+"""Stands in a card's target, and for its slice, where the card is lent with MIG off."""
+
 LIVE = (PENDING, ACTIVE, RELEASING)
 """States in which nobody else may get the seat."""
 
@@ -45,7 +48,9 @@ class CardRow:
     ``layout`` is the base layout it returns to, ``target`` what it is to be cut into now (None when
     it needs nothing). ``state`` is ``ok``, ``draining`` or ``lost``. ``compute_slices`` is the
     number of the card's largest profile; ``whole`` the profile and start that take all of it, None
-    while unknown (MIG off, or not allowed to ask).
+    while unknown (MIG off, or not allowed to ask). ``mig_wanted`` is False where the layout is a
+    card with MIG off; ``layout_by`` says who set the layout and is empty while it is only what was
+    found. ``reserved_for`` is the grant for which the card is being emptied, or None.
     """
 
     uuid: str
@@ -60,13 +65,17 @@ class CardRow:
     problem: str
     compute_slices: int = 0
     whole: Want | None = None
+    mig_wanted: bool = True
+    layout_by: str = ""
+    reserved_for: int | None = None
 
 
 @dataclass(frozen=True)
 class SliceRow:
     """One GPU instance with its one full compute instance, as last seen.
 
-    Known by (card, profile, start). ``present`` is False when the last inventory did not list it;
+    Known by (card, profile, start). ``present`` is False when the last inventory did not list it or
+    it is being destroyed; ``wanted`` False when its card's layout does not have it;
     ``quarantined`` is the reason it is given to nobody, or an empty string.
     """
 
@@ -85,6 +94,7 @@ class SliceRow:
     ci_id: int | None
     present: bool
     quarantined: str
+    wanted: bool = True
 
 
 @dataclass(frozen=True)

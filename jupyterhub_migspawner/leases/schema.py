@@ -91,6 +91,11 @@ cards = sa.Table(
     sa.Column("drained", sa.Text, nullable=False),
     sa.Column("layout", Json, nullable=False),
     sa.Column("target", Json),
+    # Whether the layout has MIG on, and who set it; nobody while it is only what was found.
+    sa.Column("mig_wanted", sa.Boolean, nullable=False, server_default=sa.true()),
+    sa.Column("layout_by", sa.Text),
+    # The grant for which the card is being emptied.
+    sa.Column("reserved_for", BigId),
     sa.Column("compute_slices", sa.Integer, nullable=False),
     # The profile that takes the whole card, as the driver last listed it.
     sa.Column("whole_profile", sa.Text),
@@ -115,6 +120,8 @@ slices = sa.Table(
     sa.Column("gi_id", sa.Integer),
     sa.Column("ci_id", sa.Integer),
     sa.Column("present", sa.Boolean, nullable=False),
+    # Whether the layout has it; what the layout does not have is given to nobody any more.
+    sa.Column("wanted", sa.Boolean, nullable=False, server_default=sa.true()),
     sa.Column("quarantined", sa.Text, nullable=False),
     sa.Column("held", sa.Integer, nullable=False),
     sa.CheckConstraint("held >= 0", name="held"),

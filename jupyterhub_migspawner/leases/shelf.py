@@ -17,21 +17,32 @@ from datetime import datetime
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
+from jupyterhub_migspawner.leases.rows import MIG_OFF
 from jupyterhub_migspawner.leases.schema import cards, nodes, slices
 from jupyterhub_migspawner.leases.store import Transaction
 from jupyterhub_migspawner.policy.placement import CardLoad, FreeSlice
 
-_USABLE = sa.and_(
+_IN_SERVICE = sa.and_(
     sa.not_(cards.c.lost),
     cards.c.drained == "",
     cards.c.problem == "",
-    cards.c.mig_enabled,
     cards.c.target.is_(None),
+)
+_USABLE = sa.and_(_IN_SERVICE, cards.c.mig_enabled, cards.c.reserved_for.is_(None))
+# A card that is being emptied is there for its grant only.
+_MAY_TAKE_ALL = sa.and_(
+    _IN_SERVICE,
+    sa.or_(cards.c.reserved_for.is_(None), cards.c.reserved_for == sa.bindparam("grant_id")),
+    sa.case(
+        (sa.bindparam("mig_off", type_=sa.Boolean()), sa.true()),
+        else_=sa.and_(cards.c.mig_enabled, cards.c.whole_profile.is_not(None)),
+    ),
 )
 _UNHELD = sa.and_(
     slices.c.held == 0,
     slices.c.present,
     slices.c.uuid.is_not(None),
+    slices.c.wanted,
     slices.c.quarantined == "",
 )
 _REPORTING = nodes.c.heartbeat_at >= sa.bindparam("silent_before")
@@ -73,7 +84,7 @@ _FREE_WHOLE = _FREE.where(slices.c.whole)
 _FREE_WHOLE_ON_NODE = _FREE_WHOLE.where(_ON_NODE)
 
 # A card without a single slice has nothing live on it either, hence the outer join.
-_IDLE = (
+_WHOLE = (
     sa.select(
         cards.c.uuid,
         cards.c.node,
@@ -83,18 +94,18 @@ _IDLE = (
         cards.c.whole_start,
         cards.c.whole_size,
         cards.c.whole_memory_mib,
+        cards.c.memory_mib,
+        cards.c.reserved_for,
         sa.func.coalesce(_LOADS.c.free_compute, 0).label("free_compute"),
+        sa.func.coalesce(_LOADS.c.live, 0).label("live"),
     )
     .join(nodes, nodes.c.name == cards.c.node)
     .outerjoin(_LOADS, _LOADS.c.card_uuid == cards.c.uuid)
-    .where(
-        _USABLE,
-        _REPORTING,
-        cards.c.whole_profile.is_not(None),
-        sa.func.coalesce(_LOADS.c.live, 0) == 0,
-        sa.func.coalesce(_LOADS.c.quarantined, 0) == 0,
-    )
+    .where(_MAY_TAKE_ALL, _REPORTING, sa.func.coalesce(_LOADS.c.quarantined, 0) == 0)
 )
+_BUSY = _WHOLE.where(sa.func.coalesce(_LOADS.c.live, 0) > 0)
+_BUSY_ON_NODE = _BUSY.where(_ON_NODE)
+_IDLE = _WHOLE.where(sa.func.coalesce(_LOADS.c.live, 0) == 0)
 _IDLE_ON_NODE = _IDLE.where(_ON_NODE)
 
 _BY_PROFILE = (
@@ -108,18 +119,25 @@ _BY_PROFILE = (
     .where(slices.c.present, sa.not_(cards.c.lost))
     .group_by(slices.c.profile)
 )
-_WHOLE_CARDS = sa.select(sa.func.count()).where(sa.not_(cards.c.lost), cards.c.mig_enabled)
+_WHOLE_CARDS = sa.select(sa.func.count()).where(
+    sa.not_(cards.c.lost),
+    sa.or_(cards.c.mig_enabled, sa.bindparam("mig_off", type_=sa.Boolean())),
+)
 _IDLE_COUNT = sa.select(sa.func.count()).select_from(_IDLE.subquery("idle"))
 
 _LOCK_CARD = (
     sa.select(cards.c.uuid)
-    .where(cards.c.uuid == sa.bindparam("card_uuid"), _USABLE)
+    .where(cards.c.uuid == sa.bindparam("card_uuid"), _MAY_TAKE_ALL)
     .with_for_update(skip_locked=True)
 )
-# Everybody who waits for several cards does so in the order of their UUIDs.
+# Everybody who waits for several cards does so in the order of their UUIDs. What may be taken from
+# them is read again once they are settled.
 _SETTLE = (
     sa.select(cards.c.uuid)
-    .where(cards.c.uuid == sa.any_(sa.bindparam("uuids", type_=postgresql.ARRAY(sa.Text))), _USABLE)
+    .where(
+        cards.c.uuid == sa.any_(sa.bindparam("uuids", type_=postgresql.ARRAY(sa.Text))),
+        _IN_SERVICE,
+    )
     .order_by(cards.c.uuid)
 )
 _SETTLE_SHARED = _SETTLE.with_for_update(read=True)
@@ -130,9 +148,9 @@ _PICK = sa.text(
     """
     SELECT slices.id FROM slices JOIN cards ON cards.uuid = slices.card_uuid
     WHERE slices.id = ANY(:ids) AND slices.held = 0 AND slices.present
-      AND slices.uuid IS NOT NULL AND slices.quarantined = ''
+      AND slices.uuid IS NOT NULL AND slices.wanted AND slices.quarantined = ''
       AND NOT cards.lost AND cards.drained = '' AND cards.problem = '' AND cards.mig_enabled
-      AND cards.target IS NULL
+      AND cards.target IS NULL AND cards.reserved_for IS NULL
     ORDER BY array_position(:ids, slices.id) LIMIT 1
     FOR UPDATE OF slices SKIP LOCKED FOR SHARE OF cards SKIP LOCKED
     """
@@ -184,6 +202,12 @@ class IdleCard:
     start: int
     size: int
     memory_mib: int
+    grant_id: int | None = None
+
+    @property
+    def mig_off(self) -> bool:
+        """Whether it is to be given out with MIG off."""
+        return (self.profile, self.start) == MIG_OFF
 
 
 @dataclass(frozen=True)
@@ -223,20 +247,56 @@ def offers(
     ]
 
 
-def idle_cards(tx: Transaction, silent_before: datetime, node: str | None = None) -> list[IdleCard]:
-    """Cards that could be re-cut and given out whole."""
+def idle_cards(
+    tx: Transaction,
+    silent_before: datetime,
+    node: str | None = None,
+    *,
+    grant_id: int | None = None,
+    mig_off: bool = False,
+) -> list[IdleCard]:
+    """Cards that could be given out whole, those first that are reserved for the grant.
+
+    With ``mig_off`` as cards without MIG, else as one slice over all of it.
+    """
+    values = {"silent_before": silent_before, "grant_id": grant_id, "mig_off": mig_off}
     if node is None:
-        rows = tx.rows(_IDLE, silent_before=silent_before)
+        rows = tx.rows(_IDLE, **values)
     else:
-        rows = tx.rows(_IDLE_ON_NODE, silent_before=silent_before, on_node=node)
+        rows = tx.rows(_IDLE_ON_NODE, **values, on_node=node)
+    reserved = [row for row in rows if row.reserved_for is not None]
     return [
         IdleCard(
             CardLoad(row.uuid, row.node, row.card_index, int(row.free_compute), 0),
             row.compute_slices,
-            row.whole_profile,
-            row.whole_start,
-            row.whole_size,
-            row.whole_memory_mib,
+            MIG_OFF[0] if mig_off else row.whole_profile,
+            MIG_OFF[1] if mig_off else row.whole_start,
+            row.whole_size or 0,
+            row.memory_mib if mig_off else row.whole_memory_mib,
+            grant_id,
+        )
+        for row in reserved or rows
+    ]
+
+
+def busy_cards(
+    tx: Transaction,
+    silent_before: datetime,
+    node: str | None = None,
+    *,
+    grant_id: int | None = None,
+    mig_off: bool = False,
+) -> list[tuple[CardLoad, bool]]:
+    """Cards that could be given out whole but for who is on them, and whether each is reserved."""
+    values = {"silent_before": silent_before, "grant_id": grant_id, "mig_off": mig_off}
+    if node is None:
+        rows = tx.rows(_BUSY, **values)
+    else:
+        rows = tx.rows(_BUSY_ON_NODE, **values, on_node=node)
+    return [
+        (
+            CardLoad(row.uuid, row.node, row.card_index, int(row.free_compute), int(row.live)),
+            row.reserved_for is not None,
         )
         for row in rows
     ]
@@ -248,10 +308,16 @@ def counts(tx: Transaction, silent_before: datetime) -> dict[str, tuple[int, int
     return {row.profile: (int(row.free), int(row.total)) for row in rows}
 
 
-def whole_counts(tx: Transaction, silent_before: datetime) -> tuple[int, int]:
-    """(free, total) of whole cards: idle ones, and all that are cut by MIG and not lost."""
-    free = tx.first(_IDLE_COUNT, silent_before=silent_before)[0]
-    return int(free), int(tx.first(_WHOLE_CARDS)[0])
+def whole_counts(
+    tx: Transaction,
+    silent_before: datetime,
+    *,
+    grant_id: int | None = None,
+    mig_off: bool = False,
+) -> tuple[int, int]:
+    """(free, total) of whole cards: idle ones, and all that are not lost and could be given."""
+    free = tx.first(_IDLE_COUNT, silent_before=silent_before, grant_id=grant_id, mig_off=mig_off)[0]
+    return int(free), int(tx.first(_WHOLE_CARDS, mig_off=mig_off)[0])
 
 
 def settle(tx: Transaction, card_uuids: Iterable[str], *, alone: bool) -> frozenset[str]:
@@ -301,7 +367,7 @@ def take_card(tx: Transaction, card: IdleCard) -> Taken | None:
     of it, or all of it, meanwhile, or is just about to.
     """
     uuid = card.load.card_uuid
-    if tx.first(_LOCK_CARD, card_uuid=uuid) is None:
+    if tx.first(_LOCK_CARD, card_uuid=uuid, grant_id=card.grant_id, mig_off=card.mig_off) is None:
         return None
     # Read anew now that nobody else can take from the card.
     live, quarantined = tx.first(_LIVE_ON_CARD, card_uuid=uuid)
@@ -324,13 +390,14 @@ def take_card(tx: Transaction, card: IdleCard) -> Taken | None:
             gi_id=None,
             ci_id=None,
             present=False,
+            wanted=True,
             quarantined="",
             held=0,
         )
     )
     cut_already = found is not None and found.present and found.uuid is not None
-    if not cut_already:
-        tx.change(_TARGET.values(target=[[card.profile, card.start]]), card_uuid_is=uuid)
+    target = None if cut_already else [[card.profile, card.start]]
+    tx.change(_TARGET.values(target=target, reserved_for=None), card_uuid_is=uuid)
     tx.change(_HOLD_UNCUT, slice_id=slice_id)
     return Taken(
         slice_id,

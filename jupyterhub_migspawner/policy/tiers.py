@@ -38,6 +38,7 @@ FIELDS = (
     "max_hours",
     "idle_minutes",
     "default",
+    "mig",
 )
 
 # Names reach form values, URLs and metric labels.
@@ -53,7 +54,8 @@ class Tier:
 
     ``profile`` is a MIG profile name as the driver says it, ``"whole"`` or ``"none"``. A tier with
     neither ``groups`` nor ``users`` is open to everybody. ``max_hours`` and ``idle_minutes`` are
-    None where there is no limit.
+    None where there is no limit. ``mig_off`` gives a whole card with MIG turned off, which resets
+    an A100; otherwise a whole card is one slice over all of it.
     """
 
     name: str
@@ -66,6 +68,7 @@ class Tier:
     max_hours: float | None = None
     idle_minutes: int | None = None
     default: bool = False
+    mig_off: bool = False
 
     @property
     def is_whole(self) -> bool:
@@ -133,6 +136,11 @@ def _parse_tier(position: int, raw: object) -> Tier:
         raise entry.wrong("profile", expected)
     if profile == NONE and entry.flag("approval"):
         raise entry.wrong("approval", "False for a tier without a GPU: there is nothing to grant")
+    mig = entry.raw.get("mig", "on")
+    if mig not in ("on", "off"):
+        raise entry.wrong("mig", "'on' (one slice over the whole card) or 'off' (no MIG at all)")
+    if mig == "off" and profile != WHOLE:
+        raise entry.wrong("mig", "'on', for only a tier of profile 'whole' can do without MIG")
     return Tier(
         name=name,
         title=entry.text("title", name, TITLE_LIMIT) or name,
@@ -144,6 +152,7 @@ def _parse_tier(position: int, raw: object) -> Tier:
         max_hours=entry.amount("max_hours", "hours", zero=False),
         idle_minutes=entry.count("idle_minutes", "minutes", zero=False),
         default=entry.flag("default"),
+        mig_off=mig == "off",
     )
 
 

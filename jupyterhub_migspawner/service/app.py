@@ -30,7 +30,7 @@ from tornado.log import LogFormatter
 from tornado.web import Application, RequestHandler
 from traitlets.config import Config
 
-from jupyterhub_migspawner.agent import Agent
+from jupyterhub_migspawner.agent import make_agent
 from jupyterhub_migspawner.config import MigBroker, load_config_file
 from jupyterhub_migspawner.errors import ConfigError, MigspawnerError
 from jupyterhub_migspawner.service import api, pages
@@ -95,7 +95,7 @@ class Service:
             hub_host=hub_auth.hub_host,
         )
         self.application = application(parts, hub_auth, Looks(parts, config))
-        agent = Agent(broker, self._nvml, node=options.node)
+        agent = make_agent(options)
 
         async def look_at_cards() -> None:
             await asyncio.get_running_loop().run_in_executor(self._cards, agent.tick)

@@ -17,6 +17,7 @@ from tornado.web import HTTPError, RedirectHandler, RequestHandler, StaticFileHa
 
 from jupyterhub_migspawner.broker import Broker
 from jupyterhub_migspawner.errors import Refusal
+from jupyterhub_migspawner.leases.rows import LIVE, LOST
 from jupyterhub_migspawner.policy.tiers import Tier
 from jupyterhub_migspawner.service.auth import Asked
 from jupyterhub_migspawner.service.hub import HubError, HubServer
@@ -89,7 +90,7 @@ class MySession(Page):
             servers = None
 
         def read(broker: Broker) -> tuple[Any, Any, Any, Tier | None]:
-            leases = broker.leases(user=person.name)
+            leases = broker.leases(user=person.name, states=(*LIVE, LOST))
             indexes = {card.uuid: card.index for card in broker.cards()} if leases else {}
             return leases, indexes, broker.tiers_for(person), default_tier(broker)
 

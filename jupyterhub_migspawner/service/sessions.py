@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
-from jupyterhub_migspawner.leases.rows import ACTIVE, PENDING, RELEASING, LeaseRow
+from jupyterhub_migspawner.leases.rows import ACTIVE, LOST, PENDING, RELEASING, LeaseRow
 from jupyterhub_migspawner.policy.settings import Settings
 from jupyterhub_migspawner.policy.tiers import Tier
 from jupyterhub_migspawner.service.hub import HubServer
@@ -65,11 +65,14 @@ def sessions_of(
     """
     held: dict[str, LeaseRow] = {}
     returning: list[LeaseRow] = []
+    lost: dict[str, LeaseRow] = {}
     for lease in sorted(leases, key=lambda lease: lease.id):
         if lease.state in (PENDING, ACTIVE):
             held[lease.server] = lease
         elif lease.state == RELEASING:
             returning.append(lease)
+        elif lease.state == LOST:
+            lost[lease.server] = lease
     by_name = {server.name: server for server in servers or ()}
     found: list[tuple[str, HubServer | None, LeaseRow | None]] = []
     for name in sorted(held.keys() | by_name.keys()):
@@ -85,7 +88,7 @@ def sessions_of(
         Session(
             server=name,
             state=state,
-            explanation=explanation,
+            explanation=explanation or _loss(server, lease, lost.get(name)),
             tier=_title(lease, server, settings, unnamed),
             lease=lease,
             card_index=card_indexes.get(lease.card_uuid) if lease else None,
@@ -117,6 +120,14 @@ def _state(
     if server.pending == "check":
         return "running", "The hub has started again and is looking after this server."
     return "running", ""
+
+
+def _loss(server: HubServer | None, lease: LeaseRow | None, lost: LeaseRow | None) -> str:
+    """Why a server that runs has no GPU any more, in the words of who ended its lease."""
+    if server is None or lease is not None or lost is None or server.started is None:
+        return ""
+    # The hub notes a start before the lease is taken: a later start is another session.
+    return lost.end_reason if server.started <= lost.since else ""
 
 
 def _title(

@@ -108,7 +108,8 @@ def test_a_card_with_something_live_or_shut_on_it_is_not_given_out_whole(
     lease = lab.start("grace", "small")
     assert refused("capacity", lab.start, "ada", "card") == (
         "No card is free for tier card: the only card is in use or out of service. "
-        "Free now: small (6), cpu."
+        "Card 0 of node n1 is being emptied for your grant 1: 1 person is still on it. "
+        "Start again when it is empty: it is kept for you. Free now: cpu."
     )
     lab.broker.activate(lease.attempt)
     lab.broker.release_lease(lease.id, "over", "grace")
@@ -221,3 +222,76 @@ def test_the_card_that_is_missed_least_is_given_whole(make_lab: Callable[..., La
     lab.start("grace", "small")
     lab.grant("ada")
     assert lab.start("ada", "card").card_uuid == "GPU-1"
+
+
+def test_a_card_is_emptied_for_a_grant_and_kept_for_it(make_lab: Callable[..., Lab]) -> None:
+    lab = make_lab()
+    lab.report(card(0), card(1))
+    busy = [lab.start(f"user{number}") for number in range(9)]
+    lab.grant("ada")
+    # Two people are on one card and seven on the other.
+    sentence = refused("capacity", lab.start, "ada", "card")
+    (emptied,) = [c for c in lab.broker.cards() if c.reserved_for is not None]
+    on_it = [lease for lease in busy if lease.card_uuid == emptied.uuid]
+    assert len(on_it) == 2
+    assert f"Card {emptied.index} of node n1 is being emptied" in sentence
+    assert "2 people are still on it" in sentence
+    refused("capacity", lab.start, "late", "small")
+    assert {s for place, s in lab.states().items() if place[0] == emptied.index} == {
+        "leased",
+        "draining",
+    }
+    # Asking again, and other grants, change nothing about it.
+    assert refused("capacity", lab.start, "ada", "card") == sentence
+    lab.grant("grace")
+    assert "Card" in refused("capacity", lab.start, "grace", "card")
+    reserved = {c.uuid: c.reserved_for for c in lab.broker.cards()}
+    assert len(set(reserved.values())) == 2
+    for lease in on_it:
+        lab.stop(lease)
+    refused("capacity", lab.start, "grace", "card")
+    refused("capacity", lab.start, "late", "small")
+    taken = lab.start("ada", "card")
+    assert taken.card_uuid == emptied.uuid
+    assert the_card(lab, emptied.uuid).reserved_for is None
+    assert the_card(lab, emptied.uuid).target == WHOLE
+    assert lab.kinds().count("card.reserved") == 2
+
+
+def test_the_tier_can_be_started_while_a_card_is_emptied_for_it(
+    make_lab: Callable[..., Lab],
+) -> None:
+    lab = make_lab()
+    lab.report(card(0))
+    lab.start("grace", "small")
+
+    def offer(user: str) -> tuple[int, bool]:
+        offers = lab.broker.tiers_for(Person(user))
+        (found,) = [each for each in offers if each.tier.name == "card"]
+        return found.free, found.usable
+
+    assert offer("ada") == (0, False)
+    lab.grant("ada")
+    assert offer("ada") == (0, True)
+    assert offer("linus") == (0, False)
+
+
+def test_a_reservation_ends_with_its_grant(make_lab: Callable[..., Lab]) -> None:
+    lab = make_lab()
+    lab.report(card(0))
+    lab.start("grace", "small")
+    lab.grant("ada", hours=2)
+    refused("capacity", lab.start, "ada", "card")
+    lab.broker.drop_reservations("n1")
+    assert the_card(lab).reserved_for is not None
+    lab.clock.pass_time(hours=2)
+    lab.report(card(0))
+    lab.broker.drop_reservations("n1")
+    assert the_card(lab).reserved_for is None
+    assert lab.start("linus", "small").card_uuid == "GPU-0"
+    grant = lab.grant("ada")
+    refused("capacity", lab.start, "ada", "card")
+    lab.broker.cancel_request(grant.id, Person("ada"))
+    lab.broker.drop_reservations("n1")
+    assert the_card(lab).reserved_for is None
+    assert lab.kinds().count("card.unreserved") == 2

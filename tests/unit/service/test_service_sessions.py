@@ -128,3 +128,14 @@ def test_a_moment_is_exact_in_utc() -> None:
     shown = moment(datetime(2026, 1, 2, 5, 0, tzinfo=timezone(timedelta(hours=2))))
     assert shown.utc == "2026-01-02 03:00:00 UTC"
     assert shown.machine == "2026-01-02T03:00:00Z"
+
+
+def test_a_server_whose_card_was_lost_says_so_until_it_starts_anew() -> None:
+    lost = replace(LEASE, state="lost", end_reason="Card 3 fell off the bus. Start again.")
+    (session,) = sessions_of((SERVER,), (lost,), SETTINGS, {})
+    assert session.lease is None
+    assert session.explanation == "Card 3 fell off the bus. Start again."
+    anew = replace(SERVER, started=NOON + timedelta(minutes=5))
+    (session,) = sessions_of((anew,), (lost,), SETTINGS, {})
+    assert session.explanation == ""
+    assert sessions_of((), (lost,), SETTINGS, {}) == ()

@@ -1,0 +1,219 @@
+"""Bringing cards from how they are cut to how they shall be.
+
+Used by the node's agent in its rounds and by the command line for ``layout apply``, at the same
+time if it so happens. Relies on the broker for what is wanted and who holds what, and on NVML for
+what is. Promises: an instance is destroyed only after the broker gave it up for that, and never
+with a process on it; every step is recorded; after a crash at any step the next round plans anew
+from the card as it then is and goes on; what must wait is named with who holds it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from jupyterhub_migspawner.agent.hooks import Hooks
+from jupyterhub_migspawner.agent.turn import Turn
+from jupyterhub_migspawner.broker import Broker
+from jupyterhub_migspawner.broker.layouts import held_by
+from jupyterhub_migspawner.broker.wanting import Desired, desired
+from jupyterhub_migspawner.errors import GpuError
+from jupyterhub_migspawner.gpu import partition
+from jupyterhub_migspawner.gpu.cards import Card, Inventory
+from jupyterhub_migspawner.gpu.nvml import Nvml
+from jupyterhub_migspawner.gpu.partition import Destroy, Mode, Plan, Step
+from jupyterhub_migspawner.leases.rows import CardRow, LeaseRow, Want
+
+log = logging.getLogger("migspawner.agent")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one look at a card came to: the steps done, and in sentences what has to wait.
+
+    ``busy`` is True when somebody else on this machine was cutting, so that nothing was tried.
+    """
+
+    card_uuid: str
+    steps: tuple[Step, ...] = ()
+    waiting: tuple[str, ...] = ()
+    busy: bool = False
+
+    @property
+    def done(self) -> bool:
+        """Whether the card is as it shall be."""
+        return not self.busy and not self.waiting
+
+
+def plan_card(found: Card, wish: Desired, live: Sequence[LeaseRow]) -> Plan:
+    """The plan for a card as read, given the live leases on it; pure.
+
+    Raises :exc:`.GpuError` when the card could never be so.
+    """
+    held = {(lease.profile, lease.start): lease for lease in live}
+    plan = partition.plan(found, wish.wants, frozenset(held), mig=wish.mig)
+    if not plan.steps and not plan.blocked:
+        return plan
+    wanted = set(wish.wants)
+    sentences = {
+        f"{name} at {start} is leased.": held_by(lease)
+        for (name, start), lease in held.items()
+        if (name, start) not in wanted
+    }
+    plan = replace(plan, blocked=tuple(sentences.get(each, each) for each in plan.blocked))
+    holders = [each for each in live if each.slice_uuid is not None]
+    if holders and any(isinstance(step, Mode) for step in plan.steps):
+        # A change of mode takes all of the card, and so waits for everybody on it.
+        return Plan((), tuple(held_by(each) for each in holders))
+    return plan
+
+
+class Cutter:
+    """Cuts the cards of one node. ``actor`` is named in the events of what it does."""
+
+    def __init__(
+        self,
+        broker: Broker,
+        nvml: Nvml,
+        *,
+        node: str,
+        turn: Turn | None = None,
+        hooks: Hooks | None = None,
+        actor: str = "",
+        agent: bool = False,
+        check: Callable[[Inventory], Inventory] = lambda inventory: inventory,
+    ) -> None:
+        """``agent`` says that its readings are the node's heartbeat; ``check`` may add problems."""
+        self._broker = broker
+        self._nvml = nvml
+        self.node = node
+        self._turn = turn or Turn(None, node)
+        self._hooks = hooks or Hooks()
+        self._actor = actor or node
+        self._agent = agent
+        self._check = check
+
+    def read(self, patience: float = 0.0) -> Inventory | None:
+        """Read the cards and write down what is there; None while somebody else is cutting.
+
+        Not beside somebody who cuts: a reading from before a destruction would bring the slice
+        back to the shelf. Raises :exc:`.GpuError` when the cards cannot be read at all.
+        """
+        with self._turn.taken() as mine:
+            if mine:
+                return self._read()
+        self._nvml.close()
+        with self._turn.taken(patience) as mine:
+            return self._read() if mine else None
+
+    def _read(self) -> Inventory:
+        found = self._check(self._nvml.inventory())
+        self._broker.record_inventory(self.node, found, alive=self._agent)
+        return found
+
+    def behind(self) -> list[CardRow]:
+        """Cards that are not yet as they shall be, as far as the last reading shows.
+
+        Without the driver: the cards are read every few seconds anyway. Left out are cards with a
+        problem, until a reading finds them well again.
+        """
+        whole = {each.card_uuid for each in self._broker.leases(node=self.node) if each.whole}
+        there: dict[str, set[Want]] = {}
+        for status in self._broker.slices():
+            row = status.row
+            if row.present and row.gi_id is not None:
+                there.setdefault(row.card_uuid, set()).add((row.profile, row.start))
+        found = []
+        for card in self._broker.cards(node=self.node):
+            wish = desired(card, given_whole=card.uuid in whole)
+            if wish is None or card.problem:
+                continue
+            reached = (card.mig_enabled, there.get(card.uuid, set())) == (wish.mig, set(wish.wants))
+            if not reached or card.target is not None:
+                found.append(card)
+        return found
+
+    def converge(self, card_uuid: str, patience: float = 0.0) -> Outcome:
+        """Bring one card as near to what it shall be as is possible now.
+
+        Raises :exc:`.GpuError` when a step fails; what was done before stays done.
+        """
+        with self._turn.taken() as mine:
+            if mine:
+                return self._cut(card_uuid)
+        # Whoever has the turn may need the card free of everybody who only looks on.
+        self._nvml.close()
+        with self._turn.taken(patience) as mine:
+            return self._cut(card_uuid) if mine else Outcome(card_uuid, busy=True)
+
+    def _wish(self, card_uuid: str) -> Desired | None:
+        # One question for the card as it now is: it may have been given another layout meanwhile.
+        card = next((c for c in self._broker.cards(node=self.node) if c.uuid == card_uuid), None)
+        if card is None:
+            return None
+        whole = any(lease.whole for lease in self._live(card_uuid))
+        return desired(card, given_whole=whole)
+
+    def _live(self, card_uuid: str) -> list[LeaseRow]:
+        return [each for each in self._broker.leases(node=self.node) if each.card_uuid == card_uuid]
+
+    def _cut(self, card_uuid: str) -> Outcome:
+        wish = self._wish(card_uuid)
+        if wish is None:
+            return Outcome(card_uuid)
+        found = self._check(self._nvml.inventory()).card(card_uuid)
+        if found is None or found.problem:
+            raise GpuError(found.problem if found else "the driver does not list it any more.")
+        plan = plan_card(found, wish, self._live(card_uuid))
+        waiting = list(plan.blocked)
+        done: list[Step] = []
+        if plan.steps:
+            about = {
+                "MIGSPAWNER_NODE": self.node,
+                "MIGSPAWNER_CARD_UUID": card_uuid,
+                "MIGSPAWNER_CARD_INDEX": str(found.index),
+            }
+            try:
+                with self._hooks.around(about, lambda c, t: self._hook(card_uuid, c, t)):
+                    for step in plan.steps:
+                        why = self._step(found, step)
+                        if why:
+                            waiting.append(why)
+                            break
+                        done.append(step)
+            finally:
+                # New UUIDs are only known now, also of what was done before a step that failed;
+                # and what was claimed but is still there goes back to the shelf.
+                self._read()
+        else:
+            self._read()
+        self._broker.finish_target(card_uuid)
+        return Outcome(card_uuid, tuple(done), tuple(waiting))
+
+    def _step(self, card: Card, step: Step) -> str:
+        """Do one step; a sentence when it has to wait."""
+        if isinstance(step, Destroy):
+            why = self._broker.claim_slice(card.uuid, (step.profile, step.start), self._actor)
+        elif isinstance(step, Mode):
+            why = self._broker.claim_mode(card.uuid, step.enabled, self._actor)
+            # Let go of what this process has open on the card, its event registrations too.
+            self._nvml.close()
+        else:
+            why = ""
+        if why:
+            return why
+        try:
+            made = partition.apply(self._nvml, card.uuid, Plan((step,)))
+        except GpuError as error:
+            self._broker.record_step(card.uuid, self._actor, str(step), error=str(error))
+            raise
+        uuid = made[0].uuid if made else None
+        self._broker.record_step(card.uuid, self._actor, str(step), uuid=uuid)
+        log.info("Card %d (%s): %s", card.index, card.uuid, step)
+        return ""
+
+    def _hook(self, card_uuid: str, command: str, trouble: str) -> None:
+        self._broker.record_step(card_uuid, self._actor, f"run {command}", error=trouble)
+        if trouble:
+            log.warning("Card %s: the command `%s` %s", card_uuid, command, trouble)

@@ -1,0 +1,46 @@
+"""Agents and cutters as the admin's file wants them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from jupyterhub_migspawner.agent.cutting import Cutter
+from jupyterhub_migspawner.agent.hooks import Hooks
+from jupyterhub_migspawner.agent.loop import Agent
+from jupyterhub_migspawner.agent.returns import hold_back
+from jupyterhub_migspawner.agent.turn import Turn
+from jupyterhub_migspawner.config import MigBroker
+
+
+def make_agent(options: MigBroker) -> Agent:
+    """The agent of this machine. Raises :exc:`.ConfigError` and :exc:`.DatabaseError`."""
+    return Agent(
+        options.open_broker(),
+        options.open_nvml(),
+        node=options.node,
+        turn=_turn(options),
+        hooks=_hooks(options),
+    )
+
+
+def make_cutter(options: MigBroker, actor: str) -> Cutter:
+    """A cutter of this machine's cards beside its agent; ``actor`` is named in the events."""
+    broker = options.open_broker()
+    return Cutter(
+        broker,
+        options.open_nvml(),
+        node=options.node,
+        turn=_turn(options),
+        hooks=_hooks(options),
+        actor=actor,
+        check=lambda found: hold_back(broker, options.node, found, Path("/proc")),
+    )
+
+
+def _turn(options: MigBroker) -> Turn:
+    return Turn(options.resolved_directory(), options.node)
+
+
+def _hooks(options: MigBroker) -> Hooks:
+    before, after = options.hook_commands()
+    return Hooks(before, after, options.hook_seconds)

@@ -1,0 +1,67 @@
+"""One at a time on this machine: who cuts cards holds the node's cutting lock.
+
+Agent and command line may want to cut at the same moment. The lock is a ``flock`` on a file
+(flock(2)): it ends with the process that holds it, so a crash leaves nothing to clear away.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from jupyterhub_migspawner.errors import GpuError
+
+PAUSE_SECONDS = 0.1
+
+
+class Turn:
+    """The cutting lock of one node; None as ``directory`` is a lock that nobody else wants."""
+
+    def __init__(
+        self,
+        directory: Path | None,
+        node: str,
+        *,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        name = re.sub(r"[^A-Za-z0-9._-]", "_", node)
+        self.path = None if directory is None else directory / f".migspawner-{name}.lock"
+        self._sleep = sleep
+
+    @contextmanager
+    def taken(self, patience: float = 0.0) -> Iterator[bool]:
+        """Hold the lock in the block; yields False when others still had it after ``patience``.
+
+        ``patience`` is in seconds. Raises :exc:`.GpuError` when the file cannot be opened.
+        """
+        if self.path is None:
+            yield True
+            return
+        try:
+            file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise GpuError(
+                f"Cards cannot be cut: the lock {self.path} cannot be opened ({error.strerror}). "
+                "Run this as the user that runs the hub."
+            ) from error
+        try:
+            yield self._wait(file, patience)
+        finally:
+            os.close(file)
+
+    def _wait(self, file: int, patience: float) -> bool:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if patience <= 0:
+                    return False
+                self._sleep(PAUSE_SECONDS)
+                patience -= PAUSE_SECONDS
+            else:
+                return True

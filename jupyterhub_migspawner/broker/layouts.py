@@ -1,0 +1,171 @@
+"""What cards shall be cut into, and each step on the way there.
+
+Used by whoever cuts a card: the node's agent, or the command line. Rule three of the design is kept
+here: a slice is claimed for its destruction in the transaction that finds it unwanted and held by
+nobody, and what is claimed is given to nobody. Whoever claims holds the node's cutting lock until
+the card was read again, so that no older reading brings the slice back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from jupyterhub_migspawner.broker import recording
+from jupyterhub_migspawner.broker.base import (
+    NAME_LIMIT,
+    BrokerBase,
+    stored,
+    text,
+    wanted_name,
+)
+from jupyterhub_migspawner.broker.reserving import drop_reservations
+from jupyterhub_migspawner.broker.wanting import desired, mark_wanted
+from jupyterhub_migspawner.errors import Refusal
+from jupyterhub_migspawner.leases import events, inventory, ledger
+from jupyterhub_migspawner.leases.rows import MIG_OFF, CardRow, LeaseRow, Want
+from jupyterhub_migspawner.leases.store import Transaction
+from jupyterhub_migspawner.policy.wording import moment, quoted
+
+
+class Layouts(BrokerBase):
+    """Use cases about the layouts of cards."""
+
+    def set_layout(
+        self, card_uuid: str, wants: Sequence[Want], mig_enabled: bool, actor: str
+    ) -> CardRow:
+        """Say what a card shall be cut into from now on; whoever cuts it brings it there.
+
+        Slices that the layout does not have are given to nobody from this moment, and go when
+        nobody holds them. A card that is given out whole takes the layout when that lease ends.
+        Whether the card can be cut so is for the caller to know. Calling it again changes nothing.
+
+        Raises :class:`~jupyterhub_migspawner.errors.Refusal`: ``not-found``; ``conflict`` when the
+        card is lost.
+        """
+        text("actor", actor, NAME_LIMIT)
+        layout = tuple(sorted(wants, key=lambda want: want[1]))
+        if layout and not mig_enabled:
+            raise Refusal("A card with MIG off has no slices.", reason="options")
+
+        def work(tx: Transaction) -> CardRow:
+            record = self._locked(tx, card_uuid)
+            card = record.row
+            if record.lost:
+                raise Refusal(
+                    f"Card {card.index} ({card.uuid}) of node {card.node} is lost; restart the "
+                    "node, or leave the card out.",
+                    reason="conflict",
+                )
+            if (card.layout, card.mig_wanted) == (layout, mig_enabled) and card.layout_by:
+                return card
+            changes: dict[str, Any] = {
+                "layout": recording.plain(layout),
+                "mig_wanted": mig_enabled,
+                "layout_by": actor,
+            }
+            if card.target is not None and not _given_whole(tx, card_uuid):
+                # It was on its way back to the layout before; now it goes to this one.
+                changes["target"] = None
+            inventory.update_card(tx, card_uuid, **changes)
+            mark_wanted(tx, card_uuid)
+            events.append(
+                tx,
+                self._now(),
+                actor,
+                "card.layout",
+                card_uuid=card_uuid,
+                layout=recording.plain(layout),
+                mig=mig_enabled,
+                before=recording.plain(card.layout),
+            )
+            return (inventory.card_record(tx, card_uuid) or record).row
+
+        return self._run(work)
+
+    def claim_slice(self, card_uuid: str, want: Want, actor: str) -> str:
+        """Take a slice out of use to destroy it. ``""``, or a sentence when it must stay.
+
+        For the holder of the node's cutting lock only.
+        """
+
+        def work(tx: Transaction) -> str:
+            card = self._locked(tx, card_uuid).row
+            live = ledger.select(tx, card_uuid=card_uuid)
+            holder = next((each for each in live if (each.profile, each.start) == want), None)
+            if holder is not None:
+                return held_by(holder)
+            wish = desired(card, given_whole=any(each.whole for each in live))
+            if wish is None or want in wish.wants:
+                return f"{want[0]} at {want[1]} is wanted again; plan anew."
+            for row in inventory.slice_rows(tx, card_uuid=card_uuid):
+                if (row.profile, row.start) == want and row.present:
+                    inventory.update_slice(
+                        tx, row.id, present=False, uuid=None, gi_id=None, ci_id=None
+                    )
+                    kind = "slice.claimed"
+                    recording.slice_event(tx, self._now(), actor, kind, row, uuid=row.uuid)
+            return ""
+
+        return self._run(work)
+
+    def claim_mode(self, card_uuid: str, enabled: bool, actor: str) -> str:
+        """May MIG be turned on or off now? ``""``, or a sentence when the card must stay.
+
+        For the holder of the node's cutting lock only.
+        """
+
+        def work(tx: Transaction) -> str:
+            card = self._locked(tx, card_uuid).row
+            live = ledger.select(tx, card_uuid=card_uuid)
+            # A lease that waits for this very change has no UUID yet.
+            there = [lease for lease in live if lease.slice_uuid is not None]
+            if there:
+                return held_by(there[0])
+            wish = desired(card, given_whole=any(each.whole for each in live))
+            if wish is None or wish.mig != enabled:
+                return f"Card {card.index} ({card.uuid}) shall be otherwise by now; plan anew."
+            for row in inventory.slice_rows(tx, card_uuid=card_uuid):
+                if row.present:
+                    inventory.update_slice(
+                        tx, row.id, present=False, uuid=None, gi_id=None, ci_id=None
+                    )
+            return ""
+
+        return self._run(work)
+
+    def drop_reservations(self, node: str) -> None:
+        """Take back the reservations of cards of a node whose grants are over."""
+        self._run(lambda tx: drop_reservations(tx, wanted_name(node), self._now()))
+
+    def record_step(
+        self, card_uuid: str, actor: str, step: str, *, error: str = "", **detail: Any
+    ) -> None:
+        """Note a step of a re-cut that was done, or that failed with ``error``."""
+
+        def work(tx: Transaction) -> None:
+            kind = "card.step-failed" if error else "card.step"
+            more = {**detail, "error": stored(error)} if error else detail
+            events.append(tx, self._now(), actor, kind, card_uuid=card_uuid, step=step, **more)
+
+        self._run(work)
+
+    def _locked(self, tx: Transaction, card_uuid: str) -> inventory.CardRecord:
+        inventory.lock_card(tx, wanted_name(card_uuid))
+        record = inventory.card_record(tx, wanted_name(card_uuid))
+        if record is None:
+            raise Refusal(f"There is no card {quoted(card_uuid)}.", reason="not-found")
+        return record
+
+
+def held_by(lease: LeaseRow) -> str:
+    """The sentence for a slice that must stay because of a lease."""
+    what = "The card with MIG off" if lease.profile == MIG_OFF[0] else f"{lease.profile} at"
+    where = "" if lease.profile == MIG_OFF[0] else f" {lease.start}"
+    server = f", server {quoted(lease.server)}" if lease.server else ""
+    until = f" until {moment(lease.ends_at)} at the latest" if lease.ends_at else ""
+    return f"{what}{where} is leased by {lease.user} (lease {lease.id}{server}){until}."
+
+
+def _given_whole(tx: Transaction, card_uuid: str) -> bool:
+    return any(lease.whole for lease in ledger.select(tx, card_uuid=card_uuid))
