@@ -11,8 +11,8 @@ DONE := $(VENV)/.installed
 
 PROXY := configurable-http-proxy@^5.1
 # The browser tests drive Debian's chromium, which draws no text without a font; the store tests
-# start a PostgreSQL of their own.
-TEST_PACKAGES := chromium fonts-dejavu-core postgresql
+# start a PostgreSQL of their own; gcc compiles a small NVML that proves our structs' layouts.
+TEST_PACKAGES := chromium fonts-dejavu-core postgresql gcc libc6-dev
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test bench docs clean system-packages installed-for-tests \

@@ -27,7 +27,7 @@ class Release(Command):
     )
     arguments = (
         argument("id", type=ID, metavar="ID", help="the lease, as `migspawner leases` numbers it"),
-        argument("--reason", metavar="TEXT", help="told to the user and kept in the event log"),
+        argument("--reason", metavar="TEXT", help="kept with the lease and in the event log"),
     )
 
     def run(self) -> int:

@@ -47,7 +47,7 @@ class Create(_Change):
         return self.told(
             request,
             f"Request {request.id}: {request.user} asks for {request.tier} for "
-            f"{request.hours:g} hours. It is {request.state}.",
+            f"{request.hours:g} hour{'' if request.hours == 1 else 's'}. It is {request.state}.",
         )
 
 
@@ -60,7 +60,7 @@ class Approve(_Change):
         _ID,
         _BY,
         _REASON,
-        argument("--hours", type=HOURS, metavar="H", help="another time than was asked for"),
+        argument("--hours", type=HOURS, metavar="H", help="fewer hours than were asked for"),
     )
 
     def run(self) -> int:
