@@ -85,7 +85,7 @@ class Agent:
             self._next_inventory = self._monotonic() + self._inventory_seconds
             self.take_inventory()
             self._broker.forget_cancelled_attempts()
-            self._broker.drop_reservations(self.node)
+            self._broker.look_after_reservations(self.node)
         self._vacancy.look_at_all()
         self._cut_cards()
         self._call_off_lost_starts()

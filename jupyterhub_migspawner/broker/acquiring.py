@@ -13,7 +13,7 @@ from functools import partial
 from jupyterhub_migspawner.broker.base import NAME_LIMIT, text
 from jupyterhub_migspawner.broker.offers import Offering, needs_approval, none_free, usage
 from jupyterhub_migspawner.broker.recording import lease_event
-from jupyterhub_migspawner.broker.reserving import Asking, reserve
+from jupyterhub_migspawner.broker.reserving import Asking, end_reservation, reserve
 from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.leases import events, ledger, requests, shelf
 from jupyterhub_migspawner.leases.rows import HELD, PENDING, RELEASING, LeaseRow, RequestRow
@@ -120,6 +120,8 @@ class Acquiring(Offering):
         if taken is None:
             emptying = reserve(tx, asking, grant, self._silent_before(asking.now)) if grant else ""
             return self._no_capacity(tx, asking, emptying)
+        if grant is not None:
+            end_reservation(tx, grant.id, asking.now, "the grant has another card")
         return self._lend(tx, asking, taken, grant)
 
     @staticmethod

@@ -59,7 +59,7 @@ class Inventories(BrokerBase):
                 events.append(tx, now, node, "node.seen", node=node, driver=found.driver_version)
             if alive or known is None:
                 beat = now if alive else self._silent_before(now) - timedelta(days=1)
-                inventory.heartbeat(tx, node, beat, found.driver_version)
+                inventory.heartbeat(tx, node, beat, found.driver_version, found.boot_id)
             # Most reports change nothing and need no lock; a change is worked out again under it.
             if recording.changes(tx, node, found, now):
                 inventory.lock_cards_of_node(tx, node)
@@ -67,6 +67,27 @@ class Inventories(BrokerBase):
                     change()
 
         self._run(work)
+
+    def note_boot(self, node: str, boot_id: str) -> bool:
+        """Say which boot of a node's kernel this is; whether it is another than before.
+
+        After a restart the node is offered nothing until its agent has looked at the cards: their
+        slices are gone, whatever was read before. Nothing changes for a node that nobody has
+        reported from, or when ``boot_id`` is empty.
+        """
+        text("boot id", boot_id, NAME_LIMIT)
+
+        def work(tx: Transaction) -> bool:
+            known = inventory.node_by_name(tx, wanted_name(node))
+            if known is None or not boot_id or known.boot_id in (None, boot_id):
+                return False
+            now = self._now()
+            beat = min(known.heartbeat_at, self._silent_before(now) - timedelta(seconds=1))
+            inventory.heartbeat(tx, node, beat, known.driver_version, boot_id)
+            events.append(tx, now, node, "node.booted", node=node)
+            return True
+
+        return self._run(work)
 
     def finish_target(self, card_uuid: str) -> bool:
         """Note that a card has reached its target, as the last recorded inventory shows it.

@@ -19,7 +19,7 @@ from jupyterhub_migspawner.broker.base import (
     text,
     wanted_name,
 )
-from jupyterhub_migspawner.broker.reserving import drop_reservations
+from jupyterhub_migspawner.broker.reserving import look_after_reservations
 from jupyterhub_migspawner.broker.wanting import desired, mark_wanted
 from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.leases import events, inventory, ledger
@@ -134,9 +134,9 @@ class Layouts(BrokerBase):
 
         return self._run(work)
 
-    def drop_reservations(self, node: str) -> None:
-        """Take back the reservations of cards of a node whose grants are over."""
-        self._run(lambda tx: drop_reservations(tx, wanted_name(node), self._now()))
+    def look_after_reservations(self, node: str) -> None:
+        """End the reservations of a node's cards whose grants, or whose time, are over."""
+        self._run(lambda tx: look_after_reservations(tx, wanted_name(node), self._now()))
 
     def record_step(
         self, card_uuid: str, actor: str, step: str, *, error: str = "", **detail: Any

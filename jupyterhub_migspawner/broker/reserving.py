@@ -2,22 +2,27 @@
 
 Nobody's session ends for it: nothing new is given out on the card, and once it is empty the grant's
 next start gets it. Relies on :mod:`..policy.draining` for the choice. Promises that a grant has at
-most one card reserved, and that a reservation ends with its grant.
+most one card reserved, and that a reservation ends with its grant, when the grant got a card, and
+when nobody came for the empty card.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from jupyterhub_migspawner.broker.base import BROKER
 from jupyterhub_migspawner.leases import events, inventory, ledger, requests, shelf
-from jupyterhub_migspawner.leases.rows import RequestRow
+from jupyterhub_migspawner.leases.rows import CardRow, RequestRow
 from jupyterhub_migspawner.leases.store import Transaction
 from jupyterhub_migspawner.policy.draining import BusyCard, rank_cards_to_empty
 from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.policy.tiers import Tier
 from jupyterhub_migspawner.policy.wording import moment
+
+MINUTE = timedelta(minutes=1)
+KEPT = timedelta(minutes=30)
+"""How long an empty card waits for the start of the person it was emptied for."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +45,7 @@ def reserve(tx: Transaction, asking: Asking, grant: RequestRow, silent_before: d
     found = shelf.busy_cards(
         tx, silent_before, asking.node, grant_id=grant.id, mig_off=asking.tier.mig_off
     )
-    if not found:
-        return ""
-    leases = ledger.select(tx)
+    leases = ledger.select(tx) if found else ()
     cards = []
     for load, _ in found:
         live = [lease for lease in leases if lease.card_uuid == load.card_uuid]
@@ -51,47 +54,86 @@ def reserve(tx: Transaction, asking: Asking, grant: RequestRow, silent_before: d
         cards.append(BusyCard(load.card_uuid, load.node, load.index, people, ends))
     reserved = {load.card_uuid for load, is_reserved in found if is_reserved}
     for card in rank_cards_to_empty([c for c in cards if c.card_uuid in reserved] or cards):
+        if card.card_uuid in reserved:
+            return _sentence(card, grant)
+        # One that was set aside before is out of service, or on another node than is asked for.
+        end_reservation(tx, grant.id, asking.now, "another card is emptied instead")
         inventory.lock_card(tx, card.card_uuid)
         record = inventory.card_record(tx, card.card_uuid)
-        if record is None or record.row.reserved_for not in (None, grant.id):
+        if record is None or record.row.reserved_for is not None:
             continue
-        if record.row.reserved_for is None:
-            inventory.update_card(tx, card.card_uuid, reserved_for=grant.id)
-            events.append(
-                tx,
-                asking.now,
-                asking.person.name,
-                "card.reserved",
-                user=asking.person.name,
-                card_uuid=card.card_uuid,
-                request_id=grant.id,
-                people=len(card.people),
-            )
+        inventory.update_card(tx, card.card_uuid, reserved_for=grant.id, reserved_until=None)
+        events.append(
+            tx,
+            asking.now,
+            asking.person.name,
+            "card.reserved",
+            user=asking.person.name,
+            card_uuid=card.card_uuid,
+            request_id=grant.id,
+            people=len(card.people),
+        )
         return _sentence(card, grant)
     return ""
 
 
-def drop_reservations(tx: Transaction, node: str, now: datetime) -> None:
-    """Take back the reservations of grants that are over."""
-    for record in inventory.card_records(tx, node):
-        grant_id = record.row.reserved_for
-        if grant_id is None:
+def end_reservation(tx: Transaction, grant_id: int, now: datetime, why: str) -> None:
+    """Give whatever card is set aside for a grant back to everybody."""
+    for record in inventory.card_records(tx):
+        if record.row.reserved_for == grant_id:
+            _unreserve(tx, record.row, now, why)
+
+
+def look_after_reservations(tx: Transaction, node: str, now: datetime) -> None:
+    """Take back the reservations of a node's cards that are over; let the empty ones run out."""
+    held = {r.row.uuid for r in inventory.card_records(tx, node) if r.row.reserved_for is not None}
+    for uuid in sorted(held):
+        inventory.lock_card(tx, uuid)
+        record = inventory.card_record(tx, uuid)
+        if record is None or record.row.reserved_for is None:
             continue
-        grant = requests.by_id(tx, grant_id)
-        valid = grant is not None and grant.state == "approved" and grant.valid_until is not None
-        if valid and grant is not None and grant.valid_until and grant.valid_until > now:
-            continue
-        inventory.lock_card(tx, record.row.uuid)
-        inventory.update_card(tx, record.row.uuid, reserved_for=None)
-        events.append(
-            tx,
-            now,
-            BROKER,
-            "card.unreserved",
-            card_uuid=record.row.uuid,
-            request_id=grant_id,
-            why="the grant is over",
-        )
+        card = record.row
+        grant = requests.by_id(tx, record.row.reserved_for)
+        if grant is None or grant.state != "approved" or not _is_after(grant.valid_until, now):
+            _unreserve(tx, card, now, "the grant is over")
+        elif ledger.select(tx, card_uuid=card.uuid):
+            if card.reserved_until is not None:
+                inventory.update_card(tx, card.uuid, reserved_until=None)
+        elif card.reserved_until is None:
+            inventory.update_card(tx, card.uuid, reserved_until=now + KEPT)
+            events.append(
+                tx,
+                now,
+                BROKER,
+                "card.emptied",
+                user=grant.user,
+                card_uuid=card.uuid,
+                request_id=grant.id,
+                kept_until=(now + KEPT).isoformat(),
+            )
+        elif not _is_after(card.reserved_until, now):
+            _unreserve(tx, card, now, "nobody came for the empty card")
+
+
+def _is_after(moment: datetime | None, now: datetime) -> bool:
+    return moment is not None and moment > now
+
+
+def _unreserve(tx: Transaction, card: CardRow, now: datetime, why: str) -> None:
+    inventory.lock_card(tx, card.uuid)
+    record = inventory.card_record(tx, card.uuid)
+    if record is None or record.row.reserved_for != card.reserved_for:
+        return
+    inventory.update_card(tx, card.uuid, reserved_for=None, reserved_until=None)
+    events.append(
+        tx,
+        now,
+        BROKER,
+        "card.unreserved",
+        card_uuid=card.uuid,
+        request_id=card.reserved_for,
+        why=why,
+    )
 
 
 def _sentence(card: BusyCard, grant: RequestRow) -> str:
@@ -100,5 +142,6 @@ def _sentence(card: BusyCard, grant: RequestRow) -> str:
     until = f", until {moment(end)} at the latest" if end is not None else ""
     return (
         f"Card {card.index} of node {card.node} is being emptied for your grant {grant.id}: "
-        f"{people} still on it{until}. Start again when it is empty: it is kept for you."
+        f"{people} still on it{until}. Start again when it is empty: it is then kept for you for "
+        f"{KEPT // MINUTE} minutes."
     )

@@ -127,11 +127,15 @@ class Card:
 
 @dataclass(frozen=True)
 class Inventory:
-    """All cards of a node, in NVML's order, and the versions that read them."""
+    """All cards of a node, in NVML's order, and the versions that read them.
+
+    ``boot_id`` tells one boot of the node's kernel from another; empty where nobody asked.
+    """
 
     driver_version: str
     nvml_version: str
     cards: tuple[Card, ...] = ()
+    boot_id: str = ""
 
     def card(self, uuid: str) -> Card | None:
         """The card of that UUID, or None."""

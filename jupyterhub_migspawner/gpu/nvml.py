@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import pynvml
 
 from jupyterhub_migspawner.errors import GpuError
+from jupyterhub_migspawner.gpu.boot import boot_id
 from jupyterhub_migspawner.gpu.cards import (
     Card,
     GpuEvent,
@@ -224,6 +225,7 @@ class Nvml:
             driver_version=plain_text(pynvml.nvmlSystemGetDriverVersion()),
             nvml_version=plain_text(pynvml.nvmlSystemGetNVMLVersion()),
             cards=tuple(self._reader.read(index) for index in range(count)),
+            boot_id=boot_id(),
         )
 
     def _profile(self, device: Any, card_uuid: str, name: str, start: int) -> Profile:

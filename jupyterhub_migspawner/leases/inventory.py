@@ -34,6 +34,7 @@ _CARD = sa.select(
     cards.c.mig_wanted,
     cards.c.layout_by,
     cards.c.reserved_for,
+    cards.c.reserved_until,
 ).order_by(cards.c.node, cards.c.card_index, cards.c.uuid)
 _CARDS_OF_NODE = _CARD.where(cards.c.node == sa.bindparam("of_node"))
 _CARD_BY_UUID = _CARD.where(cards.c.uuid == sa.bindparam("card_uuid"))
@@ -64,7 +65,9 @@ _SLICES_OF_NODE = _SLICE.where(cards.c.node == sa.bindparam("of_node"))
 _SLICES_OF_CARD = _SLICE.where(slices.c.card_uuid == sa.bindparam("of_card"))
 _SLICE_BY_ID = _SLICE.where(slices.c.id == sa.bindparam("slice_id"))
 
-_NODE = sa.select(nodes.c.name, nodes.c.heartbeat_at, nodes.c.driver_version).order_by(nodes.c.name)
+_NODE = sa.select(
+    nodes.c.name, nodes.c.heartbeat_at, nodes.c.driver_version, nodes.c.boot_id
+).order_by(nodes.c.name)
 _NODE_BY_NAME = _NODE.where(nodes.c.name == sa.bindparam("node_name"))
 
 _INSERT_CARD = sa.insert(cards)
@@ -91,6 +94,7 @@ def _upsert_node(insert: Any) -> Any:
         set_={
             "heartbeat_at": insert.excluded.heartbeat_at,
             "driver_version": insert.excluded.driver_version,
+            "boot_id": sa.func.coalesce(insert.excluded.boot_id, nodes.c.boot_id),
         },
     )
 
@@ -133,6 +137,7 @@ def _record(row: Any) -> CardRecord:
             mig_wanted=row.mig_wanted,
             layout_by=row.layout_by or "",
             reserved_for=row.reserved_for,
+            reserved_until=row.reserved_until,
         ),
         lost=row.lost,
         drained=row.drained,
@@ -140,10 +145,18 @@ def _record(row: Any) -> CardRecord:
     )
 
 
-def heartbeat(tx: Transaction, node: str, at: datetime, driver_version: str) -> None:
+def heartbeat(
+    tx: Transaction, node: str, at: datetime, driver_version: str, boot_id: str = ""
+) -> None:
     """Note that a node's agent is alive; adds the node at first."""
     statement = _HEARTBEAT_POSTGRES if tx.postgres else _HEARTBEAT_SQLITE
-    tx.change(statement, name=node, heartbeat_at=at, driver_version=driver_version)
+    tx.change(
+        statement,
+        name=node,
+        heartbeat_at=at,
+        driver_version=driver_version,
+        boot_id=boot_id or None,
+    )
 
 
 def all_nodes(tx: Transaction) -> tuple[NodeRow, ...]:

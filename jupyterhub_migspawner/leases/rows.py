@@ -34,11 +34,12 @@ LIVE = (PENDING, ACTIVE, RELEASING)
 
 @dataclass(frozen=True)
 class NodeRow:
-    """A machine with cards, and when its agent last reported."""
+    """A machine with cards, when its agent last reported, and from which boot of its kernel."""
 
     name: str
     heartbeat_at: datetime
     driver_version: str
+    boot_id: str | None = None
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,8 @@ class CardRow:
     number of the card's largest profile; ``whole`` the profile and start that take all of it, None
     while unknown (MIG off, or not allowed to ask). ``mig_wanted`` is False where the layout is a
     card with MIG off; ``layout_by`` says who set the layout and is empty while it is only what was
-    found. ``reserved_for`` is the grant for which the card is being emptied, or None.
+    found. ``reserved_for`` is the grant for which the card is being emptied, or None;
+    ``reserved_until`` says how long it is kept, once it is empty.
     """
 
     uuid: str
@@ -68,6 +70,7 @@ class CardRow:
     mig_wanted: bool = True
     layout_by: str = ""
     reserved_for: int | None = None
+    reserved_until: datetime | None = None
 
 
 @dataclass(frozen=True)

@@ -74,6 +74,8 @@ nodes = sa.Table(
     sa.Column("name", sa.Text, primary_key=True),
     sa.Column("heartbeat_at", UtcTime, nullable=False),
     sa.Column("driver_version", sa.Text, nullable=False),
+    # Of the kernel that its agent last reported from; another one has other slices.
+    sa.Column("boot_id", sa.Text),
 )
 
 cards = sa.Table(
@@ -94,8 +96,9 @@ cards = sa.Table(
     # Whether the layout has MIG on, and who set it; nobody while it is only what was found.
     sa.Column("mig_wanted", sa.Boolean, nullable=False, server_default=sa.true()),
     sa.Column("layout_by", sa.Text),
-    # The grant for which the card is being emptied.
+    # The grant for which the card is being emptied, and once it is empty, how long it is kept.
     sa.Column("reserved_for", BigId),
+    sa.Column("reserved_until", UtcTime),
     sa.Column("compute_slices", sa.Integer, nullable=False),
     # The profile that takes the whole card, as the driver last listed it.
     sa.Column("whole_profile", sa.Text),

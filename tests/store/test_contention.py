@@ -152,7 +152,7 @@ def test_a_card_is_never_given_out_whole_and_in_part(make_lab: Callable[..., Lab
         # A boss who came too late had the card set aside.
         if kinds == {False}:
             lab.broker.cancel_request(grant.id, Person(user))
-            lab.broker.drop_reservations("n1")
+            lab.broker.look_after_reservations("n1")
 
 
 def test_several_people_with_grants_get_different_cards(make_lab: Callable[..., Lab]) -> None:

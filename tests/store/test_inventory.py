@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from jupyterhub_migspawner.errors import Refusal
+from jupyterhub_migspawner.gpu.cards import Card, Inventory
 from tests.store.lab import MIXED, SEVENTHS, WHOLE, Lab, card, inventory
 from tests.store.test_lease_life import refused
 
@@ -89,14 +90,17 @@ def test_an_instance_of_a_profile_without_name_is_no_slice(make_lab: Callable[..
     assert lab.broker.slices() == ()
 
 
-def test_a_vanished_card_is_lost_and_its_leases_are_kept(lab: Lab) -> None:
+def test_a_vanished_card_is_lost_and_its_leases_with_it(lab: Lab) -> None:
     lease = lab.start()
     lab.broker.activate(lease.attempt)
     lab.report(card(1))
     assert [(c.uuid, c.state) for c in lab.broker.cards()] == [("GPU-0", "lost"), ("GPU-1", "ok")]
-    assert lab.broker.lease(lease.id).state == "active"
-    states = lab.states()
-    assert (states[(0, "1g.5gb", 0)], states[(0, "1g.5gb", 1)]) == ("leased", "missing")
+    over = lab.broker.lease(lease.id)
+    assert (over.state, over.ended_at) == ("lost", lab.clock.now)
+    assert "is not listed by the driver any more" in over.end_reason
+    assert "save your work and start again" in over.end_reason
+    assert {s for place, s in lab.states().items() if place[0] == 0} == {"missing"}
+    assert lab.start("ada").card_uuid == "GPU-1"
     assert lab.start("grace").card_uuid == "GPU-1"
     before = lab.kinds()
     lab.report(card(1))
@@ -105,6 +109,8 @@ def test_a_vanished_card_is_lost_and_its_leases_are_kept(lab: Lab) -> None:
     assert {c.state for c in lab.broker.cards()} == {"ok"}
     assert lab.kinds().count("card.back") == 1
     assert lab.states()[(0, "1g.5gb", 1)] == "free"
+    # What was lost stays so; whoever is told to start again does.
+    assert lab.broker.lease(lease.id).state == "lost"
 
 
 def test_other_nodes_cards_are_not_lost_by_a_report(lab: Lab) -> None:
@@ -119,7 +125,7 @@ def test_other_nodes_cards_are_not_lost_by_a_report(lab: Lab) -> None:
     assert [n.name for n in lab.broker.nodes()] == ["n1", "n2"]
 
 
-def test_a_card_that_moves_to_another_node_is_the_same_card(lab: Lab) -> None:
+def test_a_card_that_is_put_into_another_node_is_the_same_card(lab: Lab) -> None:
     lease = lab.start()
     lab.report(card(1))
     lab.report(card(0), node="n2")
@@ -128,7 +134,9 @@ def test_a_card_that_moves_to_another_node_is_the_same_card(lab: Lab) -> None:
         ("GPU-1", "n1", "ok"),
     }
     assert len(lab.broker.slices()) == 14
-    assert lab.broker.lease(lease.id).state == "pending"
+    # Nobody moves a card under power: what ran on it is over.
+    assert lab.broker.lease(lease.id).state == "lost"
+    assert lab.start("grace", node="n2").card_uuid == "GPU-0"
 
 
 def test_a_card_without_uuid_is_left_out(make_lab: Callable[..., Lab]) -> None:
@@ -147,12 +155,33 @@ def test_a_card_with_a_problem_gives_nothing_new_and_proves_nothing_gone(lab: La
     assert lab.states()[(0, "1g.5gb", 0)] == "free"
 
 
-def test_the_base_layout_is_the_first_one_seen_and_stays(make_lab: Callable[..., Lab]) -> None:
+def test_the_base_layout_follows_what_is_cut_by_hand(make_lab: Callable[..., Lab]) -> None:
     lab = make_lab()
     lab.report(card(0, (), mig_enabled=False, profiles=()))
-    assert lab.broker.cards()[0].layout == ()
+    assert (lab.broker.cards()[0].layout, lab.broker.cards()[0].mig_wanted) == ((), False)
     lab.report(card(0, MIXED))
+    assert (lab.broker.cards()[0].layout, lab.broker.cards()[0].mig_wanted) == (MIXED, True)
+    lab.report(card(0, SEVENTHS))
+    assert lab.broker.cards()[0].layout == SEVENTHS
+
+
+def test_the_base_layout_keeps_what_is_only_gone(make_lab: Callable[..., Lab]) -> None:
+    """After a restart of the node nothing is there, and all of it has to come back."""
+    lab = make_lab()
+    lab.report(card(0, MIXED))
+    lab.report(card(0, ()))
     assert lab.broker.cards()[0].layout == MIXED
+    lab.report(card(0, MIXED[1:]))
+    assert lab.broker.cards()[0].layout == MIXED
+    assert lab.states()[(0, *MIXED[0])] == "missing"
+
+
+def test_the_base_layout_that_somebody_set_is_nobody_elses_to_change(
+    make_lab: Callable[..., Lab],
+) -> None:
+    lab = make_lab()
+    lab.report(card(0, MIXED))
+    lab.broker.set_layout("GPU-0", MIXED, True, "root")
     lab.report(card(0, SEVENTHS))
     assert lab.broker.cards()[0].layout == MIXED
 
@@ -204,3 +233,43 @@ def test_a_renamed_node_goes_on_with_the_leases_on_its_cards(lab: Lab) -> None:
     assert lab.broker.lease(lease.id).node == "renamed"
     assert [found.id for found in lab.broker.leases(node="renamed")] == [lease.id]
     assert lab.broker.leases(node="n1") == ()
+
+
+def booted(*cards: Card, boot: str) -> Inventory:
+    return replace(inventory(*cards), boot_id=boot)
+
+
+def test_a_restarted_node_is_not_offered_before_its_agent_has_looked(
+    make_lab: Callable[..., Lab],
+) -> None:
+    lab = make_lab()
+    assert not lab.broker.note_boot("n1", "first")
+    lab.broker.record_inventory("n1", booted(card(0), boot="first"))
+    lease = lab.start()
+    assert not lab.broker.note_boot("n1", "first")
+    assert lab.start("grace").card_uuid == "GPU-0"
+    # Seconds later the node is up again: its last report is still fresh, its slices are gone.
+    assert lab.broker.note_boot("n1", "second")
+    assert not lab.broker.note_boot("n1", "second")
+    assert not lab.broker.note_boot("n1", "")
+    assert lab.kinds().count("node.booted") == 1
+    refused("capacity", lab.start, "linus")
+    assert lab.broker.lease(lease.id).state == "pending"
+    lab.broker.record_inventory("n1", booted(card(0, ()), boot="second"))
+    refused("capacity", lab.start, "linus")
+    lab.broker.record_inventory("n1", booted(card(0), boot="second"))
+    assert lab.start("linus").card_uuid == "GPU-0"
+
+
+def test_a_report_from_another_boot_needs_nobody_to_announce_it(
+    make_lab: Callable[..., Lab],
+) -> None:
+    lab = make_lab()
+    lab.broker.record_inventory("n1", booted(card(0), boot="first"))
+    lab.broker.record_inventory("n1", booted(card(0), boot="second"))
+    assert lab.broker.nodes()[0].boot_id == "second"
+    assert not lab.broker.note_boot("n1", "second")
+    # Whoever cannot say which boot it is changes nothing about it.
+    lab.report(card(0))
+    assert lab.broker.nodes()[0].boot_id == "second"
+    assert lab.start().card_uuid == "GPU-0"

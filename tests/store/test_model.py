@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -21,10 +22,11 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from jupyterhub_migspawner.broker.reserving import KEPT
 from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.leases.rows import LeaseRow
 from jupyterhub_migspawner.policy.people import Person
-from tests.store.lab import MIXED, SEVENTHS, WHOLE, Lab, card
+from tests.store.lab import MIXED, SEVENTHS, WHOLE, Lab, card, inventory
 
 Place = tuple[int, str, int]
 
@@ -49,6 +51,9 @@ class CardModel:
     layout: tuple[tuple[str, int], ...]
     target: tuple[tuple[str, int], ...] | None = None
     drained: bool = False
+    lost: bool = False
+    reserved_for: int | None = None
+    kept_until: datetime | None = None
 
 
 @dataclass
@@ -59,14 +64,18 @@ class Model:
     live: list[Held] = field(default_factory=list)
     past: list[Held] = field(default_factory=list)
     cancelled: set[str] = field(default_factory=set)
-    grants: set[str] = field(default_factory=set)
+    grants: dict[str, int] = field(default_factory=dict)
     quarantined: set[Place] = field(default_factory=set)
 
     def taken(self) -> set[Place]:
         return {held.place for held in self.live}
 
+    def in_service(self, index: int) -> bool:
+        model = self.cards[index]
+        return not model.drained and not model.lost and model.target is None
+
     def usable(self, index: int) -> bool:
-        return not self.cards[index].drained and self.cards[index].target is None
+        return self.in_service(index) and self.cards[index].reserved_for is None
 
     def free(self, profile: str) -> set[Place]:
         places = {
@@ -78,9 +87,38 @@ class Model:
         }
         return places - self.taken() - self.quarantined
 
-    def idle_cards(self) -> set[int]:
-        busy = {place[0] for place in self.taken() | self.quarantined}
-        return {index for index in self.cards if self.usable(index)} - busy
+    def may_take_all(self, grant: int | None) -> set[int]:
+        shut = {place[0] for place in self.quarantined}
+        return {
+            index
+            for index, model in self.cards.items()
+            if self.in_service(index) and model.reserved_for in (None, grant)
+        } - shut
+
+    def busy(self) -> set[int]:
+        return {place[0] for place in self.taken()}
+
+    def idle_cards(self, grant: int | None = None) -> set[int]:
+        """What could be given out whole: only what is kept for the grant, if something is."""
+        idle = self.may_take_all(grant) - self.busy()
+        kept = {i for i in idle if self.cards[i].reserved_for is not None}
+        return kept or idle
+
+    def cards_to_empty(self, grant: int) -> set[int]:
+        """Which the next start on the grant may set aside; empty when one is set aside already."""
+        busy = self.may_take_all(grant) & self.busy()
+        if any(self.cards[index].reserved_for == grant for index in busy):
+            return set()
+        people = {
+            index: len({held.user for held in self.live if held.place[0] == index})
+            for index in busy
+        }
+        return {index for index in busy if people[index] == min(people.values())}
+
+    def unreserve(self, grant: int) -> None:
+        for model in self.cards.values():
+            if model.reserved_for == grant:
+                model.reserved_for = model.kept_until = None
 
     def held_by(self, user: str) -> list[Held]:
         return [h for h in self.live if h.user == user and h.state != "releasing"]
@@ -106,7 +144,9 @@ class Model:
                 return "approval"
         if len(self.held_by(user)) >= LIVE_QUOTA:
             return "quota"
-        free = self.idle_cards() if tier == "card" else self.free(PROFILE[tier])
+        free: set[Any] = self.free(PROFILE[tier]) if tier != "card" else set()
+        if tier == "card":
+            free = self.idle_cards(self.grants[user])
         return None if free else "capacity"
 
 
@@ -133,7 +173,8 @@ class BrokerMachine(RuleBasedStateMachine):
         self.lab.close()
 
     def report(self) -> None:
-        self.lab.report(*(card(i, model.layout) for i, model in self.model.cards.items()))
+        cards = [card(i, model.layout) for i, model in self.model.cards.items() if not model.lost]
+        self.lab.broker.record_inventory("n1", inventory(*cards))
 
     def known_attempts(self) -> list[str]:
         model = self.model
@@ -166,6 +207,8 @@ class BrokerMachine(RuleBasedStateMachine):
         expected = self.model.acquire(user, server, tier, attempt)
         if isinstance(expected, str):
             self.expect(expected, self.lab.broker.acquire, *asked)
+            if (expected, tier) == ("capacity", "card"):
+                self.a_card_is_set_aside(self.model.grants[user])
             return
         lease = self.lab.broker.acquire(*asked)
         if isinstance(expected, Held):
@@ -177,14 +220,27 @@ class BrokerMachine(RuleBasedStateMachine):
             assert lease is not None
             self.new_lease(lease, tier)
 
+    def a_card_is_set_aside(self, grant: int) -> None:
+        choice = self.model.cards_to_empty(grant)
+        if not choice:
+            return
+        chosen = {c.index for c in self.lab.broker.cards() if c.reserved_for == grant}
+        assert len(chosen) == 1
+        assert chosen <= choice
+        self.model.unreserve(grant)
+        self.model.cards[chosen.pop()].reserved_for = grant
+
     def new_lease(self, lease: LeaseRow, tier: str) -> None:
         model = self.model
         index = int(lease.card_uuid.removeprefix("GPU-"))
         place = (index, lease.profile, lease.start)
         assert place not in model.taken()
         if tier == "card":
-            assert index in model.idle_cards()
+            grant = model.grants[lease.user]
+            assert index in model.idle_cards(grant)
             assert [(lease.profile, lease.start)] == list(WHOLE)
+            assert lease.request_id == grant
+            model.unreserve(grant)
             if model.cards[index].layout != WHOLE:
                 model.cards[index].target = WHOLE
                 assert lease.slice_uuid is None
@@ -245,12 +301,12 @@ class BrokerMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def prove_empty_again(self, data: Any) -> None:
         held = data.draw(st.sampled_from(self.model.past))
-        assert self.lab.broker.confirm_empty(held.lease_id).state == "released"
+        assert self.lab.broker.confirm_empty(held.lease_id).state == held.state
 
     @rule(index=CARDS)
     def cut(self, index: int) -> None:
         model = self.model.cards[index]
-        if model.target is None:
+        if model.target is None or model.lost:
             assert not self.lab.broker.finish_target(f"GPU-{index}")
             return
         under_it = {place for place in self.model.taken() if place[0] == index}
@@ -266,14 +322,13 @@ class BrokerMachine(RuleBasedStateMachine):
             self.grant_to(user)
 
     def grant_to(self, user: str) -> None:
-        self.lab.grant(user, "card", hours=48)
-        self.model.grants.add(user)
+        self.model.grants[user] = self.lab.grant(user, "card", hours=48).id
 
     @rule(user=USERS)
     def give_up_grant(self, user: str) -> None:
         for request in self.lab.broker.requests(user=user, states=("approved",)):
             self.lab.broker.cancel_request(request.id, Person(user))
-            self.model.grants.discard(user)
+            self.model.grants.pop(user)
 
     @rule(data=st.data(), shut=st.booleans())
     def quarantine(self, data: Any, shut: bool) -> None:
@@ -294,10 +349,42 @@ class BrokerMachine(RuleBasedStateMachine):
             self.lab.broker.resume_card(f"GPU-{index}", "root")
         self.model.cards[index].drained = drain
 
-    @rule()
-    def report_and_wait(self) -> None:
-        self.lab.clock.pass_time(seconds=20)
+    @rule(index=CARDS)
+    def lose(self, index: int) -> None:
+        model = self.model.cards[index]
+        if model.lost:
+            return
+        model.lost = True
         self.report()
+        for held in [h for h in self.model.live if h.place[0] == index]:
+            self.model.live.remove(held)
+            held.state = "lost"
+            self.model.past.append(held)
+            if held.tier == "card":
+                model.target = BASE[index]
+
+    @rule(index=CARDS)
+    def come_back(self, index: int) -> None:
+        self.model.cards[index].lost = False
+        self.report()
+
+    @rule(seconds=st.sampled_from([20, 20, 1000]))
+    def report_and_wait(self, seconds: int) -> None:
+        now = self.lab.clock.pass_time(seconds=seconds)
+        self.report()
+        self.lab.broker.look_after_reservations("n1")
+        valid = set(self.model.grants.values())
+        for index, model in self.model.cards.items():
+            if model.reserved_for is None:
+                continue
+            if model.reserved_for not in valid:
+                self.model.unreserve(model.reserved_for)
+            elif index in self.model.busy():
+                model.kept_until = None
+            elif model.kept_until is None:
+                model.kept_until = now + KEPT
+            elif model.kept_until <= now:
+                self.model.unreserve(model.reserved_for)
 
     @invariant()
     def leases_are_those_of_the_model(self) -> None:
@@ -305,11 +392,21 @@ class BrokerMachine(RuleBasedStateMachine):
         assert found == {held.lease_id: held.state for held in self.model.live}
 
     @invariant()
+    def cards_are_set_aside_as_in_the_model(self) -> None:
+        found = {card.index: card.reserved_for for card in self.lab.broker.cards()}
+        assert found == {i: model.reserved_for for i, model in self.model.cards.items()}
+        grants = [grant for grant in found.values() if grant is not None]
+        assert len(grants) == len(set(grants))
+
+    @invariant()
     def slices_are_in_the_states_of_the_model(self) -> None:
         states = self.lab.states()
         taken = self.model.taken()
         present = {
-            (index, *want) for index, model in self.model.cards.items() for want in model.layout
+            (index, *want)
+            for index, model in self.model.cards.items()
+            if not model.lost
+            for want in model.layout
         }
         assert taken | present | self.model.quarantined <= set(states)
         for place, state in states.items():

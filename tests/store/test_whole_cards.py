@@ -109,7 +109,7 @@ def test_a_card_with_something_live_or_shut_on_it_is_not_given_out_whole(
     assert refused("capacity", lab.start, "ada", "card") == (
         "No card is free for tier card: the only card is in use or out of service. "
         "Card 0 of node n1 is being emptied for your grant 1: 1 person is still on it. "
-        "Start again when it is empty: it is kept for you. Free now: cpu."
+        "Start again when it is empty: it is then kept for you for 30 minutes. Free now: cpu."
     )
     lab.broker.activate(lease.attempt)
     lab.broker.release_lease(lease.id, "over", "grace")
@@ -282,16 +282,81 @@ def test_a_reservation_ends_with_its_grant(make_lab: Callable[..., Lab]) -> None
     lab.start("grace", "small")
     lab.grant("ada", hours=2)
     refused("capacity", lab.start, "ada", "card")
-    lab.broker.drop_reservations("n1")
+    lab.broker.look_after_reservations("n1")
     assert the_card(lab).reserved_for is not None
     lab.clock.pass_time(hours=2)
     lab.report(card(0))
-    lab.broker.drop_reservations("n1")
+    lab.broker.look_after_reservations("n1")
     assert the_card(lab).reserved_for is None
     assert lab.start("linus", "small").card_uuid == "GPU-0"
     grant = lab.grant("ada")
     refused("capacity", lab.start, "ada", "card")
     lab.broker.cancel_request(grant.id, Person("ada"))
-    lab.broker.drop_reservations("n1")
+    lab.broker.look_after_reservations("n1")
     assert the_card(lab).reserved_for is None
     assert lab.kinds().count("card.unreserved") == 2
+
+
+def the_reserved(lab: Lab) -> list[str]:
+    return [each.uuid for each in lab.broker.cards() if each.reserved_for is not None]
+
+
+def test_an_emptied_card_is_kept_for_half_an_hour_and_not_for_ever(
+    make_lab: Callable[..., Lab],
+) -> None:
+    lab = make_lab()
+    lab.report(card(0))
+    busy = lab.start("grace", "small")
+    lab.grant("ada", hours=48)
+    refused("capacity", lab.start, "ada", "card")
+    lab.clock.pass_time(hours=5)
+    lab.report(card(0))
+    lab.broker.look_after_reservations("n1")
+    assert the_reserved(lab) == ["GPU-0"], "it is not empty yet, however long that takes"
+    lab.stop(busy)
+    lab.broker.look_after_reservations("n1")
+    assert lab.kinds().count("card.emptied") == 1
+    lab.clock.pass_time(minutes=29)
+    lab.report(card(0))
+    lab.broker.look_after_reservations("n1")
+    refused("capacity", lab.start, "grace", "small")
+    lab.clock.pass_time(minutes=1)
+    lab.report(card(0))
+    lab.broker.look_after_reservations("n1")
+    assert the_reserved(lab) == []
+    (over,) = [e for e in lab.broker.events() if e.kind == "card.unreserved"]
+    assert over.detail["why"] == "nobody came for the empty card"
+    assert lab.start("grace", "small").card_uuid == "GPU-0"
+
+
+def test_a_grant_that_gets_another_card_gives_back_the_one_that_is_emptied(
+    make_lab: Callable[..., Lab],
+) -> None:
+    lab = make_lab()
+    lab.report(card(0), card(1))
+    busy = [lab.start(f"user{number}") for number in range(9)]
+    lab.grant("ada")
+    refused("capacity", lab.start, "ada", "card")
+    (emptied,) = the_reserved(lab)
+    for lease in busy:
+        if lease.card_uuid != emptied:
+            lab.stop(lease)
+    assert lab.start("ada", "card").card_uuid != emptied
+    assert the_reserved(lab) == []
+    assert lab.start("late", "small").card_uuid == emptied
+
+
+def test_a_grant_whose_emptied_card_leaves_service_gets_another_one_emptied(
+    make_lab: Callable[..., Lab],
+) -> None:
+    lab = make_lab()
+    lab.report(card(0), card(1))
+    for number in range(9):
+        lab.start(f"user{number}")
+    lab.grant("ada")
+    refused("capacity", lab.start, "ada", "card")
+    (first,) = the_reserved(lab)
+    lab.broker.drain_card(first, "its fan is loud", "root")
+    refused("capacity", lab.start, "ada", "card")
+    (second,) = the_reserved(lab)
+    assert second != first

@@ -12,6 +12,7 @@ from alembic import op
 revision = "0002"
 down_revision = "0001"
 
+TIME = sa.String(32).with_variant(sa.DateTime(timezone=True), "postgresql")
 BIG_ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 cards = sa.table(
@@ -39,6 +40,8 @@ def upgrade() -> None:
     )
     op.add_column("cards", sa.Column("layout_by", sa.Text()))
     op.add_column("cards", sa.Column("reserved_for", BIG_ID))
+    op.add_column("cards", sa.Column("reserved_until", TIME))
+    op.add_column("nodes", sa.Column("boot_id", sa.Text()))
     op.add_column(
         "slices", sa.Column("wanted", sa.Boolean(), nullable=False, server_default=sa.true())
     )
