@@ -10,6 +10,7 @@ from the card as it then is and goes on; what must wait is named with who holds 
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -20,12 +21,17 @@ from jupyterhub_migspawner.broker.layouts import held_by
 from jupyterhub_migspawner.broker.wanting import Desired, desired
 from jupyterhub_migspawner.errors import GpuError
 from jupyterhub_migspawner.gpu import partition
-from jupyterhub_migspawner.gpu.cards import Card, Inventory
+from jupyterhub_migspawner.gpu.cards import Card, Instance, Inventory
+from jupyterhub_migspawner.gpu.codes import Code
 from jupyterhub_migspawner.gpu.nvml import Nvml
 from jupyterhub_migspawner.gpu.partition import Destroy, Mode, Plan, Step
 from jupyterhub_migspawner.leases.rows import CardRow, LeaseRow, Want
 
 log = logging.getLogger("migspawner.agent")
+
+#: Seconds in which the node's agent notices that somebody cuts, and lets go of the driver.
+LET_GO_SECONDS = 5.0
+PAUSE_SECONDS = 0.25
 
 
 @dataclass(frozen=True)
@@ -83,8 +89,13 @@ class Cutter:
         actor: str = "",
         agent: bool = False,
         check: Callable[[Inventory], Inventory] = lambda inventory: inventory,
+        pulse: Callable[[], None] = lambda: None,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        """``agent`` says that its readings are the node's heartbeat; ``check`` may add problems."""
+        """``agent`` says that its readings are the node's heartbeat; ``check`` may add problems.
+
+        ``pulse`` is called between steps, each of which takes seconds.
+        """
         self._broker = broker
         self._nvml = nvml
         self.node = node
@@ -93,6 +104,8 @@ class Cutter:
         self._actor = actor or node
         self._agent = agent
         self._check = check
+        self._pulse = pulse
+        self._sleep = sleep
 
     def read(self, patience: float = 0.0) -> Inventory | None:
         """Read the cards and write down what is there; None while somebody else is cutting.
@@ -111,6 +124,13 @@ class Cutter:
         found = self._check(self._nvml.inventory())
         self._broker.record_inventory(self.node, found, alive=self._agent)
         return found
+
+    def make_way(self) -> bool:
+        """Let go of the driver when somebody else on this machine is cutting; whether they are."""
+        if not self._turn.is_anybodys():
+            return False
+        self._nvml.close()
+        return True
 
     def behind(self) -> list[CardRow]:
         """Cards that are not yet as they shall be, as far as the last reading shows.
@@ -182,6 +202,7 @@ class Cutter:
                             waiting.append(why)
                             break
                         done.append(step)
+                        self._pulse()
             finally:
                 # New UUIDs are only known now, also of what was done before a step that failed;
                 # and what was claimed but is still there goes back to the shelf.
@@ -204,7 +225,7 @@ class Cutter:
         if why:
             return why
         try:
-            made = partition.apply(self._nvml, card.uuid, Plan((step,)))
+            made = self._apply(card, step)
         except GpuError as error:
             self._broker.record_step(card.uuid, self._actor, str(step), error=str(error))
             raise
@@ -212,6 +233,19 @@ class Cutter:
         self._broker.record_step(card.uuid, self._actor, str(step), uuid=uuid)
         log.info("Card %d (%s): %s", card.index, card.uuid, step)
         return ""
+
+    def _apply(self, card: Card, step: Step) -> tuple[Instance, ...]:
+        # The agent lets go of the driver when it sees that it has not the turn.
+        patience = LET_GO_SECONDS if isinstance(step, Mode) and not self._agent else 0.0
+        while True:
+            try:
+                return partition.apply(self._nvml, card.uuid, Plan((step,)))
+            except GpuError as error:
+                if error.code != Code.IN_USE or patience <= 0:
+                    raise
+            self._nvml.close()
+            self._sleep(PAUSE_SECONDS)
+            patience -= PAUSE_SECONDS
 
     def _hook(self, card_uuid: str, command: str, trouble: str) -> None:
         self._broker.record_step(card_uuid, self._actor, f"run {command}", error=trouble)

@@ -69,10 +69,18 @@ class Agent:
         self._next_inventory = monotonic()
         self._vacancy = Vacancy(broker, nvml, node=node, proc=proc, monotonic=monotonic)
         self._cutter = Cutter(
-            broker, nvml, node=node, turn=turn, hooks=hooks, agent=True, check=self._check
+            broker,
+            nvml,
+            node=node,
+            turn=turn,
+            hooks=hooks,
+            agent=True,
+            check=self._check,
+            pulse=self._pulse,
         )
         self._tried: dict[str, Tried] = {}
         self._said: dict[str, str] = {}
+        self._knows_cards = False
 
     def tick(self) -> None:
         """One round. Raises :exc:`.DatabaseError` when the lease database is away.
@@ -80,6 +88,8 @@ class Agent:
         Cards that cannot be read keep the node from being offered (no heartbeat), but slices that
         are being given back are looked at all the same.
         """
+        if self._makes_way():
+            return
         self._listen()
         if self._monotonic() >= self._next_inventory:
             self._next_inventory = self._monotonic() + self._inventory_seconds
@@ -87,18 +97,45 @@ class Agent:
             self._broker.forget_cancelled_attempts()
             self._broker.look_after_reservations(self.node)
         self._vacancy.look_at_all()
-        self._cut_cards()
         self._call_off_lost_starts()
+        self._cut_cards()
+
+    def _makes_way(self) -> bool:
+        """Stand back while the command line cuts: it may need the cards free of onlookers."""
+        try:
+            if not self._cutter.make_way():
+                return False
+        except GpuError as error:
+            # Nothing can be cut; everything else can.
+            self._say("turn", str(error))
+            return False
+        self._stay_alive()
+        return True
+
+    def _stay_alive(self) -> None:
+        # Only what this agent has seen itself still holds: after a restart of the node, what is
+        # written down is from before.
+        if self._knows_cards:
+            self._broker.note_alive(self.node)
+
+    def _pulse(self) -> None:
+        """A cut takes longer than people who wait for a slice, or the node's heart, should."""
+        self._stay_alive()
+        self._vacancy.look_at_all()
 
     def take_inventory(self) -> bool:
         """Write what the cards are now to the lease database. False when they cannot be read."""
         try:
             found = self._cutter.read()
         except GpuError as error:
+            self._knows_cards = False
             self._say("inventory", f"Node {self.node} offers nothing: {error}")
             return False
         self._said.pop("inventory", None)
-        return found is not None
+        if found is None:
+            return False
+        self._knows_cards = True
+        return True
 
     def _listen(self) -> None:
         """Write down what the driver reported by itself since the last round."""

@@ -54,6 +54,11 @@ class Turn:
         finally:
             os.close(file)
 
+    def is_anybodys(self) -> bool:
+        """Whether somebody else holds the lock just now. Raises :exc:`.GpuError` as above."""
+        with self.taken() as mine:
+            return not mine
+
     def _wait(self, file: int, patience: float) -> bool:
         while True:
             try:

@@ -68,6 +68,10 @@ class Inventories(BrokerBase):
 
         self._run(work)
 
+    def note_alive(self, node: str) -> None:
+        """The node's agent is at work on something long; what it reported before still holds."""
+        self._run(lambda tx: inventory.beat(tx, wanted_name(node), self._now()))
+
     def note_boot(self, node: str, boot_id: str) -> bool:
         """Say which boot of a node's kernel this is; whether it is another than before.
 

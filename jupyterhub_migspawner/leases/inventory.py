@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from jupyterhub_migspawner.leases.rows import CardRow, Layout, NodeRow, SliceRow
-from jupyterhub_migspawner.leases.schema import cards, nodes, slices
+from jupyterhub_migspawner.leases.schema import UtcTime, cards, nodes, slices
 from jupyterhub_migspawner.leases.store import Transaction
 
 _CARD = sa.select(
@@ -70,6 +70,11 @@ _NODE = sa.select(
 ).order_by(nodes.c.name)
 _NODE_BY_NAME = _NODE.where(nodes.c.name == sa.bindparam("node_name"))
 
+_BEAT = (
+    sa.update(nodes)
+    .where(nodes.c.name == sa.bindparam("node_name"))
+    .values(heartbeat_at=sa.bindparam("at", type_=UtcTime()))
+)
 _INSERT_CARD = sa.insert(cards)
 _UPDATE_CARD = sa.update(cards).where(cards.c.uuid == sa.bindparam("card_uuid_is"))
 _INSERT_SLICE = sa.insert(slices)
@@ -157,6 +162,11 @@ def heartbeat(
         driver_version=driver_version,
         boot_id=boot_id or None,
     )
+
+
+def beat(tx: Transaction, node: str, at: datetime) -> None:
+    """Note that the agent of a node that is known is still alive."""
+    tx.change(_BEAT, node_name=node, at=at)
 
 
 def all_nodes(tx: Transaction) -> tuple[NodeRow, ...]:
