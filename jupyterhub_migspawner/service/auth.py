@@ -18,12 +18,12 @@ from jupyterhub.services.auth import HubOAuth, HubOAuthenticated, UserNotAllowed
 from tornado.web import HTTPError, RequestHandler
 
 from jupyterhub_migspawner.broker import Broker
-from jupyterhub_migspawner.config import ADMIN_SCOPE, APPROVE_SCOPE
 from jupyterhub_migspawner.errors import DatabaseError
 from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.service.hub import HubError
 from jupyterhub_migspawner.service.parts import Parts
 from jupyterhub_migspawner.service.problem import Answer, Problem, answer_for, is_expected
+from jupyterhub_migspawner.wiring import ADMIN_SCOPE, APPROVE_SCOPE
 
 log = logging.getLogger("migspawner.service")
 

@@ -19,9 +19,9 @@ from jupyterhub.utils import url_path_join
 from traitlets.config import Config
 from traitlets.config.loader import LazyConfigValue
 
-from jupyterhub_migspawner.config import SERVICE_NAME
 from jupyterhub_migspawner.service.auth import Visitor
 from jupyterhub_migspawner.service.parts import Parts
+from jupyterhub_migspawner.wiring import SERVICE_NAME
 
 log = logging.getLogger("migspawner.service")
 

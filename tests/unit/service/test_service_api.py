@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from jupyterhub_migspawner.config import ADMIN_SCOPE, APPROVE_SCOPE
 from jupyterhub_migspawner.errors import DatabaseError
 from jupyterhub_migspawner.service import api
+from jupyterhub_migspawner.wiring import ADMIN_SCOPE, APPROVE_SCOPE
 from tests.unit.service.conftest import NOON, PREFIX, Reply, Site
 from tests.unit.service.fake_hub import ACCESS, SERVICE_TOKEN, server
 

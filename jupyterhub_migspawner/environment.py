@@ -1,0 +1,42 @@
+"""What a server is told of its slice: its environment, and a line for the person who waits."""
+
+from __future__ import annotations
+
+from jupyterhub_migspawner.leases.rows import LeaseRow
+from jupyterhub_migspawner.policy.tiers import Tier
+
+
+def slice_environment(tier: Tier | None, lease: LeaseRow | None) -> dict[str, str]:
+    """What a server is told of its slice; with no lease, that it has none.
+
+    ``CUDA_VISIBLE_DEVICES`` takes the UUID of a MIG device, exactly one (MIG User Guide, "CUDA
+    device enumeration"); the empty string hides every device. ``NVIDIA_VISIBLE_DEVICES=void`` is
+    the container toolkit's word for no GPU at all.
+    """
+    env = {"MIGSPAWNER_TIER": tier.name if tier else ""}
+    if lease is None or lease.slice_uuid is None:
+        return {
+            **env,
+            "CUDA_VISIBLE_DEVICES": "",
+            "NVIDIA_VISIBLE_DEVICES": "void",
+            "MIGSPAWNER_PROFILE": "none",
+            "MIGSPAWNER_SLICE_UUID": "",
+            "MIGSPAWNER_MEMORY_MIB": "0",
+            "MIGSPAWNER_LEASE": "",
+            "MIGSPAWNER_ATTEMPT": "",
+        }
+    return {
+        **env,
+        "CUDA_VISIBLE_DEVICES": lease.slice_uuid,
+        "NVIDIA_VISIBLE_DEVICES": lease.slice_uuid,
+        "MIGSPAWNER_PROFILE": lease.profile,
+        "MIGSPAWNER_SLICE_UUID": lease.slice_uuid,
+        "MIGSPAWNER_MEMORY_MIB": str(lease.memory_mib),
+        "MIGSPAWNER_LEASE": str(lease.id),
+        "MIGSPAWNER_ATTEMPT": lease.attempt,
+    }
+
+
+def describe(lease: LeaseRow) -> str:
+    """A lease's slice in the words a researcher reads."""
+    return f"slice {lease.profile} with {lease.memory_mib / 1024:.1f} GiB on node {lease.node}"
