@@ -18,6 +18,7 @@ from jupyterhub_migspawner.agent.hooks import Hooks
 from jupyterhub_migspawner.agent.turn import Turn
 from jupyterhub_migspawner.broker import Broker
 from jupyterhub_migspawner.broker.layouts import held_by
+from jupyterhub_migspawner.broker.recognising import recognise
 from jupyterhub_migspawner.broker.wanting import Desired, desired
 from jupyterhub_migspawner.errors import GpuError
 from jupyterhub_migspawner.gpu import partition
@@ -116,21 +117,39 @@ class Cutter:
         with self._turn.taken() as mine:
             if mine:
                 return self._read()
-        self._nvml.close()
+        self._step_back()
         with self._turn.taken(patience) as mine:
             return self._read() if mine else None
 
     def _read(self) -> Inventory:
-        found = self._check(self._nvml.inventory())
+        found = self._look()
         self._broker.record_inventory(self.node, found, alive=self._agent)
         return found
 
+    def _look(self) -> Inventory:
+        known = self._broker.cards(node=self.node)
+        found = recognise(self._nvml.inventory(), known)
+        forbidden = [each for each in found.cards if each.code == Code.NO_PERMISSION]
+        if forbidden and not self._agent:
+            # What one user may not see is no trouble of the card, and not to be written down so.
+            raise GpuError(forbidden[0].problem, code=Code.NO_PERMISSION)
+        return self._check(found)
+
     def make_way(self) -> bool:
-        """Let go of the driver when somebody else on this machine is cutting; whether they are."""
-        if not self._turn.is_anybodys():
+        """Let go of the driver when somebody who cuts needs the cards alone; whether they do.
+
+        Not for every cut: who lets go hears nothing of the errors that cards report meanwhile.
+        """
+        if not self._turn.must_let_go():
             return False
         self._nvml.close()
         return True
+
+    def _step_back(self) -> None:
+        if self._agent:
+            self.make_way()
+        else:
+            self._nvml.close()  # nothing is missed by it
 
     def behind(self) -> list[CardRow]:
         """Cards that are not yet as they shall be, as far as the last reading shows.
@@ -150,7 +169,10 @@ class Cutter:
             if wish is None or card.problem:
                 continue
             reached = (card.mig_enabled, there.get(card.uuid, set())) == (wish.mig, set(wish.wants))
-            if not reached or card.target is not None:
+            # On a card that nobody has set a layout for, somebody may be half way through a cut
+            # by hand.
+            unfinished = card.incomplete and bool(card.layout_by)
+            if not reached or unfinished or card.target is not None:
                 found.append(card)
         return found
 
@@ -162,8 +184,7 @@ class Cutter:
         with self._turn.taken() as mine:
             if mine:
                 return self._cut(card_uuid)
-        # Whoever has the turn may need the card free of everybody who only looks on.
-        self._nvml.close()
+        self._step_back()
         with self._turn.taken(patience) as mine:
             return self._cut(card_uuid) if mine else Outcome(card_uuid, busy=True)
 
@@ -182,7 +203,7 @@ class Cutter:
         wish = self._wish(card_uuid)
         if wish is None:
             return Outcome(card_uuid)
-        found = self._check(self._nvml.inventory()).card(card_uuid)
+        found = self._look().card(card_uuid)
         if found is None or found.problem:
             raise GpuError(found.problem if found else "the driver does not list it any more.")
         plan = plan_card(found, wish, self._live(card_uuid))
@@ -236,7 +257,12 @@ class Cutter:
 
     def _apply(self, card: Card, step: Step) -> tuple[Instance, ...]:
         # The agent lets go of the driver when it sees that it has not the turn.
-        patience = LET_GO_SECONDS if isinstance(step, Mode) and not self._agent else 0.0
+        if isinstance(step, Mode):
+            with self._turn.alone():
+                return self._try(card, step, 0.0 if self._agent else LET_GO_SECONDS)
+        return self._try(card, step, 0.0)
+
+    def _try(self, card: Card, step: Step, patience: float) -> tuple[Instance, ...]:
         while True:
             try:
                 return partition.apply(self._nvml, card.uuid, Plan((step,)))

@@ -101,7 +101,7 @@ class Agent:
         self._cut_cards()
 
     def _makes_way(self) -> bool:
-        """Stand back while the command line cuts: it may need the cards free of onlookers."""
+        """Stand back while the command line needs the cards free of onlookers."""
         try:
             if not self._cutter.make_way():
                 return False
@@ -133,6 +133,8 @@ class Agent:
             return False
         self._said.pop("inventory", None)
         if found is None:
+            # Somebody else is cutting, who reads the cards as well.
+            self._stay_alive()
             return False
         self._knows_cards = True
         return True

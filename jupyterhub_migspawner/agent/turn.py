@@ -18,6 +18,9 @@ from jupyterhub_migspawner.errors import GpuError
 
 PAUSE_SECONDS = 0.1
 
+ALONE = b"alone\n"
+"""What the lock's file says while its holder needs every other client of the driver gone."""
+
 
 class Turn:
     """The cutting lock of one node; None as ``directory`` is a lock that nobody else wants."""
@@ -32,6 +35,7 @@ class Turn:
         name = re.sub(r"[^A-Za-z0-9._-]", "_", node)
         self.path = None if directory is None else directory / f".migspawner-{name}.lock"
         self._sleep = sleep
+        self._mine: int | None = None
 
     @contextmanager
     def taken(self, patience: float = 0.0) -> Iterator[bool]:
@@ -50,14 +54,34 @@ class Turn:
                 "Run this as the user that runs the hub."
             ) from error
         try:
-            yield self._wait(file, patience)
+            mine = self._wait(file, patience)
+            if mine:
+                os.ftruncate(file, 0)
+                self._mine = file
+            yield mine
         finally:
+            self._mine = None
             os.close(file)
 
-    def is_anybodys(self) -> bool:
-        """Whether somebody else holds the lock just now. Raises :exc:`.GpuError` as above."""
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Whoever holds the lock asks everybody else to let go of the driver during the block."""
+        if self._mine is None:
+            yield
+            return
+        os.pwrite(self._mine, ALONE, 0)
+        try:
+            yield
+        finally:
+            os.ftruncate(self._mine, 0)
+
+    def must_let_go(self) -> bool:
+        """Whether somebody else holds the lock now and needs the cards free of onlookers.
+
+        Raises :exc:`.GpuError` when the file cannot be opened.
+        """
         with self.taken() as mine:
-            return not mine
+            return not mine and self.path is not None and self.path.read_bytes() == ALONE
 
     def _wait(self, file: int, patience: float) -> bool:
         while True:

@@ -44,7 +44,8 @@ class Inventories(BrokerBase):
         """Take over what a node's agent has read: its heartbeat, cards and slices.
 
         ``alive=False`` is for whoever reads the cards without being the agent: the node is not
-        offered because of it. A lost card's leases are over, with the reason.
+        offered because of it, and no card is lost because it did not see it. A lost card's leases
+        are over, with the reason.
 
         The first sight of a card that is cut makes its base layout. Cards that are not listed any
         more are lost; slices that are not listed are missing, except on a card with a problem,
@@ -61,9 +62,9 @@ class Inventories(BrokerBase):
                 beat = now if alive else self._silent_before(now) - timedelta(days=1)
                 inventory.heartbeat(tx, node, beat, found.driver_version, found.boot_id)
             # Most reports change nothing and need no lock; a change is worked out again under it.
-            if recording.changes(tx, node, found, now):
+            if recording.changes(tx, node, found, now, alive=alive):
                 inventory.lock_cards_of_node(tx, node)
-                for change in recording.changes(tx, node, found, now):
+                for change in recording.changes(tx, node, found, now, alive=alive):
                     change()
 
         self._run(work)

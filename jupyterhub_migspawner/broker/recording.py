@@ -10,6 +10,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
+from jupyterhub_migspawner.broker.recognising import is_dead, recognise
 from jupyterhub_migspawner.broker.wanting import back_to_layout, mark_wanted
 from jupyterhub_migspawner.gpu.arrange import is_legal
 from jupyterhub_migspawner.gpu.cards import Card, Instance, Inventory, Profile
@@ -21,16 +22,22 @@ from jupyterhub_migspawner.leases.store import Transaction
 Change = Callable[[], None]
 
 
-def changes(tx: Transaction, node: str, found: Inventory, now: datetime) -> list[Change]:
-    """What this inventory of this node changes; empty when everything is known already."""
+def changes(
+    tx: Transaction, node: str, found: Inventory, now: datetime, *, alive: bool = True
+) -> list[Change]:
+    """What this inventory of this node changes; empty when everything is known already.
+
+    ``alive`` says that the node's agent has read it.
+    """
     stored = {record.row.uuid: record for record in inventory.card_records(tx, node)}
     slices: dict[str, list[SliceRow]] = {}
     for row in inventory.slice_rows(tx, node=node):
         slices.setdefault(row.card_uuid, []).append(row)
+    found = recognise(found, [record.row for record in stored.values()])
     todo: list[Change] = []
     seen = set()
     for card in found.cards:
-        # A card that fell off the bus before anybody read its UUID cannot be told apart.
+        # Nobody has ever read its UUID.
         if not card.uuid or card.uuid in seen:
             continue
         seen.add(card.uuid)
@@ -40,8 +47,9 @@ def changes(tx: Transaction, node: str, found: Inventory, now: datetime) -> list
             # New here; perhaps it was in another node before.
             record = inventory.card_record(tx, card.uuid)
             known = list(inventory.slice_rows(tx, card_uuid=card.uuid))
-        of_card = _card_changes(tx, node, card, record, now)
-        if card.lost:
+        dead = is_dead(card, record.row.problem_since if record else None, now)
+        of_card = _card_changes(tx, node, card, record, dead, now)
+        if dead:
             if record is None or not record.lost:
                 of_card.append(_lose(tx, node, card.uuid, known, now, card.problem))
         else:
@@ -49,6 +57,9 @@ def changes(tx: Transaction, node: str, found: Inventory, now: datetime) -> list
         if of_card:
             of_card.append(lambda uuid=card.uuid: mark_wanted(tx, uuid))  # type: ignore[misc]
         todo += of_card
+    # An onlooker's list, or one with a card that nobody can name, proves no card gone.
+    if not alive or any(not card.uuid for card in found.cards):
+        return todo
     for uuid, record in stored.items():
         if uuid not in seen and not record.lost:
             why = f"Card {record.row.index} ({uuid}) is not listed by the driver any more."
@@ -57,16 +68,18 @@ def changes(tx: Transaction, node: str, found: Inventory, now: datetime) -> list
 
 
 def _card_changes(
-    tx: Transaction, node: str, card: Card, record: CardRecord | None, now: datetime
+    tx: Transaction, node: str, card: Card, record: CardRecord | None, dead: bool, now: datetime
 ) -> list[Change]:
     values = _values(node, card)
+    since = record.row.problem_since if record is not None else None
+    values["problem_since"] = (since or now) if card.problem else None
     found = tuple(sorted(_slices_of(card), key=lambda want: want[1]))
     if record is None:
         first = {**values, "layout": plain(found), "mig_wanted": card.mig_enabled}
         return [lambda: _add(tx, node, card.uuid, first, now)]
-    if card.lost and record.lost:
+    if dead and record.lost:
         return []
-    if not card.lost:
+    if not dead:
         values["lost"] = False
     changed = {k: v for k, v in values.items() if record.stored[k] != v}
     changed |= _adopted(tx, card, record, found)
@@ -76,7 +89,7 @@ def _card_changes(
 
     def update() -> None:
         inventory.update_card(tx, card.uuid, **changed)
-        events.append(tx, now, node, kind, card_uuid=card.uuid, changed=changed)
+        events.append(tx, now, node, kind, card_uuid=card.uuid, changed=_told(changed))
         if "node" in changed:
             # A machine that was renamed, or whose card moved to another one, goes on with the
             # leases on it: nobody else could ever prove them empty.
@@ -128,7 +141,12 @@ def _add(tx: Transaction, node: str, uuid: str, values: dict[str, Any], now: dat
     inventory.insert_card(
         tx, **{**unknown, **values}, uuid=uuid, lost=False, drained="", target=None
     )
-    events.append(tx, now, node, "card.seen", card_uuid=uuid, **values)
+    events.append(tx, now, node, "card.seen", card_uuid=uuid, **_told(values))
+
+
+def _told(values: dict[str, Any]) -> dict[str, Any]:
+    """What an event says of a card's values: when it was, it says anyway."""
+    return {name: value for name, value in values.items() if name != "problem_since"}
 
 
 def _lose(
@@ -313,6 +331,8 @@ def _values(node: str, card: Card) -> dict[str, Any]:
         "mig_enabled": card.mig_enabled,
         "problem": card.problem,
     }
+    if not card.problem:
+        values["incomplete"] = len(_slices_of(card)) < len(card.instances)
     profile = _whole_profile(card)
     # A card that does not list its profiles now keeps what it said before.
     if profile is not None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from jupyterhub_migspawner.gpu.codes import Code
+
 
 @dataclass(frozen=True, order=True)
 class Placement:
@@ -94,8 +96,8 @@ class Card:
     ``problem`` is ``""`` or a sentence for the admin. A card with a problem lists only what could
     still be read: an instance that is missing from it is not proven gone. ``uuid`` is ``""`` only
     for a card that fell off the bus before this process ever read it. ``pci_device_id`` holds
-    device and vendor as NVML gives them (0x20B010DE is an A100-SXM4-40GB). ``lost`` says that the
-    problem is that it fell off the bus, from where only a restart of the node brings it back.
+    device and vendor as NVML gives them (0x20B010DE is an A100-SXM4-40GB). ``code`` is NVML's
+    answer behind the problem, 0 where it is none of NVML's.
     """
 
     index: int
@@ -110,7 +112,12 @@ class Card:
     instances: tuple[Instance, ...] = ()
     problem: str = ""
     pci_device_id: int = 0
-    lost: bool = False
+    code: int = 0
+
+    @property
+    def lost(self) -> bool:
+        """Whether only a reset or a restart of the node brings the card back to work."""
+        return self.code in (Code.GPU_IS_LOST, Code.RESET_REQUIRED)
 
     @property
     def slots(self) -> int:

@@ -18,7 +18,7 @@ from jupyterhub_migspawner.gpu.codes import Code
 _NO_INSTANCE = 0xFFFFFFFF
 _AT_MOST = 1000  # events in one reading, so that a card in a storm of errors does not hold us
 _NO_WAIT_MS = 1
-_UNWATCHED = (Code.NOT_SUPPORTED, Code.GPU_IS_LOST, Code.NO_PERMISSION)
+_UNWATCHED = (Code.NOT_SUPPORTED, Code.NO_PERMISSION)
 _NONE_LEFT = (Code.TIMEOUT, Code.GPU_IS_LOST)
 
 
@@ -28,31 +28,40 @@ class EventReader:
     def __init__(self) -> None:
         self._set: Any = None
         self._cards: dict[int, str] = {}
+        # Indices of cards that could not be watched yet, and may be later.
+        self._left: list[int] = []
 
     def forget(self) -> None:
         """The session is gone, and the registrations with it."""
         self._set = None
         self._cards.clear()
+        self._left = []
 
     def register(self) -> None:
-        """Watch all cards that can be watched, unless that is done already."""
-        if self._set is not None:
-            return
-        event_set = pynvml.nvmlEventSetCreate()
-        for index in range(int(pynvml.nvmlDeviceGetCount())):
+        """Watch all cards that can be watched and are not yet; one that fails is tried again."""
+        if self._set is None:
+            self._left = list(range(int(pynvml.nvmlDeviceGetCount())))
+            self._set = pynvml.nvmlEventSetCreate()
+        failed = []
+        for index in self._left:
             try:
-                device = pynvml.nvmlDeviceGetHandleByIndex(index)
-                # A lost card has no UUID any more, so the one it has now is kept with its handle.
-                self._cards[_address(device)] = str(pynvml.nvmlDeviceGetUUID(device))
-                types = int(pynvml.nvmlDeviceGetSupportedEventTypes(device))
-                pynvml.nvmlDeviceRegisterEvents(
-                    device, types & pynvml.nvmlEventTypeXidCriticalError, event_set
-                )
+                self._watch(index)
             except pynvml.NVMLError as error:
-                if error.value not in _UNWATCHED:
-                    pynvml.nvmlEventSetFree(event_set)
+                if error.value == Code.UNINITIALIZED:
                     raise
-        self._set = event_set
+                # The reading of the cards tells what is wrong with it, if anything is.
+                if error.value not in _UNWATCHED:
+                    failed.append(index)
+        self._left = failed
+
+    def _watch(self, index: int) -> None:
+        device = pynvml.nvmlDeviceGetHandleByIndex(index)
+        # A lost card has no UUID any more, so the one it has now is kept with its handle.
+        self._cards[_address(device)] = str(pynvml.nvmlDeviceGetUUID(device))
+        types = int(pynvml.nvmlDeviceGetSupportedEventTypes(device))
+        pynvml.nvmlDeviceRegisterEvents(
+            device, types & pynvml.nvmlEventTypeXidCriticalError, self._set
+        )
 
     def read(self) -> tuple[GpuEvent, ...]:
         """What was reported since the last reading, without waiting for more."""

@@ -334,7 +334,7 @@ def _subject(card: Card) -> str:
 def _trouble(card: Card, error: Any) -> dict[str, Any]:
     return {
         "problem": str(gpu_error(error.value, _subject(card), "be read")),
-        "lost": error.value == Code.GPU_IS_LOST,
+        "code": int(error.value),
     }
 
 

@@ -35,6 +35,8 @@ _CARD = sa.select(
     cards.c.layout_by,
     cards.c.reserved_for,
     cards.c.reserved_until,
+    cards.c.problem_since,
+    cards.c.incomplete,
 ).order_by(cards.c.node, cards.c.card_index, cards.c.uuid)
 _CARDS_OF_NODE = _CARD.where(cards.c.node == sa.bindparam("of_node"))
 _CARD_BY_UUID = _CARD.where(cards.c.uuid == sa.bindparam("card_uuid"))
@@ -143,6 +145,8 @@ def _record(row: Any) -> CardRecord:
             layout_by=row.layout_by or "",
             reserved_for=row.reserved_for,
             reserved_until=row.reserved_until,
+            problem_since=row.problem_since,
+            incomplete=row.incomplete,
         ),
         lost=row.lost,
         drained=row.drained,

@@ -53,6 +53,7 @@ class CardRow:
     card with MIG off; ``layout_by`` says who set the layout and is empty while it is only what was
     found. ``reserved_for`` is the grant for which the card is being emptied, or None;
     ``reserved_until`` says how long it is kept, once it is empty.
+    ``incomplete`` says that it has GPU instances that are no slices, left from a cut that crashed.
     """
 
     uuid: str
@@ -71,6 +72,8 @@ class CardRow:
     layout_by: str = ""
     reserved_for: int | None = None
     reserved_until: datetime | None = None
+    problem_since: datetime | None = None
+    incomplete: bool = False
 
 
 @dataclass(frozen=True)

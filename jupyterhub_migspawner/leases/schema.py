@@ -88,6 +88,9 @@ cards = sa.Table(
     sa.Column("memory_mib", sa.Integer, nullable=False),
     sa.Column("mig_enabled", sa.Boolean, nullable=False),
     sa.Column("problem", sa.Text, nullable=False),
+    sa.Column("problem_since", UtcTime),
+    # A crash in the middle of a cut can leave instances behind that are no slices.
+    sa.Column("incomplete", sa.Boolean, nullable=False, server_default=sa.false()),
     # Two facts, not one state: a drained card that is lost and comes back is still drained.
     sa.Column("lost", sa.Boolean, nullable=False),
     sa.Column("drained", sa.Text, nullable=False),

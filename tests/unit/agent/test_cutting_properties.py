@@ -1,7 +1,7 @@
 """Whatever is wanted, held and killed: nobody loses a slice, and every card gets its layout.
 
 Random days of a node: layouts are set, people come and go, the agent and the command line cut, and
-either is killed between any two of its calls to the driver or to the lease database.
+either is killed between any two of its calls to the lease database, or of those that change a card.
 """
 
 from __future__ import annotations
@@ -9,9 +9,12 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
+import pynvml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -72,15 +75,28 @@ class Mortal:
         return call
 
 
+CHANGES = (
+    "nvmlDeviceSetMigMode",
+    "nvmlDeviceCreateGpuInstanceWithPlacement",
+    "nvmlGpuInstanceCreateComputeInstance",
+    "nvmlComputeInstanceDestroy",
+    "nvmlGpuInstanceDestroy",
+)
+"""What changes a card, one instance at a time: cutting one slice takes two of them."""
+
+
 def kill_within(cutter: Cutter, calls: int, work: Callable[[], object]) -> None:
     """Do the work with a process that dies after so many calls, unless it is done before."""
     fuse = Fuse(calls)
     cutter._broker = Mortal(cutter._broker, fuse)
-    cutter._nvml = Mortal(cutter._nvml, fuse)
-    try:
-        work()
-    except (Killed, GpuError):
-        return
+    driver = Mortal(pynvml, fuse)
+    with ExitStack() as stack:
+        for name in CHANGES:
+            stack.enter_context(mock.patch.object(pynvml, name, getattr(driver, name)))
+        try:
+            work()
+        except (Killed, GpuError):
+            return
 
 
 class Day:
@@ -168,6 +184,8 @@ class Day:
         node.tick(4)
         for index in (0, 1):
             assert set(node.actual(index)) == set(node.card(index).layout)
+            left = [each for each in node.nvml.inventory().cards[index].instances if not each.uuid]
+            assert left == []
         assert set(node.states().values()) <= {"free"}
 
 

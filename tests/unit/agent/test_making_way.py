@@ -33,11 +33,38 @@ def test_the_agent_lets_go_of_the_driver_while_somebody_else_cuts(make_node: Nod
     node = make_node(SMALL)
     node.tick()
     assert clients(node) == [os.getpid()]
-    with Turn(node.folder, "n1").taken():
-        node.tick(2)
-        assert clients(node) == []
+    turn = Turn(node.folder, "n1")
+    with turn.taken():
+        node.tick()
+        assert clients(node) == [os.getpid()], "most cuts need no such thing"
+        with turn.alone():
+            node.tick(2)
+            assert clients(node) == []
+        node.tick()
+        assert clients(node) == [os.getpid()]
     node.tick()
     assert clients(node) == [os.getpid()]
+
+
+def test_errors_that_cards_report_are_heard_while_somebody_cuts(make_node: NodeMaker) -> None:
+    node = make_node(SMALL)
+    node.tick()
+    with Turn(node.folder, "n1").taken():
+        node.tick()
+        simulator.report_xid(node.path, node.card().uuid, 95)
+        node.tick()
+    assert "card.xid" in node.kinds()
+    assert node.card().state == "draining"
+
+
+def test_a_slice_comes_back_while_somebody_cuts(make_node: NodeMaker) -> None:
+    node = make_node(SMALL)
+    node.tick()
+    lease = node.lab.start()
+    with Turn(node.folder, "n1").taken():
+        node.stop(lease)
+        node.tick()
+        assert node.broker.lease(lease.id).state == "released"
 
 
 def test_who_cuts_waits_until_the_agent_has_let_go(

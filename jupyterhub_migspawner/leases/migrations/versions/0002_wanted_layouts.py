@@ -41,6 +41,10 @@ def upgrade() -> None:
     op.add_column("cards", sa.Column("layout_by", sa.Text()))
     op.add_column("cards", sa.Column("reserved_for", BIG_ID))
     op.add_column("cards", sa.Column("reserved_until", TIME))
+    op.add_column("cards", sa.Column("problem_since", TIME))
+    op.add_column(
+        "cards", sa.Column("incomplete", sa.Boolean(), nullable=False, server_default=sa.false())
+    )
     op.add_column("nodes", sa.Column("boot_id", sa.Text()))
     op.add_column(
         "slices", sa.Column("wanted", sa.Boolean(), nullable=False, server_default=sa.true())
