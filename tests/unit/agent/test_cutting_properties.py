@@ -15,6 +15,7 @@ from typing import Any
 from unittest import mock
 
 import pynvml
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -24,7 +25,7 @@ from jupyterhub_migspawner.errors import GpuError, Refusal
 from jupyterhub_migspawner.gpu import simulator
 from jupyterhub_migspawner.gpu.arrange import Want, legal_layouts
 from jupyterhub_migspawner.gpu.partition import Create, Destroy, Mode
-from tests.unit.agent.conftest import Node
+from tests.unit.agent.conftest import Node, NodeMaker
 from tests.unit.gpu.test_card_partition import A30, A100, card_with
 
 LAYOUTS = {
@@ -85,8 +86,8 @@ CHANGES = (
 """What changes a card, one instance at a time: cutting one slice takes two of them."""
 
 
-def kill_within(cutter: Cutter, calls: int, work: Callable[[], object]) -> None:
-    """Do the work with a process that dies after so many calls, unless it is done before."""
+def kill_within(cutter: Cutter, calls: int, work: Callable[[], object]) -> bool:
+    """Do the work with a process that dies after so many calls; False when it is done before."""
     fuse = Fuse(calls)
     cutter._broker = Mortal(cutter._broker, fuse)
     driver = Mortal(pynvml, fuse)
@@ -95,8 +96,11 @@ def kill_within(cutter: Cutter, calls: int, work: Callable[[], object]) -> None:
             stack.enter_context(mock.patch.object(pynvml, name, getattr(driver, name)))
         try:
             work()
-        except (Killed, GpuError):
-            return
+        except Killed:
+            return True
+        except GpuError:
+            return False
+    return False
 
 
 class Day:
@@ -222,6 +226,35 @@ def test_nobody_loses_a_slice_of_an_a100_and_the_layout_is_reached(
     actions: list[tuple[str, int, int]],
 ) -> None:
     live("A100-SXM4-40GB", actions)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (("1g.5gb",) * 7, ("1g.5gb",) * 3),
+        (("3g.20gb", "3g.20gb"), ("1g.5gb", "2g.10gb", "3g.20gb")),
+        ((), ("7g.40gb",)),
+    ],
+)
+def test_death_at_every_call_of_a_cut_is_mended(
+    make_node: NodeMaker, before: tuple[str, ...], after: tuple[str, ...]
+) -> None:
+    calls, killed = 0, True
+    while killed:
+        node = make_node(before)
+        node.tick()
+        wants = node.set_layout(*after)
+        agent = node.agent
+        killed = kill_within(agent._cutter, calls, agent.tick)
+        node.restart()
+        node.tick(3)
+        found = node.nvml.inventory().cards[0].instances
+        assert tuple((each.profile, each.start) for each in found) == wants, calls
+        assert all(each.uuid for each in found), calls
+        assert {s for p, s in node.states().items() if p[1:] in wants} == {"free"}
+        node.close()
+        calls += 1
+    assert calls > 10
 
 
 class Held:
