@@ -114,7 +114,8 @@ def none_free(tier: Tier, total: int, where: str = "") -> str:
     if tier.is_whole:
         head = f"No card is free{where} for tier {tier.name}"
         if not total:
-            return f"{head}: no card is in service."
+            # A slice over all of a card is a slice: without MIG there is none.
+            return f"{head}: no card{'' if tier.mig_off else ' with MIG on'} is in service."
         cards = "the only card is" if total == 1 else f"all {total} cards are"
         return f"{head}{'' if where else f': {cards} in use or out of service'}."
     head = f"No {tier.profile} slice is free{where} for tier {tier.name}"

@@ -44,9 +44,7 @@ def _filled(card: Card, row: CardRow) -> Card:
         mig_capable=row.whole is not None or bool(row.layout) or row.mig_enabled,
         mig_enabled=row.mig_enabled,
         mig_pending=row.mig_enabled,
-        problem=card.problem.replace(
-            f"Card {card.index}:", f"Card {card.index} ({row.uuid}):", 1
-        ),
+        problem=card.problem.replace(f"Card {card.index}:", f"Card {card.index} ({row.uuid}):", 1),
     )
 
 

@@ -60,7 +60,9 @@ def mark_wanted(tx: Transaction, card_uuid: str) -> None:
     wants = card.layout if card.target is None else card.target
     open_to_all = card.target is None and not card.layout and not card.layout_by
     for row in inventory.slice_rows(tx, card_uuid=card_uuid):
-        wanted = open_to_all or (row.profile, row.start) in wants
+        want = (row.profile, row.start)
+        uncut = want == MIG_OFF and card.target is None and not card.mig_wanted
+        wanted = open_to_all or uncut or want in wants
         if row.wanted != wanted:
             inventory.update_slice(tx, row.id, wanted=wanted)
 

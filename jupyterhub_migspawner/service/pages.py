@@ -91,8 +91,8 @@ class MySession(Page):
 
         def read(broker: Broker) -> tuple[Any, Any, Any, Tier | None]:
             leases = broker.leases(user=person.name, states=(*LIVE, LOST))
-            indexes = {card.uuid: card.index for card in broker.cards()} if leases else {}
-            return leases, indexes, broker.tiers_for(person), default_tier(broker)
+            cards = {card.uuid: card for card in broker.cards()} if leases else {}
+            return leases, cards, broker.tiers_for(person), default_tier(broker)
 
         def default_tier(broker: Broker) -> Tier | None:
             try:
@@ -101,10 +101,12 @@ class MySession(Page):
                 return None
             return tier if tier.is_none else None
 
-        leases, indexes, offers, unnamed = await self.ask(read)
+        leases, cards, offers, unnamed = await self.ask(read)
+        indexes = {uuid: card.index for uuid, card in cards.items()}
+        troubled = {uuid for uuid, card in cards.items() if card.problem}
         self.show(
             "my_session.html",
-            sessions=sessions_of(servers, leases, settings, indexes, unnamed),
+            sessions=sessions_of(servers, leases, settings, indexes, unnamed, troubled),
             hub_is_silent=servers is None,
             offers=offers,
         )

@@ -6,7 +6,7 @@ is silent it says so rather than guessing. Promises nothing about looks: the tem
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
@@ -14,6 +14,12 @@ from jupyterhub_migspawner.leases.rows import ACTIVE, LOST, PENDING, RELEASING, 
 from jupyterhub_migspawner.policy.settings import Settings
 from jupyterhub_migspawner.policy.tiers import Tier
 from jupyterhub_migspawner.service.hub import HubServer
+
+# The cause is for whoever can mend it, and stands in the list of cards.
+_TROUBLE = (
+    "The card of this session does not answer as it should, so work on the GPU may fail. Save what "
+    "you have; if it does not pass, your admin can see what is wrong."
+)
 
 
 @dataclass(frozen=True)
@@ -56,12 +62,13 @@ def sessions_of(
     settings: Settings,
     card_indexes: Mapping[str, int],
     unnamed: Tier | None = None,
+    troubled: Collection[str] = (),
 ) -> tuple[Session, ...]:
     """The sessions of one person, the default server first.
 
     ``servers`` is None when the hub did not say which servers run; ``card_indexes`` gives a card's
     index on its node by the card's UUID; ``unnamed`` is the tier of a server without a lease whose
-    options name none.
+    options name none; ``troubled`` are UUIDs of cards that do not answer as they should.
     """
     held: dict[str, LeaseRow] = {}
     returning: list[LeaseRow] = []
@@ -88,7 +95,9 @@ def sessions_of(
         Session(
             server=name,
             state=state,
-            explanation=explanation or _loss(server, lease, lost.get(name)),
+            explanation=explanation
+            or _loss(server, lease, lost.get(name))
+            or (_TROUBLE if lease is not None and lease.card_uuid in troubled else ""),
             tier=_title(lease, server, settings, unnamed),
             lease=lease,
             card_index=card_indexes.get(lease.card_uuid) if lease else None,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from jupyterhub_migspawner.config import MigBroker
-from jupyterhub_migspawner.errors import ConfigError
+from jupyterhub_migspawner.errors import ConfigError, Refusal
 from jupyterhub_migspawner.gpu import simulator
 from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.policy.tiers import parse_tiers
@@ -85,6 +85,28 @@ def test_a_start_that_is_called_off_before_the_cut_leaves_the_card(make_node: No
     node.tick(2)
     assert simulator.slice_uuids(node.path) == uuids
     assert set(node.states().values()) == {"free"}
+
+
+def test_a_card_whose_layout_has_mig_off_serves_only_who_wants_it_so(make_node: NodeMaker) -> None:
+    node = make_node(SMALL, tiers=TIERS)
+    node.tick()
+    node.broker.set_layout(node.card().uuid, (), False, "root")
+    node.tick(2)
+    assert not node.card().mig_enabled
+    grant(node, "card")
+    with pytest.raises(Refusal, match="no card with MIG on is in service"):
+        node.lab.start("ada", "card")
+    grant(node, "bare", "grace")
+    for _ in range(2):
+        lease = node.lab.start("grace", "bare")
+        node.tick(2)
+        assert node.broker.lease(lease.id).slice_uuid == node.card().uuid
+        assert set(node.states().values()) == {"leased"}
+        node.broker.activate(lease.attempt)
+        node.stop(lease)
+        node.tick(3)
+        # The card is its own slice, and free again.
+        assert set(node.states().values()) == {"free"}
 
 
 def test_mig_off_needs_leave_to_reset_cards(tmp_path: Path) -> None:
