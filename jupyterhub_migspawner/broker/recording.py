@@ -157,7 +157,10 @@ def _lose(
         events.append(tx, now, node, "card.lost", card_uuid=uuid, why=why)
         live = ledger.select(tx, card_uuid=uuid)
         for lease in live:
-            reason = f"{why} Your session has no GPU any more: save your work and start again."
+            reason = (
+                "Your session has no GPU any more: save your work and start again. For your admin: "
+                f"{why}"
+            )
             after = ledger.lose(tx, lease.id, now, reason)
             if after is not None:
                 inventory.untake(tx, lease.slice_id)

@@ -5,20 +5,28 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
+from jupyterhub_migspawner.broker.recognising import recognise
+from jupyterhub_migspawner.broker.wanting import desired
 from jupyterhub_migspawner.cli.findings import OK, WARNING, WRONG, Finding
 from jupyterhub_migspawner.cli.output import cut_into
 from jupyterhub_migspawner.config import MigBroker
 from jupyterhub_migspawner.errors import GpuError
 from jupyterhub_migspawner.gpu.cards import Card, Inventory
+from jupyterhub_migspawner.leases.rows import CardRow
 from jupyterhub_migspawner.policy.tiers import Tier
 from jupyterhub_migspawner.policy.wording import plural
+
+_APPLY = "Cut it by a file of layouts: migspawner layout apply FILE NAME."
 
 
 def findings(mig: MigBroker, *, known: bool) -> Iterator[Finding]:
     """Look at this machine's cards; ``known``: the lease database can be asked."""
+    rows = {row.uuid: row for row in mig.open_broker().cards(node=mig.node)} if known else {}
+    lent = mig.open_broker().leases(node=mig.node) if known else ()
+    whole = {lease.card_uuid for lease in lent if lease.whole}
     inventory = None
     try:
-        inventory = mig.open_nvml().inventory()
+        inventory = recognise(mig.open_nvml().inventory(), tuple(rows.values()))
     except GpuError as error:
         yield Finding(
             "nvml",
@@ -28,6 +36,8 @@ def findings(mig: MigBroker, *, known: bool) -> Iterator[Finding]:
         )
     else:
         yield from _library(inventory)
+        for card in inventory.cards:
+            yield _card(card, rows.get(card.uuid), given_whole=card.uuid in whole)
     offered = _cut_elsewhere(mig) if known else Counter()
     yield from _tiers(mig.settings().tiers, inventory, offered)
 
@@ -40,40 +50,45 @@ def _library(inventory: Inventory) -> Iterator[Finding]:
         f"{plural(len(inventory.cards), 'card')}.",
         "" if inventory.cards else "See `nvidia-smi`: the driver must list the cards first.",
     )
-    for card in inventory.cards:
-        yield _card(card)
 
 
-def _card(card: Card) -> Finding:
+def _card(card: Card, row: CardRow | None, *, given_whole: bool) -> Finding:
+    """One card as it is, against what the lease database says it should be."""
     name = f"Card {card.index} ({card.model}, {card.uuid})"
-    if card.problem:
-        return Finding("card", WRONG, f"{name}: {card.problem}", "Do as the sentence says.")
+    problem = card.problem or (row.problem if row is not None else "")
+    if problem:
+        return Finding("card", WRONG, f"{name}: {problem}", "Do as the sentence says.")
     if not card.mig_capable:
         return Finding("card", WARNING, f"{name} cannot be cut: it has no MIG.", "")
+    found = "MIG off" if not card.mig_enabled else cut_into(i.profile for i in card.instances)
+    wish = desired(row, given_whole=given_whole) if row is not None else None
+    if wish is not None and (wish.wants or not wish.mig):
+        here = {(each.profile, each.start) for each in card.instances if each.uuid is not None}
+        if (wish.mig, set(wish.wants)) != (card.mig_enabled, here):
+            wanted = cut_into(name for name, _ in wish.wants) if wish.mig else "MIG off"
+            return Finding(
+                "card",
+                WARNING,
+                f"{name} is not yet as it should be: {found or 'no slices'}, wanted is {wanted}.",
+                "The agent cuts it when nobody is in the way; `migspawner slices` and `migspawner "
+                "events` show who is, and what failed.",
+            )
+        return Finding("card", OK, f"{name} is as it should be: {found}.")
+    if given_whole:
+        return Finding("card", OK, f"{name} is given out whole: {found}.")
     if not card.mig_enabled:
-        return Finding(
-            "card",
-            WRONG,
-            f"{name} has MIG off.",
-            f"As root, when nobody uses the card: nvidia-smi -i {card.index} -mig 1.",
-        )
+        return Finding("card", WRONG, f"{name} has MIG off.", _APPLY)
     if not card.instances:
-        return Finding(
-            "card",
-            WRONG,
-            f"{name} has no slices.",
-            f"As root: nvidia-smi mig -i {card.index} -cgi PROFILE,PROFILE -C.",
-        )
+        return Finding("card", WRONG, f"{name} has no slices.", _APPLY)
     half = [instance for instance in card.instances if instance.uuid is None]
     if half:
         return Finding(
             "card",
             WRONG,
             f"{name} has {plural(len(half), 'GPU instance')} without a compute instance.",
-            f"As root: nvidia-smi mig -i {card.index} -gi {half[0].gi_id} -cci.",
+            _APPLY,
         )
-    cut = cut_into(instance.profile for instance in card.instances)
-    return Finding("card", OK, f"{name} is cut into {cut}.")
+    return Finding("card", OK, f"{name} is cut into {found}.")
 
 
 def _cut_elsewhere(mig: MigBroker) -> Counter[str]:
@@ -105,7 +120,7 @@ def _tiers(
                 "tier",
                 WARNING,
                 f"Tier {tier.name}: no slice of {tier.profile} is cut.",
-                "Cut one with nvidia-smi mig -cgi, or take the tier out of the configuration.",
+                "Cut one (migspawner layout apply), or take the tier out of the configuration.",
             )
         else:
             names = ", ".join(sorted(possible)) or "none"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -65,10 +66,49 @@ def test_no_driver(healthy: Install) -> None:
 
 
 def test_cards_without_slices(healthy: Install) -> None:
+    healthy.edit(
+        'c.MigBroker.node = "n1"',
+        'c.MigBroker.node = "n1"\nc.MigBroker.database_url = "sqlite:///none.sqlite"',
+    )
     reboot(healthy.directory / "cards.json")
     answer = healthy.run("doctor", "--json")
     assert "card" in wrong(answer)
-    assert "-cgi" in found(answer, "card")[0]["mend"]
+    assert "has no slices" in found(answer, "card")[0]["message"]
+    assert "layout apply" in found(answer, "card")[0]["mend"]
+
+
+def test_cards_that_are_not_yet_as_their_layout_says(healthy: Install) -> None:
+    reboot(healthy.directory / "cards.json")
+    answer = healthy.run("doctor", "--json")
+    first, second = found(answer, "card")
+    assert (first["state"], second["state"]) == ("warning", "warning")
+    assert "no slices, wanted is 7 x 1g.5gb" in first["message"]
+    assert "The agent cuts it" in first["mend"]
+
+
+def test_a_card_that_is_held_back_says_why(healthy: Install) -> None:
+    found_cards = healthy.mig.open_nvml().inventory()
+    why = "Card 0 is back, but process 7 of before it was lost still runs; end it."
+    held = replace(found_cards.cards[0], problem=why)
+    healthy.broker.record_inventory("n1", replace(found_cards, cards=(held, found_cards.cards[1])))
+    answer = healthy.run("doctor", "--json")
+    assert why in found(answer, "card")[0]["message"]
+    assert wrong(answer) == {"card"}
+
+
+def test_a_card_without_mig_as_its_layout_says(healthy: Install) -> None:
+    state = healthy.directory / "cards.json"
+    healthy.broker.set_layout(card_uuids(state)[0], (), False, "root")
+    (first, _) = found(healthy.run("doctor", "--json"), "card")
+    assert "7 x 1g.5gb, wanted is MIG off" in first["message"]
+    nvml = healthy.mig.open_nvml()
+    for instance in nvml.inventory().cards[0].instances:
+        nvml.destroy_instance(card_uuids(state)[0], instance.gi_id)
+    nvml.set_mig_mode(card_uuids(state)[0], False)
+    healthy.report()
+    (first, _) = found(healthy.run("doctor", "--json"), "card")
+    assert first["state"] == "ok"
+    assert "as it should be: MIG off" in first["message"]
 
 
 def test_a_lost_card(healthy: Install) -> None:
