@@ -9,14 +9,18 @@ under "Partitioning".
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import zip_longest
 
 from jupyterhub_migspawner.errors import GpuError
 from jupyterhub_migspawner.gpu.cards import Placement, Profile
 
 Want = tuple[str, int]
 """A profile's name and the memory slot it starts at."""
+
+_SIZE = re.compile(r"([1-9][0-9]{0,3})g\.([1-9][0-9]{0,5})gb(.*)")
 
 
 def arrange(
@@ -25,11 +29,14 @@ def arrange(
     *,
     have: Collection[Want] = (),
     keep: Collection[Want] = (),
+    avoid: Collection[Want] = (),
 ) -> tuple[Want, ...]:
     """Places for all of ``names`` on one card, in order of start.
 
-    Of all legal ways the one that leaves most of ``keep``, then most of ``have``, where they are;
-    between equals ones and threes go high, so that the low half stays free for a four.
+    Of all legal ways the one that leaves most of ``keep`` where they are; then the one in which
+    fewest have to wait for a slice of ``avoid``, which is there, somebody has, and need not be
+    wanted; then the one that leaves most of ``have`` where they are. Between equals ones and threes
+    go high, so that the low half stays free for a four.
 
     Raises:
         GpuError: the card has no such profile, or the names do not fit on it together; the
@@ -37,11 +44,14 @@ def arrange(
     """
     counts = Counter(names)
     by_name = _known(profiles, counts)
-    best: tuple[tuple[int, int, int], tuple[Want, ...]] | None = None
+    best: tuple[tuple[int, int, int, int], tuple[Want, ...]] | None = None
     kept, had = frozenset(keep), frozenset(have)
+    # A profile the card does not have takes no slots of it.
+    held = {each: _mask(by_name, each) for each in avoid if each[0] in by_name}
     for layout in _layouts(by_name, counts):
         rank = (
             sum(each in kept for each in layout),
+            -_waiting(by_name, layout, held),
             sum(each in had for each in layout),
             sum(_preference(by_name[name], start) for name, start in layout),
         )
@@ -83,18 +93,29 @@ def legal_layouts(profiles: Sequence[Profile]) -> Iterator[tuple[Want, ...]]:
 
 
 def nearest(profiles: Sequence[Profile], names: Sequence[str]) -> tuple[str, ...]:
-    """The profiles of the legal layout closest to ``names``: least compute slices added or lost."""
+    """The profiles of the legal layout closest to ``names``, which may be of another model.
+
+    What both have counts for nothing; the rest is compared size by size, the largest first, by the
+    compute slices that the profiles' names tell; then fewest are new, then by their memory.
+    """
     wanted = Counter(names)
     slices = {each.name: each.compute_slices for each in profiles}
 
-    def distance(layout: tuple[Want, ...]) -> tuple[int, int, tuple[str, ...]]:
-        found = Counter(name for name, _ in layout)
-        lost = sum(slices.get(name, 1) * count for name, count in (wanted - found).items())
-        added = sum(slices[name] * count for name, count in (found - wanted).items())
-        return lost + added, added, tuple(sorted(found.elements()))
+    def distance(found: tuple[str, ...]) -> tuple[int, int, int, int, tuple[str, ...]]:
+        lost = _sizes((wanted - Counter(found)).elements())
+        added = _sizes((Counter(found) - wanted).elements())
+        pairs = list(zip_longest(lost, added, fillvalue=(0, 0, "")))
+        return (
+            sum(abs(one[0] - other[0]) for one, other in pairs),
+            len(added),
+            sum(abs(one[1] - other[1]) for one, other in pairs),
+            sum(one[2] != other[2] for one, other in pairs),
+            found,
+        )
 
-    closest = min(legal_layouts(profiles), key=distance)
-    return tuple(sorted((name for name, _ in closest), key=lambda name: (-slices[name], name)))
+    possible = {tuple(sorted(name for name, _ in each)) for each in legal_layouts(profiles)}
+    closest = min(possible, key=distance)
+    return tuple(sorted(closest, key=lambda name: (-slices[name], name)))
 
 
 def describe(names: Sequence[str]) -> str:
@@ -160,8 +181,36 @@ def _known(profiles: Sequence[Profile], counts: Counter[str]) -> dict[str, Profi
     by_name = {each.name: each for each in profiles}
     for name in counts:
         if name not in by_name:
-            raise GpuError(_unknown(name, profiles))
+            why = _unknown(name, profiles)
+            if profiles:
+                closest = describe(nearest(profiles, list(counts.elements())))
+                why += f" The nearest layout it can have is {closest}."
+            raise GpuError(why)
     return by_name
+
+
+def _mask(by_name: dict[str, Profile], want: Want) -> int:
+    name, start = want
+    return Placement(start, by_name[name].size).mask
+
+
+def _waiting(by_name: dict[str, Profile], layout: tuple[Want, ...], held: dict[Want, int]) -> int:
+    """How many places of the layout lie on something held that the layout does not have."""
+    taken = 0
+    for want, mask in held.items():
+        if want not in layout:
+            taken |= mask
+    return sum(_mask(by_name, each) & taken != 0 for each in layout)
+
+
+def _sizes(names: Iterable[str]) -> list[tuple[int, int, str]]:
+    """Compute slices, gigabytes and the rest as the names tell, the largest first.
+
+    A name that tells nothing counts as the smallest slice.
+    """
+    found = [_SIZE.fullmatch(each) for each in names]
+    sizes = [(int(each[1]), int(each[2]), each[3]) if each else (1, 0, "") for each in found]
+    return sorted(sizes, reverse=True)
 
 
 def _unknown(name: str, profiles: Sequence[Profile]) -> str:

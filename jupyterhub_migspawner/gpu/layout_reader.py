@@ -15,7 +15,8 @@ The format is described in the README of NVIDIA/mig-parted. This reader is stric
 a key given twice and a card that two entries name are errors. Every error is a
 :class:`~jupyterhub_migspawner.errors.ConfigError` with file and line. Compute instances smaller
 than their GPU instance (``1c.3g.20gb``) are refused: a slice here is one GPU instance with its one
-full compute instance. Relies on PyYAML for the syntax and the line numbers.
+full compute instance. Names are the text as it is written, so that a configuration may be called
+``off``. Relies on PyYAML for the syntax and the line numbers.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
+from yaml.constructor import SafeConstructor
 
 from jupyterhub_migspawner.errors import ConfigError
 from jupyterhub_migspawner.gpu.layouts import VERSION, Layout, LayoutEntry, LayoutFile
@@ -35,6 +37,8 @@ _ENTRY_KEYS = ("devices", "device-filter", "mig-enabled", "mig-devices")
 _PROFILE = re.compile(r"[1-9][0-9]*g\.[1-9][0-9]*gb([+-][a-z.]+)*")
 _PARTIAL = re.compile(r"[1-9][0-9]*c\.[1-9][0-9]*g\.[1-9][0-9]*gb.*")
 _PCI_ID = re.compile(r"0[xX][0-9A-Fa-f]{1,8}")
+_MERGE = "tag:yaml.org,2002:merge"
+_LARGEST_MIB = 1  # files in use have some kilobytes, and YAML is slow to read
 _MOST_OF_A_PROFILE = 64  # no card holds more; it keeps a typing error from filling the memory
 
 
@@ -42,12 +46,21 @@ def load_layouts(path: str | Path) -> LayoutFile:
     """Read a file.
 
     Raises:
-        ConfigError: it cannot be read, or is no such file.
+        ConfigError: it cannot be read, is larger than 1 MiB, or is no such file.
     """
+    largest = _LARGEST_MIB * 1024 * 1024
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        with Path(path).open("rb") as file:
+            content = file.read(largest + 1)
     except OSError as error:
         raise ConfigError(f"The layouts' file {path} cannot be read: {error.strerror}.") from error
+    if len(content) > largest:
+        raise ConfigError(
+            f"The layouts' file {path} is larger than {_LARGEST_MIB} MiB; keep in it only the"
+            " configurations that are in use."
+        )
+    try:
+        text = content.decode("utf-8")
     except UnicodeDecodeError as error:
         raise ConfigError(f"The layouts' file {path} is not text in UTF-8.") from error
     return parse_layouts(text, str(path))
@@ -78,6 +91,7 @@ class _Reader:
 
     def __init__(self, source: str) -> None:
         self._source = source
+        self._values = SafeConstructor()
 
     def file(self, root: yaml.Node) -> LayoutFile:
         fields = self._fields(root, "the file", _FILE_KEYS, required=_FILE_KEYS)
@@ -88,8 +102,7 @@ class _Reader:
             )
         configs = self._pairs(fields["mig-configs"], "mig-configs")
         layouts = {}
-        for key, value in configs:
-            name = str(self._scalar(key))
+        for name, key, value in configs:
             layouts[name] = Layout(name, self._source, _line(key), self._entries(value, name))
         return LayoutFile(self._source, layouts)
 
@@ -107,8 +120,9 @@ class _Reader:
                 fields["mig-enabled"], f"mig-enabled must be true or false, not {enabled!r}"
             )
         names: tuple[str, ...] = ()
+        lines: tuple[int, ...] = ()
         if "mig-devices" in fields:
-            names = self._profiles(fields["mig-devices"])
+            names, lines = self._profiles(fields["mig-devices"])
             if names and not enabled:
                 raise self._error(
                     fields["mig-devices"], "mig-devices needs mig-enabled: true in its entry"
@@ -119,6 +133,7 @@ class _Reader:
             filters=self._filters(fields.get("device-filter")),
             mig_enabled=enabled,
             names=names,
+            lines=lines,
         )
 
     def _devices(self, node: yaml.Node) -> tuple[int, ...] | None:
@@ -150,10 +165,12 @@ class _Reader:
             found.append(int(written, 16))
         return tuple(found)
 
-    def _profiles(self, node: yaml.Node) -> tuple[str, ...]:
+    def _profiles(self, node: yaml.Node) -> tuple[tuple[str, ...], tuple[int, ...]]:
+        """Each profile as often as it is wanted, and the line of each."""
         names: list[str] = []
-        for key, value in self._pairs(node, "mig-devices"):
-            name, count = str(self._scalar(key)), self._scalar(value)
+        lines: list[int] = []
+        for name, key, value in self._pairs(node, "mig-devices"):
+            count = self._scalar(value)
             if _PARTIAL.fullmatch(name):
                 raise self._error(
                     key,
@@ -169,14 +186,14 @@ class _Reader:
                     value, f"{name} needs a number of slices, 0 or more, not {str(count)[:60]!r}"
                 )
             names += [name] * count
-        return tuple(names)
+            lines += [_line(key)] * count
+        return tuple(names), tuple(lines)
 
     def _fields(
         self, node: yaml.Node, what: str, known: Sequence[str], required: Sequence[str]
     ) -> dict[str, yaml.Node]:
         fields = {}
-        for key, value in self._pairs(node, what):
-            name = str(self._scalar(key))
+        for name, key, value in self._pairs(node, what):
             if name not in known:
                 near = difflib.get_close_matches(name, known, n=1) or [", ".join(known)]
                 raise self._error(key, f"{what} has no key {name[:60]!r}; did you mean {near[0]}?")
@@ -186,28 +203,38 @@ class _Reader:
                 raise self._error(node, f"{what} lacks the key {name}")
         return fields
 
-    def _pairs(self, node: yaml.Node, what: str) -> list[tuple[yaml.Node, yaml.Node]]:
+    def _pairs(self, node: yaml.Node, what: str) -> list[tuple[str, yaml.Node, yaml.Node]]:
+        """Keys as they are written, with their nodes and values."""
         if not isinstance(node, yaml.MappingNode):
             raise self._error(node, f"{what} must be keys and values, written as key: value")
         seen: dict[str, int] = {}
-        for key, _ in node.value:
-            name = str(self._scalar(key))
+        pairs = []
+        for key, value in node.value:
+            name = self._name(key)
             if name in seen:
                 raise self._error(key, f"{name[:60]} is given again, after line {seen[name]}")
             seen[name] = _line(key)
-        return list(node.value)
+            pairs.append((name, key, value))
+        return pairs
+
+    def _name(self, key: yaml.Node) -> str:
+        """A key's own text: YAML itself would read an unquoted ``off`` as false."""
+        if not isinstance(key, yaml.ScalarNode):
+            raise self._error(key, "a single value is expected here")
+        if key.tag == _MERGE:
+            raise self._error(key, "keys are not merged from elsewhere; write the keys themselves")
+        if not key.value:
+            raise self._error(key, "a name is expected before the colon")
+        return str(key.value)
 
     def _scalar(self, node: yaml.Node) -> object:
         """The plain value of a node: text, number, truth or None."""
         if not isinstance(node, yaml.ScalarNode):
             raise self._error(node, "a single value is expected here")
-        loader = yaml.SafeLoader("")
         try:
-            return loader.construct_object(node)
+            return self._values.construct_object(node)
         except (yaml.YAMLError, ValueError) as error:
             raise self._error(node, f"{str(node.value)[:60]!r} cannot be read") from error
-        finally:
-            loader.dispose()
 
     def _error(self, node: yaml.Node, why: str) -> ConfigError:
         separator = "" if why.endswith("?") else "."

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from jupyterhub_migspawner.errors import GpuError
-from jupyterhub_migspawner.gpu.arrange import arrange, is_legal, legal_layouts, nearest
+from jupyterhub_migspawner.gpu.arrange import Want, arrange, is_legal, legal_layouts, nearest
 from jupyterhub_migspawner.gpu.cards import Profile
 from jupyterhub_migspawner.gpu.simulator import MODELS, find_model, profiles_of
 
@@ -128,13 +129,84 @@ def test_a_slice_that_must_stay_stays_even_where_more_others_would() -> None:
     assert layout == (("3g.20gb", 0), ("1g.5gb", 4))
 
 
+@pytest.mark.parametrize(
+    ("held", "names", "places"),
+    [
+        (("1g.5gb", 0), ["2g.10gb"], (("2g.10gb", 2),)),
+        (("1g.5gb", 5), ["3g.20gb"], (("3g.20gb", 0),)),
+        (("1g.5gb", 0), ["1g.5gb", "2g.10gb"], (("2g.10gb", 2), ("1g.5gb", 6))),
+        (("3g.20gb", 0), ["4g.20gb"], (("4g.20gb", 0),)),
+        (("9g.90gb", 0), ["2g.10gb"], (("2g.10gb", 0),)),
+    ],
+)
+def test_what_is_new_goes_beside_what_somebody_holds_if_there_is_room(
+    held: tuple[str, int], names: list[str], places: tuple[tuple[str, int], ...]
+) -> None:
+    assert arrange(A100, names, avoid=[held]) == places
+
+
+def overlapping(
+    profiles: tuple[Profile, ...], layout: Collection[Want], avoid: Collection[Want]
+) -> int:
+    """How many places of the layout share a slot with one of ``avoid`` that it does not have."""
+    sizes = {each.name: each.size for each in profiles}
+
+    def slots(want: Want) -> set[int]:
+        return set(range(want[1], want[1] + sizes[want[0]]))
+
+    others = [each for each in avoid if each not in layout]
+    return sum(any(slots(each) & slots(other) for other in others) for each in layout)
+
+
+@pytest.mark.parametrize("profiles", [NVIDIAS_FIVE, A30], ids=["A100", "A30"])
+@given(data=st.data())
+def test_no_layout_that_keeps_as_many_lies_on_fewer_of_what_somebody_holds(
+    profiles: tuple[Profile, ...], data: st.DataObject
+) -> None:
+    layouts = list(legal_layouts(profiles))
+    have = data.draw(st.sampled_from(layouts))
+    target = data.draw(st.sampled_from(layouts))
+    held = [each for each in have if data.draw(st.booleans())]
+    keep = [each for each in have if data.draw(st.booleans())]
+    names = [name for name, _ in target]
+    found = arrange(profiles, names, have=have, keep=keep, avoid=held)
+
+    def rank(layout: Collection[Want]) -> tuple[int, int, int]:
+        lying = overlapping(profiles, layout, held)
+        return len(set(layout) & set(keep)), -lying, len(set(layout) & set(have))
+
+    possible = [each for each in layouts if Counter(name for name, _ in each) == Counter(names)]
+    assert rank(found) == max(rank(each) for each in possible)
+
+
+@pytest.mark.parametrize(
+    ("profiles", "names", "closest"),
+    [
+        (A100, ["3g.40gb", "3g.40gb"], ("3g.20gb", "3g.20gb")),
+        (A100, ["1g.6gb+me"], ("1g.5gb+me",)),
+        (A100, ["1g.20gb"], ("1g.10gb",)),
+        (A100, ["7g.80gb"], ("7g.40gb",)),
+        (A100, ["3g.40gb", "2g.20gb", "1g.10gb"], ("3g.20gb", "2g.10gb", "1g.10gb")),
+        (A100, ["1g.5gb"] * 8, ("1g.5gb",) * 7),
+        (A100, ["7g.40gb"] * 2, ("7g.40gb",)),
+        (A30, ["1g.5gb"] * 7, ("1g.6gb",) * 4),
+        (A30, ["3g.20gb", "3g.20gb"], ("2g.12gb", "2g.12gb")),
+        (A30, ["big"], ("1g.6gb",)),
+    ],
+)
+def test_the_nearest_layout_is_of_like_slices(
+    profiles: tuple[Profile, ...], names: list[str], closest: tuple[str, ...]
+) -> None:
+    assert nearest(profiles, names) == closest
+
+
 def test_what_does_not_fit_names_the_nearest_layout_that_does() -> None:
     with pytest.raises(GpuError, match=r"nearest layout that does is 4g\.20gb, 3g\.20gb"):
         arrange(A100, ["4g.20gb", "3g.20gb", "1g.5gb"])
 
 
 def test_a_profile_of_another_model_is_refused_with_those_the_card_has() -> None:
-    with pytest.raises(GpuError, match=r"no profile '1g\.5gb'; it has 1g\.6gb"):
+    with pytest.raises(GpuError, match=r"no profile '1g\.5gb'; it has 1g\.6gb.* have is 1g\.6gb\."):
         arrange(A30, ["1g.5gb"])
     with pytest.raises(GpuError, match="lists no MIG profiles"):
         arrange((), ["1g.5gb"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -55,14 +56,14 @@ def test_a_dgx_goes_through_all_of_the_example_and_is_as_wanted_each_time(make_m
         wanted = layout.for_cards(machine.nvml.inventory().cards)
         assert len(wanted) == 8
         for card in machine.nvml.inventory().cards:
-            want = wanted[card.uuid]
+            want = wanted[card.index]
             if want.mig_enabled and not card.mig_enabled:
                 card = machine.nvml.set_mig_mode(card.uuid, True)
             steps = plan(card, layout.places(card, want), mig=want.mig_enabled)
             assert steps.blocked == ()
             apply(machine.nvml, card.uuid, steps)
         for card in machine.nvml.inventory().cards:
-            assert wanted[card.uuid].differs(card) == ""
+            assert wanted[card.index].differs(card) == ""
 
 
 def test_a_device_filter_chooses_cards_by_their_pci_id(make_machine) -> None:
@@ -78,10 +79,10 @@ def test_a_device_filter_chooses_cards_by_their_pci_id(make_machine) -> None:
     assert {each.names for each in layout.for_cards(a100).values()} == {("1g.5gb",) * 7}
     a30 = make_machine(model="a30").nvml.inventory().cards
     assert {each.names for each in layout.for_cards(a30).values()} == {("1g.6gb",) * 4}
-    assert layout.for_cards(make_machine(model="h100").nvml.inventory().cards) == {}
 
 
 GOOD = "  - devices: all\n    mig-enabled: true\n    mig-devices: {1g.5gb: 1}\n"
+MANY = "  - devices: all\n    mig-enabled: true\n    mig-devices:\n      {}\n"
 
 
 @pytest.mark.parametrize(
@@ -113,6 +114,10 @@ GOOD = "  - devices: all\n    mig-enabled: true\n    mig-devices: {1g.5gb: 1}\n"
         (one("  - devices: all\n   mig-enabled: true\n"), 5, "expected"),
         (one("  - {<<: *nothing}\n"), 4, "undefined alias"),
         ("version: v1\nmig-configs: {a: [{? [x] : y}]}\n", 2, "single value"),
+        ("version: v1\nmig-configs: {? [a] : []}\n", 2, "single value"),
+        ("version: v1\nmig-configs: {off: [], 'off': []}\n", 2, "off is given again"),
+        ("version: v1\nmig-configs: {'': []}\n", 2, "a name is expected"),
+        ("version: v1\nmig-configs: {<<: {a: []}}\n", 2, "write the keys themselves"),
         ("[" * 5000, None, "nested too deeply"),
         ("version: \x00", None, "is no YAML"),
     ],
@@ -143,6 +148,23 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         load_layouts(tmp_path / "binary.yaml")
 
 
+def test_a_file_that_is_far_too_large_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "long.yaml"
+    text = one(GOOD)
+    path.write_text(text + "#" * (1024 * 1024 - len(text)))
+    assert list(load_layouts(path).layouts) == ["mine"]
+    path.write_text(text + "#" * (1024 * 1024 - len(text) + 1))
+    with pytest.raises(ConfigError, match=r"long\.yaml is larger than 1 MiB"):
+        load_layouts(path)
+
+
+@pytest.mark.parametrize("name", ["off", "on", "yes", "No", "1", "1.0", "0x10", "2024-01-01", "~"])
+def test_a_name_that_yaml_takes_for_something_else_is_the_text_as_written(name: str) -> None:
+    file = parse_layouts(f"version: v1\nmig-configs:\n  {name}:\n{GOOD}", "f.yaml")
+    assert file.layout(name).name == name
+    assert list(file.layouts) == [name]
+
+
 def test_an_unknown_layout_names_those_there_are_and_the_nearest() -> None:
     with pytest.raises(ConfigError, match=r"it has all-disabled.*mean 'all-balanced'"):
         load_layouts(EXAMPLE).layout("all-balance")
@@ -153,12 +175,15 @@ def test_an_unknown_layout_names_those_there_are_and_the_nearest() -> None:
     [
         ("  - {devices: [2], mig-enabled: true}\n", 4, "names card 2, but this node has 2 cards"),
         (GOOD + "  - {devices: [1], mig-enabled: false}\n", 7, "twice, here and in line 4"),
-        (GOOD.replace("1g.5gb", "1g.6gb"), 4, "no profile '1g.6gb'; it has 1g.5gb"),
+        (GOOD.replace("1g.5gb", "1g.6gb"), 6, "no profile '1g.6gb'; it has 1g.5gb"),
+        (MANY.format("3g.40gb: 2"), 7, "The nearest layout it can have is 2 x 3g.20gb."),
         (
-            GOOD.replace("{1g.5gb: 1}", "{3g.20gb: 2, 1g.5gb: 1}"),
-            4,
-            "the nearest layout that does is 2 x 3g.20gb",
+            MANY.format("1g.5gb: 1\n      3g.40gb: 1"),
+            8,
+            "nearest layout it can have is 3g.20gb, 1g",
         ),
+        (MANY.format("3g.20gb: 2\n      1g.5gb: 1"), 8, "nearest layout that does is 2 x 3g.20gb"),
+        (MANY.format("1g.5gb: 8\n      2g.10gb: 1"), 7, "nearest layout that does is 7 x 1g.5gb"),
     ],
 )
 def test_a_layout_the_node_cannot_have_is_told_with_file_line_and_reason(
@@ -169,6 +194,90 @@ def test_a_layout_the_node_cannot_have_is_told_with_file_line_and_reason(
         layout.for_cards(make_machine(cards=2).nvml.inventory().cards)
     assert str(caught.value).startswith(f"layouts.yaml, line {line}: ")
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("entries", "line", "words"),
+    [
+        ("    []\n", 3, "mine has no entries"),
+        ("  - {devices: [], mig-enabled: false}\n", 4, "mine names no card"),
+        (
+            "  - {devices: [], mig-enabled: false}\n"
+            "  - {devices: all, device-filter: 0x20b710de, mig-enabled: false}\n",
+            5,
+            "device-filter 0x20B710DE; this node has 0x20B010DE (cards 0, 1).",
+        ),
+    ],
+)
+def test_a_layout_for_none_of_the_nodes_cards_is_refused(
+    make_machine, entries: str, line: int, words: str
+) -> None:
+    layout = parse_layouts(one(entries), "layouts.yaml").layout("mine")
+    with pytest.raises(ConfigError) as caught:
+        layout.for_cards(make_machine(cards=2).nvml.inventory().cards)
+    assert str(caught.value).startswith(f"layouts.yaml, line {line}: ")
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("devices", ["all", "[0]"])
+def test_no_layout_is_for_a_node_without_cards(devices: str) -> None:
+    entry = f"  - {{devices: {devices}, mig-enabled: false}}\n"
+    layout = parse_layouts(one(entry), "f.yaml").layout("mine")
+    with pytest.raises(ConfigError, match=r"f\.yaml, line \d: mine .*this node has no cards"):
+        layout.for_cards([])
+
+
+def test_a_lost_card_keeps_no_other_from_its_layout(make_machine) -> None:
+    machine = make_machine(cards=3)
+    file = load_layouts(EXAMPLE)
+    for lost, read_before in ((2, False), (1, True)):
+        simulator.lose_card(machine.path, machine.cards[lost])
+        cards = machine.nvml.inventory().cards
+        assert bool(cards[lost].uuid) == read_before
+        wanted = file.layout("all-balanced").for_cards(cards)
+        assert {index: each.names for index, each in wanted.items()} == dict.fromkeys(
+            range(3), BALANCED
+        )
+    entry = "  - {devices: [0, 2], mig-enabled: true, mig-devices: {2g.10gb: 1}}\n"
+    wanted = parse_layouts(one(entry), "f.yaml").layout("mine").for_cards(cards)
+    assert list(wanted) == [0, 2]
+    twice = parse_layouts(one(entry + entry.replace("0, 2", "2")), "f.yaml").layout("mine")
+    with pytest.raises(ConfigError, match="line 5: mine names card 2 twice, here and in line 4"):
+        twice.for_cards(cards)
+
+
+def test_a_card_that_never_told_its_pci_id_is_not_passed_over_by_a_filter(make_machine) -> None:
+    machine = make_machine(cards=2)
+    simulator.lose_card(machine.path, machine.cards[1])
+    cards = machine.nvml.inventory().cards
+    text = one(
+        "  - {devices: all, device-filter: 0x20B710DE, mig-enabled: false}\n"
+        "  - {devices: all, device-filter: 0x20B010DE, mig-enabled: false}\n"
+    )
+    wanted = parse_layouts(text, "f.yaml").layout("mine").for_cards(cards)
+    assert sorted(wanted) == [0, 1]
+    assert "fallen off the bus" in wanted[1].differs(cards[1])
+    # One that names it by its number is sure, and two of those are still one too many.
+    text += "  - {devices: [1], mig-enabled: true}\n"
+    sure = parse_layouts(text, "f.yaml").layout("mine").for_cards(cards)
+    assert (sure[0].mig_enabled, sure[1].mig_enabled) == (False, True)
+    text += "  - {devices: [1], mig-enabled: true}\n"
+    with pytest.raises(ConfigError, match="line 7: mine names card 1 twice, here and in line 6"):
+        parse_layouts(text, "f.yaml").layout("mine").for_cards(cards)
+
+
+@pytest.mark.parametrize("read_before", [True, False])
+def test_what_is_wrong_with_a_card_does_not_name_it_again(make_machine, read_before) -> None:
+    machine = make_machine(cards=2)
+    if read_before:
+        machine.nvml.inventory()
+    simulator.lose_card(machine.path, machine.cards[1])
+    card = machine.nvml.inventory().cards[1]
+    assert card.problem.startswith("Card 1")
+    wanted = load_layouts(EXAMPLE).layout("all-balanced").for_cards([card])[1]
+    assert wanted.differs(card).startswith("cannot be read: the card has fallen off the bus.")
+    other = replace(card, problem="Card 11: cannot be read.")
+    assert wanted.differs(other) == "Card 11: cannot be read."
 
 
 def test_a_card_without_mig_may_be_off_but_not_on(make_machine) -> None:
@@ -186,7 +295,7 @@ def test_what_differs_is_told(make_machine) -> None:
     file = load_layouts(EXAMPLE)
 
     def differs(name: str) -> str:
-        return file.layout(name).for_cards([card])[card.uuid].differs(card)
+        return file.layout(name).for_cards([card])[card.index].differs(card)
 
     assert differs("all-disabled") == "MIG is on, wanted is off"
     assert differs("all-3g.20gb") == "it is cut into 3g.20gb, wanted is 2 x 3g.20gb"
@@ -205,8 +314,22 @@ def test_slices_stay_where_they_are_if_the_layout_allows(make_machine) -> None:
         machine.nvml.create_instance(uuid, profile, start)
     card = machine.nvml.card(uuid)
     layout = load_layouts(EXAMPLE).layout("all-balanced")
-    places = layout.places(card, layout.for_cards([card])[uuid])
+    places = layout.places(card, layout.for_cards([card])[card.index])
     assert {("3g.20gb", 4), ("1g.5gb", 0)} < set(places)
+
+
+def test_a_new_slice_goes_where_it_need_not_wait_for_a_leased_one(make_machine) -> None:
+    machine = make_machine(layouts=[[]])
+    uuid = machine.cards[0]
+    machine.nvml.create_instance(uuid, "1g.5gb", 0)
+    card = machine.nvml.card(uuid)
+    leased = frozenset({("1g.5gb", 0)})
+    layout = parse_layouts(one(GOOD.replace("1g.5gb", "2g.10gb")), "f.yaml").layout("mine")
+    wanted = layout.for_cards([card])[0]
+    places = layout.places(card, wanted, avoid=leased)
+    assert places == (("2g.10gb", 2),)
+    steps = plan(card, places, leased)
+    assert apply(machine.nvml, uuid, steps)
 
 
 @pytest.mark.parametrize(
@@ -225,8 +348,8 @@ def test_what_is_exported_is_read_back_as_what_the_cards_are(make_machine, layou
     wanted = parse_layouts(text, "export").layout("now").for_cards(cards)
     assert len(wanted) == 3
     for card in cards:
-        assert wanted[card.uuid].differs(card) == ""
-        assert Counter(wanted[card.uuid].names) == Counter(each.profile for each in card.instances)
+        assert wanted[card.index].differs(card) == ""
+        assert Counter(wanted[card.index].names) == Counter(each.profile for each in card.instances)
 
 
 def test_alike_cards_share_an_entry_and_a_broken_one_is_not_guessed(make_machine) -> None:
