@@ -53,7 +53,7 @@ def _sqlite(url: sa.URL) -> sa.Engine:
 
     @sa.event.listens_for(engine, "connect")
     def configure(connection: Any, record: Any) -> None:
-        # The driver's own BEGIN comes late and deferred; ours is in "begin" below.
+        # The driver's own BEGIN comes late and deferred; the store, and "begin" below, say it.
         connection.isolation_level = None
         connection.execute("PRAGMA journal_mode=WAL").close()
         connection.execute("PRAGMA synchronous=FULL").close()
@@ -61,8 +61,7 @@ def _sqlite(url: sa.URL) -> sa.Engine:
 
     @sa.event.listens_for(engine, "begin")
     def begin(connection: sa.Connection) -> None:
-        # A transaction that reads first and writes later cannot wait for another writer in
-        # SQLite, it fails; so writers take the lock at once.
+        # For transactions through SQLAlchemy, which are the migrations.
         writing = connection.get_execution_options().get(WRITING)
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
 
@@ -108,20 +107,26 @@ def _postgres(url: sa.URL) -> sa.Engine:
 _AGAIN = {"40001", "40P01", "23505"}
 
 
-def database_error(name: str, error: exc.SQLAlchemyError, *, committing: bool) -> DatabaseError:
-    """The error to raise instead; ``committing`` says that the outcome is not known."""
+def database_error(
+    name: str, error: Exception, *, committing: bool, lost: bool = False
+) -> DatabaseError:
+    """The error to raise instead of one of the driver's or the pool's.
+
+    ``committing`` says that the outcome is not known, ``lost`` that the connection is gone.
+    """
     if isinstance(error, exc.TimeoutError):
         return DatabaseError(
             f"The lease database {name} has no free connection after {WAIT_SECONDS} seconds; "
             "too many calls at once, or it has stopped answering. Try again."
         )
-    if not isinstance(error, exc.DBAPIError):
-        return DatabaseError(f"The lease database {name} cannot be used: {_first_line(error)}.")
-    cause = _first_line(error.orig)
-    code = getattr(error.orig, "sqlstate", None)
-    if code in _AGAIN and not committing:
+    if isinstance(error, exc.DBAPIError) and isinstance(error.orig, Exception):
+        lost, error = error.connection_invalidated, error.orig
+    cause = _first_line(error)
+    if isinstance(error, exc.SQLAlchemyError):
+        return DatabaseError(f"The lease database {name} cannot be used: {cause}.")
+    if getattr(error, "sqlstate", None) in _AGAIN and not committing:
         return Interrupted(f"The lease database {name} is contended: {cause}. Try again.")
-    if error.connection_invalidated:
+    if lost:
         message = (
             f"The connection to the lease database {name} was lost: {cause}. "
             "Try again when it is back."

@@ -14,7 +14,8 @@ from jupyterhub_migspawner.leases.rows import EventRow
 from jupyterhub_migspawner.leases.schema import events
 from jupyterhub_migspawner.leases.store import Transaction
 
-_INSERT = sa.insert(events)
+# Nobody asks for the id.
+_INSERT = sa.insert(events).inline()
 
 _COLUMNS = (
     events.c.id,

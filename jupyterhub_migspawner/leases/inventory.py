@@ -79,7 +79,7 @@ _BEAT = (
 )
 _INSERT_CARD = sa.insert(cards)
 _UPDATE_CARD = sa.update(cards).where(cards.c.uuid == sa.bindparam("card_uuid_is"))
-_INSERT_SLICE = sa.insert(slices)
+_INSERT_SLICE = sa.insert(slices).returning(slices.c.id)
 _UPDATE_SLICE = sa.update(slices).where(slices.c.id == sa.bindparam("slice_id"))
 # Ordered, so that two transactions that lock the cards of a node cannot wait for each other.
 _LOCK_CARDS_OF_NODE = (
@@ -150,7 +150,7 @@ def _record(row: Any) -> CardRecord:
         ),
         lost=row.lost,
         drained=row.drained,
-        stored=row._mapping,
+        stored=row._asdict(),
     )
 
 
@@ -213,7 +213,7 @@ def insert_card(tx: Transaction, **values: Any) -> None:
 
 def update_card(tx: Transaction, card_uuid: str, **changes: Any) -> None:
     """Change a card."""
-    tx.change(_UPDATE_CARD.values(**changes), card_uuid_is=card_uuid)
+    tx.change(_UPDATE_CARD, card_uuid_is=card_uuid, **changes)
 
 
 def slice_rows(
@@ -242,7 +242,7 @@ def insert_slice(tx: Transaction, **values: Any) -> int:
 
 def update_slice(tx: Transaction, slice_id: int, **changes: Any) -> None:
     """Change a slice."""
-    tx.change(_UPDATE_SLICE.values(**changes), slice_id=slice_id)
+    tx.change(_UPDATE_SLICE, slice_id=slice_id, **changes)
 
 
 def untake(tx: Transaction, slice_id: int) -> None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import fields, replace
 from datetime import datetime
+from functools import lru_cache
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -68,7 +70,7 @@ _SPANS = sa.select(leases.c.since, leases.c.ended_at, leases.c.share).where(
     leases.c.username == sa.bindparam("user"),
     sa.or_(leases.c.ended_at.is_(None), leases.c.ended_at > sa.bindparam("begin")),
 )
-_INSERT = sa.insert(leases)
+_INSERT = sa.insert(leases).returning(leases.c.id)
 _CHANGE = sa.update(leases).where(leases.c.id == sa.bindparam("lease_id"))
 _ACTIVATE = (
     _CHANGE.where(leases.c.state == PENDING)
@@ -214,20 +216,26 @@ def select(
     states: Collection[str] | None = None,
 ) -> tuple[LeaseRow, ...]:
     """Leases, oldest first; live ones only unless ``include_past`` or ``states`` say otherwise."""
+    asked = {"username": user, "server": server, "node": node, "card_uuid": card_uuid}
+    wanted = {name: value for name, value in asked.items() if value is not None}
+    some = None if states is None else frozenset(states)
+    statement = _selection(tuple(wanted), some, include_past)
+    return tuple(LeaseRow(*row) for row in tx.rows(statement, **wanted))
+
+
+@lru_cache(maxsize=128)
+def _selection(
+    columns: tuple[str, ...], states: frozenset[str] | None, include_past: bool
+) -> sa.Select[Any]:
     statement = _SELECT.order_by(leases.c.id)
     if states is not None:
-        statement = statement.where(leases.c.state.in_(tuple(states)))
-    if (states is None and not include_past) or (states is not None and set(states) <= set(LIVE)):
+        among = (leases.c.state == state for state in sorted(states))
+        statement = statement.where(sa.or_(sa.false(), *among))
+    if not include_past if states is None else states <= set(LIVE):
         statement = statement.where(_IS_LIVE)
-    for column, value in (
-        (leases.c.username, user),
-        (leases.c.server, server),
-        (leases.c.node, node),
-        (leases.c.card_uuid, card_uuid),
-    ):
-        if value is not None:
-            statement = statement.where(column == value)
-    return tuple(LeaseRow(*row) for row in tx.rows(statement))
+    for column in columns:
+        statement = statement.where(leases.c[column] == sa.bindparam(column))
+    return statement
 
 
 def tombstone(tx: Transaction, attempt: str) -> str | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -46,7 +47,7 @@ _GRANT = (
 
 _OPEN_OF_USER = _SELECT.where(
     requests.c.username == sa.bindparam("user"),
-    requests.c.state.in_(("pending", "approved")),
+    sa.or_(requests.c.state == "pending", requests.c.state == "approved"),
 ).order_by(requests.c.id)
 
 _STALE = (
@@ -63,7 +64,7 @@ _STALE = (
     .with_for_update(skip_locked=True)
 )
 
-_INSERT = sa.insert(requests)
+_INSERT = sa.insert(requests).returning(requests.c.id)
 
 _MOVE = sa.update(requests).where(
     requests.c.id == sa.bindparam("request_id"), requests.c.state == sa.bindparam("was")
@@ -107,16 +108,24 @@ def stale(tx: Transaction, now: datetime, created_before: datetime) -> tuple[Req
 
 def move(tx: Transaction, request_id: int, was: str, **changes: Any) -> bool:
     """Change a request that is in state ``was``; False when it no longer is."""
-    return tx.change(_MOVE.values(**changes), request_id=request_id, was=was) == 1
+    return tx.change(_MOVE, request_id=request_id, was=was, **changes) == 1
 
 
 def select(
     tx: Transaction, user: str | None, states: Collection[str] | None
 ) -> tuple[RequestRow, ...]:
     """Requests, oldest first, of one person or in some states."""
+    wanted = {"user": user} if user is not None else {}
+    statement = _selection(user is not None, None if states is None else frozenset(states))
+    return tuple(RequestRow(*row) for row in tx.rows(statement, **wanted))
+
+
+@lru_cache(maxsize=128)
+def _selection(of_user: bool, states: frozenset[str] | None) -> sa.Select[Any]:
     statement = _SELECT.order_by(requests.c.id)
-    if user is not None:
-        statement = statement.where(requests.c.username == user)
+    if of_user:
+        statement = statement.where(requests.c.username == sa.bindparam("user"))
     if states is not None:
-        statement = statement.where(requests.c.state.in_(tuple(states)))
-    return tuple(RequestRow(*row) for row in tx.rows(statement))
+        among = (requests.c.state == state for state in sorted(states))
+        statement = statement.where(sa.or_(sa.false(), *among))
+    return statement

@@ -171,7 +171,7 @@ _PLACE = sa.select(slices.c.id, slices.c.present, slices.c.uuid).where(
     slices.c.profile == sa.bindparam("of_profile"),
     slices.c.start == sa.bindparam("at_start"),
 )
-_INSERT_SLICE = sa.insert(slices)
+_INSERT_SLICE = sa.insert(slices).returning(slices.c.id)
 _TARGET = sa.update(cards).where(cards.c.uuid == sa.bindparam("card_uuid_is"))
 _HOLD_UNCUT = (
     sa.update(slices)
@@ -397,9 +397,7 @@ def take_card(tx: Transaction, card: IdleCard) -> Taken | None:
     )
     cut_already = found is not None and found.present and found.uuid is not None
     target = None if cut_already else [[card.profile, card.start]]
-    tx.change(
-        _TARGET.values(target=target, reserved_for=None, reserved_until=None), card_uuid_is=uuid
-    )
+    tx.change(_TARGET, card_uuid_is=uuid, target=target, reserved_for=None, reserved_until=None)
     tx.change(_HOLD_UNCUT, slice_id=slice_id)
     return Taken(
         slice_id,

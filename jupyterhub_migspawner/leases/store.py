@@ -22,13 +22,14 @@ from jupyterhub_migspawner.errors import DatabaseError
 from jupyterhub_migspawner.leases import migrations, urls
 from jupyterhub_migspawner.leases.engine import (
     WAIT_SECONDS,
-    WRITING,
     Interrupted,
     database_error,
     make_engine,
 )
+from jupyterhub_migspawner.leases.prepared import Prepared, Statements
 from jupyterhub_migspawner.leases.turnstile import Turnstile
 
+Watch = Callable[[str, Any], None]
 T = TypeVar("T")
 
 TRIES = 4
@@ -50,31 +51,52 @@ _turnstiles_guard = threading.Lock()
 
 
 class Transaction:
-    """What runs inside one transaction; handed out by :class:`Store`."""
+    """What runs inside one transaction; handed out by :class:`Store`.
 
-    __slots__ = ("_connection", "postgres")
+    Rows are named tuples. Statements are kept compiled, by identity: build them once.
+    """
 
-    def __init__(self, connection: sa.Connection) -> None:
-        self._connection = connection
-        self.postgres = connection.dialect.name == "postgresql"
+    __slots__ = ("_cursor", "_statements", "_watch", "postgres")
+
+    def __init__(
+        self, cursor: Any, statements: Statements, postgres: bool, watch: Watch | None
+    ) -> None:
+        self._cursor = cursor
+        self._statements = statements
+        self._watch = watch
+        self.postgres = postgres
+
+    def _execute(self, statement: sa.Executable, values: dict[str, Any]) -> Prepared:
+        try:
+            prepared = self._statements.prepared(statement, tuple(values))
+            parameters = prepared.parameters(values)
+        except (TypeError, ValueError) as error:
+            raise DatabaseError(
+                f"A value cannot be stored in the lease database: {error}."
+            ) from error
+        if self._watch is not None:
+            self._watch(prepared.sql, parameters)
+        self._cursor.execute(prepared.sql, parameters)
+        return prepared
 
     def rows(self, statement: sa.Executable, /, **values: Any) -> list[Any]:
         """All rows of a query."""
-        return list(self._connection.execute(statement, values))
+        return self._execute(statement, values).rows(self._cursor)
 
     def first(self, statement: sa.Executable, /, **values: Any) -> Any:
         """The first row of a query, or None."""
-        return self._connection.execute(statement, values).first()
+        # All are fetched: SQLite does not commit while a statement is not at its end.
+        found = self._execute(statement, values).rows(self._cursor)
+        return found[0] if found else None
 
     def change(self, statement: sa.Executable, /, **values: Any) -> int:
-        """Run an update or a delete; how many rows it hit."""
-        return int(self._connection.execute(statement, values).rowcount)
+        """Run an insert, an update or a delete; how many rows it hit."""
+        self._execute(statement, values)
+        return int(self._cursor.rowcount)
 
-    def insert(self, statement: sa.Insert, /, **values: Any) -> int:
-        """Insert one row of a table with an ``id``; returns it."""
-        key = self._connection.execute(statement, values).inserted_primary_key
-        assert key is not None, "the table has no id"
-        return int(key[0])
+    def insert(self, statement: sa.Executable, /, **values: Any) -> int:
+        """Insert one row with a statement that returns its ``id``; returns that."""
+        return int(self.first(statement, **values)[0])
 
     def queue_for(self, *names: str) -> None:
         """Let no other transaction that names one of these run until this one ends.
@@ -84,7 +106,7 @@ class Transaction:
         """
         if self.postgres:
             numbers = [zlib.crc32(name.encode("utf-8")) - 2**31 for name in names]
-            self._connection.execute(_LOCK, {"space": _LOCK_SPACE, "numbers": numbers})
+            self.rows(_LOCK, space=_LOCK_SPACE, numbers=numbers)
 
 
 class Store:
@@ -92,7 +114,9 @@ class Store:
 
     def __init__(self, url: sa.URL, engine: sa.Engine) -> None:
         self._engine = engine
-        self._writing = engine.execution_options(**{WRITING: True})
+        self._statements = Statements(engine.dialect)
+        self._failure: type[Exception] = engine.dialect.loaded_dbapi.Error
+        self._postgres = engine.dialect.name == "postgresql"
         self._turnstile: Turnstile | None = None
         file = urls.file_of(url)
         if file is not None:
@@ -100,6 +124,9 @@ class Store:
                 key = str(file.resolve())
                 self._turnstile = _turnstiles.setdefault(key, Turnstile())
         self.name = urls.shown(url)
+        #: Called with each statement and its values, and with ``COMMIT``, before the driver is:
+        #: for tests that count them, and benchmarks that repeat them.
+        self.watch: Watch | None = None
 
     @classmethod
     def open(cls, url: str, *, create: bool = False) -> Store:
@@ -131,15 +158,45 @@ class Store:
                     f"The lease database {self.name} has been busy with other calls of this "
                     f"process for {WAIT_SECONDS} seconds; try again."
                 )
-            committing = False
-            try:
-                engine = self._writing if write else self._engine
-                with engine.connect() as connection, connection.begin() as transaction:
-                    yield Transaction(connection)
+            with self._connection() as connection:
+                committing = False
+                try:
+                    cursor = connection.cursor()
+                    if not self._postgres:
+                        # A transaction that reads first and writes later cannot wait for another
+                        # writer in SQLite, it fails; so writers take the lock at once.
+                        cursor.execute("BEGIN IMMEDIATE" if write else "BEGIN")
+                    yield Transaction(cursor, self._statements, self._postgres, self.watch)
+                    if self.watch is not None:
+                        self.watch("COMMIT", ())
                     committing = True
-                    transaction.commit()
-            except exc.SQLAlchemyError as error:
-                raise database_error(self.name, error, committing=committing) from error
+                    connection.commit()
+                except self._failure as error:
+                    lost = self._is_lost(connection, error)
+                    raise database_error(
+                        self.name, error, committing=committing, lost=lost
+                    ) from error
+
+    @contextmanager
+    def _connection(self) -> Iterator[sa.PoolProxiedConnection]:
+        """A connection of the pool; what was not committed is rolled back when it goes back."""
+        try:
+            connection = self._engine.raw_connection()
+        except (self._failure, exc.SQLAlchemyError) as error:
+            raise database_error(self.name, error, committing=False) from error
+        try:
+            yield connection
+        finally:
+            connection.close()
+
+    def _is_lost(self, connection: sa.PoolProxiedConnection, error: Exception) -> bool:
+        """Whether the connection is gone; then the others of the pool are not trusted either."""
+        bare = connection.dbapi_connection
+        if bare is None or not self._engine.dialect.is_disconnect(error, bare, None):  # type: ignore[arg-type]
+            return False
+        connection.invalidate(error)
+        self._engine.dispose()
+        return True
 
     def run(self, work: Callable[[Transaction], T]) -> T:
         """Run ``work`` in a writing transaction and return what it returns.

@@ -59,7 +59,7 @@ def copied(lab: Lab, lease_id: int, **changes: object) -> None:
     """Write a copy of a lease past all code that would refuse it."""
     leases = schema.leases
     with lab.store.transaction() as tx:
-        row = dict(tx.first(sa.select(leases).where(leases.c.id == lease_id))._mapping)
+        row = dict(tx.first(sa.select(leases).where(leases.c.id == lease_id))._asdict())
         del row["id"]
         tx.change(sa.insert(leases).values(**{**row, **changes}))
 
