@@ -181,7 +181,7 @@ class Acquiring(Offering):
             seen = {o.slice.card_uuid for o in offers} | {c.load.card_uuid for c in idle}
             offers = [offer for offer in offers if offer.slice.card_uuid in settled]
             idle = [card for card in idle if card.load.card_uuid in settled]
-        taken = _take_slice(tx, offers, settled=patient) or _take_card(tx, asking, idle)
+        taken = _take_slice(tx, offers, profile, settled=patient) or _take_card(tx, asking, idle)
         if taken is None and seen:
             raise Contended
         return taken
@@ -236,12 +236,14 @@ class Acquiring(Offering):
         return lease
 
 
-def _take_slice(tx: Transaction, offers: list[Offer], *, settled: bool) -> Taken | None:
+def _take_slice(
+    tx: Transaction, offers: list[Offer], profile: str | None, *, settled: bool
+) -> Taken | None:
     by_id = {offer.slice.id: offer for offer in offers}
     ranked = placement.rank_slices(
         [offer.slice for offer in offers], [offer.load for offer in offers]
     )
-    return shelf.take(tx, [by_id[choice.id] for choice in ranked], settled=settled)
+    return shelf.take(tx, [by_id[choice.id] for choice in ranked], profile, settled=settled)
 
 
 def _take_card(tx: Transaction, asking: Asking, idle: list[IdleCard]) -> Taken | None:

@@ -111,6 +111,17 @@ cards = sa.Table(
     sa.Index("cards_node", "node"),
 )
 
+# Literal, as in the queries: a database uses a partial index only when it can see that a query's
+# condition implies the index's own.
+FREE = sa.text(
+    "slices.held = 0 AND slices.present AND slices.uuid IS NOT NULL AND slices.wanted "
+    "AND slices.quarantined = ''"
+)
+"""What makes a slice free, as far as the slice itself goes."""
+
+_FREE_INDEX = sa.text(str(FREE).replace("slices.", ""))
+_FREE_WHOLE_INDEX = sa.text(f"whole AND {_FREE_INDEX}")
+
 slices = sa.Table(
     "slices",
     metadata,
@@ -132,7 +143,21 @@ slices = sa.Table(
     sa.Column("held", sa.Integer, nullable=False),
     sa.CheckConstraint("held >= 0", name="held"),
     sa.Index("slices_place", "card_uuid", "profile", "start", unique=True),
-    sa.Index("slices_profile_held", "profile", "held"),
+    sa.Index(
+        "slices_free",
+        "profile",
+        "card_uuid",
+        "start",
+        sqlite_where=_FREE_INDEX,
+        postgresql_where=_FREE_INDEX,
+    ),
+    sa.Index(
+        "slices_free_whole",
+        "card_uuid",
+        "start",
+        sqlite_where=_FREE_WHOLE_INDEX,
+        postgresql_where=_FREE_WHOLE_INDEX,
+    ),
 )
 
 requests = sa.Table(

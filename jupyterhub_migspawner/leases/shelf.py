@@ -13,14 +13,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
 from jupyterhub_migspawner.leases.rows import MIG_OFF
-from jupyterhub_migspawner.leases.schema import cards, nodes, slices
+from jupyterhub_migspawner.leases.schema import FREE, cards, nodes, slices
 from jupyterhub_migspawner.leases.store import Transaction
 from jupyterhub_migspawner.policy.placement import CardLoad, FreeSlice
+
+MOST_SETTLED = 64
+"""How many cards one transaction waits for."""
+
+MOST_OFFERED = 16
+"""How many cards with a free slice are weighed against each other."""
 
 _IN_SERVICE = sa.and_(
     sa.not_(cards.c.lost),
@@ -38,13 +45,19 @@ _MAY_TAKE_ALL = sa.and_(
         else_=sa.and_(cards.c.mig_enabled, cards.c.whole_profile.is_not(None)),
     ),
 )
-_UNHELD = sa.and_(
-    slices.c.held == 0,
-    slices.c.present,
-    slices.c.uuid.is_not(None),
-    slices.c.wanted,
-    slices.c.quarantined == "",
-)
+
+
+def _unheld(table: sa.FromClause) -> sa.ColumnElement[bool]:
+    return sa.and_(
+        table.c.held == 0,
+        table.c.present,
+        table.c.uuid.is_not(None),
+        table.c.wanted,
+        table.c.quarantined == "",
+    )
+
+
+_UNHELD = _unheld(slices)
 _REPORTING = nodes.c.heartbeat_at >= sa.bindparam("silent_before")
 
 _LOADS = (
@@ -58,30 +71,72 @@ _LOADS = (
     .subquery("loads")
 )
 
-_FREE = (
-    sa.select(
-        slices.c.id,
-        slices.c.card_uuid,
-        slices.c.profile,
-        slices.c.start,
-        slices.c.compute_slices,
-        cards.c.node,
-        cards.c.card_index,
-        cards.c.compute_slices.label("card_compute"),
-        _LOADS.c.free_compute,
-        _LOADS.c.live,
-    )
-    .join(cards, cards.c.uuid == slices.c.card_uuid)
-    .join(nodes, nodes.c.name == cards.c.node)
-    .join(_LOADS, _LOADS.c.card_uuid == slices.c.card_uuid)
-    .where(_USABLE, _UNHELD, _REPORTING)
-)
+_OF_KIND = {
+    False: slices.c.profile == sa.bindparam("of_profile"),
+    True: sa.literal_column("slices.whole", sa.Boolean),
+}
 _ON_NODE = cards.c.node == sa.bindparam("on_node")
-_OF_PROFILE = slices.c.profile == sa.bindparam("of_profile")
-_FREE_OF_PROFILE = _FREE.where(_OF_PROFILE)
-_FREE_OF_PROFILE_ON_NODE = _FREE_OF_PROFILE.where(_ON_NODE)
-_FREE_WHOLE = _FREE.where(slices.c.whole)
-_FREE_WHOLE_ON_NODE = _FREE_WHOLE.where(_ON_NODE)
+
+
+def _offers(whole: bool, *, on_node: bool) -> sa.Select[Any]:
+    """The first cards with a free slice of a kind: the first such slice, and the card's load.
+
+    The index of free slices is read in its order until enough cards are found, and only the slices
+    of those are looked at, so that the size of the cluster does not matter.
+    """
+    first = sa.select(slices.c.card_uuid, sa.func.min(slices.c.start).label("start"))
+    if on_node:
+        first = first.join(cards, cards.c.uuid == slices.c.card_uuid).where(_ON_NODE)
+    some = (
+        first.where(_OF_KIND[whole], FREE, slices.c.card_uuid > sa.bindparam("after"))
+        .group_by(slices.c.card_uuid)
+        .order_by(slices.c.card_uuid)
+        .limit(sa.literal_column(str(MOST_OFFERED)))
+        .subquery("some")
+    )
+    chosen, mates = slices.alias("chosen"), slices.alias("mates")
+    kind = chosen.c.whole if whole else chosen.c.profile == sa.bindparam("of_profile")
+
+    def of_card(amount: sa.ColumnElement[Any]) -> sa.ScalarSelect[Any]:
+        found = sa.select(sa.func.sum(amount)).where(mates.c.card_uuid == some.c.card_uuid)
+        return found.correlate(some).scalar_subquery()
+
+    return (
+        sa.select(
+            some.c.card_uuid,
+            some.c.start,
+            chosen.c.id,
+            chosen.c.profile,
+            chosen.c.compute_slices,
+            cards.c.node,
+            cards.c.card_index,
+            cards.c.compute_slices.label("card_compute"),
+            of_card(sa.case((_unheld(mates), mates.c.compute_slices), else_=0)).label(
+                "free_compute"
+            ),
+            of_card(mates.c.held).label("live"),
+            sa.and_(_USABLE, _REPORTING).label("usable"),
+        )
+        .join(
+            chosen,
+            sa.and_(
+                chosen.c.card_uuid == some.c.card_uuid,
+                chosen.c.start == some.c.start,
+                kind,
+                _unheld(chosen),
+            ),
+        )
+        .join(cards, cards.c.uuid == some.c.card_uuid)
+        .join(nodes, nodes.c.name == cards.c.node)
+        .order_by(some.c.card_uuid)
+    )
+
+
+_OFFERS = {
+    (whole, on_node): _offers(whole, on_node=on_node)
+    for whole in (False, True)
+    for on_node in (False, True)
+}
 
 # A card without a single slice has nothing live on it either, hence the outer join.
 _WHOLE = (
@@ -142,19 +197,30 @@ _SETTLE = (
 )
 _SETTLE_SHARED = _SETTLE.with_for_update(read=True)
 _SETTLE_ALONE = _SETTLE.with_for_update()
-# In the order of the ids given, the first that nobody is just taking. The card's lock is shared and
-# skipped like the slice's, so that this never waits. (SQLAlchemy knows only one locking clause.)
-_PICK = sa.text(
-    """
-    SELECT slices.id FROM slices JOIN cards ON cards.uuid = slices.card_uuid
-    WHERE slices.id = ANY(:ids) AND slices.held = 0 AND slices.present
+# On the cards given, in their order, the first free slice of the kind asked for. (SQLAlchemy knows
+# only one locking clause, and only for all tables of a query.)
+_CHOICE = """
+    SELECT slices.id, slices.card_uuid, slices.compute_slices
+    FROM slices JOIN cards ON cards.uuid = slices.card_uuid
+    WHERE cards.uuid = ANY(:uuids) AND slices.card_uuid = ANY(:uuids) AND {kind} AND slices.held = 0 AND slices.present
       AND slices.uuid IS NOT NULL AND slices.wanted AND slices.quarantined = ''
       AND NOT cards.lost AND cards.drained = '' AND cards.problem = '' AND cards.mig_enabled
       AND cards.target IS NULL AND cards.reserved_for IS NULL
-    ORDER BY array_position(:ids, slices.id) LIMIT 1
-    FOR UPDATE OF slices SKIP LOCKED FOR SHARE OF cards SKIP LOCKED
-    """
-).bindparams(sa.bindparam("ids", type_=postgresql.ARRAY(sa.BigInteger)))
+    ORDER BY array_position(:uuids, slices.card_uuid), slices.start, slices.id LIMIT 1
+    FOR UPDATE OF slices {how}
+"""
+# The card's lock is shared and skipped like the slice's, so that the first never waits. The second
+# is for cards whose locks are held already.
+_KIND = {False: "slices.profile = :of_profile", True: "slices.whole"}
+_PICK, _PICK_SETTLED = (
+    {
+        whole: sa.text(_CHOICE.format(kind=kind, how=how)).bindparams(
+            sa.bindparam("uuids", type_=postgresql.ARRAY(sa.Text))
+        )
+        for whole, kind in _KIND.items()
+    }
+    for how in ("SKIP LOCKED FOR SHARE OF cards SKIP LOCKED", "")
+)
 # The conditions are repeated: the update decides, whatever was read before.
 _TAKE = (
     sa.update(slices)
@@ -178,9 +244,6 @@ _HOLD_UNCUT = (
     .where(slices.c.id == sa.bindparam("slice_id"), slices.c.held == 0)
     .values(held=1)
 )
-
-MOST_SETTLED = 64
-"""How many cards one transaction waits for."""
 
 
 @dataclass(frozen=True)
@@ -228,23 +291,34 @@ class Taken:
 def offers(
     tx: Transaction, profile: str | None, silent_before: datetime, node: str | None = None
 ) -> list[Offer]:
-    """Free slices of a profile, or for None those that take a whole card."""
+    """Free slices of a profile, or for None those that take a whole card: the first of each card.
+
+    Of at most :data:`MOST_OFFERED` cards, those that come first by their UUIDs.
+    """
     values: dict[str, object] = {"silent_before": silent_before}
-    if profile is None:
-        statement = _FREE_WHOLE if node is None else _FREE_WHOLE_ON_NODE
-    else:
-        statement = _FREE_OF_PROFILE if node is None else _FREE_OF_PROFILE_ON_NODE
+    if profile is not None:
         values["of_profile"] = profile
     if node is not None:
         values["on_node"] = node
-    return [
-        Offer(
-            FreeSlice(row.id, row.card_uuid, row.profile, row.start, row.compute_slices),
-            CardLoad(row.card_uuid, row.node, row.card_index, int(row.free_compute), int(row.live)),
-            row.card_compute,
-        )
-        for row in tx.rows(statement, **values)
-    ]
+    statement = _OFFERS[profile is None, node is not None]
+    after = ""
+    while True:
+        rows = tx.rows(statement, after=after, **values)
+        found = [
+            Offer(
+                FreeSlice(row.id, row.card_uuid, row.profile, row.start, row.compute_slices),
+                CardLoad(
+                    row.card_uuid, row.node, row.card_index, int(row.free_compute), int(row.live)
+                ),
+                row.card_compute,
+            )
+            for row in rows
+            if row.usable
+        ]
+        if found or len(rows) < MOST_OFFERED:
+            return found
+        # All of these are out of service.
+        after = rows[-1].card_uuid
 
 
 def idle_cards(
@@ -333,31 +407,41 @@ def settle(tx: Transaction, card_uuids: Iterable[str], *, alone: bool) -> frozen
     return frozenset(row.uuid for row in found)
 
 
-def take(tx: Transaction, ranked: Sequence[Offer], *, settled: bool) -> Taken | None:
-    """Hold the best of these slices that is to be had; None when others were faster everywhere.
+def take(
+    tx: Transaction, ranked: Sequence[Offer], profile: str | None, *, settled: bool
+) -> Taken | None:
+    """Hold the best slice of these cards that is to be had; None when others were faster.
 
-    Unless their cards are ``settled``, a slice that another transaction is just taking counts as
+    Unless the cards are ``settled``, a slice that another transaction is just taking counts as
     gone: this never waits.
     """
-    if tx.postgres and not settled and ranked:
-        picked = tx.first(_PICK, ids=[offer.slice.id for offer in ranked])
-        ranked = [offer for offer in ranked if picked and offer.slice.id == picked.id]
-    for offer in ranked:
-        chosen = offer.slice
-        row = tx.first(_TAKE, slice_id=chosen.id)
-        if row is not None:
-            return Taken(
-                chosen.id,
-                row.uuid,
-                offer.load.node,
-                chosen.card_uuid,
-                row.profile,
-                row.start,
-                row.memory_mib,
-                row.whole,
-                chosen.compute_slices / max(offer.card_compute, chosen.compute_slices, 1),
-            )
-    return None
+    if not ranked:
+        return None
+    offer = ranked[0]
+    slice_id, compute = offer.slice.id, offer.slice.compute_slices
+    # On SQLite nobody else can write now.
+    if tx.postgres:
+        wanted = {} if profile is None else {"of_profile": profile}
+        pick = (_PICK_SETTLED if settled else _PICK)[profile is None]
+        picked = tx.first(pick, uuids=[each.slice.card_uuid for each in ranked], **wanted)
+        if picked is None:
+            return None
+        offer = next(each for each in ranked if each.slice.card_uuid == picked.card_uuid)
+        slice_id, compute = picked.id, picked.compute_slices
+    row = tx.first(_TAKE, slice_id=slice_id)
+    if row is None:
+        return None
+    return Taken(
+        slice_id,
+        row.uuid,
+        offer.load.node,
+        offer.load.card_uuid,
+        row.profile,
+        row.start,
+        row.memory_mib,
+        row.whole,
+        compute / max(offer.card_compute, compute, 1),
+    )
 
 
 def take_card(tx: Transaction, card: IdleCard) -> Taken | None:
