@@ -15,10 +15,11 @@ from jupyterhub_migspawner.broker.offers import Offering, needs_approval, none_f
 from jupyterhub_migspawner.broker.recording import lease_event
 from jupyterhub_migspawner.broker.reserving import Asking, end_reservation, reserve
 from jupyterhub_migspawner.errors import Refusal
-from jupyterhub_migspawner.leases import events, ledger, requests, shelf
+from jupyterhub_migspawner.leases import events, ledger, requests, shelf, wholes
 from jupyterhub_migspawner.leases.rows import HELD, PENDING, RELEASING, LeaseRow, RequestRow
-from jupyterhub_migspawner.leases.shelf import IdleCard, Offer, Taken
+from jupyterhub_migspawner.leases.shelf import Offer, Taken
 from jupyterhub_migspawner.leases.store import Transaction
+from jupyterhub_migspawner.leases.wholes import IdleCard
 from jupyterhub_migspawner.policy import placement, quota, tiers
 from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.policy.wording import quoted
@@ -168,7 +169,7 @@ class Acquiring(Offering):
             offers = [] if tier.mig_off else shelf.offers(tx, profile, silent_before, asking.node)
             if not tier.is_whole:
                 return offers, []
-            return offers, shelf.idle_cards(
+            return offers, wholes.idle_cards(
                 tx, silent_before, asking.node, grant_id=grant_id, mig_off=tier.mig_off
             )
 
@@ -188,11 +189,11 @@ class Acquiring(Offering):
 
     def _no_capacity(self, tx: Transaction, asking: Asking, emptying: str = "") -> Refusal:
         tier = asking.tier
-        silent_before = self._silent_before(asking.now)
+        count = self._count(tx, asking.now)
         if tier.is_whole:
-            total = shelf.whole_counts(tx, silent_before, mig_off=tier.mig_off)[1]
+            total = count.whole(mig_off=tier.mig_off)[1]
         else:
-            total = shelf.counts(tx, silent_before).get(tier.profile, (0, 0))[1]
+            total = count.of_profile(tier.profile)[1]
         where = f" on node {quoted(asking.node)}" if asking.node is not None else ""
         sentence = none_free(tier, total, where)
         instead = self._instead(tx, asking.person, tier, asking.now)
@@ -249,7 +250,7 @@ def _take_slice(
 def _take_card(tx: Transaction, asking: Asking, idle: list[IdleCard]) -> Taken | None:
     cards = {card.load.card_uuid: card for card in idle}
     for load in placement.rank_cards_for_whole([card.load for card in idle]):
-        taken = shelf.take_card(tx, cards[load.card_uuid])
+        taken = wholes.take_card(tx, cards[load.card_uuid])
         if taken is not None:
             if taken.slice_uuid is None:
                 _record_target(tx, asking, taken)

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta, timezone
 from typing import TypeVar
 
 from jupyterhub_migspawner.errors import Refusal
+from jupyterhub_migspawner.leases.census import Census, Count
 from jupyterhub_migspawner.leases.store import Store, Transaction
 from jupyterhub_migspawner.policy.settings import Settings
 from jupyterhub_migspawner.policy.wording import quoted
@@ -84,6 +85,7 @@ class BrokerBase:
         self.store = store
         self.settings = settings
         self.clock = clock
+        self._census = Census()
 
     def _now(self) -> datetime:
         return self.clock().astimezone(timezone.utc)
@@ -91,6 +93,10 @@ class BrokerBase:
     def _silent_before(self, now: datetime) -> datetime:
         """A node whose last heartbeat is older than this gets nothing new."""
         return now - timedelta(seconds=self.settings.heartbeat_seconds)
+
+    def _count(self, tx: Transaction, now: datetime) -> Count:
+        """How much is free and how much there is."""
+        return self._census.count(tx, now, self._silent_before(now))
 
     def _run(self, work: Callable[[Transaction], T]) -> T:
         return self.store.run(work)

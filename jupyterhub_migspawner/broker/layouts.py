@@ -130,6 +130,8 @@ class Layouts(BrokerBase):
                     inventory.update_slice(
                         tx, row.id, present=False, uuid=None, gi_id=None, ci_id=None
                     )
+                    kind = "slice.claimed"
+                    recording.slice_event(tx, self._now(), actor, kind, row, uuid=row.uuid)
             return ""
 
         return self._run(work)

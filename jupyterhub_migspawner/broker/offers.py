@@ -11,7 +11,7 @@ from datetime import datetime
 
 from jupyterhub_migspawner.broker.base import BrokerBase
 from jupyterhub_migspawner.broker.statuses import TierOffer
-from jupyterhub_migspawner.leases import ledger, requests, shelf
+from jupyterhub_migspawner.leases import ledger, requests
 from jupyterhub_migspawner.leases.rows import LeaseRow, RequestRow
 from jupyterhub_migspawner.leases.store import Transaction
 from jupyterhub_migspawner.policy import quota, tiers
@@ -33,8 +33,7 @@ class Offering(BrokerBase):
         return self._read(lambda tx: self._offers(tx, person, self._now()))
 
     def _offers(self, tx: Transaction, person: Person, now: datetime) -> tuple[TierOffer, ...]:
-        silent_before = self._silent_before(now)
-        counts = shelf.counts(tx, silent_before)
+        count = self._count(tx, now)
         mine = tiers.open_tiers(self.settings.tiers, person)
         limits = self.settings.quotas.for_person(person)
         used = usage(tx, person, limits, now, ledger.held_by(tx, person.name))
@@ -44,14 +43,11 @@ class Offering(BrokerBase):
             free, total = 0, 0
             grant = _valid_grant(asked, tier, now)
             if tier.is_whole:
-                free, total = shelf.whole_counts(
-                    tx,
-                    silent_before,
-                    grant_id=grant.id if grant is not None else None,
-                    mig_off=tier.mig_off,
+                free, total = count.whole(
+                    mig_off=tier.mig_off, grant_id=grant.id if grant is not None else None
                 )
             elif not tier.is_none:
-                free, total = counts.get(tier.profile, (0, 0))
+                free, total = count.of_profile(tier.profile)
             why = ""
             if tier.approval and grant is None:
                 why = needs_approval(tier, asked)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from jupyterhub_migspawner.broker.base import BROKER
-from jupyterhub_migspawner.leases import events, inventory, ledger, requests, shelf
+from jupyterhub_migspawner.leases import events, inventory, ledger, requests, wholes
 from jupyterhub_migspawner.leases.rows import CardRow, RequestRow
 from jupyterhub_migspawner.leases.store import Transaction
 from jupyterhub_migspawner.policy.draining import BusyCard, rank_cards_to_empty
@@ -42,7 +42,7 @@ def reserve(tx: Transaction, asking: Asking, grant: RequestRow, silent_before: d
     """Begin, or go on, to empty a card for the grant; the sentence that says so, or ``""``."""
     if not asking.tier.is_whole:
         return ""
-    found = shelf.busy_cards(
+    found = wholes.busy_cards(
         tx, silent_before, asking.node, grant_id=grant.id, mig_off=asking.tier.mig_off
     )
     leases = ledger.select(tx) if found else ()

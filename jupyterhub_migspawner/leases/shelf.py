@@ -1,4 +1,4 @@
-"""What can be given out: free slices, idle cards, and taking one of them.
+"""What can be given out in part: free slices, and taking one of them; :mod:`.wholes` has the rest.
 
 A slice is free when its card is usable (not lost, drained, troubled or about to be re-cut, MIG on),
 its node has reported lately, it was seen, is not quarantined and nobody holds it.
@@ -18,7 +18,13 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
-from jupyterhub_migspawner.leases.rows import MIG_OFF
+from jupyterhub_migspawner.leases.conditions import (
+    IN_SERVICE,
+    ON_NODE,
+    REPORTING,
+    USABLE,
+    unheld,
+)
 from jupyterhub_migspawner.leases.schema import FREE, cards, nodes, slices
 from jupyterhub_migspawner.leases.store import Transaction
 from jupyterhub_migspawner.policy.placement import CardLoad, FreeSlice
@@ -29,53 +35,10 @@ MOST_SETTLED = 64
 MOST_OFFERED = 16
 """How many cards with a free slice are weighed against each other."""
 
-_IN_SERVICE = sa.and_(
-    sa.not_(cards.c.lost),
-    cards.c.drained == "",
-    cards.c.problem == "",
-    cards.c.target.is_(None),
-)
-_USABLE = sa.and_(_IN_SERVICE, cards.c.mig_enabled, cards.c.reserved_for.is_(None))
-# A card that is being emptied is there for its grant only.
-_MAY_TAKE_ALL = sa.and_(
-    _IN_SERVICE,
-    sa.or_(cards.c.reserved_for.is_(None), cards.c.reserved_for == sa.bindparam("grant_id")),
-    sa.case(
-        (sa.bindparam("mig_off", type_=sa.Boolean()), sa.true()),
-        else_=sa.and_(cards.c.mig_enabled, cards.c.whole_profile.is_not(None)),
-    ),
-)
-
-
-def _unheld(table: sa.FromClause) -> sa.ColumnElement[bool]:
-    return sa.and_(
-        table.c.held == 0,
-        table.c.present,
-        table.c.uuid.is_not(None),
-        table.c.wanted,
-        table.c.quarantined == "",
-    )
-
-
-_UNHELD = _unheld(slices)
-_REPORTING = nodes.c.heartbeat_at >= sa.bindparam("silent_before")
-
-_LOADS = (
-    sa.select(
-        slices.c.card_uuid,
-        sa.func.sum(sa.case((_UNHELD, slices.c.compute_slices), else_=0)).label("free_compute"),
-        sa.func.sum(slices.c.held).label("live"),
-        sa.func.sum(sa.case((slices.c.quarantined != "", 1), else_=0)).label("quarantined"),
-    )
-    .group_by(slices.c.card_uuid)
-    .subquery("loads")
-)
-
 _OF_KIND = {
     False: slices.c.profile == sa.bindparam("of_profile"),
     True: sa.literal_column("slices.whole", sa.Boolean),
 }
-_ON_NODE = cards.c.node == sa.bindparam("on_node")
 
 
 def _offers(whole: bool, *, on_node: bool) -> sa.Select[Any]:
@@ -86,7 +49,7 @@ def _offers(whole: bool, *, on_node: bool) -> sa.Select[Any]:
     """
     first = sa.select(slices.c.card_uuid, sa.func.min(slices.c.start).label("start"))
     if on_node:
-        first = first.join(cards, cards.c.uuid == slices.c.card_uuid).where(_ON_NODE)
+        first = first.join(cards, cards.c.uuid == slices.c.card_uuid).where(ON_NODE)
     some = (
         first.where(_OF_KIND[whole], FREE, slices.c.card_uuid > sa.bindparam("after"))
         .group_by(slices.c.card_uuid)
@@ -111,11 +74,11 @@ def _offers(whole: bool, *, on_node: bool) -> sa.Select[Any]:
             cards.c.node,
             cards.c.card_index,
             cards.c.compute_slices.label("card_compute"),
-            of_card(sa.case((_unheld(mates), mates.c.compute_slices), else_=0)).label(
+            of_card(sa.case((unheld(mates), mates.c.compute_slices), else_=0)).label(
                 "free_compute"
             ),
             of_card(mates.c.held).label("live"),
-            sa.and_(_USABLE, _REPORTING).label("usable"),
+            sa.and_(USABLE, REPORTING).label("usable"),
         )
         .join(
             chosen,
@@ -123,7 +86,7 @@ def _offers(whole: bool, *, on_node: bool) -> sa.Select[Any]:
                 chosen.c.card_uuid == some.c.card_uuid,
                 chosen.c.start == some.c.start,
                 kind,
-                _unheld(chosen),
+                unheld(chosen),
             ),
         )
         .join(cards, cards.c.uuid == some.c.card_uuid)
@@ -138,60 +101,13 @@ _OFFERS = {
     for on_node in (False, True)
 }
 
-# A card without a single slice has nothing live on it either, hence the outer join.
-_WHOLE = (
-    sa.select(
-        cards.c.uuid,
-        cards.c.node,
-        cards.c.card_index,
-        cards.c.compute_slices,
-        cards.c.whole_profile,
-        cards.c.whole_start,
-        cards.c.whole_size,
-        cards.c.whole_memory_mib,
-        cards.c.memory_mib,
-        cards.c.reserved_for,
-        sa.func.coalesce(_LOADS.c.free_compute, 0).label("free_compute"),
-        sa.func.coalesce(_LOADS.c.live, 0).label("live"),
-    )
-    .join(nodes, nodes.c.name == cards.c.node)
-    .outerjoin(_LOADS, _LOADS.c.card_uuid == cards.c.uuid)
-    .where(_MAY_TAKE_ALL, _REPORTING, sa.func.coalesce(_LOADS.c.quarantined, 0) == 0)
-)
-_BUSY = _WHOLE.where(sa.func.coalesce(_LOADS.c.live, 0) > 0)
-_BUSY_ON_NODE = _BUSY.where(_ON_NODE)
-_IDLE = _WHOLE.where(sa.func.coalesce(_LOADS.c.live, 0) == 0)
-_IDLE_ON_NODE = _IDLE.where(_ON_NODE)
-
-_BY_PROFILE = (
-    sa.select(
-        slices.c.profile,
-        sa.func.count().label("total"),
-        sa.func.sum(sa.case((sa.and_(_USABLE, _UNHELD, _REPORTING), 1), else_=0)).label("free"),
-    )
-    .join(cards, cards.c.uuid == slices.c.card_uuid)
-    .join(nodes, nodes.c.name == cards.c.node)
-    .where(slices.c.present, sa.not_(cards.c.lost))
-    .group_by(slices.c.profile)
-)
-_WHOLE_CARDS = sa.select(sa.func.count()).where(
-    sa.not_(cards.c.lost),
-    sa.or_(cards.c.mig_enabled, sa.bindparam("mig_off", type_=sa.Boolean())),
-)
-_IDLE_COUNT = sa.select(sa.func.count()).select_from(_IDLE.subquery("idle"))
-
-_LOCK_CARD = (
-    sa.select(cards.c.uuid)
-    .where(cards.c.uuid == sa.bindparam("card_uuid"), _MAY_TAKE_ALL)
-    .with_for_update(skip_locked=True)
-)
 # Everybody who waits for several cards does so in the order of their UUIDs. What may be taken from
 # them is read again once they are settled.
 _SETTLE = (
     sa.select(cards.c.uuid)
     .where(
         cards.c.uuid == sa.any_(sa.bindparam("uuids", type_=postgresql.ARRAY(sa.Text))),
-        _IN_SERVICE,
+        IN_SERVICE,
     )
     .order_by(cards.c.uuid)
 )
@@ -202,8 +118,7 @@ _SETTLE_ALONE = _SETTLE.with_for_update()
 _CHOICE = """
     SELECT slices.id, slices.card_uuid, slices.compute_slices
     FROM slices JOIN cards ON cards.uuid = slices.card_uuid
-    WHERE cards.uuid = ANY(:uuids) AND slices.card_uuid = ANY(:uuids) AND {kind} AND slices.held = 0 AND slices.present
-      AND slices.uuid IS NOT NULL AND slices.wanted AND slices.quarantined = ''
+    WHERE cards.uuid = ANY(:uuids) AND slices.card_uuid = ANY(:uuids) AND {kind} AND {free}
       AND NOT cards.lost AND cards.drained = '' AND cards.problem = '' AND cards.mig_enabled
       AND cards.target IS NULL AND cards.reserved_for IS NULL
     ORDER BY array_position(:uuids, slices.card_uuid), slices.start, slices.id LIMIT 1
@@ -214,7 +129,7 @@ _CHOICE = """
 _KIND = {False: "slices.profile = :of_profile", True: "slices.whole"}
 _PICK, _PICK_SETTLED = (
     {
-        whole: sa.text(_CHOICE.format(kind=kind, how=how)).bindparams(
+        whole: sa.text(_CHOICE.format(kind=kind, free=FREE, how=how)).bindparams(
             sa.bindparam("uuids", type_=postgresql.ARRAY(sa.Text))
         )
         for whole, kind in _KIND.items()
@@ -224,25 +139,9 @@ _PICK, _PICK_SETTLED = (
 # The conditions are repeated: the update decides, whatever was read before.
 _TAKE = (
     sa.update(slices)
-    .where(slices.c.id == sa.bindparam("slice_id"), _UNHELD)
+    .where(slices.c.id == sa.bindparam("slice_id"), unheld(slices))
     .values(held=slices.c.held + 1)
     .returning(slices.c.uuid, slices.c.profile, slices.c.start, slices.c.memory_mib, slices.c.whole)
-)
-_LIVE_ON_CARD = sa.select(
-    sa.func.coalesce(sa.func.sum(slices.c.held), 0),
-    sa.func.coalesce(sa.func.sum(sa.case((slices.c.quarantined != "", 1), else_=0)), 0),
-).where(slices.c.card_uuid == sa.bindparam("card_uuid"))
-_PLACE = sa.select(slices.c.id, slices.c.present, slices.c.uuid).where(
-    slices.c.card_uuid == sa.bindparam("card_uuid"),
-    slices.c.profile == sa.bindparam("of_profile"),
-    slices.c.start == sa.bindparam("at_start"),
-)
-_INSERT_SLICE = sa.insert(slices).returning(slices.c.id)
-_TARGET = sa.update(cards).where(cards.c.uuid == sa.bindparam("card_uuid_is"))
-_HOLD_UNCUT = (
-    sa.update(slices)
-    .where(slices.c.id == sa.bindparam("slice_id"), slices.c.held == 0)
-    .values(held=1)
 )
 
 
@@ -253,24 +152,6 @@ class Offer:
     slice: FreeSlice
     load: CardLoad
     card_compute: int
-
-
-@dataclass(frozen=True)
-class IdleCard:
-    """A card with nothing live on it, and the instance that would take all of it."""
-
-    load: CardLoad
-    compute_slices: int
-    profile: str
-    start: int
-    size: int
-    memory_mib: int
-    grant_id: int | None = None
-
-    @property
-    def mig_off(self) -> bool:
-        """Whether it is to be given out with MIG off."""
-        return (self.profile, self.start) == MIG_OFF
 
 
 @dataclass(frozen=True)
@@ -321,79 +202,6 @@ def offers(
         after = rows[-1].card_uuid
 
 
-def idle_cards(
-    tx: Transaction,
-    silent_before: datetime,
-    node: str | None = None,
-    *,
-    grant_id: int | None = None,
-    mig_off: bool = False,
-) -> list[IdleCard]:
-    """Cards that could be given out whole, those first that are reserved for the grant.
-
-    With ``mig_off`` as cards without MIG, else as one slice over all of it.
-    """
-    values = {"silent_before": silent_before, "grant_id": grant_id, "mig_off": mig_off}
-    if node is None:
-        rows = tx.rows(_IDLE, **values)
-    else:
-        rows = tx.rows(_IDLE_ON_NODE, **values, on_node=node)
-    reserved = [row for row in rows if row.reserved_for is not None]
-    return [
-        IdleCard(
-            CardLoad(row.uuid, row.node, row.card_index, int(row.free_compute), 0),
-            row.compute_slices,
-            MIG_OFF[0] if mig_off else row.whole_profile,
-            MIG_OFF[1] if mig_off else row.whole_start,
-            row.whole_size or 0,
-            row.memory_mib if mig_off else row.whole_memory_mib,
-            grant_id,
-        )
-        for row in reserved or rows
-    ]
-
-
-def busy_cards(
-    tx: Transaction,
-    silent_before: datetime,
-    node: str | None = None,
-    *,
-    grant_id: int | None = None,
-    mig_off: bool = False,
-) -> list[tuple[CardLoad, bool]]:
-    """Cards that could be given out whole but for who is on them, and whether each is reserved."""
-    values = {"silent_before": silent_before, "grant_id": grant_id, "mig_off": mig_off}
-    if node is None:
-        rows = tx.rows(_BUSY, **values)
-    else:
-        rows = tx.rows(_BUSY_ON_NODE, **values, on_node=node)
-    return [
-        (
-            CardLoad(row.uuid, row.node, row.card_index, int(row.free_compute), int(row.live)),
-            row.reserved_for is not None,
-        )
-        for row in rows
-    ]
-
-
-def counts(tx: Transaction, silent_before: datetime) -> dict[str, tuple[int, int]]:
-    """Profile to (free, total), counting slices that exist on cards that are not lost."""
-    rows = tx.rows(_BY_PROFILE, silent_before=silent_before)
-    return {row.profile: (int(row.free), int(row.total)) for row in rows}
-
-
-def whole_counts(
-    tx: Transaction,
-    silent_before: datetime,
-    *,
-    grant_id: int | None = None,
-    mig_off: bool = False,
-) -> tuple[int, int]:
-    """(free, total) of whole cards: idle ones, and all that are not lost and could be given."""
-    free = tx.first(_IDLE_COUNT, silent_before=silent_before, grant_id=grant_id, mig_off=mig_off)[0]
-    return int(free), int(tx.first(_WHOLE_CARDS, mig_off=mig_off)[0])
-
-
 def settle(tx: Transaction, card_uuids: Iterable[str], *, alone: bool) -> frozenset[str]:
     """Wait until nobody is just taking from these cards, and keep them so; which are usable.
 
@@ -441,56 +249,4 @@ def take(
         row.memory_mib,
         row.whole,
         compute / max(offer.card_compute, compute, 1),
-    )
-
-
-def take_card(tx: Transaction, card: IdleCard) -> Taken | None:
-    """Hold a whole card: target it for the re-cut and hold the slice that this will make.
-
-    A card that turns out to be cut whole already needs no target. None when somebody took a part
-    of it, or all of it, meanwhile, or is just about to.
-    """
-    uuid = card.load.card_uuid
-    if tx.first(_LOCK_CARD, card_uuid=uuid, grant_id=card.grant_id, mig_off=card.mig_off) is None:
-        return None
-    # Read anew now that nobody else can take from the card.
-    live, quarantined = tx.first(_LIVE_ON_CARD, card_uuid=uuid)
-    if live or quarantined:
-        return None
-    found = tx.first(_PLACE, card_uuid=uuid, of_profile=card.profile, at_start=card.start)
-    slice_id = (
-        int(found[0])
-        if found
-        else tx.insert(
-            _INSERT_SLICE,
-            card_uuid=uuid,
-            profile=card.profile,
-            start=card.start,
-            size=card.size,
-            compute_slices=card.compute_slices,
-            memory_mib=card.memory_mib,
-            whole=True,
-            uuid=None,
-            gi_id=None,
-            ci_id=None,
-            present=False,
-            wanted=True,
-            quarantined="",
-            held=0,
-        )
-    )
-    cut_already = found is not None and found.present and found.uuid is not None
-    target = None if cut_already else [[card.profile, card.start]]
-    tx.change(_TARGET, card_uuid_is=uuid, target=target, reserved_for=None, reserved_until=None)
-    tx.change(_HOLD_UNCUT, slice_id=slice_id)
-    return Taken(
-        slice_id,
-        found.uuid if cut_already else None,
-        card.load.node,
-        uuid,
-        card.profile,
-        card.start,
-        card.memory_mib,
-        True,
-        1.0,
     )

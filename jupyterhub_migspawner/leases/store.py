@@ -56,15 +56,22 @@ class Transaction:
     Rows are named tuples. Statements are kept compiled, by identity: build them once.
     """
 
-    __slots__ = ("_cursor", "_statements", "_watch", "postgres")
+    __slots__ = ("_cursor", "_statements", "_watch", "postgres", "writing")
 
     def __init__(
-        self, cursor: Any, statements: Statements, postgres: bool, watch: Watch | None
+        self,
+        cursor: Any,
+        statements: Statements,
+        watch: Watch | None,
+        *,
+        postgres: bool,
+        writing: bool,
     ) -> None:
         self._cursor = cursor
         self._statements = statements
         self._watch = watch
         self.postgres = postgres
+        self.writing = writing
 
     def _execute(self, statement: sa.Executable, values: dict[str, Any]) -> Prepared:
         try:
@@ -166,7 +173,13 @@ class Store:
                         # A transaction that reads first and writes later cannot wait for another
                         # writer in SQLite, it fails; so writers take the lock at once.
                         cursor.execute("BEGIN IMMEDIATE" if write else "BEGIN")
-                    yield Transaction(cursor, self._statements, self._postgres, self.watch)
+                    yield Transaction(
+                        cursor,
+                        self._statements,
+                        self.watch,
+                        postgres=self._postgres,
+                        writing=write,
+                    )
                     if self.watch is not None:
                         self.watch("COMMIT", ())
                     committing = True
