@@ -7,30 +7,64 @@ here asserts: a figure over its limit is marked, and the reader decides.
 from __future__ import annotations
 
 import json
+import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
+from tests.benchmarks.leases import (
+    lease_flat_10k,
+    lease_p99_over_median,
+    lease_postgres_vs_raw,
+    lease_sqlite_vs_raw,
+)
 from tests.benchmarks.spawn import loop_block_ms, spawn_added_ms
 
-#: The most a figure may be (or, below zero, the least it must be).
-LIMITS = {"spawn_added_ms": 25.0, "loop_block_ms": 50.0}
+#: The most a figure may be.
+MOST = {
+    "spawn_added_ms": 25.0,
+    "loop_block_ms": 50.0,
+    "lease_p99_over_median": 10.0,
+    "lease_flat_10k": 1.5,
+    "tiers_flat_10k": 2.0,
+}
+#: The least a figure must be.
+LEAST = {"lease_sqlite_vs_raw": 0.5, "lease_postgres_vs_raw": 0.5}
+
+MEASURES = (
+    lease_sqlite_vs_raw,
+    lease_postgres_vs_raw,
+    lease_p99_over_median,
+    lease_flat_10k,
+    spawn_added_ms,
+    loop_block_ms,
+)
 
 
-def main() -> None:
-    """Run all benchmarks; a few minutes on two cores."""
+def verdict(name: str, value: float) -> str:
+    """The limit of a figure, and whether it is beyond it."""
+    if name in MOST:
+        return f"  (at most {MOST[name]:g})" + ("  OVER ITS LIMIT" if value > MOST[name] else "")
+    if name in LEAST:
+        return f"  (at least {LEAST[name]:g})" + (
+            "  UNDER ITS LIMIT" if value < LEAST[name] else ""
+        )
+    return ""
+
+
+def main(only: Sequence[str] = ()) -> None:
+    """Run all benchmarks, or those that are named; some minutes on two cores."""
     figures: dict[str, float] = {}
     with tempfile.TemporaryDirectory(prefix="migspawner-bench-") as directory:
-        for measure in (spawn_added_ms, loop_block_ms):
+        for measure in MEASURES:
+            if only and measure.__name__ not in only:
+                continue
             found = measure(Path(directory) / measure.__name__)
             figures.update(found)
             for name, value in found.items():
-                limit = LIMITS.get(name)
-                verdict = "" if limit is None else f"  (limit {limit:g})"
-                if limit is not None and value > limit:
-                    verdict += "  OVER ITS LIMIT"
-                print(f"{name} {value:g}{verdict}", flush=True)
+                print(f"{name} {value:g}{verdict(name, value)}", flush=True)
     Path("bench.json").write_text(json.dumps(figures, indent=2) + "\n")
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 
-from jupyterhub_migspawner.broker import Broker
 from tests.store.lab import START, Lab, card
-from tests.store.postgres import Cluster
 
-SEVENTHS_A_CARD = 7
 CARDS_A_NODE = 8
 USERS = 2_000
 """People among whom past leases are spread."""
@@ -51,8 +47,11 @@ _NUMBERS_SQLITE = """(WITH RECURSIVE numbers (n) AS (
   SELECT 0 UNION ALL SELECT n + 1 FROM numbers WHERE n < {past} - 1) SELECT n FROM numbers)"""
 
 
-def filled(url: str, cards: int, past: int) -> Lab:
-    """A lab over that many cards in sevenths, half of them held, with that many past leases."""
+def filled(url: str, cards: int, past: int, *, held: bool = True) -> Lab:
+    """A lab over that many cards in sevenths with that many past leases.
+
+    With ``held`` half of the slices are held by others.
+    """
     lab = Lab(url, tiers=TIERS, quotas=QUOTAS)
     for first in range(0, cards, CARDS_A_NODE):
         some = [card(index) for index in range(first, min(first + CARDS_A_NODE, cards))]
@@ -71,8 +70,9 @@ def filled(url: str, cards: int, past: int) -> Lab:
             moment = "(timestamptz '{0}' - ({1}) * interval '1 second')"
             numbers = f"generate_series(0, {past} - 1) AS numbers (n)"
         ago = f"1 + CAST(n AS bigint) * {seconds} / {max(past, 1)}"
-        connection.exec_driver_sql(_HOLD.format(mod=mod))
-        connection.exec_driver_sql(_LEASES.format(since=moment.format(start, "3600")))
+        if held:
+            connection.exec_driver_sql(_HOLD.format(mod=mod))
+            connection.exec_driver_sql(_LEASES.format(since=moment.format(start, "3600")))
         if past:
             connection.exec_driver_sql(
                 _PAST.format(
@@ -89,12 +89,3 @@ def filled(url: str, cards: int, past: int) -> Lab:
             connection.exec_driver_sql("VACUUM ANALYZE")
     made.dispose()
     return lab
-
-
-def sqlite_url(directory: Path, name: str) -> str:
-    """A database file in that directory."""
-    directory.mkdir(parents=True, exist_ok=True)
-    return f"sqlite:///{directory / name}.sqlite"
-
-
-__all__ = ["Broker", "Cluster", "filled", "sqlite_url"]

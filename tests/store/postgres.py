@@ -36,8 +36,10 @@ def programs() -> Path | None:
 
 
 class Cluster:
-    def __init__(self, bin_dir: Path) -> None:
+    def __init__(self, bin_dir: Path, *, durable: bool = False) -> None:
         self._bin = bin_dir
+        # Tests prove what concurrent clients see, not what a power cut leaves.
+        self._fsync = "on" if durable else "off"
         self._numbers = count()
         self._home = Path(tempfile.mkdtemp(prefix="migspawner-postgres-"))
         self._as: list[str] = []
@@ -67,8 +69,7 @@ class Cluster:
             "port": str(self.port),
             "unix_socket_directories": str(self._home),
             "max_connections": "200",
-            # The tests prove what concurrent clients see, not what a power cut leaves.
-            "fsync": "off",
+            "fsync": self._fsync,
         }
         options = [word for key, value in settings.items() for word in ("-c", f"{key}={value}")]
         self._server = subprocess.Popen(
