@@ -22,7 +22,7 @@ help:
 	@echo 'make install   install into $(VENV), with JupyterHub, JupyterLab and the proxy'
 	@echo 'make demo      install, then run a hub with simulated cards; ARGS="--port 9000" is passed on'
 	@echo 'make test      install what the tests need, then run all of them'
-	@echo 'make bench     measure what a lease costs; writes bench.json'
+	@echo 'make bench     measure what a lease costs; writes bench.json; ARGS="lease_flat_10k" for one'
 	@echo 'make docs      build the documentation into docs/_build/html'
 	@echo 'make clean     remove what was built (not $(VENV), not the state of a demo)'
 	@echo 'Parts of make test: style types house unit store acceptance browser'
@@ -76,7 +76,7 @@ demo: install
 	@exec $(BIN)/migspawner demo $(ARGS)
 
 bench: installed-for-tests
-	PATH="$(TOOLS)" $(BIN)/python -m tests.benchmarks
+	PATH="$(TOOLS)" $(BIN)/python -m tests.benchmarks $(ARGS)
 
 docs: $(DONE)/docs
 	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build/html

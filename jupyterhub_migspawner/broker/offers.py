@@ -79,7 +79,7 @@ def usage(
     held: Sequence[LeaseRow],
 ) -> quota.Usage:
     """What the person holds, and what they have used if a quota counts hours."""
-    spans = ledger.spans(tx, person.name, now - quota.MONTH) if limits.counts_hours else ()
+    spans = ledger.spans(tx, person.name, now - limits.window) if limits.counts_hours else ()
     return quota.Usage(now, len(held), sum(lease.whole for lease in held), spans)
 
 

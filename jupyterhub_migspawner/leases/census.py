@@ -12,8 +12,7 @@ change have left no event, it is seen when all is counted again, at the latest a
 from __future__ import annotations
 
 import threading
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -30,6 +29,9 @@ RELOAD = timedelta(minutes=1)
 
 MOST_EVENTS = 2_000
 """With more events than these to read, counting all is faster."""
+
+MOST_CARDS = 50
+"""With more cards than these to count, counting all is faster."""
 
 Key = tuple[object, ...]
 
@@ -52,40 +54,74 @@ _FACTS = (
     .outerjoin(slices, slices.c.card_uuid == cards.c.uuid)
     .group_by(cards.c.uuid, slices.c.profile)
 )
-_NEW = events.c.id > sa.bindparam("after")
-# On PostgreSQL numbers are drawn before they are committed: those that were missing may have come.
-_NEW_OR_LATE = sa.or_(
-    _NEW,
-    events.c.id == sa.any_(sa.bindparam("missing", type_=postgresql.ARRAY(sa.BigInteger))),
+_LOG = (
+    sa.select(events.c.id, events.c.card_uuid)
+    .order_by(events.c.id)
+    .limit(sa.literal_column(str(MOST_EVENTS)))
 )
-
-
-def _news(new: sa.ColumnElement[bool]) -> tuple[sa.Select[Any], sa.Select[Any]]:
-    log = sa.select(events.c.id, events.c.card_uuid).where(new).order_by(events.c.id)
-    changed = sa.select(events.c.card_uuid).where(new, events.c.card_uuid.is_not(None))
-    return (
-        log.limit(sa.literal_column(str(MOST_EVENTS))),
-        _FACTS.where(cards.c.uuid.in_(changed)),
+_NEW = events.c.id > sa.bindparam("after")
+_SINCE = _LOG.where(_NEW)
+# On PostgreSQL numbers are drawn before they are committed: those that were missing may have come.
+_SINCE_OR_LATE = _LOG.where(
+    sa.or_(
+        _NEW,
+        events.c.id == sa.any_(sa.bindparam("missing", type_=postgresql.ARRAY(sa.BigInteger))),
     )
-
-
-_SINCE, _FACTS_SINCE = _news(_NEW)
-_SINCE_OR_LATE, _FACTS_SINCE_OR_LATE = _news(_NEW_OR_LATE)
+)
+# Card by card: a database keeps its plan for that, and there are few.
+_OF_CARD = _FACTS.where(cards.c.uuid == sa.bindparam("uuid"))
 _LAST = (
     sa.select(events.c.id).order_by(events.c.id.desc()).limit(sa.literal_column(str(MOST_EVENTS)))
 )
 _SILENT = sa.select(nodes.c.name).where(nodes.c.heartbeat_at < sa.bindparam("silent_before"))
 
 
+Adds = tuple[tuple[Key, int], ...]
+"""What one card adds to the sums."""
+
+
+@dataclass(frozen=True)
+class Sums:
+    """What all cards add up to, and what each of them adds; never changed once it is made.
+
+    A few cards that have changed since lie on top of the many, so that the many are not copied for
+    each of them.
+    """
+
+    many: Mapping[Key, int] = field(default_factory=dict)
+    of_many: Mapping[str, Adds] = field(default_factory=dict)
+    few: Mapping[Key, int] = field(default_factory=dict)
+    of_few: Mapping[str, Adds] = field(default_factory=dict)
+
+    def __getitem__(self, key: Key) -> int:
+        return self.many.get(key, 0) + self.few.get(key, 0)
+
+    def changed(self, cards: Mapping[str, Adds]) -> Sums:
+        """With these cards adding something else than before."""
+        few, of_few = dict(self.few), dict(self.of_few)
+        for uuid, adds in cards.items():
+            before = of_few[uuid] if uuid in of_few else self.of_many.get(uuid, ())
+            for key, amount in before:
+                few[key] = few.get(key, 0) - amount
+            for key, amount in adds:
+                few[key] = few.get(key, 0) + amount
+            of_few[uuid] = adds
+        if len(of_few) <= MOST_CARDS:
+            return Sums(self.many, self.of_many, few, of_few)
+        many = dict(self.many)
+        for key, amount in few.items():
+            many[key] = many.get(key, 0) + amount
+        return Sums(many, {**self.of_many, **of_few})
+
+
 @dataclass(frozen=True)
 class Count:
-    """The sums as of one event, and what each card adds to them."""
+    """The sums as of one event."""
 
     loaded_at: datetime
     last: int
     missing: frozenset[int]
-    sums: Counter[Key] = field(default_factory=Counter)
-    of_card: dict[str, tuple[tuple[Key, int], ...]] = field(default_factory=dict)
+    sums: Sums
     silent: tuple[str, ...] = ()
 
     def _reporting(self, *key: object) -> int:
@@ -132,18 +168,15 @@ def _loaded(tx: Transaction, now: datetime) -> Count:
     # The log first: what comes in between is counted twice over and not left out.
     ids = [row.id for row in reversed(tx.rows(_LAST))]
     first, last = (ids[0], ids[-1]) if ids else (0, 0)
-    count = Count(now, last, _gaps(tx, ids, first))
-    return _changed(count, tx.rows(_FACTS), set())
+    return Count(now, last, _gaps(tx, ids, first), Sums().changed(_adds(tx.rows(_FACTS))))
 
 
 def _followed(tx: Transaction, count: Count) -> Count | None:
     """The count with what has happened since; None when all has to be counted."""
-    values: dict[str, Any] = {"after": count.last}
-    since, facts = _SINCE, _FACTS_SINCE
     if count.missing:
-        since, facts = _SINCE_OR_LATE, _FACTS_SINCE_OR_LATE
-        values["missing"] = sorted(count.missing)
-    log = tx.rows(since, **values)
+        log = tx.rows(_SINCE_OR_LATE, after=count.last, missing=sorted(count.missing))
+    else:
+        log = tx.rows(_SINCE, after=count.last)
     if not log:
         return count
     if len(log) >= MOST_EVENTS:
@@ -153,7 +186,10 @@ def _followed(tx: Transaction, count: Count) -> Count | None:
     missing = (count.missing - came) | _gaps(tx, ids[len(came) :], count.last + 1)
     after = replace(count, last=max(count.last, ids[-1]), missing=missing)
     changed = {row.card_uuid for row in log if row.card_uuid is not None}
-    return _changed(after, tx.rows(facts, **values), changed) if changed else after
+    if len(changed) > MOST_CARDS:
+        return None
+    facts = [row for uuid in changed for row in tx.rows(_OF_CARD, uuid=uuid)]
+    return replace(after, sums=after.sums.changed(_adds(facts)))
 
 
 def _gaps(tx: Transaction, ids: Sequence[int], first: int) -> frozenset[int]:
@@ -163,23 +199,15 @@ def _gaps(tx: Transaction, ids: Sequence[int], first: int) -> frozenset[int]:
     return frozenset(range(first, ids[-1])).difference(ids)
 
 
-def _changed(count: Count, facts: Iterable[Any], gone: set[str]) -> Count:
-    """The count with these cards counted anew, and those that are gone left out."""
-    sums, of_card = count.sums.copy(), dict(count.of_card)
-    rows: dict[str, list[Any]] = {uuid: [] for uuid in gone}
+def _adds(facts: Iterable[Any]) -> dict[str, Adds]:
+    """What each of these cards adds."""
+    rows: dict[str, list[Any]] = {}
     for row in facts:
         rows.setdefault(row.uuid, []).append(row)
-    for uuid, of_one in rows.items():
-        for key, amount in of_card.pop(uuid, ()):
-            sums[key] -= amount
-        if of_one:
-            of_card[uuid] = tuple(_adds(of_one))
-            for key, amount in of_card[uuid]:
-                sums[key] += amount
-    return replace(count, sums=sums, of_card=of_card)
+    return {uuid: tuple(_adds_of(of_one)) for uuid, of_one in rows.items()}
 
 
-def _adds(rows: Sequence[Any]) -> Iterable[tuple[Key, int]]:
+def _adds_of(rows: Sequence[Any]) -> Iterable[tuple[Key, int]]:
     """What one card adds to the sums; ``rows`` are its facts, profile by profile."""
     card = rows[0]
     if card.lost:

@@ -35,6 +35,9 @@ MOST_SETTLED = 64
 MOST_OFFERED = 16
 """How many cards with a free slice are weighed against each other."""
 
+MOST_TRIED = 8
+"""How many of them are tried before waiting for those who are just taking from them."""
+
 _OF_KIND = {
     False: slices.c.profile == sa.bindparam("of_profile"),
     True: sa.literal_column("slices.whole", sa.Boolean),
@@ -231,7 +234,8 @@ def take(
     if tx.postgres:
         wanted = {} if profile is None else {"of_profile": profile}
         pick = (_PICK_SETTLED if settled else _PICK)[profile is None]
-        picked = tx.first(pick, uuids=[each.slice.card_uuid for each in ranked], **wanted)
+        uuids = [each.slice.card_uuid for each in (ranked if settled else ranked[:MOST_TRIED])]
+        picked = tx.first(pick, uuids=uuids, **wanted)
         if picked is None:
             return None
         offer = next(each for each in ranked if each.slice.card_uuid == picked.card_uuid)

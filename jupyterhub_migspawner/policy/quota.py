@@ -46,6 +46,11 @@ class Quota:
         """Whether GPU-hours have to be known to check this quota."""
         return self.gpu_hours_per_week is not None or self.gpu_hours_per_month is not None
 
+    @property
+    def window(self) -> timedelta:
+        """How far back use has to be known for that."""
+        return WEEK if self.gpu_hours_per_month is None else MONTH
+
 
 FIELDS = tuple(f.name for f in fields(Quota))
 
