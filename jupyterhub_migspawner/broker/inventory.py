@@ -58,6 +58,8 @@ class Inventories(BrokerBase):
             known = inventory.node_by_name(tx, node)
             if known is None:
                 events.append(tx, now, node, "node.seen", node=node, driver=found.driver_version)
+            elif alive and found.boot_id and known.boot_id not in (None, found.boot_id):
+                events.append(tx, now, node, "node.booted", node=node)
             if alive or known is None:
                 beat = now if alive else self._silent_before(now) - timedelta(days=1)
                 inventory.heartbeat(tx, node, beat, found.driver_version, found.boot_id)

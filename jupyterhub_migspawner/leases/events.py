@@ -10,6 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from jupyterhub_migspawner.leases.kinds import KINDS
 from jupyterhub_migspawner.leases.rows import EventRow
 from jupyterhub_migspawner.leases.schema import events
 from jupyterhub_migspawner.leases.store import Transaction
@@ -48,7 +49,12 @@ def append(
     request_id: int | None = None,
     **detail: Any,
 ) -> None:
-    """Add one event; ``detail`` has to be JSON-ready and says why."""
+    """Add one event; ``detail`` has to be JSON-ready and says why.
+
+    Raises ``ValueError`` for a kind that :data:`.kinds.KINDS` does not know.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"there is no kind of event {kind!r}")
     tx.change(
         _INSERT,
         at=at,
