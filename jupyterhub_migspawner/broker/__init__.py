@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from jupyterhub_migspawner.broker.approvals import Approvals
 from jupyterhub_migspawner.broker.base import utc_now
+from jupyterhub_migspawner.broker.history import History
 from jupyterhub_migspawner.broker.inventory import Inventories
 from jupyterhub_migspawner.broker.layouts import Layouts
 from jupyterhub_migspawner.broker.leasing import Leasing
@@ -20,7 +21,7 @@ from jupyterhub_migspawner.broker.statuses import SliceStatus, TierOffer
 __all__ = ["Broker", "SliceStatus", "TierOffer", "utc_now"]
 
 
-class Broker(Leasing, Approvals, Inventories, Layouts):
+class Broker(Leasing, Approvals, Inventories, Layouts, History):
     """All use cases; see the classes it is made of.
 
     ``Broker(store, settings, clock=...)``: ``store`` an open
