@@ -95,8 +95,8 @@ class Events(Command):
             "--limit",
             type=COUNT,
             metavar="N",
-            help="at most so many (default: 100, with --since all; with --follow: so many of the "
-            "last ones first)",
+            help="at most so many (default: 100, or with --since all of them; with --follow: so "
+            "many of the last ones first)",
         ),
         argument(
             "--kind",
