@@ -160,7 +160,7 @@ class Cutter:
         """
         whole = {each.card_uuid for each in self._broker.leases(node=self.node) if each.whole}
         there: dict[str, set[Want]] = {}
-        for status in self._broker.slices():
+        for status in self._broker.slices(node=self.node):
             row = status.row
             if row.present and row.gi_id is not None:
                 there.setdefault(row.card_uuid, set()).add((row.profile, row.start))

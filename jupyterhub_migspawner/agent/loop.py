@@ -20,6 +20,7 @@ from pathlib import Path
 from jupyterhub_migspawner.agent.cutting import Cutter
 from jupyterhub_migspawner.agent.hooks import Hooks
 from jupyterhub_migspawner.agent.returns import hold_back
+from jupyterhub_migspawner.agent.strays import Strays
 from jupyterhub_migspawner.agent.turn import Turn
 from jupyterhub_migspawner.agent.vacancy import Vacancy, marked_processes
 from jupyterhub_migspawner.broker import Broker
@@ -68,6 +69,7 @@ class Agent:
         self._monotonic = monotonic
         self._next_inventory = monotonic()
         self._vacancy = Vacancy(broker, nvml, node=node, proc=proc, monotonic=monotonic)
+        self._strays = Strays(broker, nvml, node=node)
         self._cutter = Cutter(
             broker,
             nvml,
@@ -93,7 +95,8 @@ class Agent:
         self._listen()
         if self._monotonic() >= self._next_inventory:
             self._next_inventory = self._monotonic() + self._inventory_seconds
-            self.take_inventory()
+            if self.take_inventory():
+                self._strays.look()
             self._broker.forget_cancelled_attempts()
             self._broker.look_after_reservations(self.node)
         self._vacancy.look_at_all()
