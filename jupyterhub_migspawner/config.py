@@ -112,16 +112,16 @@ class MigBroker(LoggingConfigurable):
     before_cut = AnyTrait(
         [],
         help="""
-        Commands to run, one after the other and without a shell, before a card is cut: each a text
+        Commands to run, one after the other and without a shell, before cards are cut: each a text
         or the list of its words. For monitoring that holds cards open. One that fails stops the
         cut. They find MIGSPAWNER_NODE, MIGSPAWNER_CARD_UUID and MIGSPAWNER_CARD_INDEX in their
-        environment.
+        environment, with commas between several cards.
         """,
     ).tag(config=True)
     after_cut = AnyTrait(
         [],
         help="""
-        Commands to run after a card was cut, also when the cut failed: whatever ``before_cut``
+        Commands to run after cards were cut, also when the cut failed: whatever ``before_cut``
         stopped is to be started again here.
         """,
     ).tag(config=True)

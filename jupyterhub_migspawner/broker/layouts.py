@@ -35,8 +35,6 @@ class Layouts(BrokerBase):
         self, card_uuid: str, wants: Sequence[Want], mig_enabled: bool, actor: str
     ) -> CardRow:
         """As :meth:`choose_layout`, for places that are known."""
-        if wants and not mig_enabled:
-            raise Refusal("A card with MIG off has no slices.", reason="options")
         return self.choose_layout(card_uuid, lambda live: wants, mig_enabled, actor)
 
     def choose_layout(
@@ -56,7 +54,7 @@ class Layouts(BrokerBase):
         one of its slices. It may be called again, when the database has to run all of it again.
 
         Raises :class:`~jupyterhub_migspawner.errors.Refusal`: ``not-found``; ``conflict`` when the
-        card is lost.
+        card is lost; ``options`` for slices with MIG off.
         """
         text("actor", actor, NAME_LIMIT)
 
@@ -71,6 +69,8 @@ class Layouts(BrokerBase):
                 )
             chosen = choose(ledger.select(tx, card_uuid=card_uuid))
             layout = tuple(sorted(chosen, key=lambda want: want[1]))
+            if layout and not mig_enabled:
+                raise Refusal("A card with MIG off has no slices.", reason="options")
             if (card.layout, card.mig_wanted) == (layout, mig_enabled) and card.layout_by:
                 return card
             changes: dict[str, Any] = {

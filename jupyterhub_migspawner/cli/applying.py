@@ -2,8 +2,9 @@
 
 Relies on the broker for who holds what and on :mod:`..agent.cutting` for carrying plans out, the
 same code that the node's agent runs. Promises that slices no layout has any more are lent to nobody
-while the first cards are cut, that one card's trouble does not keep the others from their layout,
-and that what must wait is named with who holds it.
+while the first cards are cut, that no card is cut that was not planned to be, that one card's
+trouble does not keep the others from their layout and is told with the card's name, and that what
+must wait is named with who holds it.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from jupyterhub_migspawner.errors import GpuError, Refusal
 from jupyterhub_migspawner.gpu.cards import Card
 from jupyterhub_migspawner.gpu.layouts import CardLayout, Layout
 from jupyterhub_migspawner.gpu.partition import Create, Plan, Want
-from jupyterhub_migspawner.leases.rows import LeaseRow
+from jupyterhub_migspawner.leases.rows import MIG_OFF, LeaseRow
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,11 @@ class Aim:
     wanted: CardLayout
     wish: Desired | None
     plan: Plan
+
+    @property
+    def cuts(self) -> bool:
+        """Whether there is something that can be cut now."""
+        return bool(self.plan.steps) or (self.wish is None and not self.plan.blocked)
 
     @property
     def steps(self) -> list[str]:
@@ -68,8 +74,6 @@ def aim(layout: Layout, cards: Sequence[Card], leases: Sequence[LeaseRow]) -> li
         if card.problem:
             aims.append(Aim(card, want, None, Plan((), (card.problem,))))
             continue
-        if not card.mig_capable:
-            continue  # MIG is to be off, and that it is for ever
         live = [lease for lease in leases if lease.card_uuid == card.uuid]
         if want.mig_enabled and want.names and not card.profiles:
             # Some drivers tell the profiles only once MIG is on.
@@ -86,9 +90,13 @@ def aim(layout: Layout, cards: Sequence[Card], leases: Sequence[LeaseRow]) -> li
 
 @dataclass
 class Result:
-    """How it went with one card: what has to wait, or what went wrong, in sentences."""
+    """How it went with one card: what has to wait, or what went wrong, in sentences.
+
+    ``wants`` are the slices it was given as its layout; None before that.
+    """
 
     aim: Aim
+    wants: tuple[Want, ...] | None = None
     waiting: tuple[str, ...] = ()
     error: str = ""
 
@@ -113,53 +121,93 @@ class Applying:
             try:
                 self._want(result)
             except (GpuError, Refusal) as error:
-                result.error = str(error)
+                result.error = named(result.aim.card, str(error))
 
     def cut(self, results: Sequence[Result]) -> None:
-        """Bring every card as near to it as is possible now."""
+        """Bring every card as near to it as is possible now.
+
+        One that nothing could be done about when it was planned is left to the agent, should it
+        have become free meanwhile: the commands around this cut were not for it.
+        """
         for result in results:
             if result.error:
                 continue
             try:
-                result.waiting = self._cut(result.aim)
+                result.waiting = self._cut(result)
             except (GpuError, Refusal) as error:
-                result.error = str(error)
+                result.error = named(result.aim.card, str(error))
+
+    def kept(self, results: Sequence[Result]) -> bool:
+        """Whether all cards are as wanted already, and were told to stay so."""
+        rows = {row.uuid: row for row in self._broker.cards(node=self._cutter.node)}
+        for result in results:
+            card, wish = result.aim.card, result.aim.wish
+            if wish is None or not result.aim.plan.done:
+                return False
+            if not card.mig_capable:
+                continue
+            row = rows.get(card.uuid)
+            if row is None or not row.layout_by or row.target is not None:
+                return False
+            if (row.layout, row.mig_wanted) != (wish.wants, wish.mig):
+                return False
+        return True
 
     def _want(self, result: Result) -> None:
         card, wanted = result.aim.card, result.aim.wanted
         if card.problem:
             raise GpuError(card.problem)
+        if not card.mig_capable:
+            return  # MIG is to be off, and that it is for ever
 
         def choose(live: Sequence[LeaseRow]) -> tuple[Want, ...]:
             if result.aim.wish is None or not wanted.mig_enabled:
                 return ()
             return places_beside(self._layout, card, wanted, live)
 
-        self._broker.choose_layout(card.uuid, choose, wanted.mig_enabled, self._actor)
+        row = self._broker.choose_layout(card.uuid, choose, wanted.mig_enabled, self._actor)
+        if result.aim.wish is not None:
+            result.wants = row.layout
 
-    def _cut(self, aim_: Aim) -> tuple[str, ...]:
+    def _cut(self, result: Result) -> tuple[str, ...]:
+        aim_ = result.aim
         uuid = aim_.card.uuid
-        waiting = self._cutter.converge(uuid).waiting or self._whole(uuid)
+        if not aim_.cuts:
+            return aim_.plan.blocked or self._whole(result)
+        waiting = self._cutter.converge(uuid).waiting or self._whole(result)
         if aim_.wish is not None or waiting:
             return waiting
         # Only now, with MIG on, the card tells its profiles and where they go.
         found = self._cutter.read()
         card = found.card(uuid) if found is not None else None
         if card is None or card.problem:
-            raise GpuError(
-                card.problem if card else f"Card {aim_.card.index} ({uuid}) is not listed any more."
-            )
-        places = self._layout.places(card, aim_.wanted)
-        self._broker.set_layout(uuid, places, True, self._actor)
+            raise GpuError(card.problem if card else "the driver does not list it any more.")
+        now = card
+
+        def choose(live: Sequence[LeaseRow]) -> tuple[Want, ...]:
+            return places_beside(self._layout, now, aim_.wanted, live)
+
+        result.wants = self._broker.choose_layout(uuid, choose, True, self._actor).layout
         return self._cutter.converge(uuid).waiting
 
-    def _whole(self, card_uuid: str) -> tuple[str, ...]:
+    def _whole(self, result: Result) -> tuple[str, ...]:
         """Who has all of the card, so that it takes its layout only afterwards."""
-        (layout,) = [c.layout for c in self._broker.cards(self._cutter.node) if c.uuid == card_uuid]
+        fine = set(result.wants or ()) if result.aim.wanted.mig_enabled else {MIG_OFF}
         return tuple(
             held_by(lease)
             for lease in self._broker.leases(node=self._cutter.node)
-            if lease.card_uuid == card_uuid
+            if lease.card_uuid == result.aim.card.uuid
             and lease.whole
-            and (lease.profile, lease.start) not in layout
+            and (lease.profile, lease.start) not in fine
         )
+
+
+def named(card: Card, sentence: str) -> str:
+    """The sentence, after the card's index and UUID unless it tells them itself."""
+    head = head_of(card.index, card.uuid)
+    return sentence if head in sentence else f"{head}: {sentence}"
+
+
+def head_of(index: int, uuid: str) -> str:
+    """A card as sentences about it begin."""
+    return f"Card {index} ({uuid})" if uuid else f"Card {index}"

@@ -12,8 +12,10 @@ from typing import Any
 import yaml
 
 from jupyterhub_migspawner.agent import make_cutter, make_hooks
+from jupyterhub_migspawner.agent.cutting import Cutter
 from jupyterhub_migspawner.agent.hooks import Hooks
-from jupyterhub_migspawner.cli.applying import Applying, Result, aim
+from jupyterhub_migspawner.broker import Broker
+from jupyterhub_migspawner.cli.applying import Applying, Result, aim, head_of
 from jupyterhub_migspawner.cli.command import DONE, REFUSED, Command, argument
 from jupyterhub_migspawner.cli.leases import operator
 from jupyterhub_migspawner.cli.output import complain, print_json, printable
@@ -109,37 +111,50 @@ class Apply(Command):
         options = self.mig()
         hooks, broker = make_hooks(options), options.open_broker()
         cutter = make_cutter(options, operator())
+        applying = Applying(broker, cutter, layout, actor=operator())
         if self.option("dry_run", False):
             results = self._plan(layout, cutter.look(), broker.leases(node=options.node))
             return self._finish(layout, results, dry=True)
+        troubles: list[str] = []
         with cutter.turn.taken(PATIENCE) as mine:
             found = cutter.read() if mine else None
             if found is None:
-                raise GpuError(
-                    "Somebody else on this machine has been cutting cards for "
-                    f"{PATIENCE:.0f} seconds. Try again."
-                )
+                results = self._done_by_others(layout, cutter, applying, broker)
+                return self._finish(layout, results, dry=False)
             results = self._plan(layout, found, broker.leases(node=options.node))
-            applying = Applying(broker, cutter, layout, actor=operator())
-            to_cut = [each.aim.card for each in results if each.aim.plan.steps]
-            troubles: list[str] = []
+            to_cut = [each.aim.card for each in results if each.aim.cuts]
 
             def report(command: str, trouble: str) -> None:
                 for card in to_cut:
                     broker.record_step(card.uuid, operator(), f"run {command}", error=trouble)
-                if trouble:
-                    troubles.append(f"The command `{command}` {trouble}")
 
             if not to_cut:
                 hooks = Hooks()
-            # Nothing is wanted of any card before the first of these commands did well.
-            with hooks.around(_about(options.node, to_cut), report):
-                applying.want(results)
-                applying.cut(results)
+            try:
+                # Nothing is wanted of any card before all commands for before did well.
+                with hooks.around(_about(options.node, to_cut), report, troubles.append):
+                    applying.want(results)
+                    applying.cut(results)
+            finally:
+                for trouble in troubles:
+                    complain(f"migspawner: {trouble}")
         status = self._finish(layout, results, dry=False)
-        for trouble in troubles:
-            complain(f"migspawner: {trouble}")
         return REFUSED if troubles else status
+
+    def _done_by_others(
+        self, layout: Layout, cutter: Cutter, applying: Applying, broker: Broker
+    ) -> list[Result]:
+        """What to say when all is as wanted already, though the lock was not to be had."""
+        # The driver is left alone while cards are on their way: who cuts may need them free.
+        if not cutter.behind():
+            leases = broker.leases(node=cutter.node)
+            results = [Result(each) for each in aim(layout, cutter.look().cards, leases)]
+            if applying.kept(results):
+                return results
+        raise GpuError(
+            f"Somebody else on this machine has been cutting cards for {PATIENCE:.0f} seconds. "
+            "Nothing was changed. Try again."
+        )
 
     def _plan(self, layout: Layout, found: Inventory, leases: Sequence[LeaseRow]) -> list[Result]:
         results = [Result(each) for each in aim(layout, found.cards, leases)]
@@ -168,9 +183,11 @@ class Apply(Command):
             print("Nothing was changed.", flush=True)
         else:
             for row in behind:
-                for why in [row["error"]] if row["error"] else row["waiting"]:
-                    head = "" if row["error"] else f"Card {row['card_index']} waits: "
-                    complain(f"migspawner: {head}{why}")
+                if row["error"]:
+                    complain(f"migspawner: {row['error']}")
+                head = head_of(row["card_index"], row["card_uuid"])
+                for why in row["waiting"]:
+                    complain(f"migspawner: {why if head in why else f'{head} waits: {why}'}")
             text = f"{len(rows) - len(behind)} of {len(rows)} cards are as {layout.name} wants."
             print(printable(text), flush=True)
         if dry:
@@ -188,19 +205,22 @@ def _about(node: str, cards: Sequence[Card]) -> dict[str, str]:
 
 
 def _head(index: int, uuid: str) -> str:
-    return f"card {index} ({uuid})" if uuid else f"card {index}"
+    """A card as lines of a list begin."""
+    head = head_of(index, uuid)
+    return head[0].lower() + head[1:]
 
 
 def _row(result: Result, *, dry: bool = True) -> dict[str, Any]:
     wish = result.aim.wish
+    wants = wish.wants if result.wants is None and wish is not None else result.wants
     waiting = result.aim.plan.blocked if dry else result.waiting
     return {
         "card_index": result.aim.card.index,
         "card_uuid": result.aim.card.uuid,
         "mig": result.aim.wanted.mig_enabled,
         "slices": None
-        if wish is None
-        else [{"profile": profile, "start": start} for profile, start in wish.wants],
+        if wants is None
+        else [{"profile": profile, "start": start} for profile, start in wants],
         "steps": result.aim.steps,
         "waiting": list(waiting),
         "error": result.error,
