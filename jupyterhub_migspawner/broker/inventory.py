@@ -32,11 +32,9 @@ from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.gpu.cards import GpuEvent, Inventory
 from jupyterhub_migspawner.gpu.xids import is_uncontained, xid_name
 from jupyterhub_migspawner.leases import events, inventory, ledger
-from jupyterhub_migspawner.leases.rows import CardRow, EventRow, LeaseRow, NodeRow, SliceRow
+from jupyterhub_migspawner.leases.rows import CardRow, LeaseRow, NodeRow, SliceRow
 from jupyterhub_migspawner.leases.store import Transaction
 from jupyterhub_migspawner.policy.wording import moment, quoted
-
-MOST_EVENTS = 10_000
 
 STRAY = "In use without a lease, by"
 """How the reason of a quarantine begins that ends by itself."""
@@ -63,6 +61,8 @@ class Inventories(BrokerBase):
             known = inventory.node_by_name(tx, node)
             if known is None:
                 events.append(tx, now, node, "node.seen", node=node, driver=found.driver_version)
+            elif alive and found.boot_id and known.boot_id not in (None, found.boot_id):
+                events.append(tx, now, node, "node.booted", node=node)
             if alive or known is None:
                 beat = now if alive else self._silent_before(now) - timedelta(days=1)
                 inventory.heartbeat(tx, node, beat, found.driver_version, found.boot_id)
@@ -321,12 +321,6 @@ class Inventories(BrokerBase):
             return after.row
 
         return self._run(work)
-
-    def events(self, after_id: int = 0, limit: int = 1_000) -> tuple[EventRow, ...]:
-        """Up to ``limit`` events that came after the one with that id, oldest first."""
-        most = max(0, min(int(limit), MOST_EVENTS))
-        begin = max(0, min(int(after_id), 2**63 - 1))
-        return self._read(lambda tx: events.after(tx, begin, most))
 
 
 def _state(

@@ -23,7 +23,7 @@ from jupyterhub_migspawner.broker.reserving import look_after_reservations
 from jupyterhub_migspawner.broker.wanting import desired, mark_wanted
 from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.leases import events, inventory, ledger
-from jupyterhub_migspawner.leases.rows import MIG_OFF, CardRow, LeaseRow, Want
+from jupyterhub_migspawner.leases.rows import MIG_OFF, CardRow, LeaseRow, SliceRow, Want
 from jupyterhub_migspawner.leases.store import Transaction
 from jupyterhub_migspawner.policy.wording import moment, quoted
 
@@ -114,11 +114,7 @@ class Layouts(BrokerBase):
                 return f"{want[0]} at {want[1]} is wanted again; plan anew."
             for row in inventory.slice_rows(tx, card_uuid=card_uuid):
                 if (row.profile, row.start) == want and row.present:
-                    inventory.update_slice(
-                        tx, row.id, present=False, uuid=None, gi_id=None, ci_id=None
-                    )
-                    kind = "slice.claimed"
-                    recording.slice_event(tx, self._now(), actor, kind, row, uuid=row.uuid)
+                    self._claim(tx, row, actor)
             return ""
 
         return self._run(work)
@@ -141,9 +137,7 @@ class Layouts(BrokerBase):
                 return f"Card {card.index} ({card.uuid}) shall be otherwise by now; plan anew."
             for row in inventory.slice_rows(tx, card_uuid=card_uuid):
                 if row.present:
-                    inventory.update_slice(
-                        tx, row.id, present=False, uuid=None, gi_id=None, ci_id=None
-                    )
+                    self._claim(tx, row, actor)
             return ""
 
         return self._run(work)
@@ -163,6 +157,10 @@ class Layouts(BrokerBase):
             events.append(tx, self._now(), actor, kind, card_uuid=card_uuid, step=step, **more)
 
         self._run(work)
+
+    def _claim(self, tx: Transaction, row: SliceRow, actor: str) -> None:
+        inventory.update_slice(tx, row.id, present=False, uuid=None, gi_id=None, ci_id=None)
+        recording.slice_event(tx, self._now(), actor, "slice.claimed", row, uuid=row.uuid)
 
     def _locked(self, tx: Transaction, card_uuid: str) -> inventory.CardRecord:
         inventory.lock_card(tx, wanted_name(card_uuid))

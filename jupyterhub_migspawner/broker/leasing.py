@@ -188,7 +188,7 @@ class Leasing(Acquiring):
                 return
             after = ledger.wait(tx, lease_id, short)
             if after is not None:
-                lease_event(tx, after, self._now(), BROKER, waiting_for=short)
+                lease_event(tx, after, self._now(), BROKER, kind="lease.waiting", waiting_for=short)
 
         self._run(work)
 

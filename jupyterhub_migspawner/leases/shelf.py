@@ -397,9 +397,7 @@ def take_card(tx: Transaction, card: IdleCard) -> Taken | None:
     )
     cut_already = found is not None and found.present and found.uuid is not None
     target = None if cut_already else [[card.profile, card.start]]
-    tx.change(
-        _TARGET.values(target=target, reserved_for=None, reserved_until=None), card_uuid_is=uuid
-    )
+    tx.change(_TARGET.values(target=target), card_uuid_is=uuid)
     tx.change(_HOLD_UNCUT, slice_id=slice_id)
     return Taken(
         slice_id,

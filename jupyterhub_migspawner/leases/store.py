@@ -52,11 +52,13 @@ _turnstiles_guard = threading.Lock()
 class Transaction:
     """What runs inside one transaction; handed out by :class:`Store`."""
 
-    __slots__ = ("_connection", "postgres")
+    __slots__ = ("_connection", "announced", "postgres")
 
     def __init__(self, connection: sa.Connection) -> None:
         self._connection = connection
         self.postgres = connection.dialect.name == "postgresql"
+        #: Whether readers of the event log know that this transaction writes to it.
+        self.announced = False
 
     def rows(self, statement: sa.Executable, /, **values: Any) -> list[Any]:
         """All rows of a query."""

@@ -54,7 +54,7 @@ def test_each_step_is_an_event_with_who_when_and_why(lab: Lab) -> None:
         ("lease.pending", "ada", "ada", lease.id),
         ("lease.active", "ada", "ada", lease.id),
         ("lease.releasing", "root", "ada", lease.id),
-        ("lease.releasing", "migspawner", "ada", lease.id),
+        ("lease.waiting", "migspawner", "ada", lease.id),
         ("lease.released", "migspawner", "ada", lease.id),
     ]
     assert [e.at for e in events[:3]] == [START, START, START + timedelta(minutes=1)]
