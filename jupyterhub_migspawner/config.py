@@ -110,6 +110,15 @@ class MigBroker(LoggingConfigurable):
     reconcile_seconds = Float(
         20.0, min=0.05, help="Seconds between two comparisons of the leases with the hub's servers."
     ).tag(config=True)
+    event_days = Integer(
+        400,
+        min=0,
+        help="""
+        Days for which single events are kept; 0 means for ever. Older ones become counts by month,
+        person, tier, profile and card. Leases and requests themselves are always kept, and so are
+        the events of live leases and open requests.
+        """,
+    ).tag(config=True)
     before_cut = AnyTrait(
         [],
         help="""

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 from jupyterhub_migspawner.broker.base import BrokerBase, wanted_id, wanted_name
 from jupyterhub_migspawner.leases import compaction, events
-from jupyterhub_migspawner.leases.compaction import Compacted, EventCount
+from jupyterhub_migspawner.leases.compaction import Compaction, EventCount
 from jupyterhub_migspawner.leases.events import EVERYTHING, EventPage, EventQuery
 from jupyterhub_migspawner.leases.rows import EventRow
 
@@ -47,13 +47,17 @@ class History(BrokerBase):
         before = self._days_ago(days)
         return self._read(lambda tx: compaction.old(tx, before))
 
-    def compact_events(self, days: int, after_id: int = 0) -> Compacted:
-        """Turn some events older than that into counts; to be called until it is done.
+    def begin_compaction(self, days: int) -> Compaction:
+        """What there is to compact of events older than that, for :meth:`compact_events`."""
+        before = self._days_ago(days)
+        return self._read(lambda tx: compaction.begin(tx, before))
+
+    def compact_events(self, so_far: Compaction) -> Compaction:
+        """Turn some old events into counts; to be called with the answer until it is done.
 
         Each call is short, so that others can write in between.
         """
-        before = self._days_ago(days)
-        return self._run(lambda tx: compaction.compact(tx, before, after_id))
+        return self._run(lambda tx: compaction.go_on(tx, so_far))
 
     def event_counts(self) -> tuple[EventCount, ...]:
         """What is left of the events that were compacted, by month."""

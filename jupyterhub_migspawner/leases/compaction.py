@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -34,14 +34,8 @@ from jupyterhub_migspawner.leases.store import Transaction
 BATCH = 500
 """Ids that one transaction looks at: a few milliseconds during which nobody else writes."""
 
-# Ids follow the clock closely enough: what stands before the first young event is old. This reads
-# along the key and no further than that event.
-_FIRST_YOUNG = (
-    sa.select(events.c.id)
-    .where(events.c.at >= sa.bindparam("before", type_=events.c.at.type))
-    .order_by(events.c.id)
-    .limit(1)
-)
+_OLD = events.c.at < sa.bindparam("before", type_=events.c.at.type)
+_NEWEST_OLD = sa.select(events.c.id).where(_OLD).order_by(events.c.id.desc()).limit(1)
 _NEXT = sa.select(sa.func.min(events.c.id)).where(events.c.id > sa.bindparam("after_id"))
 _LIVE = sa.select(leases.c.id).where(
     sa.text("leases.state IN ('pending', 'active', 'releasing')"), leases.c.id == events.c.lease_id
@@ -50,6 +44,7 @@ _OPEN = sa.select(requests.c.id).where(
     requests.c.state.in_(("pending", "approved")), requests.c.id == events.c.request_id
 )
 _OVER = sa.and_(
+    _OLD,
     events.c.id >= sa.bindparam("first"),
     events.c.id < sa.bindparam("end"),
     sa.not_(sa.exists(_LIVE)),
@@ -61,7 +56,9 @@ _TAKE_OUT = (
     .returning(events.c.at, events.c.kind, events.c.username, events.c.card_uuid, events.c.detail)
 )
 _COUNT_OVER = sa.select(sa.func.count()).select_from(events).where(_OVER)
-_COUNT_OLD = sa.select(sa.func.count()).select_from(events).where(events.c.id < sa.bindparam("end"))
+_COUNT_OLD = (
+    sa.select(sa.func.count()).select_from(events).where(_OLD, events.c.id < sa.bindparam("end"))
+)
 
 
 def _upsert(insert: Any) -> Any:
@@ -106,34 +103,54 @@ class EventCount:
 
 
 @dataclass(frozen=True)
-class Compacted:
-    """What one step did: ``number`` events became counts. Go on after ``read_to`` unless done."""
+class Compaction:
+    """How far a compaction of the events from before a time has come.
 
-    number: int
-    read_to: int
-    done: bool
+    ``number`` of them have become counts, up to the one with id ``read_to``; those below ``end``
+    are still to be looked at.
+    """
+
+    before: datetime
+    end: int
+    read_to: int = 0
+    number: int = 0
+
+    @property
+    def done(self) -> bool:
+        """Whether there is nothing left to look at."""
+        return self.read_to >= self.end - 1
+
+
+def begin(tx: Transaction, before: datetime) -> Compaction:
+    """What there is to compact. Looks at every young event, so it is for a transaction that reads.
+
+    Ids and times need not agree: one machine with a wrong clock must not keep the others' events
+    for ever.
+    """
+    newest = tx.first(_NEWEST_OLD, before=before)
+    # Not what somebody is just about to commit, either: readers have not seen it.
+    return Compaction(before, 0 if newest is None else min(int(newest[0]) + 1, final(tx)))
 
 
 def old(tx: Transaction, before: datetime) -> tuple[int, int]:
     """How many events from before that time would become counts, and how many would stay."""
-    end = _end(tx, before)
-    ready = int(tx.first(_COUNT_OVER, first=0, end=end)[0])
-    return ready, int(tx.first(_COUNT_OLD, end=end)[0]) - ready
+    end = begin(tx, before).end
+    ready = int(tx.first(_COUNT_OVER, before=before, first=0, end=end)[0])
+    return ready, int(tx.first(_COUNT_OLD, before=before, end=end)[0]) - ready
 
 
-def compact(tx: Transaction, before: datetime, after_id: int) -> Compacted:
-    """Turn some of the events from before that time, with larger ids than that, into counts."""
-    end = _end(tx, before)
-    first = tx.first(_NEXT, after_id=after_id)[0]
-    if first is None or first >= end:
-        return Compacted(0, after_id, True)
-    stop = min(first + BATCH, end)
-    taken = tx.rows(_TAKE_OUT, first=first, end=stop)
+def go_on(tx: Transaction, so_far: Compaction) -> Compaction:
+    """Turn some more events into counts."""
+    first = tx.first(_NEXT, after_id=so_far.read_to)[0]
+    if first is None or first >= so_far.end:
+        return replace(so_far, read_to=so_far.end)
+    stop = min(int(first) + BATCH, so_far.end)
+    taken = tx.rows(_TAKE_OUT, before=so_far.before, first=first, end=stop)
     add = _ADD_POSTGRES if tx.postgres else _ADD_SQLITE
     # In one order everywhere, so that two who compact cannot wait for each other.
     for key, number in sorted(_counted(taken).items()):
         tx.change(add, **dict(zip(_KEY, key, strict=True)), number=number)
-    return Compacted(len(taken), stop - 1, stop == end)
+    return replace(so_far, read_to=stop - 1, number=so_far.number + len(taken))
 
 
 _KEY = ("month", "kind", "username", "tier", "profile", "card_uuid")
@@ -151,13 +168,6 @@ def _counted(taken: Iterable[Any]) -> Counter[tuple[str, ...]]:
         )
         for row in taken
     )
-
-
-def _end(tx: Transaction, before: datetime) -> int:
-    young = tx.first(_FIRST_YOUNG, before=before)
-    # Not what somebody is just about to commit, either: readers have not seen it.
-    newest = final(tx)
-    return newest if young is None else min(int(young[0]), newest)
 
 
 def counts(tx: Transaction) -> tuple[EventCount, ...]:
