@@ -8,6 +8,7 @@ from datetime import datetime, timedelta, timezone
 from typing import TypeVar
 
 from jupyterhub_migspawner.errors import Refusal
+from jupyterhub_migspawner.leases.clock import DatabaseClock, utc_now
 from jupyterhub_migspawner.leases.store import Store, Transaction
 from jupyterhub_migspawner.policy.settings import Settings
 from jupyterhub_migspawner.policy.wording import quoted
@@ -27,11 +28,6 @@ _NOBODY = "?" * (NAME_LIMIT + 1)
 
 BROKER = "migspawner"
 """The actor in events of what happens by itself."""
-
-
-def utc_now() -> datetime:
-    """The moment, aware, in UTC."""
-    return datetime.now(timezone.utc)
 
 
 def text(what: str, value: object, limit: int, *, empty: bool = True) -> str:
@@ -79,10 +75,17 @@ class BrokerBase:
         store: Store,
         settings: Settings,
         *,
-        clock: Callable[[], datetime] = utc_now,
+        clock: Callable[[], datetime] | None = None,
     ) -> None:
+        """``clock`` gives the moment, aware; the lease database's own time unless given."""
         self.store = store
         self.settings = settings
+        self._in_step: Callable[[], None] = lambda: None
+        if clock is None:
+            clock = utc_now
+            if store.postgres:
+                clock = database_clock = DatabaseClock(store)
+                self._in_step = database_clock.keep_in_step
         self.clock = clock
 
     def _now(self) -> datetime:
@@ -93,7 +96,9 @@ class BrokerBase:
         return now - timedelta(seconds=self.settings.heartbeat_seconds)
 
     def _run(self, work: Callable[[Transaction], T]) -> T:
+        self._in_step()
         return self.store.run(work)
 
     def _read(self, work: Callable[[Transaction], T]) -> T:
+        self._in_step()
         return self.store.read(work)

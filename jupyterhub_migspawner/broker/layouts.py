@@ -8,7 +8,7 @@ the card was read again, so that no older reading brings the slice back.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from jupyterhub_migspawner.broker import recording
@@ -34,19 +34,29 @@ class Layouts(BrokerBase):
     def set_layout(
         self, card_uuid: str, wants: Sequence[Want], mig_enabled: bool, actor: str
     ) -> CardRow:
+        """As :meth:`choose_layout`, for places that are known."""
+        return self.choose_layout(card_uuid, lambda live: wants, mig_enabled, actor)
+
+    def choose_layout(
+        self,
+        card_uuid: str,
+        choose: Callable[[Sequence[LeaseRow]], Sequence[Want]],
+        mig_enabled: bool,
+        actor: str,
+    ) -> CardRow:
         """Say what a card shall be cut into from now on; whoever cuts it brings it there.
 
         Slices that the layout does not have are given to nobody from this moment, and go when
         nobody holds them. A card that is given out whole takes the layout when that lease ends.
         Whether the card can be cut so is for the caller to know. Calling it again changes nothing.
 
+        ``choose`` gives the places, from the live leases on the card, while nobody can take another
+        one of its slices. It may be called again, when the database has to run all of it again.
+
         Raises :class:`~jupyterhub_migspawner.errors.Refusal`: ``not-found``; ``conflict`` when the
-        card is lost.
+        card is lost; ``options`` for slices with MIG off.
         """
         text("actor", actor, NAME_LIMIT)
-        layout = tuple(sorted(wants, key=lambda want: want[1]))
-        if layout and not mig_enabled:
-            raise Refusal("A card with MIG off has no slices.", reason="options")
 
         def work(tx: Transaction) -> CardRow:
             record = self._locked(tx, card_uuid)
@@ -57,6 +67,10 @@ class Layouts(BrokerBase):
                     "node, or leave the card out.",
                     reason="conflict",
                 )
+            chosen = choose(ledger.select(tx, card_uuid=card_uuid))
+            layout = tuple(sorted(chosen, key=lambda want: want[1]))
+            if layout and not mig_enabled:
+                raise Refusal("A card with MIG off has no slices.", reason="options")
             if (card.layout, card.mig_wanted) == (layout, mig_enabled) and card.layout_by:
                 return card
             changes: dict[str, Any] = {

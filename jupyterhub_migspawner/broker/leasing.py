@@ -192,14 +192,6 @@ class Leasing(Acquiring):
 
         self._run(work)
 
-    def overdue(self, node: str) -> tuple[LeaseRow, ...]:
-        """Pending leases of one node past their deadline; whoever has proof decides about them.
-
-        Nothing ends here: a start may have launched a server that only nobody could report.
-        """
-        late = self._read(lambda tx: ledger.overdue(tx, self._now()))
-        return tuple(lease for lease in late if lease.node == node)
-
     def forget_cancelled_attempts(self) -> None:
         """Drop the memory of cancelled attempts that no thread can still be waiting with."""
         self._run(lambda tx: ledger.forget_tombstones(tx, self._now() - TOMBSTONE_LIFE))

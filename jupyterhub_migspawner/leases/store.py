@@ -102,6 +102,7 @@ class Store:
                 key = str(file.resolve())
                 self._turnstile = _turnstiles.setdefault(key, Turnstile())
         self.name = urls.shown(url)
+        self.postgres = file is None
 
     @classmethod
     def open(cls, url: str, *, create: bool = False) -> Store:

@@ -40,7 +40,7 @@ from jupyterhub_migspawner.service.compacting import Compactor
 from jupyterhub_migspawner.service.emitting import Emitter, event_logger
 from jupyterhub_migspawner.service.hub import HubApi
 from jupyterhub_migspawner.service.looks import Looks
-from jupyterhub_migspawner.service.loops import Loop, Reconciler, utc_now
+from jupyterhub_migspawner.service.loops import Loop, Reconciler
 from jupyterhub_migspawner.service.parts import Parts
 
 log = logging.getLogger("migspawner.service")
@@ -112,7 +112,7 @@ class Service:
             Loop(
                 "compaction of old events",
                 compacting.PAUSE,
-                Compactor(parts, options.event_days, clock=utc_now).round,
+                Compactor(parts, options.event_days, clock=parts.broker.clock).round,
             ),
         ]
         logger = event_logger(config)

@@ -163,17 +163,6 @@ def test_renewing_gives_a_pending_lease_its_full_time_again(lab: Lab) -> None:
     assert lab.broker.renew("unknown") is None
 
 
-def test_a_start_that_takes_too_long_is_overdue_and_nothing_else_is(lab: Lab) -> None:
-    late, running = lab.start("ada", attempt="late"), lab.start("grace", attempt="running")
-    lab.broker.activate("running")
-    lab.clock.pass_time(seconds=299)
-    assert lab.broker.overdue("n1") == ()
-    lab.clock.pass_time(seconds=1)
-    assert lab.broker.overdue("n1") == (late,)
-    assert lab.broker.overdue("n2") == ()
-    assert running.state == "pending"
-
-
 def test_a_start_may_say_how_long_it_takes(lab: Lab) -> None:
     lease = lab.broker.acquire(Person("ada"), "", "small", "a", pending_seconds=900)
     assert lease is not None
