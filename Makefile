@@ -16,17 +16,20 @@ TEST_PACKAGES := chromium fonts-dejavu-core postgresql gcc libc6-dev
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test bench docs clean system-packages installed-for-tests \
-	style types house unit store acceptance browser acceptance-hub-suite acceptance-hub-5
+	style types house unit store acceptance browser acceptance-hub-suite acceptance-hub-5 \
+	chaos chaos-short
 
 help:
 	@echo 'make install   install into $(VENV), with JupyterHub, JupyterLab and the proxy'
 	@echo 'make demo      install, then run a hub with simulated cards; ARGS="--port 9000" is passed on'
 	@echo 'make test      install what the tests need, then run all of them'
 	@echo 'make bench     measure what a lease costs; writes bench.json; ARGS="lease_flat_10k" for one'
+	@echo 'make chaos     kill hub, service and database while people work, on both databases;'
+	@echo '               MINUTES=10 for each of them, SEED=7 to do the same things again'
 	@echo 'make docs      build the documentation into docs/_build/html'
 	@echo 'make clean     remove what was built (not $(VENV), not the state of a demo)'
 	@echo 'Parts of make test: style types house unit store acceptance browser'
-	@echo '                   acceptance-hub-suite acceptance-hub-5'
+	@echo '                   chaos-short acceptance-hub-suite acceptance-hub-5'
 
 # --- installing ---------------------------------------------------------------------------------
 
@@ -75,6 +78,11 @@ installed-for-tests: system-packages install $(DONE)/test $(DONE)/hub5
 demo: install
 	@exec $(BIN)/migspawner demo $(ARGS)
 
+MINUTES ?= 5
+chaos: installed-for-tests
+	MIGSPAWNER_CHAOS_MINUTES='$(MINUTES)' MIGSPAWNER_CHAOS_SEED='$(SEED)' \
+		$(PYTEST) tests/chaos/test_chaos.py
+
 bench: installed-for-tests
 	PATH="$(TOOLS)" $(BIN)/python -m tests.benchmarks $(ARGS)
 
@@ -94,7 +102,7 @@ TOOLS = $(CURDIR)/$(BIN):$(CURDIR)/$(VENV)/proxy/node_modules/.bin:$(shell .ci/n
 PYTEST = PATH="$(TOOLS)" $(BIN)/python -m pytest
 
 test: installed-for-tests
-	$(MAKE) --no-print-directory style types house unit store acceptance browser acceptance-hub-suite acceptance-hub-5
+	$(MAKE) --no-print-directory style types house unit store acceptance browser chaos-short acceptance-hub-suite acceptance-hub-5
 	@echo 'All checks passed.'
 
 style:
@@ -118,6 +126,9 @@ acceptance:
 
 browser:
 	$(PYTEST) tests/browser
+
+chaos-short:
+	$(PYTEST) tests/chaos
 
 acceptance-hub-suite:
 	PATH="$(TOOLS)" bash tests/acceptance/run_hub_suite.sh

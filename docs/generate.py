@@ -12,9 +12,12 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from jupyterhub_migspawner.cli.command import build_parser
 from jupyterhub_migspawner.cli.main import Migspawner
 from jupyterhub_migspawner.config import MigBroker
+from jupyterhub_migspawner.leases.kinds import FAMILIES, KINDS
 from jupyterhub_migspawner.spawner import MigSpawnerMixin
 
 
@@ -25,6 +28,7 @@ def write(folder: Path) -> None:
         "commands.md": commands(build_parser(Migspawner, "migspawner"), level=2),
         "settings.md": settings(),
         "rest.md": rest(),
+        "kinds.md": kinds(),
     }.items():
         (folder / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
 
@@ -56,6 +60,23 @@ def settings() -> Iterator[str]:
             yield inspect.cleandoc(trait.help).replace("``", "`") + "\n"
             if name != "node":
                 yield f"Default: `{default!r}`\n"
+
+
+def kinds() -> Iterator[str]:
+    """A section for each family of events: its kinds, and what their detail may say."""
+    schemas = files("jupyterhub_migspawner.service").joinpath("event-schemas")
+    for family in FAMILIES:
+        schema = yaml.safe_load(schemas.joinpath(f"{family}.yaml").read_text("utf-8"))
+        yield f"### `{family}`\n"
+        yield f"{schema['description']} Schema `{schema['$id']}`, version {schema['version']}.\n"
+        yield "| kind | what happened |\n|---|---|"
+        for kind in schema["properties"]["kind"]["enum"]:
+            yield f"| `{kind}` | {KINDS[kind]} |"
+        yield "\n| in `detail` | type | |\n|---|---|---|"
+        for name, field in schema["properties"]["detail"]["properties"].items():
+            types = field["type"] if isinstance(field["type"], list) else [field["type"]]
+            yield f"| `{name}` | {' or '.join(types)} | {field['description']} |"
+        yield ""
 
 
 def rest() -> Iterator[str]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import difflib
 import socket
 import threading
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from traitlets import Bool, Float, Integer, TraitError, Unicode
 from traitlets.config import Config, LoggingConfigurable
 from traitlets.config.loader import PyFileConfigLoader
 
-from jupyterhub_migspawner.broker import Broker
+from jupyterhub_migspawner.broker import Broker, utc_now
 from jupyterhub_migspawner.errors import ConfigError, MigspawnerError
 from jupyterhub_migspawner.gpu.nvml import Nvml
 from jupyterhub_migspawner.leases.store import Store
@@ -109,19 +110,28 @@ class MigBroker(LoggingConfigurable):
     reconcile_seconds = Float(
         20.0, min=0.05, help="Seconds between two comparisons of the leases with the hub's servers."
     ).tag(config=True)
+    event_days = Integer(
+        400,
+        min=0,
+        help="""
+        Days for which single events are kept; 0 means for ever. Older ones become counts by month,
+        person, tier, profile and card. Leases and requests themselves are always kept, and so are
+        the events of live leases and open requests.
+        """,
+    ).tag(config=True)
     before_cut = AnyTrait(
         [],
         help="""
-        Commands to run, one after the other and without a shell, before a card is cut: each a text
+        Commands to run, one after the other and without a shell, before cards are cut: each a text
         or the list of its words. For monitoring that holds cards open. One that fails stops the
         cut. They find MIGSPAWNER_NODE, MIGSPAWNER_CARD_UUID and MIGSPAWNER_CARD_INDEX in their
-        environment.
+        environment, with commas between several cards.
         """,
     ).tag(config=True)
     after_cut = AnyTrait(
         [],
         help="""
-        Commands to run after a card was cut, also when the cut failed: whatever ``before_cut``
+        Commands to run after cards were cut, also when the cut failed: whatever ``before_cut``
         stopped is to be started again here.
         """,
     ).tag(config=True)
@@ -231,6 +241,11 @@ class MigBroker(LoggingConfigurable):
                     _stores[url] = Store.open(url, create=True)
                 self._broker = Broker(_stores[url], settings)
             return self._broker
+
+    def moment(self) -> datetime:
+        """The time that leases are told in, aware, in UTC; never waits for the database."""
+        broker = self._broker
+        return utc_now() if broker is None else broker.clock()
 
     def open_nvml(self) -> Nvml:
         """NVML as configured; one for each process. Nothing is loaded before its first use."""

@@ -30,7 +30,7 @@ from traitlets import Bool, Float
 from traitlets.config import Configurable
 
 from jupyterhub_migspawner.agent.vacancy import Vacancy
-from jupyterhub_migspawner.broker import Broker, utc_now
+from jupyterhub_migspawner.broker import Broker
 from jupyterhub_migspawner.config import MigBroker, broker_config
 from jupyterhub_migspawner.environment import describe, slice_environment
 from jupyterhub_migspawner.errors import ConfigError, DatabaseError, MigspawnerError, Refusal
@@ -310,7 +310,7 @@ class MigSpawnerMixin(Configurable):
         config = self.mig_config
         # Should this run late, behind a database that was away, it must not touch the lease of
         # the server's next start.
-        ended = utc_now()
+        ended = config.moment()
 
         def give_back(broker: Broker) -> None:
             nvml = config.open_nvml()

@@ -100,7 +100,7 @@ class Cutter:
         self._broker = broker
         self._nvml = nvml
         self.node = node
-        self._turn = turn or Turn(None, node)
+        self.turn = turn or Turn(None, node)
         self._hooks = hooks or Hooks()
         self._actor = actor or node
         self._agent = agent
@@ -114,19 +114,20 @@ class Cutter:
         Not beside somebody who cuts: a reading from before a destruction would bring the slice
         back to the shelf. Raises :exc:`.GpuError` when the cards cannot be read at all.
         """
-        with self._turn.taken() as mine:
+        with self.turn.taken() as mine:
             if mine:
                 return self._read()
         self._step_back()
-        with self._turn.taken(patience) as mine:
+        with self.turn.taken(patience) as mine:
             return self._read() if mine else None
 
     def _read(self) -> Inventory:
-        found = self._look()
+        found = self.look()
         self._broker.record_inventory(self.node, found, alive=self._agent)
         return found
 
-    def _look(self) -> Inventory:
+    def look(self) -> Inventory:
+        """Read the cards and write nothing down. Raises :exc:`.GpuError` as :meth:`read`."""
         known = self._broker.cards(node=self.node)
         found = recognise(self._nvml.inventory(), known)
         forbidden = [each for each in found.cards if each.code == Code.NO_PERMISSION]
@@ -140,7 +141,7 @@ class Cutter:
 
         Not for every cut: who lets go hears nothing of the errors that cards report meanwhile.
         """
-        if not self._turn.must_let_go():
+        if not self.turn.must_let_go():
             return False
         self._nvml.close()
         return True
@@ -159,7 +160,7 @@ class Cutter:
         """
         whole = {each.card_uuid for each in self._broker.leases(node=self.node) if each.whole}
         there: dict[str, set[Want]] = {}
-        for status in self._broker.slices():
+        for status in self._broker.slices(node=self.node):
             row = status.row
             if row.present and row.gi_id is not None:
                 there.setdefault(row.card_uuid, set()).add((row.profile, row.start))
@@ -181,11 +182,11 @@ class Cutter:
 
         Raises :exc:`.GpuError` when a step fails; what was done before stays done.
         """
-        with self._turn.taken() as mine:
+        with self.turn.taken() as mine:
             if mine:
                 return self._cut(card_uuid)
         self._step_back()
-        with self._turn.taken(patience) as mine:
+        with self.turn.taken(patience) as mine:
             return self._cut(card_uuid) if mine else Outcome(card_uuid, busy=True)
 
     def _wish(self, card_uuid: str) -> Desired | None:
@@ -203,7 +204,7 @@ class Cutter:
         wish = self._wish(card_uuid)
         if wish is None:
             return Outcome(card_uuid)
-        found = self._look().card(card_uuid)
+        found = self.look().card(card_uuid)
         if found is None or found.problem:
             raise GpuError(found.problem if found else "the driver does not list it any more.")
         plan = plan_card(found, wish, self._live(card_uuid))
@@ -257,10 +258,16 @@ class Cutter:
 
     def _apply(self, card: Card, step: Step) -> tuple[Instance, ...]:
         # The agent lets go of the driver when it sees that it has not the turn.
-        if isinstance(step, Mode):
-            with self._turn.alone():
-                return self._try(card, step, 0.0 if self._agent else LET_GO_SECONDS)
-        return self._try(card, step, 0.0)
+        patience = 0.0 if self._agent else LET_GO_SECONDS
+        if not isinstance(step, Mode):
+            try:
+                return self._try(card, step, 0.0)
+            except GpuError as error:
+                if error.code != Code.IN_USE or not patience:
+                    raise
+        # Nobody may have the card open for this one, or somebody who only looks on is in its way.
+        with self.turn.alone():
+            return self._try(card, step, patience)
 
     def _try(self, card: Card, step: Step, patience: float) -> tuple[Instance, ...]:
         while True:

@@ -1,9 +1,9 @@
-"""Commands of the admin that run before and after a card is cut.
+"""Commands of the admin that run before and after cards are cut.
 
 Monitoring that holds a card open keeps it from being cut: a hook stops it before, another starts it
 again after. Relies on the admin's commands to be quick; promises that one which fails or takes too
 long stops the cut before anything was changed, with its last words in the report, and that the
-commands for afterwards run whenever one for before was started.
+commands for afterwards run whenever one for before was started, and are told when they fail.
 """
 
 from __future__ import annotations
@@ -35,13 +35,16 @@ class Hooks:
 
     @contextmanager
     def around(
-        self, about: Mapping[str, str], report: Callable[[str, str], None]
+        self,
+        about: Mapping[str, str],
+        report: Callable[[str, str], None],
+        complain: Callable[[str], None] = lambda sentence: None,
     ) -> Iterator[None]:
         """Run the block between the commands; ``about`` is added to their environment.
 
         ``report`` is called with each command and what went wrong with it, or ``""``. Raises
         :exc:`.GpuError` when a command for before fails: the block does not run. One for after that
-        fails is only reported, for the card is cut by then.
+        fails raises nothing, for the cards are cut by then: ``complain`` is called with a sentence.
         """
         try:
             for command in self.before:
@@ -49,13 +52,21 @@ class Hooks:
                 report(shlex.join(command), trouble)
                 if trouble:
                     raise GpuError(
-                        f"The command `{shlex.join(command)}`, to be run before a card is cut, "
-                        f"{trouble} Mend it or take it out of MigBroker.before_cut."
+                        f"The command `{shlex.join(command)}`, to be run before cards are cut, "
+                        f"{trouble} Nothing was cut. Mend it or take it out of "
+                        "MigBroker.before_cut."
                     )
             yield
         finally:
             for command in self.after:
-                report(shlex.join(command), run(command, self.seconds, about))
+                trouble = run(command, self.seconds, about)
+                report(shlex.join(command), trouble)
+                if trouble:
+                    complain(
+                        f"The command `{shlex.join(command)}`, to be run after cards are cut, "
+                        f"{trouble} Do by hand what it should have done, and mend it or take it "
+                        "out of MigBroker.after_cut."
+                    )
 
 
 def run(command: Sequence[str], seconds: float, about: Mapping[str, str]) -> str:

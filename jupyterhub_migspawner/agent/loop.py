@@ -20,8 +20,9 @@ from pathlib import Path
 from jupyterhub_migspawner.agent.cutting import Cutter
 from jupyterhub_migspawner.agent.hooks import Hooks
 from jupyterhub_migspawner.agent.returns import hold_back
+from jupyterhub_migspawner.agent.strays import Strays
 from jupyterhub_migspawner.agent.turn import Turn
-from jupyterhub_migspawner.agent.vacancy import Vacancy, marked_processes
+from jupyterhub_migspawner.agent.vacancy import Vacancy
 from jupyterhub_migspawner.broker import Broker
 from jupyterhub_migspawner.errors import GpuError
 from jupyterhub_migspawner.gpu.cards import Inventory
@@ -68,6 +69,7 @@ class Agent:
         self._monotonic = monotonic
         self._next_inventory = monotonic()
         self._vacancy = Vacancy(broker, nvml, node=node, proc=proc, monotonic=monotonic)
+        self._strays = Strays(broker, nvml, node=node)
         self._cutter = Cutter(
             broker,
             nvml,
@@ -93,11 +95,11 @@ class Agent:
         self._listen()
         if self._monotonic() >= self._next_inventory:
             self._next_inventory = self._monotonic() + self._inventory_seconds
-            self.take_inventory()
+            if self.take_inventory():
+                self._strays.look()
             self._broker.forget_cancelled_attempts()
             self._broker.look_after_reservations(self.node)
         self._vacancy.look_at_all()
-        self._call_off_lost_starts()
         self._cut_cards()
 
     def _makes_way(self) -> bool:
@@ -181,20 +183,6 @@ class Agent:
             self._say(card.uuid, f"{head}: {' '.join(outcome.waiting)}")
         else:
             self._said.pop(card.uuid, None)
-
-    def _call_off_lost_starts(self) -> None:
-        """A start that never finished and left nothing behind gives its slice back.
-
-        Where a process of it does run, the hub has the last word: the service makes the lease
-        active when the hub knows the server, and gives it back when the hub does not.
-        """
-        late = self._broker.overdue(node=self.node)
-        if not late:
-            return
-        marked = marked_processes(self._proc)
-        for lease in late:
-            if lease.attempt not in marked:
-                self._broker.cancel_attempt(lease.attempt, "the start never finished")
 
     def _say(self, about: str, text: str) -> None:
         """Log what is wrong once, not every second."""

@@ -19,28 +19,31 @@ def make_agent(options: MigBroker) -> Agent:
         options.open_nvml(),
         node=options.node,
         turn=_turn(options),
-        hooks=_hooks(options),
+        hooks=make_hooks(options),
     )
 
 
 def make_cutter(options: MigBroker, actor: str) -> Cutter:
-    """A cutter of this machine's cards beside its agent; ``actor`` is named in the events."""
+    """A cutter of this machine's cards beside its agent; ``actor`` is named in the events.
+
+    It runs no commands around a cut: whoever cuts several cards runs them once around all.
+    """
     broker = options.open_broker()
     return Cutter(
         broker,
         options.open_nvml(),
         node=options.node,
         turn=_turn(options),
-        hooks=_hooks(options),
         actor=actor,
         check=lambda found: hold_back(broker, options.node, found, Path("/proc")),
     )
 
 
-def _turn(options: MigBroker) -> Turn:
-    return Turn(options.resolved_directory(), options.node)
-
-
-def _hooks(options: MigBroker) -> Hooks:
+def make_hooks(options: MigBroker) -> Hooks:
+    """The commands to run before and after a cut. Raises :exc:`.ConfigError`."""
     before, after = options.hook_commands()
     return Hooks(before, after, options.hook_seconds)
+
+
+def _turn(options: MigBroker) -> Turn:
+    return Turn(options.resolved_directory(), options.node)

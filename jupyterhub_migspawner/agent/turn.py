@@ -41,9 +41,10 @@ class Turn:
     def taken(self, patience: float = 0.0) -> Iterator[bool]:
         """Hold the lock in the block; yields False when others still had it after ``patience``.
 
-        ``patience`` is in seconds. Raises :exc:`.GpuError` when the file cannot be opened.
+        ``patience`` is in seconds. Who holds it may take it again, inside. Raises :exc:`.GpuError`
+        when the file cannot be opened.
         """
-        if self.path is None:
+        if self.path is None or self._mine is not None:
             yield True
             return
         try:

@@ -122,7 +122,7 @@ class Acquiring(Offering):
             emptying = reserve(tx, asking, grant, self._silent_before(asking.now)) if grant else ""
             return self._no_capacity(tx, asking, emptying)
         if grant is not None:
-            end_reservation(tx, grant.id, asking.now, "the grant has another card")
+            end_reservation(tx, grant.id, asking.now, "the grant has its card")
         return self._lend(tx, asking, taken, grant)
 
     @staticmethod

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.leases.census import Census, Count
+from jupyterhub_migspawner.leases.clock import DatabaseClock, utc_now
 from jupyterhub_migspawner.leases.store import Store, Transaction
 from jupyterhub_migspawner.policy.settings import Settings
 from jupyterhub_migspawner.policy.wording import quoted
@@ -28,11 +29,6 @@ _NOBODY = "?" * (NAME_LIMIT + 1)
 
 BROKER = "migspawner"
 """The actor in events of what happens by itself."""
-
-
-def utc_now() -> datetime:
-    """The moment, aware, in UTC."""
-    return datetime.now(timezone.utc)
 
 
 def text(what: str, value: object, limit: int, *, empty: bool = True) -> str:
@@ -80,10 +76,17 @@ class BrokerBase:
         store: Store,
         settings: Settings,
         *,
-        clock: Callable[[], datetime] = utc_now,
+        clock: Callable[[], datetime] | None = None,
     ) -> None:
+        """``clock`` gives the moment, aware; the lease database's own time unless given."""
         self.store = store
         self.settings = settings
+        self._in_step: Callable[[], None] = lambda: None
+        if clock is None:
+            clock = utc_now
+            if store.postgres:
+                clock = database_clock = DatabaseClock(store)
+                self._in_step = database_clock.keep_in_step
         self.clock = clock
         self._census = Census()
 
@@ -99,7 +102,9 @@ class BrokerBase:
         return self._census.count(tx, now, self._silent_before(now))
 
     def _run(self, work: Callable[[Transaction], T]) -> T:
+        self._in_step()
         return self.store.run(work)
 
     def _read(self, work: Callable[[Transaction], T]) -> T:
+        self._in_step()
         return self.store.read(work)

@@ -6,10 +6,12 @@ never takes a slice away from a lease: it says what is there, not who holds it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 
 from jupyterhub_migspawner.broker import recording
 from jupyterhub_migspawner.broker.base import (
+    BROKER,
     NAME_LIMIT,
     REASON_LIMIT,
     BrokerBase,
@@ -30,11 +32,12 @@ from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.gpu.cards import GpuEvent, Inventory
 from jupyterhub_migspawner.gpu.xids import is_uncontained, xid_name
 from jupyterhub_migspawner.leases import events, inventory, ledger
-from jupyterhub_migspawner.leases.rows import CardRow, EventRow, LeaseRow, NodeRow, SliceRow
+from jupyterhub_migspawner.leases.rows import CardRow, LeaseRow, NodeRow, SliceRow
 from jupyterhub_migspawner.leases.store import Transaction
 from jupyterhub_migspawner.policy.wording import moment, quoted
 
-MOST_EVENTS = 10_000
+STRAY = "In use without a lease, by"
+"""How the reason of a quarantine begins that ends by itself."""
 
 
 class Inventories(BrokerBase):
@@ -58,6 +61,8 @@ class Inventories(BrokerBase):
             known = inventory.node_by_name(tx, node)
             if known is None:
                 events.append(tx, now, node, "node.seen", node=node, driver=found.driver_version)
+            elif alive and found.boot_id and known.boot_id not in (None, found.boot_id):
+                events.append(tx, now, node, "node.booted", node=node)
             if alive or known is None:
                 beat = now if alive else self._silent_before(now) - timedelta(days=1)
                 inventory.heartbeat(tx, node, beat, found.driver_version, found.boot_id)
@@ -142,17 +147,18 @@ class Inventories(BrokerBase):
         records = self._read(lambda tx: inventory.card_records(tx, of_node))
         return tuple(record.row for record in records)
 
-    def slices(self) -> tuple[SliceStatus, ...]:
-        """All slices that are there or ought to be, with state and live lease."""
+    def slices(self, node: str | None = None) -> tuple[SliceStatus, ...]:
+        """Slices of a node, or all, that are there or ought to be, with state and live lease."""
+        of_node = None if node is None else wanted_name(node)
 
         def work(tx: Transaction) -> tuple[SliceStatus, ...]:
             silent_before = self._silent_before(self._now())
             silent = {n.name: n for n in inventory.all_nodes(tx) if n.heartbeat_at < silent_before}
-            cards = {record.row.uuid: record.row for record in inventory.card_records(tx)}
-            leases = {lease.slice_id: lease for lease in ledger.select(tx)}
+            cards = {record.row.uuid: record.row for record in inventory.card_records(tx, of_node)}
+            leases = {lease.slice_id: lease for lease in ledger.select(tx, node=of_node)}
             whole = {lease.card_uuid for lease in leases.values() if lease.whole}
             statuses = []
-            for row in inventory.slice_rows(tx):
+            for row in inventory.slice_rows(tx, node=of_node):
                 card, lease = cards[row.card_uuid], leases.get(row.id)
                 wanted = (
                     (row.profile, row.start) in card.layout
@@ -195,6 +201,50 @@ class Inventories(BrokerBase):
             return inventory.slice_row(tx, slice_id) or row
 
         return self._run(work)
+
+    def shut_out(self, slice_id: int, pids: Sequence[int]) -> bool:
+        """Quarantine a slice that processes use though nobody has it; False when it is leased.
+
+        It comes back by :meth:`let_in_again` when they are gone, or by hand.
+        """
+        listed = ", ".join(map(str, sorted(pids)[:5]))
+        who = f"process {listed}" if len(pids) == 1 else f"processes {listed}"
+        why = f"{STRAY} {who}{' and more' if len(pids) > 5 else ''}."
+
+        def work(tx: Transaction) -> bool:
+            row = inventory.slice_row(tx, wanted_id(slice_id))
+            if row is None:
+                return False
+            inventory.lock_card(tx, row.card_uuid)
+            row = inventory.slice_row(tx, slice_id)
+            leases = ledger.select(tx, card_uuid=row.card_uuid) if row else ()
+            if row is None or any(lease.slice_id == row.id for lease in leases):
+                return False
+            if row.quarantined and not row.quarantined.startswith(STRAY):
+                return False
+            if row.quarantined != why:
+                inventory.update_slice(tx, row.id, quarantined=why)
+                recording.slice_event(tx, self._now(), BROKER, "slice.quarantined", row, why=why)
+            return True
+
+        return self._run(work)
+
+    def let_in_again(self, slice_id: int) -> None:
+        """Take back what :meth:`shut_out` did; other quarantines stay."""
+
+        def work(tx: Transaction) -> None:
+            row = inventory.slice_row(tx, wanted_id(slice_id))
+            if row is None:
+                return
+            inventory.lock_card(tx, row.card_uuid)
+            row = inventory.slice_row(tx, slice_id)
+            if row is None or not row.quarantined.startswith(STRAY):
+                return
+            inventory.update_slice(tx, row.id, quarantined="")
+            why = "the processes on it are gone"
+            recording.slice_event(tx, self._now(), BROKER, "slice.unquarantined", row, why=why)
+
+        self._run(work)
 
     def record_xid(self, node: str, event: GpuEvent) -> None:
         """Note an XID error on the slice or card it hit.
@@ -271,12 +321,6 @@ class Inventories(BrokerBase):
             return after.row
 
         return self._run(work)
-
-    def events(self, after_id: int = 0, limit: int = 1_000) -> tuple[EventRow, ...]:
-        """Up to ``limit`` events that came after the one with that id, oldest first."""
-        most = max(0, min(int(limit), MOST_EVENTS))
-        begin = max(0, min(int(after_id), 2**63 - 1))
-        return self._read(lambda tx: events.after(tx, begin, most))
 
 
 def _state(

@@ -8,7 +8,7 @@ the card was read again, so that no older reading brings the slice back.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from jupyterhub_migspawner.broker import recording
@@ -23,7 +23,7 @@ from jupyterhub_migspawner.broker.reserving import look_after_reservations
 from jupyterhub_migspawner.broker.wanting import desired, mark_wanted
 from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.leases import events, inventory, ledger
-from jupyterhub_migspawner.leases.rows import MIG_OFF, CardRow, LeaseRow, Want
+from jupyterhub_migspawner.leases.rows import MIG_OFF, CardRow, LeaseRow, SliceRow, Want
 from jupyterhub_migspawner.leases.store import Transaction
 from jupyterhub_migspawner.policy.wording import moment, quoted
 
@@ -34,19 +34,29 @@ class Layouts(BrokerBase):
     def set_layout(
         self, card_uuid: str, wants: Sequence[Want], mig_enabled: bool, actor: str
     ) -> CardRow:
+        """As :meth:`choose_layout`, for places that are known."""
+        return self.choose_layout(card_uuid, lambda live: wants, mig_enabled, actor)
+
+    def choose_layout(
+        self,
+        card_uuid: str,
+        choose: Callable[[Sequence[LeaseRow]], Sequence[Want]],
+        mig_enabled: bool,
+        actor: str,
+    ) -> CardRow:
         """Say what a card shall be cut into from now on; whoever cuts it brings it there.
 
         Slices that the layout does not have are given to nobody from this moment, and go when
         nobody holds them. A card that is given out whole takes the layout when that lease ends.
         Whether the card can be cut so is for the caller to know. Calling it again changes nothing.
 
+        ``choose`` gives the places, from the live leases on the card, while nobody can take another
+        one of its slices. It may be called again, when the database has to run all of it again.
+
         Raises :class:`~jupyterhub_migspawner.errors.Refusal`: ``not-found``; ``conflict`` when the
-        card is lost.
+        card is lost; ``options`` for slices with MIG off.
         """
         text("actor", actor, NAME_LIMIT)
-        layout = tuple(sorted(wants, key=lambda want: want[1]))
-        if layout and not mig_enabled:
-            raise Refusal("A card with MIG off has no slices.", reason="options")
 
         def work(tx: Transaction) -> CardRow:
             record = self._locked(tx, card_uuid)
@@ -57,6 +67,10 @@ class Layouts(BrokerBase):
                     "node, or leave the card out.",
                     reason="conflict",
                 )
+            chosen = choose(ledger.select(tx, card_uuid=card_uuid))
+            layout = tuple(sorted(chosen, key=lambda want: want[1]))
+            if layout and not mig_enabled:
+                raise Refusal("A card with MIG off has no slices.", reason="options")
             if (card.layout, card.mig_wanted) == (layout, mig_enabled) and card.layout_by:
                 return card
             changes: dict[str, Any] = {
@@ -100,11 +114,7 @@ class Layouts(BrokerBase):
                 return f"{want[0]} at {want[1]} is wanted again; plan anew."
             for row in inventory.slice_rows(tx, card_uuid=card_uuid):
                 if (row.profile, row.start) == want and row.present:
-                    inventory.update_slice(
-                        tx, row.id, present=False, uuid=None, gi_id=None, ci_id=None
-                    )
-                    kind = "slice.claimed"
-                    recording.slice_event(tx, self._now(), actor, kind, row, uuid=row.uuid)
+                    self._claim(tx, row, actor)
             return ""
 
         return self._run(work)
@@ -127,11 +137,7 @@ class Layouts(BrokerBase):
                 return f"Card {card.index} ({card.uuid}) shall be otherwise by now; plan anew."
             for row in inventory.slice_rows(tx, card_uuid=card_uuid):
                 if row.present:
-                    inventory.update_slice(
-                        tx, row.id, present=False, uuid=None, gi_id=None, ci_id=None
-                    )
-                    kind = "slice.claimed"
-                    recording.slice_event(tx, self._now(), actor, kind, row, uuid=row.uuid)
+                    self._claim(tx, row, actor)
             return ""
 
         return self._run(work)
@@ -151,6 +157,10 @@ class Layouts(BrokerBase):
             events.append(tx, self._now(), actor, kind, card_uuid=card_uuid, step=step, **more)
 
         self._run(work)
+
+    def _claim(self, tx: Transaction, row: SliceRow, actor: str) -> None:
+        inventory.update_slice(tx, row.id, present=False, uuid=None, gi_id=None, ci_id=None)
+        recording.slice_event(tx, self._now(), actor, "slice.claimed", row, uuid=row.uuid)
 
     def _locked(self, tx: Transaction, card_uuid: str) -> inventory.CardRecord:
         inventory.lock_card(tx, wanted_name(card_uuid))

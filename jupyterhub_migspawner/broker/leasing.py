@@ -188,17 +188,9 @@ class Leasing(Acquiring):
                 return
             after = ledger.wait(tx, lease_id, short)
             if after is not None:
-                lease_event(tx, after, self._now(), BROKER, waiting_for=short)
+                lease_event(tx, after, self._now(), BROKER, kind="lease.waiting", waiting_for=short)
 
         self._run(work)
-
-    def overdue(self, node: str) -> tuple[LeaseRow, ...]:
-        """Pending leases of one node past their deadline; whoever has proof decides about them.
-
-        Nothing ends here: a start may have launched a server that only nobody could report.
-        """
-        late = self._read(lambda tx: ledger.overdue(tx, self._now()))
-        return tuple(lease for lease in late if lease.node == node)
 
     def forget_cancelled_attempts(self) -> None:
         """Drop the memory of cancelled attempts that no thread can still be waiting with."""

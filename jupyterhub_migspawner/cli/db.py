@@ -1,10 +1,10 @@
-"""``migspawner db``: does the lease database have the schema this version needs; and mending it."""
+"""``migspawner db``: the lease database's schema, seen and mended; its event log, compacted."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from jupyterhub_migspawner.cli.command import DONE, REFUSED, Command
+from jupyterhub_migspawner.cli.command import DONE, REFUSED, Command, argument
 from jupyterhub_migspawner.leases import migrations
 
 
@@ -39,15 +39,49 @@ class Upgrade(Command):
         return self.answer(_view(status), status.message)
 
 
+class Compact(Command):
+    """Turn old events into counts."""
+
+    name = "migspawner db compact"
+    description = (
+        "Turn events older than MigBroker.event_days into counts by month, person, tier, profile\n"
+        "and card, as the service does every day. Leases and requests themselves stay, and so do\n"
+        "the events of live leases and open requests."
+    )
+    arguments = (argument("--dry-run", action="store_true", help="only say how many there are"),)
+
+    def run(self) -> int:
+        """Compact, or count what would be."""
+        days, dry_run = self.mig().event_days, self.option("dry_run", False)
+        if not days:
+            answer = {"days": 0, "compacted": 0, "kept": 0, "dry_run": dry_run}
+            return self.answer(answer, "MigBroker.event_days is 0: events are kept for ever.")
+        broker = self.broker()
+        compacted, kept = broker.events_to_compact(days)
+        if not dry_run:
+            so_far = broker.begin_compaction(days)
+            while not so_far.done:
+                so_far = broker.compact_events(so_far)
+            compacted = so_far.number
+        answer = {"days": days, "compacted": compacted, "kept": kept, "dry_run": dry_run}
+        what = "would become" if dry_run else "have become"
+        return self.answer(
+            answer,
+            f"{compacted} events older than {days} days {what} counts; {kept} as old belong to "
+            "live leases and open requests and stay.",
+        )
+
+
 class Database(Command):
     """The lease database."""
 
     name = "migspawner db"
-    description = "The lease database: check and upgrade its schema."
+    description = "The lease database: check and upgrade its schema, compact its event log."
     runs = False
     below = {
         "check": (Check, "say which schema it has and which is needed"),
         "upgrade": (Upgrade, "create it or bring it up to date"),
+        "compact": (Compact, "turn old events into counts"),
     }
 
 

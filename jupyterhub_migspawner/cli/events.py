@@ -1,39 +1,121 @@
-"""``migspawner events``: what changed, when, by whom and why."""
+"""``migspawner events``: what changed, when, by whom and why; and what changes from now on."""
 
 from __future__ import annotations
 
-from collections import deque
+import argparse
+import difflib
+import re
+import time
 from collections.abc import Iterable
+from datetime import datetime, timedelta, timezone
+from typing import Any
 
+from jupyterhub_migspawner.broker import Broker
 from jupyterhub_migspawner.broker.views import event_view
-from jupyterhub_migspawner.cli.command import COUNT, DONE, Command, argument, number_from
-from jupyterhub_migspawner.cli.output import Column, print_json, print_table, shown
+from jupyterhub_migspawner.cli.command import COUNT, DONE, ID, Command, argument, number_from
+from jupyterhub_migspawner.cli.following import Follower
+from jupyterhub_migspawner.cli.output import (
+    Column,
+    print_json,
+    print_json_line,
+    print_line,
+    print_table,
+    shown,
+)
+from jupyterhub_migspawner.leases.events import EventQuery
+from jupyterhub_migspawner.leases.kinds import FAMILIES, KINDS
 from jupyterhub_migspawner.leases.rows import EventRow
 
 #: How much of an event's detail a table shows; JSON has all of it.
 _WIDE = 100
 
-#: Events read at once on the way to the last ones.
+#: Events listed when nobody said how many.
+_FEW = 100
+
+#: Events read at once.
 _PAGE = 1_000
+
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+_AGO = re.compile(r"(\d{1,6})([smhdw])")
+
+
+def moment(text: str) -> datetime:
+    """An argparse type: a time in UTC, or how long ago."""
+    ago = _AGO.fullmatch(text)
+    try:
+        if ago:
+            return datetime.now(timezone.utc) - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
+        found = datetime.fromisoformat(re.sub("[zZ]$", "+00:00", text))
+    except (ValueError, OverflowError):
+        raise argparse.ArgumentTypeError(
+            "expected a time in UTC such as 2026-11-22 or 2026-11-22T17:53:16Z, or how long ago "
+            f"such as 90m, 12h or 7d, found {text!r}"
+        ) from None
+    return found.replace(tzinfo=found.tzinfo or timezone.utc)
+
+
+def kind(text: str) -> str:
+    """An argparse type: a kind of event, or a family of kinds."""
+    if text in KINDS or text in FAMILIES:
+        return text
+    near = difflib.get_close_matches(text, [*KINDS, *FAMILIES], n=1)
+    hint = f"did you mean {near[0]}?" if near else f"families are {', '.join(FAMILIES)}"
+    raise argparse.ArgumentTypeError(f"there is no kind of event {text!r}; {hint}")
 
 
 class Events(Command):
     """The event log."""
 
     name = "migspawner events"
-    description = "Every change of a lease, request or card, oldest first."
+    description = (
+        "Every change of a lease, request, slice or card, oldest first: the last ones, those\n"
+        "after an event, or those since a time. With --follow also those to come, until Ctrl-C;\n"
+        "with --json each is then an object on a line of its own."
+    )
     arguments = (
+        argument(
+            "--follow",
+            action="store_true",
+            help="go on with what happens from now on; also through outages of the database",
+        ),
         argument(
             "--after",
             type=number_from(int, 0, "the number of an event"),
             metavar="ID",
             help="those that follow this one, instead of the last ones",
         ),
-        argument("--limit", type=COUNT, metavar="N", help="at most so many (default: 100)"),
+        argument(
+            "--since",
+            type=moment,
+            metavar="TIME",
+            help="those since a time in UTC (2026-11-22, 2026-11-22T17:53:16Z) or of the last "
+            "90m, 12h, 7d, ...",
+        ),
+        argument(
+            "--limit",
+            type=COUNT,
+            metavar="N",
+            help="at most so many (default: 100, or with --since all of them; with --follow: so "
+            "many of the last ones first)",
+        ),
+        argument(
+            "--kind",
+            type=kind,
+            action="append",
+            metavar="KIND",
+            help="only this kind (lease.active) or family of kinds "
+            f"({', '.join(FAMILIES)}); may be given several times",
+        ),
+        argument("--user", metavar="NAME", help="only what is about this person"),
+        argument("--lease", type=ID, metavar="ID", help="only what is about this lease"),
+        argument("--request", type=ID, metavar="ID", help="only what is about this request"),
+        argument("--card", metavar="UUID", help="only what is about this card"),
     )
 
     def run(self) -> int:
-        """List them."""
+        """List them, and go on if asked to."""
+        if self.option("follow"):
+            return self._follow()
         rows = [event_view(event) for event in self._wanted()]
         if self.as_json:
             print_json(rows)
@@ -49,17 +131,72 @@ class Events(Command):
             Column("detail", "text"),
         ]
         for row in rows:
-            text = ", ".join(f"{name} {shown(value)}" for name, value in row["detail"].items())
-            row["text"] = text if len(text) <= _WIDE else text[: _WIDE - 1] + "…"
+            row["text"] = _text(row["detail"])
         print_table(columns, rows, empty="Nothing has happened yet.")
         return DONE
 
+    def _query(self) -> EventQuery:
+        return EventQuery(
+            since=self.option("since"),
+            kinds=tuple(self.option("kind", ())),
+            user=self.option("user"),
+            lease_id=self.option("lease"),
+            card_uuid=self.option("card"),
+            request_id=self.option("request"),
+        )
+
     def _wanted(self) -> Iterable[EventRow]:
-        broker, limit = self.broker(), self.option("limit", 100)
-        after = self.option("after")
+        broker, query = self.broker(), self._query()
+        limit, after, since = self.option("limit"), self.option("after"), self.option("since")
+        if limit is None and since is not None:
+            return _all(broker, after or 0, query)
         if after is not None:
-            return broker.events(after_id=after, limit=limit)
-        last: deque[EventRow] = deque(maxlen=limit)
-        while page := broker.events(after_id=last[-1].id if last else 0, limit=_PAGE):
-            last.extend(page)
-        return last
+            return broker.events(after, limit or _FEW, query)
+        return broker.last_events(limit or _FEW, query).events
+
+    def _follow(self) -> int:
+        after, limit, query = self.option("after"), self.option("limit"), self._query()
+        if limit is not None and (after is not None or query.since is not None):
+            self.given.parser.error(
+                "--limit with --follow is how many of the last events come first; leave it out "
+                "with --after and --since"
+            )
+        try:
+            broker = self.broker()
+            if after is None and query.since is None:
+                first = broker.last_events(limit or 0, query)
+                for event in first.events:
+                    self._show(event)
+                after = first.read_to
+            Follower(broker, query, after or 0, self._show).run(time.sleep)
+        except KeyboardInterrupt:
+            return DONE
+
+    def _show(self, event: EventRow) -> None:
+        view = event_view(event)
+        if self.as_json:
+            print_json_line(view)
+        else:
+            print_line(_line(view))
+
+
+def _all(broker: Broker, after: int, query: EventQuery) -> Iterable[EventRow]:
+    while page := broker.events(after, _PAGE, query):
+        yield from page
+        after = page[-1].id
+
+
+def _line(view: dict[str, Any]) -> str:
+    about = [
+        f"{word} {view[key]}"
+        for word, key in (("lease", "lease_id"), ("request", "request_id"), ("card", "card_uuid"))
+        if view[key] is not None
+    ]
+    words = f"{view['id']:>8}  {view['at']}  {view['kind']:<18}  {shown(view['user']):<12}"
+    by = f"by {shown(view['actor'])}"
+    return "  ".join([words, ", ".join([*about, by]), _text(view["detail"])]).rstrip()
+
+
+def _text(detail: dict[str, Any]) -> str:
+    text = ", ".join(f"{name} {shown(value)}" for name, value in detail.items())
+    return text if len(text) <= _WIDE else text[: _WIDE - 1] + "…"

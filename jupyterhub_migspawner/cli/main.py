@@ -49,8 +49,8 @@ class Migspawner(Command):
         "tiers": (Tiers, "what people can pick, and how much of it is free"),
         "leases": (Leases, "who holds what; release one"),
         "requests": (Requests, "requests for tiers that need approval; make and decide them"),
-        "events": (Events, "every change of a lease, request or card"),
-        "db": (Database, "the lease database: check and upgrade its schema"),
+        "events": (Events, "every change of a lease, request, slice or card; follow them"),
+        "db": (Database, "the lease database: check and upgrade its schema, compact its event log"),
         "simulator": (Simulator, "simulated cards: make them, put processes on them, lose them"),
     }
 

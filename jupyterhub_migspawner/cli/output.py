@@ -30,6 +30,16 @@ def print_json(answer: Any) -> None:
     sys.stdout.flush()
 
 
+def print_json_line(answer: Any) -> None:
+    """Write ``answer`` as JSON on a line of its own, at once."""
+    print(json.dumps(answer), flush=True)
+
+
+def print_line(text: str) -> None:
+    """Write one line for people, at once."""
+    print(printable(text), flush=True)
+
+
 def print_table(
     columns: Sequence[Column], rows: Sequence[Mapping[str, Any]], *, empty: str
 ) -> None:

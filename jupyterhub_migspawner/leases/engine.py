@@ -10,6 +10,9 @@ names the database without its password and says what to do.
 
 from __future__ import annotations
 
+import sqlite3
+from collections.abc import Callable
+from time import sleep
 from typing import Any
 
 import sqlalchemy as sa
@@ -23,6 +26,9 @@ WAIT_SECONDS = 30
 
 CONNECT_SECONDS = 10
 """Longest wait for a database server to answer."""
+
+_TURN_SECONDS = 0.02
+_TURNS = int(WAIT_SECONDS / _TURN_SECONDS)
 
 WRITING = "migspawner_writing"
 """Execution option: this transaction is going to write."""
@@ -42,7 +48,6 @@ def make_engine(url: sa.URL) -> sa.Engine:
 def _sqlite(url: sa.URL) -> sa.Engine:
     engine = sa.create_engine(
         url,
-        connect_args={"timeout": WAIT_SECONDS},
         # One writer at a time by the turnstile; the rest are readers.
         # Errors are logged; what people wrote does not belong there.
         hide_parameters=True,
@@ -55,7 +60,7 @@ def _sqlite(url: sa.URL) -> sa.Engine:
     def configure(connection: Any, record: Any) -> None:
         # The driver's own BEGIN comes late and deferred; the store, and "begin" below, say it.
         connection.isolation_level = None
-        connection.execute("PRAGMA journal_mode=WAL").close()
+        write_ahead(connection)
         connection.execute("PRAGMA synchronous=FULL").close()
         connection.execute("PRAGMA foreign_keys=ON").close()
 
@@ -66,6 +71,26 @@ def _sqlite(url: sa.URL) -> sa.Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
 
     return engine
+
+
+def write_ahead(connection: sqlite3.Connection, pause: Callable[[float], object] = sleep) -> None:
+    """Make the file keep a write-ahead log; waits up to ``WAIT_SECONDS`` for whoever holds it.
+
+    The mode stays in the file, so only the first to open a new one changes it. SQLite refuses
+    that change at once while another opens the file too, whatever the time-out of the connection:
+    it does not call the busy handler for a reader that becomes a writer. So the waiting is ours,
+    and the connection's own comes after it.
+    """
+    connection.execute("PRAGMA busy_timeout=0").close()
+    for turn in range(_TURNS + 1):
+        try:
+            connection.execute("PRAGMA journal_mode=WAL").close()
+            break
+        except sqlite3.OperationalError as error:
+            if turn == _TURNS or "locked" not in str(error):
+                raise
+        pause(_TURN_SECONDS)
+    connection.execute(f"PRAGMA busy_timeout={WAIT_SECONDS * 1000}").close()
 
 
 def _postgres(url: sa.URL) -> sa.Engine:

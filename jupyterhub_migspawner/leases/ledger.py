@@ -63,9 +63,6 @@ _SELECT = sa.select(*_COLUMNS)
 _BY_ATTEMPT = _SELECT.where(leases.c.attempt == sa.bindparam("attempt"))
 _BY_ID = _SELECT.where(leases.c.id == sa.bindparam("lease_id"))
 _HELD_BY = _SELECT.where(leases.c.username == sa.bindparam("user"), _IS_HELD).order_by(leases.c.id)
-_OVERDUE = _SELECT.where(
-    leases.c.state == PENDING, _IS_LIVE, leases.c.deadline <= sa.bindparam("now")
-).order_by(leases.c.id)
 _SPANS = sa.select(leases.c.since, leases.c.ended_at, leases.c.share).where(
     leases.c.username == sa.bindparam("user"),
     sa.or_(leases.c.ended_at.is_(None), leases.c.ended_at > sa.bindparam("begin")),
@@ -147,11 +144,6 @@ def by_id(tx: Transaction, lease_id: int) -> LeaseRow | None:
 def held_by(tx: Transaction, user: str) -> tuple[LeaseRow, ...]:
     """Pending and active leases of a person."""
     return tuple(LeaseRow(*row) for row in tx.rows(_HELD_BY, user=user))
-
-
-def overdue(tx: Transaction, now: datetime) -> tuple[LeaseRow, ...]:
-    """Pending leases past their deadline."""
-    return tuple(LeaseRow(*row) for row in tx.rows(_OVERDUE, now=now))
 
 
 def spans(tx: Transaction, user: str, begin: datetime) -> tuple[Span, ...]:

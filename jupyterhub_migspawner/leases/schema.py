@@ -263,3 +263,25 @@ events = sa.Table(
     sa.Column("detail", Json, nullable=False),
     sa.Index("events_lease", "lease_id"),
 )
+
+# What is left of old events: how many of a kind there were in a month (UTC, as 2026-11), about
+# whom and what. What an event does not say is empty here.
+event_counts = sa.Table(
+    "event_counts",
+    metadata,
+    sa.Column("month", sa.String(7), primary_key=True),
+    sa.Column("kind", sa.Text, primary_key=True),
+    sa.Column("username", sa.Text, primary_key=True),
+    sa.Column("tier", sa.Text, primary_key=True),
+    sa.Column("profile", sa.Text, primary_key=True),
+    sa.Column("card_uuid", sa.Text, primary_key=True),
+    sa.Column("number", BigId, nullable=False),
+)
+
+# How far those who pass events on have come.
+event_readers = sa.Table(
+    "event_readers",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("event_id", BigId, nullable=False),
+)

@@ -56,7 +56,7 @@ class Transaction:
     Rows are named tuples. Statements are kept compiled, by identity: build them once.
     """
 
-    __slots__ = ("_cursor", "_statements", "_watch", "postgres", "writing")
+    __slots__ = ("_cursor", "_statements", "_watch", "announced", "postgres", "writing")
 
     def __init__(
         self,
@@ -72,6 +72,8 @@ class Transaction:
         self._watch = watch
         self.postgres = postgres
         self.writing = writing
+        #: Whether readers of the event log know that this transaction writes to it.
+        self.announced = False
 
     def _execute(self, statement: sa.Executable, values: dict[str, Any]) -> Prepared:
         try:
@@ -123,7 +125,6 @@ class Store:
         self._engine = engine
         self._statements = Statements(engine.dialect)
         self._failure: type[Exception] = engine.dialect.loaded_dbapi.Error
-        self._postgres = engine.dialect.name == "postgresql"
         self._turnstile: Turnstile | None = None
         file = urls.file_of(url)
         if file is not None:
@@ -134,6 +135,7 @@ class Store:
         #: Called with each statement and its values, and with ``COMMIT``, before the driver is:
         #: for tests that count them, and benchmarks that repeat them.
         self.watch: Watch | None = None
+        self.postgres = file is None
 
     @classmethod
     def open(cls, url: str, *, create: bool = False) -> Store:
@@ -169,7 +171,7 @@ class Store:
                 committing = False
                 try:
                     cursor = connection.cursor()
-                    if not self._postgres:
+                    if not self.postgres:
                         # A transaction that reads first and writes later cannot wait for another
                         # writer in SQLite, it fails; so writers take the lock at once.
                         cursor.execute("BEGIN IMMEDIATE" if write else "BEGIN")
@@ -177,7 +179,7 @@ class Store:
                         cursor,
                         self._statements,
                         self.watch,
-                        postgres=self._postgres,
+                        postgres=self.postgres,
                         writing=write,
                     )
                     if self.watch is not None:

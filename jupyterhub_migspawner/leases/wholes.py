@@ -193,7 +193,7 @@ def take_card(tx: Transaction, card: IdleCard) -> Taken | None:
     )
     cut_already = found is not None and found.present and found.uuid is not None
     target = None if cut_already else [[card.profile, card.start]]
-    tx.change(_TARGET, card_uuid_is=uuid, target=target, reserved_for=None, reserved_until=None)
+    tx.change(_TARGET, card_uuid_is=uuid, target=target)
     tx.change(_HOLD_UNCUT, slice_id=slice_id)
     return Taken(
         slice_id,

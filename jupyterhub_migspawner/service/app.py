@@ -33,9 +33,11 @@ from traitlets.config import Config
 from jupyterhub_migspawner.agent import make_agent
 from jupyterhub_migspawner.config import MigBroker, load_config_file
 from jupyterhub_migspawner.errors import ConfigError, MigspawnerError
-from jupyterhub_migspawner.service import api, pages
+from jupyterhub_migspawner.service import api, compacting, emitting, pages
 from jupyterhub_migspawner.service.auth import hub_oauth
 from jupyterhub_migspawner.service.body import MOST_READ
+from jupyterhub_migspawner.service.compacting import Compactor
+from jupyterhub_migspawner.service.emitting import Emitter, event_logger
 from jupyterhub_migspawner.service.hub import HubApi
 from jupyterhub_migspawner.service.looks import Looks
 from jupyterhub_migspawner.service.loops import Loop, Reconciler
@@ -100,14 +102,25 @@ class Service:
         async def look_at_cards() -> None:
             await asyncio.get_running_loop().run_in_executor(self._cards, agent.tick)
 
-        self._loops = (
+        loops = [
             Loop("look at the cards", options.tick_seconds, look_at_cards),
             Loop(
                 "comparison of leases with servers",
                 options.reconcile_seconds,
                 Reconciler(parts).round,
             ),
-        )
+            Loop(
+                "compaction of old events",
+                compacting.PAUSE,
+                Compactor(parts, options.event_days, clock=parts.broker.clock).round,
+            ),
+        ]
+        logger = event_logger(config)
+        if logger is not None:
+            reader = f"{options.node} {hub_auth.base_url}"
+            emitter = Emitter(parts, logger, reader)
+            loops.append(Loop("passing on of events", emitting.PAUSE, emitter.round))
+        self._loops = tuple(loops)
 
     async def run(self, stop: asyncio.Event) -> bool:
         """Serve until ``stop`` is set. False when a round under way did not come to its end."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection
-from datetime import datetime, timezone
+from datetime import datetime
 
 from jupyterhub_migspawner.errors import MigspawnerError, Refusal
 from jupyterhub_migspawner.leases.rows import ACTIVE, HELD, PENDING, LeaseRow
@@ -24,11 +24,6 @@ log = logging.getLogger("migspawner.service")
 ACTOR = "service"
 
 Key = tuple[str, str]
-
-
-def utc_now() -> datetime:
-    """This moment, aware, in UTC."""
-    return datetime.now(timezone.utc)
 
 
 class Loop:
@@ -73,12 +68,12 @@ class Loop:
 class Reconciler:
     """Keeps leases and the hub's servers in step, one :meth:`round` at a time.
 
-    ``clock`` gives the present as aware UTC.
+    ``clock`` gives the present as aware UTC; the broker's own unless given.
     """
 
-    def __init__(self, parts: Parts, *, clock: Callable[[], datetime] = utc_now) -> None:
+    def __init__(self, parts: Parts, *, clock: Callable[[], datetime] | None = None) -> None:
         self._parts = parts
-        self._clock = clock
+        self._clock = clock or parts.broker.clock
         self._without_server: frozenset[int] = frozenset()
         self._said: dict[int, str] = {}
 

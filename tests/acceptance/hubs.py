@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from jupyterhub_migspawner.broker import Broker
 from jupyterhub_migspawner.errors import ConfigError, DatabaseError
 from jupyterhub_migspawner.leases.rows import LeaseRow
 from tests.benchmarks.hub import free_ports
@@ -201,12 +202,19 @@ class Hub:
         assert status == 201, answer
         return str(answer["token"])
 
-    def rows(self, *, include_past: bool = False) -> tuple[LeaseRow, ...]:
-        """The leases as the database has them."""
+    def broker(self) -> Broker:
+        """The broker over the hub's lease database, in this process."""
         from jupyterhub_migspawner.config import MigBroker, load_config_file
 
-        broker = MigBroker(config=load_config_file(self.config)).open_broker()
-        return broker.leases(include_past=include_past)
+        return MigBroker(config=load_config_file(self.config)).open_broker()
+
+    def rows(self, *, include_past: bool = False) -> tuple[LeaseRow, ...]:
+        """The leases as the database has them."""
+        return self.broker().leases(include_past=include_past)
+
+    def kinds(self) -> list[str]:
+        """The kinds of all events, oldest first."""
+        return [event.kind for event in self.broker().events(limit=10_000)]
 
     def cli(self, *arguments: str) -> Any:
         """What ``migspawner ARGUMENTS --json`` says."""

@@ -122,7 +122,12 @@ def test_a_hub_restart_keeps_leases_and_servers(make_hub: Any) -> None:
     before = hub.cli("leases")
     hub.stop()
     assert hub.cli("leases") == before
+    # As if the machine had been restarted meanwhile: what its agent said before counts no more.
+    (node,) = hub.broker().nodes()
+    assert hub.broker().note_boot(node.name, "the boot before")
     hub.start()
+    assert hub.kinds().count("node.booted") == 2
+    hub.until(lambda: bool(hub.broker().live_nodes()))
     assert hub.api("GET", "users/ada")[1]["servers"][""]["ready"]
     assert hub.cli("leases") == before
     hub.api("DELETE", "users/ada/server")

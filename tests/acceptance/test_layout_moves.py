@@ -112,7 +112,7 @@ class Dgx:
         wanted = layout.for_cards(cards)
         found = {}
         for card in cards:
-            want = wanted[card.uuid]
+            want = wanted[card.index]
             if want.mig_enabled:
                 places = set(layout.places(card, want))
                 here = [(each.profile, each.start) for each in card.instances]

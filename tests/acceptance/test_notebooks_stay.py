@@ -144,7 +144,7 @@ async def test_notebooks_notice_nothing_of_any_layout(hub: Hub) -> None:
         stay = True
         for lease in leases:
             (card,) = [each for each in cards if each.uuid == lease.card_uuid]
-            want = wanted[card.uuid]
+            want = wanted[card.index]
             places = layout.places(card, want) if want.mig_enabled else ()
             stay = stay and (lease.profile, lease.start) in places
         done = hub.run_cli("layout", "apply", str(EXAMPLE), name)

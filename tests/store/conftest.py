@@ -88,3 +88,20 @@ def lab(make_lab: Callable[..., Lab]) -> Lab:
     lab = make_lab()
     lab.report()
     return lab
+
+
+@pytest.fixture
+def emptied(kind: str, url: str, request: pytest.FixtureRequest) -> Iterator[Any]:
+    """Makes the database empty again for each example."""
+    if kind == "sqlite":
+        path = url.removeprefix("sqlite:///")
+        numbers = iter(range(10**6))
+        yield lambda: f"sqlite:///{path}-{next(numbers)}"
+        return
+    cluster = request.getfixturevalue("postgres")
+
+    def empty() -> str:
+        cluster.empty(url)
+        return url
+
+    yield empty

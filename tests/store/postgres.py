@@ -92,10 +92,11 @@ class Cluster:
                     raise RuntimeError(f"PostgreSQL did not start: {log[-2000:]}") from None
                 time.sleep(0.05)
 
-    def stop(self) -> None:
+    def stop(self, *, at_once: bool = False) -> None:
         if self._server is not None:
-            # SIGINT: fast shutdown, open sessions are cut off.
-            self._server.send_signal(signal.SIGINT)
+            # SIGINT: fast shutdown, open sessions are cut off. SIGQUIT: without a checkpoint, as
+            # after a crash; the next start recovers.
+            self._server.send_signal(signal.SIGQUIT if at_once else signal.SIGINT)
             try:
                 self._server.wait(timeout=30)
             except subprocess.TimeoutExpired:

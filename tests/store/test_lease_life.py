@@ -54,7 +54,7 @@ def test_each_step_is_an_event_with_who_when_and_why(lab: Lab) -> None:
         ("lease.pending", "ada", "ada", lease.id),
         ("lease.active", "ada", "ada", lease.id),
         ("lease.releasing", "root", "ada", lease.id),
-        ("lease.releasing", "migspawner", "ada", lease.id),
+        ("lease.waiting", "migspawner", "ada", lease.id),
         ("lease.released", "migspawner", "ada", lease.id),
     ]
     assert [e.at for e in events[:3]] == [START, START, START + timedelta(minutes=1)]
@@ -161,17 +161,6 @@ def test_renewing_gives_a_pending_lease_its_full_time_again(lab: Lab) -> None:
     lab.broker.cancel_attempt("a", "over")
     assert lab.broker.renew("a") is None
     assert lab.broker.renew("unknown") is None
-
-
-def test_a_start_that_takes_too_long_is_overdue_and_nothing_else_is(lab: Lab) -> None:
-    late, running = lab.start("ada", attempt="late"), lab.start("grace", attempt="running")
-    lab.broker.activate("running")
-    lab.clock.pass_time(seconds=299)
-    assert lab.broker.overdue("n1") == ()
-    lab.clock.pass_time(seconds=1)
-    assert lab.broker.overdue("n1") == (late,)
-    assert lab.broker.overdue("n2") == ()
-    assert running.state == "pending"
 
 
 def test_a_start_may_say_how_long_it_takes(lab: Lab) -> None:

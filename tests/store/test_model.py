@@ -6,7 +6,6 @@ the broker has to tell exactly what the model expects. A failure prints the step
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -428,23 +427,6 @@ class BrokerMachine(RuleBasedStateMachine):
             assert offers[tier].free == len(self.model.free(PROFILE[tier]))
             assert offers[tier].usable == bool(self.model.free(PROFILE[tier]))
         assert offers["card"].free == len(self.model.idle_cards())
-
-
-@pytest.fixture
-def emptied(kind: str, url: str, request: pytest.FixtureRequest) -> Iterator[Any]:
-    """Makes the database empty again for each example."""
-    if kind == "sqlite":
-        path = url.removeprefix("sqlite:///")
-        numbers = iter(range(10**6))
-        yield lambda: f"sqlite:///{path}-{next(numbers)}"
-        return
-    cluster = request.getfixturevalue("postgres")
-
-    def empty() -> str:
-        cluster.empty(url)
-        return url
-
-    yield empty
 
 
 def test_the_broker_does_what_the_model_says(emptied: Any) -> None:

@@ -18,6 +18,7 @@ import sqlalchemy as sa
 
 from jupyterhub_migspawner.errors import DatabaseError
 from jupyterhub_migspawner.leases import migrations
+from jupyterhub_migspawner.leases.engine import WAIT_SECONDS, write_ahead
 from jupyterhub_migspawner.leases.store import Store
 from tests.store.lab import Lab, card
 from tests.store.postgres import Cluster
@@ -295,3 +296,35 @@ def test_a_store_works_after_others_opened_and_closed_the_database(url: str) -> 
     second.close()
     assert first.start().profile == "1g.5gb"
     first.close()
+
+
+def test_a_new_file_that_another_is_opening_is_waited_for(tmp_path: Path) -> None:
+    other = sqlite3.connect(tmp_path / "leases.sqlite", isolation_level=None)
+    ours = sqlite3.connect(tmp_path / "leases.sqlite", isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    pauses: list[float] = []
+
+    def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 3:
+            other.execute("COMMIT")
+
+    write_ahead(ours, pause)
+    assert len(pauses) == 3
+    assert ours.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert ours.execute("PRAGMA busy_timeout").fetchone() == (WAIT_SECONDS * 1000,)
+    ours.close()
+    other.close()
+
+
+def test_a_new_file_that_another_keeps_is_not_waited_for_for_ever(tmp_path: Path) -> None:
+    other = sqlite3.connect(tmp_path / "leases.sqlite", isolation_level=None)
+    ours = sqlite3.connect(tmp_path / "leases.sqlite", isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    pauses: list[float] = []
+    with pytest.raises(sqlite3.OperationalError, match="locked"):
+        write_ahead(ours, pauses.append)
+    assert sum(pauses) == pytest.approx(WAIT_SECONDS, rel=0.01)
+    other.execute("COMMIT")
+    ours.close()
+    other.close()

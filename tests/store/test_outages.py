@@ -14,9 +14,11 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
+from jupyterhub_migspawner.cli.following import Follower
 from jupyterhub_migspawner.errors import DatabaseError
 from jupyterhub_migspawner.leases import engine as engines
 from jupyterhub_migspawner.leases import store as stores
+from jupyterhub_migspawner.leases.events import EventQuery
 from jupyterhub_migspawner.policy.people import Person
 from tests.store.lab import Lab
 from tests.store.postgres import Cluster
@@ -29,6 +31,48 @@ def server_lab(postgres: Cluster) -> Lab:
     lab = Lab(postgres.new_database())
     lab.report()
     return lab
+
+
+def test_whoever_follows_events_is_told_once_of_an_outage_and_misses_nothing(
+    postgres: Cluster, server_lab: Lab, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broker, shown = server_lab.broker, []
+
+    def go_down() -> None:
+        server_lab.start("ada")
+        postgres.stop()
+
+    def come_back() -> None:
+        postgres.start()
+        server_lab.start("grace")
+
+    def nothing() -> None:
+        pass
+
+    what_happens = [nothing, go_down, nothing, nothing, come_back, go_down, come_back, nothing]
+
+    def pause(seconds: float) -> None:
+        if not what_happens:
+            raise KeyboardInterrupt
+        what_happens.pop(0)()
+
+    begin = broker.last_events(0).read_to
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            Follower(broker, EventQuery(kinds=("lease",)), begin, shown.append).run(pause)
+    finally:
+        postgres.stop()
+        postgres.start()
+    happened = broker.events(begin, query=EventQuery(kinds=("lease",)))
+    assert [event.user for event in happened if event.kind == "lease.pending"] == [
+        *("ada", "grace", "ada", "grace")
+    ]
+    assert tuple(shown) == happened
+    told = capsys.readouterr().err.splitlines()
+    assert ["answers again." in line.split("go on")[0] for line in told] == [
+        *(False, True, False, True)
+    ]
+    server_lab.close()
 
 
 def cut_sessions(postgres: Cluster) -> None:

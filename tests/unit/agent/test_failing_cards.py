@@ -9,6 +9,7 @@ import pytest
 from jupyterhub_migspawner.errors import GpuError
 from jupyterhub_migspawner.gpu import simulator
 from jupyterhub_migspawner.gpu.codes import Code
+from jupyterhub_migspawner.gpu.simulator.exports import EXPORTS
 from jupyterhub_migspawner.gpu.simulator.state import StateFile
 from jupyterhub_migspawner.leases.rows import LeaseRow
 from tests.unit.agent.conftest import BALANCED, SMALL, Node, NodeMaker
@@ -205,3 +206,38 @@ def test_half_a_cut_by_hand_is_left_alone(make_node: NodeMaker) -> None:
     simulator.orphan_instance(node.path, node.card().uuid, "1g.5gb", start)
     node.tick(3)
     assert len(node.nvml.inventory().cards[0].instances) == 2
+
+
+CUTS = (
+    tuple(("1g.5gb", start) for start in range(7)),
+    (("1g.5gb", 0), ("1g.5gb", 1), ("2g.10gb", 2), ("2g.10gb", 4), ("1g.5gb", 6)),
+)
+
+
+@pytest.mark.parametrize("code", [Code.UNKNOWN, Code.NO_PERMISSION, Code.NOT_FOUND, Code.TIMEOUT])
+def test_an_error_at_any_call_costs_nobody_anything_and_the_next_round_goes_on(
+    make_node: NodeMaker, code: Code
+) -> None:
+    symbols = sorted(name for name in EXPORTS if name not in ("nvmlInit_v2", "nvmlShutdown"))
+    assert len(symbols) > 40
+    node = make_node(SMALL)
+    node.tick()
+    lease = running(node)
+    for number, symbol in enumerate(symbols):
+        wants = CUTS[(number + 1) % 2]
+        node.broker.set_layout(node.card().uuid, wants, True, "root")
+        assert (lease.profile, lease.start) in wants
+        simulator.fail_call(node.path, symbol, code)
+        node.tick()
+        assert str(lease.slice_uuid) in simulator.slice_uuids(node.path), symbol
+        assert node.broker.lease(lease.id) == lease, symbol
+        mend(node)
+        # Each further try of a card that could not be cut comes later than the one before.
+        for _ in range(6):
+            node.tick()
+            if set(node.actual()) == set(wants):
+                break
+        assert set(node.actual()) == set(wants), symbol
+        assert node.card().problem == ""
+        found = node.nvml.inventory().cards[0].instances
+        assert all(each.uuid for each in found), symbol

@@ -87,6 +87,21 @@ def test_commands_for_afterwards_run_when_a_step_fails(
     assert log.read_text() == "stop 0\nbroken 0\nstart 0\n"
 
 
+def test_one_for_afterwards_that_fails_is_told_in_a_sentence_and_stops_nothing(
+    tmp_path: Path,
+) -> None:
+    log, said, reported = tmp_path / "log", [], []
+    hooks = Hooks((say(log, "stop"),), (say(log, "broken", 1), say(log, "start")))
+    about = {"MIGSPAWNER_CARD_INDEX": "0,1"}
+    with hooks.around(about, lambda command, trouble: reported.append(trouble), said.append):
+        pass
+    assert log.read_text() == "stop 0,1\nbroken 0,1\nstart 0,1\n"
+    (sentence,) = said
+    assert "failed with exit status 1. It said: 'because of broken'." in sentence
+    assert "MigBroker.after_cut" in sentence
+    assert [bool(trouble) for trouble in reported] == [False, True, False]
+
+
 def test_a_command_that_takes_too_long_is_killed_with_what_it_started(tmp_path: Path) -> None:
     file = tmp_path / "pid"
     code = (

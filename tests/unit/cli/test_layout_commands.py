@@ -16,6 +16,7 @@ import yaml
 from jupyterhub_migspawner import config as configuration
 from jupyterhub_migspawner.cli.main import main
 from jupyterhub_migspawner.config import MigBroker, load_config_file
+from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.gpu import simulator
 from jupyterhub_migspawner.gpu.codes import Code
 from jupyterhub_migspawner.policy.people import Person
@@ -53,6 +54,9 @@ class Shell:
 
     def json(self, *words: str, status: int = 0) -> Any:
         return json.loads(self.run(*words, "--json", status=status))
+
+    def inventory(self) -> Any:
+        return MigBroker(config=load_config_file(self.config)).open_nvml().inventory()
 
     def broker(self) -> Any:
         return MigBroker(config=load_config_file(self.config)).open_broker()
@@ -166,7 +170,7 @@ def test_a_wrong_file_or_name_changes_nothing(
 def test_a_layout_of_another_model_is_refused_with_line_and_card(shell: Shell) -> None:
     simulator.create_state(shell.machine, cards=1, model="A30", layouts=[["2g.12gb"]])
     shell.run("layout", "apply", str(EXAMPLE), "all-1g.5gb", status=1)
-    assert "mig-parted-example.yaml, line 13" in shell.errors
+    assert "mig-parted-example.yaml, line 16" in shell.errors
     assert "card 0 (NVIDIA A30)" in shell.errors
     assert shell.broker().cards()[0].layout == (("2g.12gb", 0),)
 
@@ -229,6 +233,151 @@ def test_a_card_that_somebody_has_whole_waits_for_them(shell: Shell) -> None:
     shell.broker().confirm_empty(lease.id)
     shell.run("layout", "apply", str(EXAMPLE), "all-balanced")
     shell.run("layout", "assert", str(EXAMPLE), "all-balanced")
+
+
+def test_a_dead_card_is_told_also_when_mig_is_to_be_off(two: Shell) -> None:
+    """A process that never saw the card alive knows nothing of it but its index."""
+    start(two)
+    uuid = simulator.card_uuids(two.machine)[1]
+    two.broker().cancel_attempt(two.broker().leases()[0].attempt, "over")
+    two.broker().confirm_empty(two.broker().leases()[0].id)
+    simulator.lose_card(two.machine, uuid)
+    said = two.run("layout", "apply", str(EXAMPLE), "all-disabled", status=1)
+    assert "1 of 2 cards are as all-disabled wants" in said
+    assert uuid in two.errors
+    assert "off the bus" in two.errors
+    said = two.run("layout", "assert", str(EXAMPLE), "all-disabled", status=1)
+    assert said.startswith(f"card 1 ({uuid}): cannot be read")
+    assert said.count("ard 1") == 1
+
+
+def test_a_layout_for_none_of_the_cards_is_refused(two: Shell) -> None:
+    file = two.folder / "other.yaml"
+    file.write_text(
+        "version: v1\n"
+        "mig-configs:\n"
+        "  hopper:\n"
+        "    - device-filter: '0x233010DE'\n"
+        "      devices: all\n"
+        "      mig-enabled: false\n"
+    )
+    two.run("layout", "apply", str(EXAMPLE), "all-1g.5gb")
+    stored = two.json("cards")
+    for verb in ("apply", "assert"):
+        two.run("layout", verb, str(file), "hopper", status=1)
+        assert "other.yaml, line 4" in two.errors
+        assert "0x20B010DE" in two.errors
+    assert two.json("cards") == stored
+
+
+def test_who_may_not_cut_is_told_so_and_nothing_is_written_down(two: Shell) -> None:
+    start(two)
+    stored = two.json("cards")
+    simulator.set_switches(two.machine, privileged="nobody")
+    two.run("layout", "apply", str(EXAMPLE), "all-balanced", status=1)
+    assert simulator.card_uuids(two.machine)[0] in two.errors
+    assert "root" in two.errors
+    assert two.json("cards") == stored
+
+
+def command(folder: Path, word: str, status: int = 0) -> list[str]:
+    """A command that notes which cards it is run for."""
+    code = (
+        "import os, sys; open(sys.argv[1], 'a').write(sys.argv[2] + ' ' "
+        "+ os.environ['MIGSPAWNER_CARD_INDEX'] + '\\n'); print('for', sys.argv[2]); "
+        f"sys.exit({status})"
+    )
+    return [sys.executable, "-S", "-c", code, str(folder / "log"), word]
+
+
+def with_commands(shell: Shell, before: list[str], after: list[str]) -> Path:
+    with shell.config.open("a") as file:
+        file.write(f"c.MigBroker.before_cut = [{before!r}]\n")
+        file.write(f"c.MigBroker.after_cut = [{after!r}]\n")
+    return shell.folder / "log"
+
+
+def test_commands_run_once_around_all_cards_and_only_when_there_is_something_to_cut(
+    two: Shell,
+) -> None:
+    log = with_commands(two, command(two.folder, "stop"), command(two.folder, "start"))
+    two.run("layout", "apply", str(EXAMPLE), "all-balanced", "--dry-run")
+    assert not log.exists()
+    two.run("layout", "apply", str(EXAMPLE), "all-1g.5gb")
+    before = log.read_text() if log.exists() else ""
+    two.run("layout", "apply", str(EXAMPLE), "all-1g.5gb")
+    assert (log.read_text() if log.exists() else "") == before
+    two.run("layout", "apply", str(EXAMPLE), "all-3g.20gb")
+    assert log.read_text() == before + "stop 0,1\nstart 0,1\n"
+
+
+def test_a_command_that_fails_beforehand_leaves_everything_as_it_was(two: Shell) -> None:
+    two.run("layout", "apply", str(EXAMPLE), "all-1g.5gb")
+    log = with_commands(two, command(two.folder, "stop", 3), command(two.folder, "start"))
+    stored, uuids = two.json("cards"), simulator.slice_uuids(two.machine)
+    two.run("layout", "apply", str(EXAMPLE), "all-3g.20gb", status=1)
+    assert "failed with exit status 3" in two.errors
+    assert "'for stop'" in two.errors
+    assert simulator.slice_uuids(two.machine) == uuids
+    assert two.json("cards") == stored
+    assert log.read_text() == "stop 0,1\nstart 0,1\n"
+
+
+def test_a_command_that_fails_afterwards_is_told_and_is_no_success(two: Shell) -> None:
+    two.run("layout", "apply", str(EXAMPLE), "all-1g.5gb")
+    with_commands(two, command(two.folder, "stop"), command(two.folder, "start", 4))
+    said = two.run("layout", "apply", str(EXAMPLE), "all-3g.20gb", status=1)
+    assert "2 of 2 cards are as all-3g.20gb wants" in said
+    assert "failed with exit status 4" in two.errors
+    failed = [e for e in two.broker().events(limit=10_000) if e.kind == "card.step-failed"]
+    assert {e.card_uuid for e in failed} == set(simulator.card_uuids(two.machine))
+
+
+def test_all_cards_are_wanted_before_the_first_is_cut(
+    two: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What no layout has any more is lent to nobody while other cards are being cut."""
+    two.run("layout", "apply", str(EXAMPLE), "all-1g.5gb")
+    broker = two.broker()
+    refused: list[str] = []
+    claim = type(broker).claim_slice
+
+    def late(self: Any, *args: Any) -> str:
+        try:
+            broker.acquire(Person("late"), "", "small", f"late-{len(refused)}")
+        except Refusal as refusal:
+            refused.append(refusal.reason)
+        return str(claim(self, *args))
+
+    monkeypatch.setattr(type(broker), "claim_slice", late)
+    broker.record_inventory("n1", two.inventory())
+    two.run("layout", "apply", str(EXAMPLE), "all-3g.20gb")
+    assert len(refused) == 14
+    assert set(refused) == {"capacity"}
+
+
+def test_new_slices_go_where_nobody_is(two: Shell) -> None:
+    lease = start(two)
+    file = two.folder / "two.yaml"
+    file.write_text(
+        "version: v1\n"
+        "mig-configs:\n"
+        "  twos:\n"
+        "    - devices: all\n"
+        "      mig-enabled: true\n"
+        '      mig-devices: {"2g.10gb": 2}\n'
+    )
+    answer = two.json("layout", "apply", str(file), "twos", status=1)
+    card = next(c for c in answer["cards"] if c["card_uuid"] == lease.card_uuid)
+    # The leased slice goes when it is free; both new ones are there already.
+    assert len(card["waiting"]) == 1
+    assert f"lease {lease.id}" in card["waiting"][0]
+    profiles = [
+        s.row.profile
+        for s in two.broker().slices()
+        if s.row.present and s.row.card_uuid == lease.card_uuid
+    ]
+    assert sorted(profiles) == [lease.profile, "2g.10gb", "2g.10gb"]
 
 
 AGENT = """

@@ -112,12 +112,15 @@ async def test_it_serves_until_it_is_told_to_end_and_leaves_nothing_behind(
     for name, value in environment.items():
         monkeypatch.setitem(os.environ, name, value)
     create_state(tmp_path / "cards.json", cards=1, layouts=[["1g.5gb"]])
+    events = tmp_path / "events.log"
     service = from_environment(
         config_file(
             tmp_path,
             "c.MigBroker.tiers = [{'name': 'small', 'profile': '1g.5gb'}]\n"
             "c.MigBroker.nvml = 'sim:cards.json'\n"
-            "c.MigBroker.tick_seconds = 0.05",
+            "c.MigBroker.tick_seconds = 0.05\n"
+            "import logging\n"
+            f"c.EventLogger.handlers = [logging.FileHandler({str(events)!r}, delay=True)]",
         ),
         environment,
     )
@@ -125,6 +128,9 @@ async def test_it_serves_until_it_is_told_to_end_and_leaves_nothing_behind(
     running = asyncio.ensure_future(service.run(stop))
     broker = service.application.settings["parts"].broker
     while not broker.slices():
+        await asyncio.sleep(0.01)
+    while not events.exists():
+        broker.record_step(broker.cards()[0].uuid, "n1", "nothing")
         await asyncio.sleep(0.01)
     url = f"http://127.0.0.1:{port}/services/migspawner/api/tiers"
     answer = await AsyncHTTPClient().fetch(url, raise_error=False)

@@ -1,0 +1,89 @@
+"""What has happened: the event log, read, followed and compacted."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from jupyterhub_migspawner.broker.base import BrokerBase, wanted_id, wanted_name
+from jupyterhub_migspawner.leases import compaction, events
+from jupyterhub_migspawner.leases.compaction import Compaction, EventCount
+from jupyterhub_migspawner.leases.events import EVERYTHING, EventPage, EventQuery
+from jupyterhub_migspawner.leases.rows import EventRow
+
+MOST_EVENTS = 10_000
+"""Most events of one answer."""
+
+
+class History(BrokerBase):
+    """Use cases about the event log."""
+
+    def events(
+        self, after_id: int = 0, limit: int = 1_000, query: EventQuery = EVERYTHING
+    ) -> tuple[EventRow, ...]:
+        """Up to ``limit`` events that came after the one with that id, oldest first."""
+        return self.event_page(after_id, limit, query).events
+
+    def event_page(
+        self, after_id: int, limit: int = 1_000, query: EventQuery = EVERYTHING
+    ) -> EventPage:
+        """As :meth:`events`, for whoever reads on: nothing with a smaller id comes later."""
+        most = max(0, min(int(limit), MOST_EVENTS))
+        begin = max(0, min(int(after_id), 2**63 - 1))
+        wanted = _storable(query)
+        return self._read(lambda tx: events.after(tx, begin, most, wanted))
+
+    def last_events(self, limit: int = 1_000, query: EventQuery = EVERYTHING) -> EventPage:
+        """The newest events, oldest first; with a limit of 0 only where the log ends now."""
+        most = max(0, min(int(limit), MOST_EVENTS))
+        wanted = _storable(query)
+        return self._read(lambda tx: events.last(tx, most, wanted))
+
+    def events_to_compact(self, days: int) -> tuple[int, int]:
+        """How many events older than that would become counts, and how many would stay.
+
+        Those stay that belong to a live lease or an open request.
+        """
+        before = self._days_ago(days)
+        return self._read(lambda tx: compaction.old(tx, before))
+
+    def begin_compaction(self, days: int) -> Compaction:
+        """What there is to compact of events older than that, for :meth:`compact_events`."""
+        before = self._days_ago(days)
+        return self._read(lambda tx: compaction.begin(tx, before))
+
+    def compact_events(self, so_far: Compaction) -> Compaction:
+        """Turn some old events into counts; to be called with the answer until it is done.
+
+        Each call is short, so that others can write in between.
+        """
+        return self._run(lambda tx: compaction.go_on(tx, so_far))
+
+    def event_counts(self) -> tuple[EventCount, ...]:
+        """What is left of the events that were compacted, by month."""
+        return self._read(compaction.counts)
+
+    def reader_position(self, reader: str) -> int:
+        """The last event that a reader has passed on; one that is new begins at the log's end."""
+        found = self._read(lambda tx: compaction.position(tx, reader))
+        if found is not None:
+            return found
+        return self.move_reader(reader, self.last_events(0).read_to)
+
+    def move_reader(self, reader: str, event_id: int) -> int:
+        """Note how far a reader has come; returns it."""
+        self._run(lambda tx: compaction.move(tx, reader, event_id))
+        return event_id
+
+    def _days_ago(self, days: int) -> datetime:
+        return self._now() - timedelta(days=days)
+
+
+def _storable(query: EventQuery) -> EventQuery:
+    return replace(
+        query,
+        user=None if query.user is None else wanted_name(query.user),
+        card_uuid=None if query.card_uuid is None else wanted_name(query.card_uuid),
+        lease_id=None if query.lease_id is None else wanted_id(query.lease_id),
+        request_id=None if query.request_id is None else wanted_id(query.request_id),
+    )

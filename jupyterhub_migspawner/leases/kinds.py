@@ -1,0 +1,50 @@
+"""The kinds of events: what each says happened.
+
+Promises that this is all of them: :func:`.events.append` refuses any other, and a test compares
+them with the schemas that events leave the service with.
+"""
+
+from __future__ import annotations
+
+KINDS = {
+    "node.seen": "A node reported its cards for the first time.",
+    "node.booted": "A node was restarted; it is offered again once its agent has looked.",
+    "card.seen": "A card was reported for the first time.",
+    "card.changed": "A card was reported with other values than before.",
+    "card.back": "A lost card was reported again.",
+    "card.lost": "A card is not listed by the driver any more, or does not work.",
+    "card.drained": "Nothing new is given out on a card.",
+    "card.resumed": "A drain was taken back.",
+    "card.layout": "Somebody said what a card shall be cut into.",
+    "card.target": "A card is to be cut for a lease of all of it, or back to its layout.",
+    "card.step": "A step of a cut was done.",
+    "card.step-failed": "A step of a cut, or a command around it, failed.",
+    "card.cut": "A card has reached its target.",
+    "card.reserved": "A card is being emptied for a grant.",
+    "card.emptied": "A card that was reserved is empty and is kept for its grant.",
+    "card.unreserved": "A card is not kept for its grant any more.",
+    "card.xid": "The driver reported an XID error of a whole card.",
+    "slice.seen": "A slice was reported for the first time, again, or changed.",
+    "slice.missing": "A slice was not reported any more.",
+    "slice.claimed": "A slice was taken out of use to be destroyed.",
+    "slice.quarantined": "A slice is given to nobody.",
+    "slice.unquarantined": "A quarantine was taken back.",
+    "slice.xid": "The driver reported an XID error of a slice.",
+    "lease.pending": "A lease was taken for a server that starts.",
+    "lease.active": "The server of a lease runs.",
+    "lease.releasing": "A lease began to end.",
+    "lease.waiting": "What a lease that ends still waits for.",
+    "lease.released": "The slice of a lease was proven empty.",
+    "lease.lost": "A lease ended because its card was lost.",
+    "lease.xid": "The driver reported an XID error where a lease is.",
+    "request.created": "Somebody asked for a tier that needs approval.",
+    "request.approved": "A request was approved: it is a grant now.",
+    "request.denied": "A request was denied.",
+    "request.cancelled": "A request or grant was withdrawn.",
+    "request.expired": "The time of a request or grant is over.",
+    "attempt.cancelled": "A start was called off before it had a lease.",
+}
+"""Kind to what it says. The word before the dot is its family."""
+
+FAMILIES = tuple(dict.fromkeys(kind.split(".")[0] for kind in KINDS))
+"""The families of kinds."""

@@ -1,0 +1,5 @@
+"""The private PostgreSQL of the store's tests is the chaos's, too."""
+
+from tests.store.conftest import postgres
+
+__all__ = ["postgres"]

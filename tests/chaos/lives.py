@@ -1,0 +1,101 @@
+"""Lives of servers in processes that die on the way.
+
+``python -m tests.chaos.lives`` reads one life a line from its input, as JSON, forks a process that
+lives it, and answers with how that ended: the number of the signal, negative, or 0. What the hub
+would have written down on the way goes into a journal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+from traitlets.config import Config
+
+from jupyterhub_migspawner.agent import make_agent
+from jupyterhub_migspawner.config import MigBroker
+from jupyterhub_migspawner.policy.people import Person
+from tests.chaos.fuse import burn, light
+from tests.chaos.spawner import Spawner
+
+TIERS = [{"name": "small", "profile": "1g.5gb"}, {"name": "card", "profile": "whole"}]
+NODE = "n1"
+
+
+def config_of(folder: Path, url: str) -> Config:
+    """The admin's file, as it were."""
+    return Config(
+        {
+            "MigBroker": {
+                "tiers": TIERS,
+                "database_url": url,
+                "directory": str(folder),
+                "nvml": "sim:cards.json",
+                "node": NODE,
+            }
+        }
+    )
+
+
+async def session(config: Config, journal: Path) -> None:
+    """A server is started, runs, and is stopped."""
+    spawner = Spawner("ada", config)
+    await spawner.hub_starts()
+    assert spawner.process is not None
+    burn("before the hub writes down the server")
+    journal.write_text(json.dumps([spawner.process.pid, spawner.process.started]))
+    burn("after the hub wrote down the server")
+    await spawner.hub_stops()
+    burn("before the hub forgets the server")
+    journal.unlink()
+    burn("after the hub forgot the server")
+
+
+async def whole_card(config: Config, journal: Path) -> None:
+    """A whole card is lent, cut, used and given back, with an agent that works in between."""
+    options = MigBroker(config=config)
+    broker, agent = options.open_broker(), make_agent(options)
+    lease = broker.acquire(Person("ada"), "", "card", "the-card")
+    assert lease is not None
+    agent.tick()
+    found = broker.lease_of_attempt("the-card")
+    assert found is not None
+    assert found.slice_uuid
+    broker.activate("the-card")
+    broker.release_server("ada", "", "stopped", "hub")
+    agent.tick()
+    agent.tick()
+
+
+LIVES = {"session": session, "whole_card": whole_card}
+
+
+def live(life: dict[str, Any]) -> None:
+    """Live it to its end, or to the point given."""
+    folder = Path(life["folder"])
+    light(life["points"], folder / "last words")
+    asyncio.run(LIVES[life["name"]](config_of(folder, life["url"]), folder / "journal"))
+
+
+def main() -> None:
+    for line in sys.stdin:
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                live(json.loads(line))
+                status = 0
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                os._exit(status)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""A single-user server that uses its slice and writes down, by itself, what it was given.
+
+It believes its environment alone. One line of JSON each: ``start``, ``end``; ``taken`` when another
+process holds the same slice, ``missing`` when the machine has no such slice, ``torn`` when its
+environment names two. The kernel is the witness: each slice has a file that whoever is on it locks
+(flock(2)), and the lock lives exactly as long as the processes do. The driver is told of them too.
+Each leaves a process behind that outlives it for a moment.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import socket
+import time
+from pathlib import Path
+
+from jupyterhub_migspawner.errors import GpuError
+from jupyterhub_migspawner.gpu.simulator import add_process
+from jupyterhub_migspawner.gpu.simulator.processes import start_time
+
+ANSWER = (
+    b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Type: application/json\r\n"
+    b"X-JupyterHub-Version: 0\r\nConnection: close\r\n\r\n{}"
+)
+REPORTS = Path(os.environ["CHAOS_REPORTS"])
+MACHINE = os.environ["CHAOS_MACHINE"]
+SLICE = os.environ["CUDA_VISIBLE_DEVICES"]
+
+# The server's own, also in what it leaves behind: one file for both.
+PID = os.getpid()
+STARTED = start_time(PID)
+
+
+def say(event: str) -> None:
+    line = {
+        "event": event,
+        "user": os.environ["JUPYTERHUB_USER"],
+        "attempt": os.environ["MIGSPAWNER_ATTEMPT"],
+        "slice": SLICE,
+        "pid": PID,
+        "started": STARTED,
+        "at": time.monotonic(),
+    }
+    with (REPORTS / f"{PID}-{STARTED}.jsonl").open("a") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def use_slice() -> None:
+    """Be on the slice, as the kernel and the driver see it, from now to the end."""
+    named = {os.environ[name] for name in ("NVIDIA_VISIBLE_DEVICES", "MIGSPAWNER_SLICE_UUID")}
+    if named != {SLICE}:
+        say("torn")
+    # Never closed: its end is the end of the last process that has it.
+    lock = os.open(REPORTS / f"{SLICE}.lock", os.O_RDWR | os.O_CREAT)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        say("taken")
+    tell_driver()
+
+
+def tell_driver() -> None:
+    try:
+        add_process(MACHINE, SLICE, os.getpid(), 1000)
+    except GpuError:
+        say("missing")
+
+
+def leave_behind(seconds: float) -> None:
+    """A process that runs on after the server, for a while."""
+    if os.fork():
+        return
+    tell_driver()
+    while os.getppid() == PID:
+        time.sleep(0.05)
+    time.sleep(seconds)
+    os._exit(0)
+
+
+def end(number: int, frame: object) -> None:
+    say("end")
+    os._exit(0)
+
+
+def serve() -> None:
+    host, port = os.environ["JUPYTERHUB_SERVICE_URL"].split("/")[2].rsplit(":", 1)
+    server = socket.socket()
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    server.bind((host, int(port)))
+    server.listen(64)
+    while True:
+        connection, _ = server.accept()
+        with connection:
+            connection.settimeout(5)
+            try:
+                connection.recv(65536)
+                connection.sendall(ANSWER)
+            except OSError:
+                continue  # whoever asked was killed
+
+
+say("start")
+for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, end)
+use_slice()
+leave_behind(1.0)
+serve()

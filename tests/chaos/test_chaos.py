@@ -1,0 +1,50 @@
+"""Whatever is killed while people work: slices stay theirs alone, and everything converges.
+
+``MIGSPAWNER_CHAOS_SEED`` gives a day's seed back, ``MIGSPAWNER_CHAOS_MINUTES`` makes it longer.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.day import Day
+from tests.chaos.plan import make_plan
+from tests.store.postgres import Cluster
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_no_kill_costs_anybody_a_slice_or_a_server(
+    kind: str,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    seed = int(os.environ.get("MIGSPAWNER_CHAOS_SEED") or secrets.randbelow(10**9))
+    minutes = float(os.environ.get("MIGSPAWNER_CHAOS_MINUTES") or 0.7)
+    cluster: Cluster | None = None
+    database = f"sqlite:///{tmp_path}/leases.sqlite"
+    if kind == "postgresql":
+        cluster = request.getfixturevalue("postgres")
+        database = cluster.new_database()
+    plan = make_plan(seed, 60 * minutes, 5, server=cluster is not None)
+    with capsys.disabled():
+        print(f"\nA day of {60 * minutes:.0f} s on {kind}, MIGSPAWNER_CHAOS_SEED={seed}")
+    day = Day(plan, tmp_path, database, cluster)
+    try:
+        day.live()
+        servers = day.reports()
+        story = f"MIGSPAWNER_CHAOS_SEED={seed}\n{day.story()}\n{day.hub.log()[-20_000:]}"
+        assert not day.broken, story
+        # Days on which next to nothing happened prove next to nothing.
+        assert day.started >= 5, story
+        assert day.blows >= 2, story
+        assert max(Counter(each.slice for each in servers).values()) >= 2, story
+    finally:
+        day.end()
+    with capsys.disabled():
+        print(f"{day.blows} blows, {len(servers)} servers, {day.started} starts answered.")

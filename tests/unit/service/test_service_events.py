@@ -1,0 +1,249 @@
+"""Events as the service passes them on, and old ones as it compacts them."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from traitlets.config import Config
+
+from jupyterhub_migspawner.errors import ConfigError, DatabaseError, Refusal
+from jupyterhub_migspawner.gpu.cards import GpuEvent
+from jupyterhub_migspawner.leases import events as event_log
+from jupyterhub_migspawner.leases.kinds import FAMILIES, KINDS
+from jupyterhub_migspawner.policy.people import Person
+from jupyterhub_migspawner.service.compacting import Compactor
+from jupyterhub_migspawner.service.emitting import Emitter, emit, event_logger, schema_id
+from tests.store.lab import SEVENTHS, WHOLE, Lab, card, inventory
+from tests.unit.service.conftest import World
+
+ROOT = Person("root", admin=True)
+
+
+class Sink:
+    """Where an admin sends events: a handler that keeps each as the line it is."""
+
+    def __init__(self) -> None:
+        self.stream = io.StringIO()
+        self.config = Config()
+        self.config.EventLogger.handlers = [logging.StreamHandler(self.stream)]
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.stream.getvalue().splitlines()]
+
+    @property
+    def ids(self) -> list[int]:
+        return [event["id"] for event in self.events]
+
+    def emitter(self, world: World, reader: str = "n1 /") -> Emitter:
+        """As a service that has just started."""
+        logger = event_logger(self.config)
+        assert logger is not None
+        return Emitter(world.parts, logger, reader)
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Iterator[Lab]:
+    lab = Lab(f"sqlite:///{tmp_path / 'leases.sqlite'}")
+    yield lab
+    lab.close()
+
+
+def do_everything(lab: Lab) -> None:
+    """Whatever an event can tell of, once."""
+    broker = lab.broker
+    broker.record_inventory("n1", replace(inventory(card(0), card(1)), boot_id="one"))
+    broker.note_boot("n1", "two")
+    lab.report()
+    lease = lab.start("ada")
+    broker.activate(lease.attempt)
+    broker.release_lease(lease.id, "over", "root")
+    broker.note_waiting(lease.id, "a process")
+    broker.confirm_empty(lease.id)
+    broker.cancel_attempt("early", "left")
+    small = [lab.start("ada"), lab.start("grace", server="a"), lab.start("grace", server="b")]
+    for uuid in {lease.card_uuid for lease in small}:
+        broker.record_xid("n1", GpuEvent(uuid, "xid", xid=79))
+        broker.record_xid("n1", GpuEvent(uuid, "xid", xid=48, gi_id=1))
+        broker.resume_card(uuid, "root")
+    for status in broker.slices():
+        broker.unquarantine(status.row.id, "root")
+    other = next(i for i in (0, 1) if f"GPU-{i}" != small[0].card_uuid)
+    broker.drain_card(f"GPU-{other}", "fan", "root")
+    grant = lab.grant("linus")
+    with pytest.raises(Refusal, match="is being emptied"):
+        lab.start("linus", "card")
+    for lease in small:
+        lab.stop(lease)
+    broker.look_after_reservations("n1")
+    broker.cancel_request(grant.id, ROOT)
+    broker.look_after_reservations("n1")
+    broker.decide(broker.create_request(Person("ada"), "card", 1, "x").id, ROOT, False)
+    lab.grant("linus", hours=1)
+    whole = lab.start("linus", "card")
+    index = int(whole.card_uuid.removeprefix("GPU-"))
+    broker.record_step(whole.card_uuid, "n1", "destroy")
+    broker.record_step(whole.card_uuid, "n1", "create", error="busy")
+    cards = {0: card(0), 1: card(1), index: card(index, WHOLE)}
+    lab.report(*cards.values())
+    broker.finish_target(whole.card_uuid)
+    lab.report(*(card(i, each.instances and ()) for i, each in cards.items() if i != index))
+    lab.report(*cards.values())
+    lab.report(card(0, SEVENTHS, model="another"), card(1))
+    broker.set_layout("GPU-0", (), True, "root")
+    broker.claim_slice("GPU-0", SEVENTHS[0], "n1")
+    broker.resume_card(f"GPU-{other}", "root")
+    lab.clock.pass_time(days=1)
+    broker.expire_requests()
+
+
+def test_every_kind_that_is_written_fits_its_schema_and_every_kind_is_written(lab: Lab) -> None:
+    do_everything(lab)
+    sink = Sink()
+    logger = event_logger(sink.config)
+    assert logger is not None
+    events = lab.broker.events(limit=10_000)
+    for event in events:
+        emit(logger, event)
+    assert {event.kind for event in events} == set(KINDS)
+    for event, told in zip(events, sink.events, strict=True):
+        assert told["__schema__"] == schema_id(event.kind.split(".")[0])
+        assert told["__timestamp__"] == event.at.isoformat().replace("+00:00", "Z")
+        assert (told["kind"], told["id"], told["user"]) == (event.kind, event.id, event.user)
+        assert told["detail"] == event.detail
+
+
+def test_the_schemas_know_the_kinds_of_the_log_and_no_others() -> None:
+    logger = event_logger(Sink().config)
+    assert logger is not None
+    known: list[str] = []
+    for family in FAMILIES:
+        schema = logger.schemas.get(schema_id(family))._schema
+        kinds = schema["properties"]["kind"]["enum"]
+        assert {kind.split(".")[0] for kind in kinds} == {family}
+        known += kinds
+    assert sorted(known) == sorted(KINDS)
+
+
+def test_an_event_of_no_known_kind_is_not_written(lab: Lab) -> None:
+    with pytest.raises(ValueError, match="'lease\\.borrowed'"), lab.store.transaction() as tx:
+        event_log.append(tx, lab.clock.now, "ada", "lease.borrowed")
+    assert lab.broker.events() == ()
+
+
+def test_without_handlers_nothing_is_passed_on() -> None:
+    assert event_logger(Config()) is None
+    empty = Config()
+    empty.EventLogger.handlers = []
+    assert event_logger(empty) is None
+
+
+def test_handlers_that_are_none_are_named() -> None:
+    wrong = Config()
+    wrong.EventLogger.handlers = ["events.log"]
+    with pytest.raises(ConfigError, match=r"EventLogger\.handlers"):
+        event_logger(wrong)
+
+
+async def test_what_happens_after_the_first_start_is_passed_on(world: World) -> None:
+    world.lend("eve")
+    sink = Sink()
+    emitter = sink.emitter(world)
+    await emitter.round()
+    assert sink.events == []
+    lease = world.lend("ada")
+    await emitter.round()
+    await emitter.round()
+    assert [(event["kind"], event["lease_id"]) for event in sink.events] == [
+        ("lease.pending", lease.id),
+        ("lease.active", lease.id),
+    ]
+
+
+async def test_what_happens_while_the_service_is_away_is_passed_on_when_it_is_back(
+    world: World,
+) -> None:
+    sink = Sink()
+    await sink.emitter(world).round()
+    begin = world.broker.last_events(0).read_to
+    for number in range(450):
+        world.broker.record_step("GPU", "n1", str(number))
+    await sink.emitter(world).round()
+    assert sink.ids == [event.id for event in world.broker.events(begin)]
+    await sink.emitter(world).round()
+    assert len(sink.ids) == 450
+    await sink.emitter(world, reader="another hub").round()
+    assert len(sink.ids) == 450
+
+
+async def test_a_crash_before_it_is_noted_passes_events_on_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sink = Sink()
+    await sink.emitter(world).round()
+    world.lend("ada")
+
+    def fail(*_: Any, **__: Any) -> int:
+        raise DatabaseError("The lease database is away.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("jupyterhub_migspawner.broker.Broker.move_reader", fail)
+        with pytest.raises(DatabaseError):
+            await sink.emitter(world).round()
+    twice = sink.ids
+    assert len(twice) == 2
+    await sink.emitter(world).round()
+    assert sink.ids == twice * 2
+
+
+async def test_an_event_that_cannot_be_passed_on_does_not_hold_up_the_next(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    sink = Sink()
+    emitter = sink.emitter(world)
+    await emitter.round()
+    with world.broker.store.transaction() as tx:
+        event_log.append(tx, world.now, "ada", "lease.active", unknown="field")
+    lease = world.lend("ada")
+    await emitter.round()
+    assert [event["lease_id"] for event in sink.events] == [lease.id, lease.id]
+    assert "(lease.active) could not be passed on" in caplog.text
+
+
+async def test_old_events_are_compacted_once_a_day(world: World) -> None:
+    steps = 11_000
+    with world.broker.store.transaction() as tx:
+        for number in range(steps):
+            event_log.append(tx, world.now, "n1", "card.step", card_uuid="GPU", step=str(number))
+    compactor = Compactor(world.parts, 30, clock=lambda: world.now)
+    await compactor.round()
+    assert world.broker.event_counts() == ()
+    world.pass_by(days=31)
+    world.broker.record_step("GPU", "n1", "new")
+
+    def counted() -> int:
+        found = (c.number for c in world.broker.event_counts() if c.kind == "card.step")
+        return sum(found)
+
+    await compactor.round()
+    # So many that the service would end late: the rest is for the next rounds.
+    assert 0 < counted() < steps
+    await compactor.round()
+    assert counted() == steps
+    world.pass_by(days=29, hours=12)
+    world.broker.record_step("GPU", "n1", "newest")
+    await compactor.round()
+    world.pass_by(hours=23)
+    await Compactor(world.parts, 0, clock=lambda: world.now).round()
+    await compactor.round()
+    assert counted() == steps
+    world.pass_by(hours=1)
+    await compactor.round()
+    assert counted() == steps + 1
