@@ -14,6 +14,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from pathlib import Path
 
@@ -23,6 +24,9 @@ from jupyterhub_migspawner.leases.migrations import HEAD, VERSION_TABLE
 from jupyterhub_migspawner.leases.schema import metadata
 
 SKIP = "MIGSPAWNER_TESTS_WITHOUT_POSTGRES"
+
+# "Dies with its parent" means the thread that started it. This one lives as long as the process.
+_starter = ThreadPoolExecutor(1, thread_name_prefix="postgres-starter")
 
 
 def programs() -> Path | None:
@@ -72,7 +76,8 @@ class Cluster:
             "fsync": self._fsync,
         }
         options = [word for key, value in settings.items() for word in ("-c", f"{key}={value}")]
-        self._server = subprocess.Popen(
+        self._server = _starter.submit(
+            subprocess.Popen,
             [
                 *("setpriv", *self._as, "--pdeathsig", "INT", str(self._bin / "postgres")),
                 *("-D", str(self._home / "data"), *options),
@@ -80,7 +85,7 @@ class Cluster:
             stdout=self._log,
             stderr=self._log,
             cwd="/",
-        )
+        ).result()
         deadline = time.monotonic() + 60
         while True:
             try:
