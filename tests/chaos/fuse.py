@@ -16,6 +16,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from jupyterhub_migspawner.broker import Broker
+from jupyterhub_migspawner.leases.store import Store
 
 CALLS = (
     "acquire",
@@ -51,8 +52,13 @@ def light(points: int, last_words: Path) -> None:
     _left, _last_words = points, last_words
     for name in CALLS:
         setattr(Broker, name, _watched(name, getattr(Broker, name)))
-    sa.event.listen(sa.Engine, "before_cursor_execute", _statement)
-    sa.event.listen(sa.Engine, "commit", lambda _: _in_a_call("before the commit"))
+    opened = Store.__init__
+
+    def watching(store: Store, *given: Any, **named: Any) -> None:
+        opened(store, *given, **named)
+        store.watch = _statement
+
+    Store.__init__ = watching  # type: ignore[method-assign]
     sa.event.listen(sa.pool.Pool, "checkin", lambda *_: _in_a_call("after the commit"))
 
 
@@ -74,5 +80,5 @@ def _in_a_call(point: str) -> None:
         burn(f"{_inside.call}: {point}")
 
 
-def _statement(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
-    _in_a_call("before " + " ".join(statement.split())[:100])
+def _statement(sql: str, values: Any) -> None:
+    _in_a_call("before the commit" if sql == "COMMIT" else f"before {' '.join(sql.split())[:100]}")

@@ -172,4 +172,6 @@ async def test_every_death_is_mended(
     for call in ("acquire", "activate", "release_server", "confirm_empty"):
         for point in ("at its beginning", "before the commit", "after the commit"):
             assert f"{call}: {point}" in deaths
+    for statement in ("INSERT INTO leases", "INSERT INTO events"):
+        assert any(death.startswith(f"acquire: before {statement}") for death in deaths)
     assert len(deaths) > 30
