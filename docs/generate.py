@@ -58,7 +58,7 @@ def settings() -> Iterator[str]:
             prefix = "c.MigBroker" if owner is MigBroker else "c.Spawner"
             yield f"### `{prefix}.{name}`\n"
             yield inspect.cleandoc(trait.help).replace("``", "`") + "\n"
-            if name != "node":
+            if name not in ("node", "hub_home"):
                 yield f"Default: `{default!r}`\n"
 
 

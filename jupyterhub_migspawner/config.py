@@ -23,6 +23,7 @@ from traitlets.config.loader import PyFileConfigLoader
 from jupyterhub_migspawner.broker import Broker, utc_now
 from jupyterhub_migspawner.errors import ConfigError, MigspawnerError
 from jupyterhub_migspawner.gpu.nvml import Nvml
+from jupyterhub_migspawner.leases.rows import DEFAULT_HUB
 from jupyterhub_migspawner.leases.store import Store
 from jupyterhub_migspawner.policy.approval import parse_approvers
 from jupyterhub_migspawner.policy.commands import Command, parse_commands
@@ -89,6 +90,19 @@ class MigBroker(LoggingConfigurable):
         help="""
         Which NVML to read the cards with: empty for the driver's own library, or
         ``sim:FILE`` for simulated cards. The environment variable MIGSPAWNER_NVML goes first.
+        """,
+    ).tag(config=True)
+    hub = Unicode(
+        DEFAULT_HUB,
+        help="""
+        What this hub is called in its lease database. Where several hubs share one database, each
+        needs a name of its own. When it is changed, its leases and requests follow.
+        """,
+    ).tag(config=True)
+    hub_home = Unicode(
+        help="""
+        What tells this hub from another one of the same name: its machine and its configuration
+        file, unless set. Set it where these change and the hub stays the same, as in containers.
         """,
     ).tag(config=True)
     node = Unicode(help="The name of this machine in the lease database.").tag(config=True)
@@ -159,6 +173,9 @@ class MigBroker(LoggingConfigurable):
     _broker: Broker | None = None
     _settings: Settings | None = None
 
+    def _hub_home_default(self) -> str:
+        return home_of(self._base())
+
     def _node_default(self) -> str:
         return socket.gethostname()
 
@@ -195,6 +212,7 @@ class MigBroker(LoggingConfigurable):
             default_tier=self.default_tier or None,
             pending_seconds=self.pending_seconds,
             heartbeat_seconds=self.heartbeat_seconds,
+            hub=self.hub,
         )
 
     def resolved_database_url(self) -> str:
@@ -290,4 +308,11 @@ def load_config_file(path: str | Path) -> Config:
         ) from error
     if "directory" not in config.MigBroker:
         config.MigBroker.directory = str(file.parent)
+    if "hub_home" not in config.MigBroker:
+        config.MigBroker.hub_home = home_of(file)
     return config
+
+
+def home_of(place: Path) -> str:
+    """What tells the hub that is configured there from all others."""
+    return f"{socket.gethostname()}:{place.resolve()}"

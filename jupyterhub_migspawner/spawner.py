@@ -15,8 +15,6 @@ has wiped the rest by then.
 from __future__ import annotations
 
 import asyncio
-import difflib
-import itertools
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable
@@ -35,6 +33,7 @@ from jupyterhub_migspawner.config import MigBroker, broker_config
 from jupyterhub_migspawner.environment import describe, slice_environment
 from jupyterhub_migspawner.errors import ConfigError, DatabaseError, MigspawnerError, Refusal
 from jupyterhub_migspawner.form import render_tiers
+from jupyterhub_migspawner.form.options import own_options, split_form
 from jupyterhub_migspawner.leases.rows import LeaseRow
 from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.policy.tiers import Tier, choose_tier
@@ -126,13 +125,13 @@ class MigSpawnerMixin(Configurable):
 
     async def run_options_from_form(self, form_data: dict[str, list[Any]]) -> dict[str, Any]:
         """Read our field and leave the others to the base spawner's form. No side effects."""
-        own, rest = _split_form(form_data)
+        own, rest = split_form(form_data)
         options = await maybe_future(super().run_options_from_form(rest))  # type: ignore[misc]
         return {**options, **own}
 
     async def options_from_query(self, query_data: dict[str, list[Any]]) -> dict[str, Any]:
         """Read ``?tier=NAME`` as the form's field."""
-        own, rest = _split_form(query_data)
+        own, rest = split_form(query_data)
         options = {}
         if rest:
             options = await maybe_future(super().options_from_query(rest))  # type: ignore[misc]
@@ -345,6 +344,18 @@ class MigSpawnerMixin(Configurable):
                 self._log_name,  # type: ignore[attr-defined]
             )
 
+    async def rename(self, old_name: str, new_name: str) -> None:
+        """The hub calls this server otherwise (6 on): a lease that is still ending follows."""
+        parent = getattr(super(), "rename", None)
+        if parent is not None:
+            await maybe_future(parent(old_name, new_name))
+        user, moment = self.user.name, self.mig_config.moment()  # type: ignore[attr-defined]
+        try:
+            await self._mig_call(lambda b: b.rename_server(user, old_name, new_name, moment))
+        except MigspawnerError as error:
+            # The lease ends under the old name as well; the rename must not fail over it.
+            self.log.warning("A lease keeps its server's old name: %s", error)  # type: ignore[attr-defined]
+
     # -- the broker, off the event loop ----------------------------------------------------------
 
     def _mig_submit(
@@ -374,31 +385,3 @@ _DATABASE_AWAY = (
     "The list of GPU slices cannot be read at the moment, so nothing was started. Please try again "
     "in a minute; if it stays so, tell your admin that the lease database does not answer."
 )
-
-
-def _split_form(form_data: dict[str, list[Any]]) -> tuple[dict[str, Any], dict[str, list[Any]]]:
-    """Our field as it was sent, and the other fields. A field sent twice stays a list, which the
-    check of the options refuses with a sentence."""
-    rest = {name: values for name, values in form_data.items() if name != "tier"}
-    values = form_data.get("tier")
-    if not values:
-        return {}, rest
-    return {"tier": values[0] if len(values) == 1 else values}, rest
-
-
-def own_options(user_options: Any) -> Any:
-    """What of a server's options is ours to judge.
-
-    The hub stores whatever was sent, form fields of its own and of the base spawner among it, and
-    leaves them to whoever knows them. But a misspelt ``tier`` is ours: passed over, it would
-    silently mean the default one.
-    """
-    if not isinstance(user_options, dict):
-        return user_options
-    own = {key: user_options[key] for key in ("tier",) if key in user_options}
-    # A few keys are looked at closely, not a megabyte of them: this runs on the event loop.
-    for key in itertools.islice(user_options, 100):
-        short = len(str(key)) <= 8
-        if short and difflib.get_close_matches(str(key).lower(), ["tier"], n=1, cutoff=0.75):
-            own[key] = user_options[key]
-    return own

@@ -17,7 +17,7 @@ from typing import Any
 
 from traitlets.config import Config
 
-from jupyterhub_migspawner.config import MigBroker
+from jupyterhub_migspawner.config import MigBroker, home_of
 from jupyterhub_migspawner.errors import MigspawnerError
 from jupyterhub_migspawner.gpu.boot import boot_id
 
@@ -55,6 +55,7 @@ def setup(c: Any) -> None:
         return
     config_file = Path(app.config_file).absolute()
     c.MigBroker.directory = str(config_file.parent)
+    c.MigBroker.hub_home = home_of(config_file)
 
     # setup(c) stands at the file's top. The hub takes over its own traits, these two among them,
     # when it has read the whole file; its trait ``config`` tells nobody that it has changed.
@@ -84,10 +85,16 @@ def _complete_hub(app: Any, config: Config, config_file: Path) -> None:
         # Opened here, before the proxy runs and people wait: a database that this version cannot
         # use is said now, and no later call has to import and open it on the event loop.
         # After a restart of this machine nothing on it is offered before its agent has looked.
-        broker.open_broker().note_boot(broker.node, boot_id())
+        opened = broker.open_broker()
+        opened.claim_hub(broker.hub_home)
+        opened.note_boot(broker.node, boot_id())
     except MigspawnerError as error:
         app.log.critical("%s: %s", config_file, error)
         app.exit(1)
+    # Only here, in a hub: what it imports is the hub's.
+    from jupyterhub_migspawner.accounts import Accounts
+
+    Accounts(broker).watch()
     if not broker.service:
         return
     if all(entry.get("name") != SERVICE_NAME for entry in app.services):

@@ -10,18 +10,19 @@ may be made again.
 
 from __future__ import annotations
 
-from jupyterhub_migspawner.broker.approvals import Approvals
 from jupyterhub_migspawner.broker.history import History
+from jupyterhub_migspawner.broker.hubs import Hubs
 from jupyterhub_migspawner.broker.inventory import Inventories
 from jupyterhub_migspawner.broker.layouts import Layouts
 from jupyterhub_migspawner.broker.leasing import Leasing
+from jupyterhub_migspawner.broker.renaming import Renaming
 from jupyterhub_migspawner.broker.statuses import SliceStatus, TierOffer
 from jupyterhub_migspawner.leases.clock import utc_now
 
 __all__ = ["Broker", "SliceStatus", "TierOffer", "utc_now"]
 
 
-class Broker(Leasing, Approvals, Inventories, Layouts, History):
+class Broker(Leasing, Renaming, Inventories, Layouts, History, Hubs):
     """All use cases; see the classes it is made of.
 
     ``Broker(store, settings, clock=...)``: ``store`` an open

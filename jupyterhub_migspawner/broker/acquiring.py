@@ -99,7 +99,7 @@ class Acquiring(Offering):
         tx.queue_for(f"attempt {asking.attempt}", f"person {asking.person.name}")
         known = ledger.by_attempt(tx, asking.attempt)
         if known is not None:
-            return _same_again(known, asking)
+            return _same_again(known, asking, self.hub)
         buried = ledger.tombstone(tx, asking.attempt)
         if buried is not None:
             return Refusal(f"This start was cancelled ({buried}); start again.", reason="conflict")
@@ -125,12 +125,14 @@ class Acquiring(Offering):
             end_reservation(tx, grant.id, asking.now, "the grant has its card")
         return self._lend(tx, asking, taken, grant)
 
-    @staticmethod
-    def _end_remains(tx: Transaction, asking: Asking) -> list[LeaseRow]:
-        """Begin to end what earlier starts of this server left; returns what else is held."""
+    def _end_remains(self, tx: Transaction, asking: Asking) -> list[LeaseRow]:
+        """Begin to end what earlier starts of this server left; returns what else is held.
+
+        A server of that name at another hub is another one, and counts like any other.
+        """
         others = []
         for lease in ledger.held_by(tx, asking.person.name):
-            if lease.server == asking.server:
+            if (lease.hub, lease.server) == (self.hub, asking.server):
                 reason = "replaced by a new start of the same server"
                 begin_release(tx, lease, reason, asking.person.name, asking.now)
             else:
@@ -231,6 +233,7 @@ class Acquiring(Offering):
             start=taken.start,
             whole=taken.whole,
             share=taken.share,
+            hub=self.hub,
         )
         lease = ledger.insert(tx, lease)
         lease_event(tx, lease, asking.now, asking.person.name, slice=taken.slice_uuid or "")
@@ -270,9 +273,9 @@ def _record_target(tx: Transaction, asking: Asking, taken: Taken) -> None:
     )
 
 
-def _same_again(known: LeaseRow, asking: Asking) -> LeaseRow | Refusal:
-    mine = (asking.person.name, asking.server, asking.tier.name)
-    if (known.user, known.server, known.tier) != mine:
+def _same_again(known: LeaseRow, asking: Asking, hub: str) -> LeaseRow | Refusal:
+    mine = (hub, asking.person.name, asking.server, asking.tier.name)
+    if (known.hub, known.user, known.server, known.tier) != mine:
         return Refusal(
             "This start belongs to another server or tier; start again.", reason="conflict"
         )

@@ -75,6 +75,7 @@ class Approvals(BrokerBase):
                 hours=span,
                 reason=reason,
                 created_at=now,
+                hub=self.hub,
             )
             return self._recorded(tx, request_id, now, person.name, reason)
 
@@ -196,6 +197,15 @@ class Approvals(BrokerBase):
         why_not = approval.may_move(self._state_of(request, now), to)
         if why_not:
             raise Refusal(f"Request {request.id}: {why_not}", reason="conflict")
+
+    def _cancel_of(self, tx: Transaction, user: str, before: datetime, why: str) -> int:
+        """Cancel what a user of this hub asked for up to ``before``; how many those are."""
+        number = 0
+        for request in requests.open_of_hub(tx, self.hub, user, before):
+            if requests.move(tx, request.id, request.state, state=approval.CANCELLED):
+                self._recorded(tx, request.id, self._now(), BROKER, why)
+                number += 1
+        return number
 
     @staticmethod
     def _recorded(

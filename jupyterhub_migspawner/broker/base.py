@@ -81,6 +81,7 @@ class BrokerBase:
         """``clock`` gives the moment, aware; the lease database's own time unless given."""
         self.store = store
         self.settings = settings
+        self.hub = settings.hub
         self._in_step: Callable[[], None] = lambda: None
         if clock is None:
             clock = utc_now

@@ -97,7 +97,7 @@ class Leasing(Acquiring):
         actor: str,
         taken_before: datetime | None = None,
     ) -> tuple[LeaseRow, ...]:
-        """A server is over: its pending and active leases begin to end; returns them.
+        """A server of this hub is over: its pending and active leases begin to end; returns them.
 
         Only those taken up to ``taken_before`` (UTC), when it is given: a release that comes late
         must not touch the lease of the server's next start.
@@ -110,7 +110,8 @@ class Leasing(Acquiring):
             held = [
                 lease
                 for lease in ledger.held_by(tx, wanted_name(user))
-                if lease.server == server and (taken_before is None or lease.since <= taken_before)
+                if (lease.hub, lease.server) == (self.hub, server)
+                and (taken_before is None or lease.since <= taken_before)
             ]
             ended = [begin_release(tx, lease, reason, actor, now) for lease in held]
             return tuple(lease for lease in ended if lease is not None)
@@ -203,9 +204,10 @@ class Leasing(Acquiring):
         user: str | None = None,
         server: str | None = None,
         node: str | None = None,
+        hub: str | None = None,
         states: Collection[str] | None = None,
     ) -> tuple[LeaseRow, ...]:
-        """Leases, oldest first; only live ones unless asked otherwise."""
+        """Leases of all hubs or of one, oldest first; only live ones unless asked otherwise."""
         return self._read(
             lambda tx: ledger.select(
                 tx,
@@ -213,6 +215,7 @@ class Leasing(Acquiring):
                 user=None if user is None else wanted_name(user),
                 server=None if server is None else wanted_name(server),
                 node=None if node is None else wanted_name(node),
+                hub=hub,
                 states=states,
             )
         )

@@ -284,6 +284,7 @@ def lease_event(
         lease_id=lease.id,
         card_uuid=lease.card_uuid,
         request_id=lease.request_id,
+        hub=lease.hub,
         server=lease.server,
         tier=lease.tier,
         profile=lease.profile,

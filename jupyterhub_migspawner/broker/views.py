@@ -70,6 +70,7 @@ def lease_view(lease: LeaseRow) -> Json:
         "end_reason": lease.end_reason,
         "waiting_for": lease.waiting_for,
         "request_id": lease.request_id,
+        "hub": lease.hub,
     }
 
 
@@ -87,6 +88,7 @@ def request_view(request: RequestRow) -> Json:
         "decided_at": timestamp(request.decided_at),
         "decision_reason": request.decision_reason,
         "valid_until": timestamp(request.valid_until),
+        "hub": request.hub,
     }
 
 

@@ -1,4 +1,4 @@
-"""``migspawner db``: the lease database's schema, seen and mended; its event log, compacted."""
+"""``migspawner db``: the lease database's schema, its event log, and which hub is at home where."""
 
 from __future__ import annotations
 
@@ -72,16 +72,37 @@ class Compact(Command):
         )
 
 
+class Adopt(Command):
+    """Take a hub's name over."""
+
+    name = "migspawner db adopt"
+    description = (
+        "Say that the hub of this configuration file is the one the lease database knows by its\n"
+        "name (c.MigBroker.hub), in a new place: after a move to another machine or folder. Its\n"
+        "leases and requests are this hub's from then on. Not for a second hub: that one needs a\n"
+        "name of its own, or the two would end each other's servers."
+    )
+
+    def run(self) -> int:
+        """Take it over and say so."""
+        hub = self.broker().claim_hub(self.mig().hub_home, adopt=True)
+        answer = {"hub": hub.name, "home": hub.home}
+        return self.answer(answer, f"Hub {hub.name!r} is at {hub.home} now.")
+
+
 class Database(Command):
     """The lease database."""
 
     name = "migspawner db"
-    description = "The lease database: check and upgrade its schema, compact its event log."
+    description = (
+        "The lease database: check and upgrade its schema, compact its event log, move a hub."
+    )
     runs = False
     below = {
         "check": (Check, "say which schema it has and which is needed"),
         "upgrade": (Upgrade, "create it or bring it up to date"),
         "compact": (Compact, "turn old events into counts"),
+        "adopt": (Adopt, "say that a hub has moved here"),
     }
 
 

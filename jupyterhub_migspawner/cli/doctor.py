@@ -169,6 +169,26 @@ def _agent(context: _Context) -> Iterator[Finding]:
             )
 
 
+def _hubs(context: _Context) -> Iterator[Finding]:
+    if context.mig is None or not _has_database(context.mig):
+        return
+    name, home = context.mig.hub, context.mig.hub_home
+    hubs = context.mig.open_broker().hubs()
+    mine = next((hub for hub in hubs if hub.name == name), None)
+    if mine is not None and mine.home != home:
+        yield Finding(
+            "hub",
+            WRONG,
+            f"The lease database knows hub {name!r} at {mine.home}; this one is at {home}, and "
+            "does not start as long as the other is there or has leases.",
+            "Give this hub a name of its own, c.MigBroker.hub; or, if it is the same one and has "
+            "moved, run `migspawner db adopt` once.",
+        )
+    elif len(hubs) > 1:
+        others = ", ".join(hub.name for hub in hubs if hub.name != name)
+        yield Finding("hub", OK, f"Hub {name!r} shares its lease database with {others}.")
+
+
 def _restart(context: _Context) -> Iterator[Finding]:
     if context.mig is None:
         return
@@ -209,5 +229,6 @@ _CHECKS: tuple[Callable[[_Context], Iterator[Finding]], ...] = (
     _database,
     _cards,
     _agent,
+    _hubs,
     _restart,
 )

@@ -74,6 +74,8 @@ class Leases(Command):
             Column("ends", "ends_at"),
             Column("reason", "end_reason"),
         ]
+        if len({row["hub"] for row in rows}) > 1:
+            columns.insert(1, Column("hub", "hub"))
         past = "" if self.option("all") else " Past ones: --all."
         print_table(columns, rows, empty=f"No slice is held by anybody.{past}")
         return DONE

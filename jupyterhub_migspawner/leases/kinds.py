@@ -42,6 +42,11 @@ KINDS = {
     "request.denied": "A request was denied.",
     "request.cancelled": "A request or grant was withdrawn.",
     "request.expired": "The time of a request or grant is over.",
+    "lease.renamed": "The server of a lease has another name.",
+    "user.renamed": "A hub gave a user another name; leases and requests follow it.",
+    "user.deleted": "A hub deleted a user; what they had asked for is cancelled.",
+    "hub.claimed": "A hub began to lend from this database, or does so from another home.",
+    "hub.renamed": "A hub has another name; its leases and requests follow it.",
     "attempt.cancelled": "A start was called off before it had a lease.",
 }
 """Kind to what it says. The word before the dot is its family."""

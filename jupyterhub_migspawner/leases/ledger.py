@@ -52,6 +52,7 @@ _COLUMNS = (
     leases.c.seat,
     leases.c.whole,
     leases.c.share,
+    leases.c.hub,
 )
 
 # Literal lists, as in the indexes: a database uses a partial index only when it can see that the
@@ -116,6 +117,23 @@ _FILL_UUID = sa.update(leases).where(
 _FILL_UUID = _FILL_UUID.values(slice_uuid=sa.bindparam("found_uuid"))
 _FOLLOW = sa.update(leases).where(leases.c.card_uuid == sa.bindparam("of_card"), _IS_LIVE)
 _FOLLOW = _FOLLOW.values(node=sa.bindparam("to_node"))
+
+_RENAME_USER = (
+    sa.update(leases)
+    .where(leases.c.hub == sa.bindparam("of_hub"), leases.c.username == sa.bindparam("old"))
+    .where(leases.c.since <= sa.bindparam("before"))
+)
+_RENAME_USER = _RENAME_USER.values(username=sa.bindparam("new"))
+_RENAME_SERVER = sa.update(leases).where(
+    leases.c.hub == sa.bindparam("of_hub"),
+    leases.c.username == sa.bindparam("user"),
+    leases.c.server == sa.bindparam("old"),
+    leases.c.since <= sa.bindparam("before"),
+    _IS_LIVE,
+)
+_RENAME_SERVER = _RENAME_SERVER.values(server=sa.bindparam("new")).returning(*_COLUMNS)
+_RENAME_HUB = sa.update(leases).where(leases.c.hub == sa.bindparam("old"))
+_RENAME_HUB = _RENAME_HUB.values(hub=sa.bindparam("new"))
 
 _TOMBSTONE = sa.select(tombstones.c.reason).where(tombstones.c.attempt == sa.bindparam("name"))
 _BURY = sa.insert(tombstones)
@@ -192,6 +210,27 @@ def fill_uuid(tx: Transaction, slice_id: int, slice_uuid: str) -> int:
     return tx.change(_FILL_UUID, of_slice=slice_id, found_uuid=slice_uuid)
 
 
+def rename_user(tx: Transaction, hub: str, old: str, new: str, before: datetime) -> int:
+    """Leases of a user of a hub become another name's, past ones too; how many they are.
+
+    Those taken up to ``before``.
+    """
+    return tx.change(_RENAME_USER, of_hub=hub, old=old, new=new, before=before)
+
+
+def rename_server(
+    tx: Transaction, hub: str, user: str, old: str, new: str, before: datetime
+) -> tuple[LeaseRow, ...]:
+    """The live leases of a server, taken up to ``before``, become another name's."""
+    rows = tx.rows(_RENAME_SERVER, of_hub=hub, user=user, old=old, new=new, before=before)
+    return tuple(LeaseRow(*row) for row in rows)
+
+
+def rename_hub(tx: Transaction, old: str, new: str) -> int:
+    """All leases of a hub become another name's; how many they are."""
+    return tx.change(_RENAME_HUB, old=old, new=new)
+
+
 def follow_card(tx: Transaction, card_uuid: str, node: str) -> int:
     """The live leases of a card become its new node's to look after; how many they are."""
     return tx.change(_FOLLOW, of_card=card_uuid, to_node=node)
@@ -205,10 +244,17 @@ def select(
     server: str | None = None,
     node: str | None = None,
     card_uuid: str | None = None,
+    hub: str | None = None,
     states: Collection[str] | None = None,
 ) -> tuple[LeaseRow, ...]:
     """Leases, oldest first; live ones only unless ``include_past`` or ``states`` say otherwise."""
-    asked = {"username": user, "server": server, "node": node, "card_uuid": card_uuid}
+    asked = {
+        "username": user,
+        "server": server,
+        "node": node,
+        "card_uuid": card_uuid,
+        "hub": hub,
+    }
     wanted = {name: value for name, value in asked.items() if value is not None}
     some = None if states is None else frozenset(states)
     statement = _selection(tuple(wanted), some, include_past)

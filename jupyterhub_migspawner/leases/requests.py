@@ -29,6 +29,7 @@ _SELECT = sa.select(
     requests.c.decided_at,
     requests.c.decision_reason,
     requests.c.valid_until,
+    requests.c.hub,
 )
 
 _BY_ID = _SELECT.where(requests.c.id == sa.bindparam("request_id")).with_for_update()
@@ -64,6 +65,25 @@ _STALE = (
     .with_for_update(skip_locked=True)
 )
 
+_OPEN_OF_HUB = (
+    _SELECT.where(
+        requests.c.hub == sa.bindparam("hub"),
+        requests.c.username == sa.bindparam("user"),
+        requests.c.created_at <= sa.bindparam("before"),
+        sa.or_(requests.c.state == "pending", requests.c.state == "approved"),
+    )
+    .order_by(requests.c.id)
+    .with_for_update()
+)
+_RENAME_USER = (
+    sa.update(requests)
+    .where(requests.c.hub == sa.bindparam("of_hub"), requests.c.username == sa.bindparam("old"))
+    .where(requests.c.created_at <= sa.bindparam("before"))
+)
+_RENAME_USER = _RENAME_USER.values(username=sa.bindparam("new"))
+_RENAME_HUB = sa.update(requests).where(requests.c.hub == sa.bindparam("old"))
+_RENAME_HUB = _RENAME_HUB.values(hub=sa.bindparam("new"))
+
 _INSERT = sa.insert(requests).returning(requests.c.id)
 
 _MOVE = sa.update(requests).where(
@@ -98,6 +118,22 @@ def grants(tx: Transaction, user: str, tier: str, now: datetime) -> tuple[Reques
 def open_of_user(tx: Transaction, user: str) -> tuple[RequestRow, ...]:
     """Pending and approved requests of a person; approved ones may be past their time."""
     return tuple(RequestRow(*row) for row in tx.rows(_OPEN_OF_USER, user=user))
+
+
+def open_of_hub(tx: Transaction, hub: str, user: str, before: datetime) -> tuple[RequestRow, ...]:
+    """What :func:`open_of_user` gives, of one hub and made up to ``before``; locked."""
+    rows = tx.rows(_OPEN_OF_HUB, hub=hub, user=user, before=before)
+    return tuple(RequestRow(*row) for row in rows)
+
+
+def rename_user(tx: Transaction, hub: str, old: str, new: str, before: datetime) -> int:
+    """Requests of a user of a hub, made up to ``before``, become another name's; how many."""
+    return tx.change(_RENAME_USER, of_hub=hub, old=old, new=new, before=before)
+
+
+def rename_hub(tx: Transaction, old: str, new: str) -> int:
+    """All requests of a hub become another name's; how many they are."""
+    return tx.change(_RENAME_HUB, old=old, new=new)
 
 
 def stale(tx: Transaction, now: datetime, created_before: datetime) -> tuple[RequestRow, ...]:

@@ -32,6 +32,22 @@ LIVE = (PENDING, ACTIVE, RELEASING)
 """States in which nobody else may get the seat."""
 
 
+DEFAULT_HUB = "hub"
+"""What a hub is called that shares its lease database with no other."""
+
+
+@dataclass(frozen=True)
+class HubRow:
+    """A hub that lends from this database: its name, where it lives, when its service last spoke.
+
+    ``home`` is a machine and a configuration file, which stay what they are when a hub restarts.
+    """
+
+    name: str
+    home: str
+    seen_at: datetime | None
+
+
 @dataclass(frozen=True)
 class NodeRow:
     """A machine with cards, when its agent last reported, and from which boot of its kernel."""
@@ -110,6 +126,7 @@ class LeaseRow:
     ``deadline`` is set while pending, ``ends_at`` where tier or grant limit the time,
     ``releasing_at`` when the lease began to end and ``ended_at`` when the slice was empty.
     ``waiting_for`` says why it is still releasing. ``share`` is the part of the card's compute.
+    ``hub`` is the one whose user and server these are.
     """
 
     id: int
@@ -136,6 +153,7 @@ class LeaseRow:
     seat: int = 0
     whole: bool = False
     share: float = 0.0
+    hub: str = DEFAULT_HUB
 
     @property
     def live(self) -> bool:
@@ -158,6 +176,7 @@ class RequestRow:
     decided_at: datetime | None
     decision_reason: str
     valid_until: datetime | None
+    hub: str = DEFAULT_HUB
 
 
 @dataclass(frozen=True)

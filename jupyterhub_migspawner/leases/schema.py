@@ -1,8 +1,8 @@
 """The tables of the lease database.
 
 Two unique partial indexes are the last word on rule one of the design: a seat of a slice has at
-most one live lease, and a server of a user has at most one lease it may run on. Everything else in
-this package only finds out earlier and says it better.
+most one live lease, and a server of a user of a hub has at most one lease it may run on. Everything
+else in this package only finds out earlier and says it better.
 
 ``slices.held`` counts the live leases on a slice. It repeats what ``leases`` says so that a free
 slice can be found, and its row locked, without looking at leases; both change in one transaction.
@@ -76,6 +76,16 @@ nodes = sa.Table(
     sa.Column("driver_version", sa.Text, nullable=False),
     # Of the kernel that its agent last reported from; another one has other slices.
     sa.Column("boot_id", sa.Text),
+)
+
+# The hubs that lend from here. A name belongs to one home, so that two hubs with one name are found
+# before they end each other's servers.
+hubs = sa.Table(
+    "hubs",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("home", sa.Text, nullable=False),
+    sa.Column("seen_at", UtcTime),
 )
 
 cards = sa.Table(
@@ -174,6 +184,8 @@ requests = sa.Table(
     sa.Column("decided_at", UtcTime),
     sa.Column("decision_reason", sa.Text, nullable=False),
     sa.Column("valid_until", UtcTime),
+    # Of the hub where it was made: a user whom that hub renames or deletes takes it along.
+    sa.Column("hub", sa.Text, nullable=False, server_default=sa.text("'hub'")),
     sa.CheckConstraint(
         "state IN ('pending', 'approved', 'denied', 'cancelled', 'expired', 'used')", name="state"
     ),
@@ -210,6 +222,7 @@ leases = sa.Table(
     sa.Column("end_reason", sa.Text, nullable=False),
     sa.Column("waiting_for", sa.Text, nullable=False),
     sa.Column("request_id", BigId, sa.ForeignKey("requests.id")),
+    sa.Column("hub", sa.Text, nullable=False, server_default=sa.text("'hub'")),
     sa.CheckConstraint(
         "state IN ('pending', 'active', 'releasing', 'released', 'lost')", name="state"
     ),
@@ -224,6 +237,7 @@ leases = sa.Table(
     ),
     sa.Index(
         "leases_one_a_server",
+        "hub",
         "username",
         "server",
         unique=True,

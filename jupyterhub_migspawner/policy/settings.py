@@ -21,6 +21,7 @@ class Settings:
 
     ``pending_seconds``: how long a lease may wait for its server to come up.
     ``heartbeat_seconds``: a node silent for longer gets nothing new, and loses nothing.
+    ``hub``: what the hub is called on its lease database, which others may share.
     ``request_days``: a request nobody decided about expires after this many days.
     """
 
@@ -31,6 +32,7 @@ class Settings:
     pending_seconds: int = 300
     heartbeat_seconds: int = 60
     request_days: int = 30
+    hub: str = "hub"
 
     def __post_init__(self) -> None:
         if self.default_tier is not None and self.tier(self.default_tier) is None:
@@ -45,6 +47,11 @@ class Settings:
                 raise ConfigError(
                     f"MigBroker.{name} is {quoted(value)}; expected a whole number above 0."
                 )
+
+        if not self.hub.strip() or len(self.hub) > 255 or not self.hub.isprintable():
+            raise ConfigError(
+                f"MigBroker.hub is {quoted(self.hub)}; expected a name of up to 255 characters."
+            )
 
     def tier(self, name: str) -> Tier | None:
         """The tier of that name, or None."""

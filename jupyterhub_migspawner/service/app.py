@@ -92,6 +92,7 @@ class Service:
             settings=options.settings(),
             hub=HubApi(hub_auth.api_url, hub_auth.api_token, ssl_context=ssl_client),
             database=self._database,
+            home=options.hub_home,
             prefix=hub_auth.base_url,
             hub_prefix=hub_auth.hub_prefix,
             hub_host=hub_auth.hub_host,
@@ -117,7 +118,7 @@ class Service:
         ]
         logger = event_logger(config)
         if logger is not None:
-            reader = f"{options.node} {hub_auth.base_url}"
+            reader = f"hub {broker.hub}"
             emitter = Emitter(parts, logger, reader)
             loops.append(Loop("passing on of events", emitting.PAUSE, emitter.round))
         self._loops = tuple(loops)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from jupyterhub_migspawner.errors import MigspawnerError, Refusal
 from jupyterhub_migspawner.leases.rows import ACTIVE, HELD, PENDING, LeaseRow
@@ -22,6 +22,9 @@ from jupyterhub_migspawner.service.parts import Parts
 log = logging.getLogger("migspawner.service")
 
 ACTOR = "service"
+
+#: A start takes its lease within so long, unless it waits for a slice that is being given back.
+AT_ONCE = timedelta(seconds=30)
 
 Key = tuple[str, str]
 
@@ -78,14 +81,16 @@ class Reconciler:
         self._said: dict[int, str] = {}
 
     async def round(self) -> None:
-        """Compare once. Raises :exc:`.HubError` or :exc:`.DatabaseError`; what was not reached by
-        then is left as it is.
+        """Compare this hub's leases once. Raises :exc:`.HubError`, :exc:`.DatabaseError`, or
+        :exc:`.Refusal` while another hub has this one's name; what was not reached by then is left
+        as it is.
 
         Leases are read before servers. A lease that stands here was taken, and so every earlier
         start of its server was over, before the hub is asked: the answer speaks of this start.
         """
+        await self._parts.ask(lambda broker: broker.claim_hub(self._parts.home))
         await self._parts.ask(lambda broker: broker.expire_requests())
-        leases = await self._parts.ask(lambda broker: broker.leases())
+        leases = await self._parts.ask(lambda broker: broker.leases(hub=broker.hub))
         before, self._without_server = self._without_server, frozenset()
         if not leases:
             return
@@ -117,12 +122,13 @@ class Reconciler:
     ) -> None:
         """Release a lease without a server, unless the hub now says otherwise."""
         running = await self._parts.hub.servers_of(lease.user)
-        if running is None and any(may_be_renamed(lease, other, held) for other in servers):
+        unknown = running is None
+        if any(may_be_renamed(lease, other, held, unknown=unknown) for other in servers):
             self._say(
                 lease,
-                f"the hub has no user {lease.user!r} any more, but a server as old as the lease "
-                "runs without one, so the user may have been renamed. The lease is given back "
-                "once that server has stopped.",
+                f"the hub has no such server of {lease.user!r}, but one as old as the lease runs "
+                "without one, so the user may have been renamed. The lease is given back once "
+                "that server has stopped.",
             )
         elif not any(server.name == lease.server for server in running or ()):
             await self._release(lease, "its server is gone")
@@ -194,14 +200,18 @@ def is_server_of(lease: LeaseRow, server: HubServer) -> bool:
     return server.started <= lease.since
 
 
-def may_be_renamed(lease: LeaseRow, server: HubServer, held: Collection[Key]) -> bool:
+def may_be_renamed(
+    lease: LeaseRow, server: HubServer, held: Collection[Key], *, unknown: bool
+) -> bool:
     """Whether the server of a user whom the hub does not know may run on as this one.
 
-    The hub can rename a user whose server runs. Then a server of the same name, started before the
-    lease was taken, has no lease under its new owner.
+    The hub can rename a user whose server runs, and be killed before it said so to the broker.
+    Then a server of the same name, started before the lease was taken, has no lease under its new
+    owner. Where the hub knows a user of the old name (``unknown`` is False), that may be a new one,
+    who has taken the name since: then the start has to be the very one of the lease.
     """
-    return (
-        server.name == lease.server
-        and (server.user, server.name) not in held
-        and is_server_of(lease, server)
-    )
+    if server.name != lease.server or (server.user, server.name) in held:
+        return False
+    if not is_server_of(lease, server) or server.started is None:
+        return False
+    return unknown or lease.since - server.started <= AT_ONCE

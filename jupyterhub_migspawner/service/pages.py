@@ -90,7 +90,7 @@ class MySession(Page):
             servers = None
 
         def read(broker: Broker) -> tuple[Any, Any, Any, Tier | None]:
-            leases = broker.leases(user=person.name, states=(*LIVE, LOST))
+            leases = broker.leases(user=person.name, hub=broker.hub, states=(*LIVE, LOST))
             cards = {card.uuid: card for card in broker.cards()} if leases else {}
             return leases, cards, broker.tiers_for(person), default_tier(broker)
 

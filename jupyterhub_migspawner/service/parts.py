@@ -19,15 +19,16 @@ T = TypeVar("T")
 class Parts:
     """The parts of one running service.
 
-    ``prefix`` is where the service lives and ``hub_prefix`` where the hub does, both as they stand
-    in a URL (escaped, with a slash at each end); ``hub_host`` is empty unless the hub spreads
-    people over subdomains.
+    ``home`` tells this hub from another one of its name. ``prefix`` is where the service lives and
+    ``hub_prefix`` where the hub does, both as they stand in a URL (escaped, with a slash at each
+    end); ``hub_host`` is empty unless the hub spreads people over subdomains.
     """
 
     broker: Broker
     settings: Settings
     hub: HubApi
     database: Executor
+    home: str
     prefix: str
     hub_prefix: str
     hub_host: str = ""

@@ -144,3 +144,15 @@ def test_an_upgrade_loses_no_lease_and_wants_cards_as_they_are(empty_url: str) -
         assert [event.kind for event in lab.broker.events()] == ["card.seen"]
     finally:
         lab.close()
+
+
+def test_leases_from_before_hubs_had_names_are_the_first_hub_s(empty_url: str) -> None:
+    at_first_schema(empty_url)
+    migrations.upgrade(empty_url)
+    lab = Lab(empty_url, hub="physics")
+    assert {lease.hub for lease in lab.broker.leases()} == {"hub"}
+    number = len(lab.broker.leases())
+    assert number > 0
+    lab.broker.claim_hub("here")
+    assert len(lab.broker.leases(hub="physics")) == number
+    lab.close()

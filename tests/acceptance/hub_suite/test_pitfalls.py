@@ -22,9 +22,9 @@ from jupyterhub_migspawner.agent import Agent
 from jupyterhub_migspawner.agent.vacancy import marked_processes, start_time
 from jupyterhub_migspawner.broker import Broker, utc_now
 from jupyterhub_migspawner.config import MigBroker
+from jupyterhub_migspawner.form.options import own_options
 from jupyterhub_migspawner.gpu.simulator import create_state
 from jupyterhub_migspawner.launchers.local import MigSimpleSpawner
-from jupyterhub_migspawner.spawner import own_options
 
 TIERS = [
     {"name": "cpu", "profile": "none"},

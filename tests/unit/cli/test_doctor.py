@@ -180,3 +180,32 @@ def test_servers_that_end_with_the_hub_are_pointed_out(healthy: Install) -> None
     (finding,) = found(healthy.run("doctor", "--json"), "restart")
     assert finding["state"] == "warning"
     assert "KillMode=process" in finding["mend"]
+
+
+def test_a_hub_whose_name_is_another_s(healthy: Install) -> None:
+    healthy.broker.claim_hub("elsewhere")
+    answer = healthy.run("doctor", "--json")
+    assert "hub" in wrong(answer)
+    assert "'elsewhere'" not in found(answer, "hub")[0]["mend"]
+    adopted = healthy.run("db", "adopt", "--json")
+    assert adopted.status == 0
+    assert adopted.json["hub"] == "hub"
+    assert adopted.json["home"].endswith(str(healthy.config))
+    assert not found(healthy.run("doctor", "--json"), "hub")
+
+
+def test_hubs_that_share_a_database(healthy: Install) -> None:
+    healthy.broker.claim_hub(healthy.mig.hub_home)
+    with healthy.config.open("a") as file:
+        file.write('c.MigBroker.hub = "physics"\nc.MigBroker.hub_home = "elsewhere"\n')
+    healthy.broker.claim_hub("elsewhere")
+    answer = healthy.run("doctor", "--json")
+    assert answer.status == 0
+    assert "shares its lease database with hub" in found(answer, "hub")[0]["message"]
+
+
+@pytest.mark.parametrize("name", ["", "  ", "x" * 256, "a\\nb"])
+def test_a_hub_s_name_that_cannot_be(healthy: Install, name: str) -> None:
+    with healthy.config.open("a") as file:
+        file.write(f'c.MigBroker.hub = "{name}"\n')
+    assert "MigBroker.hub" in found(healthy.run("doctor", "--json"), "configuration")[0]["message"]

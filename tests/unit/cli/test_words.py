@@ -48,6 +48,7 @@ def test_the_commands_of_this_release_and_no_others() -> None:
         "db check",
         "db upgrade",
         "db compact",
+        "db adopt",
         "simulator",
         "simulator create",
         "simulator process",

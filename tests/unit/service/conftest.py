@@ -111,6 +111,7 @@ def world(tmp_path: Path, hub: FakeHub) -> Iterator[World]:
             settings=SETTINGS,
             hub=HubApi(hub.url, SERVICE_TOKEN),
             database=database,
+            home="here",
             prefix=PREFIX,
             hub_prefix=HUB_PREFIX,
         )

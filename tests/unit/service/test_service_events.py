@@ -102,6 +102,16 @@ def do_everything(lab: Lab) -> None:
     broker.resume_card(f"GPU-{other}", "root")
     lab.clock.pass_time(days=1)
     broker.expire_requests()
+    broker.claim_hub("here")
+    lab.report()
+    lab.start("ada", server="a")
+    broker.rename_server("ada", "a", "b")
+    broker.rename_user("ada", "lovelace")
+    broker.create_request(Person("lovelace"), "card", 1, "x")
+    broker.forget_user("lovelace")
+    renamed = Lab(lab.url, clock=lab.clock, hub="physics")
+    renamed.broker.claim_hub("here")
+    renamed.close()
 
 
 def test_every_kind_that_is_written_fits_its_schema_and_every_kind_is_written(lab: Lab) -> None:

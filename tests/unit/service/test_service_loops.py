@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
+from jupyterhub_migspawner.broker import Broker
+from jupyterhub_migspawner.errors import Refusal
+from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.service.hub import HubAway, HubError
 from jupyterhub_migspawner.service.loops import Loop, Reconciler
 from tests.unit.service.conftest import World
@@ -114,6 +118,58 @@ async def test_what_the_list_misses_is_asked_for_by_name_before_anything_ends(
 
 
 async def test_a_deleted_user_holds_no_slice(world: World, reconciler: Reconciler) -> None:
+    lease = world.lend("ada")
+    await rounds(reconciler, 2)
+    assert world.live() == {lease.id: "releasing"}
+
+
+async def test_another_hub_s_leases_are_not_this_one_s(
+    world: World, reconciler: Reconciler
+) -> None:
+    """Neither the hub's servers nor its users say anything about them."""
+    world.hub.users["ada"] = {}
+    settings = replace(world.broker.settings, hub="physics")
+    other = Broker(world.broker.store, settings, clock=world.broker.clock)
+    theirs = other.acquire(Person("ada"), "", "small", "elsewhere")
+    assert theirs is not None
+    other.activate(theirs.attempt)
+    world.pass_by(days=30)
+    await rounds(reconciler, 3)
+    assert world.live() == {theirs.id: "active"}
+    assert world.hub.stopped == []
+
+
+async def test_while_another_hub_has_its_name_a_service_ends_nothing(
+    world: World, reconciler: Reconciler
+) -> None:
+    world.hub.users["ada"] = {}
+    lease = world.lend("ada")
+    world.broker.claim_hub("elsewhere")
+    for _ in range(3):
+        with pytest.raises(Refusal, match="'elsewhere'"):
+            await reconciler.round()
+    assert world.live() == {lease.id: "active"}
+
+
+async def test_a_renamed_user_whose_name_is_taken_again_keeps_a_running_server(
+    world: World, reconciler: Reconciler
+) -> None:
+    world.hub.users["lovelace"] = {"": running(world)}
+    lease = world.lend("ada")
+    world.hub.users["ada"] = {}
+    await rounds(reconciler, 4)
+    assert world.live() == {lease.id: "active"}
+    world.hub.users["lovelace"] = {}
+    await rounds(reconciler, 1)
+    assert world.live() == {lease.id: "releasing"}
+
+
+async def test_anybody_s_older_server_without_a_slice_holds_up_nothing(
+    world: World, reconciler: Reconciler
+) -> None:
+    long_ago = world.now - timedelta(hours=3)
+    world.hub.users["cpu only"] = {"": server(started=long_ago)}
+    world.hub.users["ada"] = {}
     lease = world.lend("ada")
     await rounds(reconciler, 2)
     assert world.live() == {lease.id: "releasing"}

@@ -1,0 +1,87 @@
+"""Several hubs on one lease database: each has a name, and each name one home.
+
+What a hub does to leases (ends those without a server, stops servers past their time) it does to
+its own. Two hubs of one name would end each other's servers; so a name belongs to the home that
+had it first, until that has fallen silent with nothing live, or an admin says otherwise.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from jupyterhub_migspawner.broker.base import BROKER, BrokerBase, text
+from jupyterhub_migspawner.errors import Refusal
+from jupyterhub_migspawner.leases import events, hubs, ledger, requests
+from jupyterhub_migspawner.leases.rows import DEFAULT_HUB, HubRow
+from jupyterhub_migspawner.leases.store import Transaction
+from jupyterhub_migspawner.policy.wording import quoted
+
+SILENT = timedelta(minutes=2)
+"""A hub whose service has said nothing for so long is not there."""
+
+HOME_LIMIT = 1_000
+
+
+class Hubs(BrokerBase):
+    """Use cases about hubs."""
+
+    def claim_hub(self, home: str, *, adopt: bool = False) -> HubRow:
+        """This hub is there, at that home: a machine and a configuration file.
+
+        To be said at the start and again and again. A home that was called otherwise before takes
+        its leases and requests along. ``adopt`` takes the name over from another home whatever
+        that has: for a hub that has moved. Raises :class:`~jupyterhub_migspawner.errors.Refusal`
+        (``conflict``) when the name is another's.
+        """
+        text("home of the hub", home, HOME_LIMIT, empty=False)
+
+        def work(tx: Transaction) -> HubRow:
+            now = self._now()
+            tx.queue_for("hubs")
+            known = hubs.by_name(tx, self.hub)
+            if known is not None and known.home != home and not adopt:
+                self._demand_gone(tx, known)
+            before = [hub.name for hub in hubs.by_home(tx, home)]
+            if known is None and not hubs.every(tx) and ledger.select(tx, hub=DEFAULT_HUB):
+                # From before hubs had names: then there was only one.
+                before.append(DEFAULT_HUB)
+            for name in before:
+                if name != self.hub:
+                    self._take_along(tx, name)
+            hubs.keep(tx, self.hub, home, now)
+            if known is None or known.home != home:
+                last = known.home if known is not None else ""
+                kind = "hub.claimed"
+                events.append(tx, now, BROKER, kind, hub=self.hub, home=home, before=last)
+            return HubRow(self.hub, home, now)
+
+        return self._run(work)
+
+    def hubs(self) -> tuple[HubRow, ...]:
+        """All hubs that lend from this database, by name."""
+        return self._read(hubs.every)
+
+    def _demand_gone(self, tx: Transaction, known: HubRow) -> None:
+        now = self._now()
+        heard = known.seen_at is not None and now - known.seen_at < SILENT
+        live = len(ledger.select(tx, hub=self.hub))
+        if not heard and not live:
+            return
+        told = "has never been heard of"
+        if known.seen_at is not None:
+            told = f"was last heard of at {known.seen_at:%Y-%m-%d %H:%M:%S} UTC"
+        raise Refusal(
+            f"The lease database has a hub called {quoted(self.hub)} already, of "
+            f"{quoted(known.home)}; it {told} and holds {live} live "
+            f"lease{'' if live == 1 else 's'}. If this is another hub, give it a name of its own: "
+            "c.MigBroker.hub. If it is the same one in a new place, run `migspawner db adopt` "
+            "once.",
+            reason="conflict",
+        )
+
+    def _take_along(self, tx: Transaction, old: str) -> None:
+        leases = ledger.rename_hub(tx, old, self.hub)
+        asked = requests.rename_hub(tx, old, self.hub)
+        hubs.forget(tx, old)
+        kind, now = "hub.renamed", self._now()
+        events.append(tx, now, BROKER, kind, hub=self.hub, old=old, leases=leases, requests=asked)

@@ -1,0 +1,114 @@
+"""Users and servers that the hub renames or deletes: what is theirs follows them, or ends.
+
+The hub tells of these once, and perhaps late, when the database was away. So each use case is told
+when it happened, and lets alone what is younger: by then the name may be somebody else's.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from jupyterhub_migspawner.broker.acquiring import begin_release
+from jupyterhub_migspawner.broker.approvals import Approvals
+from jupyterhub_migspawner.broker.base import BROKER, NAME_LIMIT, text
+from jupyterhub_migspawner.broker.recording import lease_event
+from jupyterhub_migspawner.leases import events, ledger, requests
+from jupyterhub_migspawner.leases.rows import LeaseRow
+from jupyterhub_migspawner.leases.store import Transaction
+
+
+class Renaming(Approvals):
+    """Use cases about other names of users and servers of this hub."""
+
+    def rename_user(self, old: str, new: str, before: datetime | None = None) -> int:
+        """The hub calls a user otherwise since ``before`` (UTC, now unless given).
+
+        Leases and requests follow, past ones too: what was used counts for the person. Returns how
+        many; a second call finds none. Raises :class:`~jupyterhub_migspawner.errors.Refusal`
+        (``options``).
+        """
+        for name in (old, new):
+            text("user name", name, NAME_LIMIT, empty=False)
+
+        def work(tx: Transaction) -> int:
+            now = self._now()
+            moment = now if before is None else before
+            tx.queue_for(*(f"person {name}" for name in sorted({old, new})))
+            if old == new:
+                return 0
+            # The hub gives a user only a name that nobody has: where both held a server of one
+            # name, the new name's was left behind. (Asked again, it is the renamed user's own.)
+            came = {lease.server for lease in self._held(tx, old, moment)}
+            for lease in self._held(tx, new, moment):
+                if lease.server in came:
+                    begin_release(tx, lease, "its user is not there any more", BROKER, now)
+            number = ledger.rename_user(tx, self.hub, old, new, moment)
+            asked = requests.rename_user(tx, self.hub, old, new, moment)
+            if number or asked:
+                events.append(
+                    tx,
+                    now,
+                    BROKER,
+                    "user.renamed",
+                    user=new,
+                    hub=self.hub,
+                    old=old,
+                    leases=number,
+                    requests=asked,
+                )
+            return number + asked
+
+        return self._run(work)
+
+    def rename_server(self, user: str, old: str, new: str, before: datetime | None = None) -> int:
+        """The hub calls a server otherwise; its live leases follow. Returns how many.
+
+        The hub renames only servers that do not run, so these are on their way back.
+        """
+        text("user name", user, NAME_LIMIT, empty=False)
+        for name in (old, new):
+            text("server name", name, NAME_LIMIT)
+
+        def work(tx: Transaction) -> int:
+            now = self._now()
+            moment = now if before is None else before
+            tx.queue_for(f"person {user}")
+            if old == new:
+                return 0
+            for lease in self._held(tx, user, moment):
+                if lease.server == old:
+                    begin_release(tx, lease, "its server was renamed", BROKER, now)
+            renamed = ledger.rename_server(tx, self.hub, user, old, new, moment)
+            for lease in renamed:
+                lease_event(tx, lease, now, BROKER, kind="lease.renamed", old=old)
+            return len(renamed)
+
+        return self._run(work)
+
+    def _held(self, tx: Transaction, user: str, moment: datetime) -> list[LeaseRow]:
+        """What a user of this hub holds and has held since ``moment``."""
+        return [
+            lease
+            for lease in ledger.held_by(tx, user)
+            if lease.hub == self.hub and lease.since <= moment
+        ]
+
+    def forget_user(self, user: str, before: datetime | None = None) -> int:
+        """The hub has deleted a user: what they have asked for is cancelled, grants too.
+
+        Else whoever gets that name next would have them. Leases end with their servers, which the
+        hub stops before it deletes a user. Returns how many requests that were.
+        """
+        text("user name", user, NAME_LIMIT, empty=False)
+
+        def work(tx: Transaction) -> int:
+            now = self._now()
+            tx.queue_for(f"person {user}")
+            why = "the hub has deleted its user"
+            number = self._cancel_of(tx, user, now if before is None else before, why)
+            if number:
+                kind = "user.deleted"
+                events.append(tx, now, BROKER, kind, user=user, hub=self.hub, requests=number)
+            return number
+
+        return self._run(work)

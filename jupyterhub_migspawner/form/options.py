@@ -1,0 +1,35 @@
+"""What of a form, query or REST body is ours, and what is left to the base spawner."""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+from typing import Any
+
+
+def split_form(form_data: dict[str, list[Any]]) -> tuple[dict[str, Any], dict[str, list[Any]]]:
+    """Our field as it was sent, and the other fields. A field sent twice stays a list, which the
+    check of the options refuses with a sentence."""
+    rest = {name: values for name, values in form_data.items() if name != "tier"}
+    values = form_data.get("tier")
+    if not values:
+        return {}, rest
+    return {"tier": values[0] if len(values) == 1 else values}, rest
+
+
+def own_options(user_options: Any) -> Any:
+    """What of a server's options is ours to judge.
+
+    The hub stores whatever was sent, form fields of its own and of the base spawner among it, and
+    leaves them to whoever knows them. But a misspelt ``tier`` is ours: passed over, it would
+    silently mean the default one.
+    """
+    if not isinstance(user_options, dict):
+        return user_options
+    own = {key: user_options[key] for key in ("tier",) if key in user_options}
+    # A few keys are looked at closely, not a megabyte of them: this runs on the event loop.
+    for key in itertools.islice(user_options, 100):
+        short = len(str(key)) <= 8
+        if short and difflib.get_close_matches(str(key).lower(), ["tier"], n=1, cutoff=0.75):
+            own[key] = user_options[key]
+    return own
