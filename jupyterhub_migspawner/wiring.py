@@ -34,6 +34,9 @@ SERVICE_ROLE: dict[str, Any] = {
     "services": [SERVICE_NAME],
 }
 
+#: Tells the service which process its hub is.
+HUB_PID = "MIGSPAWNER_HUB_PID"
+
 HUB_SECRETS = {"CONFIGPROXY_AUTH_TOKEN", "JPY_COOKIE_SECRET"}
 
 
@@ -130,13 +133,15 @@ def service_entry(config_file: Path) -> dict[str, Any]:
 def _service_environment() -> dict[str, str]:
     """The hub's environment for the service, which reads the same configuration file.
 
-    Without the hub's own secrets: the service has a token of its own.
+    Without the hub's own secrets: the service has a token of its own. With the hub's pid: a
+    hub that is killed is not the service's parent any more, perhaps before that has looked.
     """
-    return {
+    own = {
         name: value
         for name, value in os.environ.items()
         if name not in HUB_SECRETS and not name.startswith("JUPYTERHUB_")
     }
+    return {**own, HUB_PID: str(os.getpid())}
 
 
 def _free_port() -> int:

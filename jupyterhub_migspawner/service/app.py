@@ -42,6 +42,7 @@ from jupyterhub_migspawner.service.hub import HubApi
 from jupyterhub_migspawner.service.looks import Looks
 from jupyterhub_migspawner.service.loops import Loop, Reconciler
 from jupyterhub_migspawner.service.parts import Parts
+from jupyterhub_migspawner.wiring import HUB_PID
 
 log = logging.getLogger("migspawner.service")
 
@@ -293,7 +294,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     set_up_log()
     # Now, not once everything is open: a hub that dies meanwhile must not be missed.
-    hub = os.getppid()
+    hub = int(os.environ.get(HUB_PID) or os.getppid())
     try:
         ended = asyncio.run(_main(arguments.config, hub))
     except MigspawnerError as error:

@@ -6,6 +6,8 @@ import asyncio
 import logging
 import os
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,7 @@ from jupyterhub_migspawner.service.app import (
     listening_address,
     main,
 )
+from jupyterhub_migspawner.wiring import HUB_PID, service_entry
 
 HUB_ENVIRONMENT = {
     "JUPYTERHUB_SERVICE_URL": "http://127.0.0.1:10101",
@@ -27,6 +30,40 @@ HUB_ENVIRONMENT = {
     "JUPYTERHUB_API_TOKEN": "secret",
     "JUPYTERHUB_CLIENT_ID": "service-migspawner",
 }
+
+
+def test_a_hub_that_was_killed_before_its_service_looked_is_noticed(tmp_path: Path) -> None:
+    """A process whose parent has died has another parent, from its first line on perhaps."""
+    create_state(tmp_path / "cards.json", cards=1, layouts=[["1g.5gb"] * 7])
+    config = config_file(
+        tmp_path,
+        "c.MigBroker.tiers = [{'name': 'small', 'profile': '1g.5gb'}]\n"
+        "c.MigBroker.nvml = 'sim:cards.json'",
+    )
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    hub = subprocess.Popen(["true"])
+    hub.wait()
+    done = subprocess.run(
+        [sys.executable, "-m", "jupyterhub_migspawner.service", "--config", config],
+        env={
+            **os.environ,
+            **HUB_ENVIRONMENT,
+            "JUPYTERHUB_SERVICE_URL": f"http://127.0.0.1:{port}",
+            HUB_PID: str(hub.pid),
+        },
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert "The hub that started this service is gone." in done.stderr
+    assert done.returncode == 0
+
+
+def test_setup_tells_the_service_which_process_the_hub_is(tmp_path: Path) -> None:
+    assert service_entry(tmp_path)["environment"][HUB_PID] == str(os.getpid())
 
 
 @pytest.mark.parametrize(
