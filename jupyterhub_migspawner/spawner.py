@@ -188,6 +188,7 @@ class MigSpawnerMixin(Configurable):
         """
         person = self._mig_person()
         server = self.name  # type: ignore[attr-defined]
+        others = self._mig_others()
         deadline = self._mig_pending_seconds()
         give_up = time.monotonic() + self.acquire_wait_seconds
         future: Future[LeaseRow | None] | None = None
@@ -195,7 +196,12 @@ class MigSpawnerMixin(Configurable):
             while True:
                 future = self._mig_submit(
                     lambda broker: broker.acquire(
-                        person, server, tier.name, attempt, pending_seconds=deadline
+                        person,
+                        server,
+                        tier.name,
+                        attempt,
+                        pending_seconds=deadline,
+                        other_servers=others,
                     )
                 )
                 try:
@@ -239,6 +245,15 @@ class MigSpawnerMixin(Configurable):
             f"{self.cut_wait_seconds:.0f} seconds. Please try again in a minute; if it happens "
             f"again, ask an admin to look at node {lease.node} with 'migspawner doctor'.",
             reason="capacity",
+        )
+
+    def _mig_others(self) -> int:
+        """How many other servers this person has: all that run, and those that started earlier."""
+        mine = self.orm_spawner.started  # type: ignore[attr-defined]
+        others = [s for s in self.user.spawners.values() if s is not self and s.active]  # type: ignore[attr-defined]
+        return sum(
+            not s.pending or s.orm_spawner.started is None or s.orm_spawner.started <= mine
+            for s in others
         )
 
     def _mig_pending_seconds(self) -> int:

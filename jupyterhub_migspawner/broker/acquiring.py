@@ -10,8 +10,9 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from functools import partial
 
+from jupyterhub_migspawner.broker.allowances import usage
 from jupyterhub_migspawner.broker.base import NAME_LIMIT, text
-from jupyterhub_migspawner.broker.offers import Offering, needs_approval, none_free, usage
+from jupyterhub_migspawner.broker.offers import Offering, needs_approval, none_free
 from jupyterhub_migspawner.broker.recording import lease_event
 from jupyterhub_migspawner.broker.reserving import Asking, end_reservation, reserve
 from jupyterhub_migspawner.errors import Refusal
@@ -43,10 +44,12 @@ class Acquiring(Offering):
         attempt: str,
         node: str | None = None,
         pending_seconds: int | None = None,
+        other_servers: int = 0,
     ) -> LeaseRow | None:
         """A pending lease for one start of a server; None when the tier has no GPU.
 
         ``pending_seconds`` is the time this start may take, where it is not the settings'.
+        ``other_servers`` is how many other servers of the person run or start, also without a GPU.
 
         Idempotent per ``attempt``: asking again returns the same lease while it is pending or
         active. An attempt that was cancelled or has ended is refused (``conflict``). Other leases
@@ -67,7 +70,7 @@ class Acquiring(Offering):
         now = self._now()
         patience = self.settings.pending_seconds if pending_seconds is None else pending_seconds
         deadline = now + timedelta(seconds=patience)
-        asking = Asking(person, server, tier, attempt, node, now, deadline)
+        asking = Asking(person, server, tier, attempt, node, now, deadline, other_servers)
         # The first run goes round whatever others are just taking. When that leaves nothing, the
         # next ones wait for how it ends, so that nobody is refused for a slice that is given back
         # a moment later. Each run begins without locks: whoever waits holds nothing others need.
@@ -104,16 +107,17 @@ class Acquiring(Offering):
         if buried is not None:
             return Refusal(f"This start was cancelled ({buried}); start again.", reason="conflict")
         held = self._end_remains(tx, asking)
+        limits, _ = self._limits(tx, asking.person, asking.now)
+        used = usage(tx, asking.person, limits, asking.now, held, asking.other_servers)
         if asking.tier.is_none:
-            return None
+            over = quota.check(limits, used, asking.tier)
+            return Refusal(over, reason="quota") if over else None
         grant = None
         if asking.tier.approval:
             found = self._grant_for(tx, asking, held)
             if isinstance(found, Refusal):
                 return found
             grant = found
-        limits = self.settings.quotas.for_person(asking.person)
-        used = usage(tx, asking.person, limits, asking.now, held)
         over = quota.check(limits, used, asking.tier)
         if over:
             return Refusal(over, reason="quota")

@@ -6,20 +6,19 @@ Read-only. The form, the REST API, the command line and the refusals of
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime
 
-from jupyterhub_migspawner.broker.base import BrokerBase
+from jupyterhub_migspawner.broker.allowances import Allowances, usage
 from jupyterhub_migspawner.broker.statuses import TierOffer
 from jupyterhub_migspawner.leases import ledger, requests
-from jupyterhub_migspawner.leases.rows import LeaseRow, RequestRow
+from jupyterhub_migspawner.leases.rows import RequestRow
 from jupyterhub_migspawner.leases.store import Transaction
 from jupyterhub_migspawner.policy import quota, tiers
 from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.policy.tiers import Tier
 
 
-class Offering(BrokerBase):
+class Offering(Allowances):
     """Use cases about tiers."""
 
     def choose_tier(self, person: Person, options: object) -> Tier:
@@ -35,7 +34,7 @@ class Offering(BrokerBase):
     def _offers(self, tx: Transaction, person: Person, now: datetime) -> tuple[TierOffer, ...]:
         count = self._count(tx, now)
         mine = tiers.open_tiers(self.settings.tiers, person)
-        limits = self.settings.quotas.for_person(person)
+        limits, _ = self._limits(tx, person, now)
         used = usage(tx, person, limits, now, ledger.held_by(tx, person.name))
         asked = requests.open_of_user(tx, person.name) if any(t.approval for t in mine) else ()
         offers = []
@@ -69,18 +68,6 @@ class Offering(BrokerBase):
         if usable:
             return f"Free now: {', '.join(usable)}."
         return "Nothing else is free for you now; try again later."
-
-
-def usage(
-    tx: Transaction,
-    person: Person,
-    limits: quota.Quota,
-    now: datetime,
-    held: Sequence[LeaseRow],
-) -> quota.Usage:
-    """What the person holds, and what they have used if a quota counts hours."""
-    spans = ledger.spans(tx, person.name, now - limits.window) if limits.counts_hours else ()
-    return quota.Usage(now, len(held), sum(lease.whole for lease in held), spans)
 
 
 def _valid_grant(asked: tuple[RequestRow, ...], tier: Tier, now: datetime) -> RequestRow | None:

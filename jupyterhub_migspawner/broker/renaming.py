@@ -9,10 +9,11 @@ from __future__ import annotations
 from datetime import datetime
 
 from jupyterhub_migspawner.broker.acquiring import begin_release
+from jupyterhub_migspawner.broker.allowances import record
 from jupyterhub_migspawner.broker.approvals import Approvals
 from jupyterhub_migspawner.broker.base import BROKER, NAME_LIMIT, text
 from jupyterhub_migspawner.broker.recording import lease_event
-from jupyterhub_migspawner.leases import events, ledger, requests
+from jupyterhub_migspawner.leases import events, exceptions, ledger, requests
 from jupyterhub_migspawner.leases.rows import LeaseRow
 from jupyterhub_migspawner.leases.store import Transaction
 
@@ -44,6 +45,7 @@ class Renaming(Approvals):
                     begin_release(tx, lease, "its user is not there any more", BROKER, now)
             number = ledger.rename_user(tx, self.hub, old, new, moment)
             asked = requests.rename_user(tx, self.hub, old, new, moment)
+            exceptions.rename_user(tx, self.hub, old, new, moment)
             if number or asked:
                 events.append(
                     tx,
@@ -94,7 +96,8 @@ class Renaming(Approvals):
         ]
 
     def forget_user(self, user: str, before: datetime | None = None) -> int:
-        """The hub has deleted a user: what they have asked for is cancelled, grants too.
+        """The hub has deleted a user: what they have asked for is cancelled, grants too, and
+        exceptions from their quota end.
 
         Else whoever gets that name next would have them. Leases end with their servers, which the
         hub stops before it deletes a user. Returns how many requests that were.
@@ -104,8 +107,13 @@ class Renaming(Approvals):
         def work(tx: Transaction) -> int:
             now = self._now()
             tx.queue_for(f"person {user}")
+            moment = now if before is None else before
             why = "the hub has deleted its user"
-            number = self._cancel_of(tx, user, now if before is None else before, why)
+            number = self._cancel_of(tx, user, moment, why)
+            for row in exceptions.select(tx, user, now):
+                if row.hub == self.hub and row.granted_at <= moment:
+                    exceptions.end(tx, row.id, BROKER, now)
+                    record(tx, now, BROKER, "quota.restored", row, why)
             if number:
                 kind = "user.deleted"
                 events.append(tx, now, BROKER, kind, user=user, hub=self.hub, requests=number)

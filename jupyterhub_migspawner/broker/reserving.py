@@ -36,6 +36,7 @@ class Asking:
     node: str | None
     now: datetime
     deadline: datetime
+    other_servers: int = 0
 
 
 def reserve(tx: Transaction, asking: Asking, grant: RequestRow, silent_before: datetime) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 
-from jupyterhub_migspawner.leases.rows import LeaseRow, RequestRow, SliceRow
+from jupyterhub_migspawner.leases.rows import LeaseRow, QuotaExceptionRow, RequestRow, SliceRow
 from jupyterhub_migspawner.policy.tiers import Tier
 
 FREE = "free"
@@ -12,6 +13,21 @@ LEASED = "leased"
 DRAINING = "draining"
 QUARANTINED = "quarantined"
 MISSING = "missing"
+
+
+@dataclass(frozen=True)
+class QuotaStatus:
+    """One field of a person's quota: its limit (None: none), what is used, when it frees.
+
+    ``used`` is None where whoever asked could not say (running servers without a GPU are known to
+    the hub alone). ``exceptions`` are those that lift it now.
+    """
+
+    field: str
+    limit: float | None
+    used: float | None
+    frees_at: datetime | None
+    exceptions: tuple[QuotaExceptionRow, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,15 @@ from __future__ import annotations
 from datetime import datetime, timezone
 from typing import Any
 
-from jupyterhub_migspawner.broker.statuses import SliceStatus, TierOffer
-from jupyterhub_migspawner.leases.rows import CardRow, EventRow, LeaseRow, NodeRow, RequestRow
+from jupyterhub_migspawner.broker.statuses import QuotaStatus, SliceStatus, TierOffer
+from jupyterhub_migspawner.leases.rows import (
+    CardRow,
+    EventRow,
+    LeaseRow,
+    NodeRow,
+    QuotaExceptionRow,
+    RequestRow,
+)
 from jupyterhub_migspawner.policy.people import Person
 
 Json = dict[str, Any]
@@ -89,6 +96,34 @@ def request_view(request: RequestRow) -> Json:
         "decision_reason": request.decision_reason,
         "valid_until": timestamp(request.valid_until),
         "hub": request.hub,
+    }
+
+
+def quota_view(status: QuotaStatus) -> Json:
+    """One limit of a person, and how much of it is used."""
+    return {
+        "field": status.field,
+        "limit": status.limit,
+        "used": None if status.used is None else round(status.used, 3),
+        "frees_at": timestamp(status.frees_at),
+        "exceptions": [exception_view(row) for row in status.exceptions],
+    }
+
+
+def exception_view(row: QuotaExceptionRow) -> Json:
+    """An exception from a quota."""
+    return {
+        "id": row.id,
+        "user": row.user,
+        "field": row.field,
+        "limit": row.amount,
+        "reason": row.reason,
+        "granted_by": row.granted_by,
+        "granted_at": timestamp(row.granted_at),
+        "until": timestamp(row.until),
+        "ended_by": row.ended_by,
+        "ended_at": timestamp(row.ended_at),
+        "hub": row.hub,
     }
 
 

@@ -19,6 +19,7 @@ from jupyterhub_migspawner.cli.events import Events
 from jupyterhub_migspawner.cli.layout import LayoutGroup
 from jupyterhub_migspawner.cli.leases import Leases
 from jupyterhub_migspawner.cli.output import complain
+from jupyterhub_migspawner.cli.quotas import Quotas
 from jupyterhub_migspawner.cli.requests import Requests
 from jupyterhub_migspawner.cli.simulator import Simulator
 from jupyterhub_migspawner.cli.slices import Cards, Nodes, Slices
@@ -49,6 +50,7 @@ class Migspawner(Command):
         "tiers": (Tiers, "what people can pick, and how much of it is free"),
         "leases": (Leases, "who holds what; release one"),
         "requests": (Requests, "requests for tiers that need approval; make and decide them"),
+        "quotas": (Quotas, "what limits a user; exceptions from it"),
         "events": (Events, "every change of a lease, request, slice or card; follow them"),
         "db": (Database, "the lease database: check and upgrade its schema, compact its event log"),
         "simulator": (Simulator, "simulated cards: make them, put processes on them, lose them"),

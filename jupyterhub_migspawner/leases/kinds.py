@@ -42,6 +42,8 @@ KINDS = {
     "request.denied": "A request was denied.",
     "request.cancelled": "A request or grant was withdrawn.",
     "request.expired": "The time of a request or grant is over.",
+    "quota.lifted": "Somebody was granted more than their quota, until a time.",
+    "quota.restored": "An exception from a quota was ended before its time.",
     "lease.renamed": "The server of a lease has another name.",
     "user.renamed": "A hub gave a user another name; leases and requests follow it.",
     "user.deleted": "A hub deleted a user; what they had asked for is cancelled.",

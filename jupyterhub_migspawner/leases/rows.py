@@ -180,6 +180,27 @@ class RequestRow:
 
 
 @dataclass(frozen=True)
+class QuotaExceptionRow:
+    """More of one field of a quota for one person, until its end.
+
+    ``amount`` None is no limit. ``ended_by`` and ``ended_at`` are set when somebody ended it
+    before ``until``.
+    """
+
+    id: int
+    user: str
+    field: str
+    amount: float | None
+    reason: str
+    granted_by: str
+    granted_at: datetime
+    until: datetime
+    ended_by: str
+    ended_at: datetime | None
+    hub: str = DEFAULT_HUB
+
+
+@dataclass(frozen=True)
 class EventRow:
     """One change, never altered: who did what, when, to what and why."""
 

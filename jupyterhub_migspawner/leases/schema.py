@@ -254,6 +254,25 @@ leases = sa.Table(
     sa.Index("leases_user_ended", "username", "ended_at"),
 )
 
+quota_exceptions = sa.Table(
+    "quota_exceptions",
+    metadata,
+    sa.Column("id", BigId, primary_key=True),
+    sa.Column("hub", sa.Text, nullable=False),
+    sa.Column("username", sa.Text, nullable=False),
+    sa.Column("field", sa.Text, nullable=False),
+    # None is no limit at all.
+    sa.Column("amount", sa.Float(53)),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("granted_by", sa.Text, nullable=False),
+    sa.Column("granted_at", UtcTime, nullable=False),
+    sa.Column("until", UtcTime, nullable=False),
+    # Set when it was ended before its time.
+    sa.Column("ended_by", sa.Text, nullable=False),
+    sa.Column("ended_at", UtcTime),
+    sa.Index("quota_exceptions_user", "username", "until"),
+)
+
 tombstones = sa.Table(
     "tombstones",
     metadata,

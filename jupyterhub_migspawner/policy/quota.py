@@ -6,7 +6,10 @@ share of its card's compute: 1g is 1/7 of an A100 and 1/4 of an A30, a whole car
 
 Which entry counts, field by field: the entry ``user:NAME`` when it has the field; else the most
 generous among the entries of the person's groups that have it; else ``default``. None, or a field
-that none of them has, is no limit.
+that none of them has, is no limit. An entry with ``cap`` (of a group, or ``default``) then bounds
+what the others would give: the least of all caps that hold for the person counts. ``user:NAME`` is
+the admin's word about that very person and is bounded by nothing. An exception that an admin has
+granted lifts the field it names while it lasts, over everything; it never lowers it.
 
 Held now means pending and active leases. One that is being given back no longer counts as held,
 so that a server can be started again at once, but its GPU-hours run until the slice is empty.
@@ -14,9 +17,10 @@ so that a server can be started again at once, but its GPU-hours run until the s
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
+from typing import Any
 
 from jupyterhub_migspawner.errors import ConfigError
 from jupyterhub_migspawner.policy.fields import NAME_LIMIT, Entry
@@ -32,10 +36,11 @@ MONTH = timedelta(days=30)
 class Quota:
     """What one person may have; None is no limit.
 
-    ``live`` and ``whole_cards`` count leases held at a time; GPU-hours count over the last 7 and
-    the last 30 days.
+    ``servers`` counts running servers, those without a GPU too; ``live`` and ``whole_cards`` count
+    leases held at a time; GPU-hours count over the last 7 and the last 30 days.
     """
 
+    servers: int | None = None
     live: int | None = None
     gpu_hours_per_week: float | None = None
     gpu_hours_per_month: float | None = None
@@ -54,6 +59,12 @@ class Quota:
 
 FIELDS = tuple(f.name for f in fields(Quota))
 
+COUNTS = ("servers", "live", "whole_cards")
+"""The fields that count; the others are amounts of GPU-hours."""
+
+Lifted = Mapping[str, float | None]
+"""Fields that exceptions lift, by name, to how much; None is no limit."""
+
 Limits = Mapping[str, float | None]
 """The fields that one entry has, by name; None is "no limit", said on purpose."""
 
@@ -65,31 +76,56 @@ class Quotas:
     default: Limits = field(default_factory=dict)
     groups: Mapping[str, Limits] = field(default_factory=dict)
     users: Mapping[str, Limits] = field(default_factory=dict)
+    caps: frozenset[str] = frozenset()
+    """Names of the groups whose entries are caps; the empty name is ``default``."""
 
-    def for_person(self, person: Person) -> Quota:
+    def for_person(self, person: Person, lifted: Lifted | None = None) -> Quota:
         """The quota of this person, by the rule in the module's description."""
-        chosen = {name: self._limit(name, person) for name in FIELDS}
-        live, whole = chosen["live"], chosen["whole_cards"]
-        return Quota(
-            live=None if live is None else int(live),
-            gpu_hours_per_week=chosen["gpu_hours_per_week"],
-            gpu_hours_per_month=chosen["gpu_hours_per_month"],
-            whole_cards=None if whole is None else int(whole),
-        )
+        chosen: dict[str, Any] = {}
+        for name in FIELDS:
+            limit = self._limit(name, person)
+            if lifted and name in lifted:
+                limit = most((limit, lifted[name]))
+            chosen[name] = int(limit) if limit is not None and name in COUNTS else limit
+        return Quota(**chosen)
+
+    @property
+    def sets_any(self) -> bool:
+        """Whether anybody has a limit at all."""
+        return any((self.default, *self.groups.values(), *self.users.values()))
 
     def _limit(self, name: str, person: Person) -> float | None:
         own = self.users.get(person.name, {})
         if name in own:
             return own[name]
+        caps = [self.default[name]] if "" in self.caps and name in self.default else []
+        caps += [
+            limits[name]
+            for group, limits in self.groups.items()
+            if group in self.caps and group in person.groups and name in limits
+        ]
+        return least((self._generous(name, person), *caps))
+
+    def _generous(self, name: str, person: Person) -> float | None:
         of_groups = [
             limits[name]
             for group, limits in self.groups.items()
             if group in person.groups and name in limits
         ]
         if of_groups:
-            known = [limit for limit in of_groups if limit is not None]
-            return max(known) if len(known) == len(of_groups) else None
+            return most(of_groups)
         return self.default.get(name)
+
+
+def most(limits: Iterable[float | None]) -> float | None:
+    """The most generous of some limits; None is no limit."""
+    some = list(limits)
+    return None if None in some else max(limit for limit in some if limit is not None)
+
+
+def least(limits: Iterable[float | None]) -> float | None:
+    """The least of some limits; None, which is no limit, only when all are."""
+    return min((limit for limit in limits if limit is not None), default=None)
 
 
 @dataclass(frozen=True)
@@ -103,12 +139,16 @@ class Span:
 
 @dataclass(frozen=True)
 class Usage:
-    """What a person holds and has used, as of ``now`` (aware, UTC)."""
+    """What a person holds and has used, as of ``now`` (aware, UTC).
+
+    ``servers`` are the person's other servers that run or start, as the hub knows them.
+    """
 
     now: datetime
     live: int = 0
     whole_cards: int = 0
     spans: Sequence[Span] = ()
+    servers: int = 0
 
     def gpu_hours(self, window: timedelta, at: datetime | None = None) -> float:
         """Weighted hours used in the window that ends at ``at``, if all that runs ended now."""
@@ -151,35 +191,45 @@ def parse_quotas(raw: object) -> Quotas:
     default: Limits = {}
     groups: dict[str, Limits] = {}
     users: dict[str, Limits] = {}
+    caps: set[str] = set()
     for key, value in raw.items():
         kind, _, name = key.partition(":") if isinstance(key, str) else ("", "", "")
         if key == "default":
-            default = _parse_limits(key, value)
+            default, cap = _parse_limits(key, value, may_cap=True)
         elif kind in ("group", "user") and name.strip() and len(name) <= NAME_LIMIT:
-            (groups if kind == "group" else users)[name] = _parse_limits(key, value)
+            limits, cap = _parse_limits(key, value, may_cap=kind == "group")
+            (groups if kind == "group" else users)[name] = limits
         else:
             raise ConfigError(
                 f"MigBroker.quotas: unknown entry {quoted(key)}{nearest(key, ['default'])}; "
                 "expected 'default', 'group:NAME' or 'user:NAME'."
             )
-    return Quotas(default, groups, users)
+        if cap:
+            caps.add(name)
+    return Quotas(default, groups, users, frozenset(caps))
 
 
-def _parse_limits(key: str, raw: object) -> Limits:
-    entry = Entry(f"quota {quoted(key)}", raw, FIELDS)
+def _parse_limits(key: str, raw: object, *, may_cap: bool) -> tuple[Limits, bool]:
+    entry = Entry(f"quota {quoted(key)}", raw, (*FIELDS, *(["cap"] if may_cap else [])))
     limits: dict[str, float | None] = {}
     for name in FIELDS:
         if name not in entry.raw:
             continue
-        if name in ("live", "whole_cards"):
-            limits[name] = entry.count(name, "leases" if name == "live" else "cards", zero=True)
+        if name in COUNTS:
+            unit = {"servers": "servers", "live": "leases", "whole_cards": "cards"}[name]
+            limits[name] = entry.count(name, unit, zero=True)
         else:
             limits[name] = entry.amount(name, "GPU-hours", zero=True)
-    return limits
+    return limits, may_cap and entry.flag("cap")
 
 
 def check(quota: Quota, used: Usage, tier: Tier) -> str:
     """Why one more lease of this tier would exceed the quota; empty when it would not."""
+    if quota.servers is not None and used.servers >= quota.servers:
+        return (
+            f"Your quota allows {plural(quota.servers, 'server')} at a time (servers) and you have "
+            f"{used.servers}. " + _stop_one(quota.servers)
+        )
     if tier.is_none:
         return ""
     if quota.live is not None and used.live >= quota.live:
@@ -212,6 +262,29 @@ def check(quota: Quota, used: Usage, tier: Tier) -> str:
             f"have used {number(hours)}. {when}"
         )
     return ""
+
+
+def standing(
+    quota: Quota, used: Usage
+) -> tuple[tuple[str, float | None, float, datetime | None], ...]:
+    """Each field with its limit, what is used, and when it frees if it is used up.
+
+    A count frees when something is stopped, which is no time that is known.
+    """
+    found: list[tuple[str, float | None, float, datetime | None]] = [
+        ("servers", quota.servers, used.servers, None),
+        ("live", quota.live, used.live, None),
+        ("whole_cards", quota.whole_cards, used.whole_cards, None),
+    ]
+    for name, limit, window in (
+        ("gpu_hours_per_week", quota.gpu_hours_per_week, WEEK),
+        ("gpu_hours_per_month", quota.gpu_hours_per_month, MONTH),
+    ):
+        if limit is not None:
+            hours = used.gpu_hours(window)
+            frees = used.frees_at(window, limit) if hours >= limit else None
+            found.append((name, limit, hours, frees))
+    return tuple(each for each in found if each[1] is not None)
 
 
 def _stop_one(limit: int) -> str:

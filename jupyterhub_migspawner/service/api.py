@@ -21,17 +21,15 @@ from tornado.web import RequestHandler
 from jupyterhub_migspawner.broker import Broker, views
 from jupyterhub_migspawner.leases.rows import LeaseRow, RequestRow
 from jupyterhub_migspawner.policy.approval import Approvers
-from jupyterhub_migspawner.service import body
-from jupyterhub_migspawner.service.auth import Asked, Visitor
+from jupyterhub_migspawner.service.allowances import Exceptions, MyQuota, OneException
+from jupyterhub_migspawner.service.auth import Visitor
 from jupyterhub_migspawner.service.body import Field
 from jupyterhub_migspawner.service.hub import HubError
 from jupyterhub_migspawner.service.loops import is_server_of
 from jupyterhub_migspawner.service.problem import Problem
+from jupyterhub_migspawner.service.rest import REASON, ApiHandler, read_id
 
 log = logging.getLogger("migspawner.service")
-
-#: What a person may send with a decision.
-REASON = {"reason": Field("text")}
 
 #: What a request is made of; who makes it is never part of it.
 NEW_REQUEST = {
@@ -39,61 +37,6 @@ NEW_REQUEST = {
     "hours": Field("hours", required=True),
     "reason": Field("text", required=True),
 }
-
-#: Ids count up from 1 in a 64-bit column; longer digits name nothing.
-MOST_DIGITS = 18
-
-
-class ApiHandler(Asked):
-    """Base of the REST handlers: JSON in, JSON out, a signed-in person."""
-
-    def set_default_headers(self) -> None:
-        """An answer is for this visitor and this moment, and nothing in it is ever run."""
-        self.set_header("Content-Type", "application/json")
-        self.set_header("Cache-Control", "no-store")
-        self.set_header("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
-        self.set_header("X-Content-Type-Options", "nosniff")
-
-    async def prepare(self) -> None:
-        """Refuse what is too large and whoever is not signed in, before any method runs."""
-        self.current_user = None
-        if len(self.request.body) > body.MOST_BYTES:
-            raise body.too_large(len(self.request.body))
-        self.visitor = await self.identify()
-        if self.visitor is None:
-            raise Problem(
-                401,
-                "not-signed-in",
-                "Nobody is signed in. Send 'Authorization: token …' with a token of the hub.",
-            )
-
-    @property
-    def who(self) -> Visitor:
-        """The visitor; every method runs after ``prepare``."""
-        assert self.visitor is not None
-        return self.visitor
-
-    def flags(self, *known: str) -> dict[str, bool]:
-        """The query's parameters, all true or false."""
-        return body.read_flags(self.request.query_arguments, known)
-
-    def fields(self, known: Mapping[str, Field]) -> dict[str, Any]:
-        """The body's fields, checked."""
-        content_type = self.request.headers.get("Content-Type", "")
-        return body.read_object(self.request.body, content_type, known)
-
-    def reply(self, value: Any, status: int = 200) -> None:
-        """Answer with JSON."""
-        self.set_status(status)
-        self.finish(json.dumps(value))
-
-    def write_error(self, status_code: int, **kwargs: Any) -> None:
-        """Every error is an object with status, reason and message."""
-        if status_code == 405:
-            self.set_header("Allow", ", ".join(sorted(methods_of(type(self)))))
-        if status_code == 401:
-            self.set_header("WWW-Authenticate", "token")
-        self.finish(json.dumps(self.answer.as_json()))
 
 
 class Unknown(ApiHandler):
@@ -287,6 +230,9 @@ ROUTES: dict[str, type[ApiHandler]] = {
     "/requests/{id}/approve": Approve,
     "/requests/{id}/deny": Deny,
     "/requests/{id}/cancel": Cancel,
+    "/quota": MyQuota,
+    "/exceptions": Exceptions,
+    "/exceptions/{id}/end": OneException,
     "/openapi.json": OpenApi,
 }
 
@@ -302,28 +248,12 @@ def handlers(prefix: str) -> list[tuple[str, type[RequestHandler]]]:
     return rules
 
 
-def methods_of(handler: type[RequestHandler]) -> frozenset[str]:
-    """The HTTP methods that a handler serves."""
-    return frozenset(
-        method
-        for method in RequestHandler.SUPPORTED_METHODS
-        if getattr(handler, method.lower()) is not getattr(RequestHandler, method.lower())
-    )
-
-
 @cache
 def description() -> dict[str, Any]:
     """The OpenAPI description as it stands in the package."""
     text = files("jupyterhub_migspawner.service").joinpath("openapi.json").read_text("utf-8")
     loaded: dict[str, Any] = json.loads(text)
     return loaded
-
-
-def read_id(what: str, raw: str) -> int:
-    """An id out of an address. Raises :exc:`.Problem` when it names nothing."""
-    if not raw.isascii() or not raw.isdigit() or len(raw) > MOST_DIGITS:
-        raise Problem(404, "not-found", f"There is no {what} {body.shown(raw)}.")
-    return int(raw)
 
 
 def is_approver(visitor: Visitor, approvers: Approvers) -> bool:

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from typing import Any, NoReturn
 
 from jupyterhub_migspawner.service.problem import Problem
@@ -32,13 +34,12 @@ class Field:
     """One field of a JSON object: what it must be, and whether it may be left out."""
 
     kind: str
-    """``name`` (short text), ``text`` or ``hours``."""
+    """``name`` (short text), ``text``, ``hours``, ``amount`` (a number, or null for no limit) or
+    ``time`` (ISO 8601, with its zone)."""
     required: bool = False
 
 
-def read_object(
-    body: bytes, content_type: str, fields: Mapping[str, Field]
-) -> dict[str, str | float]:
+def read_object(body: bytes, content_type: str, fields: Mapping[str, Field]) -> dict[str, Any]:
     """The fields of a JSON object, checked. An empty body is an object without fields."""
     if len(body) > MOST_BYTES:
         raise too_large(len(body))
@@ -103,7 +104,15 @@ def _not_a_number(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not JSON")
 
 
-def _checked(name: str, value: Any, kind: str) -> str | float:
+def _checked(name: str, value: Any, kind: str) -> str | float | datetime | None:
+    if kind == "amount":
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or abs(value) > 1e9:
+            _refuse(f"The field {name!r} must be a number, or null for no limit.")
+        return value
+    if kind == "time":
+        return _moment(name, value)
     if kind == "hours":
         # bool is an int to Python; an int may be too large for a float.
         if isinstance(value, bool) or not isinstance(value, (int, float)):
@@ -124,6 +133,20 @@ def _checked(name: str, value: Any, kind: str) -> str | float:
         # Neither can be stored: half of a surrogate pair is no character, PostgreSQL has no NUL.
         _refuse(f"The field {name!r} holds a character that is no text.")
     return value
+
+
+def _moment(name: str, value: Any) -> datetime:
+    try:
+        # Python 3.10 does not read the trailing Z.
+        found = datetime.fromisoformat(re.sub("[zZ]$", "+00:00", value))
+        if found.tzinfo is not None:
+            return found.astimezone(timezone.utc)
+    except (TypeError, ValueError, OverflowError):
+        pass
+    _refuse(
+        f"The field {name!r} must be a time with its zone, such as 2026-12-01T18:00:00Z, found "
+        f"{shown(value) if isinstance(value, str) else _kind(value)}."
+    )
 
 
 def _kind(value: Any) -> str:

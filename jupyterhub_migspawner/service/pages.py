@@ -21,6 +21,7 @@ from jupyterhub_migspawner.leases.rows import LIVE, LOST
 from jupyterhub_migspawner.policy.tiers import Tier
 from jupyterhub_migspawner.service.auth import Asked
 from jupyterhub_migspawner.service.hub import HubError, HubServer
+from jupyterhub_migspawner.service.limits import limits_of
 from jupyterhub_migspawner.service.looks import Looks
 from jupyterhub_migspawner.service.problem import Problem
 from jupyterhub_migspawner.service.sessions import sessions_of
@@ -89,10 +90,13 @@ class MySession(Page):
             self.log_exception(type(error), error, None)
             servers = None
 
-        def read(broker: Broker) -> tuple[Any, Any, Any, Tier | None]:
+        running = None if servers is None else len(servers)
+
+        def read(broker: Broker) -> tuple[Any, Any, Any, Any, Tier | None]:
             leases = broker.leases(user=person.name, hub=broker.hub, states=(*LIVE, LOST))
             cards = {card.uuid: card for card in broker.cards()} if leases else {}
-            return leases, cards, broker.tiers_for(person), default_tier(broker)
+            quotas = broker.quota_of(person, servers=running)
+            return leases, cards, broker.tiers_for(person), quotas, default_tier(broker)
 
         def default_tier(broker: Broker) -> Tier | None:
             try:
@@ -101,7 +105,7 @@ class MySession(Page):
                 return None
             return tier if tier.is_none else None
 
-        leases, cards, offers, unnamed = await self.ask(read)
+        leases, cards, offers, quotas, unnamed = await self.ask(read)
         indexes = {uuid: card.index for uuid, card in cards.items()}
         troubled = {uuid for uuid, card in cards.items() if card.problem}
         self.show(
@@ -109,6 +113,7 @@ class MySession(Page):
             sessions=sessions_of(servers, leases, settings, indexes, unnamed, troubled),
             hub_is_silent=servers is None,
             offers=offers,
+            limits=limits_of(quotas),
         )
 
 

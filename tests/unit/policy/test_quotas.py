@@ -20,6 +20,7 @@ from jupyterhub_migspawner.policy.quota import (
     Usage,
     check,
     parse_quotas,
+    standing,
 )
 from jupyterhub_migspawner.policy.tiers import parse_tiers
 
@@ -225,3 +226,82 @@ def test_joining_a_group_never_takes_anything_away_but_the_default(
         assert limit is None
     else:
         assert limit == max(number for number in said if number is not None)
+
+
+LIMITS = st.one_of(st.none(), st.integers(0, 9))
+
+
+def entries(name: str) -> st.SearchStrategy[dict[str, Any]]:
+    return st.fixed_dictionaries({}, optional={name: LIMITS, "cap": st.booleans()})
+
+
+def bound(limit: float | None) -> float:
+    return float("inf") if limit is None else limit
+
+
+@given(
+    st.dictionaries(st.sampled_from(["default", "group:a", "group:b", "group:c"]), entries("live")),
+    st.sets(st.sampled_from("abc")),
+)
+def test_no_group_gives_more_than_a_cap(raw: dict[str, Any], groups: set[str]) -> None:
+    person = Person("ada", frozenset(groups))
+    found = bound(parse_quotas(raw).for_person(person).live)
+    mine = {key: raw[key] for key in raw if key == "default" or key[6:] in groups}
+    caps = [bound(e["live"]) for e in mine.values() if e.get("cap") and "live" in e]
+    assert all(found <= cap for cap in caps)
+    # Without caps it is the most generous group's, or the default's.
+    uncapped = {key: {k: v for k, v in e.items() if k != "cap"} for key, e in raw.items()}
+    generous = bound(parse_quotas(uncapped).for_person(person).live)
+    assert found == min([generous, *caps])
+
+
+def test_a_cap_does_not_bind_whom_the_admin_named() -> None:
+    quotas = parse_quotas({"default": {"live": 1, "cap": True}, "user:ada": {"live": 5}})
+    assert quotas.for_person(Person("ada")).live == 5
+    assert quotas.for_person(Person("grace")).live == 1
+
+
+@given(LIMITS, LIMITS)
+def test_an_exception_only_ever_lifts(limit: int | None, lifted: int | None) -> None:
+    quotas = parse_quotas({"default": {"live": limit, "cap": True}})
+    found = bound(quotas.for_person(Person("ada"), {"live": lifted}).live)
+    assert found == max(bound(limit), bound(lifted))
+    assert quotas.for_person(Person("ada"), {"whole_cards": lifted}).live == limit
+
+
+def test_servers_without_a_gpu_count_as_servers_only() -> None:
+    quota = Quota(servers=2, live=1)
+    assert check(quota, Usage(NOW, live=1, servers=1), CPU) == ""
+    full = check(quota, Usage(NOW, live=0, servers=2), CPU)
+    assert full.startswith("Your quota allows 2 servers at a time (servers) and you have 2.")
+    assert "(servers)" in check(quota, Usage(NOW, servers=2), SMALL)
+    assert "(live)" in check(quota, Usage(NOW, live=1, servers=1), SMALL)
+
+
+@pytest.mark.parametrize(
+    ("raw", "words"),
+    [
+        ({"default": {"cap": 1}}, ["'cap'", "True or False"]),
+        ({"user:ada": {"live": 1, "cap": True}}, ["unknown field 'cap'"]),
+        ({"default": {"servers": 1.5}}, ["'servers'", "whole number of servers"]),
+    ],
+)
+def test_what_a_cap_cannot_be(raw: dict[str, Any], words: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_quotas(raw)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_standing_tells_the_limits_there_are_and_when_they_free() -> None:
+    quota = Quota(live=1, gpu_hours_per_week=2.0, gpu_hours_per_month=100.0)
+    used = Usage(NOW, live=1, spans=(Span(hours_ago(14), hours_ago(0), 1 / 7),))
+    week = NOW + timedelta(days=7) - timedelta(hours=14)
+    found = standing(quota, used)
+    assert found[0] == ("live", 1, 1, None)
+    name, limit, hours, frees = found[1]
+    assert (name, limit, round(hours, 6)) == ("gpu_hours_per_week", 2.0, 2.0)
+    assert frees is not None
+    assert week <= frees <= week + timedelta(minutes=2)
+    assert found[2][0] == "gpu_hours_per_month"
+    assert found[2][3] is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from jupyterhub_migspawner.errors import DatabaseError
+from jupyterhub_migspawner.policy.quota import parse_quotas
 from jupyterhub_migspawner.service import api
 from jupyterhub_migspawner.wiring import ADMIN_SCOPE, APPROVE_SCOPE
 from tests.unit.service.conftest import NOON, PREFIX, Reply, Site
@@ -335,3 +337,83 @@ async def test_a_lease_is_taken_back_also_when_the_hub_does_not_help(site: Site)
     site.world.hub.fail_with = 500
     check(await site.ask("DELETE", f"api/leases/{lease.id}", token=ops), "Lease", 202)
     assert site.world.live() == {lease.id: "releasing"}
+
+
+EXCEPTION = {
+    "user": "ada",
+    "field": "live",
+    "limit": 3,
+    "until": f"{NOON + timedelta(days=2):%Y-%m-%dT%H:%M:%SZ}",
+    "reason": "a deadline",
+}
+
+
+async def test_exceptions_are_made_seen_and_ended(site: Site) -> None:
+    hub = site.world.hub
+    ada, root = hub.sign_in("ada"), hub.sign_in("root", admin=True)
+    reply = await site.ask("POST", "api/exceptions", token=root, body=EXCEPTION)
+    made = check(reply, "Exception", 201)
+    assert (made["user"], made["limit"], made["granted_by"]) == ("ada", 3, "root")
+    (mine,) = (await site.ask("GET", "api/exceptions", token=ada)).json
+    assert mine == made
+    assert (await site.ask("GET", "api/exceptions", token=root)).json == []
+    assert (await site.ask("GET", "api/exceptions?all=true", token=root)).json == [made]
+    refused(await site.ask("GET", "api/exceptions?all=true", token=ada), 403, "Only admins")
+    path = f"api/exceptions/{made['id']}/end"
+    refused(await site.ask("POST", path, token=ada, body={}), 403, "Only admins")
+    check(await site.ask("POST", path, token=root, body={"reason": "x"}), "Exception", 200)
+    refused(await site.ask("POST", path, token=root, body={}), 409, "is over")
+    assert (await site.ask("GET", "api/exceptions", token=ada)).json == []
+    assert len((await site.ask("GET", "api/exceptions?past=true", token=ada)).json) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "word"),
+    [
+        ({"limit": "3"}, 400, "'limit' must be a number"),
+        ({"limit": -1}, 400, "-1"),
+        ({"limit": 1e300}, 400, "'limit'"),
+        ({"until": "2027-01-01"}, 400, "time with its zone"),
+        ({"until": "2027-01-01T00:00:00"}, 400, "time with its zone"),
+        ({"until": 5}, 400, "a number"),
+        ({"until": "2020-01-01T00:00:00Z"}, 400, "in the next 366 days"),
+        ({"field": "lives"}, 400, "'live'"),
+        ({"user": "root"}, 403, "themselves"),
+        ({"granted_by": "ada"}, 400, "no field"),
+        ({"reason": ""}, 400, "reason"),
+    ],
+)
+async def test_exceptions_that_make_no_sense(
+    site: Site, change: dict[str, Any], status: int, word: str
+) -> None:
+    root = site.world.hub.sign_in("root", admin=True)
+    body = {**EXCEPTION, **change}
+    refused(await site.ask("POST", "api/exceptions", token=root, body=body), status, word)
+    assert site.world.broker.exceptions(include_past=True) == ()
+
+
+async def test_nobody_else_makes_exceptions(site: Site) -> None:
+    hub = site.world.hub
+    for token in (hub.sign_in("grace"), hub.sign_in("marie", groups=("pi",))):
+        reply = await site.ask("POST", "api/exceptions", token=token, body=EXCEPTION)
+        refused(reply, 403, "Only admins")
+    ops = hub.sign_in("ops", scopes=(ACCESS, ADMIN_SCOPE))
+    check(await site.ask("POST", "api/exceptions", token=ops, body=EXCEPTION), "Exception", 201)
+
+
+async def test_what_limits_me(site: Site) -> None:
+    quotas = parse_quotas({"default": {"live": 2, "servers": 3, "gpu_hours_per_week": 10}})
+    site.world.broker.settings = replace(site.world.broker.settings, quotas=quotas)
+    hub = site.world.hub
+    ada = hub.sign_in("ada")
+    hub.users["ada"] = {"": server(started=NOON), "b": server("b", started=NOON)}
+    site.world.lend("ada")
+    found = check(await site.ask("GET", "api/quota", token=ada), "Limit")
+    assert [(each["field"], each["limit"], each["used"]) for each in found] == [
+        ("servers", 3, 2),
+        ("live", 2, 1),
+        ("gpu_hours_per_week", 10, 0),
+    ]
+    hub.fail_with = 500
+    found = check(await site.ask("GET", "api/quota", token=ada), "Limit")
+    assert found[0]["used"] is None

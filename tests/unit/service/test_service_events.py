@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,9 @@ def do_everything(lab: Lab) -> None:
     broker.rename_user("ada", "lovelace")
     broker.create_request(Person("lovelace"), "card", 1, "x")
     broker.forget_user("lovelace")
+    until = lab.clock() + timedelta(days=1)
+    lifted = broker.grant_exception("ada", "live", 3, until, "a deadline", ROOT)
+    broker.end_exception(lifted.id, "met", ROOT)
     renamed = Lab(lab.url, clock=lab.clock, hub="physics")
     renamed.broker.claim_hub("here")
     renamed.close()

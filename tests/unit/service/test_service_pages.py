@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,8 @@ from bs4 import BeautifulSoup
 from traitlets.config import Config
 
 from jupyterhub_migspawner.errors import DatabaseError
+from jupyterhub_migspawner.policy.people import Person
+from jupyterhub_migspawner.policy.quota import parse_quotas
 from jupyterhub_migspawner.service.looks import Looks, PageUser
 from tests.unit.service.conftest import HUB_PREFIX, NOON, PREFIX, Reply, Site
 from tests.unit.service.fake_hub import server
@@ -217,3 +221,32 @@ async def test_an_admins_page_template_that_cannot_be_used_costs_only_its_looks(
     )
     html = looks.render("problem.html", None, "", status_code=404, message="all is well")
     assert "all is well" in html
+
+
+async def test_a_person_sees_their_limits_and_how_long_they_are_raised(site: Site) -> None:
+    world = site.world
+    quotas = parse_quotas({"default": {"live": 1, "servers": 4, "gpu_hours_per_week": 0.0}})
+    world.broker.settings = replace(world.broker.settings, quotas=quotas)
+    token = world.hub.sign_in("ada")
+    world.lend("ada")
+    world.hub.users["ada"] = {"": server(started=NOON)}
+    until = world.now + timedelta(days=3)
+    world.broker.grant_exception("ada", "live", 2, until, "x", Person("root", admin=True))
+    soup = BeautifulSoup((await page(site, token)).text, "html.parser")
+    found = {
+        str(item["data-limit"]): " ".join(item.get_text().split())
+        for item in soup.select("li[data-limit]")
+    }
+    assert found["servers"] == "Servers at a time 1 of 4 used"
+    assert found["live"].startswith("Servers with a GPU at a time 1 of 2 used Raised for you until")
+    assert found["gpu_hours_per_week"] == "GPU-hours in 7 days 0 of 0 used"
+    (raised,) = soup.select("li[data-limit=live] time")
+    assert raised["datetime"] == f"{until:%Y-%m-%dT%H:%M:%SZ}"
+    world.hub.fail_with = 500
+    soup = BeautifulSoup((await page(site, token)).text, "html.parser")
+    assert "used" not in soup.select_one("li[data-limit=servers]").get_text()  # type: ignore[union-attr]
+
+
+async def test_without_limits_none_are_spoken_of(site: Site) -> None:
+    reply = await page(site, site.world.hub.sign_in("ada"))
+    assert "Your limits" not in reply.text

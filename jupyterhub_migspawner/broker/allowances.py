@@ -1,0 +1,235 @@
+"""Quotas of one person: what counts for them, how much is used, and exceptions from it.
+
+An exception lifts one field of a person's quota until its end. Only admins of the hub grant and end
+them, each with a reason, and each is an event; nobody grants themselves one.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+
+from jupyterhub_migspawner.broker.base import (
+    NAME_LIMIT,
+    REASON_LIMIT,
+    BrokerBase,
+    text,
+    wanted_id,
+    wanted_name,
+)
+from jupyterhub_migspawner.broker.statuses import QuotaStatus
+from jupyterhub_migspawner.errors import Refusal
+from jupyterhub_migspawner.leases import events, exceptions, ledger
+from jupyterhub_migspawner.leases.rows import LeaseRow, QuotaExceptionRow
+from jupyterhub_migspawner.leases.store import Transaction
+from jupyterhub_migspawner.policy import quota
+from jupyterhub_migspawner.policy.people import Person
+from jupyterhub_migspawner.policy.wording import listed, nearest, number, quoted
+
+LONGEST = timedelta(days=366)
+"""Longest time an exception holds; what is for good belongs into the settings."""
+
+MOST_AMOUNT = 1_000_000.0
+
+
+class Allowances(BrokerBase):
+    """Use cases about quotas."""
+
+    def quota_of(self, person: Person, *, servers: int | None = None) -> tuple[QuotaStatus, ...]:
+        """Every limit that counts for a person, and how much of it is used.
+
+        ``servers`` are those that run or start now, where the caller knows.
+        """
+
+        def work(tx: Transaction) -> tuple[QuotaStatus, ...]:
+            now = self._now()
+            limits, holding = self._limits(tx, person, now)
+            held = ledger.held_by(tx, person.name)
+            return tuple(
+                QuotaStatus(
+                    name,
+                    limit,
+                    None if name == "servers" and servers is None else used,
+                    frees,
+                    tuple(each for each in holding if each.field == name),
+                )
+                for name, limit, used, frees in quota.standing(
+                    limits, usage(tx, person, limits, now, held, servers or 0)
+                )
+            )
+
+        return self._read(work)
+
+    def grant_exception(
+        self,
+        user: str,
+        field: str,
+        amount: float | None,
+        until: datetime,
+        reason: str,
+        by: Person,
+    ) -> QuotaExceptionRow:
+        """Lift one field of a person's quota to ``amount`` (None: no limit) until then (aware).
+
+        Raises :class:`~jupyterhub_migspawner.errors.Refusal` (``options``, ``not-allowed``).
+        """
+        text("user name", user, NAME_LIMIT, empty=False)
+        text("reason", reason, REASON_LIMIT, empty=False)
+        _demand_admin(by, user)
+        if field not in quota.FIELDS:
+            raise Refusal(
+                f"There is no quota {quoted(field)}{nearest(field, quota.FIELDS)}; known are "
+                f"{listed(quota.FIELDS)}.",
+                reason="options",
+            )
+        most = _amount(field, amount)
+        end = self._end(until)
+
+        def work(tx: Transaction) -> QuotaExceptionRow:
+            now = self._now()
+            tx.queue_for(f"person {user}")
+            exception_id = exceptions.insert(
+                tx,
+                hub=self.hub,
+                username=user,
+                field=field,
+                amount=most,
+                reason=reason,
+                granted_by=by.name,
+                granted_at=now,
+                until=end,
+            )
+            row = _known(tx, exception_id)
+            record(tx, now, by.name, "quota.lifted", row, reason)
+            return row
+
+        return self._run(work)
+
+    def end_exception(self, exception_id: int, reason: str, by: Person) -> QuotaExceptionRow:
+        """End an exception before its time; what is held on it stays until it is stopped.
+
+        Raises :class:`~jupyterhub_migspawner.errors.Refusal` (``not-found``, ``not-allowed``,
+        ``conflict``).
+        """
+        text("reason", reason, REASON_LIMIT)
+        # One's own, too: having less needs nobody else's word.
+        if not by.admin:
+            raise Refusal(_ADMINS_ONLY, reason="not-allowed")
+
+        def work(tx: Transaction) -> QuotaExceptionRow:
+            now = self._now()
+            row = _known(tx, exception_id)
+            if row.ended_at is not None or row.until <= now:
+                over = row.ended_at or row.until
+                raise Refusal(
+                    f"Exception {exception_id} is over since {over:%Y-%m-%d %H:%M} UTC.",
+                    reason="conflict",
+                )
+            exceptions.end(tx, row.id, by.name, now)
+            record(tx, now, by.name, "quota.restored", row, reason)
+            return _known(tx, row.id)
+
+        return self._run(work)
+
+    def exceptions(
+        self, user: str | None = None, *, include_past: bool = False
+    ) -> tuple[QuotaExceptionRow, ...]:
+        """Exceptions, oldest first; only those that hold now unless asked otherwise."""
+        of_user = None if user is None else wanted_name(user)
+        return self._read(
+            lambda tx: exceptions.select(tx, of_user, None if include_past else self._now())
+        )
+
+    def _limits(
+        self, tx: Transaction, person: Person, now: datetime
+    ) -> tuple[quota.Quota, tuple[QuotaExceptionRow, ...]]:
+        """What counts for a person, and the exceptions in it."""
+        if not self.settings.quotas.sets_any:
+            return quota.Quota(), ()
+        holding = exceptions.select(tx, person.name, now)
+        lifted: dict[str, float | None] = {}
+        for row in holding:
+            amounts = (row.amount, lifted[row.field]) if row.field in lifted else (row.amount,)
+            lifted[row.field] = quota.most(amounts)
+        return self.settings.quotas.for_person(person, lifted), holding
+
+    def _end(self, until: datetime) -> datetime:
+        if not isinstance(until, datetime) or until.tzinfo is None:
+            raise Refusal(
+                f"The end is {quoted(until)}; expected a time with its zone.", reason="options"
+            )
+        now, end = self._now(), until.astimezone(timezone.utc)
+        if not now < end <= now + LONGEST:
+            raise Refusal(
+                f"The end is {end:%Y-%m-%d %H:%M} UTC; expected a time in the next "
+                f"{LONGEST.days} days.",
+                reason="options",
+            )
+        return end
+
+
+def usage(
+    tx: Transaction,
+    person: Person,
+    limits: quota.Quota,
+    now: datetime,
+    held: tuple[LeaseRow, ...] | list[LeaseRow],
+    servers: int = 0,
+) -> quota.Usage:
+    """What the person holds, and what they have used if a quota counts hours."""
+    spans = ledger.spans(tx, person.name, now - limits.window) if limits.counts_hours else ()
+    return quota.Usage(now, len(held), sum(lease.whole for lease in held), spans, servers)
+
+
+_ADMINS_ONLY = "Only admins of the hub make exceptions from quotas."
+
+
+def _demand_admin(by: Person, user: str) -> None:
+    if by.name == user:
+        raise Refusal(
+            "Nobody makes an exception for themselves; ask another admin.", reason="not-allowed"
+        )
+    if not by.admin:
+        raise Refusal(_ADMINS_ONLY, reason="not-allowed")
+
+
+def _amount(field: str, amount: object) -> float | None:
+    if amount is None:
+        return None
+    whole = field in quota.COUNTS
+    wrong = Refusal(
+        f"The limit is {quoted(amount)}; expected a {'whole ' if whole else ''}number from 0 to "
+        f"{number(MOST_AMOUNT)}, or none at all.",
+        reason="options",
+    )
+    if isinstance(amount, bool) or not isinstance(amount, (int, float)):
+        raise wrong
+    if not 0 <= amount <= MOST_AMOUNT:
+        raise wrong
+    if whole and amount != int(amount):
+        raise wrong
+    return float(amount)
+
+
+def _known(tx: Transaction, exception_id: int) -> QuotaExceptionRow:
+    row = exceptions.by_id(tx, wanted_id(exception_id))
+    if row is None:
+        raise Refusal(f"There is no exception {exception_id}.", reason="not-found")
+    return row
+
+
+def record(
+    tx: Transaction, now: datetime, actor: str, kind: str, row: QuotaExceptionRow, why: str
+) -> None:
+    """An event about an exception."""
+    events.append(
+        tx,
+        now,
+        actor,
+        kind,
+        user=row.user,
+        exception=row.id,
+        field=row.field,
+        amount=row.amount,
+        until=f"{row.until:%Y-%m-%dT%H:%M:%SZ}",
+        why=why,
+    )

@@ -1,0 +1,85 @@
+"""The REST API's quotas: the visitor's own, and the exceptions that admins make."""
+
+from __future__ import annotations
+
+from jupyterhub_migspawner.broker import views
+from jupyterhub_migspawner.policy.people import Person
+from jupyterhub_migspawner.service.auth import Visitor
+from jupyterhub_migspawner.service.body import Field
+from jupyterhub_migspawner.service.hub import HubError
+from jupyterhub_migspawner.service.problem import Problem
+from jupyterhub_migspawner.service.rest import REASON, ApiHandler, read_id
+
+#: What an exception is made of; who makes it is never part of it.
+NEW_EXCEPTION = {
+    "user": Field("name", required=True),
+    "field": Field("name", required=True),
+    "limit": Field("amount", required=True),
+    "until": Field("time", required=True),
+    "reason": Field("text", required=True),
+}
+
+
+class MyQuota(ApiHandler):
+    """What limits the visitor, and how much of it is used."""
+
+    async def get(self) -> None:
+        """List the limits that count for the visitor."""
+        self.flags()
+        person = self.who.person
+        try:
+            servers = len(await self.parts.hub.servers_of(person.name) or ())
+        except HubError as error:
+            self.log_exception(type(error), error, None)
+            servers = None
+        standing = await self.ask(lambda broker: broker.quota_of(person, servers=servers))
+        self.reply([views.quota_view(each) for each in standing])
+
+
+class Exceptions(ApiHandler):
+    """Exceptions from quotas."""
+
+    async def get(self) -> None:
+        """List the visitor's exceptions; everybody's for admins."""
+        flags = self.flags("all", "past")
+        if flags["all"] and not self.who.is_admin:
+            raise Problem(403, "not-allowed", "Only admins see everybody's exceptions.")
+        user = None if flags["all"] else self.who.person.name
+        rows = await self.ask(lambda broker: broker.exceptions(user, include_past=flags["past"]))
+        self.reply([views.exception_view(row) for row in rows])
+
+    async def post(self) -> None:
+        """Make an exception."""
+        self.flags()
+        asked = self.fields(NEW_EXCEPTION)
+        by = maker(self.who)
+        row = await self.ask(
+            lambda broker: broker.grant_exception(
+                asked["user"],
+                asked["field"],
+                asked["limit"],
+                asked["until"],
+                asked["reason"],
+                by,
+            )
+        )
+        self.reply(views.exception_view(row), 201)
+
+
+class OneException(ApiHandler):
+    """The early end of an exception."""
+
+    async def post(self, raw_id: str) -> None:
+        """End it."""
+        self.flags()
+        exception_id = read_id("exception", raw_id)
+        reason = self.fields(REASON).get("reason", "")
+        by = maker(self.who)
+        row = await self.ask(lambda broker: broker.end_exception(exception_id, reason, by))
+        self.reply(views.exception_view(row))
+
+
+def maker(visitor: Visitor) -> Person:
+    """The visitor as the broker's rules on exceptions see them: the scope makes an admin."""
+    person = visitor.person
+    return Person(person.name, person.groups, visitor.is_admin)
