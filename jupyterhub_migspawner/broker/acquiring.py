@@ -169,6 +169,11 @@ class Acquiring(Offering):
         profile = None if tier.is_whole else tier.profile
         grant_id = grant.id if grant is not None else None
 
+        def seats_now() -> list[SharedSlice]:
+            if not tier.shares:
+                return []
+            return seats.offers(tx, tier.name, tier.profile, tier.seats, silent_before, asking.node)
+
         def shelf_now() -> tuple[list[Offer], list[IdleCard]]:
             offers = [] if tier.mig_off else shelf.offers(tx, profile, silent_before, asking.node)
             if not tier.is_whole:
@@ -177,29 +182,27 @@ class Acquiring(Offering):
                 tx, silent_before, asking.node, grant_id=grant_id, mig_off=tier.mig_off
             )
 
-        def joinable_now() -> list[SharedSlice]:
-            if not tier.shares:
-                return []
-            return seats.offers(tx, tier.name, tier.profile, tier.seats, silent_before, asking.node)
-
-        shared = joinable_now()
+        shared = seats_now()
+        if shared and not patient:
+            taken = _take_seat(tx, shared, tier, settled=False)
+            if taken is None:
+                # Rather wait for who is just sitting down there than open another slice.
+                raise Contended
+            return taken
         offers, idle = shelf_now()
         seen = _cards_of(shared, offers, idle)
         if patient and seen:
+            # All at once, for everybody waits for cards in one order.
             settled = shelf.settle(tx, seen, alone=tier.is_whole)
             # Read again: what was waited for has changed it.
-            shared = joinable_now()
+            shared = seats_now()
             offers, idle = shelf_now()
             seen = _cards_of(shared, offers, idle)
             shared = [each for each in shared if each.card_uuid in settled]
             offers = [offer for offer in offers if offer.slice.card_uuid in settled]
             idle = [card for card in idle if card.load.card_uuid in settled]
-        taken = seats.join(tx, shared, tier.name, tier.profile, tier.seats, settled=patient)
-        if taken is None and shared and not patient:
-            # Rather wait for a seat that somebody is just taking beside than open another slice.
-            raise Contended
         taken = (
-            taken
+            _take_seat(tx, shared, tier, settled=patient)
             or _take_slice(tx, offers, profile, tier, settled=patient)
             or _take_card(tx, asking, idle)
         )
@@ -271,6 +274,12 @@ def _cards_of(
             *(each.load.card_uuid for each in idle),
         ]
     )
+
+
+def _take_seat(
+    tx: Transaction, shared: list[SharedSlice], tier: Tier, *, settled: bool
+) -> Taken | None:
+    return seats.join(tx, shared, tier.name, tier.profile, tier.seats, settled=settled)
 
 
 def _take_slice(
