@@ -46,7 +46,8 @@ class MigBroker(LoggingConfigurable):
         What researchers can pick: a list of dicts with ``name`` and ``profile`` (a MIG profile as
         the driver names it, such as ``1g.5gb``; ``whole`` for a whole card; ``none`` for no GPU),
         and optionally ``title``, ``description``, ``groups``, ``users``, ``approval``,
-        ``max_hours``, ``idle_minutes`` and ``default``.
+        ``max_hours``, ``idle_minutes``, ``default``, ``mig`` (for whole cards) and ``seats``
+        (how many sessions share a slice).
         """,
     ).tag(config=True)
     quotas = AnyTrait(

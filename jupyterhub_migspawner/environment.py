@@ -13,7 +13,11 @@ def slice_environment(tier: Tier | None, lease: LeaseRow | None) -> dict[str, st
     device enumeration"); the empty string hides every device. ``NVIDIA_VISIBLE_DEVICES=void`` is
     the container toolkit's word for no GPU at all.
     """
-    env = {"MIGSPAWNER_TIER": tier.name if tier else ""}
+    env = {
+        "MIGSPAWNER_TIER": tier.name if tier else "",
+        # How many may be on the slice at a time. Nothing divides its memory among them.
+        "MIGSPAWNER_SEATS": "0" if lease is None else str(tier.seats if tier else 1),
+    }
     if lease is None or lease.slice_uuid is None:
         return {
             **env,
@@ -37,6 +41,8 @@ def slice_environment(tier: Tier | None, lease: LeaseRow | None) -> dict[str, st
     }
 
 
-def describe(lease: LeaseRow) -> str:
+def describe(lease: LeaseRow, tier: Tier | None = None) -> str:
     """A lease's slice in the words a researcher reads."""
-    return f"slice {lease.profile} with {lease.memory_mib / 1024:.1f} GiB on node {lease.node}"
+    seat = f"one of {tier.seats} seats on a " if tier is not None and tier.shares else ""
+    slice_ = f"slice {lease.profile} with {lease.memory_mib / 1024:.1f} GiB"
+    return f"{seat}{'shared ' if seat else ''}{slice_} on node {lease.node}"

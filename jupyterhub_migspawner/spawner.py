@@ -298,7 +298,7 @@ class MigSpawnerMixin(Configurable):
                     await asyncio.sleep(0.1)
             lease = self._mig_lease
             if lease is not None:
-                yield {"progress": 30, "message": f"Yours: {describe(lease)}"}
+                yield {"progress": 30, "message": f"Yours: {describe(lease, tier)}"}
         async for event in super().progress():  # type: ignore[misc]
             yield event
 

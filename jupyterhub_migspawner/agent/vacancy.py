@@ -2,13 +2,18 @@
 
 Relies on ``/proc`` and on NVML, both of this machine, never on what somebody recorded. Promises
 that a lease is only ever confirmed empty when no process of its server is left (nor a kernel, a
-terminal or a background job started from it) and NVML lists no process on its slice; that what
+terminal or a background job started from it) and NVML lists no process on its slice but those of
+other leases on it; that what
 cannot be known counts as not empty; and that only processes that carry the lease's own mark are
 ever signalled.
 
 The mark is ``MIGSPAWNER_ATTEMPT`` in a process's environment (proc(5), ``/proc/PID/environ``): it
 is inherited by everything a server starts, it needs no state that a crash could lose, and no other
 lease has it.
+
+Where a tier shares slices, other leases may be on the slice whose emptiness is to be proven. Then a
+process that NVML lists there counts as theirs when it carries the mark of one of them, or descends
+from a process that does; whatever belongs to nobody for certain keeps the ended lease waiting.
 """
 
 from __future__ import annotations
@@ -61,12 +66,23 @@ class Process:
 
 def start_time(entry: Path) -> int | None:
     """When the process of a ``/proc/PID`` folder started, or None when there is none."""
+    fields = _stat(entry)
+    return int(fields[19]) if fields else None
+
+
+def _parent(entry: Path) -> int:
+    fields = _stat(entry)
+    return int(fields[1]) if fields else 0
+
+
+def _stat(entry: Path) -> list[bytes]:
+    """What ``/proc/PID/stat`` says, from the third field on."""
     try:
         stat = (entry / "stat").read_bytes()
     except OSError:
-        return None
+        return []
     # The second field is the command's name in parentheses, and may itself hold both.
-    return int(stat.rpartition(b")")[2].split()[19])
+    return stat.rpartition(b")")[2].split()
 
 
 def marked_processes(proc: Path = Path("/proc")) -> dict[str, list[Process]]:
@@ -80,18 +96,42 @@ def marked_processes(proc: Path = Path("/proc")) -> dict[str, list[Process]]:
     for entry in proc.iterdir():
         if not entry.name.isdigit():
             continue
-        try:
-            environ = (entry / "environ").read_bytes()
-        except OSError:
-            continue
-        for variable in environ.split(b"\0"):
-            if variable.startswith(MARK) and len(variable) > len(MARK):
-                started = start_time(entry)
-                if started is not None:
-                    attempt = variable[len(MARK) :].decode("utf-8", "replace")
-                    found.setdefault(attempt, []).append(Process(int(entry.name), started))
-                break
+        attempt = mark_of(entry)
+        if attempt:
+            started = start_time(entry)
+            if started is not None:
+                found.setdefault(attempt, []).append(Process(int(entry.name), started))
     return found
+
+
+def mark_of(entry: Path) -> str:
+    """The attempt whose mark the process of a ``/proc/PID`` folder carries, or an empty string."""
+    try:
+        environ = (entry / "environ").read_bytes()
+    except OSError:
+        return ""
+    for variable in environ.split(b"\0"):
+        if variable.startswith(MARK) and len(variable) > len(MARK):
+            return variable[len(MARK) :].decode("utf-8", "replace")
+    return ""
+
+
+def belongs_to(pid: int, proc: Path = Path("/proc")) -> str:
+    """The attempt that a process belongs to: its own mark, or that of its nearest ancestor.
+
+    An empty string when nothing proves any. A process that has lost its parent was given to another
+    one (proc(5), ``PPID``), which is init or an ancestor of its own: it is never counted as
+    somebody's of whom it does not descend.
+    """
+    seen = set()
+    while pid > 1 and pid not in seen:
+        seen.add(pid)
+        entry = proc / str(pid)
+        attempt = mark_of(entry)
+        if attempt:
+            return attempt
+        pid = _parent(entry)
+    return ""
 
 
 class Vacancy:
@@ -160,10 +200,25 @@ class Vacancy:
             on_slice = self._nvml.processes(lease.slice_uuid)
         except GpuError as error:
             return "" if error.code == NOT_FOUND else f"NVML cannot say who is on it: {error}"
-        if on_slice:
-            pids = ", ".join(str(process.pid) for process in on_slice[:5])
+        unclaimed = self._not_of_others(lease, [process.pid for process in on_slice])
+        if unclaimed:
+            pids = ", ".join(str(pid) for pid in unclaimed[:5])
             return f"NVML still lists processes on the slice: pid {pids}"
         return ""
+
+    def _not_of_others(self, lease: LeaseRow, pids: list[int]) -> list[int]:
+        """Those that do not provably belong to another live lease on the same slice."""
+        if not pids:
+            return []
+        # Whose they are is read now, after NVML listed them: an older reading may be of another
+        # process that had the same pid.
+        owners = {pid: belongs_to(pid, self._proc) for pid in pids}
+        others = {
+            other.attempt
+            for other in self._broker.leases(node=self._node)
+            if other.slice_id == lease.slice_id and other.id != lease.id
+        }
+        return [pid for pid in pids if owners[pid] not in others]
 
     def _end_leftovers(self, lease: LeaseRow, left: list[Process]) -> None:
         """First patience, then SIGTERM, then SIGKILL; again in each round until they are gone."""

@@ -16,13 +16,15 @@ from jupyterhub_migspawner.broker.offers import Offering, needs_approval, none_f
 from jupyterhub_migspawner.broker.recording import lease_event
 from jupyterhub_migspawner.broker.reserving import Asking, end_reservation, reserve
 from jupyterhub_migspawner.errors import Refusal
-from jupyterhub_migspawner.leases import events, ledger, requests, shelf, wholes
+from jupyterhub_migspawner.leases import events, ledger, requests, seats, shelf, wholes
 from jupyterhub_migspawner.leases.rows import HELD, PENDING, RELEASING, LeaseRow, RequestRow
+from jupyterhub_migspawner.leases.seats import SharedSlice
 from jupyterhub_migspawner.leases.shelf import Offer, Taken
 from jupyterhub_migspawner.leases.store import Transaction
 from jupyterhub_migspawner.leases.wholes import IdleCard
 from jupyterhub_migspawner.policy import placement, quota, tiers
 from jupyterhub_migspawner.policy.people import Person
+from jupyterhub_migspawner.policy.tiers import Tier
 from jupyterhub_migspawner.policy.wording import quoted
 
 ROUNDS = 8
@@ -165,11 +167,16 @@ class Acquiring(Offering):
     def _take(
         self, tx: Transaction, asking: Asking, grant: RequestRow | None, *, patient: bool
     ) -> Taken | None:
-        """A slice, or a whole card, held for this lease; None when nothing is free."""
+        """A slice, a seat on one, or a whole card, held for this lease; None: nothing is free."""
         silent_before = self._silent_before(asking.now)
         tier = asking.tier
         profile = None if tier.is_whole else tier.profile
         grant_id = grant.id if grant is not None else None
+
+        def seats_now() -> list[SharedSlice]:
+            if not tier.shares:
+                return []
+            return seats.offers(tx, tier.name, tier.profile, tier.seats, silent_before, asking.node)
 
         def shelf_now() -> tuple[list[Offer], list[IdleCard]]:
             offers = [] if tier.mig_off else shelf.offers(tx, profile, silent_before, asking.node)
@@ -179,16 +186,30 @@ class Acquiring(Offering):
                 tx, silent_before, asking.node, grant_id=grant_id, mig_off=tier.mig_off
             )
 
+        shared = seats_now()
+        if shared and not patient:
+            taken = _take_seat(tx, shared, tier, settled=False)
+            if taken is None:
+                # Rather wait for who is just sitting down there than open another slice.
+                raise Contended
+            return taken
         offers, idle = shelf_now()
-        seen = {o.slice.card_uuid for o in offers} | {c.load.card_uuid for c in idle}
+        seen = _cards_of(shared, offers, idle)
         if patient and seen:
+            # All at once, for everybody waits for cards in one order.
             settled = shelf.settle(tx, seen, alone=tier.is_whole)
             # Read again: what was waited for has changed it.
+            shared = seats_now()
             offers, idle = shelf_now()
-            seen = {o.slice.card_uuid for o in offers} | {c.load.card_uuid for c in idle}
+            seen = _cards_of(shared, offers, idle)
+            shared = [each for each in shared if each.card_uuid in settled]
             offers = [offer for offer in offers if offer.slice.card_uuid in settled]
             idle = [card for card in idle if card.load.card_uuid in settled]
-        taken = _take_slice(tx, offers, profile, settled=patient) or _take_card(tx, asking, idle)
+        taken = (
+            _take_seat(tx, shared, tier, settled=patient)
+            or _take_slice(tx, offers, profile, tier, settled=patient)
+            or _take_card(tx, asking, idle)
+        )
         if taken is None and seen:
             raise Contended
         return taken
@@ -199,7 +220,7 @@ class Acquiring(Offering):
         if tier.is_whole:
             total = count.whole(mig_off=tier.mig_off)[1]
         else:
-            total = count.of_profile(tier.profile)[1]
+            total = count.seats(tier.name, tier.profile, tier.seats)[1]
         where = f" on node {quoted(asking.node)}" if asking.node is not None else ""
         sentence = none_free(tier, total, where)
         instead = self._instead(tx, asking.person, tier, asking.now)
@@ -235,8 +256,10 @@ class Acquiring(Offering):
             waiting_for="",
             request_id=grant.id if grant else None,
             start=taken.start,
-            whole=taken.whole,
-            share=taken.share,
+            seat=taken.seat,
+            # A seat is never all of a card, also where the slice is.
+            whole=taken.whole and not asking.tier.shares,
+            share=taken.share / asking.tier.seats,
             hub=self.hub,
         )
         lease = ledger.insert(tx, lease)
@@ -244,14 +267,39 @@ class Acquiring(Offering):
         return lease
 
 
+def _cards_of(
+    shared: list[SharedSlice], offers: list[Offer], idle: list[IdleCard]
+) -> frozenset[str]:
+    """The cards on which something was seen."""
+    return frozenset(
+        [
+            *(each.card_uuid for each in shared),
+            *(each.slice.card_uuid for each in offers),
+            *(each.load.card_uuid for each in idle),
+        ]
+    )
+
+
+def _take_seat(
+    tx: Transaction, shared: list[SharedSlice], tier: Tier, *, settled: bool
+) -> Taken | None:
+    return seats.join(tx, shared, tier.name, tier.profile, tier.seats, settled=settled)
+
+
 def _take_slice(
-    tx: Transaction, offers: list[Offer], profile: str | None, *, settled: bool
+    tx: Transaction, offers: list[Offer], profile: str | None, tier: Tier, *, settled: bool
 ) -> Taken | None:
     by_id = {offer.slice.id: offer for offer in offers}
     ranked = placement.rank_slices(
         [offer.slice for offer in offers], [offer.load for offer in offers]
     )
-    return shelf.take(tx, [by_id[choice.id] for choice in ranked], profile, settled=settled)
+    return shelf.take(
+        tx,
+        [by_id[choice.id] for choice in ranked],
+        profile,
+        settled=settled,
+        shared_by=tier.name if tier.shares else None,
+    )
 
 
 def _take_card(tx: Transaction, asking: Asking, idle: list[IdleCard]) -> Taken | None:

@@ -148,26 +148,29 @@ class Inventories(BrokerBase):
         return tuple(record.row for record in records)
 
     def slices(self, node: str | None = None) -> tuple[SliceStatus, ...]:
-        """Slices of a node, or all, that are there or ought to be, with state and live lease."""
+        """Slices of a node, or all, that are there or ought to be, with state and live leases."""
         of_node = None if node is None else wanted_name(node)
 
         def work(tx: Transaction) -> tuple[SliceStatus, ...]:
             silent_before = self._silent_before(self._now())
             silent = {n.name: n for n in inventory.all_nodes(tx) if n.heartbeat_at < silent_before}
             cards = {record.row.uuid: record.row for record in inventory.card_records(tx, of_node)}
-            leases = {lease.slice_id: lease for lease in ledger.select(tx, node=of_node)}
-            whole = {lease.card_uuid for lease in leases.values() if lease.whole}
+            live = ledger.select(tx, node=of_node)
+            leases: dict[int, list[LeaseRow]] = {}
+            for lease in live:
+                leases.setdefault(lease.slice_id, []).append(lease)
+            whole = {lease.card_uuid for lease in live if lease.whole}
             statuses = []
             for row in inventory.slice_rows(tx, node=of_node):
-                card, lease = cards[row.card_uuid], leases.get(row.id)
+                card, on_it = cards[row.card_uuid], tuple(leases.get(row.id, ()))
                 wanted = (
                     (row.profile, row.start) in card.layout
                     and card.target is None
                     and card.uuid not in whole
                 )
-                if row.present or lease or row.quarantined or wanted:
-                    state, why = _state(row, card, lease, silent.get(card.node))
-                    statuses.append(SliceStatus(row, state, lease, why))
+                if row.present or on_it or row.quarantined or wanted:
+                    state, why = _state(row, card, on_it, silent.get(card.node))
+                    statuses.append(SliceStatus(row, state, on_it, why))
             return tuple(statuses)
 
         return self._read(work)
@@ -324,12 +327,13 @@ class Inventories(BrokerBase):
 
 
 def _state(
-    row: SliceRow, card: CardRow, lease: LeaseRow | None, silent: NodeRow | None
+    row: SliceRow, card: CardRow, leases: Sequence[LeaseRow], silent: NodeRow | None
 ) -> tuple[str, str]:
-    if lease is not None:
-        if row.wanted or lease.whole:
+    if leases:
+        if row.wanted or leases[0].whole:
             return LEASED, ""
-        return DRAINING, "Its card's layout does not have it any more; it goes when the lease ends."
+        last = "the lease ends" if len(leases) == 1 else "its leases end"
+        return DRAINING, f"Its card's layout does not have it any more; it goes when {last}."
     if row.quarantined:
         return QUARANTINED, row.quarantined
     if card.state == "lost":

@@ -46,7 +46,7 @@ class Offering(Allowances):
                     mig_off=tier.mig_off, grant_id=grant.id if grant is not None else None
                 )
             elif not tier.is_none:
-                free, total = count.of_profile(tier.profile)
+                free, total = count.seats(tier.name, tier.profile, tier.seats)
             why = ""
             if tier.approval and grant is None:
                 why = needs_approval(tier, asked)
@@ -101,7 +101,8 @@ def none_free(tier: Tier, total: int, where: str = "") -> str:
             return f"{head}: no card{'' if tier.mig_off else ' with MIG on'} is in service."
         cards = "the only card is" if total == 1 else f"all {total} cards are"
         return f"{head}{'' if where else f': {cards} in use or out of service'}."
-    head = f"No {tier.profile} slice is free{where} for tier {tier.name}"
+    what = f"seat on a {tier.profile} slice" if tier.shares else f"{tier.profile} slice"
+    head = f"No {what} is free{where} for tier {tier.name}"
     if not total:
         return f"{head}: no card is cut into {tier.profile} now."
     return f"{head}{'' if where else f': {total} of {total} are taken'}."

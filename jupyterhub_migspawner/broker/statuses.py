@@ -49,15 +49,21 @@ class TierOffer:
 
 @dataclass(frozen=True)
 class SliceStatus:
-    """A slice, its state and its live lease.
+    """A slice, its state and its live leases: several where a tier shares it.
 
     ``state`` is ``free`` (can be given out), ``leased``, ``draining`` (nothing new is given out on
     it: its card is drained or about to be re-cut, or its layout does not have it any more; it may
     still have a lease), ``quarantined`` or ``missing`` (not seen by the
-    last inventory, or its node is silent). ``why`` explains the last three.
+    last inventory, or its node is silent). ``why`` explains the last three. ``lease`` is the first
+    of ``leases``, or None.
     """
 
     row: SliceRow
     state: str
-    lease: LeaseRow | None
+    leases: tuple[LeaseRow, ...]
     why: str = ""
+
+    @property
+    def lease(self) -> LeaseRow | None:
+        """The oldest live lease on it."""
+        return self.leases[0] if self.leases else None

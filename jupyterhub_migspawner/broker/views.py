@@ -31,9 +31,17 @@ def timestamp(at: datetime | None) -> str | None:
 
 
 def slice_view(status: SliceStatus, viewer: Person | None = None) -> Json:
-    """A slice; ``viewer`` None or an admin sees who holds it."""
-    row, lease = status.row, status.lease
-    sees = lease is not None and (viewer is None or viewer.admin or viewer.name == lease.user)
+    """A slice; ``viewer`` None or an admin sees who holds it.
+
+    ``lease`` is the first of ``leases``, which are several where a tier shares the slice, and say
+    which seat is whose.
+    """
+    row = status.row
+    leases = [
+        lease
+        for lease in status.leases
+        if viewer is None or viewer.admin or viewer.name == lease.user
+    ]
     return {
         "id": row.id,
         "uuid": row.uuid,
@@ -46,15 +54,18 @@ def slice_view(status: SliceStatus, viewer: Person | None = None) -> Json:
         "memory_mib": row.memory_mib,
         "state": status.state,
         "why": status.why,
-        "lease": {
-            "id": lease.id,
-            "user": lease.user,
-            "server": lease.server,
-            "tier": lease.tier,
-            "since": timestamp(lease.since),
-        }
-        if lease is not None and sees
-        else None,
+        "lease": _lease_of_slice(leases[0]) if leases else None,
+        "leases": [{**_lease_of_slice(lease), "seat": lease.seat} for lease in leases],
+    }
+
+
+def _lease_of_slice(lease: LeaseRow) -> Json:
+    return {
+        "id": lease.id,
+        "user": lease.user,
+        "server": lease.server,
+        "tier": lease.tier,
+        "since": timestamp(lease.since),
     }
 
 
@@ -71,6 +82,7 @@ def lease_view(lease: LeaseRow) -> Json:
         "node": lease.node,
         "card_uuid": lease.card_uuid,
         "slice_uuid": lease.slice_uuid,
+        "seat": lease.seat,
         "since": timestamp(lease.since),
         "ends_at": timestamp(lease.ends_at),
         "ended_at": timestamp(lease.ended_at),
@@ -135,6 +147,7 @@ def tier_view(offer: TierOffer) -> Json:
         "title": tier.title,
         "description": tier.description,
         "profile": tier.profile,
+        "seats": tier.seats,
         "free": offer.free,
         "total": offer.total,
         "usable": offer.usable,

@@ -147,5 +147,7 @@ class Slices(Command):
             Column("since", "since"),
             Column("uuid", "uuid"),
         ]
-        print_table(columns, [{**(row["lease"] or {}), **row} for row in rows], empty=_NO_CARDS)
+        # A line for each lease, where several share a slice.
+        lines = [{**lease, **row} for row in rows for lease in row["leases"] or [{}]]
+        print_table(columns, lines, empty=_NO_CARDS)
         return DONE

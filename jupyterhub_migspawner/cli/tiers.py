@@ -41,10 +41,11 @@ class Tiers(Command):
             return DONE
         for row in rows:
             if row["profile"] == NONE:
-                row["free"] = row["total"] = None
+                row["free"] = row["total"] = row["seats"] = None
         columns = [
             Column("tier", "name"),
             Column("profile", "profile"),
+            Column("seats", "seats", number=True),
             Column("free", "free", number=True),
             Column("of", "total", number=True),
             Column("approval", "approval"),

@@ -35,6 +35,15 @@ MOST_CARDS = 50
 
 Key = tuple[object, ...]
 
+# How many seats of a shared slice are taken, and whether it may be joined while some are not.
+_SEATED = sa.case((slices.c.shared_by.is_not(None), slices.c.held), else_=sa.literal_column("0"))
+_OPEN = sa.and_(
+    slices.c.shared_by.is_not(None),
+    slices.c.present,
+    slices.c.uuid.is_not(None),
+    slices.c.wanted,
+    slices.c.quarantined == "",
+)
 _FACTS = (
     sa.select(
         cards.c.uuid,
@@ -46,13 +55,16 @@ _FACTS = (
         USABLE.label("usable"),
         cards.c.whole_profile.is_not(None).label("has_whole"),
         slices.c.profile,
+        slices.c.shared_by,
+        _SEATED.label("seated"),
+        sa.func.sum(sa.case((_OPEN, 1), else_=0)).label("open"),
         sa.func.sum(sa.case((slices.c.present, 1), else_=0)).label("present"),
         sa.func.sum(sa.case((unheld(slices), 1), else_=0)).label("free"),
         sa.func.sum(slices.c.held).label("held"),
         sa.func.sum(sa.case((slices.c.quarantined != "", 1), else_=0)).label("quarantined"),
     )
     .outerjoin(slices, slices.c.card_uuid == cards.c.uuid)
-    .group_by(cards.c.uuid, slices.c.profile)
+    .group_by(cards.c.uuid, slices.c.profile, slices.c.shared_by, _SEATED)
 )
 _LOG = (
     sa.select(events.c.id, events.c.card_uuid)
@@ -132,6 +144,15 @@ class Count:
     def of_profile(self, profile: str) -> tuple[int, int]:
         """(free, total) of a profile, counting slices that exist on cards that are not lost."""
         return self._reporting("free", profile), self.sums[("total", profile)]
+
+    def seats(self, tier: str, profile: str, seats: int) -> tuple[int, int]:
+        """(free, total) seats of a tier that has so many on each slice of a profile."""
+        free, total = self.of_profile(profile)
+        left = sum(
+            (seats - taken) * self._reporting("open", profile, tier, taken)
+            for taken in range(1, seats)
+        )
+        return left + seats * free, seats * total
 
     def whole(self, *, mig_off: bool, grant_id: int | None = None) -> tuple[int, int]:
         """(free, total) of whole cards: idle ones, and all that are not lost and could be given."""
@@ -221,6 +242,9 @@ def _adds_of(rows: Sequence[Any]) -> Iterable[tuple[Key, int]]:
         if card.usable and row.free:
             for node in (card.node, None):
                 yield ("free", row.profile, node), int(row.free)
+        if card.usable and row.open:
+            for node in (card.node, None):
+                yield ("open", row.profile, row.shared_by, row.seated, node), int(row.open)
     idle = card.in_service and not any(row.held or row.quarantined for row in rows)
     for mig_off in (False, True):
         if not (card.mig_enabled or mig_off):

@@ -91,7 +91,12 @@ _LOCK_CARDS_OF_NODE = (
 _LOCK_CARD = sa.select(cards.c.uuid).where(cards.c.uuid == sa.bindparam("card_uuid"))
 _LOCK_CARD = _LOCK_CARD.with_for_update()
 _UNTAKE = (
-    sa.update(slices).where(slices.c.id == sa.bindparam("slice_id")).values(held=slices.c.held - 1)
+    sa.update(slices)
+    .where(slices.c.id == sa.bindparam("slice_id"))
+    .values(
+        held=slices.c.held - 1,
+        shared_by=sa.case((slices.c.held > 1, slices.c.shared_by), else_=sa.null()),
+    )
 )
 
 
@@ -246,5 +251,5 @@ def update_slice(tx: Transaction, slice_id: int, **changes: Any) -> None:
 
 
 def untake(tx: Transaction, slice_id: int) -> None:
-    """One live lease on the slice less."""
+    """One live lease on the slice less; with the last one the slice is nobody's."""
     tx.change(_UNTAKE, slice_id=slice_id)

@@ -6,6 +6,8 @@ else in this package only finds out earlier and says it better.
 
 ``slices.held`` counts the live leases on a slice. It repeats what ``leases`` says so that a free
 slice can be found, and its row locked, without looking at leases; both change in one transaction.
+So does ``slices.shared_by``, the tier whose seats the live leases are; it is null while nobody has
+the slice, or one lease has it alone.
 
 Made by the migrations in :mod:`.migrations`; a test compares the two.
 """
@@ -129,6 +131,10 @@ FREE = sa.text(
 )
 """What makes a slice free, as far as the slice itself goes."""
 
+SHARED = sa.text("slices.shared_by IS NOT NULL")
+"""What makes a slice one whose seats are given out."""
+
+_SHARED_INDEX = sa.text(str(SHARED).replace("slices.", ""))
 _FREE_INDEX = sa.text(str(FREE).replace("slices.", ""))
 _FREE_WHOLE_INDEX = sa.text(f"whole AND {_FREE_INDEX}")
 
@@ -151,6 +157,7 @@ slices = sa.Table(
     sa.Column("wanted", sa.Boolean, nullable=False, server_default=sa.true()),
     sa.Column("quarantined", sa.Text, nullable=False),
     sa.Column("held", sa.Integer, nullable=False),
+    sa.Column("shared_by", sa.Text),
     sa.CheckConstraint("held >= 0", name="held"),
     sa.Index("slices_place", "card_uuid", "profile", "start", unique=True),
     sa.Index(
@@ -167,6 +174,17 @@ slices = sa.Table(
         "start",
         sqlite_where=_FREE_WHOLE_INDEX,
         postgresql_where=_FREE_WHOLE_INDEX,
+    ),
+    # In the order in which seats are given out, backwards: full slices are never looked at.
+    sa.Index(
+        "slices_shared",
+        "shared_by",
+        "profile",
+        "held",
+        "card_uuid",
+        "start",
+        sqlite_where=_SHARED_INDEX,
+        postgresql_where=_SHARED_INDEX,
     ),
 )
 

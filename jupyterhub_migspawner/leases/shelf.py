@@ -1,4 +1,5 @@
-"""What can be given out in part: free slices, and taking one of them; :mod:`.wholes` has the rest.
+"""What can be given out in part: free slices, and taking one of them; :mod:`.wholes` and
+:mod:`.seats` have the rest.
 
 A slice is free when its card is usable (not lost, drained, troubled or about to be re-cut, MIG on),
 its node has reported lately, it was seen, is not quarantined and nobody holds it.
@@ -143,7 +144,7 @@ _PICK, _PICK_SETTLED = (
 _TAKE = (
     sa.update(slices)
     .where(slices.c.id == sa.bindparam("slice_id"), unheld(slices))
-    .values(held=slices.c.held + 1)
+    .values(held=slices.c.held + 1, shared_by=sa.bindparam("tier", type_=sa.Text()))
     .returning(slices.c.uuid, slices.c.profile, slices.c.start, slices.c.memory_mib, slices.c.whole)
 )
 
@@ -170,6 +171,7 @@ class Taken:
     memory_mib: int
     whole: bool
     share: float
+    seat: int = 0
 
 
 def offers(
@@ -219,12 +221,18 @@ def settle(tx: Transaction, card_uuids: Iterable[str], *, alone: bool) -> frozen
 
 
 def take(
-    tx: Transaction, ranked: Sequence[Offer], profile: str | None, *, settled: bool
+    tx: Transaction,
+    ranked: Sequence[Offer],
+    profile: str | None,
+    *,
+    settled: bool,
+    shared_by: str | None = None,
 ) -> Taken | None:
     """Hold the best slice of these cards that is to be had; None when others were faster.
 
-    Unless the cards are ``settled``, a slice that another transaction is just taking counts as
-    gone: this never waits.
+    ``shared_by`` is the tier whose seats it shall have; without one it is held alone. Unless the
+    cards are ``settled``, a slice that another transaction is just taking counts as gone: this
+    never waits.
     """
     if not ranked:
         return None
@@ -240,7 +248,7 @@ def take(
             return None
         offer = next(each for each in ranked if each.slice.card_uuid == picked.card_uuid)
         slice_id, compute = picked.id, picked.compute_slices
-    row = tx.first(_TAKE, slice_id=slice_id)
+    row = tx.first(_TAKE, slice_id=slice_id, tier=shared_by)
     if row is None:
         return None
     return Taken(

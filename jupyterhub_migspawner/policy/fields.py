@@ -86,6 +86,13 @@ class Entry:
             raise self.wrong(field, f"a whole number of {unit} {bound}, or None")
         return value
 
+    def number(self, field: str, low: int, high: int) -> int:
+        """A whole number from ``low``, which is also the default, to ``high``."""
+        value = self.raw.get(field, low)
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            raise self.wrong(field, f"a whole number from {low} to {high}")
+        return value
+
     def names(self, field: str, example: str) -> tuple[str, ...]:
         """A list of names, without repeats, in the order given; empty when absent."""
         value = self.raw.get(field, ())

@@ -26,6 +26,7 @@ NONE = "none"
 NAME_LIMIT = 64
 TITLE_LIMIT = 200
 DESCRIPTION_LIMIT = 2_000
+SEATS_LIMIT = 16
 
 FIELDS = (
     "name",
@@ -39,6 +40,7 @@ FIELDS = (
     "idle_minutes",
     "default",
     "mig",
+    "seats",
 )
 
 # Names reach form values, URLs and metric labels.
@@ -55,7 +57,8 @@ class Tier:
     ``profile`` is a MIG profile name as the driver says it, ``"whole"`` or ``"none"``. A tier with
     neither ``groups`` nor ``users`` is open to everybody. ``max_hours`` and ``idle_minutes`` are
     None where there is no limit. ``mig_off`` gives a whole card with MIG turned off, which resets
-    an A100; otherwise a whole card is one slice over all of it.
+    an A100; otherwise a whole card is one slice over all of it. ``seats`` is how many leases of
+    this tier may be on one slice at a time; 1 gives each a slice of its own.
     """
 
     name: str
@@ -69,6 +72,12 @@ class Tier:
     idle_minutes: int | None = None
     default: bool = False
     mig_off: bool = False
+    seats: int = 1
+
+    @property
+    def shares(self) -> bool:
+        """Whether several leases of this tier share a slice."""
+        return self.seats > 1
 
     @property
     def is_whole(self) -> bool:
@@ -141,6 +150,9 @@ def _parse_tier(position: int, raw: object) -> Tier:
         raise entry.wrong("mig", "'on' (one slice over the whole card) or 'off' (no MIG at all)")
     if mig == "off" and profile != WHOLE:
         raise entry.wrong("mig", "'on', for only a tier of profile 'whole' can do without MIG")
+    seats = entry.number("seats", 1, SEATS_LIMIT)
+    if seats > 1 and profile in (WHOLE, NONE):
+        raise entry.wrong("seats", f"1 for a tier of profile {profile!r}: only slices are shared")
     return Tier(
         name=name,
         title=entry.text("title", name, TITLE_LIMIT) or name,
@@ -153,6 +165,7 @@ def _parse_tier(position: int, raw: object) -> Tier:
         idle_minutes=entry.count("idle_minutes", "minutes", zero=False),
         default=entry.flag("default"),
         mig_off=mig == "off",
+        seats=seats,
     )
 
 

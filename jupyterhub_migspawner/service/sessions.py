@@ -49,6 +49,8 @@ class Session:
     ends_at: Moment | None
     url: str
     """Where the server is, empty unless it can be opened."""
+    seats: int = 1
+    """How many people may be on the slice at a time."""
 
     @property
     def memory_gib(self) -> str:
@@ -104,6 +106,7 @@ def sessions_of(
             since=_since(lease, server),
             ends_at=moment(lease.ends_at) if lease and lease.ends_at else None,
             url=server.url if server and server.ready else "",
+            seats=_seats(lease, settings),
         )
         for name, server, lease in found
         for state, explanation in [_state(server, lease, servers is None)]
@@ -150,6 +153,11 @@ def _title(
         return unnamed.title
     # A tier that the admin has taken out of the configuration while this session runs.
     return name
+
+
+def _seats(lease: LeaseRow | None, settings: Settings) -> int:
+    tier = settings.tier(lease.tier) if lease else None
+    return tier.seats if tier else 1
 
 
 def _since(lease: LeaseRow | None, server: HubServer | None) -> Moment | None:

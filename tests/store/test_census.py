@@ -21,6 +21,7 @@ TIERS = [
     {"name": "card", "profile": "whole", "approval": True},
     {"name": "off", "profile": "whole", "mig": "off", "approval": True},
     {"name": "cpu", "profile": "none"},
+    {"name": "course", "profile": "1g.5gb", "seats": 3},
 ]
 
 
@@ -64,7 +65,7 @@ def test_whatever_happens_the_kept_count_is_that_of_a_new_process(
         try:
             if act <= 2:
                 user = chance.choice(["boss", "chief", f"u{number}"])
-                lab.start(user, chance.choice(["small", "small", "medium", "card"]), f"s{number}")
+                lab.start(user, chance.choice(["small", "course", "medium", "card"]), f"s{number}")
             elif act == 3 and live:
                 lease = broker.lease(chance.choice(live))
                 lab.stop(lease)

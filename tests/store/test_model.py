@@ -25,12 +25,14 @@ from jupyterhub_migspawner.broker.reserving import KEPT
 from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.leases.rows import LeaseRow
 from jupyterhub_migspawner.policy.people import Person
+from tests.store import lab as labs
 from tests.store.lab import MIXED, SEVENTHS, WHOLE, Lab, card, inventory
 
 Place = tuple[int, str, int]
 
 BASE: dict[int, tuple[tuple[str, int], ...]] = {0: MIXED, 1: SEVENTHS}
-PROFILE = {"small": "1g.5gb", "medium": "2g.10gb", "large": "3g.20gb"}
+PROFILE = {"small": "1g.5gb", "medium": "2g.10gb", "large": "3g.20gb", "course": "1g.5gb"}
+SEATS = 2
 LIVE_QUOTA = 3
 
 
@@ -43,6 +45,7 @@ class Held:
     attempt: str
     place: Place
     state: str = "pending"
+    seat: int = 0
 
 
 @dataclass
@@ -85,6 +88,19 @@ class Model:
             if name == profile
         }
         return places - self.taken() - self.quarantined
+
+    def on(self, place: Place) -> list[Held]:
+        return [held for held in self.live if held.place == place]
+
+    def joinable(self) -> dict[Place, int]:
+        """Slices with people of the sharing tier that more may join, and how many are there."""
+        shared = {h.place for h in self.live if h.tier == "course" and self.usable(h.place[0])}
+        seated = {place: len(self.on(place)) for place in shared - self.quarantined}
+        return {place: number for place, number in seated.items() if number < SEATS}
+
+    def seats_free(self) -> int:
+        left = sum(SEATS - number for number in self.joinable().values())
+        return left + SEATS * len(self.free(PROFILE["course"]))
 
     def may_take_all(self, grant: int | None) -> set[int]:
         shut = {place[0] for place in self.quarantined}
@@ -146,12 +162,14 @@ class Model:
         free: set[Any] = self.free(PROFILE[tier]) if tier != "card" else set()
         if tier == "card":
             free = self.idle_cards(self.grants[user])
+        if tier == "course":
+            free |= set(self.joinable())
         return None if free else "capacity"
 
 
 USERS = st.sampled_from(["ada", "grace", "linus"])
 SERVERS = st.sampled_from(["", "a", "b", "c"])
-TIERS = st.sampled_from(["small", "small", "medium", "large", "card", "cpu"])
+TIERS = st.sampled_from(["small", "course", "course", "medium", "large", "card", "cpu"])
 CARDS = st.sampled_from([0, 1])
 
 
@@ -160,7 +178,8 @@ class BrokerMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.lab = Lab(self.url, quotas={"default": {"live": LIVE_QUOTA}})
+        tiers = [*labs.TIERS, {"name": "course", "profile": "1g.5gb", "seats": SEATS}]
+        self.lab = Lab(self.url, tiers=tiers, quotas={"default": {"live": LIVE_QUOTA}})
         self.model = Model()
         self.numbers = iter(range(10**6))
         self.lab.clock.pass_time(seconds=1)
@@ -233,7 +252,15 @@ class BrokerMachine(RuleBasedStateMachine):
         model = self.model
         index = int(lease.card_uuid.removeprefix("GPU-"))
         place = (index, lease.profile, lease.start)
-        assert place not in model.taken()
+        joinable = model.joinable()
+        if tier == "course" and joinable:
+            # Beside others where they are most, on the first seat that is empty.
+            assert joinable[place] == max(joinable.values())
+            seats = {held.seat for held in model.on(place)}
+            assert lease.seat == min(set(range(SEATS)) - seats)
+        else:
+            assert place not in model.taken()
+            assert lease.seat == 0
         if tier == "card":
             grant = model.grants[lease.user]
             assert index in model.idle_cards(grant)
@@ -244,9 +271,11 @@ class BrokerMachine(RuleBasedStateMachine):
                 model.cards[index].target = WHOLE
                 assert lease.slice_uuid is None
         else:
-            assert place in model.free(PROFILE[tier])
+            assert place in joinable or place in model.free(PROFILE[tier])
             assert lease.slice_uuid == f"MIG-{index}-{lease.profile}-{lease.start}"
-        model.live.append(Held(lease.id, lease.user, lease.server, tier, lease.attempt, place))
+        held = Held(lease.id, lease.user, lease.server, tier, lease.attempt, place)
+        held.seat = lease.seat
+        model.live.append(held)
 
     @precondition(lambda self: self.model.live)
     @rule(data=st.data())
@@ -391,6 +420,14 @@ class BrokerMachine(RuleBasedStateMachine):
         assert found == {held.lease_id: held.state for held in self.model.live}
 
     @invariant()
+    def a_slice_has_one_lease_or_seats_of_one_tier(self) -> None:
+        for status in self.lab.broker.slices():
+            tiers = {lease.tier for lease in status.leases}
+            assert len(tiers) <= 1
+            assert len(status.leases) <= (SEATS if tiers == {"course"} else 1)
+            assert len({lease.seat for lease in status.leases}) == len(status.leases)
+
+    @invariant()
     def cards_are_set_aside_as_in_the_model(self) -> None:
         found = {card.index: card.reserved_for for card in self.lab.broker.cards()}
         assert found == {i: model.reserved_for for i, model in self.model.cards.items()}
@@ -426,6 +463,8 @@ class BrokerMachine(RuleBasedStateMachine):
         for tier in ("small", "medium"):
             assert offers[tier].free == len(self.model.free(PROFILE[tier]))
             assert offers[tier].usable == bool(self.model.free(PROFILE[tier]))
+        assert offers["course"].free == self.model.seats_free()
+        assert offers["course"].usable == bool(self.model.seats_free())
         assert offers["card"].free == len(self.model.idle_cards())
 
 

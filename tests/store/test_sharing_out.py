@@ -243,7 +243,9 @@ def test_listings_tell_others_only_that_a_slice_is_taken(lab: Lab) -> None:
         "tier": "small",
         "since": "2026-11-23T09:00:00Z",
     }
+    assert own["leases"] == [{**own["lease"], "seat": 0}]
     assert views.slice_view(taken, Person("grace"))["lease"] is None
+    assert views.slice_view(taken, Person("grace"))["leases"] == []
     assert views.slice_view(taken, Person("grace"))["state"] == "leased"
     assert views.slice_view(taken, Person("root", admin=True)) == own
     assert views.slice_view(taken) == own

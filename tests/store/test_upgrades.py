@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
 
+from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.leases import migrations
+from jupyterhub_migspawner.policy.people import Person
 from tests.store.lab import START, Lab
 from tests.store.test_opening import engine
 
@@ -60,7 +63,8 @@ def at_first_schema(url: str) -> None:
                 lost=False,
                 drained="",
                 layout=layout,
-                target=target,
+                # A JSON null would be a target.
+                target=sa.null() if target is None else target,
                 compute_slices=7,
                 whole_profile="7g.40gb",
                 whole_start=0,
@@ -156,3 +160,20 @@ def test_leases_from_before_hubs_had_names_are_the_first_hub_s(empty_url: str) -
     lab.broker.claim_hub("here")
     assert len(lab.broker.leases(hub="physics")) == number
     lab.close()
+
+
+def test_who_had_a_slice_before_seats_keeps_it_alone(empty_url: str) -> None:
+    at_first_schema(empty_url)
+    migrations.upgrade(empty_url)
+    tiers = [{"name": "course", "profile": "3g.20gb", "seats": 4}]
+    lab = Lab(empty_url, tiers=tiers)
+    try:
+        (offer,) = lab.broker.tiers_for(Person("grace"))
+        assert (offer.free, offer.total) == (0, 4)
+        with pytest.raises(Refusal, match=r"No seat on a 3g\.20gb slice is free"):
+            lab.start("grace", "course")
+        (old,) = [each for each in lab.broker.leases() if each.card_uuid == "GPU-cut"]
+        lab.stop(old)
+        assert [lab.start(user, "course").seat for user in ("grace", "linus")] == [0, 1]
+    finally:
+        lab.close()

@@ -57,6 +57,21 @@ def test_a_tier_keeps_what_the_admin_wrote_and_defaults_the_rest() -> None:
     assert (card.title, card.description) == ("A whole card", "For <b>large</b> models.")
 
 
+def test_a_tier_shares_its_slices_when_it_says_so() -> None:
+    alone, shared, whole = parse_tiers(
+        [
+            {"name": "alone", "profile": "1g.5gb"},
+            {"name": "shared", "profile": "1g.5gb", "seats": 16},
+            {"name": "whole", "profile": "whole", "seats": 1},
+        ]
+    )
+    assert [(tier.seats, tier.shares) for tier in (alone, shared, whole)] == [
+        (1, False),
+        (16, True),
+        (1, False),
+    ]
+
+
 @pytest.mark.parametrize(
     "profile",
     ["1g.5gb", "7g.80gb", "1g.10gb+me", "1g.24gb+me.all", "1g.24gb-me", "2g.48gb+gfx", "1g.141gb"],
@@ -111,6 +126,12 @@ WRONG: list[tuple[Any, list[str]]] = [
     ([{**OK, "title": 3}], ["'title'", "3", "text"]),
     ([{**OK, "description": "x" * 3000}], ["'description'", "2000"]),
     ([{**OK, "profile": "none", "approval": True}], ["'approval'", "nothing to grant"]),
+    *(
+        ([{**OK, "seats": wrong}], ["tier 'small'", "'seats'", "a whole number from 1 to 16"])
+        for wrong in (0, -1, 17, 1.0, "4", True, None, [4])
+    ),
+    ([{**OK, "profile": "whole", "seats": 2}], ["'seats'", "2", "'whole'", "only slices"]),
+    ([{**OK, "profile": "none", "seats": 2}], ["'seats'", "2", "'none'", "only slices"]),
     ([OK, {**OK, "profile": "2g.10gb"}], ["tier 'small'", "number 1", "number 2"]),
     (
         [{**OK, "default": True}, {"name": "b", "profile": "none", "default": True}],

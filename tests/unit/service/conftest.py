@@ -48,6 +48,7 @@ SETTINGS = Settings(
             {"name": "small", "title": "Small <b>&</b>", "profile": "1g.5gb", "max_hours": 8},
             {"name": "large", "profile": "3g.20gb", "groups": ["vision"]},
             {"name": "card", "profile": "whole", "approval": True, "max_hours": 48},
+            {"name": "course", "profile": "1g.5gb", "seats": 4, "users": ["zoe"]},
         ]
     ),
     approvers=parse_approvers(["group:pi"]),

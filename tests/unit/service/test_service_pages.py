@@ -95,6 +95,18 @@ async def test_tiers_show_what_is_free_and_why_not(site: Site) -> None:
     assert "only with approval" in tiers["card"]
 
 
+async def test_a_slice_that_is_shared_is_shown_so(site: Site) -> None:
+    token = site.world.hub.sign_in("zoe")
+    site.world.lend("zoe", tier="course")
+    site.world.hub.users["zoe"] = {"": server(started=NOON)}
+    soup = BeautifulSoup((await page(site, token)).text, "html.parser")
+    (session,) = facts(soup)
+    assert session["Slice"].endswith("GiB of GPU memory, shared by up to 4 people")
+    (tier,) = [" ".join(e.get_text().split()) for e in soup.select("li[data-tier=course]")]
+    assert "11 of 12 shared seats free" in tier
+    assert "a seat on a 1g.5gb slice of a card, shared by up to 4 people" in tier
+
+
 async def test_every_text_is_escaped(site: Site) -> None:
     token = site.world.hub.sign_in(EVIL)
     site.world.lend(EVIL, EVIL)
