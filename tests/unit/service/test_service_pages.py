@@ -238,9 +238,9 @@ async def test_an_admins_page_template_that_cannot_be_used_costs_only_its_looks(
 async def test_a_person_sees_their_limits_and_how_long_they_are_raised(site: Site) -> None:
     world = site.world
     quotas = parse_quotas({"default": {"live": 1, "servers": 4, "gpu_hours_per_week": 0.0}})
-    world.broker.settings = replace(world.broker.settings, quotas=quotas)
     token = world.hub.sign_in("ada")
     world.lend("ada")
+    world.broker.settings = replace(world.broker.settings, quotas=quotas)
     world.hub.users["ada"] = {"": server(started=NOON)}
     until = world.now + timedelta(days=3)
     world.broker.grant_exception("ada", "live", 2, until, "x", Person("root", admin=True))
