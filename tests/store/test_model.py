@@ -32,7 +32,7 @@ Place = tuple[int, str, int]
 
 BASE: dict[int, tuple[tuple[str, int], ...]] = {0: MIXED, 1: SEVENTHS}
 PROFILE = {"small": "1g.5gb", "medium": "2g.10gb", "large": "3g.20gb", "course": "1g.5gb"}
-SEATS = 2
+SEATS = 3
 LIVE_QUOTA = 3
 
 
