@@ -17,13 +17,12 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, TypeVar
 
 from jupyterhub.utils import maybe_future
-from tornado import web
 from traitlets import Bool, Float
 from traitlets.config import Configurable
 
@@ -31,26 +30,13 @@ from jupyterhub_migspawner.agent.vacancy import Vacancy
 from jupyterhub_migspawner.broker import Broker
 from jupyterhub_migspawner.config import MigBroker, broker_config
 from jupyterhub_migspawner.environment import describe, slice_environment
-from jupyterhub_migspawner.errors import ConfigError, DatabaseError, MigspawnerError, Refusal
+from jupyterhub_migspawner.errors import DatabaseError, MigspawnerError, Refusal
 from jupyterhub_migspawner.form import render_tiers
 from jupyterhub_migspawner.form.options import own_options, split_form
 from jupyterhub_migspawner.leases.rows import LeaseRow
 from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.policy.tiers import Tier, choose_tier
-
-try:
-    from jupyterhub.spawner import SpawnException
-except ImportError:  # JupyterHub 5 has no such class; its handlers read these attributes instead
-
-    class SpawnException(web.HTTPError):  # type: ignore[no-redef]
-        """A refused spawn, for hubs before 6.0."""
-
-        def __init__(self, message: str, *, reason: str, status_code: int = 400) -> None:
-            # The message goes in as an argument: tornado would read a "%" in it as a format.
-            super().__init__(status_code, "%s", message)
-            self.jupyterhub_message = message
-            self.refusal_reason = reason
-
+from jupyterhub_migspawner.refusals import DATABASE_AWAY, spawn_exception
 
 T = TypeVar("T")
 
@@ -116,7 +102,7 @@ class MigSpawnerMixin(Configurable):
             )
         except (DatabaseError, asyncio.TimeoutError) as error:
             self.log.error("No tiers to show: %r", error)  # type: ignore[attr-defined]
-            return render_tiers((), notice=_DATABASE_AWAY) + (base or "")
+            return render_tiers((), notice=DATABASE_AWAY) + (base or "")
         if len(offers) == 1 and not offers[0].tier.approval:
             return str(base or "")
         notice = "" if offers else "No tier is open to you. Ask an admin of this hub for one."
@@ -155,7 +141,7 @@ class MigSpawnerMixin(Configurable):
                 settings.tiers, person, own_options(user_options), default=settings.default_tier
             )
         except MigspawnerError as error:
-            raise self._mig_exception(error) from None
+            raise spawn_exception(self.log, error) from None  # type: ignore[attr-defined]
         return self._mig_tier
 
     # -- start -----------------------------------------------------------------------------------
@@ -167,15 +153,16 @@ class MigSpawnerMixin(Configurable):
         try:
             self._mig_lease = await self._mig_acquire(tier, attempt)
         except MigspawnerError as error:
-            raise self._mig_exception(error) from None
+            raise spawn_exception(self.log, error) from None  # type: ignore[attr-defined]
         url = await maybe_future(super().start())  # type: ignore[misc]
         if self._mig_lease is not None and not await self._mig_activate(attempt):
             # The hub stops a server whose start failed, so that nobody else's slice is used.
-            raise self._mig_exception(
+            raise spawn_exception(
+                self.log,  # type: ignore[attr-defined]
                 Refusal(
                     "Your slice was taken back while the server started. Please start again.",
                     reason="conflict",
-                )
+                ),
             )
         return url
 
@@ -192,6 +179,8 @@ class MigSpawnerMixin(Configurable):
         deadline = self._mig_pending_seconds()
         give_up = time.monotonic() + self.acquire_wait_seconds
         future: Future[LeaseRow | None] | None = None
+        waiting = ExitStack()
+        woken: asyncio.Event | None = None
         try:
             while True:
                 future = self._mig_submit(
@@ -213,7 +202,11 @@ class MigSpawnerMixin(Configurable):
                         raise
                     if not await self._mig_call(lambda b: b.being_returned(tier.name)):
                         raise
-                    await asyncio.sleep(0.25)
+                    if woken is None:
+                        # It may be back by now: one more look, with an ear at the database.
+                        woken = waiting.enter_context(self._mig_heard())
+                    else:
+                        await _either(woken, 1.0)
             if lease is not None and lease.slice_uuid is None:
                 lease = await self._mig_wait_for_cut(lease)
             return lease
@@ -225,21 +218,24 @@ class MigSpawnerMixin(Configurable):
                     )
                 )
             raise
+        finally:
+            waiting.close()
 
     async def _mig_wait_for_cut(self, lease: LeaseRow) -> LeaseRow:
         """Wait for the agent to cut the card this lease holds and to read the slice's UUID."""
         give_up = time.monotonic() + self.cut_wait_seconds
-        while time.monotonic() < give_up:
-            await asyncio.sleep(0.25)
-            found = await self._mig_call(lambda b: b.lease_of_attempt(lease.attempt))
-            if found is None or found.state != "pending":
-                raise Refusal(
-                    "The card that was being prepared for you was taken out of use. Please try "
-                    "again.",
-                    reason="capacity",
-                )
-            if found.slice_uuid is not None:
-                return found
+        with self._mig_heard() as woken:
+            while time.monotonic() < give_up:
+                found = await self._mig_call(lambda b: b.lease_of_attempt(lease.attempt))
+                if found is None or found.state != "pending":
+                    raise Refusal(
+                        "The card that was being prepared for you was taken out of use. Please "
+                        "try again.",
+                        reason="capacity",
+                    )
+                if found.slice_uuid is not None:
+                    return found
+                await _either(woken, 1.0)
         raise Refusal(
             f"A card was set aside for you, but cutting it took longer than "
             f"{self.cut_wait_seconds:.0f} seconds. Please try again in a minute; if it happens "
@@ -373,6 +369,13 @@ class MigSpawnerMixin(Configurable):
 
     # -- the broker, off the event loop ----------------------------------------------------------
 
+    @contextmanager
+    def _mig_heard(self) -> Iterator[asyncio.Event]:
+        """An event that is set whenever something may have become free."""
+        woken, loop = asyncio.Event(), asyncio.get_running_loop()
+        with self._mig_broker().heard(lambda: loop.call_soon_threadsafe(woken.set)):
+            yield woken
+
     def _mig_submit(
         self, use: Callable[[Broker], T], pool: ThreadPoolExecutor | None = None
     ) -> Future[T]:
@@ -381,22 +384,9 @@ class MigSpawnerMixin(Configurable):
     async def _mig_call(self, use: Callable[[Broker], T]) -> T:
         return await asyncio.wrap_future(self._mig_submit(use))
 
-    def _mig_exception(self, error: MigspawnerError) -> Exception:
-        """What the hub shows: a refusal as it stands, trouble without its inner details."""
-        make: Callable[..., Exception] = partial(
-            SpawnException, reason=getattr(error, "reason", "error")
-        )
-        if isinstance(error, Refusal):
-            return make(str(error), status_code=error.status)
-        self.log.error("%s", error)  # type: ignore[attr-defined]
-        if isinstance(error, DatabaseError):
-            return make(_DATABASE_AWAY, status_code=503)
-        if isinstance(error, ConfigError):
-            return make(f"The hub's GPU settings are wrong: {error}", status_code=500)
-        return make(f"No GPU could be prepared: {error}", status_code=503)
 
-
-_DATABASE_AWAY = (
-    "The list of GPU slices cannot be read at the moment, so nothing was started. Please try again "
-    "in a minute; if it stays so, tell your admin that the lease database does not answer."
-)
+async def _either(woken: asyncio.Event, seconds: float) -> None:
+    """Wait until woken, or for so long."""
+    with suppress(asyncio.TimeoutError):
+        await asyncio.wait_for(woken.wait(), seconds)
+    woken.clear()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -62,6 +64,13 @@ class History(BrokerBase):
     def event_counts(self) -> tuple[EventCount, ...]:
         """What is left of the events that were compacted, by month."""
         return self._read(compaction.counts)
+
+    def heard(self, ring: Callable[[], object]) -> AbstractContextManager[None]:
+        """While the context lasts, call ``ring`` after changes that may have freed something.
+
+        From another thread; it has to be quick. A hint: see :mod:`.leases.wakeups`.
+        """
+        return self.store.wakeups.heard(ring)
 
     def reader_position(self, reader: str) -> int:
         """The last event that a reader has passed on; one that is new begins at the log's end."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import re
-import time
+import threading
 from collections.abc import Iterable
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -168,7 +168,14 @@ class Events(Command):
                 for event in first.events:
                     self._show(event)
                 after = first.read_to
-            Follower(broker, query, after or 0, self._show).run(time.sleep)
+            woken = threading.Event()
+
+            def pause(seconds: float) -> None:
+                woken.wait(seconds)
+                woken.clear()
+
+            with broker.heard(woken.set):
+                Follower(broker, query, after or 0, self._show).run(pause)
         except KeyboardInterrupt:
             return DONE
 

@@ -149,7 +149,7 @@ def database_error(
         )
     if isinstance(error, exc.DBAPIError) and isinstance(error.orig, Exception):
         lost, error = error.connection_invalidated, error.orig
-    cause = _first_line(error)
+    cause = first_line(error)
     if isinstance(error, exc.SQLAlchemyError):
         return DatabaseError(f"The lease database {name} cannot be used: {cause}.")
     if getattr(error, "sqlstate", None) in _AGAIN and not committing:
@@ -221,6 +221,7 @@ _KNOWN: tuple[tuple[tuple[str, ...], str], ...] = (
 )
 
 
-def _first_line(error: object) -> str:
+def first_line(error: object) -> str:
+    """What a driver says of an error, short enough for a sentence."""
     lines = str(error).strip().splitlines()
     return (lines[0] if lines else type(error).__name__).rstrip(".")[:300]

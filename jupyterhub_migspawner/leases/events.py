@@ -18,10 +18,11 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from jupyterhub_migspawner.leases.kinds import KINDS
+from jupyterhub_migspawner.leases.kinds import KINDS, WAKING
 from jupyterhub_migspawner.leases.rows import EventRow
 from jupyterhub_migspawner.leases.schema import events
 from jupyterhub_migspawner.leases.store import Transaction
+from jupyterhub_migspawner.leases.wakeups import CHANNEL
 
 # The locks of our own, apart from those of Transaction.queue_for.
 _LOCK_SPACE = 0x6D696765
@@ -44,6 +45,7 @@ _INSERT_ANNOUNCED = _INSERT.values(
         sa.BigInteger,
     )
 )
+_NOTIFY = sa.text(f"SELECT pg_notify('{CHANNEL}', '')")
 _TAKEN = sa.text("SELECT last_value - 1 + is_called::int FROM events_id_seq")
 _ANNOUNCED = sa.text(
     f"""
@@ -128,6 +130,9 @@ def append(
         detail=detail,
     )
     tx.announced = True
+    if tx.postgres and kind in WAKING and not tx.told:
+        tx.rows(_NOTIFY)
+        tx.told = True
 
 
 def final(tx: Transaction) -> int:

@@ -53,5 +53,23 @@ KINDS = {
 }
 """Kind to what it says. The word before the dot is its family."""
 
+WAKING = frozenset(
+    {
+        "lease.releasing",
+        "lease.released",
+        "lease.lost",
+        "card.back",
+        "card.resumed",
+        "card.cut",
+        "card.emptied",
+        "card.unreserved",
+        "slice.seen",
+        "slice.unquarantined",
+        "request.approved",
+    }
+)
+"""Kinds that somebody may be waiting for. PostgreSQL tells of these; they are no start of a server,
+since commits that tell follow each other."""
+
 FAMILIES = tuple(dict.fromkeys(kind.split(".")[0] for kind in KINDS))
 """The families of kinds."""

@@ -28,6 +28,7 @@ from jupyterhub_migspawner.leases.engine import (
 )
 from jupyterhub_migspawner.leases.prepared import Prepared, Statements
 from jupyterhub_migspawner.leases.turnstile import Turnstile
+from jupyterhub_migspawner.leases.wakeups import Wakeups
 
 Watch = Callable[[str, Any], None]
 T = TypeVar("T")
@@ -56,7 +57,7 @@ class Transaction:
     Rows are named tuples. Statements are kept compiled, by identity: build them once.
     """
 
-    __slots__ = ("_cursor", "_statements", "_watch", "announced", "postgres", "writing")
+    __slots__ = ("_cursor", "_statements", "_watch", "announced", "postgres", "told", "writing")
 
     def __init__(
         self,
@@ -74,6 +75,8 @@ class Transaction:
         self.writing = writing
         #: Whether readers of the event log know that this transaction writes to it.
         self.announced = False
+        #: Whether it tells waiters that it may have freed something.
+        self.told = False
 
     def _execute(self, statement: sa.Executable, values: dict[str, Any]) -> Prepared:
         try:
@@ -136,6 +139,7 @@ class Store:
         #: for tests that count them, and benchmarks that repeat them.
         self.watch: Watch | None = None
         self.postgres = file is None
+        self.wakeups = Wakeups(engine, self.name)
 
     @classmethod
     def open(cls, url: str, *, create: bool = False) -> Store:
@@ -149,7 +153,8 @@ class Store:
         return cls(parsed, make_engine(parsed))
 
     def close(self) -> None:
-        """Close all connections; a later call would open new ones."""
+        """Close all connections; a later call would open new ones. Waiters are woken no more."""
+        self.wakeups.close()
         self._engine.dispose()
 
     @contextmanager
