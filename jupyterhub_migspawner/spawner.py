@@ -22,7 +22,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, TypeVar
 
-from jupyterhub.utils import maybe_future
+from jupyterhub.utils import maybe_future, url_path_join
 from traitlets import Bool, Float
 from traitlets.config import Configurable
 
@@ -37,6 +37,7 @@ from jupyterhub_migspawner.leases.rows import LeaseRow
 from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.policy.tiers import Tier, choose_tier
 from jupyterhub_migspawner.refusals import DATABASE_AWAY, spawn_exception
+from jupyterhub_migspawner.wiring import SERVICE_NAME
 
 T = TypeVar("T")
 
@@ -107,7 +108,19 @@ class MigSpawnerMixin(Configurable):
             return str(base or "")
         notice = "" if offers else "No tier is open to you. Ask an admin of this hub for one."
         default = self.mig_config.settings().default_tier
-        return render_tiers(offers, notice=notice, default=default) + (base or "")
+        requests_url = self._mig_requests_url()
+        form = render_tiers(offers, notice=notice, default=default, requests_url=requests_url)
+        return form + (base or "")
+
+    def _mig_requests_url(self) -> str:
+        """Where people ask for a tier; empty where the hub does not run the service, or elsewhere.
+
+        With ``subdomain_host`` services have a host of their own, which a spawner is not told.
+        """
+        settings = self.user.settings  # type: ignore[attr-defined]
+        if not self.mig_config.service or settings.get("subdomain_host"):
+            return ""
+        return str(url_path_join(settings["base_url"], "services", SERVICE_NAME, "requests"))
 
     async def run_options_from_form(self, form_data: dict[str, list[Any]]) -> dict[str, Any]:
         """Read our field and leave the others to the base spawner's form. No side effects."""

@@ -89,7 +89,7 @@ def needs_approval(tier: Tier, asked: tuple[RequestRow, ...]) -> str:
         return (
             f"Tier {tier.name!r} needs approval; your request {waiting[0].id} waits for a decision."
         )
-    return f"Tier {tier.name!r} needs approval; request it, or ask an admin of this hub to."
+    return f"Tier {tier.name!r} needs approval: ask for it first."
 
 
 def none_free(tier: Tier, total: int, where: str = "") -> str:

@@ -35,13 +35,21 @@ def preselected(offers: Sequence[TierOffer], default: str | None = None) -> str:
 
 
 def render_tiers(
-    offers: Sequence[TierOffer], *, notice: str = "", default: str | None = None
+    offers: Sequence[TierOffer],
+    *,
+    notice: str = "",
+    default: str | None = None,
+    requests_url: str = "",
 ) -> str:
-    """HTML for the hub's spawn form: one radio button ``tier`` for each offer."""
+    """HTML for the hub's spawn form: one radio button ``tier`` for each offer.
+
+    ``requests_url`` is the page where tiers that need approval are asked for, if there is one.
+    """
     template = _environment.get_template("tiers.html")
     return template.render(
         offers=offers,
         picked=preselected(offers, default),
         notice=notice,
+        requests_url=requests_url,
         nothing=bool(offers) and not any(offer.usable for offer in offers),
     )

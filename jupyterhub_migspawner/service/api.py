@@ -20,8 +20,8 @@ from tornado.web import RequestHandler
 
 from jupyterhub_migspawner.broker import Broker, views
 from jupyterhub_migspawner.leases.rows import LeaseRow, RequestRow
-from jupyterhub_migspawner.policy.approval import Approvers
 from jupyterhub_migspawner.service.allowances import Exceptions, MyQuota, OneException
+from jupyterhub_migspawner.service.approvers import is_approver
 from jupyterhub_migspawner.service.auth import Visitor
 from jupyterhub_migspawner.service.body import Field
 from jupyterhub_migspawner.service.hub import HubError
@@ -254,8 +254,3 @@ def description() -> dict[str, Any]:
     text = files("jupyterhub_migspawner.service").joinpath("openapi.json").read_text("utf-8")
     loaded: dict[str, Any] = json.loads(text)
     return loaded
-
-
-def is_approver(visitor: Visitor, approvers: Approvers) -> bool:
-    """Whether this visitor decides on requests at all (never on their own)."""
-    return visitor.decider.admin or approvers.include(visitor.person)

@@ -33,7 +33,7 @@ from traitlets.config import Config
 from jupyterhub_migspawner.agent import make_agent
 from jupyterhub_migspawner.config import MigBroker, load_config_file
 from jupyterhub_migspawner.errors import ConfigError, MigspawnerError
-from jupyterhub_migspawner.service import api, compacting, emitting, pages
+from jupyterhub_migspawner.service import api, compacting, emitting, pages, request_pages
 from jupyterhub_migspawner.service.auth import hub_oauth
 from jupyterhub_migspawner.service.body import MOST_READ
 from jupyterhub_migspawner.service.compacting import Compactor
@@ -158,7 +158,11 @@ class Service:
 def application(parts: Parts, hub_auth: HubOAuth, looks: Looks) -> Application:
     """tornado's application: pages and API below the service's prefix."""
     return Application(
-        [*pages.handlers(parts.prefix), *api.handlers(parts.prefix)],
+        [
+            *pages.handlers(parts.prefix),
+            *request_pages.handlers(parts.prefix),
+            *api.handlers(parts.prefix),
+        ],
         default_handler_class=pages.not_found(),
         log_function=log_request,
         # A new one at each start: whoever is signed in at the hub is signed in again unasked.

@@ -19,6 +19,7 @@ from jupyterhub_migspawner.broker import Broker
 from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.leases.rows import LIVE, LOST
 from jupyterhub_migspawner.policy.tiers import Tier
+from jupyterhub_migspawner.service.approvers import is_approver
 from jupyterhub_migspawner.service.auth import Asked
 from jupyterhub_migspawner.service.hub import HubError, HubServer
 from jupyterhub_migspawner.service.limits import limits_of
@@ -114,6 +115,7 @@ class MySession(Page):
             hub_is_silent=servers is None,
             offers=offers,
             limits=limits_of(quotas),
+            decides=is_approver(self.visitor, settings.approvers),
         )
 
 

@@ -53,7 +53,7 @@ def test_an_unusable_tier_says_why(make_lab: Callable[..., Lab]) -> None:
     assert why == {
         "small": "No 1g.5gb slice is free for tier small: 1 of 1 are taken.",
         "medium": "No 2g.10gb slice is free for tier medium: no card is cut into 2g.10gb now.",
-        "card": "Tier 'card' needs approval; request it, or ask an admin of this hub to.",
+        "card": "Tier 'card' needs approval: ask for it first.",
         "cpu": "",
     }
     mine = {o.tier.name: o.why for o in lab.broker.tiers_for(Person("linus"))}

@@ -1,0 +1,253 @@
+"""The pages for requests: my own, and those that wait for a decision.
+
+Plain forms, each a POST to its own address that ends in a redirect, so that reloading sends nothing
+twice. What is refused comes back on the same page in a sentence, with everything that was typed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from jupyterhub_migspawner.broker import Broker, TierOffer
+from jupyterhub_migspawner.errors import Refusal
+from jupyterhub_migspawner.leases.rows import RequestRow
+from jupyterhub_migspawner.policy.approval import APPROVED, PENDING
+from jupyterhub_migspawner.policy.settings import Settings
+from jupyterhub_migspawner.policy.wording import number, quoted
+from jupyterhub_migspawner.service.approvers import is_approver
+from jupyterhub_migspawner.service.pages import Page
+from jupyterhub_migspawner.service.problem import Problem
+from jupyterhub_migspawner.service.rest import read_id
+from jupyterhub_migspawner.service.sessions import moment
+
+#: Characters of a field that are looked at; the broker says what is too long.
+MOST_CHARACTERS = 10_000
+
+#: Past requests on a page.
+MOST_SHOWN = 50
+
+
+class RequestPage(Page):
+    """What the pages of requests share."""
+
+    def field(self, name: str) -> str:
+        """A field of the form as it was typed, or an empty text."""
+        return str(self.get_body_argument(name, "", strip=False))[:MOST_CHARACTERS]
+
+    async def change(self, use: Callable[[Broker], RequestRow], done: str, back: str) -> str:
+        """Do it and go back with a word of what was done; otherwise the sentence of why not."""
+        try:
+            request = await self.ask(use)
+        except Refusal as refusal:
+            self.set_status(refusal.status)
+            return str(refusal)
+        self.redirect(f"{self.parts.prefix}{back}?{done}={request.id}", status=303)
+        return ""
+
+    def told(self, words: Mapping[str, str]) -> str:
+        """What was just done, as the address says; its number is looked at and nothing else."""
+        for word, sentence in words.items():
+            found = self.get_query_argument(word, "")
+            if found.isascii() and found.isdigit() and len(found) <= 18:
+                return sentence.format(id=int(found))
+        return ""
+
+
+class MyRequests(RequestPage):
+    """What the visitor has asked for, and a form to ask for more."""
+
+    async def get(self) -> None:
+        """Show the page; ``tier`` in the address picks one in the form."""
+        await self.page({"tier": self.get_query_argument("tier", "")})
+
+    async def post(self) -> None:
+        """Ask for a tier."""
+        assert self.visitor is not None
+        person = self.visitor.person
+        typed = {name: self.field(name) for name in ("tier", "hours", "reason")}
+        try:
+            hours = read_hours(typed["hours"])
+        except Refusal as refusal:
+            self.set_status(refusal.status)
+            await self.page(typed, str(refusal))
+            return
+        problem = await self.change(
+            lambda broker: broker.create_request(person, typed["tier"], hours, typed["reason"]),
+            "asked",
+            "requests",
+        )
+        if problem:
+            await self.page(typed, problem)
+
+    async def page(self, typed: Mapping[str, str], problem: str = "") -> None:
+        """Show what there is, with the form as it was typed."""
+        assert self.visitor is not None
+        person = self.visitor.person
+
+        def read(broker: Broker) -> tuple[tuple[RequestRow, ...], tuple[TierOffer, ...]]:
+            broker.expire_requests()
+            return broker.requests(user=person.name), broker.tiers_for(person)
+
+        requests, offers = await self.ask(read)
+        told = self.told(
+            {
+                "asked": "Request {id} is filed. Somebody who may approve it will decide.",
+                "cancelled": "Request {id} is cancelled.",
+            }
+        )
+        self.show(
+            "requests.html",
+            requests=shown(requests, self.parts.settings),
+            tiers=[offer.tier for offer in offers if offer.tier.approval],
+            typed=typed,
+            problem=problem,
+            told="" if problem else told,
+            decides=is_approver(self.visitor, self.parts.settings.approvers),
+        )
+
+
+class CancelMine(MyRequests):
+    """The withdrawal of a request."""
+
+    async def get(self, raw_id: str) -> None:  # type: ignore[override]
+        """Nothing to see here: back to the list."""
+        self.redirect(f"{self.parts.prefix}requests")
+
+    async def post(self, raw_id: str) -> None:  # type: ignore[override]
+        """Withdraw it."""
+        assert self.visitor is not None
+        request_id, by = read_id("request", raw_id), self.visitor.person
+        problem = await self.change(
+            lambda broker: broker.cancel_request(request_id, by), "cancelled", "requests"
+        )
+        if problem:
+            await self.page({}, problem)
+
+
+class Decisions(RequestPage):
+    """What waits for the visitor's decision."""
+
+    async def prepare(self) -> None:
+        """For approvers only."""
+        await super().prepare()
+        if self.visitor and not is_approver(self.visitor, self.parts.settings.approvers):
+            raise Problem(
+                403, "not-allowed", "Only the hub's admins and approvers decide on requests."
+            )
+
+    async def get(self) -> None:
+        """Show the page."""
+        await self.page()
+
+    async def page(
+        self, problem: str = "", about: int = 0, typed: Mapping[str, str] | None = None
+    ) -> None:
+        """Show what waits; ``typed`` stands in the form of request ``about``."""
+        assert self.visitor is not None
+
+        def read(broker: Broker) -> tuple[RequestRow, ...]:
+            broker.expire_requests()
+            return broker.requests(states=(PENDING, APPROVED))
+
+        requests = shown(await self.ask(read), self.parts.settings, most=None)
+        self.show(
+            "decisions.html",
+            waiting=[each for each in requests if each["state"] == PENDING][::-1],
+            granted=[each for each in requests if each["state"] == APPROVED],
+            me=self.visitor.person.name,
+            problem=problem,
+            about=about,
+            typed=typed or {},
+            told=""
+            if problem
+            else self.told(
+                {
+                    "approved": "Request {id} is approved.",
+                    "denied": "Request {id} is denied.",
+                    "revoked": "Grant {id} is taken back. A server that runs on it goes on.",
+                }
+            ),
+        )
+
+
+class Decide(Decisions):
+    """One decision; the last part of the address says which."""
+
+    async def get(self, raw_id: str, what: str) -> None:  # type: ignore[override]
+        """Nothing to see here: back to the list."""
+        self.redirect(f"{self.parts.prefix}decisions")
+
+    async def post(self, raw_id: str, what: str) -> None:
+        """Decide."""
+        assert self.visitor is not None
+        request_id, by = read_id("request", raw_id), self.visitor.decider
+        typed = {name: self.field(name) for name in ("hours", "reason")}
+        try:
+            hours = read_hours(typed["hours"]) if what == "approve" else 0.0
+        except Refusal as refusal:
+            self.set_status(refusal.status)
+            await self.page(str(refusal), request_id, typed)
+            return
+        uses: dict[str, tuple[str, Callable[[Broker], RequestRow]]] = {
+            "approve": (
+                "approved",
+                lambda broker: broker.decide(request_id, by, True, typed["reason"], hours),
+            ),
+            "deny": (
+                "denied",
+                lambda broker: broker.decide(request_id, by, False, typed["reason"]),
+            ),
+            "revoke": ("revoked", lambda broker: broker.cancel_request(request_id, by)),
+        }
+        done, use = uses[what]
+        problem = await self.change(use, done, "decisions")
+        if problem:
+            await self.page(problem, request_id, typed)
+
+
+def read_hours(text: str) -> float:
+    """Hours as somebody typed them, also with a decimal comma. Raises :exc:`.Refusal`."""
+    try:
+        return float(text.strip().replace(",", "."))
+    except ValueError:
+        raise Refusal(
+            f"The hours are {quoted(text)}; expected a number such as 8 or 0.5.", reason="options"
+        ) from None
+
+
+def shown(
+    requests: tuple[RequestRow, ...], settings: Settings, most: int | None = MOST_SHOWN
+) -> list[dict[str, Any]]:
+    """Requests as the pages show them, the newest first."""
+    found = []
+    for request in reversed(requests):
+        tier = settings.tier(request.tier)
+        found.append(
+            {
+                "id": request.id,
+                "user": request.user,
+                "tier": tier.title if tier else request.tier,
+                "hours": number(request.hours),
+                "reason": request.reason,
+                "state": request.state,
+                "open": request.state in (PENDING, APPROVED),
+                "made": moment(request.created_at),
+                "decided_by": request.decided_by,
+                "answer": request.decision_reason,
+                "until": moment(request.valid_until) if request.valid_until else None,
+            }
+        )
+    return found if most is None else found[:most]
+
+
+def handlers(prefix: str) -> list[Any]:
+    """tornado's rules for the pages of requests of a service at ``prefix``."""
+    base = re.escape(prefix)
+    return [
+        (base + "requests", MyRequests),
+        (base + "requests/([^/]+)/cancel", CancelMine),
+        (base + "decisions", Decisions),
+        (base + "decisions/([^/]+)/(approve|deny|revoke)", Decide),
+    ]

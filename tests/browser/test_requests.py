@@ -1,0 +1,86 @@
+"""A whole card from wish to start, in the browser: asked for, shortened and approved, used.
+
+With the keyboard alone, and with scripts switched off where the pages are ours.
+"""
+
+from __future__ import annotations
+
+import re
+
+from playwright.sync_api import Browser, Page, expect
+
+from tests.acceptance.demos import PATIENCE, Demo
+
+MILLISECONDS = PATIENCE * 1000
+
+
+def logged_in(browser: Browser, demo: Demo, name: str) -> Page:
+    context = browser.new_context(viewport={"width": 1000, "height": 900})
+    context.set_default_timeout(MILLISECONDS)
+    page = context.new_page()
+    page.goto(demo.url)
+    page.fill("input[name=username]", name)
+    page.fill("input[name=password]", "demo")
+    page.click("#login_submit")
+    page.wait_for_url("**/hub/spawn")
+    return page
+
+
+def press(page: Page, name: str) -> None:
+    """Go to a button or link with the Tab key and press Enter on it."""
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        focused = page.evaluate("document.activeElement.innerText || ''")
+        if re.fullmatch(name, " ".join(focused.split())):
+            page.keyboard.press("Enter")
+            return
+    raise AssertionError(f"the Tab key does not lead to {name!r}: {page.inner_text('body')}")
+
+
+def type_into(page: Page, label: str, text: str) -> None:
+    """Go to a field with the Tab key and type."""
+    field = page.get_by_role("textbox", name=label)
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        if field.evaluate("element => element === document.activeElement"):
+            page.keyboard.press("Control+A")
+            page.keyboard.type(text)
+            return
+    raise AssertionError(f"the Tab key does not lead to {label!r}")
+
+
+def test_a_whole_card_from_wish_to_start(browser: Browser, demo: Demo) -> None:
+    ada = logged_in(browser, demo, "ada")
+    press(ada, "Ask for Whole card")
+    ada.wait_for_url("**/services/migspawner/requests?tier=card")
+    type_into(ada, "For how many hours", "5")
+    type_into(ada, "What for", "a training run\nof the large model")
+    press(ada, "File the request")
+    ada.wait_for_url("**/requests?asked=*")
+    expect(ada.get_by_role("status")).to_contain_text("is filed")
+    expect(ada.locator("[data-state=pending]")).to_contain_text("of the large model")
+
+    admin = logged_in(browser, demo, "admin")
+    admin.goto(f"{demo.url}services/migspawner/")
+    press(admin, "Requests to decide")
+    admin.wait_for_url("**/decisions")
+    expect(admin.locator("[data-request]")).to_contain_text("ada asks for Whole card for 5 hours")
+    type_into(admin, "Hours", "2")
+    type_into(admin, "What you tell ada", "two are enough")
+    press(admin, r"Approve( request \d+)?")
+    admin.wait_for_url("**/decisions?approved=*")
+    expect(admin.get_by_role("status")).to_contain_text("is approved")
+
+    ada.reload()
+    expect(ada.locator("[data-state=approved]")).to_contain_text("two are enough")
+    (request,) = [each for each in demo.cli("requests") if each["user"] == "ada"]
+    assert (request["hours"], request["decided_by"]) == (2, "admin")
+    press(ada, "Start a server with it")
+    ada.wait_for_url("**/hub/spawn**")
+    ada.check("input[name=tier][value=card]")
+    ada.click("#spawn_form [type=submit]")
+    ada.wait_for_url("**/user/ada/lab**")
+    (lease,) = demo.cli("leases")
+    assert (lease["user"], lease["tier"], lease["request_id"]) == ("ada", "card", request["id"])
+    for page in (ada, admin):
+        page.context.close()
