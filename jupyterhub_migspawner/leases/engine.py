@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
-from time import sleep
+from random import uniform
+from time import monotonic, sleep
 from typing import Any
 
 import sqlalchemy as sa
@@ -26,6 +27,9 @@ WAIT_SECONDS = 30
 
 CONNECT_SECONDS = 10
 """Longest wait for a database server to answer."""
+
+_TRY_SECONDS = (0.0005, 0.003)
+"""Between two tries to become SQLite's writer."""
 
 _TURN_SECONDS = 0.02
 _TURNS = int(WAIT_SECONDS / _TURN_SECONDS)
@@ -81,7 +85,7 @@ def write_ahead(connection: sqlite3.Connection, pause: Callable[[float], object]
     it does not call the busy handler for a reader that becomes a writer. So the waiting is ours,
     and the connection's own comes after it.
     """
-    connection.execute("PRAGMA busy_timeout=0").close()
+    _set_busy_timeout(connection, 0)
     for turn in range(_TURNS + 1):
         try:
             connection.execute("PRAGMA journal_mode=WAL").close()
@@ -90,7 +94,34 @@ def write_ahead(connection: sqlite3.Connection, pause: Callable[[float], object]
             if turn == _TURNS or "locked" not in str(error):
                 raise
         pause(_TURN_SECONDS)
-    connection.execute(f"PRAGMA busy_timeout={WAIT_SECONDS * 1000}").close()
+    _set_busy_timeout(connection, WAIT_SECONDS)
+
+
+def _set_busy_timeout(connection: sqlite3.Connection, seconds: float) -> None:
+    connection.execute(f"PRAGMA busy_timeout={int(seconds * 1000)}").close()
+
+
+def begin_writing(cursor: Any, seconds: float, pause: Callable[[float], object] = sleep) -> None:
+    """Begin a transaction as SQLite's one writer; waits up to ``seconds`` for other processes.
+
+    SQLite's own waiting tries ten times a second, and a process that writes without a pause leaves
+    it gaps of a fraction of a millisecond: whoever comes late may wait for many seconds. So the
+    waiting is ours, with many more tries. Of a process only the first at the turnstile does it.
+    """
+    _set_busy_timeout(cursor.connection, 0)
+    try:
+        give_up = monotonic() + seconds
+        while True:
+            try:
+                cursor.execute("BEGIN IMMEDIATE")
+                return
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or monotonic() >= give_up:
+                    raise
+            # Not in step with whoever writes.
+            pause(uniform(*_TRY_SECONDS))
+    finally:
+        _set_busy_timeout(cursor.connection, WAIT_SECONDS)
 
 
 def _postgres(url: sa.URL) -> sa.Engine:

@@ -23,6 +23,7 @@ from jupyterhub_migspawner.leases import migrations, urls
 from jupyterhub_migspawner.leases.engine import (
     WAIT_SECONDS,
     Interrupted,
+    begin_writing,
     database_error,
     make_engine,
 )
@@ -179,7 +180,10 @@ class Store:
                     if not self.postgres:
                         # A transaction that reads first and writes later cannot wait for another
                         # writer in SQLite, it fails; so writers take the lock at once.
-                        cursor.execute("BEGIN IMMEDIATE" if write else "BEGIN")
+                        if write:
+                            begin_writing(cursor, WAIT_SECONDS)
+                        else:
+                            cursor.execute("BEGIN")
                     yield Transaction(
                         cursor,
                         self._statements,

@@ -1,7 +1,8 @@
 """One writer at a time, in the order of arrival.
 
 SQLite lets its waiting writers poll, so that under load one of them can starve for seconds. Threads
-of one process therefore queue here first; between processes SQLite's own lock decides.
+of one process therefore queue here first; between the first ones of several processes
+:func:`.engine.begin_writing` sees to it that each soon gets through.
 """
 
 from __future__ import annotations

@@ -234,6 +234,58 @@ def test_processes_at_once_never_get_the_same_slice(lab: Lab) -> None:
     assert set(counted.values()) == {1}
 
 
+WRITERS = """
+import sys, threading
+from tests.store.lab import Lab
+lab = Lab(sys.argv[1])
+ending = threading.Event()
+def write():
+    while not ending.is_set():
+        lab.broker.record_step("GPU-0", sys.argv[2], "another")
+threads = [threading.Thread(target=write) for _ in range(4)]
+for thread in threads:
+    thread.start()
+print("ready", flush=True)
+sys.stdin.readline()
+ending.set()
+for thread in threads:
+    thread.join()
+"""
+
+
+def test_whoever_comes_late_gets_through_between_processes_that_write_without_a_pause(
+    lab: Lab,
+) -> None:
+    """Nobody waits for so long that it becomes an error, neither here nor there."""
+    root = Path(__file__).parents[2]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", WRITERS, lab.url, f"writer {number}"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=root,
+        )
+        for number in range(4)
+    ]
+    try:
+        for process in processes:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+        for number in range(20):
+            lab.stop(lab.start(f"user{number}"))
+        for process in processes:
+            process.communicate("end\n", timeout=120)
+            assert process.returncode == 0
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    writers = {event.actor for event in lab.broker.last_events(10_000).events}
+    assert {f"writer {number}" for number in range(4)} <= writers
+    assert len(lab.broker.leases(include_past=True)) == 20
+
+
 def test_two_creators_of_one_database_both_succeed(empty_url: str) -> None:
     labs = at_once([lambda: Lab(empty_url) for _ in range(6)])
     try:

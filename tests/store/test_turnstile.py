@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
+from pathlib import Path
 
 import pytest
 
+from jupyterhub_migspawner.leases.engine import begin_writing
 from jupyterhub_migspawner.leases.turnstile import Turnstile
 
 
@@ -78,3 +81,39 @@ def test_an_exception_inside_lets_the_next_one_pass() -> None:
         fail()
     with turnstile.passing(0) as entered:
         assert entered
+
+
+def test_between_processes_a_short_gap_is_enough_to_become_the_writer(tmp_path: Path) -> None:
+    holder, late = (
+        sqlite3.connect(tmp_path / "file.sqlite", isolation_level=None, timeout=0) for _ in range(2)
+    )
+    holder.execute("BEGIN IMMEDIATE")
+    pauses: list[float] = []
+
+    def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 50:
+            holder.execute("COMMIT")
+
+    begin_writing(late.cursor(), 60, pause)
+    assert late.in_transaction
+    assert len(pauses) == 50
+    # However short the gaps are that others leave, there are many tries to meet one.
+    assert max(pauses) < 0.005
+    assert len(set(pauses)) > 1
+    late.execute("COMMIT")
+    # Everything else of the connection waits as it did.
+    assert late.execute("PRAGMA busy_timeout").fetchone() == (30_000,)
+
+
+def test_whoever_cannot_become_the_writer_in_time_is_told(tmp_path: Path) -> None:
+    holder, late = (
+        sqlite3.connect(tmp_path / "file.sqlite", isolation_level=None, timeout=0) for _ in range(2)
+    )
+    holder.execute("BEGIN IMMEDIATE")
+    with pytest.raises(sqlite3.OperationalError, match="locked"):
+        begin_writing(late.cursor(), 0)
+    assert not late.in_transaction
+    holder.execute("COMMIT")
+    begin_writing(late.cursor(), 0)
+    assert late.in_transaction
