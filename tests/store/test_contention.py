@@ -239,12 +239,12 @@ import sys, threading
 from tests.store.lab import Lab
 lab = Lab(sys.argv[1])
 ending = threading.Event()
-written = [0] * 4
+written = [0] * 2
 def write(number):
     while not ending.is_set():
         lab.broker.record_step("GPU-0", sys.argv[2], "another")
         written[number] += 1
-threads = [threading.Thread(target=write, args=(number,)) for number in range(4)]
+threads = [threading.Thread(target=write, args=(number,)) for number in range(2)]
 for thread in threads:
     thread.start()
 print("ready", flush=True)
@@ -269,13 +269,13 @@ def test_whoever_comes_late_gets_through_between_processes_that_write_without_a_
             text=True,
             cwd=root,
         )
-        for number in range(4)
+        for number in range(3)
     ]
     try:
         for process in processes:
             assert process.stdout is not None
             assert process.stdout.readline() == "ready\n"
-        for number in range(20):
+        for number in range(8):
             lab.stop(lab.start(f"user{number}"))
         for process in processes:
             written = process.communicate("end\n", timeout=120)[0]
@@ -285,7 +285,7 @@ def test_whoever_comes_late_gets_through_between_processes_that_write_without_a_
         for process in processes:
             process.kill()
             process.wait()
-    assert len(lab.broker.leases(include_past=True)) == 20
+    assert len(lab.broker.leases(include_past=True)) == 8
 
 
 def test_two_creators_of_one_database_both_succeed(empty_url: str) -> None:
