@@ -79,6 +79,7 @@ class Machine:
             settings=self.settings,
             hub=HubApi(self.hub.url, SERVICE_TOKEN),
             database=self._database,
+            home="here",
             prefix="/",
             hub_prefix="/hub/",
         )
