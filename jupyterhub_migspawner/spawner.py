@@ -259,11 +259,14 @@ class MigSpawnerMixin(Configurable):
     def _mig_others(self) -> int:
         """How many other servers this person has: all that run, and those that started earlier."""
         mine = self.orm_spawner.started  # type: ignore[attr-defined]
-        others = [s for s in self.user.spawners.values() if s is not self and s.active]  # type: ignore[attr-defined]
-        return sum(
-            not s.pending or s.orm_spawner.started is None or s.orm_spawner.started <= mine
-            for s in others
-        )
+        number = 0
+        for other in self.user.spawners.values():  # type: ignore[attr-defined]
+            if other is self or not other.active:
+                continue
+            begun = other.orm_spawner.started
+            later = begun is None or (mine is not None and begun > mine)
+            number += not (other.pending == "spawn" and later)
+        return number
 
     def _mig_pending_seconds(self) -> int:
         """A lease may stay pending as long as this start may take, and a minute more."""

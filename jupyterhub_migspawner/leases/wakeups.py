@@ -17,6 +17,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -128,8 +129,9 @@ class Wakeups:
                     self._ring()
 
     def _poll(self, listened: threading.Event) -> None:
-        file = str(self._engine.url.database)
-        with closing(sqlite3.connect(file, isolation_level=None)) as connection:
+        # Never to be made: a file that somebody has moved away must not come back empty.
+        file = Path(str(self._engine.url.database)).absolute().as_uri() + "?mode=rw"
+        with closing(sqlite3.connect(file, uri=True, isolation_level=None)) as connection:
             seen = asked = -1
             while not self._closed.is_set():
                 with self._guard:

@@ -34,7 +34,8 @@ class LeastSpawner(LoggingConfigurable):
 
     def __init__(self, user: str, config: Config, options: dict[str, Any] | None = None) -> None:
         super().__init__(config=config)
-        self.user = SimpleNamespace(name=user, groups=[], admin=False)
+        self.user = SimpleNamespace(name=user, groups=[], admin=False, spawners={"": self})
+        self.orm_spawner = SimpleNamespace(started=None)
         self.name = ""
         self.user_options = options or {}
         self._log_name = user

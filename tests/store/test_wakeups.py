@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -184,3 +185,27 @@ def test_a_server_that_cannot_be_listened_to_holds_nobody_up(
         server_lab.stop(server_lab.start("ada"))
         server_lab.store.close()
     assert caplog.text.count("no more connections") == 1
+
+
+def test_a_file_that_was_moved_away_is_not_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    tried = threading.Event()
+    lab = Lab(f"sqlite:///{tmp_path}/lea ses.sqlite")
+    lab.store.close()
+    (file,) = tmp_path.glob("*.sqlite")
+    file.rename(tmp_path / "elsewhere")
+    poll = wakeups.Wakeups._poll
+
+    def noted(self: wakeups.Wakeups, listened: threading.Event) -> None:
+        try:
+            poll(self, listened)
+        finally:
+            tried.set()
+
+    monkeypatch.setattr(wakeups.Wakeups, "_poll", noted)
+    other = wakeups.Wakeups(lab.store._engine, lab.store.name)
+    with other.heard(lambda: None), caplog.at_level(logging.WARNING):
+        assert tried.wait(SOON)
+    other.close()
+    assert not file.exists()
