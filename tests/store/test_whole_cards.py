@@ -20,7 +20,7 @@ def the_card(lab: Lab, uuid: str = "GPU-0") -> CardRow:
 
 
 def test_a_whole_card_is_refused_without_a_grant(lab: Lab) -> None:
-    assert "needs approval; request it" in refused("approval", lab.start, "ada", "card")
+    assert "needs approval: ask for it" in refused("approval", lab.start, "ada", "card")
     request = lab.broker.create_request(Person("ada"), "card", 5, "training")
     assert f"request {request.id} waits" in refused("approval", lab.start, "ada", "card")
     lab.broker.decide(request.id, Person("root", admin=True), False)
