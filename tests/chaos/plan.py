@@ -28,7 +28,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Plan:
-    """Steps of each person, and of whoever kills: more than fit into ``seconds``."""
+    """Steps of each person, and of whoever kills: more than fit into ``seconds``, several times."""
 
     seed: int
     seconds: float
@@ -53,7 +53,8 @@ def make_plan(seed: int, seconds: float, people: int, *, server: bool) -> Plan:
 def _steps(seed: str, seconds: float, kinds: dict[str, int], longest: float) -> tuple[Step, ...]:
     chance = random.Random(seed)
     steps = []
-    left = seconds
+    # A day may take longer, until enough has happened.
+    left = 10 * seconds
     while left > 0:
         # Many short pauses and a few long ones.
         pause = longest * chance.random() ** 2

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -41,9 +40,7 @@ def test_no_kill_costs_anybody_a_slice_or_a_server(
         story = f"MIGSPAWNER_CHAOS_SEED={seed}\n{day.story()}\n{day.hub.log()[-20_000:]}"
         assert not day.broken, story
         # Days on which next to nothing happened prove next to nothing.
-        assert day.started >= 5, story
-        assert day.blows >= 2, story
-        assert max(Counter(each.slice for each in servers).values()) >= 2, story
+        assert day.enough, story
     finally:
         day.end()
     with capsys.disabled():
