@@ -125,6 +125,14 @@ class MigBroker(LoggingConfigurable):
     reconcile_seconds = Float(
         20.0, min=0.05, help="Seconds between two comparisons of the leases with the hub's servers."
     ).tag(config=True)
+    offer_minutes = Integer(
+        10,
+        min=1,
+        help="""
+        Minutes for which what somebody waited for is held for them, before it goes to the next in
+        the waiting list.
+        """,
+    ).tag(config=True)
     event_days = Integer(
         400,
         min=0,
@@ -213,6 +221,7 @@ class MigBroker(LoggingConfigurable):
             default_tier=self.default_tier or None,
             pending_seconds=self.pending_seconds,
             heartbeat_seconds=self.heartbeat_seconds,
+            offer_minutes=self.offer_minutes,
             hub=self.hub,
         )
 

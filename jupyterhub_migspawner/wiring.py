@@ -26,11 +26,21 @@ APPROVE_SCOPE = "custom:migspawner:approve"
 ADMIN_SCOPE = "custom:migspawner:admin"
 ACCESS_SCOPE = f"access:services!service={SERVICE_NAME}"
 
-#: What the service may ask of the hub: which servers run, and to end one that is past its end.
+#: What the service may ask of the hub: who is in which group, which servers run, to end one that is
+#: past its end, and to start one for whoever waited for it. (JupyterHub 5 has no narrower scope
+#: than ``servers`` for a start.)
 SERVICE_ROLE: dict[str, Any] = {
     "name": "migspawner-service",
-    "description": "The slice broker compares its leases with the hub's servers and ends sessions.",
-    "scopes": ["list:users", "read:users:name", "read:servers", "delete:servers"],
+    "description": "The slice broker compares its leases with the hub's servers, ends sessions, "
+    "and starts those that people waited for.",
+    "scopes": [
+        "list:users",
+        "read:users:name",
+        "read:users:groups",
+        "read:servers",
+        "delete:servers",
+        "servers",
+    ],
     "services": [SERVICE_NAME],
 }
 

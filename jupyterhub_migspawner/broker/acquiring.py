@@ -12,11 +12,12 @@ from functools import partial
 
 from jupyterhub_migspawner.broker.allowances import usage
 from jupyterhub_migspawner.broker.base import NAME_LIMIT, text
-from jupyterhub_migspawner.broker.offers import Offering, needs_approval, none_free
+from jupyterhub_migspawner.broker.offers import Offering, needs_approval, none_free, they_wait
 from jupyterhub_migspawner.broker.recording import lease_event
 from jupyterhub_migspawner.broker.reserving import Asking, end_reservation, reserve
+from jupyterhub_migspawner.broker.waiting import Ahead, close_ticket
 from jupyterhub_migspawner.errors import Refusal
-from jupyterhub_migspawner.leases import events, ledger, requests, seats, shelf, wholes
+from jupyterhub_migspawner.leases import events, ledger, requests, seats, shelf, tickets, wholes
 from jupyterhub_migspawner.leases.rows import HELD, PENDING, RELEASING, LeaseRow, RequestRow
 from jupyterhub_migspawner.leases.seats import SharedSlice
 from jupyterhub_migspawner.leases.shelf import Offer, Taken
@@ -94,8 +95,17 @@ class Acquiring(Offering):
         tier = self.settings.tier(tier_name)
         if tier is None or tier.is_none:
             return False
-        leaving = self._read(lambda tx: ledger.select(tx, states=(RELEASING,)))
-        return any(tier.is_whole or lease.profile == tier.profile for lease in leaving)
+
+        def work(tx: Transaction) -> bool:
+            leaving = ledger.select(tx, states=(RELEASING,))
+            if any(tier.is_whole or lease.profile == tier.profile for lease in leaving):
+                return True
+            # Others are just being offered what is free; a start takes what they leave.
+            now = self._now()
+            waiting = self._ahead(self._served(tx, now), Person(""), tier).others
+            return bool(waiting) and self._room(tx, tier, now) > waiting
+
+        return self._read(work)
 
     def _acquire(
         self, tx: Transaction, *, asking: Asking, patient: bool
@@ -108,9 +118,12 @@ class Acquiring(Offering):
         buried = ledger.tombstone(tx, asking.attempt)
         if buried is not None:
             return Refusal(f"This start was cancelled ({buried}); start again.", reason="conflict")
-        held = self._end_remains(tx, asking)
+        held, offered = self._end_remains(tx, asking)
         limits, _ = self._limits(tx, asking.person, asking.now)
-        used = usage(tx, asking.person, limits, asking.now, held, asking.other_servers)
+        # Whoever is offered one thing is not offered another beyond their quota; a start counts
+        # what runs, since it may well be that of the offer.
+        counted = held + offered if asking.ticket is not None else held
+        used = usage(tx, asking.person, limits, asking.now, counted, asking.other_servers)
         if asking.tier.is_none:
             over = quota.check(limits, used, asking.tier)
             return Refusal(over, reason="quota") if over else None
@@ -123,27 +136,75 @@ class Acquiring(Offering):
         over = quota.check(limits, used, asking.tier)
         if over:
             return Refusal(over, reason="quota")
+        ahead = Ahead()
+        if asking.ticket is None:
+            mine = self._adopt(tx, asking, offered, grant)
+            if mine is not None:
+                return mine
+            waiting = self._served(tx, asking.now)
+            ahead = self._ahead(waiting, asking.person, asking.tier)
+            if ahead.others:
+                return self._no_capacity(tx, asking, waiting=ahead.others)
         taken = self._take(tx, asking, grant, patient=patient)
         if taken is None:
             emptying = reserve(tx, asking, grant, self._silent_before(asking.now)) if grant else ""
             return self._no_capacity(tx, asking, emptying)
         if grant is not None:
             end_reservation(tx, grant.id, asking.now, "the grant has its card")
-        return self._lend(tx, asking, taken, grant)
+        lease = self._lend(tx, asking, taken, grant)
+        if ahead.mine is not None:
+            close_ticket(tx, ahead.mine, tickets.TAKEN, "started without an offer", asking.now)
+        return lease
 
-    def _end_remains(self, tx: Transaction, asking: Asking) -> list[LeaseRow]:
-        """Begin to end what earlier starts of this server left; returns what else is held.
+    def _end_remains(
+        self, tx: Transaction, asking: Asking
+    ) -> tuple[list[LeaseRow], list[LeaseRow]]:
+        """Begin to end what earlier starts of this server left; returns what else is held, and
+        what is offered.
 
-        A server of that name at another hub is another one, and counts like any other.
+        A server of that name at another hub is another one, and counts like any other. What runs
+        while a ticket waits for that very server makes room for it when it starts anew.
         """
-        others = []
-        for lease in ledger.held_by(tx, asking.person.name):
-            if (lease.hub, lease.server) == (self.hub, asking.server):
+        others, offered = [], []
+        for lease in ledger.with_offers(tx, asking.person.name):
+            if lease.ticket_id is not None:
+                offered.append(lease)
+            elif (lease.hub, lease.server) != (self.hub, asking.server):
+                others.append(lease)
+            elif asking.ticket is None:
                 reason = "replaced by a new start of the same server"
                 begin_release(tx, lease, reason, asking.person.name, asking.now)
-            else:
-                others.append(lease)
-        return others
+        return others, offered
+
+    def _adopt(
+        self,
+        tx: Transaction,
+        asking: Asking,
+        offered: list[LeaseRow],
+        grant: RequestRow | None,
+    ) -> LeaseRow | None:
+        """The lease that is held for this person and tier becomes this start's."""
+        for offer in offered:
+            if (offer.hub, offer.tier) != (self.hub, asking.tier.name):
+                continue
+            lease = ledger.adopt(
+                tx,
+                offer.id,
+                attempt=asking.attempt,
+                server=asking.server,
+                now=asking.now,
+                deadline=asking.deadline,
+                ends_at=_end_of(asking, grant),
+                request_id=grant.id if grant is not None else None,
+            )
+            if lease is None:
+                continue
+            lease_event(tx, lease, asking.now, asking.person.name, slice=lease.slice_uuid or "")
+            ticket = tickets.by_id(tx, offer.ticket_id or 0)
+            if ticket is not None:
+                close_ticket(tx, ticket, tickets.TAKEN, "started", asking.now)
+            return lease
+        return None
 
     @staticmethod
     def _grant_for(tx: Transaction, asking: Asking, held: list[LeaseRow]) -> RequestRow | Refusal:
@@ -214,7 +275,9 @@ class Acquiring(Offering):
             raise Contended
         return taken
 
-    def _no_capacity(self, tx: Transaction, asking: Asking, emptying: str = "") -> Refusal:
+    def _no_capacity(
+        self, tx: Transaction, asking: Asking, emptying: str = "", waiting: int = 0
+    ) -> Refusal:
         tier = asking.tier
         count = self._count(tx, asking.now)
         if tier.is_whole:
@@ -222,7 +285,7 @@ class Acquiring(Offering):
         else:
             total = count.seats(tier.name, tier.profile, tier.seats)[1]
         where = f" on node {quoted(asking.node)}" if asking.node is not None else ""
-        sentence = none_free(tier, total, where)
+        sentence = they_wait(tier, waiting) if waiting else none_free(tier, total, where)
         instead = self._instead(tx, asking.person, tier, asking.now)
         words = " ".join(each for each in (sentence, emptying, instead) if each)
         return Refusal(words, reason="capacity")
@@ -230,11 +293,6 @@ class Acquiring(Offering):
     def _lend(
         self, tx: Transaction, asking: Asking, taken: Taken, grant: RequestRow | None
     ) -> LeaseRow:
-        ends = []
-        if asking.tier.max_hours is not None:
-            ends.append(asking.now + timedelta(hours=asking.tier.max_hours))
-        if grant is not None and grant.valid_until is not None:
-            ends.append(grant.valid_until)
         lease = LeaseRow(
             id=0,
             attempt=asking.attempt,
@@ -250,7 +308,7 @@ class Acquiring(Offering):
             memory_mib=taken.memory_mib,
             since=asking.now,
             deadline=asking.deadline,
-            ends_at=min(ends, default=None),
+            ends_at=_end_of(asking, grant),
             ended_at=None,
             end_reason="",
             waiting_for="",
@@ -261,10 +319,28 @@ class Acquiring(Offering):
             whole=taken.whole and not asking.tier.shares,
             share=taken.share / asking.tier.seats,
             hub=self.hub,
+            ticket_id=asking.ticket,
         )
         lease = ledger.insert(tx, lease)
-        lease_event(tx, lease, asking.now, asking.person.name, slice=taken.slice_uuid or "")
+        lease_event(
+            tx,
+            lease,
+            asking.now,
+            asking.person.name,
+            kind="lease.offered" if asking.ticket is not None else "",
+            slice=taken.slice_uuid or "",
+        )
         return lease
+
+
+def _end_of(asking: Asking, grant: RequestRow | None) -> datetime | None:
+    """When a session that begins now is over at the latest."""
+    ends = []
+    if asking.tier.max_hours is not None:
+        ends.append(asking.now + timedelta(hours=asking.tier.max_hours))
+    if grant is not None and grant.valid_until is not None:
+        ends.append(grant.valid_until)
+    return min(ends, default=None)
 
 
 def _cards_of(

@@ -131,7 +131,8 @@ class Leasing(Acquiring):
 
         def work(tx: Transaction) -> LeaseRow:
             lease = _known(tx, lease_id)
-            if lease.state == PENDING and lease.deadline and lease.deadline > self._now():
+            starting = lease.state == PENDING and lease.ticket_id is None
+            if starting and lease.deadline and lease.deadline > self._now():
                 raise Refusal(
                     f"The server of lease {lease_id} is still starting; stop that server in the "
                     f"hub, or try again after {lease.deadline:%Y-%m-%d %H:%M:%S} UTC.",

@@ -10,6 +10,7 @@ from datetime import datetime
 
 from jupyterhub_migspawner.broker.allowances import Allowances, usage
 from jupyterhub_migspawner.broker.statuses import TierOffer
+from jupyterhub_migspawner.broker.waiting import Ahead, Waits
 from jupyterhub_migspawner.leases import ledger, requests
 from jupyterhub_migspawner.leases.rows import RequestRow
 from jupyterhub_migspawner.leases.store import Transaction
@@ -18,7 +19,7 @@ from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.policy.tiers import Tier
 
 
-class Offering(Allowances):
+class Offering(Allowances, Waits):
     """Use cases about tiers."""
 
     def choose_tier(self, person: Person, options: object) -> Tier:
@@ -35,8 +36,16 @@ class Offering(Allowances):
         count = self._count(tx, now)
         mine = tiers.open_tiers(self.settings.tiers, person)
         limits, _ = self._limits(tx, person, now)
-        used = usage(tx, person, limits, now, ledger.held_by(tx, person.name))
+        leases = ledger.with_offers(tx, person.name)
+        held = [lease for lease in leases if lease.ticket_id is None]
+        used = usage(tx, person, limits, now, held)
+        offered = {
+            lease.tier: lease
+            for lease in leases
+            if lease.ticket_id is not None and lease.hub == self.hub
+        }
         asked = requests.open_of_user(tx, person.name) if any(t.approval for t in mine) else ()
+        waiting = self._served(tx, now)
         offers = []
         for tier in mine:
             free, total = 0, 0
@@ -51,10 +60,21 @@ class Offering(Allowances):
             if tier.approval and grant is None:
                 why = needs_approval(tier, asked)
             why = why or quota.check(limits, used, tier)
+            held_now = offered.get(tier.name)
+            ahead = Ahead() if tier.is_none else self._ahead(waiting, person, tier)
+            if not why and held_now is None and free and ahead.others:
+                why = they_wait(tier, ahead.others)
             # With a grant a start is worth it all the same: it sets a card aside.
-            if not why and not tier.is_none and not free and (grant is None or not total):
+            can_start = (
+                tier.is_none or free or held_now is not None or (grant is not None and total)
+            )
+            if not why and not can_start:
                 why = none_free(tier, total)
-            offers.append(TierOffer(tier, free, total, not why, why, grant))
+            offers.append(
+                TierOffer(
+                    tier, free, total, not why, why, grant, ahead.others, ahead.mine, held_now
+                )
+            )
         return tuple(offers)
 
     def _instead(self, tx: Transaction, person: Person, tier: Tier, now: datetime) -> str:
@@ -90,6 +110,15 @@ def needs_approval(tier: Tier, asked: tuple[RequestRow, ...]) -> str:
             f"Tier {tier.name!r} needs approval; your request {waiting[0].id} waits for a decision."
         )
     return f"Tier {tier.name!r} needs approval: ask for it first."
+
+
+def they_wait(tier: Tier, others: int) -> str:
+    """The sentence for a tier that others have been waiting for."""
+    people = "1 person waits" if others == 1 else f"{others} people wait"
+    return (
+        f"{people} for tier {tier.name}: what gets free is offered to them first. Take a place in "
+        "the waiting list."
+    )
 
 
 def none_free(tier: Tier, total: int, where: str = "") -> str:

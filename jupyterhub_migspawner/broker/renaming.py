@@ -13,8 +13,9 @@ from jupyterhub_migspawner.broker.allowances import record
 from jupyterhub_migspawner.broker.approvals import Approvals
 from jupyterhub_migspawner.broker.base import BROKER, NAME_LIMIT, text
 from jupyterhub_migspawner.broker.recording import lease_event
-from jupyterhub_migspawner.leases import events, exceptions, ledger, requests
-from jupyterhub_migspawner.leases.rows import LeaseRow
+from jupyterhub_migspawner.broker.waiting import close_ticket
+from jupyterhub_migspawner.leases import events, exceptions, ledger, requests, tickets
+from jupyterhub_migspawner.leases.rows import LeaseRow, TicketRow
 from jupyterhub_migspawner.leases.store import Transaction
 
 
@@ -46,6 +47,8 @@ class Renaming(Approvals):
             number = ledger.rename_user(tx, self.hub, old, new, moment)
             asked = requests.rename_user(tx, self.hub, old, new, moment)
             exceptions.rename_user(tx, self.hub, old, new, moment)
+            self._drop_twins(tx, old, new, now)
+            tickets.rename_user(tx, self.hub, old, new, moment)
             if number or asked:
                 events.append(
                     tx,
@@ -80,12 +83,26 @@ class Renaming(Approvals):
             for lease in self._held(tx, user, moment):
                 if lease.server == old:
                     begin_release(tx, lease, "its server was renamed", BROKER, now)
+            tickets.rename_server(tx, self.hub, user, old, new, moment)
             renamed = ledger.rename_server(tx, self.hub, user, old, new, moment)
             for lease in renamed:
                 lease_event(tx, lease, now, BROKER, kind="lease.renamed", old=old)
             return len(renamed)
 
         return self._run(work)
+
+    def _drop_twins(self, tx: Transaction, old: str, new: str, now: datetime) -> None:
+        """A place that the new name left behind goes where the renamed user has one too."""
+        came = {ticket.tier for ticket in tickets.open_of_user(tx, self.hub, old)}
+        for ticket in tickets.open_of_user(tx, self.hub, new):
+            if ticket.tier in came:
+                self._end_ticket(tx, ticket, "its user is not there any more", now)
+
+    def _end_ticket(self, tx: Transaction, ticket: TicketRow, why: str, now: datetime) -> None:
+        for lease in ledger.with_offers(tx, ticket.user):
+            if lease.ticket_id == ticket.id:
+                begin_release(tx, lease, why, BROKER, now)
+        close_ticket(tx, ticket, tickets.CANCELLED, why, now, BROKER)
 
     def _held(self, tx: Transaction, user: str, moment: datetime) -> list[LeaseRow]:
         """What a user of this hub holds and has held since ``moment``."""
@@ -96,8 +113,8 @@ class Renaming(Approvals):
         ]
 
     def forget_user(self, user: str, before: datetime | None = None) -> int:
-        """The hub has deleted a user: what they have asked for is cancelled, grants too, and
-        exceptions from their quota end.
+        """The hub has deleted a user: what they have asked and wait for is cancelled, grants
+        too, and exceptions from their quota end.
 
         Else whoever gets that name next would have them. Leases end with their servers, which the
         hub stops before it deletes a user. Returns how many requests that were.
@@ -114,6 +131,9 @@ class Renaming(Approvals):
                 if row.hub == self.hub and row.granted_at <= moment:
                     exceptions.end(tx, row.id, BROKER, now)
                     record(tx, now, BROKER, "quota.restored", row, why)
+            for ticket in tickets.open_of_user(tx, self.hub, user):
+                if ticket.created_at <= moment:
+                    self._end_ticket(tx, ticket, why, now)
             if number:
                 kind = "user.deleted"
                 events.append(tx, now, BROKER, kind, user=user, hub=self.hub, requests=number)

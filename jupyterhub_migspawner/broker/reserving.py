@@ -27,7 +27,10 @@ KEPT = timedelta(minutes=30)
 
 @dataclass(frozen=True)
 class Asking:
-    """One acquire: who, for which server, what, in which attempt, where."""
+    """One acquire: who, for which server, what, in which attempt, where.
+
+    ``ticket`` is set when it is no start yet: what is taken is held for that ticket.
+    """
 
     person: Person
     server: str
@@ -37,6 +40,7 @@ class Asking:
     now: datetime
     deadline: datetime
     other_servers: int = 0
+    ticket: int | None = None
 
 
 def reserve(tx: Transaction, asking: Asking, grant: RequestRow, silent_before: datetime) -> str:

@@ -5,7 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from jupyterhub_migspawner.leases.rows import LeaseRow, QuotaExceptionRow, RequestRow, SliceRow
+from jupyterhub_migspawner.leases.rows import (
+    LeaseRow,
+    QuotaExceptionRow,
+    RequestRow,
+    SliceRow,
+    TicketRow,
+)
+from jupyterhub_migspawner.policy.queue import Expectation
 from jupyterhub_migspawner.policy.tiers import Tier
 
 FREE = "free"
@@ -36,7 +43,8 @@ class TierOffer:
 
     ``free`` of ``total`` can be given out; both are 0 for a tier without a GPU, which is always
     usable. ``why`` is the sentence that explains ``usable`` being False. ``grant`` is the person's
-    valid grant for a tier that needs approval.
+    valid grant for a tier that needs approval. ``waiting`` is how many others wait for the same;
+    ``ticket`` is the person's own place, and ``held`` what is held for them now.
     """
 
     tier: Tier
@@ -45,6 +53,32 @@ class TierOffer:
     usable: bool
     why: str
     grant: RequestRow | None
+    waiting: int = 0
+    ticket: TicketRow | None = None
+    held: LeaseRow | None = None
+
+
+@dataclass(frozen=True)
+class TicketStatus:
+    """A ticket as it stands now.
+
+    ``place`` is 1 for the next one, and 0 where it does not wait for its turn: something is
+    offered, or something blocks it. ``lease`` is what is held for it.
+    """
+
+    row: TicketRow
+    place: int
+    expectation: Expectation | None
+    lease: LeaseRow | None
+
+
+@dataclass(frozen=True)
+class Offered:
+    """What became of a ticket's turn: the lease that is held for it now, or why there is none."""
+
+    ticket: TicketRow
+    lease: LeaseRow | None
+    why: str = ""
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,15 @@ learn who else holds what: other people's leases show as a state only.
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from jupyterhub_migspawner.broker.statuses import QuotaStatus, SliceStatus, TierOffer
+from jupyterhub_migspawner.broker.statuses import (
+    QuotaStatus,
+    SliceStatus,
+    TicketStatus,
+    TierOffer,
+)
 from jupyterhub_migspawner.leases.rows import (
     CardRow,
     EventRow,
@@ -19,6 +24,7 @@ from jupyterhub_migspawner.leases.rows import (
     RequestRow,
 )
 from jupyterhub_migspawner.policy.people import Person
+from jupyterhub_migspawner.policy.queue import Expectation
 
 Json = dict[str, Any]
 
@@ -90,6 +96,7 @@ def lease_view(lease: LeaseRow) -> Json:
         "waiting_for": lease.waiting_for,
         "request_id": lease.request_id,
         "hub": lease.hub,
+        "ticket": lease.ticket_id,
     }
 
 
@@ -109,6 +116,42 @@ def request_view(request: RequestRow) -> Json:
         "valid_until": timestamp(request.valid_until),
         "hub": request.hub,
     }
+
+
+def ticket_view(status: TicketStatus) -> Json:
+    """A place in the waiting list; waits in seconds."""
+    row, expectation = status.row, status.expectation
+    return {
+        "id": row.id,
+        "user": row.user,
+        "server": row.server,
+        "tier": row.tier,
+        "tiers": list(row.tiers),
+        "start": row.start,
+        "state": row.state,
+        "since": timestamp(row.created_at),
+        "place": status.place or None,
+        "wait": None if expectation is None else _wait_view(expectation),
+        "blocked": row.blocked,
+        "offered_tier": status.lease.tier if status.lease else None,
+        "offer_until": timestamp(status.lease.deadline) if status.lease else None,
+        "ended_at": timestamp(row.ended_at),
+        "end_reason": row.end_reason,
+        "hub": row.hub,
+    }
+
+
+def _wait_view(expectation: Expectation) -> Json:
+    return {
+        "likely": _seconds(expectation.likely),
+        "latest": _seconds(expectation.latest),
+        "confidence": expectation.confidence,
+        "sessions": expectation.sessions,
+    }
+
+
+def _seconds(span: timedelta | None) -> int | None:
+    return None if span is None else round(span.total_seconds())
 
 
 def quota_view(status: QuotaStatus) -> Json:
@@ -156,6 +199,9 @@ def tier_view(offer: TierOffer) -> Json:
         "max_hours": tier.max_hours,
         "idle_minutes": tier.idle_minutes,
         "grant": request_view(offer.grant) if offer.grant else None,
+        "waiting": offer.waiting,
+        "ticket": offer.ticket.id if offer.ticket else None,
+        "held_until": timestamp(offer.held.deadline) if offer.held else None,
     }
 
 

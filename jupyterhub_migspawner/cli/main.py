@@ -19,6 +19,7 @@ from jupyterhub_migspawner.cli.events import Events
 from jupyterhub_migspawner.cli.layout import LayoutGroup
 from jupyterhub_migspawner.cli.leases import Leases
 from jupyterhub_migspawner.cli.output import complain
+from jupyterhub_migspawner.cli.queue import Queue
 from jupyterhub_migspawner.cli.quotas import Quotas
 from jupyterhub_migspawner.cli.requests import Requests
 from jupyterhub_migspawner.cli.simulator import Simulator
@@ -49,6 +50,7 @@ class Migspawner(Command):
         "slices": (Slices, "every slice, and who holds it"),
         "tiers": (Tiers, "what people can pick, and how much of it is free"),
         "leases": (Leases, "who holds what; release one"),
+        "queue": (Queue, "the waiting list: who waits for what; take and give up places"),
         "requests": (Requests, "requests for tiers that need approval; make and decide them"),
         "quotas": (Quotas, "what limits a user; exceptions from it"),
         "events": (Events, "every change of a lease, request, slice or card; follow them"),

@@ -53,6 +53,7 @@ _COLUMNS = (
     leases.c.whole,
     leases.c.share,
     leases.c.hub,
+    leases.c.ticket_id,
 )
 
 # Literal lists, as in the indexes: a database uses a partial index only when it can see that the
@@ -66,13 +67,38 @@ _BY_ID = _SELECT.where(leases.c.id == sa.bindparam("lease_id"))
 _HELD_BY = _SELECT.where(leases.c.username == sa.bindparam("user"), _IS_HELD).order_by(leases.c.id)
 _SPANS = sa.select(leases.c.since, leases.c.ended_at, leases.c.share).where(
     leases.c.username == sa.bindparam("user"),
+    # An offer that nobody took has kept a slice free, and has used none.
+    leases.c.ticket_id.is_(None),
     sa.or_(leases.c.ended_at.is_(None), leases.c.ended_at > sa.bindparam("begin")),
+)
+_PAST = (
+    sa.select(leases.c.since, leases.c.ended_at)
+    .where(
+        leases.c.profile == sa.bindparam("of_profile"),
+        leases.c.state == RELEASED,
+        leases.c.ticket_id.is_(None),
+    )
+    .order_by(leases.c.id.desc())
+    .limit(sa.bindparam("most", type_=sa.Integer()))
 )
 _INSERT = sa.insert(leases).returning(leases.c.id)
 _CHANGE = sa.update(leases).where(leases.c.id == sa.bindparam("lease_id"))
 _ACTIVATE = (
     _CHANGE.where(leases.c.state == PENDING)
     .values(state=ACTIVE, deadline=None)
+    .returning(*_COLUMNS)
+)
+_ADOPT = (
+    _CHANGE.where(leases.c.state == PENDING, leases.c.ticket_id.is_not(None))
+    .values(
+        attempt=sa.bindparam("by_attempt"),
+        server=sa.bindparam("for_server"),
+        since=sa.bindparam("now", type_=UtcTime()),
+        deadline=sa.bindparam("until", type_=UtcTime()),
+        ends_at=sa.bindparam("end", type_=UtcTime()),
+        request_id=sa.bindparam("grant_id"),
+        ticket_id=sa.null(),
+    )
     .returning(*_COLUMNS)
 )
 _RENEW = (
@@ -160,8 +186,45 @@ def by_id(tx: Transaction, lease_id: int) -> LeaseRow | None:
 
 
 def held_by(tx: Transaction, user: str) -> tuple[LeaseRow, ...]:
-    """Pending and active leases of a person."""
+    """Pending and active leases of a person, without what is only offered to them."""
+    return tuple(lease for lease in with_offers(tx, user) if lease.ticket_id is None)
+
+
+def with_offers(tx: Transaction, user: str) -> tuple[LeaseRow, ...]:
+    """Pending and active leases of a person, and those that are held for their tickets."""
     return tuple(LeaseRow(*row) for row in tx.rows(_HELD_BY, user=user))
+
+
+def adopt(
+    tx: Transaction,
+    lease_id: int,
+    *,
+    attempt: str,
+    server: str,
+    now: datetime,
+    deadline: datetime,
+    ends_at: datetime | None,
+    request_id: int | None,
+) -> LeaseRow | None:
+    """An offer becomes the pending lease of a start; None when it is no offer any more."""
+    row = tx.first(
+        _ADOPT,
+        lease_id=lease_id,
+        by_attempt=attempt,
+        for_server=server,
+        now=now,
+        until=deadline,
+        end=ends_at,
+        grant_id=request_id,
+    )
+    return LeaseRow(*row) if row else None
+
+
+def past_of_profile(
+    tx: Transaction, profile: str, most: int
+) -> tuple[tuple[datetime, datetime], ...]:
+    """Beginning and end of the latest leases of a profile that are over."""
+    return tuple((row[0], row[1]) for row in tx.rows(_PAST, of_profile=profile, most=most))
 
 
 def spans(tx: Transaction, user: str, begin: datetime) -> tuple[Span, ...]:

@@ -126,7 +126,8 @@ class LeaseRow:
     ``deadline`` is set while pending, ``ends_at`` where tier or grant limit the time,
     ``releasing_at`` when the lease began to end and ``ended_at`` when the slice was empty.
     ``waiting_for`` says why it is still releasing. ``share`` is the part of the card's compute.
-    ``hub`` is the one whose user and server these are.
+    ``hub`` is the one whose user and server these are. ``ticket_id`` is set where no server has
+    begun to start on it: it is held for the ticket of that number, until ``deadline``.
     """
 
     id: int
@@ -154,6 +155,7 @@ class LeaseRow:
     whole: bool = False
     share: float = 0.0
     hub: str = DEFAULT_HUB
+    ticket_id: int | None = None
 
     @property
     def live(self) -> bool:
@@ -177,6 +179,31 @@ class RequestRow:
     decision_reason: str
     valid_until: datetime | None
     hub: str = DEFAULT_HUB
+
+
+@dataclass(frozen=True)
+class TicketRow:
+    """A place in the waiting list, for one server of one user of one hub.
+
+    ``tiers`` are those that will do, best first, ``tier`` among them; ``start`` has the server
+    started when there is an offer, which is held until ``offer_until``. ``blocked`` says what keeps
+    it from its turn, or is empty; ``overtaken`` counts the later tickets that were served before.
+    """
+
+    id: int
+    hub: str
+    user: str
+    server: str
+    tier: str
+    tiers: tuple[str, ...]
+    start: bool
+    state: str
+    created_at: datetime
+    blocked: str
+    overtaken: int
+    offer_until: datetime | None
+    ended_at: datetime | None
+    end_reason: str
 
 
 @dataclass(frozen=True)

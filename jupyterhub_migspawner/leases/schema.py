@@ -212,6 +212,46 @@ requests = sa.Table(
     sa.Index("requests_state", "state"),
 )
 
+tickets = sa.Table(
+    "tickets",
+    metadata,
+    sa.Column("id", BigId, primary_key=True),
+    sa.Column("hub", sa.Text, nullable=False),
+    sa.Column("username", sa.Text, nullable=False),
+    # The server that it is for, which need not exist yet.
+    sa.Column("server", sa.Text, nullable=False),
+    sa.Column("tier", sa.Text, nullable=False),
+    # The tiers that will do, best first: the one that was asked for, perhaps larger ones.
+    sa.Column("tiers", Json, nullable=False),
+    sa.Column("start", sa.Boolean, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("created_at", UtcTime, nullable=False),
+    # What keeps it from its turn; whoever comes later need not wait behind it.
+    sa.Column("blocked", sa.Text, nullable=False),
+    sa.Column("overtaken", sa.Integer, nullable=False),
+    sa.Column("offer_until", UtcTime),
+    sa.Column("ended_at", UtcTime),
+    sa.Column("end_reason", sa.Text, nullable=False),
+    sa.CheckConstraint(
+        "state IN ('waiting', 'offered', 'taken', 'lapsed', 'cancelled')", name="state"
+    ),
+    sa.Index(
+        "tickets_one_a_tier",
+        "hub",
+        "username",
+        "tier",
+        unique=True,
+        sqlite_where=sa.text("state IN ('waiting', 'offered')"),
+        postgresql_where=sa.text("state IN ('waiting', 'offered')"),
+    ),
+    sa.Index(
+        "tickets_open",
+        "state",
+        sqlite_where=sa.text("state IN ('waiting', 'offered')"),
+        postgresql_where=sa.text("state IN ('waiting', 'offered')"),
+    ),
+)
+
 leases = sa.Table(
     "leases",
     metadata,
@@ -241,6 +281,8 @@ leases = sa.Table(
     sa.Column("waiting_for", sa.Text, nullable=False),
     sa.Column("request_id", BigId, sa.ForeignKey("requests.id")),
     sa.Column("hub", sa.Text, nullable=False, server_default=sa.text("'hub'")),
+    # Set while, or as long as, it is no more than an offer: no server has begun to start on it.
+    sa.Column("ticket_id", BigId, sa.ForeignKey("tickets.id")),
     sa.CheckConstraint(
         "state IN ('pending', 'active', 'releasing', 'released', 'lost')", name="state"
     ),
@@ -259,8 +301,9 @@ leases = sa.Table(
         "username",
         "server",
         unique=True,
-        sqlite_where=sa.text("state IN ('pending', 'active')"),
-        postgresql_where=sa.text("state IN ('pending', 'active')"),
+        # An offer waits beside the server that its person may still run under that name.
+        sqlite_where=sa.text("state IN ('pending', 'active') AND ticket_id IS NULL"),
+        postgresql_where=sa.text("state IN ('pending', 'active') AND ticket_id IS NULL"),
     ),
     sa.Index(
         "leases_live",

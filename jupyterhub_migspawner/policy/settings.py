@@ -22,6 +22,7 @@ class Settings:
     ``pending_seconds``: how long a lease may wait for its server to come up.
     ``heartbeat_seconds``: a node silent for longer gets nothing new, and loses nothing.
     ``hub``: what the hub is called on its lease database, which others may share.
+    ``offer_minutes``: how long something is held for whoever waited for it.
     ``request_days``: a request nobody decided about expires after this many days.
     """
 
@@ -32,6 +33,7 @@ class Settings:
     pending_seconds: int = 300
     heartbeat_seconds: int = 60
     request_days: int = 30
+    offer_minutes: int = 10
     hub: str = "hub"
 
     def __post_init__(self) -> None:
@@ -41,7 +43,7 @@ class Settings:
                 f"MigBroker.default_tier is {quoted(self.default_tier)}"
                 f"{nearest(self.default_tier, names)}; expected one of {listed(names, 'or')}."
             )
-        for name in ("pending_seconds", "heartbeat_seconds", "request_days"):
+        for name in ("pending_seconds", "heartbeat_seconds", "request_days", "offer_minutes"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ConfigError(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import reprlib
 from collections.abc import Iterable
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 
 QUOTED_LIMIT = 60
 """Most characters of foreign text that appear in a sentence."""
@@ -47,6 +47,19 @@ def nearest(word: object, known: Iterable[str]) -> str:
 def moment(at: datetime) -> str:
     """A time as people read it, to the minute, always UTC: ``Mon 23 Nov 2026 13:05 UTC``."""
     return at.astimezone(timezone.utc).strftime("%a %d %b %Y %H:%M UTC")
+
+
+def span(length: timedelta) -> str:
+    """How long, as people say it: ``40 minutes``, ``3 hours 20 minutes``, ``2 days``."""
+    minutes = max(1, round(length.total_seconds() / 60))
+    days, rest = divmod(minutes, 24 * 60)
+    hours, minutes = divmod(rest, 60)
+    if days >= 2:
+        return plural(days + (hours >= 12), "day")
+    hours += 24 * days
+    if not hours:
+        return plural(minutes, "minute")
+    return plural(hours, "hour") + (f" {plural(minutes, 'minute')}" if minutes else "")
 
 
 def number(value: float) -> str:

@@ -27,6 +27,7 @@ from jupyterhub_migspawner.service.body import Field
 from jupyterhub_migspawner.service.hub import HubError
 from jupyterhub_migspawner.service.loops import is_server_of
 from jupyterhub_migspawner.service.problem import Problem
+from jupyterhub_migspawner.service.queue_api import OneTicket, Queue
 from jupyterhub_migspawner.service.rest import REASON, ApiHandler, read_id
 
 log = logging.getLogger("migspawner.service")
@@ -230,6 +231,8 @@ ROUTES: dict[str, type[ApiHandler]] = {
     "/requests/{id}/approve": Approve,
     "/requests/{id}/deny": Deny,
     "/requests/{id}/cancel": Cancel,
+    "/queue": Queue,
+    "/queue/{id}": OneTicket,
     "/quota": MyQuota,
     "/exceptions": Exceptions,
     "/exceptions/{id}/end": OneException,

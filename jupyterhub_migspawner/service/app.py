@@ -33,7 +33,15 @@ from traitlets.config import Config
 from jupyterhub_migspawner.agent import make_agent
 from jupyterhub_migspawner.config import MigBroker, load_config_file
 from jupyterhub_migspawner.errors import ConfigError, MigspawnerError
-from jupyterhub_migspawner.service import api, compacting, emitting, pages, request_pages
+from jupyterhub_migspawner.service import (
+    api,
+    compacting,
+    emitting,
+    pages,
+    queue_pages,
+    request_pages,
+    serving,
+)
 from jupyterhub_migspawner.service.auth import hub_oauth
 from jupyterhub_migspawner.service.body import MOST_READ
 from jupyterhub_migspawner.service.compacting import Compactor
@@ -111,6 +119,7 @@ class Service:
                 options.reconcile_seconds,
                 Reconciler(parts).round,
             ),
+            Loop("waiting list", serving.PAUSE, serving.Server(parts).round),
             Loop(
                 "compaction of old events",
                 compacting.PAUSE,
@@ -160,6 +169,7 @@ def application(parts: Parts, hub_auth: HubOAuth, looks: Looks) -> Application:
     return Application(
         [
             *pages.handlers(parts.prefix),
+            *queue_pages.handlers(parts.prefix),
             *request_pages.handlers(parts.prefix),
             *api.handlers(parts.prefix),
         ],

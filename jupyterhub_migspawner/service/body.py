@@ -34,8 +34,8 @@ class Field:
     """One field of a JSON object: what it must be, and whether it may be left out."""
 
     kind: str
-    """``name`` (short text), ``text``, ``hours``, ``amount`` (a number, or null for no limit) or
-    ``time`` (ISO 8601, with its zone)."""
+    """``name`` (short text), ``text``, ``hours``, ``amount`` (a number, or null for no limit),
+    ``time`` (ISO 8601, with its zone), ``server`` (short text, perhaps empty) or ``flag``."""
     required: bool = False
 
 
@@ -104,7 +104,11 @@ def _not_a_number(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not JSON")
 
 
-def _checked(name: str, value: Any, kind: str) -> str | float | datetime | None:
+def _checked(name: str, value: Any, kind: str) -> str | float | bool | datetime | None:
+    if kind == "flag":
+        if not isinstance(value, bool):
+            _refuse(f"The field {name!r} must be true or false, found {_kind(value)}.")
+        return value
     if kind == "amount":
         if value is None:
             return None
@@ -126,7 +130,7 @@ def _checked(name: str, value: Any, kind: str) -> str | float | datetime | None:
         return hours
     if not isinstance(value, str):
         _refuse(f"The field {name!r} must be text, found {_kind(value)}.")
-    most = MOST_NAME if kind == "name" else MOST_TEXT
+    most = MOST_TEXT if kind == "text" else MOST_NAME
     if len(value) > most:
         _refuse(f"The field {name!r} has {len(value)} characters; at most {most} are allowed.")
     if any(0xD800 <= ord(char) <= 0xDFFF or char == "\0" for char in value):

@@ -1,8 +1,8 @@
-"""The hub as the service sees it: which servers run, and how one is stopped.
+"""The hub as the service sees it: who its users are, which servers run, how one starts and stops.
 
 Relies on the hub's REST API and the service's own token (scopes ``list:users``, ``read:servers``,
-``delete:servers``). Promises to be honest about what it does not know: an answer is either complete
-or a :exc:`HubError`; a missing right is never mistaken for a missing server.
+``read:users:groups``, ``servers``). Promises to be honest about what it does not know: an answer is
+either complete or a :exc:`HubError`; a missing right is never mistaken for a missing server.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from urllib.parse import quote, urlencode
 from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPRequest
 
 from jupyterhub_migspawner.errors import MigspawnerError
+from jupyterhub_migspawner.policy.people import Person
 
 #: Without the media type the hub silently cuts long lists (jupyterhub.apihandlers.base).
 PAGINATED = "application/jupyterhub-pagination+json"
@@ -51,6 +52,14 @@ class HubServer:
     tier: str
     """What its options name; empty when they name none."""
     options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Account:
+    """A user of the hub, and what runs for them."""
+
+    person: Person
+    servers: tuple[HubServer, ...]
 
 
 class HubApi:
@@ -113,6 +122,29 @@ class HubApi:
             return None
         return _servers_of(model)
 
+    async def account(self, user: str) -> Account | None:
+        """A user with their groups and live servers; None when the hub has no such user."""
+        model = await self._get(f"/users/{_quoted(user)}", missing_is_none=True)
+        if model is None:
+            lacking = await self.missing_scopes()
+            if lacking:
+                raise HubError(_lacks(lacking))
+            return None
+        groups = _mapping(model).get("groups")
+        if not isinstance(groups, list):
+            raise HubError(_lacks(frozenset({"read:users:groups"})))
+        names = frozenset(group for group in groups if isinstance(group, str))
+        return Account(Person(user, names), _servers_of(model))
+
+    async def start_server(self, user: str, name: str, options: Mapping[str, Any]) -> None:
+        """Ask the hub to start a server; returns when it has begun. Raises :exc:`HubError`."""
+        path = f"/users/{_quoted(user)}/server"
+        if name:
+            path = f"/users/{_quoted(user)}/servers/{_quoted(name)}"
+        status, body = await self._fetch("POST", path, json.dumps(options))
+        if status not in (201, 202):
+            raise HubError(f"The hub did not start server {name!r} of {user!r}: {_told(body)}")
+
     async def missing_scopes(self) -> frozenset[str]:
         """Which of :data:`NEEDED_SCOPES` the hub has not given to the service without limits."""
         model = await self._get("/user")
@@ -143,10 +175,11 @@ class HubApi:
         except ValueError:
             raise HubError("The hub's answer is not JSON.") from None
 
-    async def _fetch(self, method: str, path: str) -> tuple[int, bytes]:
+    async def _fetch(self, method: str, path: str, sent: str | None = None) -> tuple[int, bytes]:
         request = HTTPRequest(
             self._api_url + path,
             method=method,
+            body=sent,
             headers={"Authorization": f"token {self._token}", "Accept": PAGINATED},
             connect_timeout=5.0,
             request_timeout=self._timeout,

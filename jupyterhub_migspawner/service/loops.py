@@ -90,7 +90,9 @@ class Reconciler:
         """
         await self._parts.ask(lambda broker: broker.claim_hub(self._parts.home))
         await self._parts.ask(lambda broker: broker.expire_requests())
-        leases = await self._parts.ask(lambda broker: broker.leases(hub=broker.hub))
+        every = await self._parts.ask(lambda broker: broker.leases(hub=broker.hub))
+        # What is held for a ticket has no server yet; the waiting list looks after it.
+        leases = [lease for lease in every if lease.ticket_id is None]
         before, self._without_server = self._without_server, frozenset()
         if not leases:
             return

@@ -12,7 +12,7 @@ from typing import Any
 
 from jupyterhub_migspawner.broker import Broker, TierOffer
 from jupyterhub_migspawner.errors import Refusal
-from jupyterhub_migspawner.leases.rows import RequestRow
+from jupyterhub_migspawner.leases.rows import RequestRow, TicketRow
 from jupyterhub_migspawner.policy.approval import APPROVED, PENDING
 from jupyterhub_migspawner.policy.settings import Settings
 from jupyterhub_migspawner.policy.wording import number, quoted
@@ -36,14 +36,16 @@ class RequestPage(Page):
         """A field of the form as it was typed, or an empty text."""
         return str(self.get_body_argument(name, "", strip=False))[:MOST_CHARACTERS]
 
-    async def change(self, use: Callable[[Broker], RequestRow], done: str, back: str) -> str:
+    async def change(
+        self, use: Callable[[Broker], RequestRow | TicketRow], done: str, back: str
+    ) -> str:
         """Do it and go back with a word of what was done; otherwise the sentence of why not."""
         try:
-            request = await self.ask(use)
+            changed = await self.ask(use)
         except Refusal as refusal:
             self.set_status(refusal.status)
             return str(refusal)
-        self.redirect(f"{self.parts.prefix}{back}?{done}={request.id}", status=303)
+        self.redirect(f"{self.parts.prefix}{back}?{done}={changed.id}", status=303)
         return ""
 
     def told(self, words: Mapping[str, str]) -> str:

@@ -76,6 +76,8 @@ def sessions_of(
     returning: list[LeaseRow] = []
     lost: dict[str, LeaseRow] = {}
     for lease in sorted(leases, key=lambda lease: lease.id):
+        if lease.ticket_id is not None:
+            continue  # held for its ticket, or was: no session
         if lease.state in (PENDING, ACTIVE):
             held[lease.server] = lease
         elif lease.state == RELEASING:

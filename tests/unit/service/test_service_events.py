@@ -21,7 +21,7 @@ from jupyterhub_migspawner.leases.kinds import FAMILIES, KINDS
 from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.service.compacting import Compactor
 from jupyterhub_migspawner.service.emitting import Emitter, emit, event_logger, schema_id
-from tests.store.lab import SEVENTHS, WHOLE, Lab, card, inventory
+from tests.store.lab import MIXED, SEVENTHS, WHOLE, Lab, card, inventory
 from tests.unit.service.conftest import World
 
 ROOT = Person("root", admin=True)
@@ -113,9 +113,32 @@ def do_everything(lab: Lab) -> None:
     until = lab.clock() + timedelta(days=1)
     lifted = broker.grant_exception("ada", "live", 3, until, "a deadline", ROOT)
     broker.end_exception(lifted.id, "met", ROOT)
+    wait_for_everything(lab)
     renamed = Lab(lab.url, clock=lab.clock, hub="physics")
     renamed.broker.claim_hub("here")
     renamed.close()
+
+
+def wait_for_everything(lab: Lab) -> None:
+    broker = lab.broker
+    first, second = (broker.join(Person(name), "medium") for name in ("ada", "grace"))
+    broker.join(Person("ada"), "medium", start=True)
+    lab.report(card(0), card(1), card(2, MIXED))
+    lease = broker.offer(first.id, Person("ada")).lease
+    assert lease is not None
+    lab.clock.pass_time(minutes=11)
+    broker.settle_offers()
+    broker.confirm_empty(lease.id)
+    lab.report(card(0), card(1), card(2, MIXED))
+    broker.claim_hub("here")
+    assert broker.offer(second.id, Person("grace")).lease is not None
+    lab.start("grace", "medium")
+    strict = Lab(lab.url, clock=lab.clock, quotas={"default": {"live": 1}})
+    lab.start("eve", "small", "first")
+    blocked = strict.broker.join(Person("eve"), "medium", server="second")
+    assert "Your quota" in strict.broker.offer(blocked.id, Person("eve")).why
+    strict.close()
+    broker.leave(blocked.id, ROOT)
 
 
 def test_every_kind_that_is_written_fits_its_schema_and_every_kind_is_written(lab: Lab) -> None:

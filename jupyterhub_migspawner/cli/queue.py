@@ -1,0 +1,113 @@
+"""``migspawner queue``: the waiting list, and places in it."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from jupyterhub_migspawner.broker.statuses import TicketStatus
+from jupyterhub_migspawner.broker.views import ticket_view
+from jupyterhub_migspawner.cli.command import DONE, ID, Command, argument
+from jupyterhub_migspawner.cli.output import Column, print_json, print_table
+from jupyterhub_migspawner.cli.people import person_named
+from jupyterhub_migspawner.policy.wording import span
+
+
+class Join(Command):
+    """Take a place."""
+
+    name = "migspawner queue join"
+    description = (
+        "Take a place in the waiting list for a user, or change what their place is for. What\n"
+        "gets free is offered to them when it is their turn, and held for some minutes."
+    )
+    arguments = (
+        argument("--user", required=True, metavar="NAME", help="for whom: the name at the hub"),
+        argument("--tier", required=True, metavar="T", help="what they wait for"),
+        argument("--server", metavar="S", help="for which server; the default one if left out"),
+        argument("--start", action="store_true", help="the hub starts it when it is their turn"),
+        argument("--upward", action="store_true", help="any larger tier will do, too"),
+    )
+
+    def run(self) -> int:
+        """Take it."""
+        given = self.given
+        broker = self.broker()
+        row = broker.join(
+            person_named(self.hub_config(), given.user),
+            given.tier,
+            server=self.option("server", ""),
+            start=self.option("start", False),
+            upward=self.option("upward", False),
+        )
+        status = next(
+            (each for each in broker.queue(row.user) if each.row.id == row.id),
+            TicketStatus(row, 0, None, None),
+        )
+        where = f" is number {status.place}" if status.place else " has a place"
+        return self.answer(
+            ticket_view(status), f"Ticket {row.id}: {row.user}{where} for tier {row.tier}."
+        )
+
+
+class Leave(Command):
+    """Give up a place."""
+
+    name = "migspawner queue leave"
+    description = "Give up a place in the waiting list, and what is held for it."
+    arguments = (
+        argument("id", type=ID, metavar="ID", help="the ticket, as the listing numbers it"),
+        argument("--by", required=True, metavar="NAME", help="whose it is, or an admin"),
+        argument("--reason", metavar="TEXT", help="kept with it"),
+    )
+
+    def run(self) -> int:
+        """Give it up."""
+        by = person_named(self.hub_config(), self.given.by)
+        row = self.broker().leave(self.given.id, by, self.option("reason", ""))
+        return self.answer(
+            ticket_view(TicketStatus(row, 0, None, None)),
+            f"Ticket {row.id} of {row.user} is {row.state}.",
+        )
+
+
+class Queue(Command):
+    """The waiting list."""
+
+    name = "migspawner queue"
+    description = "Who waits for what, in which place and for how long; what is held for whom."
+    arguments = (argument("--user", metavar="NAME", help="only this user's places"),)
+    below = {
+        "join": (Join, "take a place for a user"),
+        "leave": (Leave, "give up a place"),
+    }
+
+    def run(self) -> int:
+        """List it."""
+        rows = [ticket_view(status) for status in self.broker().queue(self.option("user"))]
+        rows.sort(key=lambda row: (row["place"] or 0, row["id"]))
+        if self.as_json:
+            print_json(rows)
+            return DONE
+        columns = [
+            Column("id", "id", number=True),
+            Column("place", "place", number=True),
+            Column("user", "user"),
+            Column("tier", "tier"),
+            Column("server", "server"),
+            Column("state", "state"),
+            Column("since", "since"),
+            Column("likely", "likely"),
+            Column("held until", "offer_until"),
+            Column("blocked", "blocked"),
+        ]
+        for row in rows:
+            row["likely"] = _likely(row["wait"])
+        print_table(columns, rows, empty="Nobody waits.")
+        return DONE
+
+
+def _likely(wait: dict[str, Any] | None) -> str:
+    if wait is None or wait["likely"] is None:
+        return ""
+    return f"{span(timedelta(seconds=wait['likely']))} ({wait['confidence']})"

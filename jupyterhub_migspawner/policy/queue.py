@@ -1,0 +1,246 @@
+"""The waiting list: who is next, and how long it may take.
+
+Pure and deterministic. Whoever has used little lately comes first among those who came at about the
+same time: each GPU-hour of the last seven days costs :data:`WAIT_FOR_AN_HOUR`, at most
+:data:`MOST_PENALTY`. Nobody starves: a ticket that :data:`MOST_OVERTAKEN` later ones have overtaken
+comes before all that came after it, whatever their people have used.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from statistics import median
+
+from jupyterhub_migspawner.policy.tiers import Tier
+from jupyterhub_migspawner.policy.wording import plural, span
+
+WAIT_FOR_AN_HOUR = timedelta(minutes=6)
+"""How much later one GPU-hour of the last seven days makes a ticket count."""
+
+MOST_PENALTY = timedelta(hours=12)
+"""Whoever has waited so long is overtaken by nobody who comes then."""
+
+MOST_OVERTAKEN = 10
+"""How many later tickets may be served before an earlier one that waits for the same."""
+
+MOST_PAST = 200
+"""Past sessions that an expectation is built on, the latest ones."""
+
+LOW, MEDIUM, HIGH = "low", "medium", "high"
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A ticket that may be served: ``pools`` are what it would take, best first.
+
+    ``hours`` are the GPU-hours its person has used in the last seven days; ``overtaken`` counts the
+    later tickets that were served before it.
+    """
+
+    id: int
+    created_at: datetime
+    pools: tuple[str, ...]
+    hours: float = 0.0
+    overtaken: int = 0
+
+    @property
+    def arrival(self) -> tuple[datetime, int]:
+        """What makes a ticket an earlier one."""
+        return self.created_at, self.id
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A ticket that can be served now, and from which pool."""
+
+    id: int
+    pool: str
+
+
+def pool_of(tier: Tier) -> str:
+    """What tickets compete for: slices of one size, seats of one tier, or whole cards."""
+    if tier.shares:
+        return f"{tier.profile} shared by {tier.name}"
+    return f"{tier.profile} with MIG off" if tier.mig_off else tier.profile
+
+
+def order(tickets: Sequence[Waiting]) -> tuple[Waiting, ...]:
+    """Who comes first, second and so on."""
+
+    def key(ticket: Waiting) -> tuple[bool, datetime, datetime, int]:
+        penalty = min(MOST_PENALTY, max(0.0, ticket.hours) * WAIT_FOR_AN_HOUR)
+        exhausted = ticket.overtaken >= MOST_OVERTAKEN
+        counted = ticket.created_at if exhausted else ticket.created_at + penalty
+        return not exhausted, counted, ticket.created_at, ticket.id
+
+    return tuple(sorted(tickets, key=key))
+
+
+def passed_by(ticket: Waiting, pool: str, tickets: Sequence[Waiting]) -> tuple[int, ...]:
+    """The earlier tickets that would have taken what this one is given from ``pool``."""
+    return tuple(
+        other.id for other in tickets if other.arrival < ticket.arrival and pool in other.pools
+    )
+
+
+def turns(tickets: Sequence[Waiting], room: Mapping[str, int]) -> tuple[Turn, ...]:
+    """Who is served with what is free, in this order; ``room`` counts what each pool has."""
+    waiting = list(tickets)
+    left = dict(room)
+    found: list[Turn] = []
+    while True:
+        turn = _next(waiting, left)
+        if turn is None:
+            return tuple(found)
+        found.append(turn)
+        left[turn.pool] -= 1
+        served = next(ticket for ticket in waiting if ticket.id == turn.id)
+        passed = set(passed_by(served, turn.pool, waiting))
+        waiting = [
+            replace(ticket, overtaken=ticket.overtaken + (ticket.id in passed))
+            for ticket in waiting
+            if ticket.id != turn.id
+        ]
+
+
+def _next(tickets: Sequence[Waiting], room: Mapping[str, int]) -> Turn | None:
+    for ticket in order(tickets):
+        for pool in ticket.pools:
+            if room.get(pool, 0) > 0:
+                return Turn(ticket.id, pool)
+    return None
+
+
+def position(ticket_id: int, tickets: Sequence[Waiting]) -> int:
+    """The place of a ticket among those that wait for anything it waits for; the first is 1."""
+    ranked = order(tickets)
+    mine = next(ticket for ticket in ranked if ticket.id == ticket_id)
+    place = 1
+    for ticket in ranked:
+        if ticket.id == ticket_id:
+            break
+        place += not set(ticket.pools).isdisjoint(mine.pools)
+    return place
+
+
+def upward(tier: Tier, open_tiers: Sequence[Tier]) -> tuple[Tier, ...]:
+    """The tier, and those at least as large in compute and memory that need nobody's word.
+
+    From the smallest on, so that a large slice is not taken where a small one would do. A tier that
+    shares its slices takes nobody who asked for a slice of their own.
+    """
+    if tier.is_none or tier.is_whole or tier.approval:
+        return (tier,)
+    compute, memory = _size(tier.profile)
+    larger = [
+        other
+        for other in open_tiers
+        if other.name != tier.name
+        and not (other.is_none or other.is_whole or other.approval)
+        and (tier.shares or not other.shares)
+        and _size(other.profile)[0] >= compute
+        and _size(other.profile)[1] >= memory
+    ]
+    return (tier, *sorted(larger, key=lambda other: (*_size(other.profile), other.name)))
+
+
+def _size(profile: str) -> tuple[int, int]:
+    """Compute slices and memory in GB, as the name of a MIG profile says them."""
+    compute, _, rest = profile.partition("g.")
+    return int(compute), int(rest.partition("gb")[0])
+
+
+@dataclass(frozen=True)
+class Occupied:
+    """Something that is taken: since when, and until when at the latest (None: not known)."""
+
+    since: datetime
+    ends_at: datetime | None
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """How long a wait may take; None where nothing is known.
+
+    ``likely`` comes from how long past sessions took, ``latest`` from the ends of those that run
+    and holds if all who wait before take as long as they may. ``confidence`` is ``low`` below 5
+    past sessions, ``medium`` below 30, else ``high``; ``sessions`` says how many they are.
+    """
+
+    likely: timedelta | None
+    latest: timedelta | None
+    confidence: str
+    sessions: int
+
+
+def wait_in_words(found: Expectation) -> str:
+    """An expectation as a sentence that says how far to trust it."""
+    latest = "" if found.latest is None else f", {span(found.latest)} at the latest"
+    if found.likely is None:
+        if found.latest is None:
+            return "How long that takes is not known: nothing that it waits for has a known end."
+        return f"It takes {span(found.latest)} at the latest."
+    past = plural(found.sessions, "past session")
+    ground = f"from {past}" if found.sessions else "from the ends of what runs now"
+    return f"It takes about {span(found.likely)}{latest} ({found.confidence} confidence, {ground})."
+
+
+def expected(
+    place: int,
+    occupied: Sequence[Occupied],
+    past: Sequence[timedelta],
+    now: datetime,
+    *,
+    longest: timedelta | None = None,
+) -> Expectation:
+    """How long the ticket at ``place`` (from 1 on) waits for one of what is ``occupied``.
+
+    ``past`` are the lengths of past sessions, ``longest`` is how long one may take at most.
+    """
+    known = tuple(sorted(length for length in past if length >= timedelta(0)))
+    usual = _usual(known) if known else None
+    ends = [_remaining(each, known, now) for each in occupied]
+    limits = [_left(each.ends_at, now) for each in occupied]
+    confidence = LOW if len(known) < 5 else MEDIUM if len(known) < 30 else HIGH
+    latest = _turn_of(place, limits, longest)
+    likely = _turn_of(place, ends, usual)
+    if likely is not None and latest is not None:
+        likely = min(likely, latest)
+    return Expectation(likely, latest, confidence, len(known))
+
+
+def _remaining(each: Occupied, lengths: Sequence[timedelta], now: datetime) -> timedelta | None:
+    """What sessions that took at least as long as this one already has still took from there."""
+    age = max(timedelta(0), now - each.since)
+    longer = [length - age for length in lengths if length > age]
+    limit = _left(each.ends_at, now)
+    if not longer:
+        return limit
+    usual = _usual(longer)
+    return usual if limit is None else min(usual, limit)
+
+
+def _usual(lengths: Sequence[timedelta]) -> timedelta:
+    return timedelta(seconds=median(length.total_seconds() for length in lengths))
+
+
+def _left(end: datetime | None, now: datetime) -> timedelta | None:
+    return None if end is None else max(timedelta(0), end - now)
+
+
+def _turn_of(
+    place: int, ends: Sequence[timedelta | None], length: timedelta | None
+) -> timedelta | None:
+    """When the ``place``-th gets something, if each before keeps what they get for ``length``."""
+    free = [end for end in ends if end is not None]
+    heapq.heapify(free)
+    for _ in range(place - 1):
+        if not free:
+            return None
+        begin = heapq.heappop(free)
+        if length is not None:
+            heapq.heappush(free, begin + length)
+    return free[0] if free else None

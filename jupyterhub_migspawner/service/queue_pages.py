@@ -1,0 +1,166 @@
+"""The page of the waiting list: one's places, what is held, and a form to take a place.
+
+As the pages of requests: plain forms, each a POST that ends in a redirect.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from jupyterhub_migspawner.broker import Broker, TierOffer
+from jupyterhub_migspawner.broker.statuses import TicketStatus
+from jupyterhub_migspawner.leases.rows import TicketRow
+from jupyterhub_migspawner.policy.queue import wait_in_words
+from jupyterhub_migspawner.policy.settings import Settings
+from jupyterhub_migspawner.policy.wording import listed
+from jupyterhub_migspawner.service.hub import HubError
+from jupyterhub_migspawner.service.request_pages import RequestPage
+from jupyterhub_migspawner.service.rest import read_id
+from jupyterhub_migspawner.service.sessions import moment
+
+#: Past places on the page.
+MOST_SHOWN = 10
+
+ENDED = ("taken", "lapsed", "cancelled")
+
+
+class MyQueue(RequestPage):
+    """Where the visitor waits, and for what."""
+
+    async def get(self) -> None:
+        """Show the page; ``tier`` in the address picks one in the form."""
+        await self.page({"tier": self.get_query_argument("tier", "")})
+
+    async def post(self) -> None:
+        """Take a place."""
+        assert self.visitor is not None
+        person = self.visitor.person
+        typed = {name: self.field(name) for name in ("tier", "server", "start", "upward")}
+        problem = await self.change(
+            lambda broker: broker.join(
+                person,
+                typed["tier"],
+                server=typed["server"],
+                start=bool(typed["start"]),
+                upward=bool(typed["upward"]),
+            ),
+            "joined",
+            "queue",
+        )
+        if problem:
+            await self.page(typed, problem)
+
+    async def page(self, typed: Mapping[str, str], problem: str = "") -> None:
+        """Show what there is, with the form as it was typed."""
+        assert self.visitor is not None
+        person = self.visitor.person
+        running: frozenset[str] | None
+        try:
+            servers = await self.parts.hub.servers_of(person.name) or ()
+            running = frozenset(server.name for server in servers)
+        except HubError as error:
+            self.log_exception(type(error), error, None)
+            running = None
+
+        def read(
+            broker: Broker,
+        ) -> tuple[tuple[TicketStatus, ...], tuple[TicketRow, ...], tuple[TierOffer, ...]]:
+            past = broker.tickets(person.name, hub=broker.hub, states=ENDED)
+            return broker.queue(person.name), past, broker.tiers_for(person)
+
+        places, past, offers = await self.ask(read)
+        told = self.told(
+            {
+                "joined": "You have place {id} in the waiting list; nothing else is to be done.",
+                "left": "Place {id} is given up.",
+            }
+        )
+        settings = self.parts.settings
+        self.show(
+            "queue.html",
+            places=[self._shown(status, settings, running) for status in places],
+            past=[shown_past(row, settings) for row in reversed(past)][:MOST_SHOWN],
+            offers=[offer for offer in offers if can_be_waited_for(offer)],
+            minutes=settings.offer_minutes,
+            typed=typed,
+            problem=problem,
+            told="" if problem else told,
+        )
+
+    def _shown(
+        self, status: TicketStatus, settings: Settings, running: frozenset[str] | None
+    ) -> dict[str, Any]:
+        row = status.row
+        lease = status.lease
+        start_url = ""
+        if lease is not None:
+            path = "/".join(quote(part, safe="@~") for part in (row.user, row.server) if part)
+            start_url = f"{self.parts.hub_host}{self.parts.hub_prefix}spawn/{path}?" + urlencode(
+                {"tier": lease.tier}
+            )
+        return {
+            "id": row.id,
+            "state": row.state,
+            "tier": _title(row.tier, settings),
+            "others": listed([_title(name, settings) for name in row.tiers[1:]], "or"),
+            "server": row.server,
+            "start": row.start,
+            "since": moment(row.created_at),
+            "place": status.place,
+            "wait": "" if status.expectation is None else wait_in_words(status.expectation),
+            "blocked": row.blocked,
+            "held": _title(lease.tier, settings) if lease is not None else "",
+            "until": moment(lease.deadline) if lease is not None and lease.deadline else None,
+            "start_url": start_url,
+            "in_the_way": running is not None and row.server in running,
+        }
+
+
+class LeaveMine(MyQueue):
+    """The end of a wait."""
+
+    async def get(self, raw_id: str) -> None:  # type: ignore[override]
+        """Nothing to see here: back to the list."""
+        self.redirect(f"{self.parts.prefix}queue")
+
+    async def post(self, raw_id: str) -> None:  # type: ignore[override]
+        """Give it up."""
+        assert self.visitor is not None
+        ticket_id, by = read_id("ticket", raw_id), self.visitor.person
+        problem = await self.change(lambda broker: broker.leave(ticket_id, by), "left", "queue")
+        if problem:
+            await self.page({}, problem)
+
+
+def can_be_waited_for(offer: TierOffer) -> bool:
+    """Whether a place for this tier makes sense now."""
+    if offer.tier.is_none or offer.ticket is not None or offer.held is not None:
+        return False
+    if offer.tier.approval and offer.grant is None:
+        return False
+    return not offer.free or bool(offer.waiting)
+
+
+def shown_past(row: TicketRow, settings: Settings) -> dict[str, Any]:
+    """A place that is over."""
+    return {
+        "id": row.id,
+        "tier": _title(row.tier, settings),
+        "state": row.state,
+        "why": row.end_reason,
+        "ended": moment(row.ended_at) if row.ended_at else None,
+    }
+
+
+def _title(name: str, settings: Settings) -> str:
+    tier = settings.tier(name)
+    return tier.title if tier is not None else name
+
+
+def handlers(prefix: str) -> list[Any]:
+    """tornado's rules for the pages of the waiting list of a service at ``prefix``."""
+    base = re.escape(prefix)
+    return [(base + "queue", MyQueue), (base + "queue/([^/]+)/leave", LeaveMine)]

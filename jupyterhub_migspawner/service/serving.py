@@ -1,0 +1,125 @@
+"""The round of the waiting list: what gets free is offered, and servers start for who wants that.
+
+Relies on the broker for whose turn it is, and on the hub's word, asked anew for each offer, about
+who its user is now. Promises that a hub that is away costs nobody their place, that nothing is
+started for anybody who did not ask for it, and that no running server is touched.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+from jupyterhub_migspawner.leases.rows import TicketRow
+from jupyterhub_migspawner.leases.tickets import OFFERED
+from jupyterhub_migspawner.policy.people import Person
+from jupyterhub_migspawner.service.hub import Account, HubAway, HubError
+from jupyterhub_migspawner.service.parts import Parts
+
+log = logging.getLogger("migspawner.service")
+
+#: Seconds between two rounds; one with nothing to give is a single look at the database.
+PAUSE = 1.0
+
+#: Seconds between two looks at what a quota or a missing grant keeps from its turn.
+LOOK_AGAIN = 30.0
+
+#: Seconds for which a ticket rests whose turn came to nothing, so that it costs the hub little.
+REST = 5.0
+
+
+class Server:
+    """Serves the waiting list, one :meth:`round` at a time."""
+
+    def __init__(self, parts: Parts, *, elapsed: Callable[[], float] = time.monotonic) -> None:
+        """``elapsed`` gives seconds that only ever go forward."""
+        self._parts = parts
+        self._elapsed = elapsed
+        self._looked = float("-inf")
+        self._resting: dict[int, float] = {}
+        self._asked: set[int] = set()
+
+    async def round(self) -> None:
+        """Offer what is free. Raises :exc:`.HubAway` and :exc:`.DatabaseError`."""
+        parts, now = self._parts, self._elapsed()
+        await parts.ask(lambda broker: broker.settle_offers())
+        again = now - self._looked >= LOOK_AGAIN
+        if again:
+            self._looked = now
+        turns = await parts.ask(lambda broker: broker.turns(blocked=again))
+        self._resting = {id_: until for id_, until in self._resting.items() if until > now}
+        for ticket in turns:
+            if ticket.id not in self._resting:
+                await self._offer(ticket)
+        await self._start_those_who_asked()
+
+    async def _offer(self, ticket: TicketRow) -> None:
+        account = await self._account(ticket)
+        if account is _UNKNOWN:
+            return
+        person = None if account is None else account.person
+        others = 0
+        if account is not None:
+            others = sum(server.name != ticket.server for server in account.servers)
+        offered = await self._parts.ask(
+            lambda broker: broker.offer(ticket.id, person, other_servers=others)
+        )
+        if offered.lease is None:
+            self._resting[ticket.id] = self._elapsed() + REST
+        else:
+            log.info(
+                "Lease %d is held for ticket %d of %r.",
+                offered.lease.id,
+                ticket.id,
+                ticket.user,
+            )
+
+    async def _account(self, ticket: TicketRow) -> Account | None:
+        """Who a ticket's user is now; :data:`_UNKNOWN` where the hub says nothing usable."""
+        try:
+            return await self._parts.hub.account(ticket.user)
+        except HubAway:
+            raise
+        except HubError as error:
+            self._resting[ticket.id] = self._elapsed() + REST
+            log.warning("Ticket %d of %r is not served: %s", ticket.id, ticket.user, error)
+            return _UNKNOWN
+
+    async def _start_those_who_asked(self) -> None:
+        """Start the server of each offer whose person asked for it, once.
+
+        One that runs already is its person's to stop. Asked for in this process only: after a
+        restart it is asked for again, which the hub refuses where it has begun.
+        """
+        open_ones = await self._parts.ask(
+            lambda broker: [each for each in broker.queue() if each.row.hub == broker.hub]
+        )
+        wanted = [each for each in open_ones if each.row.state == OFFERED and each.row.start]
+        self._asked.intersection_update(each.row.id for each in wanted)
+        for each in wanted:
+            ticket, lease = each.row, each.lease
+            if ticket.id in self._asked or lease is None:
+                continue
+            # A card that is still being cut is started on when it is there: a start waits briefly.
+            if lease.slice_uuid is None:
+                continue
+            account = await self._account(ticket)
+            if account is None or account is _UNKNOWN:
+                continue
+            self._asked.add(ticket.id)
+            if any(server.name == ticket.server for server in account.servers):
+                log.info("Server %r of %r runs; its offer waits.", ticket.server, ticket.user)
+                continue
+            try:
+                await self._parts.hub.start_server(ticket.user, ticket.server, {"tier": lease.tier})
+            except HubAway:
+                self._asked.discard(ticket.id)
+                raise
+            except HubError as error:
+                log.warning("%s", error)
+            else:
+                log.info("Server %r of %r starts: its turn came.", ticket.server, ticket.user)
+
+
+_UNKNOWN = Account(Person(""), ())
