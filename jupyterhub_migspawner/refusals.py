@@ -43,3 +43,15 @@ def spawn_exception(log: Any, error: MigspawnerError) -> Exception:
     if isinstance(error, ConfigError):
         return make(f"The hub's GPU settings are wrong: {error}", status_code=500)
     return make(f"No GPU could be prepared: {error}", status_code=503)
+
+
+def instead_of_a_start(url: str, message: str) -> Exception:
+    """What a handler of the hub's form is to answer where there is no start: the way to a page.
+
+    The hub's handlers take status and headers of an HTTPError over (5.4 to 6.1,
+    jupyterhub.handlers.pages). Without a page to go to the form says the message.
+    """
+    found = web.HTTPError(303 if url else 200, "%s", message)
+    found.jupyterhub_message = message  # type: ignore[attr-defined]
+    found.headers = {"Location": url} if url else {}  # type: ignore[attr-defined]
+    return found

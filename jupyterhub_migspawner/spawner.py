@@ -17,41 +17,28 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
-from typing import Any, TypeVar
+from contextlib import ExitStack, suppress
+from typing import Any
 
-from jupyterhub.utils import maybe_future, url_path_join
+from jupyterhub.utils import maybe_future
 from traitlets import Bool, Float
-from traitlets.config import Configurable
 
 from jupyterhub_migspawner.agent.vacancy import Vacancy
 from jupyterhub_migspawner.broker import Broker
-from jupyterhub_migspawner.config import MigBroker, broker_config
+from jupyterhub_migspawner.choosing import TierChoice
 from jupyterhub_migspawner.environment import describe, slice_environment
 from jupyterhub_migspawner.errors import DatabaseError, MigspawnerError, Refusal
-from jupyterhub_migspawner.form import render_tiers
-from jupyterhub_migspawner.form.options import own_options, split_form
 from jupyterhub_migspawner.leases.rows import LeaseRow
-from jupyterhub_migspawner.policy.people import Person
-from jupyterhub_migspawner.policy.tiers import Tier, choose_tier
-from jupyterhub_migspawner.refusals import DATABASE_AWAY, spawn_exception
-from jupyterhub_migspawner.wiring import SERVICE_NAME
-
-T = TypeVar("T")
-
-#: Blocking calls of all spawners: enough threads for a burst, few enough for the database.
-_pool = ThreadPoolExecutor(max_workers=4, thread_name_prefix="migspawner")
+from jupyterhub_migspawner.policy.tiers import Tier
+from jupyterhub_migspawner.refusals import spawn_exception
 
 #: Stops have threads of their own: nobody's page waits behind a stop that waits for the database.
 _releases = ThreadPoolExecutor(max_workers=2, thread_name_prefix="migspawner-release")
 
-#: Seconds the spawn page waits for the database before it says that it does not answer.
-_PAGE_PATIENCE = 5.0
 
-
-class MigSpawnerMixin(Configurable):
+class MigSpawnerMixin(TierChoice):
     """Gives a spawner's servers a slice each. Put it in front of any ``Spawner`` class."""
 
     acquire_wait_seconds = Float(
@@ -69,93 +56,9 @@ class MigSpawnerMixin(Configurable):
         True, help="Whether the page of a starting server names the slice it was given."
     ).tag(config=True)
 
-    # Held during one start only; ``clear_state`` runs before each and wipes both.
-    _mig_tier: Tier | None = None
+    # Held during one start only; ``clear_state`` runs before each and wipes it.
     _mig_lease: LeaseRow | None = None
     _mig_attempt: str = ""
-
-    # -- what the hub asks before a start --------------------------------------------------------
-
-    @property
-    def mig_config(self) -> MigBroker:
-        """The broker's settings as this hub's configuration gives them."""
-        return broker_config(self.config)
-
-    def _mig_broker(self) -> Broker:
-        return self.mig_config.open_broker()
-
-    def _mig_person(self) -> Person:
-        """Who this server belongs to, as the hub knows them; nothing of it comes from a form."""
-        user = self.user  # type: ignore[attr-defined]
-        return Person(user.name, frozenset(g.name for g in user.groups), bool(user.admin))
-
-    async def get_options_form(self) -> str:
-        """The tiers and what is free now, in front of the form the base spawner may have.
-
-        Nothing is asked where there is nothing to choose: a person with a single tier starts
-        straight away.
-        """
-        base = await super().get_options_form()  # type: ignore[misc]
-        person = self._mig_person()
-        try:
-            offers = await asyncio.wait_for(
-                self._mig_call(lambda broker: broker.tiers_for(person)), _PAGE_PATIENCE
-            )
-        except (DatabaseError, asyncio.TimeoutError) as error:
-            self.log.error("No tiers to show: %r", error)  # type: ignore[attr-defined]
-            return render_tiers((), notice=DATABASE_AWAY) + (base or "")
-        if len(offers) == 1 and not offers[0].tier.approval:
-            return str(base or "")
-        notice = "" if offers else "No tier is open to you. Ask an admin of this hub for one."
-        default = self.mig_config.settings().default_tier
-        requests_url = self._mig_requests_url()
-        form = render_tiers(offers, notice=notice, default=default, requests_url=requests_url)
-        return form + (base or "")
-
-    def _mig_requests_url(self) -> str:
-        """Where people ask for a tier; empty where the hub does not run the service, or elsewhere.
-
-        With ``subdomain_host`` services have a host of their own, which a spawner is not told.
-        """
-        settings = self.user.settings  # type: ignore[attr-defined]
-        if not self.mig_config.service or settings.get("subdomain_host"):
-            return ""
-        return str(url_path_join(settings["base_url"], "services", SERVICE_NAME, "requests"))
-
-    async def run_options_from_form(self, form_data: dict[str, list[Any]]) -> dict[str, Any]:
-        """Read our field and leave the others to the base spawner's form. No side effects."""
-        own, rest = split_form(form_data)
-        options = await maybe_future(super().run_options_from_form(rest))  # type: ignore[misc]
-        return {**options, **own}
-
-    async def options_from_query(self, query_data: dict[str, list[Any]]) -> dict[str, Any]:
-        """Read ``?tier=NAME`` as the form's field."""
-        own, rest = split_form(query_data)
-        options = {}
-        if rest:
-            options = await maybe_future(super().options_from_query(rest))  # type: ignore[misc]
-        return {**options, **own}
-
-    async def _run_apply_user_options(self, user_options: dict[str, Any]) -> None:
-        """Check the options the same way for form, query and REST, then let the base apply its own.
-
-        What is stored may be anything JSON can say, from anybody's token: it is only ever looked
-        up in the configured tiers.
-        """
-        self._mig_choose(user_options)
-        if getattr(self, "apply_user_options", None):
-            await super()._run_apply_user_options(user_options)  # type: ignore[misc]
-
-    def _mig_choose(self, user_options: Any) -> Tier:
-        person = self._mig_person()
-        try:
-            settings = self.mig_config.settings()
-            self._mig_tier = choose_tier(
-                settings.tiers, person, own_options(user_options), default=settings.default_tier
-            )
-        except MigspawnerError as error:
-            raise spawn_exception(self.log, error) from None  # type: ignore[attr-defined]
-        return self._mig_tier
 
     # -- start -----------------------------------------------------------------------------------
 
@@ -382,23 +285,6 @@ class MigSpawnerMixin(Configurable):
         except MigspawnerError as error:
             # The lease ends under the old name as well; the rename must not fail over it.
             self.log.warning("A lease keeps its server's old name: %s", error)  # type: ignore[attr-defined]
-
-    # -- the broker, off the event loop ----------------------------------------------------------
-
-    @contextmanager
-    def _mig_heard(self) -> Iterator[asyncio.Event]:
-        """An event that is set whenever something may have become free."""
-        woken, loop = asyncio.Event(), asyncio.get_running_loop()
-        with self._mig_broker().heard(lambda: loop.call_soon_threadsafe(woken.set)):
-            yield woken
-
-    def _mig_submit(
-        self, use: Callable[[Broker], T], pool: ThreadPoolExecutor | None = None
-    ) -> Future[T]:
-        return (pool or _pool).submit(lambda: use(self._mig_broker()))
-
-    async def _mig_call(self, use: Callable[[Broker], T]) -> T:
-        return await asyncio.wrap_future(self._mig_submit(use))
 
 
 async def _either(woken: asyncio.Event, seconds: float) -> None:

@@ -62,17 +62,28 @@ class Offering(Allowances, Waits):
             why = why or quota.check(limits, used, tier)
             held_now = offered.get(tier.name)
             ahead = Ahead() if tier.is_none else self._ahead(waiting, person, tier)
-            if not why and held_now is None and free and ahead.others:
-                why = they_wait(tier, ahead.others)
+            full = ""
             # With a grant a start is worth it all the same: it sets a card aside.
-            can_start = (
-                tier.is_none or free or held_now is not None or (grant is not None and total)
-            )
-            if not why and not can_start:
-                why = none_free(tier, total)
+            with_card = grant is not None and total > 0
+            if tier.is_none or held_now:
+                pass
+            elif free and ahead.others:
+                full = they_wait(tier, ahead.others)
+            elif not free and not with_card:
+                full = none_free(tier, total)
             offers.append(
                 TierOffer(
-                    tier, free, total, not why, why, grant, ahead.others, ahead.mine, held_now
+                    tier,
+                    free,
+                    total,
+                    not (why or full),
+                    why or full,
+                    grant,
+                    ahead.others,
+                    ahead.mine,
+                    held_now,
+                    _pending(asked, tier),
+                    bool(full) and not why,
                 )
             )
         return tuple(offers)
@@ -87,7 +98,7 @@ class Offering(Allowances, Waits):
         ]
         if usable:
             return f"Free now: {', '.join(usable)}."
-        return "Nothing else is free for you now; try again later."
+        return "Nothing else is free for you now: take a place in the waiting list."
 
 
 def _valid_grant(asked: tuple[RequestRow, ...], tier: Tier, now: datetime) -> RequestRow | None:
@@ -102,13 +113,16 @@ def _valid_grant(asked: tuple[RequestRow, ...], tier: Tier, now: datetime) -> Re
     return max(valid)[2] if valid else None
 
 
+def _pending(asked: tuple[RequestRow, ...], tier: Tier) -> RequestRow | None:
+    waiting = (r for r in asked if r.tier == tier.name and r.state == "pending")
+    return next(waiting, None)
+
+
 def needs_approval(tier: Tier, asked: tuple[RequestRow, ...]) -> str:
     """The sentence for a tier without a grant."""
-    waiting = [r for r in asked if r.tier == tier.name and r.state == "pending"]
-    if waiting:
-        return (
-            f"Tier {tier.name!r} needs approval; your request {waiting[0].id} waits for a decision."
-        )
+    waiting = _pending(asked, tier)
+    if waiting is not None:
+        return f"Tier {tier.name!r} needs approval; your request {waiting.id} waits for a decision."
     return f"Tier {tier.name!r} needs approval: ask for it first."
 
 

@@ -44,7 +44,8 @@ class TierOffer:
     ``free`` of ``total`` can be given out; both are 0 for a tier without a GPU, which is always
     usable. ``why`` is the sentence that explains ``usable`` being False. ``grant`` is the person's
     valid grant for a tier that needs approval. ``waiting`` is how many others wait for the same;
-    ``ticket`` is the person's own place, and ``held`` what is held for them now.
+    ``ticket`` is the person's own place, and ``held`` what is held for them now. ``asked`` is their
+    request that waits for a decision; ``full`` says that only what others have keeps them from it.
     """
 
     tier: Tier
@@ -56,6 +57,18 @@ class TierOffer:
     waiting: int = 0
     ticket: TicketRow | None = None
     held: LeaseRow | None = None
+    asked: RequestRow | None = None
+    full: bool = False
+
+    @property
+    def may_wait(self) -> bool:
+        """Whether a place in the waiting list makes sense now."""
+        return self.full and self.ticket is None and self.held is None
+
+    @property
+    def may_ask(self) -> bool:
+        """Whether a request makes sense now."""
+        return self.tier.approval and self.grant is None and self.asked is None
 
 
 @dataclass(frozen=True)

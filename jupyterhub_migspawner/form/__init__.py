@@ -8,7 +8,7 @@ JavaScript, with a keyboard and with a screen reader.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from jinja2 import Environment, PackageLoader
 
@@ -39,17 +39,22 @@ def render_tiers(
     *,
     notice: str = "",
     default: str | None = None,
-    requests_url: str = "",
+    service_url: str = "",
+    typed: Mapping[str, str] | None = None,
+    picked: str = "",
 ) -> str:
     """HTML for the hub's spawn form: one radio button ``tier`` for each offer.
 
-    ``requests_url`` is the page where tiers that need approval are asked for, if there is one.
+    A tier that needs approval asks for reason and hours, and a full one offers the waiting list.
+    ``service_url`` is where the broker's pages are, if there are any; ``typed`` is
+    what was filled in beside the tier ``picked`` and could not be used.
     """
     template = _environment.get_template("tiers.html")
     return template.render(
         offers=offers,
-        picked=preselected(offers, default),
+        picked=picked or preselected(offers, default),
         notice=notice,
-        requests_url=requests_url,
+        service_url=service_url,
+        typed={"tier": picked, **(typed or {})},
         nothing=bool(offers) and not any(offer.usable for offer in offers),
     )

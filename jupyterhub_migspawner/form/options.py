@@ -6,15 +6,33 @@ import difflib
 import itertools
 from typing import Any
 
+#: Before the names of the fields with which the form asks for a tier, or waits for it.
+PREFIX = "migspawner-"
+
 
 def split_form(form_data: dict[str, list[Any]]) -> tuple[dict[str, Any], dict[str, list[Any]]]:
     """Our field as it was sent, and the other fields. A field sent twice stays a list, which the
     check of the options refuses with a sentence."""
-    rest = {name: values for name, values in form_data.items() if name != "tier"}
+    rest = {
+        name: values
+        for name, values in form_data.items()
+        if name != "tier" and not name.startswith(PREFIX)
+    }
     values = form_data.get("tier")
     if not values:
         return {}, rest
     return {"tier": values[0] if len(values) == 1 else values}, rest
+
+
+def wishes(form_data: dict[str, list[Any]], tier: Any) -> dict[str, str]:
+    """What was filled in beside a tier that cannot start now: ``reason`` and ``hours`` of a
+    request, ``wait``, ``start`` and ``upward`` of a place in the waiting list."""
+    found = {}
+    for field in ("reason", "hours", "wait", "start", "upward"):
+        values = form_data.get(f"{PREFIX}{field}-{tier}")
+        if values and isinstance(values[-1], str):
+            found[field] = values[-1]
+    return found
 
 
 def own_options(user_options: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Reading one entry of the admin's file, field by field.
+"""Reading one entry of the admin's file, field by field, and numbers that people typed.
 
 Relies on nothing but the values; promises that whatever is wrong with an entry is told in one
 :class:`~jupyterhub_migspawner.errors.ConfigError` that says where (trait and entry), which field,
@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping
 
-from jupyterhub_migspawner.errors import ConfigError
+from jupyterhub_migspawner.errors import ConfigError, Refusal
 from jupyterhub_migspawner.policy.wording import listed, nearest, quoted
 
 NAME_LIMIT = 255
@@ -105,3 +105,13 @@ class Entry:
                 raise self.wrong(field, expected)
         found = sorted(value) if isinstance(value, (set, frozenset)) else value
         return tuple(dict.fromkeys(found))
+
+
+def read_hours(text: str) -> float:
+    """Hours as somebody typed them, also with a decimal comma. Raises :exc:`.Refusal`."""
+    try:
+        return float(text.strip().replace(",", "."))
+    except ValueError:
+        raise Refusal(
+            f"The hours are {quoted(text)}; expected a number such as 8 or 0.5.", reason="options"
+        ) from None

@@ -83,7 +83,7 @@ class MyQueue(RequestPage):
             "queue.html",
             places=[self._shown(status, settings, running) for status in places],
             past=[shown_past(row, settings) for row in reversed(past)][:MOST_SHOWN],
-            offers=[offer for offer in offers if can_be_waited_for(offer)],
+            offers=[offer for offer in offers if _to_wait_for(offer)],
             minutes=settings.offer_minutes,
             typed=typed,
             problem=problem,
@@ -135,15 +135,6 @@ class LeaveMine(MyQueue):
             await self.page({}, problem)
 
 
-def can_be_waited_for(offer: TierOffer) -> bool:
-    """Whether a place for this tier makes sense now."""
-    if offer.tier.is_none or offer.ticket is not None or offer.held is not None:
-        return False
-    if offer.tier.approval and offer.grant is None:
-        return False
-    return not offer.free or bool(offer.waiting)
-
-
 def shown_past(row: TicketRow, settings: Settings) -> dict[str, Any]:
     """A place that is over."""
     return {
@@ -153,6 +144,13 @@ def shown_past(row: TicketRow, settings: Settings) -> dict[str, Any]:
         "why": row.end_reason,
         "ended": moment(row.ended_at) if row.ended_at else None,
     }
+
+
+def _to_wait_for(offer: TierOffer) -> bool:
+    """What stands in the form: also a whole card that would have to be emptied for a grant."""
+    if offer.may_wait:
+        return True
+    return offer.grant is not None and not offer.free and not offer.ticket and not offer.held
 
 
 def _title(name: str, settings: Settings) -> str:

@@ -14,8 +14,9 @@ from jupyterhub_migspawner.broker import Broker, TierOffer
 from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.leases.rows import RequestRow, TicketRow
 from jupyterhub_migspawner.policy.approval import APPROVED, PENDING
+from jupyterhub_migspawner.policy.fields import read_hours
 from jupyterhub_migspawner.policy.settings import Settings
-from jupyterhub_migspawner.policy.wording import number, quoted
+from jupyterhub_migspawner.policy.wording import number
 from jupyterhub_migspawner.service.approvers import is_approver
 from jupyterhub_migspawner.service.pages import Page
 from jupyterhub_migspawner.service.problem import Problem
@@ -207,16 +208,6 @@ class Decide(Decisions):
         problem = await self.change(use, done, "decisions")
         if problem:
             await self.page(problem, request_id, typed)
-
-
-def read_hours(text: str) -> float:
-    """Hours as somebody typed them, also with a decimal comma. Raises :exc:`.Refusal`."""
-    try:
-        return float(text.strip().replace(",", "."))
-    except ValueError:
-        raise Refusal(
-            f"The hours are {quoted(text)}; expected a number such as 8 or 0.5.", reason="options"
-        ) from None
 
 
 def shown(

@@ -82,8 +82,11 @@ def test_two_researchers_each_see_their_own_slice(demo: Demo, visitors: dict[str
     ada.log_in()
     free = {tier: ada.free(tier) for tier in ("small", "medium", "large", "card")}
     assert free == {"small": 9, "medium": 1, "large": 1, "card": 2}
-    expect(ada.page.locator("input[name=tier][value=card]")).to_be_disabled()
     assert "approval" in ada.tier("card").inner_text()
+    reason = ada.page.locator("[name=migspawner-reason-card]")
+    expect(reason).to_be_hidden()
+    ada.page.check("input[name=tier][value=card]")
+    expect(reason).to_be_visible()
     most = max(("small", "medium", "large"), key=lambda tier: free[tier])
 
     ada.start(most)

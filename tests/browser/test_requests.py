@@ -30,11 +30,26 @@ def press(page: Page, name: str) -> None:
     """Go to a button or link with the Tab key and press Enter on it."""
     for _ in range(60):
         page.keyboard.press("Tab")
-        focused = page.evaluate("document.activeElement.innerText || ''")
+        focused = page.evaluate(
+            "document.activeElement.innerText || document.activeElement.value || ''"
+        )
         if re.fullmatch(name, " ".join(focused.split())):
             page.keyboard.press("Enter")
             return
     raise AssertionError(f"the Tab key does not lead to {name!r}: {page.inner_text('body')}")
+
+
+def pick(page: Page, tier: str) -> None:
+    """Go to the tiers with the Tab key and to one of them with the arrow keys."""
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.name") == "tier":
+            break
+    for _ in range(20):
+        if page.evaluate("document.activeElement.value") == tier:
+            return
+        page.keyboard.press("ArrowDown")
+    raise AssertionError(f"the keyboard does not lead to {tier!r}: {page.inner_text('body')}")
 
 
 def type_into(page: Page, label: str, text: str) -> None:
@@ -51,12 +66,16 @@ def type_into(page: Page, label: str, text: str) -> None:
 
 def test_a_whole_card_from_wish_to_start(browser: Browser, demo: Demo) -> None:
     ada = logged_in(browser, demo, "ada")
-    press(ada, "Ask for Whole card")
-    ada.wait_for_url("**/services/migspawner/requests?tier=card")
-    type_into(ada, "For how many hours", "5")
+    pick(ada, "card")
+    type_into(ada, "Hours, from the approval on", "five")
     type_into(ada, "What for", "a training run\nof the large model")
-    press(ada, "File the request")
-    ada.wait_for_url("**/requests?asked=*")
+    press(ada, "Start")
+    # What was typed is not lost over a mistake.
+    expect(ada.locator(".spawn-error-msg")).to_contain_text("The hours are 'five'")
+    expect(ada.get_by_role("textbox", name="What for")).to_have_value(re.compile("large model"))
+    type_into(ada, "Hours, from the approval on", "5")
+    press(ada, "Start")
+    ada.wait_for_url("**/services/migspawner/requests?asked=*")
     expect(ada.get_by_role("status")).to_contain_text("is filed")
     expect(ada.locator("[data-state=pending]")).to_contain_text("of the large model")
 

@@ -12,7 +12,14 @@ from tornado.netutil import bind_sockets
 from tornado.web import Application, RequestHandler
 
 SERVICE_TOKEN = "the-service-itself"
-SERVICE_SCOPES = ["list:users", "read:users:name", "read:servers", "delete:servers"]
+SERVICE_SCOPES = [
+    "list:users",
+    "read:users:name",
+    "read:users:groups",
+    "read:servers",
+    "delete:servers",
+    "servers",
+]
 ACCESS = "access:services!service=migspawner"
 
 PAGINATED = "application/jupyterhub-pagination+json"
@@ -35,12 +42,15 @@ def server(name: str = "", *, ready: bool = True, started: datetime, **more: Any
 
 @dataclass
 class FakeHub:
-    """Tokens, users and servers; ``stopped`` is what was asked to be stopped."""
+    """Tokens, users with groups and servers; ``stopped`` is what was asked to be stopped, and
+    ``started`` what to be started, with its options."""
 
     tokens: dict[str, dict[str, Any]] = field(default_factory=dict)
     users: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
     scopes: list[str] = field(default_factory=lambda: list(SERVICE_SCOPES))
     stopped: list[tuple[str, str]] = field(default_factory=list)
+    started: list[tuple[str, str, Any]] = field(default_factory=list)
+    groups: dict[str, list[str]] = field(default_factory=dict)
     fail_with: int = 0
     refuse_to_stop: set[str] = field(default_factory=set)
     asked: list[str] = field(default_factory=list)
@@ -80,8 +90,8 @@ class FakeHub:
                     (r"/hub/api/user", WhoAmI, {"hub": self}),
                     (r"/hub/api/users", Users, {"hub": self}),
                     (r"/hub/api/users/([^/]+)", User, {"hub": self}),
-                    (r"/hub/api/users/([^/]+)/server", Stop, {"hub": self}),
-                    (r"/hub/api/users/([^/]+)/servers/([^/]+)", Stop, {"hub": self}),
+                    (r"/hub/api/users/([^/]+)/server", OneServer, {"hub": self}),
+                    (r"/hub/api/users/([^/]+)/servers/([^/]+)", OneServer, {"hub": self}),
                 ],
                 log_function=lambda handler: None,
             )
@@ -99,6 +109,8 @@ class FakeHub:
         found: dict[str, Any] = {"kind": "user", "name": name, "admin": False}
         if "read:servers" in self.scopes:
             found["servers"] = self.users[name]
+        if "read:users:groups" in self.scopes:
+            found["groups"] = self.groups.get(name, [])
         return found
 
 
@@ -165,7 +177,17 @@ class User(Answer):
         self.reply(self.hub.model(name))
 
 
-class Stop(Answer):
+class OneServer(Answer):
+    def post(self, user: str, name: str = "") -> None:
+        assert self.token == SERVICE_TOKEN
+        if name in self.hub.users[user]:
+            self.set_status(400)
+            self.reply({"message": f"{user} is already running"})
+            return
+        self.hub.started.append((user, name, json.loads(self.request.body)))
+        self.set_status(202)
+        self.finish()
+
     def delete(self, user: str, name: str = "") -> None:
         assert self.token == SERVICE_TOKEN
         if user in self.hub.refuse_to_stop:

@@ -34,7 +34,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name="tickets_pkey"),
         sa.CheckConstraint(
             "state IN ('waiting', 'offered', 'taken', 'lapsed', 'cancelled')",
-            name="tickets_state_check",
+            name=op.f("tickets_state_check"),
         ),
     )
     for name, columns, unique in (
