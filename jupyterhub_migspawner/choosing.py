@@ -133,7 +133,7 @@ class TierChoice(Configurable):
                 ticket = broker.join(person, name, server=server, start=start, upward=upward)
                 return instead_of_a_start(
                     url and f"{url}queue?joined={ticket.id}",
-                    f"You have place {ticket.id} in the waiting list.",
+                    f"You are on the waiting list, with ticket {ticket.id}.",
                 )
             # It can start now, or was asked for meanwhile, which the start itself will say.
             return None

@@ -74,8 +74,8 @@ class MyQueue(RequestPage):
         places, past, offers = await self.ask(read)
         told = self.told(
             {
-                "joined": "You have place {id} in the waiting list; nothing else is to be done.",
-                "left": "Place {id} is given up.",
+                "joined": "You are on the waiting list, with ticket {id}; nothing else is to be done.",
+                "left": "Ticket {id} is given up.",
             }
         )
         settings = self.parts.settings

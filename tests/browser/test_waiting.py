@@ -19,7 +19,7 @@ def test_a_full_tier_is_waited_for_and_started(browser: Browser, demo: Demo) -> 
     expect(grace.get_by_label("Start it for me when it is my turn")).to_be_checked()
     press(grace, "Start")
     grace.wait_for_url("**/services/migspawner/queue?joined=*")
-    expect(grace.get_by_role("status")).to_contain_text("You have place")
+    expect(grace.get_by_role("status")).to_contain_text("You are on the waiting list")
     expect(grace.locator("[data-state=waiting]")).to_contain_text("You are next.")
     (ticket,) = demo.cli("queue")
     assert (ticket["user"], ticket["place"], ticket["start"]) == ("grace", 1, True)

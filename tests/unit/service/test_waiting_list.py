@@ -232,7 +232,7 @@ async def test_a_place_is_taken_shown_and_given_up(site: Site) -> None:
     (ticket,) = world.broker.tickets("ada")
     back_to(reply, f"queue?joined={ticket.id}")
     page = await ada.open(f"queue?joined={ticket.id}")
-    assert "You have place" in words(page, ".alert-success")[0]
+    assert "You are on the waiting list" in words(page, ".alert-success")[0]
     (shown,) = words(page, "[data-state=waiting]")
     assert "You are next." in shown
     assert "the hub starts your server" in shown
