@@ -73,10 +73,11 @@ class TierChoice(Configurable):
         except (DatabaseError, asyncio.TimeoutError) as error:
             self.log.error("No tiers to show: %r", error)  # type: ignore[attr-defined]
             return render_tiers((), notice=DATABASE_AWAY) + (base or "")
-        if len(offers) == 1 and not offers[0].tier.approval and not offers[0].may_wait:
+        mine = [offer for offer in offers if offer.open]
+        if len(offers) == 1 == len(mine) and not (mine[0].tier.approval or mine[0].may_wait):
             return str(base or "")
-        notice = "" if offers else "No tier is open to you. Ask an admin of this hub for one."
-        default = self.mig_config.settings().default_tier
+        notice = "" if mine else "No tier is open to you. Ask an admin of this hub for one."
+        default = self.mig_config.settings().default_of(person)
         picked, typed = self._mig_typed
         self._mig_typed = ("", {})
         form = render_tiers(
@@ -169,7 +170,10 @@ class TierChoice(Configurable):
         try:
             settings = self.mig_config.settings()
             self._mig_tier = choose_tier(
-                settings.tiers, person, own_options(user_options), default=settings.default_tier
+                settings.tiers,
+                person,
+                own_options(user_options),
+                default=settings.default_of(person),
             )
         except MigspawnerError as error:
             raise spawn_exception(self.log, error) from None  # type: ignore[attr-defined]

@@ -27,6 +27,7 @@ from jupyterhub_migspawner.leases.rows import DEFAULT_HUB
 from jupyterhub_migspawner.leases.store import Store
 from jupyterhub_migspawner.policy.approval import parse_approvers
 from jupyterhub_migspawner.policy.commands import Command, parse_commands
+from jupyterhub_migspawner.policy.defaults import parse_default_tier
 from jupyterhub_migspawner.policy.quota import parse_quotas
 from jupyterhub_migspawner.policy.settings import Settings
 from jupyterhub_migspawner.policy.tiers import parse_tiers
@@ -45,9 +46,11 @@ class MigBroker(LoggingConfigurable):
         help="""
         What researchers can pick: a list of dicts with ``name`` and ``profile`` (a MIG profile as
         the driver names it, such as ``1g.5gb``; ``whole`` for a whole card; ``none`` for no GPU),
-        and optionally ``title``, ``description``, ``groups``, ``users``, ``approval``,
-        ``max_hours``, ``idle_minutes``, ``default``, ``mig`` (for whole cards) and ``seats``
-        (how many sessions share a slice).
+        and optionally ``title``, ``description``, ``approval``, ``max_hours``, ``idle_minutes``,
+        ``default``, ``mig`` (for whole cards) and ``seats`` (how many sessions share a slice).
+        Who may use it: whoever ``groups`` or ``users`` names or ``allow`` says True for, a function
+        of a person (with ``name``, ``groups`` and ``admin``); without any of these everybody. Who
+        sees it without using it: the groups in ``seen_by``, or ``"everybody"``.
         """,
     ).tag(config=True)
     quotas = AnyTrait(
@@ -65,11 +68,14 @@ class MigBroker(LoggingConfigurable):
         ``group:NAME``. Nobody approves their own request.
         """,
     ).tag(config=True)
-    default_tier = Unicode(
+    default_tier = AnyTrait(
         "",
         help="""
-        The tier a server gets when none was picked. Empty: the tier marked ``default``, else the
-        first one the person may use without approval.
+        The tier a server gets when none was picked: a name; or names by ``"user:NAME"``,
+        ``"group:NAME"`` (the first of the person's groups counts) and ``"default"``; or a function
+        of a person (with ``name``, ``groups`` and ``admin``) that returns a name or None. Empty, or
+        where that names no tier of the person's: the tier marked ``default``, else the first one
+        the person may use without approval.
         """,
     ).tag(config=True)
     database_url = Unicode(
@@ -208,17 +214,11 @@ class MigBroker(LoggingConfigurable):
                     f"tier {tier.name!r}: field 'mig' is 'off', which may reset cards; expected "
                     "MigBroker.allow_gpu_reset = True with it, or 'on'."
                 )
-        names = [tier.name for tier in tiers]
-        if self.default_tier and self.default_tier not in names:
-            raise ConfigError(
-                f"MigBroker.default_tier: found {self.default_tier!r}, "
-                f"expected one of the tiers: {', '.join(names)}."
-            )
         return Settings(
             tiers=tiers,
             quotas=parse_quotas(self.quotas),
             approvers=parse_approvers(self.approvers),
-            default_tier=self.default_tier or None,
+            default_tier=parse_default_tier(self.default_tier, tiers),
             pending_seconds=self.pending_seconds,
             heartbeat_seconds=self.heartbeat_seconds,
             offer_minutes=self.offer_minutes,

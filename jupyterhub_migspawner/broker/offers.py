@@ -25,7 +25,7 @@ class Offering(Allowances, Waits):
     def choose_tier(self, person: Person, options: object) -> Tier:
         """The tier that a person's options name; see :func:`.policy.tiers.choose_tier`."""
         return tiers.choose_tier(
-            self.settings.tiers, person, options, default=self.settings.default_tier
+            self.settings.tiers, person, options, default=self.settings.default_of(person)
         )
 
     def tiers_for(self, person: Person) -> tuple[TierOffer, ...]:
@@ -34,7 +34,7 @@ class Offering(Allowances, Waits):
 
     def _offers(self, tx: Transaction, person: Person, now: datetime) -> tuple[TierOffer, ...]:
         count = self._count(tx, now)
-        mine = tiers.open_tiers(self.settings.tiers, person)
+        mine = tiers.seen_tiers(self.settings.tiers, person)
         limits, _ = self._limits(tx, person, now)
         leases = ledger.with_offers(tx, person.name)
         held = [lease for lease in leases if lease.ticket_id is None]
@@ -56,7 +56,10 @@ class Offering(Allowances, Waits):
                 )
             elif not tier.is_none:
                 free, total = count.seats(tier.name, tier.profile, tier.seats)
-            why = ""
+            why = tiers.may_use(tier, person)
+            if why:
+                offers.append(TierOffer(tier, free, total, False, why, None, open=False))
+                continue
             if tier.approval and grant is None:
                 why = needs_approval(tier, asked)
             why = why or quota.check(limits, used, tier)

@@ -45,7 +45,8 @@ class TierOffer:
     usable. ``why`` is the sentence that explains ``usable`` being False. ``grant`` is the person's
     valid grant for a tier that needs approval. ``waiting`` is how many others wait for the same;
     ``ticket`` is the person's own place, and ``held`` what is held for them now. ``asked`` is their
-    request that waits for a decision; ``full`` says that only what others have keeps them from it.
+    request that waits for a decision; ``full`` says that only what others have keeps them from it,
+    and ``open`` is False where they only see it.
     """
 
     tier: Tier
@@ -59,6 +60,7 @@ class TierOffer:
     held: LeaseRow | None = None
     asked: RequestRow | None = None
     full: bool = False
+    open: bool = True
 
     @property
     def may_wait(self) -> bool:
@@ -68,7 +70,7 @@ class TierOffer:
     @property
     def may_ask(self) -> bool:
         """Whether a request makes sense now."""
-        return self.tier.approval and self.grant is None and self.asked is None
+        return self.open and self.tier.approval and self.grant is None and self.asked is None
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """What the broker decides with: the admin's choices as checked values.
 
 Built by :mod:`jupyterhub_migspawner.config` from traits; the broker, the simulation and the tests
-take it as it is. Promises that the named default tier exists.
+take it as it is.
 """
 
 from __future__ import annotations
@@ -10,9 +10,11 @@ from dataclasses import dataclass, field
 
 from jupyterhub_migspawner.errors import ConfigError
 from jupyterhub_migspawner.policy.approval import Approvers
+from jupyterhub_migspawner.policy.defaults import DefaultTiers
+from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.policy.quota import Quotas
 from jupyterhub_migspawner.policy.tiers import Tier
-from jupyterhub_migspawner.policy.wording import listed, nearest, quoted
+from jupyterhub_migspawner.policy.wording import quoted
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class Settings:
     tiers: tuple[Tier, ...]
     quotas: Quotas = field(default_factory=Quotas)
     approvers: Approvers = field(default_factory=Approvers)
-    default_tier: str | None = None
+    default_tier: DefaultTiers = field(default_factory=DefaultTiers)
     pending_seconds: int = 300
     heartbeat_seconds: int = 60
     request_days: int = 30
@@ -37,12 +39,6 @@ class Settings:
     hub: str = "hub"
 
     def __post_init__(self) -> None:
-        if self.default_tier is not None and self.tier(self.default_tier) is None:
-            names = [tier.name for tier in self.tiers]
-            raise ConfigError(
-                f"MigBroker.default_tier is {quoted(self.default_tier)}"
-                f"{nearest(self.default_tier, names)}; expected one of {listed(names, 'or')}."
-            )
         for name in ("pending_seconds", "heartbeat_seconds", "request_days", "offer_minutes"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
@@ -54,6 +50,10 @@ class Settings:
             raise ConfigError(
                 f"MigBroker.hub is {quoted(self.hub)}; expected a name of up to 255 characters."
             )
+
+    def default_of(self, person: Person) -> str | None:
+        """The tier that the settings name for this person when they pick none."""
+        return self.default_tier.of(person, self.tiers)
 
     def tier(self, name: str) -> Tier | None:
         """The tier of that name, or None."""

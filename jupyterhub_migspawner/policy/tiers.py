@@ -8,14 +8,17 @@ at most that it exists.
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from jupyterhub_migspawner.errors import ConfigError, Refusal
 from jupyterhub_migspawner.policy.fields import Entry
 from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.policy.wording import listed, nearest, quoted
+
+log = logging.getLogger("migspawner.policy")
 
 WHOLE = "whole"
 """Profile of a tier that gives a whole card."""
@@ -35,6 +38,8 @@ FIELDS = (
     "profile",
     "groups",
     "users",
+    "allow",
+    "seen_by",
     "approval",
     "max_hours",
     "idle_minutes",
@@ -55,10 +60,12 @@ class Tier:
     """One entry of ``MigBroker.tiers``.
 
     ``profile`` is a MIG profile name as the driver says it, ``"whole"`` or ``"none"``. A tier with
-    neither ``groups`` nor ``users`` is open to everybody. ``max_hours`` and ``idle_minutes`` are
-    None where there is no limit. ``mig_off`` gives a whole card with MIG turned off, which resets
-    an A100; otherwise a whole card is one slice over all of it. ``seats`` is how many leases of
-    this tier may be on one slice at a time; 1 gives each a slice of its own.
+    neither ``groups`` nor ``users`` nor ``allow`` is open to everybody; with several of them to
+    whoever one of them names. ``allow`` is the admin's function of a :class:`~.people.Person`.
+    ``seen_by`` are groups that see the tier without being able to use it. ``max_hours`` and
+    ``idle_minutes`` are None where there is no limit. ``mig_off`` gives a whole card with MIG
+    turned off, which resets an A100; otherwise a whole card is one slice over all of it. ``seats``
+    is how many leases of this tier may be on one slice at a time; 1 gives each a slice of its own.
     """
 
     name: str
@@ -67,6 +74,9 @@ class Tier:
     profile: str
     groups: tuple[str, ...] = ()
     users: tuple[str, ...] = ()
+    allow: Callable[[Person], object] | None = None
+    seen_by: tuple[str, ...] = ()
+    seen_by_all: bool = False
     approval: bool = False
     max_hours: float | None = None
     idle_minutes: int | None = None
@@ -153,6 +163,10 @@ def _parse_tier(position: int, raw: object) -> Tier:
     seats = entry.number("seats", 1, SEATS_LIMIT)
     if seats > 1 and profile in (WHOLE, NONE):
         raise entry.wrong("seats", f"1 for a tier of profile {profile!r}: only slices are shared")
+    allow = entry.raw.get("allow")
+    if allow is not None and not callable(allow):
+        raise entry.wrong("allow", "a function of a person that returns True or False")
+    everybody = entry.raw.get("seen_by") == "everybody"
     return Tier(
         name=name,
         title=entry.text("title", name, TITLE_LIMIT) or name,
@@ -160,6 +174,9 @@ def _parse_tier(position: int, raw: object) -> Tier:
         profile=profile,
         groups=entry.names("groups", "vision"),
         users=entry.names("users", "ada"),
+        allow=allow,
+        seen_by=() if everybody else entry.names("seen_by", "vision"),
+        seen_by_all=everybody,
         approval=entry.flag("approval"),
         max_hours=entry.amount("max_hours", "hours", zero=False),
         idle_minutes=entry.count("idle_minutes", "minutes", zero=False),
@@ -174,16 +191,49 @@ def may_use(tier: Tier, person: Person) -> str:
 
     Hub admins get no exception: what they may use is written down like anybody's.
     """
-    if not tier.groups and not tier.users:
+    if not tier.groups and not tier.users and tier.allow is None:
         return ""
     if person.name in tier.users or not person.groups.isdisjoint(tier.groups):
         return ""
+    if tier.allow is not None and _allowed(tier, person):
+        return ""
     return f"Tier {tier.name!r} is not open to you."
+
+
+def _allowed(tier: Tier, person: Person) -> bool:
+    """What the admin's function says; a function that fails opens nothing."""
+    assert tier.allow is not None
+    try:
+        answer = tier.allow(person)
+    except Exception:
+        log.exception("The function 'allow' of tier %r failed for %r.", tier.name, person.name)
+        return False
+    if not isinstance(answer, bool):
+        # A coroutine, for one, would count as true.
+        log.error(
+            "The function 'allow' of tier %r gave %s for %r; expected True or False.",
+            tier.name,
+            quoted(answer),
+            person.name,
+        )
+        return False
+    return answer
 
 
 def open_tiers(tiers: Sequence[Tier], person: Person) -> tuple[Tier, ...]:
     """The tiers this person may use, in the admin's order."""
     return tuple(tier for tier in tiers if not may_use(tier, person))
+
+
+def seen_tiers(tiers: Sequence[Tier], person: Person) -> tuple[Tier, ...]:
+    """The tiers this person sees, in the admin's order; some of them perhaps without using them."""
+    return tuple(
+        tier
+        for tier in tiers
+        if not may_use(tier, person)
+        or tier.seen_by_all
+        or not person.groups.isdisjoint(tier.seen_by)
+    )
 
 
 def default_tier(tiers: Sequence[Tier], person: Person, default: str | None = None) -> Tier:

@@ -74,7 +74,7 @@ class MyQueue(RequestPage):
         places, past, offers = await self.ask(read)
         told = self.told(
             {
-                "joined": "You are on the waiting list, with ticket {id}; nothing else is to be done.",
+                "joined": "You are on the waiting list, with ticket {id}; that is all.",
                 "left": "Ticket {id} is given up.",
             }
         )

@@ -117,8 +117,6 @@ TIERS = parse_tiers([{"name": "small", "profile": "1g.5gb"}])
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"default_tier": "smal"}, "did you mean 'small'"),
-        ({"default_tier": ""}, "expected one of small"),
         ({"pending_seconds": 0}, "pending_seconds is 0"),
         ({"pending_seconds": True}, "pending_seconds is True"),
         ({"heartbeat_seconds": -1}, "heartbeat_seconds is -1"),

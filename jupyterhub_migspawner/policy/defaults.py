@@ -1,0 +1,95 @@
+"""Which tier somebody gets who picks none: one for all, by user and group, or by a function.
+
+Promises that names are checked when the file is read; what a function answers is checked when it
+does, and an answer that is no tier of the person's counts as none.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from jupyterhub_migspawner.errors import ConfigError
+from jupyterhub_migspawner.policy.fields import NAME_LIMIT
+from jupyterhub_migspawner.policy.people import Person
+from jupyterhub_migspawner.policy.tiers import Tier, open_tiers
+from jupyterhub_migspawner.policy.wording import listed, nearest, quoted
+
+log = logging.getLogger("migspawner.policy")
+
+
+@dataclass(frozen=True)
+class DefaultTiers:
+    """``MigBroker.default_tier``, checked."""
+
+    everybody: str | None = None
+    users: Mapping[str, str] = field(default_factory=dict)
+    groups: Mapping[str, str] = field(default_factory=dict)
+    function: Callable[[Person], object] | None = None
+
+    def of(self, person: Person, tiers: Sequence[Tier]) -> str | None:
+        """The name that counts for a person, or None: the first of these that they may use.
+
+        Their own, those of their groups in the order of the file, that of everybody.
+        """
+        mine = {tier.name for tier in open_tiers(tiers, person)}
+        if self.function is not None:
+            return self._asked(person, mine)
+        of_groups = (name for group, name in self.groups.items() if group in person.groups)
+        for name in (self.users.get(person.name), *of_groups, self.everybody):
+            if name is not None and name in mine:
+                return name
+        return None
+
+    def _asked(self, person: Person, mine: set[str]) -> str | None:
+        assert self.function is not None
+        try:
+            name = self.function(person)
+        except Exception:
+            log.exception("MigBroker.default_tier failed for %r; it counts as none.", person.name)
+            return None
+        if name is None or (isinstance(name, str) and name in mine):
+            return name
+        log.warning(
+            "MigBroker.default_tier gave %s for %r, which is no tier of theirs; it counts as none.",
+            quoted(name),
+            person.name,
+        )
+        return None
+
+
+def parse_default_tier(raw: object, tiers: Sequence[Tier]) -> DefaultTiers:
+    """``MigBroker.default_tier``. Raises :class:`~jupyterhub_migspawner.errors.ConfigError`."""
+    names = [tier.name for tier in tiers]
+
+    def known(where: str, name: object) -> str:
+        if isinstance(name, str) and name in names:
+            return name
+        raise ConfigError(
+            f"MigBroker.default_tier{where} is {quoted(name)}{nearest(name, names)}; expected one "
+            f"of the tiers: {listed(names, 'or')}."
+        )
+
+    if raw is None or raw == "":
+        return DefaultTiers()
+    if callable(raw):
+        return DefaultTiers(function=raw)
+    if not isinstance(raw, Mapping):
+        return DefaultTiers(known("", raw))
+    users: dict[str, str] = {}
+    groups: dict[str, str] = {}
+    everybody = None
+    for key, value in raw.items():
+        kind, _, name = key.partition(":") if isinstance(key, str) else ("", "", "")
+        where = f"[{quoted(key)}]"
+        if key == "default":
+            everybody = known(where, value)
+        elif kind in ("user", "group") and name.strip() and len(name) <= NAME_LIMIT:
+            (users if kind == "user" else groups)[name] = known(where, value)
+        else:
+            raise ConfigError(
+                f"MigBroker.default_tier: unknown entry {quoted(key)}{nearest(key, ['default'])}; "
+                "expected 'default', 'group:NAME' or 'user:NAME'."
+            )
+    return DefaultTiers(everybody, users, groups)
