@@ -403,7 +403,8 @@ def _record_target(tx: Transaction, asking: Asking, taken: Taken) -> None:
 
 def _same_again(known: LeaseRow, asking: Asking, hub: str) -> LeaseRow | Refusal:
     mine = (hub, asking.person.name, asking.server, asking.tier.name)
-    if (known.hub, known.user, known.server, known.tier) != mine:
+    of_this = (known.hub, known.user, known.server, known.tier)
+    if of_this != mine or known.ticket_id != asking.ticket:
         return Refusal(
             "This start belongs to another server or tier; start again.", reason="conflict"
         )

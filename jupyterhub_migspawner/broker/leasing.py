@@ -38,7 +38,7 @@ class Leasing(Acquiring):
 
         def work(tx: Transaction) -> LeaseRow | None:
             deadline = self._now() + timedelta(seconds=self.settings.pending_seconds)
-            lease = ledger.by_attempt(tx, wanted_name(attempt))
+            lease = _of_start(tx, attempt)
             if lease is None or lease.state not in HELD:
                 return None
             return ledger.renew(tx, lease.id, deadline) or _if_active(tx, lease.id)
@@ -53,7 +53,7 @@ class Leasing(Acquiring):
         """
 
         def work(tx: Transaction) -> LeaseRow | None:
-            lease = ledger.by_attempt(tx, wanted_name(attempt))
+            lease = _of_start(tx, attempt)
             if lease is None:
                 return None
             after = ledger.activate(tx, lease.id)
@@ -224,6 +224,12 @@ class Leasing(Acquiring):
     def lease(self, lease_id: int) -> LeaseRow:
         """One lease, live or past; Refusal ``not-found`` when there is none of that number."""
         return self._read(lambda tx: _known(tx, lease_id))
+
+
+def _of_start(tx: Transaction, attempt: str) -> LeaseRow | None:
+    """The lease of an attempt to start a server; an offer is none's."""
+    lease = ledger.by_attempt(tx, wanted_name(attempt))
+    return None if lease is None or lease.ticket_id is not None else lease
 
 
 def _if_active(tx: Transaction, lease_id: int) -> LeaseRow | None:

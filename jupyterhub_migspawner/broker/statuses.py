@@ -64,8 +64,10 @@ class TierOffer:
 
     @property
     def may_wait(self) -> bool:
-        """Whether a place in the waiting list makes sense now."""
-        return self.full and self.ticket is None and self.held is None
+        """Whether a place in the waiting list makes sense now: also for a card to be emptied."""
+        if self.ticket is not None or self.held is not None:
+            return False
+        return self.full or (self.grant is not None and not self.free)
 
     @property
     def may_ask(self) -> bool:

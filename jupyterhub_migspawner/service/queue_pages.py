@@ -83,7 +83,7 @@ class MyQueue(RequestPage):
             "queue.html",
             places=[self._shown(status, settings, running) for status in places],
             past=[shown_past(row, settings) for row in reversed(past)][:MOST_SHOWN],
-            offers=[offer for offer in offers if _to_wait_for(offer)],
+            offers=[offer for offer in offers if offer.may_wait],
             minutes=settings.offer_minutes,
             typed=typed,
             problem=problem,
@@ -144,13 +144,6 @@ def shown_past(row: TicketRow, settings: Settings) -> dict[str, Any]:
         "why": row.end_reason,
         "ended": moment(row.ended_at) if row.ended_at else None,
     }
-
-
-def _to_wait_for(offer: TierOffer) -> bool:
-    """What stands in the form: also a whole card that would have to be emptied for a grant."""
-    if offer.may_wait:
-        return True
-    return offer.grant is not None and not offer.free and not offer.ticket and not offer.held
 
 
 def _title(name: str, settings: Settings) -> str:

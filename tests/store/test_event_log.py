@@ -56,6 +56,26 @@ class Anything:
         tier, server = self.pick(["card", "bare"]), self.pick("ab")
         self.broker.acquire(self.pick(PEOPLE), server, tier, self.attempt())
 
+    def may_join(self) -> None:
+        self.broker.claim_hub("here")
+        tier = self.pick(["small", "medium", "large", "card"])
+        upward, start = self.pick([True, False]), self.pick([True, False])
+        self.broker.join(
+            self.pick(PEOPLE), tier, server=self.pick("ab"), start=start, upward=upward
+        )
+
+    def may_offer(self) -> None:
+        ticket = self.pick(self.broker.tickets())
+        person = next(each for each in PEOPLE if each.name == ticket.user)
+        self.broker.offer(ticket.id, self.pick([person, person, person, None]))
+
+    def may_settle(self) -> None:
+        self.lab.clock.pass_time(minutes=self.pick([1, 11]))
+        self.broker.settle_offers()
+
+    def may_leave(self) -> None:
+        self.broker.leave(self.pick(self.broker.tickets()).id, ROOT)
+
     def may_activate(self) -> None:
         self.broker.activate(self.attempt())
 

@@ -42,7 +42,11 @@ def changes(before: Rows, after: Rows, *names: str) -> list[tuple[Any, Any, Any]
 def lease_events(before: Rows, after: Rows) -> Counter[Any]:
     expected: Counter[Any] = Counter()
     for key, _, row in changes(before, after, "state"):
-        expected[f"lease.{row['state']}", key] += 1
+        offered = row["state"] == "pending" and row["ticket_id"] is not None
+        expected["lease.offered" if offered else f"lease.{row['state']}", key] += 1
+    for key, old, row in changes(before, after, "ticket_id"):
+        if old is not None:  # its person's start has taken the offer over
+            expected[f"lease.{row['state']}", key] += 1
     for key, old, row in changes(before, after, "waiting_for"):
         if old is not None and row["state"] == "releasing":
             expected["lease.waiting", key] += 1
@@ -54,6 +58,23 @@ def request_events(before: Rows, after: Rows) -> Counter[Any]:
         ("request.created" if row["state"] == "pending" else f"request.{row['state']}", key)
         for key, _, row in changes(before, after, "state")
     )
+
+
+def ticket_events(before: Rows, after: Rows) -> Counter[Any]:
+    expected: Counter[Any] = Counter()
+    for key, old, row in changes(before, after, "state"):
+        if old is None:
+            expected["ticket.joined", key] += 1
+        else:
+            back = row["state"] == "waiting"
+            expected["ticket.changed" if back else f"ticket.{row['state']}", key] += 1
+    for key, old, _ in changes(before, after, "server", "tiers", "start"):
+        if old is not None:
+            expected["ticket.changed", key] += 1
+    for key, old, row in changes(before, after, "blocked"):
+        if old is not None and row["state"] == "waiting":
+            expected["ticket.blocked", key] += 1
+    return expected
 
 
 def slice_events(before: Rows, after: Rows) -> Counter[Any]:
@@ -118,9 +139,10 @@ def written(events: list[dict[str, Any]]) -> Counter[Any]:
     keys = {"lease": "lease_id", "request": "request_id", "card": "card_uuid"}
     for event in events:
         kind, family = event["kind"], event["kind"].split(".")[0]
-        if kind in TOLD or family not in (*keys, "slice"):
+        if kind in TOLD or family not in (*keys, "slice", "ticket"):
             continue
-        key = event["detail"]["slice_id"] if family == "slice" else event[keys[family]]
+        named = {"slice": "slice_id", "ticket": "ticket"}.get(family)
+        key = event["detail"][named] if named else event[keys[family]]
         found["slice.missing" if kind == "slice.claimed" else kind, key] += 1
     return found
 
@@ -130,7 +152,10 @@ class Watched(Store):
 
     def run(self, work: Callable[[Transaction], T]) -> T:
         def watched(tx: Transaction) -> T:
-            tables = (schema.leases, schema.requests, schema.slices, schema.cards, schema.events)
+            tables = (
+                *(schema.leases, schema.requests, schema.slices, schema.cards),
+                *(schema.tickets, schema.events),
+            )
             before = [rows(tx, table) for table in tables]
             result = work(tx)
             after = [rows(tx, table) for table in tables]
@@ -138,7 +163,7 @@ class Watched(Store):
             assert {key: now[key] for key in old} == old, "an event was changed or is gone"
             new = [row for key, row in now.items() if key not in old]
             wanted: Counter[Any] = Counter()
-            judges = (lease_events, request_events, slice_events, card_events)
+            judges = (lease_events, request_events, slice_events, card_events, ticket_events)
             for judge, was, is_ in zip(judges, before, after, strict=True):
                 wanted += judge(was, is_)
             assert written(new) == wanted, [row["kind"] for row in new]
