@@ -13,7 +13,7 @@ from jupyterhub_migspawner.broker.allowances import record
 from jupyterhub_migspawner.broker.approvals import Approvals
 from jupyterhub_migspawner.broker.base import BROKER, NAME_LIMIT, text
 from jupyterhub_migspawner.broker.recording import lease_event
-from jupyterhub_migspawner.broker.waiting import close_ticket
+from jupyterhub_migspawner.broker.waiting import close_ticket, ticket_event
 from jupyterhub_migspawner.leases import events, exceptions, ledger, requests, tickets
 from jupyterhub_migspawner.leases.rows import LeaseRow, TicketRow
 from jupyterhub_migspawner.leases.store import Transaction
@@ -83,7 +83,8 @@ class Renaming(Approvals):
             for lease in self._held(tx, user, moment):
                 if lease.server == old:
                     begin_release(tx, lease, "its server was renamed", BROKER, now)
-            tickets.rename_server(tx, self.hub, user, old, new, moment)
+            for ticket in tickets.rename_server(tx, self.hub, user, old, new, moment):
+                ticket_event(tx, ticket, now, BROKER, "ticket.changed", why="its server's new name")
             renamed = ledger.rename_server(tx, self.hub, user, old, new, moment)
             for lease in renamed:
                 lease_event(tx, lease, now, BROKER, kind="lease.renamed", old=old)

@@ -73,7 +73,7 @@ _RENAME_SERVER = sa.update(tickets).where(
     _C.created_at <= sa.bindparam("before", type_=UtcTime()),
     _IS_OPEN,
 )
-_RENAME_SERVER = _RENAME_SERVER.values(server=sa.bindparam("new"))
+_RENAME_SERVER = _RENAME_SERVER.values(server=sa.bindparam("new")).returning(*_COLUMNS)
 _RENAME_HUB = sa.update(tickets).where(_C.hub == sa.bindparam("old"))
 _RENAME_HUB = _RENAME_HUB.values(hub=sa.bindparam("new"))
 
@@ -131,9 +131,10 @@ def rename_user(tx: Transaction, hub: str, old: str, new: str, before: datetime)
 
 def rename_server(
     tx: Transaction, hub: str, user: str, old: str, new: str, before: datetime
-) -> int:
-    """Open tickets for a server become for it under its other name; how many."""
-    return tx.change(_RENAME_SERVER, of_hub=hub, user=user, old=old, new=new, before=before)
+) -> tuple[TicketRow, ...]:
+    """Open tickets for a server become for it under its other name."""
+    rows = tx.rows(_RENAME_SERVER, of_hub=hub, user=user, old=old, new=new, before=before)
+    return tuple(_row(row) for row in rows)
 
 
 def rename_hub(tx: Transaction, old: str, new: str) -> int:
