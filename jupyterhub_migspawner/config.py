@@ -65,7 +65,9 @@ class MigBroker(LoggingConfigurable):
         [],
         help="""
         Who may approve requests, besides the hub's admins: a list of ``user:NAME`` and
-        ``group:NAME``. Nobody approves their own request.
+        ``group:NAME``, and of dicts that narrow it: ``{"approvers": ["user:eve"], "tiers":
+        ["card"], "for_groups": ["vision"]}`` decide about these tiers, for people who were in one
+        of these groups when they asked. Nobody approves their own request.
         """,
     ).tag(config=True)
     default_tier = AnyTrait(
@@ -138,6 +140,12 @@ class MigBroker(LoggingConfigurable):
         Minutes for which what somebody waited for is held for them, before it goes to the next in
         the waiting list.
         """,
+    ).tag(config=True)
+    remind_hours = Integer(
+        24, min=1, help="Hours after which approvers are reminded of a request."
+    ).tag(config=True)
+    grant_warning_minutes = Integer(
+        60, min=1, help="Minutes before the end of a grant at which its user is told."
     ).tag(config=True)
     event_days = Integer(
         400,
@@ -217,11 +225,13 @@ class MigBroker(LoggingConfigurable):
         return Settings(
             tiers=tiers,
             quotas=parse_quotas(self.quotas),
-            approvers=parse_approvers(self.approvers),
+            approvers=parse_approvers(self.approvers, [t.name for t in tiers if t.approval]),
             default_tier=parse_default_tier(self.default_tier, tiers),
             pending_seconds=self.pending_seconds,
             heartbeat_seconds=self.heartbeat_seconds,
             offer_minutes=self.offer_minutes,
+            remind_hours=self.remind_hours,
+            grant_warning_minutes=self.grant_warning_minutes,
             hub=self.hub,
         )
 

@@ -12,7 +12,13 @@ from functools import partial
 
 from jupyterhub_migspawner.broker.allowances import usage
 from jupyterhub_migspawner.broker.base import NAME_LIMIT, text
-from jupyterhub_migspawner.broker.offers import Offering, needs_approval, none_free, they_wait
+from jupyterhub_migspawner.broker.offers import (
+    Offering,
+    is_used_up,
+    needs_approval,
+    none_free,
+    they_wait,
+)
 from jupyterhub_migspawner.broker.recording import lease_event
 from jupyterhub_migspawner.broker.reserving import Asking, end_reservation, reserve
 from jupyterhub_migspawner.broker.waiting import Ahead, close_ticket
@@ -210,9 +216,10 @@ class Acquiring(Offering):
     def _grant_for(tx: Transaction, asking: Asking, held: list[LeaseRow]) -> RequestRow | Refusal:
         """The grant to use: valid, and without a server that runs on it."""
         user, tier = asking.person.name, asking.tier
-        grants = requests.grants(tx, user, tier.name, asking.now)
+        every = requests.grants(tx, user, tier.name, asking.now)
+        grants = [grant for grant in every if not is_used_up(grant, tier)]
         if not grants:
-            sentence = needs_approval(tier, requests.open_of_user(tx, user))
+            sentence = needs_approval(tier, requests.open_of_user(tx, user), asking.now)
             return Refusal(sentence, reason="approval")
         in_use = {lease.request_id: lease for lease in held if lease.request_id}
         for grant in grants:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 
 from jupyterhub_migspawner.broker.base import (
     BROKER,
@@ -20,9 +20,10 @@ from jupyterhub_migspawner.broker.base import (
     wanted_id,
     wanted_name,
 )
+from jupyterhub_migspawner.broker.recording import lease_event
 from jupyterhub_migspawner.errors import Refusal
-from jupyterhub_migspawner.leases import events, requests
-from jupyterhub_migspawner.leases.rows import RequestRow
+from jupyterhub_migspawner.leases import events, ledger, requests
+from jupyterhub_migspawner.leases.rows import LeaseRow, RequestRow
 from jupyterhub_migspawner.leases.store import Transaction
 from jupyterhub_migspawner.policy import approval, tiers
 from jupyterhub_migspawner.policy.people import Person
@@ -30,6 +31,12 @@ from jupyterhub_migspawner.policy.wording import number, quoted
 
 MOST_HOURS = 24 * 31.0
 """Longest grant for a tier without ``max_hours``."""
+
+FURTHEST = timedelta(days=180)
+"""How far ahead something may be asked for."""
+
+MOST_WARNING = 24 * 60
+"""Most minutes between the word that a grant is revoked and the end of what runs on it."""
 
 MOST_PENDING = 10
 """Requests one person may have waiting; more are a loop, not a need."""
@@ -39,11 +46,17 @@ class Approvals(BrokerBase):
     """Use cases about requests."""
 
     def create_request(
-        self, person: Person, tier_name: str, hours: float, reason: str
+        self,
+        person: Person,
+        tier_name: str,
+        hours: float,
+        reason: str,
+        starts_at: datetime | None = None,
     ) -> RequestRow:
-        """Ask for a tier that needs approval, for some hours from the decision on.
+        """Ask for a tier that needs approval, for some hours from ``starts_at`` (aware) on.
 
-        Raises :class:`~jupyterhub_migspawner.errors.Refusal` (``options``, ``not-allowed``,
+        Without it, or when it is over by then, from the decision on. Raises
+        :class:`~jupyterhub_migspawner.errors.Refusal` (``options``, ``not-allowed``,
         ``conflict``).
         """
         text("user name", person.name, NAME_LIMIT, empty=False)
@@ -56,6 +69,7 @@ class Approvals(BrokerBase):
                 reason="options",
             )
         span = _hours(hours, tier.max_hours or MOST_HOURS, f"tier {tier.name!r} allows")
+        begin = self._begin(starts_at)
 
         def work(tx: Transaction) -> RequestRow:
             now = self._now()
@@ -76,6 +90,8 @@ class Approvals(BrokerBase):
                 reason=reason,
                 created_at=now,
                 hub=self.hub,
+                groups=sorted(person.groups),
+                starts_at=begin,
             )
             return self._recorded(tx, request_id, now, person.name, reason)
 
@@ -91,8 +107,10 @@ class Approvals(BrokerBase):
     ) -> RequestRow:
         """Approve or deny a pending request; an approver may shorten ``hours``, not lengthen them.
 
-        Raises :class:`~jupyterhub_migspawner.errors.Refusal`: ``not-found``, ``not-allowed`` (also
-        for one's own), ``options``, or ``conflict`` when it is not pending any more.
+        Where the tier wants two approvals the first leaves it pending, and somebody else has to
+        approve it as well. Raises :class:`~jupyterhub_migspawner.errors.Refusal`: ``not-found``,
+        ``not-allowed`` (also for one's own), ``options``, or ``conflict`` when it is not pending
+        any more.
         """
         text("user name", by.name, NAME_LIMIT, empty=False)
         text("reason", reason, REASON_LIMIT)
@@ -100,12 +118,12 @@ class Approvals(BrokerBase):
         def work(tx: Transaction) -> RequestRow:
             now = self._now()
             request = _known(tx, request_id)
-            why_not = approval.may_decide(request.user, by, self.settings.approvers)
+            why_not = self._may_not_decide(request, by)
             if why_not:
                 raise Refusal(why_not, reason="not-allowed")
             to = approval.APPROVED if approve else approval.DENIED
             self._demand_move(request, to, now)
-            span, valid_until = request.hours, None
+            span, valid_from, valid_until = request.hours, None, None
             if approve:
                 tier = self.settings.tier(request.tier)
                 if tier is None or not tier.approval:
@@ -116,7 +134,18 @@ class Approvals(BrokerBase):
                     )
                 if hours is not None:
                     span = _hours(hours, request.hours, "was asked for")
-                valid_until = now + timedelta(hours=span)
+                if request.first_by == by.name:
+                    raise Refusal(
+                        f"You have approved request {request_id} already; somebody else has to, "
+                        "too.",
+                        reason="conflict",
+                    )
+                if approval.one_more(tier.approvals, request.first_by):
+                    requests.move(tx, request_id, request.state, first_by=by.name, hours=span)
+                    return self._recorded(
+                        tx, request_id, now, by.name, reason, kind="request.seconded"
+                    )
+                valid_from, valid_until = approval.period(request.starts_at, span, now)
             requests.move(
                 tx,
                 request_id,
@@ -126,6 +155,7 @@ class Approvals(BrokerBase):
                 decided_by=by.name,
                 decided_at=now,
                 decision_reason=reason,
+                valid_from=valid_from,
                 valid_until=valid_until,
             )
             return self._recorded(tx, request_id, now, by.name, reason)
@@ -143,17 +173,84 @@ class Approvals(BrokerBase):
         def work(tx: Transaction) -> RequestRow:
             now = self._now()
             request = _known(tx, request_id)
-            if by.name != request.user:
-                why_not = approval.may_decide(request.user, by, self.settings.approvers)
-                if why_not:
-                    raise Refusal(
-                        f"Request {request_id} is not yours; only its user and the approvers may "
-                        "cancel it.",
-                        reason="not-allowed",
-                    )
+            if by.name != request.user and self._may_not_decide(request, by):
+                raise Refusal(
+                    f"Request {request_id} is not yours; only its user and the approvers may "
+                    "cancel it.",
+                    reason="not-allowed",
+                )
             self._demand_move(request, approval.CANCELLED, now)
             requests.move(tx, request_id, request.state, state=approval.CANCELLED)
             return self._recorded(tx, request_id, now, by.name, "")
+
+        return self._run(work)
+
+    def revoke(
+        self, request_id: int, by: Person, reason: str, warning_minutes: float = 15
+    ) -> tuple[RequestRow, tuple[LeaseRow, ...]]:
+        """Take a grant back although it is in use: what runs on it ends after a warning.
+
+        Returns the request and the leases that were shortened. Raises
+        :class:`~jupyterhub_migspawner.errors.Refusal`: ``not-found``, ``not-allowed`` (also for
+        one's own), ``options``, or ``conflict`` when it is no grant.
+        """
+        text("reason", reason, REASON_LIMIT, empty=False)
+        minutes = _minutes(warning_minutes)
+
+        def work(tx: Transaction) -> tuple[RequestRow, tuple[LeaseRow, ...]]:
+            now = self._now()
+            request = _known(tx, request_id)
+            why_not = self._may_not_decide(request, by)
+            if why_not:
+                raise Refusal(why_not, reason="not-allowed")
+            if self._state_of(request, now) != approval.APPROVED:
+                raise Refusal(
+                    f"Request {request_id} is {self._state_of(request, now)}; only a grant can be "
+                    "revoked.",
+                    reason="conflict",
+                )
+            until = now + timedelta(minutes=minutes)
+            requests.move(
+                tx,
+                request_id,
+                request.state,
+                state=approval.CANCELLED,
+                decided_by=by.name,
+                decided_at=now,
+                decision_reason=reason,
+            )
+            shortened = []
+            for lease in ledger.with_offers(tx, request.user):
+                if lease.request_id != request_id:
+                    continue
+                after = ledger.shorten(tx, lease.id, until)
+                if after is not None:
+                    kind, end = "lease.shortened", f"{until:%Y-%m-%dT%H:%M:%SZ}"
+                    lease_event(tx, after, now, by.name, kind=kind, why=reason, until=end)
+                    shortened.append(after)
+            return self._recorded(tx, request_id, now, by.name, reason), tuple(shortened)
+
+        return self._run(work)
+
+    def remind(self) -> tuple[RequestRow, ...]:
+        """Note, once each, which requests wait for long and which grants end soon."""
+
+        def work(tx: Transaction) -> tuple[RequestRow, ...]:
+            now = self._now()
+            told = []
+            before = now - timedelta(hours=self.settings.remind_hours)
+            for request in requests.overdue(tx, before):
+                why = f"nobody has decided for {self.settings.remind_hours} hours"
+                if requests.move(tx, request.id, request.state, reminded_at=now):
+                    told.append(
+                        self._recorded(tx, request.id, now, BROKER, why, "request.reminder")
+                    )
+            soon = now + timedelta(minutes=self.settings.grant_warning_minutes)
+            for request in requests.ending(tx, soon):
+                if requests.move(tx, request.id, request.state, warned_at=now):
+                    why = f"it ends at {request.valid_until:%Y-%m-%d %H:%M} UTC"
+                    told.append(self._recorded(tx, request.id, now, BROKER, why, "request.ending"))
+            return tuple(told)
 
         return self._run(work)
 
@@ -182,6 +279,32 @@ class Approvals(BrokerBase):
 
         return self._run(work)
 
+    def _may_not_decide(self, request: RequestRow, by: Person) -> str:
+        return approval.may_decide(
+            request.user, by, self.settings.approvers, request.tier, request.groups
+        )
+
+    def _begin(self, starts_at: datetime | None) -> datetime | None:
+        if starts_at is None:
+            return None
+        if not isinstance(starts_at, datetime) or starts_at.tzinfo is None:
+            raise Refusal(
+                f"The beginning is {quoted(starts_at)}; expected a time with its zone.",
+                reason="options",
+            )
+        now = self._now()
+        try:
+            begin = starts_at.astimezone(timezone.utc)
+        except OverflowError:
+            begin = now - FURTHEST
+        if not now - timedelta(minutes=5) <= begin <= now + FURTHEST:
+            raise Refusal(
+                f"The beginning is {quoted(str(starts_at))}; expected a time in the next "
+                f"{FURTHEST.days} days, or none for at once.",
+                reason="options",
+            )
+        return begin
+
     def _undecided_before(self, now: datetime) -> datetime:
         return now - timedelta(days=self.settings.request_days)
 
@@ -209,15 +332,15 @@ class Approvals(BrokerBase):
 
     @staticmethod
     def _recorded(
-        tx: Transaction, request_id: int, now: datetime, actor: str, why: str
+        tx: Transaction, request_id: int, now: datetime, actor: str, why: str, kind: str = ""
     ) -> RequestRow:
         request = _known(tx, request_id)
-        kind = "created" if request.state == approval.PENDING else request.state
+        state = "created" if request.state == approval.PENDING else request.state
         events.append(
             tx,
             now,
             actor,
-            f"request.{kind}",
+            kind or f"request.{state}",
             user=request.user,
             request_id=request.id,
             tier=request.tier,
@@ -232,6 +355,16 @@ def _known(tx: Transaction, request_id: int) -> RequestRow:
     if request is None:
         raise Refusal(f"There is no request {request_id}.", reason="not-found")
     return request
+
+
+def _minutes(value: object) -> float:
+    number_ = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number_ or not 0 <= float(value) <= MOST_WARNING:  # type: ignore[arg-type]
+        raise Refusal(
+            f"The warning is {quoted(value)}; expected minutes from 0 to {MOST_WARNING}.",
+            reason="options",
+        )
+    return float(value)  # type: ignore[arg-type]
 
 
 def _hours(value: object, most: float, who: str) -> float:

@@ -11,7 +11,7 @@ from datetime import timedelta
 
 from jupyterhub_migspawner.broker.base import BROKER, BrokerBase, text
 from jupyterhub_migspawner.errors import Refusal
-from jupyterhub_migspawner.leases import events, exceptions, hubs, ledger, requests, tickets
+from jupyterhub_migspawner.leases import drafts, events, exceptions, hubs, ledger, requests, tickets
 from jupyterhub_migspawner.leases.rows import DEFAULT_HUB, HubRow
 from jupyterhub_migspawner.leases.store import Transaction
 from jupyterhub_migspawner.policy.wording import quoted
@@ -84,6 +84,7 @@ class Hubs(BrokerBase):
         asked = requests.rename_hub(tx, old, self.hub)
         exceptions.rename_hub(tx, old, self.hub)
         tickets.rename_hub(tx, old, self.hub)
+        drafts.rename_hub(tx, old, self.hub)
         hubs.forget(tx, old)
         kind, now = "hub.renamed", self._now()
         events.append(tx, now, BROKER, kind, hub=self.hub, old=old, leases=leases, requests=asked)

@@ -19,10 +19,11 @@ from jupyterhub_migspawner.broker.base import (
     wanted_id,
     wanted_name,
 )
+from jupyterhub_migspawner.broker.offers import is_used_up
 from jupyterhub_migspawner.broker.recording import lease_event
 from jupyterhub_migspawner.broker.wanting import back_to_layout
 from jupyterhub_migspawner.errors import Refusal
-from jupyterhub_migspawner.leases import events, inventory, ledger
+from jupyterhub_migspawner.leases import events, inventory, ledger, requests
 from jupyterhub_migspawner.leases.rows import ACTIVE, HELD, PENDING, LeaseRow
 from jupyterhub_migspawner.leases.store import Transaction
 
@@ -56,10 +57,14 @@ class Leasing(Acquiring):
             lease = _of_start(tx, attempt)
             if lease is None:
                 return None
+            if lease.request_id is not None:
+                requests.by_id(tx, lease.request_id)  # locks it, before the lease as everybody does
             after = ledger.activate(tx, lease.id)
             if after is None:
                 return _if_active(tx, lease.id)
             lease_event(tx, after, self._now(), after.user, why="the server runs")
+            if after.request_id is not None:
+                requests.use(tx, after.request_id)
             return after
 
         return self._run(work)
@@ -160,6 +165,8 @@ class Leasing(Acquiring):
         def work(tx: Transaction) -> LeaseRow:
             now = self._now()
             lease = _known(tx, lease_id)
+            if lease.request_id is not None:
+                requests.by_id(tx, lease.request_id)  # locks it, before card and lease
             # First the card, as everybody does who changes one and something on it.
             if lease.whole:
                 inventory.lock_card(tx, lease.card_uuid)
@@ -176,9 +183,31 @@ class Leasing(Acquiring):
             lease_event(tx, after, now, BROKER, why=after.end_reason)
             if lease.whole:
                 back_to_layout(tx, lease.card_uuid, now, BROKER)
+            if lease.request_id is not None:
+                self._end_used_up(tx, lease.request_id, now)
             return after
 
         return self._run(work)
+
+    def _end_used_up(self, tx: Transaction, request_id: int, now: datetime) -> None:
+        """A grant on which no more servers may start is over with the last of them."""
+        grant = requests.by_id(tx, request_id)
+        tier = None if grant is None else self.settings.tier(grant.tier)
+        if grant is None or tier is None or not is_used_up(grant, tier):
+            return
+        if requests.move(tx, grant.id, "approved", state="used"):
+            why = f"{grant.uses} of {tier.grant_starts} starts are used"
+            events.append(
+                tx,
+                now,
+                BROKER,
+                "request.used",
+                user=grant.user,
+                request_id=grant.id,
+                tier=grant.tier,
+                hours=grant.hours,
+                why=why,
+            )
 
     def note_waiting(self, lease_id: int, why: str) -> None:
         """Say why a lease is still releasing; ignored when it is not."""

@@ -17,6 +17,7 @@ from jupyterhub_migspawner.leases.store import Transaction
 from jupyterhub_migspawner.policy import quota, tiers
 from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.policy.tiers import Tier
+from jupyterhub_migspawner.policy.wording import moment
 
 
 class Offering(Allowances, Waits):
@@ -61,7 +62,7 @@ class Offering(Allowances, Waits):
                 offers.append(TierOffer(tier, free, total, False, why, None, open=False))
                 continue
             if tier.approval and grant is None:
-                why = needs_approval(tier, asked)
+                why = needs_approval(tier, asked, now)
             why = why or quota.check(limits, used, tier)
             held_now = offered.get(tier.name)
             ahead = Ahead() if tier.is_none else self._ahead(waiting, person, tier)
@@ -109,9 +110,9 @@ def _valid_grant(asked: tuple[RequestRow, ...], tier: Tier, now: datetime) -> Re
         (request.valid_until, -request.id, request)
         for request in asked
         if request.tier == tier.name
-        and request.state == "approved"
+        and request.holds_at(now)
+        and not is_used_up(request, tier)
         and request.valid_until is not None
-        and request.valid_until > now
     ]
     return max(valid)[2] if valid else None
 
@@ -121,11 +122,21 @@ def _pending(asked: tuple[RequestRow, ...], tier: Tier) -> RequestRow | None:
     return next(waiting, None)
 
 
-def needs_approval(tier: Tier, asked: tuple[RequestRow, ...]) -> str:
+def is_used_up(grant: RequestRow, tier: Tier) -> bool:
+    """Whether no more servers may be started on a grant."""
+    return tier.grant_starts is not None and grant.uses >= tier.grant_starts
+
+
+def needs_approval(tier: Tier, asked: tuple[RequestRow, ...], now: datetime) -> str:
     """The sentence for a tier without a grant."""
     waiting = _pending(asked, tier)
     if waiting is not None:
         return f"Tier {tier.name!r} needs approval; your request {waiting.id} waits for a decision."
+    coming = [
+        r.valid_from for r in asked if r.tier == tier.name and r.valid_from and r.valid_from > now
+    ]
+    if coming:
+        return f"Your grant for tier {tier.name!r} begins {moment(min(coming))}."
     return f"Tier {tier.name!r} needs approval: ask for it first."
 
 

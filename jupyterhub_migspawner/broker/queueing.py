@@ -20,7 +20,7 @@ from jupyterhub_migspawner.broker.base import (
     wanted_id,
     wanted_name,
 )
-from jupyterhub_migspawner.broker.reserving import Asking
+from jupyterhub_migspawner.broker.reserving import Asking, keep_for
 from jupyterhub_migspawner.broker.statuses import Offered, TicketStatus
 from jupyterhub_migspawner.broker.waiting import close_ticket, ticket_event
 from jupyterhub_migspawner.errors import Refusal
@@ -31,6 +31,7 @@ from jupyterhub_migspawner.policy import queue, tiers
 from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.policy.queue import Occupied, Waiting
 from jupyterhub_migspawner.policy.quota import WEEK, Usage
+from jupyterhub_migspawner.policy.reservation import is_due, longest_session
 from jupyterhub_migspawner.policy.tiers import Tier
 
 MOST_TICKETS = 5
@@ -200,6 +201,23 @@ class Queueing(Acquiring):
             if after is not None:
                 changed.append(after)
         return tuple(changed)
+
+    def keep_coming_cards(self) -> tuple[str, ...]:
+        """Keep a card for each grant of a whole one that begins soon; returns the cards' UUIDs."""
+        longest = longest_session(self.settings.tiers)
+
+        def work(tx: Transaction) -> tuple[str, ...]:
+            now = self._now()
+            kept = []
+            for grant in requests.coming(tx, now):
+                tier = self.settings.tier(grant.tier)
+                if tier is None or not tier.is_whole or grant.valid_from is None:
+                    continue
+                if is_due(grant.valid_from, longest, now):
+                    kept.append(keep_for(tx, grant, tier, now, self._silent_before(now)))
+            return tuple(uuid for uuid in kept if uuid)
+
+        return self._run(work)
 
     # -- in a transaction ------------------------------------------------------------------------
 

@@ -10,16 +10,16 @@ from datetime import datetime
 
 from jupyterhub_migspawner.broker.acquiring import begin_release
 from jupyterhub_migspawner.broker.allowances import record
-from jupyterhub_migspawner.broker.approvals import Approvals
 from jupyterhub_migspawner.broker.base import BROKER, NAME_LIMIT, text
+from jupyterhub_migspawner.broker.drafting import Drafting
 from jupyterhub_migspawner.broker.recording import lease_event
 from jupyterhub_migspawner.broker.waiting import close_ticket, ticket_event
-from jupyterhub_migspawner.leases import events, exceptions, ledger, requests, tickets
+from jupyterhub_migspawner.leases import drafts, events, exceptions, ledger, requests, tickets
 from jupyterhub_migspawner.leases.rows import LeaseRow, TicketRow
 from jupyterhub_migspawner.leases.store import Transaction
 
 
-class Renaming(Approvals):
+class Renaming(Drafting):
     """Use cases about other names of users and servers of this hub."""
 
     def rename_user(self, old: str, new: str, before: datetime | None = None) -> int:
@@ -49,6 +49,7 @@ class Renaming(Approvals):
             exceptions.rename_user(tx, self.hub, old, new, moment)
             self._drop_twins(tx, old, new, now)
             tickets.rename_user(tx, self.hub, old, new, moment)
+            drafts.rename_user(tx, self.hub, old, new, moment)
             if number or asked:
                 events.append(
                     tx,
@@ -128,6 +129,7 @@ class Renaming(Approvals):
             moment = now if before is None else before
             why = "the hub has deleted its user"
             number = self._cancel_of(tx, user, moment, why)
+            drafts.drop_all(tx, self.hub, user, moment)
             for row in exceptions.select(tx, user, now):
                 if row.hub == self.hub and row.granted_at <= moment:
                     exceptions.end(tx, row.id, BROKER, now)

@@ -82,6 +82,41 @@ def reserve(tx: Transaction, asking: Asking, grant: RequestRow, silent_before: d
     return ""
 
 
+def keep_for(
+    tx: Transaction, grant: RequestRow, tier: Tier, now: datetime, silent: datetime
+) -> str:
+    """Keep a card for a grant that begins later, emptying one where none is idle.
+
+    Returns the card's UUID, or ``""`` when there is none to keep.
+    """
+    kept = [r.row.uuid for r in inventory.card_records(tx) if r.row.reserved_for == grant.id]
+    if kept:
+        return kept[0]
+    person = Person(grant.user)
+    asking = Asking(person, "", tier, "", None, now, now)
+    for card in wholes.idle_cards(tx, silent, grant_id=grant.id, mig_off=tier.mig_off):
+        uuid = card.load.card_uuid
+        inventory.lock_card(tx, uuid)
+        record = inventory.card_record(tx, uuid)
+        if record is None or record.row.reserved_for is not None:
+            continue
+        inventory.update_card(tx, uuid, reserved_for=grant.id, reserved_until=None)
+        events.append(
+            tx,
+            now,
+            BROKER,
+            "card.reserved",
+            user=grant.user,
+            card_uuid=uuid,
+            request_id=grant.id,
+            people=0,
+        )
+        return uuid
+    reserve(tx, asking, grant, silent)
+    kept = [r.row.uuid for r in inventory.card_records(tx) if r.row.reserved_for == grant.id]
+    return kept[0] if kept else ""
+
+
 def end_reservation(tx: Transaction, grant_id: int, now: datetime, why: str) -> None:
     """Give whatever card is set aside for a grant back to everybody."""
     for record in inventory.card_records(tx):
@@ -105,7 +140,9 @@ def look_after_reservations(tx: Transaction, node: str, now: datetime) -> None:
             if card.reserved_until is not None:
                 inventory.update_card(tx, card.uuid, reserved_until=None)
         elif card.reserved_until is None:
-            inventory.update_card(tx, card.uuid, reserved_until=now + KEPT)
+            # For a grant that begins later, from its beginning on.
+            kept = max(now, grant.valid_from or now) + KEPT
+            inventory.update_card(tx, card.uuid, reserved_until=kept)
             events.append(
                 tx,
                 now,
@@ -114,7 +151,7 @@ def look_after_reservations(tx: Transaction, node: str, now: datetime) -> None:
                 user=grant.user,
                 card_uuid=card.uuid,
                 request_id=grant.id,
-                kept_until=(now + KEPT).isoformat(),
+                kept_until=kept.isoformat(),
             )
         elif not _is_after(card.reserved_until, now):
             _unreserve(tx, card, now, "nobody came for the empty card")

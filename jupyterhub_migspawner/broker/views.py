@@ -115,6 +115,11 @@ def request_view(request: RequestRow) -> Json:
         "decision_reason": request.decision_reason,
         "valid_until": timestamp(request.valid_until),
         "hub": request.hub,
+        "groups": list(request.groups),
+        "starts_at": timestamp(request.starts_at),
+        "valid_from": timestamp(request.valid_from),
+        "first_by": request.first_by,
+        "uses": request.uses,
     }
 
 

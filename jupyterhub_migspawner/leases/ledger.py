@@ -116,6 +116,12 @@ _RELEASE = (
     )
     .returning(*_COLUMNS)
 )
+_SHORTEN = (
+    _CHANGE.where(_IS_HELD)
+    .where(sa.or_(leases.c.ends_at.is_(None), leases.c.ends_at > sa.bindparam("until")))
+    .values(ends_at=sa.bindparam("until", type_=UtcTime()))
+    .returning(*_COLUMNS)
+)
 _WAIT = (
     _CHANGE.where(leases.c.state == RELEASING)
     .values(waiting_for=sa.bindparam("why"))
@@ -247,6 +253,12 @@ def renew(tx: Transaction, lease_id: int, until: datetime) -> LeaseRow | None:
 def release(tx: Transaction, lease_id: int, now: datetime, why: str) -> LeaseRow | None:
     """Pending or active becomes releasing."""
     row = tx.first(_RELEASE, lease_id=lease_id, now=now, why=why)
+    return LeaseRow(*row) if row else None
+
+
+def shorten(tx: Transaction, lease_id: int, until: datetime) -> LeaseRow | None:
+    """A pending or active lease ends at that time, or before as it would have anyway."""
+    row = tx.first(_SHORTEN, lease_id=lease_id, until=until)
     return LeaseRow(*row) if row else None
 
 

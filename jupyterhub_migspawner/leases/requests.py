@@ -30,7 +30,13 @@ _SELECT = sa.select(
     requests.c.decision_reason,
     requests.c.valid_until,
     requests.c.hub,
+    requests.c.groups,
+    requests.c.starts_at,
+    requests.c.valid_from,
+    requests.c.first_by,
+    requests.c.uses,
 )
+_GROUPS = [column.name for column in _SELECT.selected_columns].index("groups")
 
 _BY_ID = _SELECT.where(requests.c.id == sa.bindparam("request_id")).with_for_update()
 
@@ -41,6 +47,7 @@ _GRANT = (
         requests.c.tier == sa.bindparam("tier"),
         requests.c.state == "approved",
         requests.c.valid_until > sa.bindparam("now"),
+        sa.or_(requests.c.valid_from.is_(None), requests.c.valid_from <= sa.bindparam("now")),
     )
     .order_by(requests.c.valid_until.desc(), requests.c.id)
     .with_for_update()
@@ -91,6 +98,49 @@ _MOVE = sa.update(requests).where(
 )
 
 
+_OVERDUE = _SELECT.where(
+    requests.c.state == "pending",
+    requests.c.reminded_at.is_(None),
+    requests.c.created_at <= sa.bindparam("created_before"),
+).order_by(requests.c.id)
+_ENDING = _SELECT.where(
+    requests.c.state == "approved",
+    requests.c.warned_at.is_(None),
+    requests.c.valid_until <= sa.bindparam("ends_before"),
+).order_by(requests.c.id)
+_COMING = _SELECT.where(
+    requests.c.state == "approved", requests.c.valid_from > sa.bindparam("now")
+).order_by(requests.c.valid_from, requests.c.id)
+_USE = sa.update(requests).where(requests.c.id == sa.bindparam("request_id"))
+_USE = _USE.values(uses=requests.c.uses + 1).returning(requests.c.uses)
+
+
+def _row(row: Any) -> RequestRow:
+    values = list(row)
+    values[_GROUPS] = tuple(values[_GROUPS])
+    return RequestRow(*values)
+
+
+def overdue(tx: Transaction, created_before: datetime) -> tuple[RequestRow, ...]:
+    """Pending requests made up to then whose approvers were not reminded yet."""
+    return tuple(_row(row) for row in tx.rows(_OVERDUE, created_before=created_before))
+
+
+def ending(tx: Transaction, ends_before: datetime) -> tuple[RequestRow, ...]:
+    """Grants that end by then, and whose users were not told yet."""
+    return tuple(_row(row) for row in tx.rows(_ENDING, ends_before=ends_before))
+
+
+def coming(tx: Transaction, now: datetime) -> tuple[RequestRow, ...]:
+    """Requests that are approved and will be grants, the soonest first."""
+    return tuple(_row(row) for row in tx.rows(_COMING, now=now))
+
+
+def use(tx: Transaction, request_id: int) -> int:
+    """A server has run on a grant once more; returns how often now."""
+    return int(tx.first(_USE, request_id=request_id)[0])
+
+
 def insert(tx: Transaction, **values: Any) -> int:
     """Add a pending request; returns its id."""
     return tx.insert(
@@ -107,23 +157,23 @@ def insert(tx: Transaction, **values: Any) -> int:
 def by_id(tx: Transaction, request_id: int) -> RequestRow | None:
     """The request, locked until the transaction ends."""
     row = tx.first(_BY_ID, request_id=request_id)
-    return RequestRow(*row) if row else None
+    return _row(row) if row else None
 
 
 def grants(tx: Transaction, user: str, tier: str, now: datetime) -> tuple[RequestRow, ...]:
     """The valid grants of a person for a tier, longest first, locked."""
-    return tuple(RequestRow(*row) for row in tx.rows(_GRANT, user=user, tier=tier, now=now))
+    return tuple(_row(row) for row in tx.rows(_GRANT, user=user, tier=tier, now=now))
 
 
 def open_of_user(tx: Transaction, user: str) -> tuple[RequestRow, ...]:
     """Pending and approved requests of a person; approved ones may be past their time."""
-    return tuple(RequestRow(*row) for row in tx.rows(_OPEN_OF_USER, user=user))
+    return tuple(_row(row) for row in tx.rows(_OPEN_OF_USER, user=user))
 
 
 def open_of_hub(tx: Transaction, hub: str, user: str, before: datetime) -> tuple[RequestRow, ...]:
     """What :func:`open_of_user` gives, of one hub and made up to ``before``; locked."""
     rows = tx.rows(_OPEN_OF_HUB, hub=hub, user=user, before=before)
-    return tuple(RequestRow(*row) for row in rows)
+    return tuple(_row(row) for row in rows)
 
 
 def rename_user(tx: Transaction, hub: str, old: str, new: str, before: datetime) -> int:
@@ -139,7 +189,7 @@ def rename_hub(tx: Transaction, old: str, new: str) -> int:
 def stale(tx: Transaction, now: datetime, created_before: datetime) -> tuple[RequestRow, ...]:
     """Grants past their time and requests nobody decided about, locked."""
     found = tx.rows(_STALE, now=now, created_before=created_before)
-    return tuple(RequestRow(*row) for row in found)
+    return tuple(_row(row) for row in found)
 
 
 def move(tx: Transaction, request_id: int, was: str, **changes: Any) -> bool:
@@ -153,7 +203,7 @@ def select(
     """Requests, oldest first, of one person or in some states."""
     wanted = {"user": user} if user is not None else {}
     statement = _selection(user is not None, None if states is None else frozenset(states))
-    return tuple(RequestRow(*row) for row in tx.rows(statement, **wanted))
+    return tuple(_row(row) for row in tx.rows(statement, **wanted))
 
 
 @lru_cache(maxsize=128)

@@ -165,7 +165,12 @@ class LeaseRow:
 
 @dataclass(frozen=True)
 class RequestRow:
-    """An application for a tier that needs approval; an approved one is a grant."""
+    """An application for a tier that needs approval; an approved one is a grant.
+
+    ``starts_at`` is when it is wanted from (None: at once), ``valid_from`` and ``valid_until`` when
+    it is a grant. ``groups`` are its user's when they asked. ``first_by`` is the first of two
+    approvers; ``uses`` counts the servers that have run on it.
+    """
 
     id: int
     user: str
@@ -179,6 +184,31 @@ class RequestRow:
     decision_reason: str
     valid_until: datetime | None
     hub: str = DEFAULT_HUB
+    groups: tuple[str, ...] = ()
+    starts_at: datetime | None = None
+    valid_from: datetime | None = None
+    first_by: str = ""
+    uses: int = 0
+
+    def holds_at(self, now: datetime) -> bool:
+        """Whether it is a grant then."""
+        if self.state != "approved" or self.valid_until is None or self.valid_until <= now:
+            return False
+        return self.valid_from is None or self.valid_from <= now
+
+
+@dataclass(frozen=True)
+class DraftRow:
+    """What somebody has begun to write: as it was typed, checked only when it is filed."""
+
+    id: int
+    hub: str
+    user: str
+    tier: str
+    hours: str
+    starts_at: str
+    reason: str
+    changed_at: datetime
 
 
 @dataclass(frozen=True)

@@ -204,12 +204,39 @@ requests = sa.Table(
     sa.Column("valid_until", UtcTime),
     # Of the hub where it was made: a user whom that hub renames or deletes takes it along.
     sa.Column("hub", sa.Text, nullable=False, server_default=sa.text("'hub'")),
+    # The user's groups when they asked, by which it is found who decides.
+    sa.Column("groups", Json, nullable=False, server_default=sa.text("'[]'")),
+    # When it is wanted from; from when on it is a grant.
+    sa.Column("starts_at", UtcTime),
+    sa.Column("valid_from", UtcTime),
+    # The first of two approvers, where two are needed.
+    sa.Column("first_by", sa.Text, nullable=False, server_default=sa.text("''")),
+    # How often a server has run on it.
+    sa.Column("uses", sa.Integer, nullable=False, server_default=sa.text("0")),
+    # When its approvers were reminded, and its user told that it ends soon.
+    sa.Column("reminded_at", UtcTime),
+    sa.Column("warned_at", UtcTime),
     sa.CheckConstraint(
         "state IN ('pending', 'approved', 'denied', 'cancelled', 'expired', 'used')", name="state"
     ),
     sa.CheckConstraint("hours > 0", name="hours"),
     sa.Index("requests_user", "username", "tier"),
     sa.Index("requests_state", "state"),
+)
+
+# What somebody has begun to write and nobody else sees.
+drafts = sa.Table(
+    "drafts",
+    metadata,
+    sa.Column("id", BigId, primary_key=True),
+    sa.Column("hub", sa.Text, nullable=False),
+    sa.Column("username", sa.Text, nullable=False),
+    sa.Column("tier", sa.Text, nullable=False),
+    sa.Column("hours", sa.Text, nullable=False),
+    sa.Column("starts_at", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("changed_at", UtcTime, nullable=False),
+    sa.Index("drafts_user", "hub", "username"),
 )
 
 tickets = sa.Table(

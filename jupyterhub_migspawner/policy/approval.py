@@ -6,13 +6,17 @@ their own request and that a request moves only along :data:`TRANSITIONS`.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
 
 from jupyterhub_migspawner.errors import ConfigError
 from jupyterhub_migspawner.policy.fields import NAME_LIMIT
 from jupyterhub_migspawner.policy.people import Person
-from jupyterhub_migspawner.policy.wording import quoted
+from jupyterhub_migspawner.policy.wording import nearest, quoted
 
+DRAFT = "draft"
 PENDING = "pending"
 APPROVED = "approved"
 DENIED = "denied"
@@ -21,6 +25,7 @@ EXPIRED = "expired"
 USED = "used"
 
 TRANSITIONS: dict[str, frozenset[str]] = {
+    DRAFT: frozenset({PENDING, CANCELLED}),
     PENDING: frozenset({APPROVED, DENIED, CANCELLED, EXPIRED}),
     APPROVED: frozenset({USED, EXPIRED, CANCELLED}),
     DENIED: frozenset(),
@@ -32,46 +37,125 @@ TRANSITIONS: dict[str, frozenset[str]] = {
 
 
 @dataclass(frozen=True)
-class Approvers:
-    """Who may decide besides the hub's admins."""
+class Rule:
+    """Some who may decide: about which tiers, and about requests of whom; None is all."""
 
     users: frozenset[str] = frozenset()
     groups: frozenset[str] = frozenset()
+    tiers: frozenset[str] | None = None
+    for_groups: frozenset[str] | None = None
+
+    def names(self, person: Person) -> bool:
+        """Whether this person is one of them."""
+        return person.name in self.users or not person.groups.isdisjoint(self.groups)
+
+    def covers(self, tier: str, groups: Collection[str]) -> bool:
+        """Whether it is about that tier, asked for by somebody of these groups."""
+        if self.tiers is not None and tier not in self.tiers:
+            return False
+        return self.for_groups is None or not self.for_groups.isdisjoint(groups)
+
+
+@dataclass(frozen=True)
+class Approvers:
+    """Who may decide besides the hub's admins."""
+
+    rules: tuple[Rule, ...] = ()
 
     def include(self, person: Person) -> bool:
-        """Whether this person is configured as an approver."""
-        return person.name in self.users or not self.groups.isdisjoint(person.groups)
+        """Whether this person decides about anything at all."""
+        return any(rule.names(person) for rule in self.rules)
+
+    def cover(self, person: Person, tier: str, groups: Collection[str]) -> bool:
+        """Whether this person decides about that tier for somebody of these groups."""
+        return any(rule.names(person) and rule.covers(tier, groups) for rule in self.rules)
 
 
-def parse_approvers(raw: object) -> Approvers:
-    """``MigBroker.approvers``: a list of ``"user:NAME"`` and ``"group:NAME"``; None means nobody.
+_EXPECTED = "a list such as ['group:pi', 'user:ada']"
+_FIELDS = ("approvers", "tiers", "for_groups")
 
-    Raises :class:`~jupyterhub_migspawner.errors.ConfigError`.
+
+def parse_approvers(raw: object, tiers: Collection[str] | None = None) -> Approvers:
+    """``MigBroker.approvers``: a list of ``"user:NAME"``, ``"group:NAME"`` and of dicts with
+    ``approvers`` (such a list), and ``tiers`` and ``for_groups`` that narrow it; None means nobody.
+
+    ``tiers`` are the names there are. Raises :class:`~jupyterhub_migspawner.errors.ConfigError`.
     """
-    expected = "a list such as ['group:pi', 'user:ada']"
     if raw is None:
         return Approvers()
     if not isinstance(raw, (list, tuple, set, frozenset)):
-        raise ConfigError(f"MigBroker.approvers is {quoted(raw)}; expected {expected}.")
+        raise ConfigError(f"MigBroker.approvers is {quoted(raw)}; expected {_EXPECTED}.")
+    everything = [entry for entry in raw if not isinstance(entry, Mapping)]
+    rules = [_rule("MigBroker.approvers", everything)] if everything else []
+    rules += [_narrow(entry, tiers) for entry in raw if isinstance(entry, Mapping)]
+    return Approvers(tuple(rules))
+
+
+def _rule(where: str, entries: Collection[object], **narrowed: Any) -> Rule:
     users: set[str] = set()
     groups: set[str] = set()
-    for entry in raw:
+    for entry in entries:
         kind, _, name = entry.partition(":") if isinstance(entry, str) else ("", "", "")
         if kind not in ("user", "group") or not name.strip() or len(name) > NAME_LIMIT:
             raise ConfigError(
-                f"MigBroker.approvers: entry {quoted(entry)}; expected 'user:NAME' or "
-                f"'group:NAME', as in {expected}."
+                f"{where}: entry {quoted(entry)}; expected 'user:NAME' or "
+                f"'group:NAME', as in {_EXPECTED}."
             )
         (users if kind == "user" else groups).add(name)
-    return Approvers(frozenset(users), frozenset(groups))
+    return Rule(frozenset(users), frozenset(groups), **narrowed)
 
 
-def may_decide(request_user: str, by: Person, approvers: Approvers) -> str:
-    """Why this person may not decide about that user's request; empty when they may."""
+def _narrow(entry: Mapping[Any, Any], tiers: Collection[str] | None) -> Rule:
+    where = f"MigBroker.approvers: entry {quoted(dict(entry))}"
+    for key in entry:
+        if key not in _FIELDS:
+            raise ConfigError(
+                f"{where}: unknown field {quoted(key)}{nearest(key, _FIELDS)}; expected "
+                "'approvers', 'tiers' and 'for_groups'."
+            )
+    if "approvers" not in entry:
+        raise ConfigError(f"{where}: field 'approvers' is missing; expected {_EXPECTED}.")
+    lists: dict[str, frozenset[str] | None] = {}
+    for field, example in (("tiers", "card"), ("for_groups", "vision")):
+        found = entry.get(field)
+        names = isinstance(found, (list, tuple, set, frozenset)) and all(
+            isinstance(name, str) and name.strip() for name in found
+        )
+        if found is not None and not (names and found):
+            raise ConfigError(
+                f"{where}: field '{field}' is {quoted(found)}; expected a list such as "
+                f"['{example}']."
+            )
+        lists[field] = None if found is None else frozenset(found)
+    for name in sorted(lists["tiers"] or ()):
+        if tiers is not None and name not in tiers:
+            raise ConfigError(
+                f"{where}: there is no tier {quoted(name)}{nearest(name, tiers)} that needs "
+                "approval."
+            )
+    approvers = entry["approvers"]
+    if not isinstance(approvers, (list, tuple, set, frozenset)) or not approvers:
+        raise ConfigError(f"{where}: field 'approvers'; expected {_EXPECTED}.")
+    return _rule(where, approvers, tiers=lists["tiers"], for_groups=lists["for_groups"])
+
+
+def may_decide(
+    request_user: str,
+    by: Person,
+    approvers: Approvers,
+    tier: str = "",
+    groups: Collection[str] = frozenset(),
+) -> str:
+    """Why this person may not decide about that user's request; empty when they may.
+
+    ``groups`` are the user's, as the hub had them when they asked.
+    """
     if by.name == request_user:
         return "Nobody decides about their own request; ask another approver."
-    if by.admin or approvers.include(by):
+    if by.admin or approvers.cover(by, tier, groups):
         return ""
+    if approvers.include(by):
+        return "You decide about other tiers or other groups; the approvers of this one do."
     return "You may not decide about requests; the hub's admins and the approvers do."
 
 
@@ -80,3 +164,14 @@ def may_move(state: str, to: str) -> str:
     if to in TRANSITIONS.get(state, frozenset()):
         return ""
     return f"It is {state} already and cannot become {to}."
+
+
+def one_more(needed: int, first_by: str) -> bool:
+    """Whether an approval now still needs another person's."""
+    return needed > 1 and not first_by
+
+
+def period(starts_at: datetime | None, hours: float, now: datetime) -> tuple[datetime, datetime]:
+    """From when until when a request that is approved now is a grant."""
+    begin = now if starts_at is None else max(starts_at, now)
+    return begin, begin + timedelta(hours=hours)

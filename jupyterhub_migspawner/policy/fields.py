@@ -8,7 +8,9 @@ what was found and what was expected. Nothing is coerced: ``"3"`` is not 3 and `
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Collection, Mapping
+from datetime import datetime, timezone
 
 from jupyterhub_migspawner.errors import ConfigError, Refusal
 from jupyterhub_migspawner.policy.wording import listed, nearest, quoted
@@ -115,3 +117,16 @@ def read_hours(text: str) -> float:
         raise Refusal(
             f"The hours are {quoted(text)}; expected a number such as 8 or 0.5.", reason="options"
         ) from None
+
+
+def read_moment(text: str) -> datetime:
+    """A time as somebody typed it, UTC where it names no zone. Raises :exc:`.Refusal`."""
+    try:
+        # Python 3.10 does not read the trailing Z.
+        found = datetime.fromisoformat(re.sub("[zZ]$", "+00:00", text.strip()))
+    except ValueError:
+        raise Refusal(
+            f"The time is {quoted(text)}; expected one such as 2026-12-01T18:00, in UTC.",
+            reason="options",
+        ) from None
+    return found if found.tzinfo is not None else found.replace(tzinfo=timezone.utc)

@@ -25,6 +25,8 @@ class Settings:
     ``heartbeat_seconds``: a node silent for longer gets nothing new, and loses nothing.
     ``hub``: what the hub is called on its lease database, which others may share.
     ``offer_minutes``: how long something is held for whoever waited for it.
+    ``remind_hours``: approvers are reminded of a request that waits for so long.
+    ``grant_warning_minutes``: how long before a grant's end its user is told.
     ``request_days``: a request nobody decided about expires after this many days.
     """
 
@@ -36,10 +38,15 @@ class Settings:
     heartbeat_seconds: int = 60
     request_days: int = 30
     offer_minutes: int = 10
+    remind_hours: int = 24
+    grant_warning_minutes: int = 60
     hub: str = "hub"
 
     def __post_init__(self) -> None:
-        for name in ("pending_seconds", "heartbeat_seconds", "request_days", "offer_minutes"):
+        for name in (
+            *("pending_seconds", "heartbeat_seconds", "request_days", "offer_minutes"),
+            *("remind_hours", "grant_warning_minutes"),
+        ):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ConfigError(

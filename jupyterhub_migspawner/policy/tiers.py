@@ -41,6 +41,8 @@ FIELDS = (
     "allow",
     "seen_by",
     "approval",
+    "approvals",
+    "grant_starts",
     "max_hours",
     "idle_minutes",
     "default",
@@ -62,6 +64,8 @@ class Tier:
     ``profile`` is a MIG profile name as the driver says it, ``"whole"`` or ``"none"``. A tier with
     neither ``groups`` nor ``users`` nor ``allow`` is open to everybody; with several of them to
     whoever one of them names. ``allow`` is the admin's function of a :class:`~.people.Person`.
+    ``approvals`` is how many people have to approve a request, 1 or 2, and ``grant_starts`` how
+    often a server may run on a grant (None: as often as its time allows).
     ``seen_by`` are groups that see the tier without being able to use it. ``max_hours`` and
     ``idle_minutes`` are None where there is no limit. ``mig_off`` gives a whole card with MIG
     turned off, which resets an A100; otherwise a whole card is one slice over all of it. ``seats``
@@ -78,6 +82,8 @@ class Tier:
     seen_by: tuple[str, ...] = ()
     seen_by_all: bool = False
     approval: bool = False
+    approvals: int = 1
+    grant_starts: int | None = None
     max_hours: float | None = None
     idle_minutes: int | None = None
     default: bool = False
@@ -163,6 +169,11 @@ def _parse_tier(position: int, raw: object) -> Tier:
     seats = entry.number("seats", 1, SEATS_LIMIT)
     if seats > 1 and profile in (WHOLE, NONE):
         raise entry.wrong("seats", f"1 for a tier of profile {profile!r}: only slices are shared")
+    approvals = entry.number("approvals", 1, 2)
+    starts = entry.count("grant_starts", "starts", zero=False)
+    for field, value in (("approvals", approvals > 1), ("grant_starts", starts is not None)):
+        if value and not entry.flag("approval"):
+            raise entry.wrong(field, "nothing, for this tier needs no approval")
     allow = entry.raw.get("allow")
     if allow is not None and not callable(allow):
         raise entry.wrong("allow", "a function of a person that returns True or False")
@@ -178,6 +189,8 @@ def _parse_tier(position: int, raw: object) -> Tier:
         seen_by=() if everybody else entry.names("seen_by", "vision"),
         seen_by_all=everybody,
         approval=entry.flag("approval"),
+        approvals=approvals,
+        grant_starts=starts,
         max_hours=entry.amount("max_hours", "hours", zero=False),
         idle_minutes=entry.count("idle_minutes", "minutes", zero=False),
         default=entry.flag("default"),

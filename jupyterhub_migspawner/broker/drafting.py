@@ -1,0 +1,104 @@
+"""Drafts: requests that somebody has begun to write and nobody else sees.
+
+Kept as they were typed. Everything is checked when one is filed; then it becomes a request and is
+a draft no more.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from jupyterhub_migspawner.broker.approvals import Approvals
+from jupyterhub_migspawner.broker.base import NAME_LIMIT, REASON_LIMIT, text, wanted_id
+from jupyterhub_migspawner.errors import Refusal
+from jupyterhub_migspawner.leases import drafts
+from jupyterhub_migspawner.leases.rows import DraftRow, RequestRow
+from jupyterhub_migspawner.leases.store import Transaction
+from jupyterhub_migspawner.policy.fields import read_hours, read_moment
+from jupyterhub_migspawner.policy.people import Person
+
+MOST_DRAFTS = 20
+"""Drafts one person may have."""
+
+SHORT = 100
+"""Most characters of hours and time as somebody types them."""
+
+
+class Drafting(Approvals):
+    """Use cases about drafts of this hub's users."""
+
+    def save_draft(
+        self,
+        person: Person,
+        *,
+        tier: str = "",
+        hours: str = "",
+        starts_at: str = "",
+        reason: str = "",
+        draft_id: int | None = None,
+    ) -> DraftRow:
+        """Keep what was typed, as a new draft or as ``draft_id`` anew.
+
+        Raises :class:`~jupyterhub_migspawner.errors.Refusal` (``options``, ``not-found``,
+        ``conflict``).
+        """
+        text("user name", person.name, NAME_LIMIT, empty=False)
+        values = {
+            "tier": text("tier", tier, NAME_LIMIT),
+            "hours": text("hours", hours, SHORT),
+            "starts_at": text("beginning", starts_at, SHORT),
+            "reason": text("reason", reason, REASON_LIMIT),
+        }
+
+        def work(tx: Transaction) -> DraftRow:
+            tx.queue_for(f"person {person.name}")
+            now = self._now()
+            if draft_id is None:
+                if len(drafts.of_user(tx, self.hub, person.name)) >= MOST_DRAFTS:
+                    raise Refusal(
+                        f"You have {MOST_DRAFTS} drafts; file or drop one of them first.",
+                        reason="conflict",
+                    )
+                number = drafts.insert(
+                    tx, hub=self.hub, username=person.name, changed_at=now, **values
+                )
+            else:
+                number = wanted_id(draft_id)
+                drafts.change(tx, self.hub, person.name, number, changed_at=now, **values)
+            return self._draft(tx, person, number)
+
+        return self._run(work)
+
+    def drafts(self, person: Person) -> tuple[DraftRow, ...]:
+        """A person's drafts, oldest first."""
+        return self._read(lambda tx: drafts.of_user(tx, self.hub, person.name))
+
+    def drop_draft(self, person: Person, draft_id: int) -> DraftRow:
+        """Throw a draft away. Raises :class:`~jupyterhub_migspawner.errors.Refusal`."""
+
+        def work(tx: Transaction) -> DraftRow:
+            found = self._draft(tx, person, wanted_id(draft_id))
+            drafts.drop(tx, self.hub, person.name, found.id)
+            return found
+
+        return self._run(work)
+
+    def file_draft(self, person: Person, draft_id: int) -> RequestRow:
+        """Make a request of a draft. What is refused stays a draft.
+
+        Raises :class:`~jupyterhub_migspawner.errors.Refusal` as
+        :meth:`~.approvals.Approvals.create_request` does, and ``not-found``.
+        """
+        found = self._read(lambda tx: self._draft(tx, person, wanted_id(draft_id)))
+        begin: datetime | None = read_moment(found.starts_at) if found.starts_at.strip() else None
+        request = self.create_request(
+            person, found.tier, read_hours(found.hours), found.reason, begin
+        )
+        self._run(lambda tx: drafts.drop(tx, self.hub, person.name, found.id))
+        return request
+
+    def _draft(self, tx: Transaction, person: Person, draft_id: int) -> DraftRow:
+        found = drafts.by_id(tx, self.hub, person.name, draft_id)
+        if found is None:
+            raise Refusal(f"You have no draft {draft_id}.", reason="not-found")
+        return found
