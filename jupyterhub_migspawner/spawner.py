@@ -97,6 +97,7 @@ class MigSpawnerMixin(TierChoice):
         future: Future[LeaseRow | None] | None = None
         waiting = ExitStack()
         woken: asyncio.Event | None = None
+        looked_again = False
         try:
             while True:
                 future = self._mig_submit(
@@ -117,7 +118,12 @@ class MigSpawnerMixin(TierChoice):
                     if refusal.reason != "capacity" or time.monotonic() >= give_up:
                         raise
                     if not await self._mig_call(lambda b: b.being_returned(tier.name)):
-                        raise
+                        if looked_again:
+                            raise
+                        # It may have come back between the two questions.
+                        looked_again = True
+                        continue
+                    looked_again = False
                     if woken is None:
                         # It may be back by now: one more look, with an ear at the database.
                         woken = waiting.enter_context(self._mig_heard())

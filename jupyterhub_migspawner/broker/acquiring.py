@@ -124,7 +124,22 @@ class Acquiring(Offering):
         buried = ledger.tombstone(tx, asking.attempt)
         if buried is not None:
             return Refusal(f"This start was cancelled ({buried}); start again.", reason="conflict")
-        held, offered = self._end_remains(tx, asking)
+        held, offered, remains = self._held_by_others(tx, asking)
+        answer = self._decide(tx, asking, held, offered, remains, patient=patient)
+        if isinstance(answer, Refusal) or answer is None:
+            _let_go(tx, asking, remains)
+        return answer
+
+    def _decide(
+        self,
+        tx: Transaction,
+        asking: Asking,
+        held: list[LeaseRow],
+        offered: list[LeaseRow],
+        remains: list[LeaseRow],
+        *,
+        patient: bool,
+    ) -> LeaseRow | Refusal | None:
         limits, _ = self._limits(tx, asking.person, asking.now)
         # Whoever is offered one thing is not offered another beyond their quota; a start counts
         # what runs, since it may well be that of the offer.
@@ -144,9 +159,12 @@ class Acquiring(Offering):
             return Refusal(over, reason="quota")
         ahead = Ahead()
         if asking.ticket is None:
-            mine = self._adopt(tx, asking, offered, grant)
+            mine = next((o for o in offered if self._is_for(o, asking)), None)
             if mine is not None:
-                return mine
+                _let_go(tx, asking, remains)
+                adopted = self._adopt(tx, asking, mine, grant)
+                if adopted is not None:
+                    return adopted
             waiting = self._served(tx, asking.now)
             ahead = self._ahead(waiting, asking.person, asking.tier)
             if ahead.others:
@@ -157,60 +175,57 @@ class Acquiring(Offering):
             return self._no_capacity(tx, asking, emptying)
         if grant is not None:
             end_reservation(tx, grant.id, asking.now, "the grant has its card")
+        # Cards before leases, as everybody locks them.
+        _let_go(tx, asking, remains)
         lease = self._lend(tx, asking, taken, grant)
         if ahead.mine is not None:
             close_ticket(tx, ahead.mine, tickets.TAKEN, "started without an offer", asking.now)
         return lease
 
-    def _end_remains(
+    def _held_by_others(
         self, tx: Transaction, asking: Asking
-    ) -> tuple[list[LeaseRow], list[LeaseRow]]:
-        """Begin to end what earlier starts of this server left; returns what else is held, and
-        what is offered.
+    ) -> tuple[list[LeaseRow], list[LeaseRow], list[LeaseRow]]:
+        """What the person holds for other servers, what is offered to them, and what earlier starts
+        of this server left, which has to begin to end.
 
         A server of that name at another hub is another one, and counts like any other. What runs
         while a ticket waits for that very server makes room for it when it starts anew.
         """
-        others, offered = [], []
+        others, offered, remains = [], [], []
         for lease in ledger.with_offers(tx, asking.person.name):
             if lease.ticket_id is not None:
                 offered.append(lease)
             elif (lease.hub, lease.server) != (self.hub, asking.server):
                 others.append(lease)
             elif asking.ticket is None:
-                reason = "replaced by a new start of the same server"
-                begin_release(tx, lease, reason, asking.person.name, asking.now)
-        return others, offered
+                remains.append(lease)
+        return others, offered, remains
 
+    def _is_for(self, offer: LeaseRow, asking: Asking) -> bool:
+        return (offer.hub, offer.tier) == (self.hub, asking.tier.name)
+
+    @staticmethod
     def _adopt(
-        self,
-        tx: Transaction,
-        asking: Asking,
-        offered: list[LeaseRow],
-        grant: RequestRow | None,
+        tx: Transaction, asking: Asking, offer: LeaseRow, grant: RequestRow | None
     ) -> LeaseRow | None:
         """The lease that is held for this person and tier becomes this start's."""
-        for offer in offered:
-            if (offer.hub, offer.tier) != (self.hub, asking.tier.name):
-                continue
-            lease = ledger.adopt(
-                tx,
-                offer.id,
-                attempt=asking.attempt,
-                server=asking.server,
-                now=asking.now,
-                deadline=asking.deadline,
-                ends_at=_end_of(asking, grant),
-                request_id=grant.id if grant is not None else None,
-            )
-            if lease is None:
-                continue
-            lease_event(tx, lease, asking.now, asking.person.name, slice=lease.slice_uuid or "")
-            ticket = tickets.by_id(tx, offer.ticket_id or 0)
-            if ticket is not None:
-                close_ticket(tx, ticket, tickets.TAKEN, "started", asking.now)
-            return lease
-        return None
+        lease = ledger.adopt(
+            tx,
+            offer.id,
+            attempt=asking.attempt,
+            server=asking.server,
+            now=asking.now,
+            deadline=asking.deadline,
+            ends_at=_end_of(asking, grant),
+            request_id=grant.id if grant is not None else None,
+        )
+        if lease is None:
+            return None
+        lease_event(tx, lease, asking.now, asking.person.name, slice=lease.slice_uuid or "")
+        ticket = tickets.by_id(tx, offer.ticket_id or 0)
+        if ticket is not None:
+            close_ticket(tx, ticket, tickets.TAKEN, "started", asking.now)
+        return lease
 
     @staticmethod
     def _grant_for(tx: Transaction, asking: Asking, held: list[LeaseRow]) -> RequestRow | Refusal:
@@ -420,6 +435,13 @@ def _same_again(known: LeaseRow, asking: Asking, hub: str) -> LeaseRow | Refusal
     return Refusal(
         f"This start has ended already ({known.end_reason}); start again.", reason="conflict"
     )
+
+
+def _let_go(tx: Transaction, asking: Asking, remains: list[LeaseRow]) -> None:
+    """Let what earlier starts of the same server left begin to end; once."""
+    while remains:
+        reason = "replaced by a new start of the same server"
+        begin_release(tx, remains.pop(), reason, asking.person.name, asking.now)
 
 
 def begin_release(

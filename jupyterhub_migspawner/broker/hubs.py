@@ -12,9 +12,9 @@ from datetime import timedelta
 from jupyterhub_migspawner.broker.base import BROKER, BrokerBase, text
 from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.leases import drafts, events, exceptions, hubs, ledger, requests, tickets
-from jupyterhub_migspawner.leases.rows import DEFAULT_HUB, HubRow
+from jupyterhub_migspawner.leases.rows import DEFAULT_HUB, HELD, HubRow
 from jupyterhub_migspawner.leases.store import Transaction
-from jupyterhub_migspawner.policy.wording import quoted
+from jupyterhub_migspawner.policy.wording import listed, quoted
 
 SILENT = timedelta(minutes=2)
 """A hub whose service has said nothing for so long is not there."""
@@ -42,7 +42,7 @@ class Hubs(BrokerBase):
             if known is not None and known.home != home and not adopt:
                 self._demand_gone(tx, known)
             before = [hub.name for hub in hubs.by_home(tx, home)]
-            if known is None and not hubs.every(tx) and ledger.select(tx, hub=DEFAULT_HUB):
+            if known is None and not hubs.every(tx):
                 # From before hubs had names: then there was only one.
                 before.append(DEFAULT_HUB)
             for name in before:
@@ -80,11 +80,31 @@ class Hubs(BrokerBase):
         )
 
     def _take_along(self, tx: Transaction, old: str) -> None:
+        self._demand_no_twins(tx, old)
         leases = ledger.rename_hub(tx, old, self.hub)
         asked = requests.rename_hub(tx, old, self.hub)
         exceptions.rename_hub(tx, old, self.hub)
         tickets.rename_hub(tx, old, self.hub)
         drafts.rename_hub(tx, old, self.hub)
+        was_known = hubs.by_name(tx, old) is not None
         hubs.forget(tx, old)
+        if not (was_known or leases or asked):
+            return
         kind, now = "hub.renamed", self._now()
         events.append(tx, now, BROKER, kind, hub=self.hub, old=old, leases=leases, requests=asked)
+
+    def _demand_no_twins(self, tx: Transaction, old: str) -> None:
+        """A server of one user cannot have two leases, as it would where both names have one."""
+        mine = {(each.user, each.server) for each in ledger.select(tx, hub=self.hub, states=HELD)}
+        both = sorted(
+            lease.id
+            for lease in ledger.select(tx, hub=old, states=HELD)
+            if (lease.user, lease.server) in mine
+        )
+        if both:
+            raise Refusal(
+                f"The hubs {quoted(old)} and {quoted(self.hub)} both hold a lease for the same "
+                f"server of the same user (of {quoted(old)}: {listed(map(str, both))}); stop "
+                "these servers, then try again.",
+                reason="conflict",
+            )

@@ -162,4 +162,4 @@ def none_free(tier: Tier, total: int, where: str = "") -> str:
     head = f"No {what} is free{where} for tier {tier.name}"
     if not total:
         return f"{head}: no card is cut into {tier.profile} now."
-    return f"{head}{'' if where else f': {total} of {total} are taken'}."
+    return f"{head}{'' if where else f': {total} of {total} are taken or out of service'}."

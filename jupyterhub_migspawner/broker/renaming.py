@@ -44,6 +44,16 @@ class Renaming(Drafting):
             for lease in self._held(tx, new, moment):
                 if lease.server in came:
                     begin_release(tx, lease, "its user is not there any more", BROKER, now)
+            # Told late: what the renamed user has started since under the new name counts, and what
+            # is left under the old one is of earlier starts of the same servers.
+            since = {
+                lease.server
+                for lease in ledger.held_by(tx, new)
+                if lease.hub == self.hub and lease.since > moment
+            }
+            for lease in self._held(tx, old, moment):
+                if lease.server in since:
+                    begin_release(tx, lease, "its server was started again", BROKER, now)
             number = ledger.rename_user(tx, self.hub, old, new, moment)
             asked = requests.rename_user(tx, self.hub, old, new, moment)
             exceptions.rename_user(tx, self.hub, old, new, moment)

@@ -133,7 +133,7 @@ def look_after_reservations(tx: Transaction, node: str, now: datetime) -> None:
         if record is None or record.row.reserved_for is None:
             continue
         card = record.row
-        grant = requests.by_id(tx, record.row.reserved_for)
+        grant = requests.look(tx, record.row.reserved_for)
         if grant is None or grant.state != "approved" or not _is_after(grant.valid_until, now):
             _unreserve(tx, card, now, "the grant is over")
         elif ledger.select(tx, card_uuid=card.uuid):

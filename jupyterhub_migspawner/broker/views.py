@@ -17,6 +17,7 @@ from jupyterhub_migspawner.broker.statuses import (
 )
 from jupyterhub_migspawner.leases.rows import (
     CardRow,
+    DraftRow,
     EventRow,
     LeaseRow,
     NodeRow,
@@ -157,6 +158,18 @@ def _wait_view(expectation: Expectation) -> Json:
 
 def _seconds(span: timedelta | None) -> int | None:
     return None if span is None else round(span.total_seconds())
+
+
+def draft_view(draft: DraftRow) -> Json:
+    """What somebody has begun to ask for."""
+    return {
+        "id": draft.id,
+        "tier": draft.tier,
+        "hours": draft.hours,
+        "starts_at": draft.starts_at,
+        "reason": draft.reason,
+        "changed_at": timestamp(draft.changed_at),
+    }
 
 
 def quota_view(status: QuotaStatus) -> Json:

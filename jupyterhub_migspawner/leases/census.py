@@ -217,7 +217,8 @@ def _gaps(tx: Transaction, ids: Sequence[int], first: int) -> frozenset[int]:
     """Numbers that were drawn and are not there: undone, or of transactions that still run."""
     if not tx.postgres or not ids:
         return frozenset()
-    return frozenset(range(first, ids[-1])).difference(ids)
+    # What is further back than so many has long been committed or undone.
+    return frozenset(range(max(first, ids[-1] - MOST_EVENTS), ids[-1])).difference(ids)
 
 
 def _adds(facts: Iterable[Any]) -> dict[str, Adds]:

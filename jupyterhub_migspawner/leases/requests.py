@@ -38,7 +38,14 @@ _SELECT = sa.select(
 )
 _GROUPS = [column.name for column in _SELECT.selected_columns].index("groups")
 
-_BY_ID = _SELECT.where(requests.c.id == sa.bindparam("request_id")).with_for_update()
+_LOOK = _SELECT.where(requests.c.id == sa.bindparam("request_id"))
+_BY_ID = _LOOK.with_for_update()
+_LOCK_USER = (
+    sa.select(requests.c.id)
+    .where(requests.c.hub == sa.bindparam("of_hub"), requests.c.username == sa.bindparam("old"))
+    .order_by(requests.c.id)
+    .with_for_update()
+)
 
 # The grant that lasts longest; locked, so that it is not cancelled while a lease is taken on it.
 _GRANT = (
@@ -154,6 +161,12 @@ def insert(tx: Transaction, **values: Any) -> int:
     )
 
 
+def look(tx: Transaction, request_id: int) -> RequestRow | None:
+    """The request, for whoever holds a card already and must not wait for it."""
+    row = tx.first(_LOOK, request_id=request_id)
+    return _row(row) if row else None
+
+
 def by_id(tx: Transaction, request_id: int) -> RequestRow | None:
     """The request, locked until the transaction ends."""
     row = tx.first(_BY_ID, request_id=request_id)
@@ -178,6 +191,8 @@ def open_of_hub(tx: Transaction, hub: str, user: str, before: datetime) -> tuple
 
 def rename_user(tx: Transaction, hub: str, old: str, new: str, before: datetime) -> int:
     """Requests of a user of a hub, made up to ``before``, become another name's; how many."""
+    # In the order in which everybody locks several.
+    tx.rows(_LOCK_USER, of_hub=hub, old=old)
     return tx.change(_RENAME_USER, of_hub=hub, old=old, new=new, before=before)
 
 

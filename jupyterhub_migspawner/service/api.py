@@ -21,9 +21,10 @@ from tornado.web import RequestHandler
 from jupyterhub_migspawner.broker import Broker, views
 from jupyterhub_migspawner.leases.rows import LeaseRow, RequestRow
 from jupyterhub_migspawner.service.allowances import Exceptions, MyQuota, OneException
-from jupyterhub_migspawner.service.approvers import is_approver
+from jupyterhub_migspawner.service.approvers import decidable, is_approver
 from jupyterhub_migspawner.service.auth import Visitor
 from jupyterhub_migspawner.service.body import Field
+from jupyterhub_migspawner.service.draft_api import Drafts, FileDraft, OneDraft
 from jupyterhub_migspawner.service.hub import HubError
 from jupyterhub_migspawner.service.loops import is_server_of
 from jupyterhub_migspawner.service.problem import Problem
@@ -37,7 +38,11 @@ NEW_REQUEST = {
     "tier": Field("name", required=True),
     "hours": Field("hours", required=True),
     "reason": Field("text", required=True),
+    "starts_at": Field("time"),
 }
+
+#: How a grant is revoked that is in use.
+REVOCATION = {"reason": Field("text", required=True), "warning_minutes": Field("amount")}
 
 
 class Unknown(ApiHandler):
@@ -127,7 +132,8 @@ class Requests(ApiHandler):
         if self.flags("all")["all"]:
             if not is_approver(self.who, self.parts.settings.approvers):
                 raise Problem(403, "not-allowed", "Only approvers see everybody's requests.")
-            requests = await self.ask(lambda broker: broker.requests())
+            every = await self.ask(lambda broker: broker.requests())
+            requests = decidable(self.who, every, self.parts.settings.approvers)
         else:
             name = self.who.person.name
             requests = await self.ask(lambda broker: broker.requests(user=name))
@@ -140,7 +146,7 @@ class Requests(ApiHandler):
         person = self.who.person
         request = await self.ask(
             lambda broker: broker.create_request(
-                person, asked["tier"], asked["hours"], asked["reason"]
+                person, asked["tier"], asked["hours"], asked["reason"], asked.get("starts_at")
             )
         )
         self.reply(views.request_view(request), 201)
@@ -212,6 +218,21 @@ class Cancel(Decision):
         return broker.cancel_request(request_id, visitor.decider)
 
 
+class Revoke(Decision):
+    """Take a grant back although it is in use."""
+
+    known = REVOCATION
+
+    def decide(
+        self, broker: Broker, request_id: int, visitor: Visitor, sent: Mapping[str, Any]
+    ) -> RequestRow:
+        """What runs on it ends after a warning."""
+        minutes = sent.get("warning_minutes", 15)
+        return broker.revoke(
+            request_id, visitor.decider, sent["reason"], 15 if minutes is None else minutes
+        )[0]
+
+
 class OpenApi(ApiHandler):
     """The description of this API."""
 
@@ -231,6 +252,10 @@ ROUTES: dict[str, type[ApiHandler]] = {
     "/requests/{id}/approve": Approve,
     "/requests/{id}/deny": Deny,
     "/requests/{id}/cancel": Cancel,
+    "/requests/{id}/revoke": Revoke,
+    "/drafts": Drafts,
+    "/drafts/{id}": OneDraft,
+    "/drafts/{id}/file": FileDraft,
     "/queue": Queue,
     "/queue/{id}": OneTicket,
     "/quota": MyQuota,

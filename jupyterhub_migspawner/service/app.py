@@ -31,6 +31,7 @@ from tornado.web import Application, RequestHandler
 from traitlets.config import Config
 
 from jupyterhub_migspawner.agent import make_agent
+from jupyterhub_migspawner.broker import utc_now
 from jupyterhub_migspawner.config import MigBroker, load_config_file
 from jupyterhub_migspawner.errors import ConfigError, MigspawnerError
 from jupyterhub_migspawner.service import (
@@ -99,7 +100,13 @@ class Service:
         parts = Parts(
             broker=broker,
             settings=options.settings(),
-            hub=HubApi(hub_auth.api_url, hub_auth.api_token, ssl_context=ssl_client),
+            hub=HubApi(
+                hub_auth.api_url,
+                hub_auth.api_token,
+                ssl_context=ssl_client,
+                # Hub and service run on one machine, the lease database's clock perhaps not.
+                ahead=lambda: utc_now() - broker.clock(),
+            ),
             database=self._database,
             home=options.hub_home,
             prefix=hub_auth.base_url,

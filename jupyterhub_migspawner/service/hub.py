@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import json
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -47,7 +47,7 @@ class HubServer:
     pending: str
     """``spawn``, ``stop``, ``check``, ``rename`` or empty."""
     started: datetime | None
-    """UTC; when this start of the server began."""
+    """UTC, by the clock that leases go by; when this start of the server began."""
     url: str
     tier: str
     """What its options name; empty when they name none."""
@@ -73,13 +73,19 @@ class HubApi:
         ssl_context: ssl.SSLContext | None = None,
         page_size: int = 200,
         timeout: float = 20.0,
+        ahead: Callable[[], timedelta] = timedelta,
     ) -> None:
-        """``api_url`` ends in ``/hub/api``; ``timeout`` is in seconds, for each request."""
+        """``api_url`` ends in ``/hub/api``; ``timeout`` is in seconds, for each request.
+
+        ``ahead`` says how far the hub's clock is ahead of the one that leases go by; the hub's
+        times are given out as that one would have them.
+        """
         self._api_url = api_url.rstrip("/")
         self._token = token
         self._ssl = ssl_context
         self._page_size = page_size
         self._timeout = timeout
+        self._ahead = ahead
 
     async def servers(self) -> dict[tuple[str, str], HubServer]:
         """Every live server by (user, server name). Raises :exc:`HubError` unless complete."""
@@ -96,8 +102,9 @@ class HubApi:
             items = page.get("items") if isinstance(page, dict) else None
             if not isinstance(items, list):
                 raise HubError("The hub's list of users is not in pages, so it may be cut short.")
+            ahead = self._ahead()
             for model in items:
-                for server in _servers_of(model):
+                for server in _servers_of(model, ahead):
                     found[(server.user, server.name)] = server
             following = _mapping(page.get("_pagination")).get("next")
             if following is None:
@@ -120,7 +127,7 @@ class HubApi:
             if lacking:
                 raise HubError(_lacks(lacking))
             return None
-        return _servers_of(model)
+        return _servers_of(model, self._ahead())
 
     async def account(self, user: str) -> Account | None:
         """A user with their groups and live servers; None when the hub has no such user."""
@@ -134,7 +141,7 @@ class HubApi:
         if not isinstance(groups, list):
             raise HubError(_lacks(frozenset({"read:users:groups"})))
         names = frozenset(group for group in groups if isinstance(group, str))
-        return Account(Person(user, names), _servers_of(model))
+        return Account(Person(user, names), _servers_of(model, self._ahead()))
 
     async def start_server(self, user: str, name: str, options: Mapping[str, Any]) -> None:
         """Ask the hub to start a server; returns when it has begun. Raises :exc:`HubError`."""
@@ -195,17 +202,17 @@ class HubApi:
         return response.code, response.body
 
 
-def _servers_of(model: Any) -> tuple[HubServer, ...]:
+def _servers_of(model: Any, ahead: timedelta) -> tuple[HubServer, ...]:
     user = _mapping(model)
     name = user.get("name")
     servers = user.get("servers")
     if not isinstance(name, str) or not isinstance(servers, dict):
         # A user model without its servers means a missing right, not a user without servers.
         raise HubError(_lacks(frozenset({"read:servers"})))
-    return tuple(_server(name, server) for server in servers.values())
+    return tuple(_server(name, server, ahead) for server in servers.values())
 
 
-def _server(user: str, raw: Any) -> HubServer:
+def _server(user: str, raw: Any, ahead: timedelta) -> HubServer:
     model = _mapping(raw)
     name = model.get("name")
     ready = model.get("ready")
@@ -216,12 +223,13 @@ def _server(user: str, raw: Any) -> HubServer:
     options = options if isinstance(options, dict) else {}
     tier = options.get("tier")
     url = model.get("url")
+    started = _time(model.get("started"))
     return HubServer(
         user=user,
         name=name,
         ready=ready,
         pending=pending if isinstance(pending, str) else "",
-        started=_time(model.get("started")),
+        started=None if started is None else started - ahead,
         url=url if isinstance(url, str) else "",
         tier=tier if isinstance(tier, str) else "",
         options=options,

@@ -23,6 +23,9 @@ log = logging.getLogger("migspawner.service")
 
 ACTOR = "service"
 
+#: By how much two readings of one clock may differ, over a network and a minute.
+READINGS = timedelta(milliseconds=250)
+
 #: A start takes its lease within so long, unless it waits for a slice that is being given back.
 AT_ONCE = timedelta(seconds=30)
 
@@ -127,7 +130,8 @@ class Reconciler:
         """Release a lease without a server, unless the hub now says otherwise."""
         running = await self._parts.hub.servers_of(lease.user)
         unknown = running is None
-        if any(may_be_renamed(lease, other, held, unknown=unknown) for other in servers):
+        alike = [s for s in servers if may_be_renamed(lease, s, held, unknown=unknown)]
+        if any([await self._may_be_of(lease, server) for server in alike]):
             self._say(
                 lease,
                 f"the hub has no such server of {lease.user!r}, but one as old as the lease runs "
@@ -136,6 +140,23 @@ class Reconciler:
             )
         elif not any(server.name == lease.server for server in running or ()):
             await self._release(lease, "its server is gone")
+
+    async def _may_be_of(self, lease: LeaseRow, server: HubServer) -> bool:
+        """Whether a server may have been started in the tier of this lease.
+
+        One of another tier is another start, and one without a GPU never has a lease.
+        """
+        tier = server.tier
+        if not tier:
+            account = await self._parts.hub.account(server.user)
+            if account is None:
+                return False
+            person = account.person
+            try:
+                tier = (await self._parts.ask(lambda broker: broker.choose_tier(person, {}))).name
+            except Refusal:
+                return True
+        return tier == lease.tier
 
     async def _keep(
         self, lease: LeaseRow, server: HubServer, held: Collection[Key], now: datetime
@@ -201,7 +222,7 @@ def is_server_of(lease: LeaseRow, server: HubServer) -> bool:
     """
     if server.pending == "stop" or server.started is None:
         return False
-    return server.started <= lease.since
+    return server.started <= lease.since + READINGS
 
 
 def may_be_renamed(

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
+import sqlalchemy as sa
 
 from jupyterhub_migspawner.broker import Broker, TierOffer
 from jupyterhub_migspawner.errors import Refusal
@@ -164,3 +165,18 @@ def test_a_silent_node_offers_nothing_until_it_reports_again(lab: Lab) -> None:
     assert offers(lab)[0].free == 7
     lab.report()
     assert offers(lab)[0].free == 21
+
+
+@pytest.mark.parametrize("kind", ["postgresql"])
+def test_a_long_gap_in_the_log_is_not_carried_along(lab: Lab) -> None:
+    """After a compaction the events that are left may lie far apart."""
+    lab.start("ada")
+    with lab.store.transaction() as tx:
+        tx.rows(sa.text("SELECT setval('events_id_seq', 5000000)"))
+    lab.start("grace")
+    assert offers(lab, cold(lab))[0].free == offers(lab)[0].free == 12
+    fresh = cold(lab)
+    offers(lab, fresh)
+    kept = fresh._census._count
+    assert kept is not None
+    assert len(kept.missing) <= census.MOST_EVENTS

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from jupyterhub_migspawner.errors import Refusal
+from jupyterhub_migspawner.leases import inventory, ledger
 from jupyterhub_migspawner.leases.rows import LeaseRow
 from jupyterhub_migspawner.policy.people import Person
 from tests.store.lab import MIXED, Lab, card
@@ -51,7 +53,8 @@ def test_forty_starts_on_fourteen_slices_give_fourteen_leases(lab: Lab) -> None:
     assert {(r.reason, str(r)) for r in refusals} == {
         (
             "capacity",
-            "No 1g.5gb slice is free for tier small: 14 of 14 are taken. Free now: cpu.",
+            "No 1g.5gb slice is free for tier small: 14 of 14 are taken or out of service. "
+            "Free now: cpu.",
         )
     }
 
@@ -62,7 +65,8 @@ def test_a_refusal_under_load_names_what_is_free_instead(make_lab: Callable[...,
     answers = at_once(starts(lab, range(12)))
     (sentence,) = {str(a) for a in answers if isinstance(a, Refusal)}
     assert sentence == (
-        "No 1g.5gb slice is free for tier small: 8 of 8 are taken. Free now: medium (1), cpu."
+        "No 1g.5gb slice is free for tier small: 8 of 8 are taken or out of service. "
+        "Free now: medium (1), cpu."
     )
 
 
@@ -319,3 +323,28 @@ def test_quarantine_and_whole_card_exclude_each_other(lab: Lab, whole_first: boo
     )
     (lease,) = (a for a in answers if isinstance(a, LeaseRow))
     assert lease.whole
+
+
+@pytest.mark.parametrize("kind", ["postgresql"])
+def test_a_start_locks_cards_before_leases_as_a_report_does(
+    make_lab: Callable[..., Lab],
+) -> None:
+    """One that replaces what an earlier start left, while a report loses the card with it."""
+    lab, agent = make_lab(), make_lab()
+    lab.report(card(0))
+    left = lab.start("ada")
+    waits = sa.text("SELECT 1 FROM pg_locks WHERE NOT granted")
+    with ThreadPoolExecutor(1) as pool:
+        with agent.store.transaction() as tx:
+            inventory.lock_card(tx, left.card_uuid)
+            again = pool.submit(lab.start, "ada")
+            while not again.done():
+                # The start has come as far as it gets.
+                with make_lab().store.transaction() as other:
+                    if other.first(waits) is not None:
+                        break
+            # Locked in the other order the server would end one of the two for it.
+            assert ledger.lose(tx, left.id, lab.clock(), "its card is gone") is not None
+            inventory.untake(tx, left.slice_id)
+        assert again.result(60).state == "pending"
+    assert lab.broker.lease(left.id).state == "lost"

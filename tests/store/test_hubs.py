@@ -252,3 +252,41 @@ def test_names_that_cannot_be_are_refused(lab: Lab, name: str) -> None:
             call()
         assert caught.value.reason == "options"
     assert lab.stored() == before
+
+
+def test_a_rename_that_is_told_late_lets_the_new_start_be(lab: Lab) -> None:
+    """The database was away at the rename; meanwhile the server was started under the new name."""
+    lab.report()
+    old = lab.start("ada")
+    renamed = lab.clock()
+    lab.clock.pass_time(seconds=5)
+    new = lab.start("lovelace")
+    assert lab.broker.rename_user("ada", "lovelace", renamed) == 1
+    states = {lease.id: (lease.user, lease.state) for lease in lab.broker.leases()}
+    assert states == {old.id: ("lovelace", "releasing"), new.id: ("lovelace", "pending")}
+
+
+def test_what_was_asked_before_hubs_had_names_is_the_first_hub_s(
+    make_lab: Callable[..., Lab],
+) -> None:
+    before = make_lab()
+    before.report()
+    grant = before.grant("ada")
+    lab = make_lab(hub="physics")
+    lab.broker.claim_hub("n1:/etc/jupyterhub")
+    assert lab.broker.request(grant.id).hub == "physics"
+    # The next one of that name does not inherit it.
+    assert lab.broker.forget_user("ada") == 1
+
+
+def test_a_name_is_not_adopted_over_a_server_that_both_hold(lab: Lab, other: Lab) -> None:
+    for one in (lab, other):
+        one.start("ada")
+    lab.broker.claim_hub("here")
+    other.broker.claim_hub("there")
+    why = claimed(other, "here", adopt=True)
+    assert why.startswith("conflict: The hubs 'hub' and 'physics' both hold a lease")
+    for lease in other.broker.leases(hub="physics"):
+        other.stop(lease)
+    assert claimed(other, "here", adopt=True) == ""
+    assert [lease.hub for lease in lab.broker.leases()] == ["physics"]

@@ -21,7 +21,7 @@ from jupyterhub_migspawner.leases.kinds import FAMILIES, KINDS
 from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.service.compacting import Compactor
 from jupyterhub_migspawner.service.emitting import Emitter, emit, event_logger, schema_id
-from tests.store.lab import MIXED, SEVENTHS, WHOLE, Lab, card, inventory
+from tests.store.lab import MIXED, SEVENTHS, TIERS, WHOLE, Lab, card, inventory
 from tests.unit.service.conftest import World
 
 ROOT = Person("root", admin=True)
@@ -114,9 +114,32 @@ def do_everything(lab: Lab) -> None:
     lifted = broker.grant_exception("ada", "live", 3, until, "a deadline", ROOT)
     broker.end_exception(lifted.id, "met", ROOT)
     wait_for_everything(lab)
+    ask_for_everything(lab)
     renamed = Lab(lab.url, clock=lab.clock, hub="physics")
     renamed.broker.claim_hub("here")
     renamed.close()
+
+
+def ask_for_everything(lab: Lab) -> None:
+    board = {"name": "board", "profile": "3g.20gb", "approval": True, "approvals": 2}
+    once = {"name": "once", "profile": "1g.5gb", "approval": True, "grant_starts": 1}
+    strict = Lab(lab.url, clock=lab.clock, tiers=[*TIERS, board, once])
+    broker, pi = strict.broker, Person("noether", frozenset({"pi"}))
+    asked = broker.create_request(Person("ada"), "board", 1, "x")
+    broker.decide(asked.id, pi, True)
+    lab.clock.pass_time(days=2)
+    broker.remind()
+    broker.decide(asked.id, ROOT, True)
+    lab.clock.pass_time(minutes=30)
+    broker.remind()
+    lab.report(card(0), card(1), card(2, MIXED))
+    strict.start("ada", "board", "x")
+    broker.revoke(asked.id, ROOT, "an emergency")
+    strict.grant("ada", "once", 5)
+    lease = strict.start("ada", "once", "y")
+    broker.activate(lease.attempt)
+    strict.stop(lease)
+    strict.close()
 
 
 def wait_for_everything(lab: Lab) -> None:

@@ -13,10 +13,10 @@ import pytest
 from jupyterhub_migspawner.broker import Broker
 from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.policy.people import Person
-from jupyterhub_migspawner.service.hub import HubAway, HubError
+from jupyterhub_migspawner.service.hub import HubApi, HubAway, HubError
 from jupyterhub_migspawner.service.loops import Loop, Reconciler
 from tests.unit.service.conftest import World
-from tests.unit.service.fake_hub import server
+from tests.unit.service.fake_hub import SERVICE_TOKEN, server
 
 
 @pytest.fixture
@@ -154,7 +154,7 @@ async def test_while_another_hub_has_its_name_a_service_ends_nothing(
 async def test_a_renamed_user_whose_name_is_taken_again_keeps_a_running_server(
     world: World, reconciler: Reconciler
 ) -> None:
-    world.hub.users["lovelace"] = {"": running(world)}
+    world.hub.users["lovelace"] = {"": running(world, user_options={"tier": "small"})}
     lease = world.lend("ada")
     world.hub.users["ada"] = {}
     await rounds(reconciler, 4)
@@ -175,10 +175,45 @@ async def test_anybody_s_older_server_without_a_slice_holds_up_nothing(
     assert world.live() == {lease.id: "releasing"}
 
 
+@pytest.mark.parametrize("options", [{}, {"tier": "cpu"}, {"tier": "large"}])
+async def test_anybody_s_server_of_another_tier_holds_up_nothing(
+    world: World, reconciler: Reconciler, options: dict[str, str]
+) -> None:
+    """A class starts together: without a GPU there is never a lease, nor with another tier."""
+    world.hub.users["bob"] = {"": running(world, user_options=options)}
+    world.hub.users["ada"] = {}
+    lease = world.lend("ada")
+    await rounds(reconciler, 2)
+    assert world.live() == {lease.id: "releasing"}
+
+
+@pytest.mark.parametrize("ahead", [-60.0, -0.02, 0.1, 2.0, 3600.0])
+async def test_a_hub_whose_clock_differs_ends_sessions_in_time_all_the_same(
+    world: World, ahead: float
+) -> None:
+    """Leases go by the database's clock, and the hub notes starts by its own."""
+    skew = timedelta(seconds=ahead)
+    hub = HubApi(world.hub.url, SERVICE_TOKEN, ahead=lambda: skew)
+    reconciler = Reconciler(replace(world.parts, hub=hub), clock=lambda: world.now)
+    started = world.now - timedelta(milliseconds=20) + skew
+    world.hub.users["ada"] = {"": server(started=started)}
+    lease = world.lend("ada")
+    await reconciler.round()
+    assert world.live() == {lease.id: "active"}
+    world.pass_by(hours=9)
+    await reconciler.round()
+    assert world.hub.stopped == [("ada", "")]
+    # The next server of that name began after the lease, which is still ending: it stays.
+    again = world.now - timedelta(hours=9) + timedelta(seconds=35) + skew
+    world.hub.users["ada"] = {"": server(started=again)}
+    await reconciler.round()
+    assert world.hub.stopped == [("ada", "")]
+
+
 async def test_a_renamed_user_keeps_a_running_server(
     world: World, reconciler: Reconciler, caplog: pytest.LogCaptureFixture
 ) -> None:
-    world.hub.users["lovelace"] = {"": running(world)}
+    world.hub.users["lovelace"] = {"": running(world, user_options={"tier": "small"})}
     lease = world.lend("ada")
     with caplog.at_level(logging.WARNING):
         await rounds(reconciler, 4)
