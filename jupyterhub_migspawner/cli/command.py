@@ -222,5 +222,6 @@ def number_from(
 
 ID = number_from(int, 1, "the number of an entry, as the listing shows it")
 HOURS = number_from(float, 1 / 60, "a number of hours, at least a minute")
+MINUTES = number_from(float, 0, "a number of minutes")
 PORT = number_from(int, 1, "a port between 1 and 65535", 65535)
 COUNT = number_from(int, 1, "a whole number from 1 on")

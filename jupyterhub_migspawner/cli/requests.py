@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from jupyterhub_migspawner.broker.views import request_view, timestamp
-from jupyterhub_migspawner.cli.command import DONE, HOURS, ID, Command, argument
+from jupyterhub_migspawner.cli.command import DONE, HOURS, ID, MINUTES, Command, argument
 from jupyterhub_migspawner.cli.output import Column, print_json, print_table
 from jupyterhub_migspawner.cli.people import person_named
+from jupyterhub_migspawner.cli.quotas import end as MOMENT
 from jupyterhub_migspawner.leases.rows import RequestRow
 from jupyterhub_migspawner.policy.people import Person
 
 _ID = argument("id", type=ID, metavar="ID", help="the request, as the listing numbers it")
 _BY = argument("--by", required=True, metavar="NAME", help="who decides: the name at the hub")
+_FROM = "from when on, in UTC (2026-12-01T18:00); from the decision on if left out"
 _REASON = argument("--reason", metavar="TEXT", help="told to whoever asked")
 
 
@@ -36,13 +38,14 @@ class Create(_Change):
         argument("--tier", required=True, metavar="T", help="the tier"),
         argument("--hours", required=True, type=HOURS, metavar="H", help="for how long"),
         argument("--reason", required=True, metavar="TEXT", help="what for; the approver reads it"),
+        argument("--from", dest="starts_at", type=MOMENT, metavar="TIME", help=_FROM),
     )
 
     def run(self) -> int:
         """Write the request down."""
         given = self.given
         request = self.broker().create_request(
-            self.person(given.user), given.tier, given.hours, given.reason
+            self.person(given.user), given.tier, given.hours, given.reason, self.option("starts_at")
         )
         return self.told(
             request,
@@ -72,6 +75,12 @@ class Approve(_Change):
             reason=self.option("reason", ""),
             hours=self.option("hours"),
         )
+        if request.state == "pending":
+            return self.told(
+                request,
+                f"Request {request.id} has its first approval; somebody else has to approve it, "
+                "too.",
+            )
         until = timestamp(request.valid_until) if request.valid_until else "further notice"
         return self.told(
             request,
@@ -111,6 +120,36 @@ class Cancel(_Change):
         return self.told(request, f"Request {request.id} of {request.user} is cancelled.")
 
 
+class Revoke(_Change):
+    """Take a grant back although it is in use."""
+
+    name = "migspawner requests revoke"
+    description = "Take a grant back although a server runs on it: that ends after a warning."
+    arguments = (
+        _ID,
+        _BY,
+        argument("--reason", required=True, metavar="TEXT", help="told to whoever has the grant"),
+        argument(
+            "--warning",
+            type=MINUTES,
+            metavar="MINUTES",
+            help="minutes until it ends; 15 if left out",
+        ),
+    )
+
+    def run(self) -> int:
+        """Revoke it."""
+        request, leases = self.broker().revoke(
+            self.given.id,
+            self.person(self.given.by),
+            self.given.reason,
+            self.option("warning", 15.0),
+        )
+        ends = "; ".join(f"lease {lease.id} ends at {timestamp(lease.ends_at)}" for lease in leases)
+        said = ends or "nothing runs on it"
+        return self.told(request, f"Grant {request.id} of {request.user} is revoked: {said}.")
+
+
 class Requests(Command):
     """The requests."""
 
@@ -122,6 +161,7 @@ class Requests(Command):
         "approve": (Approve, "grant a request"),
         "deny": (Deny, "refuse a request"),
         "cancel": (Cancel, "take a request or a grant back"),
+        "revoke": (Revoke, "end a grant and what runs on it, after a warning"),
     }
 
     def run(self) -> int:

@@ -119,6 +119,16 @@ def read_hours(text: str) -> float:
         ) from None
 
 
+def read_minutes(text: str) -> float:
+    """Minutes as somebody typed them. Raises :exc:`.Refusal`."""
+    try:
+        return float(text.strip().replace(",", "."))
+    except ValueError:
+        raise Refusal(
+            f"The minutes are {quoted(text)}; expected a number such as 15.", reason="options"
+        ) from None
+
+
 def read_moment(text: str) -> datetime:
     """A time as somebody typed it, UTC where it names no zone. Raises :exc:`.Refusal`."""
     try:

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from contextlib import suppress
+from typing import Any, TypeVar
 
 from jupyterhub_migspawner.broker import Broker, TierOffer
 from jupyterhub_migspawner.errors import Refusal
-from jupyterhub_migspawner.leases.rows import RequestRow, TicketRow
+from jupyterhub_migspawner.leases.rows import DraftRow, RequestRow, TicketRow
 from jupyterhub_migspawner.policy.approval import APPROVED, PENDING
-from jupyterhub_migspawner.policy.fields import read_hours
+from jupyterhub_migspawner.policy.fields import read_hours, read_minutes, read_moment
 from jupyterhub_migspawner.policy.settings import Settings
 from jupyterhub_migspawner.policy.wording import number
-from jupyterhub_migspawner.service.approvers import is_approver
+from jupyterhub_migspawner.service.approvers import decidable, is_approver
 from jupyterhub_migspawner.service.pages import Page
 from jupyterhub_migspawner.service.problem import Problem
 from jupyterhub_migspawner.service.rest import read_id
@@ -25,6 +26,11 @@ from jupyterhub_migspawner.service.sessions import moment
 
 #: Characters of a field that are looked at; the broker says what is too long.
 MOST_CHARACTERS = 10_000
+
+#: What a request is typed as.
+TYPED = ("tier", "hours", "starts_at", "reason")
+
+Changed = TypeVar("Changed", RequestRow, TicketRow, DraftRow)
 
 #: Past requests on a page.
 MOST_SHOWN = 50
@@ -38,7 +44,10 @@ class RequestPage(Page):
         return str(self.get_body_argument(name, "", strip=False))[:MOST_CHARACTERS]
 
     async def change(
-        self, use: Callable[[Broker], RequestRow | TicketRow], done: str, back: str
+        self,
+        use: Callable[[Broker], Changed],
+        done: str | Callable[[Changed], str],
+        back: str,
     ) -> str:
         """Do it and go back with a word of what was done; otherwise the sentence of why not."""
         try:
@@ -46,7 +55,8 @@ class RequestPage(Page):
         except Refusal as refusal:
             self.set_status(refusal.status)
             return str(refusal)
-        self.redirect(f"{self.parts.prefix}{back}?{done}={changed.id}", status=303)
+        word = done if isinstance(done, str) else done(changed)
+        self.redirect(f"{self.parts.prefix}{back}?{word}={changed.id}", status=303)
         return ""
 
     def told(self, words: Mapping[str, str]) -> str:
@@ -63,24 +73,38 @@ class MyRequests(RequestPage):
 
     async def get(self) -> None:
         """Show the page; ``tier`` in the address picks one in the form."""
-        await self.page({"tier": self.get_query_argument("tier", "")})
+        typed = {"tier": self.get_query_argument("tier", "")}
+        draft = self.get_query_argument("draft", "")
+        if draft:
+            typed = await self.drafted(read_id("draft", draft))
+        await self.page(typed)
 
-    async def post(self) -> None:
-        """Ask for a tier."""
+    async def drafted(self, draft_id: int) -> dict[str, str]:
+        """A draft of the visitor's as it was typed."""
         assert self.visitor is not None
         person = self.visitor.person
-        typed = {name: self.field(name) for name in ("tier", "hours", "reason")}
-        try:
+        for draft in await self.ask(lambda broker: broker.drafts(person)):
+            if draft.id == draft_id:
+                found = {name: getattr(draft, name) for name in TYPED}
+                return {**found, "draft": str(draft.id)}
+        raise Problem(404, "not-found", f"You have no draft {draft_id}.")
+
+    async def post(self) -> None:
+        """Ask for a tier; a draft that it was is one no more."""
+        typed = {name: self.field(name) for name in (*TYPED, "draft")}
+        assert self.visitor is not None
+        person = self.visitor.person
+
+        def file(broker: Broker) -> RequestRow:
+            begin = read_moment(typed["starts_at"]) if typed["starts_at"].strip() else None
             hours = read_hours(typed["hours"])
-        except Refusal as refusal:
-            self.set_status(refusal.status)
-            await self.page(typed, str(refusal))
-            return
-        problem = await self.change(
-            lambda broker: broker.create_request(person, typed["tier"], hours, typed["reason"]),
-            "asked",
-            "requests",
-        )
+            request = broker.create_request(person, typed["tier"], hours, typed["reason"], begin)
+            if typed["draft"]:
+                with suppress(Refusal):
+                    broker.drop_draft(person, read_id("draft", typed["draft"]))
+            return request
+
+        problem = await self.change(file, "asked", "requests")
         if problem:
             await self.page(typed, problem)
 
@@ -89,26 +113,71 @@ class MyRequests(RequestPage):
         assert self.visitor is not None
         person = self.visitor.person
 
-        def read(broker: Broker) -> tuple[tuple[RequestRow, ...], tuple[TierOffer, ...]]:
+        def read(
+            broker: Broker,
+        ) -> tuple[tuple[RequestRow, ...], tuple[TierOffer, ...], tuple[DraftRow, ...]]:
             broker.expire_requests()
-            return broker.requests(user=person.name), broker.tiers_for(person)
+            mine = broker.requests(user=person.name)
+            return mine, broker.tiers_for(person), broker.drafts(person)
 
-        requests, offers = await self.ask(read)
+        requests, offers, drafts = await self.ask(read)
         told = self.told(
             {
                 "asked": "Request {id} is filed. Somebody who may approve it will decide.",
                 "cancelled": "Request {id} is cancelled.",
+                "kept": "Draft {id} is kept; nobody else sees it.",
+                "dropped": "Draft {id} is thrown away.",
             }
         )
         self.show(
             "requests.html",
             requests=shown(requests, self.parts.settings),
-            tiers=[offer.tier for offer in offers if offer.tier.approval],
+            drafts=drafts,
+            tiers=[offer.tier for offer in offers if offer.open and offer.tier.approval],
             typed=typed,
             problem=problem,
             told="" if problem else told,
             decides=is_approver(self.visitor, self.parts.settings.approvers),
         )
+
+
+class KeepDraft(MyRequests):
+    """What was typed is kept as a draft."""
+
+    async def get(self) -> None:
+        """Nothing to see here: back to the list."""
+        self.redirect(f"{self.parts.prefix}requests")
+
+    async def post(self) -> None:
+        """Keep it."""
+        assert self.visitor is not None
+        person = self.visitor.person
+        typed = {name: self.field(name) for name in TYPED}
+        raw = self.field("draft")
+        draft_id = read_id("draft", raw) if raw else None
+        problem = await self.change(
+            lambda broker: broker.save_draft(person, draft_id=draft_id, **typed), "kept", "requests"
+        )
+        if problem:
+            await self.page({**typed, "draft": raw}, problem)
+
+
+class DropDraft(MyRequests):
+    """A draft is thrown away."""
+
+    async def get(self, raw_id: str) -> None:  # type: ignore[override]
+        """Nothing to see here: back to the list."""
+        self.redirect(f"{self.parts.prefix}requests")
+
+    async def post(self, raw_id: str) -> None:  # type: ignore[override]
+        """Throw it away."""
+        assert self.visitor is not None
+        draft_id, person = read_id("draft", raw_id), self.visitor.person
+        problem = await self.change(
+            lambda broker: broker.drop_draft(person, draft_id), "dropped", "requests"
+        )
+        if problem:
+            await self.page({}, problem)
 
 
 class CancelMine(MyRequests):
@@ -150,11 +219,14 @@ class Decisions(RequestPage):
         """Show what waits; ``typed`` stands in the form of request ``about``."""
         assert self.visitor is not None
 
-        def read(broker: Broker) -> tuple[RequestRow, ...]:
+        def read(broker: Broker) -> tuple[tuple[RequestRow, ...], frozenset[int | None]]:
             broker.expire_requests()
-            return broker.requests(states=(PENDING, APPROVED))
+            in_use = frozenset(lease.request_id for lease in broker.leases())
+            return broker.requests(states=(PENDING, APPROVED)), in_use
 
-        requests = shown(await self.ask(read), self.parts.settings, most=None)
+        every, in_use = await self.ask(read)
+        mine = decidable(self.visitor, every, self.parts.settings.approvers)
+        requests = shown(mine, self.parts.settings, most=None, in_use=in_use)
         self.show(
             "decisions.html",
             waiting=[each for each in requests if each["state"] == PENDING][::-1],
@@ -169,7 +241,9 @@ class Decisions(RequestPage):
                 {
                     "approved": "Request {id} is approved.",
                     "denied": "Request {id} is denied.",
-                    "revoked": "Grant {id} is taken back. A server that runs on it goes on.",
+                    "seconded": "You have approved request {id}; somebody else has to, too.",
+                    "back": "Grant {id} is taken back. A server that runs on it goes on.",
+                    "revoked": "Grant {id} is revoked; what runs on it ends after the warning.",
                 }
             ),
         )
@@ -186,9 +260,10 @@ class Decide(Decisions):
         """Decide."""
         assert self.visitor is not None
         request_id, by = read_id("request", raw_id), self.visitor.decider
-        typed = {name: self.field(name) for name in ("hours", "reason")}
+        typed = {name: self.field(name) for name in ("hours", "reason", "minutes")}
         try:
             hours = read_hours(typed["hours"]) if what == "approve" else 0.0
+            minutes = read_minutes(typed["minutes"]) if what == "revoke" else 0.0
         except Refusal as refusal:
             self.set_status(refusal.status)
             await self.page(str(refusal), request_id, typed)
@@ -202,16 +277,25 @@ class Decide(Decisions):
                 "denied",
                 lambda broker: broker.decide(request_id, by, False, typed["reason"]),
             ),
-            "revoke": ("revoked", lambda broker: broker.cancel_request(request_id, by)),
+            "cancel": ("back", lambda broker: broker.cancel_request(request_id, by)),
+            "revoke": (
+                "revoked",
+                lambda broker: broker.revoke(request_id, by, typed["reason"], minutes)[0],
+            ),
         }
         done, use = uses[what]
-        problem = await self.change(use, done, "decisions")
+        problem = await self.change(
+            use, lambda changed: "seconded" if changed.state == PENDING else done, "decisions"
+        )
         if problem:
             await self.page(problem, request_id, typed)
 
 
 def shown(
-    requests: tuple[RequestRow, ...], settings: Settings, most: int | None = MOST_SHOWN
+    requests: tuple[RequestRow, ...],
+    settings: Settings,
+    most: int | None = MOST_SHOWN,
+    in_use: frozenset[int | None] = frozenset(),
 ) -> list[dict[str, Any]]:
     """Requests as the pages show them, the newest first."""
     found = []
@@ -230,6 +314,9 @@ def shown(
                 "decided_by": request.decided_by,
                 "answer": request.decision_reason,
                 "until": moment(request.valid_until) if request.valid_until else None,
+                "wanted": moment(request.starts_at) if request.starts_at else None,
+                "first_by": request.first_by,
+                "in_use": request.id in in_use,
             }
         )
     return found if most is None else found[:most]
@@ -241,6 +328,8 @@ def handlers(prefix: str) -> list[Any]:
     return [
         (base + "requests", MyRequests),
         (base + "requests/([^/]+)/cancel", CancelMine),
+        (base + "drafts", KeepDraft),
+        (base + "drafts/([^/]+)/drop", DropDraft),
         (base + "decisions", Decisions),
-        (base + "decisions/([^/]+)/(approve|deny|revoke)", Decide),
+        (base + "decisions/([^/]+)/(approve|deny|cancel|revoke)", Decide),
     ]

@@ -46,6 +46,7 @@ def test_the_commands_of_this_release_and_no_others() -> None:
         "requests approve",
         "requests deny",
         "requests cancel",
+        "requests revoke",
         "quotas",
         "quotas lift",
         "quotas restore",

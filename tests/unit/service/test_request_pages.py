@@ -123,7 +123,7 @@ async def test_an_approver_shortens_approves_and_takes_back(site: Site) -> None:
     # Sent again, from a second window or by going back: it is decided already.
     again = await root.send("decisions/1/approve", hours="4", reason="x")
     assert again.status == 409
-    back_to(await root.send("decisions/1/revoke"), "decisions?revoked=1")
+    back_to(await root.send("decisions/1/cancel"), "decisions?back=1")
     assert broker.request(1).state == "cancelled"
 
 
@@ -161,7 +161,7 @@ async def test_nobody_decides_about_their_own(site: Site) -> None:
     assert site.world.broker.request(1).state == "pending"
 
 
-@pytest.mark.parametrize("what", ["decisions", "decisions/1/approve", "decisions/1/revoke"])
+@pytest.mark.parametrize("what", ["decisions", "decisions/1/approve", "decisions/1/cancel"])
 async def test_who_is_no_approver_decides_nothing(site: Site, what: str) -> None:
     site.world.broker.create_request(Person("ada"), "card", 1, "x")
     grace = Visitor(site, "grace")
