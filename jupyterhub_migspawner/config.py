@@ -28,6 +28,7 @@ from jupyterhub_migspawner.leases.store import Store
 from jupyterhub_migspawner.policy.approval import parse_approvers
 from jupyterhub_migspawner.policy.commands import Command, parse_commands
 from jupyterhub_migspawner.policy.defaults import parse_default_tier
+from jupyterhub_migspawner.policy.notices import parse_notices
 from jupyterhub_migspawner.policy.quota import parse_quotas
 from jupyterhub_migspawner.policy.settings import Settings
 from jupyterhub_migspawner.policy.tiers import parse_tiers
@@ -147,6 +148,19 @@ class MigBroker(LoggingConfigurable):
     grant_warning_minutes = Integer(
         60, min=1, help="Minutes before the end of a grant at which its user is told."
     ).tag(config=True)
+    warn_minutes = Integer(
+        15, min=1, help="Minutes before the end of a session's time at which its user is told."
+    ).tag(config=True)
+    notices = AnyTrait(
+        {},
+        help="""
+        Who is told of requests, decisions, offers, sessions that end and lost cards, through
+        Apprise: a dict of lists of its URLs. ``admins`` hear of lost cards; ``approvers`` of every
+        request, ``group:NAME`` of those of people in that group; ``users`` of what is theirs, at
+        the URLs in which ``{user}`` and ``{address}`` are filled in. ``addresses`` is a dict or a
+        function from a user's name to an address.
+        """,
+    ).tag(config=True)
     event_days = Integer(
         400,
         min=0,
@@ -232,6 +246,8 @@ class MigBroker(LoggingConfigurable):
             offer_minutes=self.offer_minutes,
             remind_hours=self.remind_hours,
             grant_warning_minutes=self.grant_warning_minutes,
+            warn_minutes=self.warn_minutes,
+            notices=parse_notices(self.notices),
             hub=self.hub,
         )
 

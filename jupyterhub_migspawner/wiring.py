@@ -17,6 +17,7 @@ from typing import Any
 
 from traitlets.config import Config
 
+from jupyterhub_migspawner import channels
 from jupyterhub_migspawner.config import MigBroker, home_of
 from jupyterhub_migspawner.errors import MigspawnerError
 from jupyterhub_migspawner.gpu.boot import boot_id
@@ -98,6 +99,7 @@ def _complete_hub(app: Any, config: Config, config_file: Path) -> None:
         # Opened here, before the proxy runs and people wait: a database that this version cannot
         # use is said now, and no later call has to import and open it on the event loop.
         # After a restart of this machine nothing on it is offered before its agent has looked.
+        channels.check(broker.settings().notices.channels)
         opened = broker.open_broker()
         opened.claim_hub(broker.hub_home)
         opened.note_boot(broker.node, boot_id())

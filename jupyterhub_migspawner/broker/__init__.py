@@ -15,6 +15,7 @@ from jupyterhub_migspawner.broker.hubs import Hubs
 from jupyterhub_migspawner.broker.inventory import Inventories
 from jupyterhub_migspawner.broker.layouts import Layouts
 from jupyterhub_migspawner.broker.leasing import Leasing
+from jupyterhub_migspawner.broker.noticing import Noticing
 from jupyterhub_migspawner.broker.queueing import Queueing
 from jupyterhub_migspawner.broker.renaming import Renaming
 from jupyterhub_migspawner.broker.statuses import SliceStatus, TierOffer
@@ -23,7 +24,7 @@ from jupyterhub_migspawner.leases.clock import utc_now
 __all__ = ["Broker", "SliceStatus", "TierOffer", "utc_now"]
 
 
-class Broker(Leasing, Queueing, Renaming, Inventories, Layouts, History, Hubs):
+class Broker(Leasing, Queueing, Renaming, Noticing, Inventories, Layouts, History, Hubs):
     """All use cases; see the classes it is made of.
 
     ``Broker(store, settings, clock=...)``: ``store`` an open

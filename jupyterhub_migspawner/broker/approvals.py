@@ -8,8 +8,9 @@ is told that it was decided already.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from datetime import datetime, timedelta, timezone
+from typing import Any
 
 from jupyterhub_migspawner.broker.base import (
     BROKER,
@@ -21,6 +22,7 @@ from jupyterhub_migspawner.broker.base import (
     wanted_name,
 )
 from jupyterhub_migspawner.broker.recording import lease_event
+from jupyterhub_migspawner.broker.views import timestamp
 from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.leases import events, ledger, requests
 from jupyterhub_migspawner.leases.rows import LeaseRow, RequestRow
@@ -59,6 +61,17 @@ class Approvals(BrokerBase):
         :class:`~jupyterhub_migspawner.errors.Refusal` (``options``, ``not-allowed``,
         ``conflict``).
         """
+        return self._run(self._wanted(person, tier_name, hours, reason, starts_at))
+
+    def _wanted(
+        self,
+        person: Person,
+        tier_name: str,
+        hours: float,
+        reason: str,
+        starts_at: datetime | None,
+    ) -> Callable[[Transaction], RequestRow]:
+        """What files a request that was checked as far as can be without the database."""
         text("user name", person.name, NAME_LIMIT, empty=False)
         text("reason", reason, REASON_LIMIT, empty=False)
         asked = {"tier": "" if tier_name is None else tier_name}
@@ -95,7 +108,7 @@ class Approvals(BrokerBase):
             )
             return self._recorded(tx, request_id, now, person.name, reason)
 
-        return self._run(work)
+        return work
 
     def decide(
         self,
@@ -225,7 +238,9 @@ class Approvals(BrokerBase):
                     continue
                 after = ledger.shorten(tx, lease.id, until)
                 if after is not None:
-                    kind, end = "lease.shortened", f"{until:%Y-%m-%dT%H:%M:%SZ}"
+                    # Being told that it is shortened is being told of the end.
+                    ledger.warn(tx, after.id)
+                    kind, end = "lease.shortened", timestamp(until)
                     lease_event(tx, after, now, by.name, kind=kind, why=reason, until=end)
                     shortened.append(after)
             return self._recorded(tx, request_id, now, by.name, reason), tuple(shortened)
@@ -336,6 +351,12 @@ class Approvals(BrokerBase):
     ) -> RequestRow:
         request = _known(tx, request_id)
         state = "created" if request.state == approval.PENDING else request.state
+        times = (
+            ("wanted", request.starts_at),
+            ("from", request.valid_from),
+            ("until", request.valid_until),
+        )
+        told: dict[str, Any] = {name: timestamp(at) for name, at in times if at is not None}
         events.append(
             tx,
             now,
@@ -343,9 +364,12 @@ class Approvals(BrokerBase):
             kind or f"request.{state}",
             user=request.user,
             request_id=request.id,
+            hub=request.hub,
             tier=request.tier,
             hours=request.hours,
             why=why,
+            groups=list(request.groups),
+            **told,
         )
         return request
 

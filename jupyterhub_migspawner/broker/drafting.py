@@ -91,11 +91,19 @@ class Drafting(Approvals):
         """
         found = self._read(lambda tx: self._draft(tx, person, wanted_id(draft_id)))
         begin: datetime | None = read_moment(found.starts_at) if found.starts_at.strip() else None
-        request = self.create_request(
-            person, found.tier, read_hours(found.hours), found.reason, begin
-        )
-        self._run(lambda tx: drafts.drop(tx, self.hub, person.name, found.id))
-        return request
+        file = self._wanted(person, found.tier, read_hours(found.hours), found.reason, begin)
+
+        def work(tx: Transaction) -> RequestRow:
+            request = file(tx)
+            # Whoever files it twice at once, or has changed it meanwhile, files nothing here.
+            if self._draft(tx, person, found.id) != found:
+                raise Refusal(
+                    f"Draft {found.id} was changed meanwhile; look at it again.", reason="conflict"
+                )
+            drafts.drop(tx, self.hub, person.name, found.id)
+            return request
+
+        return self._run(work)
 
     def _draft(self, tx: Transaction, person: Person, draft_id: int) -> DraftRow:
         found = drafts.by_id(tx, self.hub, person.name, draft_id)

@@ -11,7 +11,16 @@ from datetime import timedelta
 
 from jupyterhub_migspawner.broker.base import BROKER, BrokerBase, text
 from jupyterhub_migspawner.errors import Refusal
-from jupyterhub_migspawner.leases import drafts, events, exceptions, hubs, ledger, requests, tickets
+from jupyterhub_migspawner.leases import (
+    drafts,
+    events,
+    exceptions,
+    hubs,
+    ledger,
+    notice_choices,
+    requests,
+    tickets,
+)
 from jupyterhub_migspawner.leases.rows import DEFAULT_HUB, HELD, HubRow
 from jupyterhub_migspawner.leases.store import Transaction
 from jupyterhub_migspawner.policy.wording import listed, quoted
@@ -86,6 +95,7 @@ class Hubs(BrokerBase):
         exceptions.rename_hub(tx, old, self.hub)
         tickets.rename_hub(tx, old, self.hub)
         drafts.rename_hub(tx, old, self.hub)
+        notice_choices.rename_hub(tx, old, self.hub)
         was_known = hubs.by_name(tx, old) is not None
         hubs.forget(tx, old)
         if not (was_known or leases or asked):

@@ -22,6 +22,7 @@ from jupyterhub_migspawner.broker.base import (
 )
 from jupyterhub_migspawner.broker.reserving import Asking, keep_for
 from jupyterhub_migspawner.broker.statuses import Offered, TicketStatus
+from jupyterhub_migspawner.broker.views import timestamp
 from jupyterhub_migspawner.broker.waiting import close_ticket, ticket_event
 from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.leases import ledger, requests, tickets, wholes
@@ -292,7 +293,8 @@ class Queueing(Acquiring):
             "ticket.offered",
             offered=lease.tier,
             lease=lease.id,
-            until=f"{until:%Y-%m-%dT%H:%M:%SZ}",
+            until=timestamp(until),
+            start=ticket.start,
         )
 
     def _passed_by(

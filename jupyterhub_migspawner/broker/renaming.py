@@ -14,7 +14,15 @@ from jupyterhub_migspawner.broker.base import BROKER, NAME_LIMIT, text
 from jupyterhub_migspawner.broker.drafting import Drafting
 from jupyterhub_migspawner.broker.recording import lease_event
 from jupyterhub_migspawner.broker.waiting import close_ticket, ticket_event
-from jupyterhub_migspawner.leases import drafts, events, exceptions, ledger, requests, tickets
+from jupyterhub_migspawner.leases import (
+    drafts,
+    events,
+    exceptions,
+    ledger,
+    notice_choices,
+    requests,
+    tickets,
+)
 from jupyterhub_migspawner.leases.rows import LeaseRow, TicketRow
 from jupyterhub_migspawner.leases.store import Transaction
 
@@ -60,6 +68,7 @@ class Renaming(Drafting):
             self._drop_twins(tx, old, new, now)
             tickets.rename_user(tx, self.hub, old, new, moment)
             drafts.rename_user(tx, self.hub, old, new, moment)
+            notice_choices.rename_user(tx, self.hub, old, new, moment)
             if number or asked:
                 events.append(
                     tx,
@@ -140,6 +149,7 @@ class Renaming(Drafting):
             why = "the hub has deleted its user"
             number = self._cancel_of(tx, user, moment, why)
             drafts.drop_all(tx, self.hub, user, moment)
+            notice_choices.drop_all(tx, self.hub, user, moment)
             for row in exceptions.select(tx, user, now):
                 if row.hub == self.hub and row.granted_at <= moment:
                     exceptions.end(tx, row.id, BROKER, now)

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from importlib import metadata
 
+from jupyterhub_migspawner import channels
 from jupyterhub_migspawner.cli import doctor_cards
 from jupyterhub_migspawner.cli.command import DONE, REFUSED, Command
 from jupyterhub_migspawner.cli.demo.tools import proxy_folder
@@ -21,6 +22,7 @@ from jupyterhub_migspawner.cli.output import print_json, printable
 from jupyterhub_migspawner.config import MigBroker
 from jupyterhub_migspawner.errors import MigspawnerError
 from jupyterhub_migspawner.leases import migrations
+from jupyterhub_migspawner.policy.wording import plural
 
 PYTHONS = ((3, 10), (3, 13))
 HUBS = ((5, 4), (7, 0))
@@ -224,6 +226,24 @@ def _cards(context: _Context) -> Iterator[Finding]:
         yield from doctor_cards.findings(context.mig, known=_has_database(context.mig))
 
 
+def _notices(context: _Context) -> Iterator[Finding]:
+    """Whether Apprise knows the channels; nothing is sent."""
+    if context.mig is None:
+        return
+    found = context.mig.settings().notices.channels
+    wrong = [trouble for channel in found if (trouble := channels.trouble_with(channel))]
+    for trouble in wrong:
+        yield Finding("notices", WRONG, trouble, "Correct MigBroker.notices.")
+    if not found:
+        yield Finding("notices", OK, "Nobody is told of what happens: MigBroker.notices is empty.")
+    elif not wrong:
+        yield Finding(
+            "notices",
+            OK,
+            f"{plural(len(found), 'channel')}; `migspawner notices test` sends to them.",
+        )
+
+
 _CHECKS: tuple[Callable[[_Context], Iterator[Finding]], ...] = (
     _proxy,
     _database,
@@ -231,4 +251,5 @@ _CHECKS: tuple[Callable[[_Context], Iterator[Finding]], ...] = (
     _agent,
     _hubs,
     _restart,
+    _notices,
 )

@@ -18,6 +18,7 @@ from jupyterhub_migspawner.cli.doctor import Doctor
 from jupyterhub_migspawner.cli.events import Events
 from jupyterhub_migspawner.cli.layout import LayoutGroup
 from jupyterhub_migspawner.cli.leases import Leases
+from jupyterhub_migspawner.cli.notices import Notices
 from jupyterhub_migspawner.cli.output import complain
 from jupyterhub_migspawner.cli.queue import Queue
 from jupyterhub_migspawner.cli.quotas import Quotas
@@ -52,6 +53,7 @@ class Migspawner(Command):
         "leases": (Leases, "who holds what; release one"),
         "queue": (Queue, "the waiting list: who waits for what; take and give up places"),
         "requests": (Requests, "requests for tiers that need approval; make and decide them"),
+        "notices": (Notices, "where people are told of what happens; try it"),
         "quotas": (Quotas, "what limits a user; exceptions from it"),
         "events": (Events, "every change of a lease, request, slice or card; follow them"),
         "db": (Database, "the lease database: check and upgrade its schema, compact its event log"),

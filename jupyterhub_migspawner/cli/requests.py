@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from jupyterhub_migspawner.broker.views import request_view, timestamp
 from jupyterhub_migspawner.cli.command import DONE, HOURS, ID, MINUTES, Command, argument
+from jupyterhub_migspawner.cli.drafts import Drafts
 from jupyterhub_migspawner.cli.output import Column, print_json, print_table
 from jupyterhub_migspawner.cli.people import person_named
 from jupyterhub_migspawner.cli.quotas import end as MOMENT
@@ -157,6 +158,7 @@ class Requests(Command):
     description = "Requests for tiers that need approval, and what was decided."
     arguments = (argument("--user", metavar="NAME", help="only those of this user"),)
     below = {
+        "drafts": (Drafts, "requests that are begun and not filed yet"),
         "create": (Create, "ask for a tier"),
         "approve": (Approve, "grant a request"),
         "deny": (Deny, "refuse a request"),

@@ -35,6 +35,7 @@ KINDS = {
     "lease.active": "The server of a lease runs.",
     "lease.releasing": "A lease began to end.",
     "lease.shortened": "A lease ends sooner than it would have: its grant was revoked.",
+    "lease.ending": "The session of a lease is ended soon, for its time is over then.",
     "lease.waiting": "What a lease that ends still waits for.",
     "lease.released": "The slice of a lease was proven empty.",
     "lease.lost": "A lease ended because its card was lost.",

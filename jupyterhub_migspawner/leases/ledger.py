@@ -122,6 +122,19 @@ _SHORTEN = (
     .values(ends_at=sa.bindparam("until", type_=UtcTime()))
     .returning(*_COLUMNS)
 )
+_ENDING = (
+    sa.select(*_COLUMNS)
+    .where(leases.c.state == ACTIVE, leases.c.hub == sa.bindparam("of_hub"))
+    .where(leases.c.ends_at <= sa.bindparam("soon", type_=UtcTime()))
+    .where(sa.or_(leases.c.warned_for.is_(None), leases.c.warned_for != leases.c.ends_at))
+    .order_by(leases.c.id)
+)
+_WARN = (
+    sa.update(leases)
+    .where(leases.c.id == sa.bindparam("lease_id"))
+    .where(sa.or_(leases.c.warned_for.is_(None), leases.c.warned_for != leases.c.ends_at))
+    .values(warned_for=leases.c.ends_at)
+)
 _WAIT = (
     _CHANGE.where(leases.c.state == RELEASING)
     .values(waiting_for=sa.bindparam("why"))
@@ -260,6 +273,16 @@ def shorten(tx: Transaction, lease_id: int, until: datetime) -> LeaseRow | None:
     """A pending or active lease ends at that time, or before as it would have anyway."""
     row = tx.first(_SHORTEN, lease_id=lease_id, until=until)
     return LeaseRow(*row) if row else None
+
+
+def ending(tx: Transaction, hub: str, soon: datetime) -> tuple[LeaseRow, ...]:
+    """Active leases of a hub that end by then and whose people were not told of that end."""
+    return tuple(LeaseRow(*row) for row in tx.rows(_ENDING, of_hub=hub, soon=soon))
+
+
+def warn(tx: Transaction, lease_id: int) -> bool:
+    """Note that people were told of the present end of a lease; False when they were before."""
+    return tx.change(_WARN, lease_id=lease_id) == 1
 
 
 def wait(tx: Transaction, lease_id: int, why: str) -> LeaseRow | None:

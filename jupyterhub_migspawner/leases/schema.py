@@ -310,6 +310,8 @@ leases = sa.Table(
     sa.Column("hub", sa.Text, nullable=False, server_default=sa.text("'hub'")),
     # Set while, or as long as, it is no more than an offer: no server has begun to start on it.
     sa.Column("ticket_id", BigId, sa.ForeignKey("tickets.id")),
+    # The end of which its person was told that it comes.
+    sa.Column("warned_for", UtcTime),
     sa.CheckConstraint(
         "state IN ('pending', 'active', 'releasing', 'released', 'lost')", name="state"
     ),
@@ -359,6 +361,17 @@ quota_exceptions = sa.Table(
     sa.Column("ended_by", sa.Text, nullable=False),
     sa.Column("ended_at", UtcTime),
     sa.Index("quota_exceptions_user", "username", "until"),
+)
+
+# What users have said that they want to be told, and what not.
+notice_choices = sa.Table(
+    "notice_choices",
+    metadata,
+    sa.Column("hub", sa.Text, primary_key=True),
+    sa.Column("username", sa.Text, primary_key=True),
+    sa.Column("topic", sa.Text, primary_key=True),
+    sa.Column("wanted", sa.Boolean, nullable=False),
+    sa.Column("changed_at", UtcTime, nullable=False),
 )
 
 tombstones = sa.Table(

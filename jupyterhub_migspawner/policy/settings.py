@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from jupyterhub_migspawner.errors import ConfigError
 from jupyterhub_migspawner.policy.approval import Approvers
 from jupyterhub_migspawner.policy.defaults import DefaultTiers
+from jupyterhub_migspawner.policy.notices import Notices
 from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.policy.quota import Quotas
 from jupyterhub_migspawner.policy.tiers import Tier
@@ -27,6 +28,8 @@ class Settings:
     ``offer_minutes``: how long something is held for whoever waited for it.
     ``remind_hours``: approvers are reminded of a request that waits for so long.
     ``grant_warning_minutes``: how long before a grant's end its user is told.
+    ``warn_minutes``: how long before the end of their session people are told.
+    ``notices``: where they, approvers and admins are told.
     ``request_days``: a request nobody decided about expires after this many days.
     """
 
@@ -40,12 +43,14 @@ class Settings:
     offer_minutes: int = 10
     remind_hours: int = 24
     grant_warning_minutes: int = 60
+    warn_minutes: int = 15
+    notices: Notices = field(default_factory=Notices)
     hub: str = "hub"
 
     def __post_init__(self) -> None:
         for name in (
             *("pending_seconds", "heartbeat_seconds", "request_days", "offer_minutes"),
-            *("remind_hours", "grant_warning_minutes"),
+            *("remind_hours", "grant_warning_minutes", "warn_minutes"),
         ):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:

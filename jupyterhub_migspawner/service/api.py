@@ -27,6 +27,7 @@ from jupyterhub_migspawner.service.body import Field
 from jupyterhub_migspawner.service.draft_api import Drafts, FileDraft, OneDraft
 from jupyterhub_migspawner.service.hub import HubError
 from jupyterhub_migspawner.service.loops import is_server_of
+from jupyterhub_migspawner.service.notice_api import Notices
 from jupyterhub_migspawner.service.problem import Problem
 from jupyterhub_migspawner.service.queue_api import OneTicket, Queue
 from jupyterhub_migspawner.service.rest import REASON, ApiHandler, read_id
@@ -258,6 +259,7 @@ ROUTES: dict[str, type[ApiHandler]] = {
     "/drafts/{id}/file": FileDraft,
     "/queue": Queue,
     "/queue/{id}": OneTicket,
+    "/notices": Notices,
     "/quota": MyQuota,
     "/exceptions": Exceptions,
     "/exceptions/{id}/end": OneException,

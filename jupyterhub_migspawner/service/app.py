@@ -30,6 +30,7 @@ from tornado.log import LogFormatter
 from tornado.web import Application, RequestHandler
 from traitlets.config import Config
 
+from jupyterhub_migspawner import channels
 from jupyterhub_migspawner.agent import make_agent
 from jupyterhub_migspawner.broker import utc_now
 from jupyterhub_migspawner.config import MigBroker, load_config_file
@@ -38,6 +39,8 @@ from jupyterhub_migspawner.service import (
     api,
     compacting,
     emitting,
+    notice_pages,
+    noticing,
     pages,
     queue_pages,
     request_pages,
@@ -50,6 +53,7 @@ from jupyterhub_migspawner.service.emitting import Emitter, event_logger
 from jupyterhub_migspawner.service.hub import HubApi
 from jupyterhub_migspawner.service.looks import Looks
 from jupyterhub_migspawner.service.loops import Loop, Reconciler
+from jupyterhub_migspawner.service.noticing import Outbox
 from jupyterhub_migspawner.service.parts import Parts
 from jupyterhub_migspawner.wiring import HUB_PID
 
@@ -133,6 +137,13 @@ class Service:
                 Compactor(parts, options.event_days, clock=parts.broker.clock).round,
             ),
         ]
+        notices = parts.settings.notices
+        channels.check(notices.channels)
+        for channel in notices.channels:
+            outbox = Outbox(
+                parts, channel, notices, clock=parts.broker.clock, link=public_link(config, parts)
+            )
+            loops.append(Loop(f"sending to {channel.name}", noticing.PAUSE, outbox.round))
         logger = event_logger(config)
         if logger is not None:
             reader = f"hub {broker.hub}"
@@ -171,6 +182,16 @@ class Service:
         return not late
 
 
+def public_link(config: Config, parts: Parts) -> str:
+    """The service's address as people see it; empty unless the admin has told the hub its own."""
+    public = config.get("JupyterHub", {}).get("public_url", "")
+    if not isinstance(public, str) or not public.strip():
+        return ""
+    # The service's path begins at the root of the same host.
+    parsed = urlsplit(public)
+    return f"{parsed.scheme}://{parsed.netloc}{parts.prefix}" if parsed.netloc else ""
+
+
 def application(parts: Parts, hub_auth: HubOAuth, looks: Looks) -> Application:
     """tornado's application: pages and API below the service's prefix."""
     return Application(
@@ -178,6 +199,7 @@ def application(parts: Parts, hub_auth: HubOAuth, looks: Looks) -> Application:
             *pages.handlers(parts.prefix),
             *queue_pages.handlers(parts.prefix),
             *request_pages.handlers(parts.prefix),
+            *notice_pages.handlers(parts.prefix),
             *api.handlers(parts.prefix),
         ],
         default_handler_class=pages.not_found(),

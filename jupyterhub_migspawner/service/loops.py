@@ -94,6 +94,7 @@ class Reconciler:
         await self._parts.ask(lambda broker: broker.claim_hub(self._parts.home))
         await self._parts.ask(lambda broker: broker.expire_requests())
         await self._parts.ask(lambda broker: broker.remind())
+        await self._parts.ask(lambda broker: broker.warn_of_ends())
         await self._parts.ask(lambda broker: broker.keep_coming_cards())
         every = await self._parts.ask(lambda broker: broker.leases(hub=broker.hub))
         # What is held for a ticket has no server yet; the waiting list looks after it.

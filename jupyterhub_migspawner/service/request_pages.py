@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from typing import Any, TypeVar
 
 from jupyterhub_migspawner.broker import Broker, TierOffer
@@ -96,13 +95,14 @@ class MyRequests(RequestPage):
         person = self.visitor.person
 
         def file(broker: Broker) -> RequestRow:
+            if typed["draft"]:
+                draft_id = read_id("draft", typed["draft"])
+                as_typed = {name: typed[name] for name in TYPED}
+                broker.save_draft(person, draft_id=draft_id, **as_typed)
+                return broker.file_draft(person, draft_id)
             begin = read_moment(typed["starts_at"]) if typed["starts_at"].strip() else None
             hours = read_hours(typed["hours"])
-            request = broker.create_request(person, typed["tier"], hours, typed["reason"], begin)
-            if typed["draft"]:
-                with suppress(Refusal):
-                    broker.drop_draft(person, read_id("draft", typed["draft"]))
-            return request
+            return broker.create_request(person, typed["tier"], hours, typed["reason"], begin)
 
         problem = await self.change(file, "asked", "requests")
         if problem:

@@ -1,0 +1,75 @@
+"""What people are told and what they choose not to be told.
+
+The event log is what notices are made of; here is only what has to be noted for that: that the end
+of a session comes, once for each end, and what a user does without.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+
+from jupyterhub_migspawner.broker.base import BROKER, NAME_LIMIT, BrokerBase, text, wanted_name
+from jupyterhub_migspawner.broker.recording import lease_event
+from jupyterhub_migspawner.broker.views import timestamp
+from jupyterhub_migspawner.errors import Refusal
+from jupyterhub_migspawner.leases import ledger, notice_choices
+from jupyterhub_migspawner.leases.rows import LeaseRow
+from jupyterhub_migspawner.leases.store import Transaction
+from jupyterhub_migspawner.policy.notices import TOPICS
+from jupyterhub_migspawner.policy.wording import listed, nearest, quoted
+
+
+class Noticing(BrokerBase):
+    """Use cases about notices, of this hub and its users."""
+
+    def warn_of_ends(self) -> tuple[LeaseRow, ...]:
+        """Note which sessions end soon: each end once, also when a lease gets another one."""
+
+        def work(tx: Transaction) -> tuple[LeaseRow, ...]:
+            now = self._now()
+            soon = now + timedelta(minutes=self.settings.warn_minutes)
+            warned = []
+            for lease in ledger.ending(tx, self.hub, soon):
+                if lease.ends_at is not None and ledger.warn(tx, lease.id):
+                    end = timestamp(lease.ends_at)
+                    lease_event(tx, lease, now, BROKER, kind="lease.ending", until=end)
+                    warned.append(lease)
+            return tuple(warned)
+
+        return self._run(work)
+
+    def notice_choices(self, user: str) -> dict[str, bool]:
+        """For each topic of :data:`~jupyterhub_migspawner.policy.notices.TOPICS` whether a user
+        wants to be told; they do unless they have said otherwise."""
+        name = wanted_name(user)
+        said = self._read(lambda tx: notice_choices.of_user(tx, self.hub, name))
+        return {topic: said.get(topic, True) for topic in TOPICS}
+
+    def choose_notices(self, user: str, choices: Mapping[str, bool]) -> dict[str, bool]:
+        """Note what a user wants to be told; what ``choices`` leaves out stays. Returns all.
+
+        Raises :class:`~jupyterhub_migspawner.errors.Refusal` (``options``).
+        """
+        text("user name", user, NAME_LIMIT, empty=False)
+        for topic, wanted in choices.items():
+            if topic not in TOPICS:
+                raise Refusal(
+                    f"There is no topic {quoted(topic)}{nearest(topic, TOPICS)}; known are "
+                    f"{listed(TOPICS)}.",
+                    reason="options",
+                )
+            if not isinstance(wanted, bool):
+                raise Refusal(
+                    f"Topic {topic!r} is {quoted(wanted)}; expected true or false.",
+                    reason="options",
+                )
+
+        def work(tx: Transaction) -> None:
+            tx.queue_for(f"person {user}")
+            now = self._now()
+            for topic, wanted in choices.items():
+                notice_choices.keep(tx, self.hub, user, topic, wanted, now)
+
+        self._run(work)
+        return self.notice_choices(user)

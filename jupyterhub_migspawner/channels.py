@@ -1,0 +1,110 @@
+"""Sending to the admin's channels, through Apprise.
+
+Relies on Apprise (https://github.com/caronc/apprise) for what mail, Slack, Mattermost, webhooks and
+the rest want. Promises that a sending ends, with what went wrong in a sentence and never an
+exception, and that no password or token of a channel stands in one, nor in any log.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
+
+from jupyterhub_migspawner.errors import ConfigError
+from jupyterhub_migspawner.policy.notices import Channel
+
+if TYPE_CHECKING:
+    from apprise import AppriseAsset, NotifyBase
+
+MOST_SAID = 300
+"""Characters of what Apprise says about a failure."""
+
+HIDDEN = "…"
+
+
+def check(channels: Sequence[Channel]) -> None:
+    """Raise :class:`~jupyterhub_migspawner.errors.ConfigError` for the first that Apprise does not
+    know. Sends nothing.
+    """
+    for channel in channels:
+        trouble = trouble_with(channel)
+        if trouble:
+            raise ConfigError(f"MigBroker.notices: {trouble}")
+
+
+def trouble_with(channel: Channel) -> str:
+    """What keeps Apprise from using a channel, with the way out; empty when nothing does."""
+    url = channel.url_for("user", "user@example.org")
+    if url is not None and _open(url)[0] is not None:
+        return ""
+    return (
+        f"{channel.name} is no URL that Apprise can use; expected one as its page on that service "
+        "shows it (https://github.com/caronc/apprise/wiki)."
+    )
+
+
+def send(channel: Channel, title: str, body: str, user: str = "", address: str = "") -> str:
+    """Send a text to a channel; what went wrong, or empty. Blocks for as long as the other side
+    lets it.
+
+    ``user`` and ``address`` fill in a user's channel.
+    """
+    url = channel.url_for(user, address)
+    if url is None:
+        return f"{user!r} has no name or address that it can be sent to"
+    plugin, trouble = _open(url)
+    if plugin is None:
+        return "Apprise cannot use its URL" + (f": {trouble}" if trouble else "")
+    from apprise import Apprise, NotifyFormat
+
+    sender = Apprise(asset=_asset())
+    sender.add(plugin)
+    _keep_quiet()
+    try:
+        result = sender.notify(title=title, body=body, body_format=NotifyFormat.TEXT)
+        said = [entry.message for entry in result.logs()]
+    except Exception as error:
+        # Plugins are many and of many hands.
+        return f"{type(error).__name__}: {_redacted(str(error), url)}"
+    if result:
+        return ""
+    return _redacted(said[-1], url) if said else "Apprise could not send it and did not say why"
+
+
+def _open(url: str) -> tuple[NotifyBase | None, str]:
+    # Loaded only where there is something to send: it brings more than a hundred services along.
+    from apprise import Apprise
+
+    _keep_quiet()
+    try:
+        return Apprise.instantiate(url, asset=_asset(), suppress_exceptions=False), ""
+    except Exception as error:
+        return None, f"{type(error).__name__}: {_redacted(str(error), url)}"
+
+
+def _keep_quiet() -> None:
+    """What Apprise logs goes nowhere: there may be a token in it."""
+    logging.getLogger("apprise").propagate = False
+
+
+def _asset() -> AppriseAsset:
+    """What notices are signed with; no picture is asked for from elsewhere."""
+    from apprise import AppriseAsset
+
+    quiet: dict[str, Any] = {"app_url": "", "image_url_mask": "", "async_mode": False}
+    return AppriseAsset(app_id="GPU sessions", app_desc="JupyterHub", **quiet)
+
+
+def _redacted(text: str, url: str) -> str:
+    """``text`` on one line, with whatever of it stands in the URL behind its host left out."""
+    parts = urlsplit(url)
+    words = re.split(r"[/?&=;,:@#]", f"{parts.netloc}/{parts.path}/{parts.query}/{parts.fragment}")
+    secrets = {word for raw in words for word in (raw, unquote(raw)) if len(word) >= 4}
+    secrets -= {parts.hostname or ""}
+    text = " ".join(text.split())
+    for secret in sorted(secrets, key=len, reverse=True):
+        text = text.replace(secret, HIDDEN)
+    return text if len(text) <= MOST_SAID else text[: MOST_SAID - 1] + "…"

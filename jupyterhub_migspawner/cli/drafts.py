@@ -1,0 +1,99 @@
+"""``migspawner requests drafts``: requests that somebody has begun and not filed."""
+
+from __future__ import annotations
+
+from jupyterhub_migspawner.broker.views import draft_view, request_view
+from jupyterhub_migspawner.cli.command import DONE, ID, Command, argument
+from jupyterhub_migspawner.cli.output import Column, print_json, print_table
+from jupyterhub_migspawner.cli.people import person_named
+from jupyterhub_migspawner.policy.people import Person
+
+_USER = argument("--user", required=True, metavar="NAME", help="whose: the name at the hub")
+_ID = argument("id", type=ID, metavar="ID", help="the draft, as the listing numbers it")
+
+
+class _OfUser(Command):
+    def person(self) -> Person:
+        """Whose drafts they are, as far as the configuration knows."""
+        return person_named(self.hub_config(), self.given.user)
+
+
+class Save(_OfUser):
+    """Keep a draft."""
+
+    name = "migspawner requests drafts save"
+    description = "Keep what is known so far; it is looked at when it is filed."
+    arguments = (
+        _USER,
+        argument("--id", dest="draft", type=ID, metavar="ID", help="write this one anew"),
+        argument("--tier", metavar="T", help="the tier"),
+        argument("--hours", metavar="H", help="for how long"),
+        argument("--from", dest="starts_at", metavar="TIME", help="from when on, in UTC"),
+        argument("--reason", metavar="TEXT", help="what for"),
+    )
+
+    def run(self) -> int:
+        """Write it down."""
+        typed = {name: self.option(name, "") for name in ("tier", "hours", "starts_at", "reason")}
+        draft = self.broker().save_draft(self.person(), draft_id=self.option("draft"), **typed)
+        return self.answer(draft_view(draft), f"Draft {draft.id} of {draft.user} is kept.")
+
+
+class File(_OfUser):
+    """Make a request of it."""
+
+    name = "migspawner requests drafts file"
+    description = "Make a request of a draft."
+    arguments = (_ID, _USER)
+
+    def run(self) -> int:
+        """File it."""
+        request = self.broker().file_draft(self.person(), self.given.id)
+        return self.answer(
+            request_view(request),
+            f"Draft {self.given.id} is request {request.id} now. It is {request.state}.",
+        )
+
+
+class Drop(_OfUser):
+    """Throw it away."""
+
+    name = "migspawner requests drafts drop"
+    description = "Throw a draft away."
+    arguments = (_ID, _USER)
+
+    def run(self) -> int:
+        """Drop it."""
+        draft = self.broker().drop_draft(self.person(), self.given.id)
+        return self.answer(draft_view(draft), f"Draft {draft.id} of {draft.user} is gone.")
+
+
+class Drafts(_OfUser):
+    """The drafts of one user."""
+
+    name = "migspawner requests drafts"
+    description = "Requests that a user has begun to write; nobody else is shown them."
+    arguments = (argument("--user", metavar="NAME", help="whose: the name at the hub"),)
+    below = {
+        "save": (Save, "keep what is known so far"),
+        "file": (File, "make a request of one"),
+        "drop": (Drop, "throw one away"),
+    }
+
+    def run(self) -> int:
+        """List them."""
+        if self.option("user") is None:
+            self.given.parser.error("say whose with --user NAME")
+        rows = [draft_view(draft) for draft in self.broker().drafts(self.person())]
+        if self.as_json:
+            print_json(rows)
+            return DONE
+        columns = [
+            Column("id", "id", number=True),
+            Column("tier", "tier"),
+            Column("hours", "hours", number=True),
+            Column("from", "starts_at"),
+            Column("reason", "reason"),
+        ]
+        print_table(columns, rows, empty=f"{self.given.user} has no drafts.")
+        return DONE

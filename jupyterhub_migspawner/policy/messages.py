@@ -1,0 +1,294 @@
+"""What people are told of an event: a title, a few sentences, and for how long it is of use."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+from jupyterhub_migspawner.policy.notices import ADMINS, APPROVERS, GROUP, USERS, Channel
+from jupyterhub_migspawner.policy.wording import moment, number
+
+MOST_TITLE = 150
+MOST_TYPED = 500
+"""Characters of a text that somebody typed; the page has all of it."""
+
+DAY = timedelta(days=1)
+
+#: Words that call everybody in a room; whoever types a reason must not.
+_CALLS = re.compile(r"@(?=all\b|channel\b|here\b|everyone\b)", re.IGNORECASE)
+
+BROKER = "migspawner"
+
+
+@dataclass(frozen=True)
+class Happening:
+    """An event, as far as it matters here; ``detail`` is what the event log has."""
+
+    kind: str
+    at: datetime
+    actor: str = ""
+    user: str = ""
+    request_id: int | None = None
+    card_uuid: str | None = None
+    detail: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Message:
+    """``topic`` is empty where nobody can do without it; ``until`` ends its use.
+
+    ``page`` is where to go on, below the service's address. ``groups`` are those of the person
+    whom a message to approvers is about.
+    """
+
+    audience: str
+    title: str
+    body: str
+    until: datetime
+    topic: str = ""
+    user: str = ""
+    groups: frozenset[str] = frozenset()
+    page: str = ""
+
+    def is_for(self, channel: Channel) -> bool:
+        """Whether the channel hears of it."""
+        if channel.audience.startswith(GROUP):
+            return self.audience == APPROVERS and channel.audience[len(GROUP) :] in self.groups
+        return channel.audience == self.audience
+
+    def text(self, address: str = "") -> str:
+        """The body, with the way to the page where the service's address is known."""
+        return f"{self.body}\n\n{address}{self.page}" if address else self.body
+
+
+def message_of(event: Happening) -> Message | None:
+    """What is told of an event; None for those that nobody is told of."""
+    make = _MESSAGES.get(event.kind)
+    return None if make is None else make(event, event.detail or {})
+
+
+TRIAL = ("Test of GPU notices", "This is a test: notices of GPU sessions reach you here.")
+"""Title and body of what ``migspawner notices test`` sends."""
+
+
+def _line(text: object, most: int = MOST_TITLE) -> str:
+    """Text from a person or a machine, on one line and cut."""
+    words = " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
+    words = _CALLS.sub("@\u200b", words)
+    return words if len(words) <= most else words[: most - 1] + "…"
+
+
+def _to_approvers(event: Happening, detail: Mapping[str, Any], title: str, body: str) -> Message:
+    found = detail.get("groups")
+    groups = found if isinstance(found, Collection) and not isinstance(found, str) else ()
+    return Message(
+        APPROVERS,
+        _line(title),
+        body,
+        event.at + DAY,
+        user=event.user,
+        groups=frozenset(map(str, groups)),
+        page="decisions",
+    )
+
+
+def _asked(detail: Mapping[str, Any]) -> str:
+    """``card for 8 hours``."""
+    return f"{_line(detail.get('tier', '?'), 60)} for {_hours(detail)}"
+
+
+def _hours(detail: Mapping[str, Any]) -> str:
+    hours = detail.get("hours")
+    if not isinstance(hours, (int, float)):
+        return "some hours"
+    return f"{number(hours)} hour{'' if hours == 1 else 's'}"
+
+
+def _typed(detail: Mapping[str, Any], before: str = "") -> str:
+    why = _line(detail.get("why", ""), MOST_TYPED)
+    return f"{before}{why}" if why else ""
+
+
+def _time(detail: Mapping[str, Any], name: str) -> datetime | None:
+    value = detail.get(name)
+    if not isinstance(value, str):
+        return None
+    try:
+        # Python 3.10 does not read the trailing Z.
+        found = datetime.fromisoformat(value.replace("Z", "+00:00"))
+    except ValueError:
+        return None
+    return found if found.tzinfo is not None else found.replace(tzinfo=timezone.utc)
+
+
+def _lines(*lines: str) -> str:
+    return "\n".join(line for line in lines if line)
+
+
+def _created(event: Happening, detail: Mapping[str, Any]) -> Message:
+    wanted = _time(detail, "wanted")
+    return _to_approvers(
+        event,
+        detail,
+        f"{_line(event.user, 60)} asks for {_asked(detail)}",
+        _lines(
+            f"Request {event.request_id} waits for a decision.",
+            f"It is wanted from {moment(wanted)} on." if wanted else "",
+            _typed(detail, "Reason: "),
+        ),
+    )
+
+
+def _seconded(event: Happening, detail: Mapping[str, Any]) -> Message:
+    return _to_approvers(
+        event,
+        detail,
+        f"One more approval is needed for request {event.request_id} of {_line(event.user, 60)}",
+        _lines(
+            f"{_line(event.actor, 60)} has approved {_asked(detail)}; somebody else has to as "
+            "well.",
+            _typed(detail, "They say: "),
+        ),
+    )
+
+
+def _waiting(event: Happening, detail: Mapping[str, Any]) -> Message:
+    return _to_approvers(
+        event,
+        detail,
+        f"Request {event.request_id} of {_line(event.user, 60)} still waits",
+        _lines(f"{_line(event.user, 60)} asks for {_asked(detail)}.", f"So far {_typed(detail)}."),
+    )
+
+
+def _to_user(
+    event: Happening,
+    topic: str,
+    title: str,
+    body: str,
+    *,
+    until: datetime | None = None,
+    page: str = "",
+) -> Message:
+    """To the person whom the event is about."""
+    until = until or event.at + DAY
+    return Message(USERS, _line(title), body, until, topic, event.user, page=page)
+
+
+def _decided(event: Happening, detail: Mapping[str, Any]) -> Message:
+    approved = event.kind == "request.approved"
+    begin, end = _time(detail, "from"), _time(detail, "until")
+    says = f"{_line(event.actor, 60)} says: "
+    if not approved:
+        body = _lines(f"You asked for {_asked(detail)}.", _typed(detail, says))
+        title = f"Your request {event.request_id} is denied"
+        return _to_user(event, "requests", title, body, page="requests")
+    when = ""
+    if begin and end:
+        at_once = begin <= event.at
+        when = f"It holds {'' if at_once else f'from {moment(begin)} '}until {moment(end)}."
+    body = _lines(f"You may use {_asked(detail)}.", when, _typed(detail, says))
+    title = f"Your request {event.request_id} is approved"
+    return _to_user(event, "requests", title, body, page="requests")
+
+
+def _cancelled(event: Happening, detail: Mapping[str, Any]) -> Message | None:
+    # What one has withdrawn oneself is known; a deleted user is not there to be told.
+    if event.actor in (event.user, BROKER):
+        return None
+    body = _lines(
+        f"{_line(event.actor, 60)} has taken back {_asked(detail)}.", _typed(detail, "Reason: ")
+    )
+    title = f"Your request {event.request_id} is cancelled"
+    return _to_user(event, "requests", title, body, page="requests")
+
+
+def _expired(event: Happening, detail: Mapping[str, Any]) -> Message | None:
+    # The end of a grant was announced before it came.
+    if "until" in detail:
+        return None
+    body = f"You asked for {_asked(detail)}, and {_typed(detail)}. Ask again if you still need it."
+    title = f"Your request {event.request_id} has expired"
+    return _to_user(event, "requests", title, body, page="requests")
+
+
+def _grant_ends(event: Happening, detail: Mapping[str, Any]) -> Message:
+    end = _time(detail, "until")
+    body = _lines(
+        f"Your grant of {_asked(detail)}: {_typed(detail)}.",
+        "A server that runs on it ends then; save your work before.",
+    )
+    title = f"Your grant {event.request_id} ends soon"
+    return _to_user(event, "requests", title, body, until=end, page="requests")
+
+
+def _offered(event: Happening, detail: Mapping[str, Any]) -> Message:
+    end = _time(detail, "until")
+    held = f"{_line(detail.get('offered', '?'), 60)} is held for you"
+    go_on = "Start your server before then, or it goes to whoever waits next."
+    if detail.get("start"):
+        go_on = "Your server is started for you."
+    body = _lines(f"{held}{f' until {moment(end)}' if end else ''}.", go_on)
+    return _to_user(event, "offers", "It is your turn for a GPU", body, until=end, page="queue")
+
+
+def _lapsed(event: Happening, detail: Mapping[str, Any]) -> Message:
+    body = _lines(
+        f"You waited for {_line(detail.get('tier', '?'), 60)}: {_typed(detail)}.",
+        "Take a place again if you still need it.",
+    )
+    title = "Your place in the waiting list is over"
+    return _to_user(event, "offers", title, body, page="queue")
+
+
+def _server(detail: Mapping[str, Any]) -> str:
+    name = _line(detail.get("server", ""), 60)
+    return f"Your server {name}" if name else "Your server"
+
+
+def _session_ends(event: Happening, detail: Mapping[str, Any]) -> Message:
+    end = _time(detail, "until")
+    body = _lines(
+        f"{_server(detail)} on {_line(detail.get('tier', '?'), 60)} ends"
+        f"{f' at {moment(end)}' if end else ' soon'}. Save your work before.",
+        _typed(detail, "Why: "),
+    )
+    return _to_user(event, "sessions", "Your GPU session ends soon", body, until=end)
+
+
+def _session_lost(event: Happening, detail: Mapping[str, Any]) -> Message:
+    title = f"{_server(detail)} has lost its GPU"
+    return _to_user(event, "sessions", title, _typed(detail) or "Save your work and start again.")
+
+
+def _card_lost(event: Happening, detail: Mapping[str, Any]) -> Message:
+    body = _lines(
+        _typed(detail) or f"Card {_line(event.card_uuid, 60)} is lost.",
+        "Sessions on it have ended as lost, and nothing is given out on it until it is back.",
+    )
+    title = f"A GPU of {_line(event.actor, 60)} is lost"
+    return Message(ADMINS, _line(title), body, event.at + DAY)
+
+
+_MESSAGES: dict[str, Callable[[Happening, Mapping[str, Any]], Message | None]] = {
+    "request.created": _created,
+    "request.seconded": _seconded,
+    "request.reminder": _waiting,
+    "request.approved": _decided,
+    "request.denied": _decided,
+    "request.cancelled": _cancelled,
+    "request.expired": _expired,
+    "request.ending": _grant_ends,
+    "ticket.offered": _offered,
+    "ticket.lapsed": _lapsed,
+    "lease.ending": _session_ends,
+    "lease.shortened": _session_ends,
+    "lease.lost": _session_lost,
+    "card.lost": _card_lost,
+}
+
+KINDS = frozenset(_MESSAGES)
+"""The kinds of events that somebody is told of."""

@@ -1,0 +1,181 @@
+"""Who is told what, where: the admin's channels, and the sentences that events become.
+
+Pure: which channel hears of an event follows from the event and the configuration alone. URLs of
+channels hold passwords, so that none ever stands in a sentence; a channel is called by its place in
+the configuration and its kind.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from urllib.parse import quote
+
+from jupyterhub_migspawner.errors import ConfigError
+from jupyterhub_migspawner.policy.fields import NAME_LIMIT
+from jupyterhub_migspawner.policy.wording import nearest, quoted
+
+ADMINS = "admins"
+APPROVERS = "approvers"
+USERS = "users"
+GROUP = "group:"
+
+TOPICS = {
+    "requests": "What becomes of my requests and grants",
+    "offers": "When it is my turn in the waiting list",
+    "sessions": "Before a session of mine is ended, and when its GPU fails",
+}
+"""What a user may be told of, each of which they can do without."""
+
+MOST_CHANNELS = 50
+
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,30}(?=://)")
+_BLANK = re.compile(r"\{([^{}]*)\}")
+
+#: Names and addresses that can stand in a URL for what they are. A comma, for example, would make
+#: two receivers of one.
+_PLAIN = re.compile(r"[\w.@+=~-]+", re.ASCII)
+
+Addresses = Mapping[str, str] | Callable[[str], object]
+"""What stands for ``{address}``: by name of the user, or a function of it."""
+
+
+@dataclass(frozen=True)
+class Channel:
+    """One place to send to: ``audience`` is ``admins``, ``approvers``, ``users`` or
+    ``group:NAME``; ``number`` counts the audience's channels from 0.
+
+    ``url`` is Apprise's. That of a user's channel has blanks, ``{user}`` and ``{address}``.
+    """
+
+    audience: str
+    number: int
+    url: str = field(repr=False)
+
+    @property
+    def name(self) -> str:
+        """What it is called in sentences; nothing secret is in it."""
+        found = _SCHEME.match(self.url)
+        return f"{self.audience}[{self.number}] ({found[0] if found else '?'})"
+
+    @property
+    def wants_address(self) -> bool:
+        """Whether it takes an address that somebody has to look up."""
+        return "address" in _BLANK.findall(self.url)
+
+    def url_for(self, user: str = "", address: str = "") -> str | None:
+        """Where to send for this user; None where their name or address cannot stand in a URL."""
+        if self.audience != USERS:
+            return self.url
+        values = {"user": user, "address": address}
+        for name in _BLANK.findall(self.url):
+            if not _PLAIN.fullmatch(values[name]):
+                return None
+        return _BLANK.sub(lambda found: quote(values[found[1]], safe=""), self.url)
+
+
+@dataclass(frozen=True)
+class Notices:
+    """The channels that there are, and how a user's address is found."""
+
+    channels: tuple[Channel, ...] = ()
+    addresses: Addresses = field(default_factory=dict, repr=False)
+
+    def address(self, user: str) -> str:
+        """A user's address; empty where there is none. A function of the admin's may raise."""
+        look_up = self.addresses if callable(self.addresses) else self.addresses.get
+        found = look_up(user)
+        return found if isinstance(found, str) else ""
+
+    def tell(self, audience: str) -> bool:
+        """Whether there is a channel for them."""
+        return any(channel.audience == audience for channel in self.channels)
+
+
+_EXPECTED = (
+    "a dict such as {'admins': ['mailtos://USER:PASSWORD@HOST?to=gpu@example.org'], "
+    "'users': ['mailtos://USER:PASSWORD@HOST?to={user}@example.org']}"
+)
+_KEYS = (ADMINS, APPROVERS, USERS, "addresses")
+
+
+def parse_notices(raw: object) -> Notices:
+    """``MigBroker.notices`` as it was written; empty or None means that nobody is told.
+
+    Whether Apprise knows a URL is not looked at here. Raises
+    :class:`~jupyterhub_migspawner.errors.ConfigError`.
+    """
+    if raw is None:
+        return Notices()
+    if not isinstance(raw, Mapping):
+        # Not what it is: it may be a URL with its password.
+        raise ConfigError(f"MigBroker.notices is a {type(raw).__name__}; expected {_EXPECTED}.")
+    channels: list[Channel] = []
+    for key, value in raw.items():
+        group = key[len(GROUP) :] if isinstance(key, str) and key.startswith(GROUP) else ""
+        if key not in _KEYS and not (group.strip() and len(group) <= NAME_LIMIT):
+            raise ConfigError(
+                f"MigBroker.notices: there is no key {quoted(key)}{nearest(key, _KEYS)}; expected "
+                "'admins', 'approvers', 'users', 'addresses' or 'group:NAME'."
+            )
+        if key == "addresses":
+            continue
+        channels += _channels(key, value)
+    if len(channels) > MOST_CHANNELS:
+        raise ConfigError(
+            f"MigBroker.notices has {len(channels)} channels; expected at most {MOST_CHANNELS}."
+        )
+    notices = Notices(tuple(channels), _addresses(raw.get("addresses")))
+    wanting = [channel for channel in notices.channels if channel.wants_address]
+    if wanting and not notices.addresses:
+        raise ConfigError(
+            f"MigBroker.notices: {wanting[0].name} has {{address}} in it, and there is no "
+            "'addresses'; expected a dict of addresses by user, or a function of a user's name."
+        )
+    return notices
+
+
+def _channels(audience: str, value: object) -> list[Channel]:
+    where = f"MigBroker.notices[{audience!r}]"
+    if not isinstance(value, (list, tuple)):
+        raise ConfigError(
+            f"{where} is a {type(value).__name__}; expected a list of Apprise's URLs."
+        )
+    found = []
+    for number, url in enumerate(value):
+        if not isinstance(url, str) or not _SCHEME.match(url) or not url.isprintable():
+            raise ConfigError(
+                f"{where}: entry {number} is no URL; expected one of Apprise's, such as "
+                "'mailtos://USER:PASSWORD@HOST?to=gpu@example.org' or 'slack://A/B/C/#gpu'."
+            )
+        blanks = _BLANK.findall(url)
+        if audience != USERS and blanks:
+            raise ConfigError(
+                f"{where}: entry {number} has {quoted('{' + blanks[0] + '}')} in it; only those of "
+                "'users' are filled in. Write a brace that is meant as %7B and %7D."
+            )
+        wrong = [blank for blank in blanks if blank not in ("user", "address")]
+        if audience == USERS and (wrong or not blanks):
+            told = f"has {quoted('{' + wrong[0] + '}')} in it" if wrong else "names no user"
+            raise ConfigError(
+                f"{where}: entry {number} {told}; expected {{user}} or {{address}} where the "
+                "user's name or address belongs, so that each is told only what is theirs."
+            )
+        found.append(Channel(audience, number, url))
+    return found
+
+
+def _addresses(value: object) -> Addresses:
+    if value is None:
+        return {}
+    if callable(value):
+        return value
+    if isinstance(value, Mapping) and all(
+        isinstance(name, str) and isinstance(address, str) for name, address in value.items()
+    ):
+        return dict(value)
+    raise ConfigError(
+        f"MigBroker.notices['addresses'] is a {type(value).__name__}; expected a dict of addresses "
+        "by user, such as {'ada': 'ada@example.org'}, or a function of a user's name."
+    )

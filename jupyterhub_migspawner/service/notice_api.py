@@ -1,0 +1,26 @@
+"""The REST API's notices: what the visitor wants to be told."""
+
+from __future__ import annotations
+
+from jupyterhub_migspawner.policy.notices import TOPICS
+from jupyterhub_migspawner.service.body import Field
+from jupyterhub_migspawner.service.rest import ApiHandler
+
+#: What one can do without; what is left out stays as it is.
+CHOICES = {topic: Field("flag") for topic in TOPICS}
+
+
+class Notices(ApiHandler):
+    """Each topic, true where the visitor wants to be told."""
+
+    async def get(self) -> None:
+        """List them."""
+        self.flags()
+        name = self.who.person.name
+        self.reply(await self.ask(lambda broker: broker.notice_choices(name)))
+
+    async def put(self) -> None:
+        """Choose."""
+        self.flags()
+        name, sent = self.who.person.name, self.fields(CHOICES)
+        self.reply(await self.ask(lambda broker: broker.choose_notices(name, sent)))

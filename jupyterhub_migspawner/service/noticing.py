@@ -1,0 +1,260 @@
+"""Notices: each of the admin's channels reads the event log and sends what is for it.
+
+Relies on the event log, in which everything stands that somebody is told of, and on
+:mod:`..channels`. Promises that no channel waits for another and nothing else for any of them; that
+a message which could not be sent is tried again, a few times and for as long as it is of use; and
+that after a crash or a restart nothing is left out, though something may be sent twice. What is
+given up is counted and logged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import partial
+
+from jupyterhub_migspawner import channels
+from jupyterhub_migspawner.broker import Broker
+from jupyterhub_migspawner.leases.events import EventQuery
+from jupyterhub_migspawner.leases.rows import EventRow
+from jupyterhub_migspawner.policy.messages import KINDS, Happening, Message, message_of
+from jupyterhub_migspawner.policy.notices import USERS, Channel, Notices
+from jupyterhub_migspawner.service.parts import Parts
+
+log = logging.getLogger("migspawner.service")
+
+PAUSE = 2.0
+"""Seconds between two looks for something to send."""
+
+AGAIN = tuple(timedelta(seconds=seconds) for seconds in (5, 30, 120, 600))
+"""After each failure but the last, how long until the next try."""
+
+PATIENCE = 2.0
+"""Seconds a round waits for a sending; one that takes longer is looked after in later rounds."""
+
+OVERDUE = timedelta(minutes=1)
+"""A sending that takes so long has failed, though its thread may not know yet."""
+
+MOST_WAITING = 100
+"""Messages of a channel that are read ahead of what was sent."""
+
+_PAGE = 200
+_SENDINGS = 20
+
+Send = Callable[[Channel, str, str, str, str], str]
+
+
+@dataclass
+class _Waiting:
+    """A message on its way: ``id`` is its event's."""
+
+    id: int
+    message: Message
+    due: datetime
+    tries: int = 0
+
+
+@dataclass
+class _Sending:
+    waiting: _Waiting
+    since: datetime
+    done: asyncio.Future[str]
+    overdue: bool = False
+
+
+class Outbox:
+    """What is sent to one channel, one :meth:`round` at a time.
+
+    ``clock`` gives the present as aware UTC, ``send`` is :func:`..channels.send`. ``link`` is the
+    service's public address, where that is known.
+    """
+
+    def __init__(
+        self,
+        parts: Parts,
+        channel: Channel,
+        notices: Notices,
+        *,
+        clock: Callable[[], datetime],
+        link: str = "",
+        send: Send = channels.send,
+    ) -> None:
+        self._parts = parts
+        self._channel = channel
+        self._notices = notices
+        self._clock = clock
+        self._link = link
+        self._send = send
+        # A channel of another URL is another one: it begins with what happens from then on.
+        digest = hashlib.sha256(f"{channel.audience} {channel.url}".encode()).hexdigest()[:16]
+        self._reader = f"notices {parts.broker.hub} {digest}"
+        self._noted: int | None = None
+        self._read_to = 0
+        self._waiting: dict[int, _Waiting] = {}
+        self._sending: _Sending | None = None
+        self.sent = 0
+        self.given_up = 0
+
+    async def round(self) -> None:
+        """Read what is new, send what is due. Raises :exc:`.DatabaseError`."""
+        if self._noted is None:
+            ask = self._parts.ask
+            self._noted = await ask(lambda broker: broker.reader_position(self._reader))
+            self._read_to = self._noted
+        await self._read()
+        for _ in range(_SENDINGS):
+            if not await self._go_on():
+                break
+        await self._note()
+
+    async def _read(self) -> None:
+        stale = 0
+        while len(self._waiting) < MOST_WAITING:
+            query = EventQuery(kinds=tuple(sorted(KINDS)))
+            page = await self._parts.ask(
+                partial(Broker.event_page, after_id=self._read_to, limit=_PAGE, query=query)
+            )
+            now = self._clock()
+            for event in page.events:
+                message = self._message(event)
+                if message is None:
+                    continue
+                if message.until <= now:
+                    stale += 1
+                    continue
+                self._waiting[event.id] = _Waiting(event.id, message, now)
+            self._read_to = page.read_to
+            if len(page.events) < _PAGE:
+                break
+        if stale:
+            self.given_up += stale
+            log.warning(
+                "%d notices were not sent to %s: they came too late to be of use.",
+                stale,
+                self._channel.name,
+            )
+
+    def _message(self, event: EventRow) -> Message | None:
+        # Others may lend from this database too, to people of the same names.
+        if event.detail.get("hub", self._parts.broker.hub) != self._parts.broker.hub:
+            return None
+        message = message_of(
+            Happening(
+                event.kind,
+                event.at,
+                event.actor,
+                event.user,
+                event.request_id,
+                event.card_uuid,
+                event.detail,
+            )
+        )
+        return message if message is not None and message.is_for(self._channel) else None
+
+    async def _go_on(self) -> bool:
+        """Look after the sending under way, or begin one; False when nothing moves now."""
+        if self._sending is None:
+            now = self._clock()
+            due = [each for each in self._waiting.values() if each.due <= now]
+            if not due:
+                return False
+            # Those that never failed first: one address that does not work keeps nobody waiting.
+            waiting = min(due, key=lambda each: (each.tries, each.id))
+            if waiting.message.until <= now:
+                self._give_up(waiting, "it came too late to be of use")
+                return True
+            if not await self._is_wanted(waiting.message):
+                del self._waiting[waiting.id]
+                return True
+            self._sending = _Sending(waiting, now, self._begin(waiting.message))
+        sending = self._sending
+        await asyncio.wait({sending.done}, timeout=PATIENCE)
+        if not sending.done.done():
+            if not sending.overdue and self._clock() - sending.since >= OVERDUE:
+                sending.overdue = True
+                self._failed(sending.waiting, "it takes longer than a minute")
+            return False
+        self._sending = None
+        trouble = sending.done.result()
+        if not trouble:
+            self.sent += 1
+            self._waiting.pop(sending.waiting.id, None)
+        elif not sending.overdue:
+            self._failed(sending.waiting, trouble)
+        return True
+
+    async def _is_wanted(self, message: Message) -> bool:
+        if message.audience != USERS or not message.topic:
+            return True
+        choices = await self._parts.ask(lambda broker: broker.notice_choices(message.user))
+        return choices.get(message.topic, True)
+
+    def _begin(self, message: Message) -> asyncio.Future[str]:
+        """Send in a thread of its own, which the end of the service need not wait for."""
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[str] = loop.create_future()
+
+        def tell(trouble: str) -> None:
+            if not done.done():
+                done.set_result(trouble)
+
+        def work() -> None:
+            try:
+                trouble = self._deliver(message)
+            except Exception as error:
+                trouble = f"{type(error).__name__} in a look-up of the address"
+                log.exception("A notice could not be made ready for %s.", self._channel.name)
+            # RuntimeError: the service has ended meanwhile.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(tell, trouble)
+
+        threading.Thread(target=work, name=f"notices {self._channel.name}", daemon=True).start()
+        return done
+
+    def _deliver(self, message: Message) -> str:
+        address = ""
+        if self._channel.wants_address:
+            address = self._notices.address(message.user)
+        if self._channel.url_for(message.user, address) is None:
+            told = "%r is not told through %s: there is no name or address to send to."
+            log.info(told, message.user, self._channel.name)
+            return ""
+        body = message.text(self._link)
+        return self._send(self._channel, message.title, body, message.user, address)
+
+    def _failed(self, waiting: _Waiting, trouble: str) -> None:
+        waiting.tries += 1
+        if waiting.tries > len(AGAIN):
+            self._give_up(waiting, trouble)
+            return
+        waiting.due = self._clock() + AGAIN[waiting.tries - 1]
+        log.warning(
+            "Notice %d could not be sent to %s: %s. It is tried again.",
+            waiting.id,
+            self._channel.name,
+            trouble,
+        )
+
+    def _give_up(self, waiting: _Waiting, trouble: str) -> None:
+        self.given_up += 1
+        self._waiting.pop(waiting.id, None)
+        log.error(
+            "Notice %d (%r) is given up, %s did not take it: %s.",
+            waiting.id,
+            waiting.message.title,
+            self._channel.name,
+            trouble,
+        )
+
+    async def _note(self) -> None:
+        """Note up to where everything was sent or given up."""
+        done = min(self._waiting, default=self._read_to + 1) - 1
+        if self._noted is None or done > self._noted:
+            await self._parts.ask(partial(Broker.move_reader, reader=self._reader, event_id=done))
+            self._noted = done
