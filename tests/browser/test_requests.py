@@ -6,6 +6,7 @@ With the keyboard alone, and with scripts switched off where the pages are ours.
 from __future__ import annotations
 
 import re
+from datetime import datetime, timedelta, timezone
 
 from playwright.sync_api import Browser, Page, expect
 
@@ -103,3 +104,43 @@ def test_a_whole_card_from_wish_to_start(browser: Browser, demo: Demo) -> None:
     assert (lease["user"], lease["tier"], lease["request_id"]) == ("ada", "card", request["id"])
     for page in (ada, admin):
         page.context.close()
+
+
+def test_a_draft_a_coming_time_and_what_one_is_told(browser: Browser, demo: Demo) -> None:
+    grace = logged_in(browser, demo, "grace")
+    grace.goto(f"{demo.url}services/migspawner/")
+    press(grace, "My requests")
+    grace.wait_for_url("**/requests")
+    type_into(grace, "For how many hours", "3")
+    type_into(grace, "What for; whoever decides reads it", "a course next week")
+    press(grace, "Keep it as a draft")
+    grace.wait_for_url("**/requests?kept=*")
+    expect(grace.locator("[data-draft]")).to_contain_text("a course next week")
+    press(grace, r"Go on( with draft \d+)?")
+    grace.wait_for_url("**/requests?draft=*")
+    expect(grace.get_by_label("For how many hours")).to_have_value("3")
+    wanted = datetime.now(timezone.utc) + timedelta(days=7)
+    grace.get_by_label("From when on").fill(f"{wanted:%Y-%m-%dT%H:%M}")
+    press(grace, "File the request")
+    grace.wait_for_url("**/requests?asked=*")
+    expect(grace.locator("[data-draft]")).to_have_count(0)
+    expect(grace.locator("[data-state=pending]")).to_contain_text("Wanted from")
+    (request,) = [each for each in demo.cli("requests") if each["user"] == "grace"]
+    assert request["starts_at"] == f"{wanted:%Y-%m-%dT%H:%M}:00Z"
+
+    grace.goto(f"{demo.url}services/migspawner/")
+    press(grace, "Notices")
+    grace.wait_for_url("**/notices")
+    offers = grace.get_by_label("When it is my turn in the waiting list")
+    expect(offers).to_be_checked()
+    for _ in range(60):
+        grace.keyboard.press("Tab")
+        if offers.evaluate("element => element === document.activeElement"):
+            grace.keyboard.press("Space")
+            break
+    press(grace, "Keep this")
+    grace.wait_for_url("**/notices?kept=*")
+    expect(grace.get_by_label("When it is my turn in the waiting list")).not_to_be_checked()
+    told = demo.cli("notices", "--user", "grace")
+    assert told == {"requests": True, "offers": False, "sessions": True}
+    grace.context.close()
