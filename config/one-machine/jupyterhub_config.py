@@ -54,6 +54,14 @@ c.MigBroker.quotas = {
 # Who decides about whole cards, besides the hub's admins. Nobody decides for themselves.
 c.MigBroker.approvers = ["group:pi"]
 
+# Who is told of what, through Apprise; `migspawner notices test` tries it. See
+# docs/how-to/notifications.md.
+# c.MigBroker.notices = {
+#     "admins": ["mailtos://hub:PASSWORD@mail.example.org?to=gpu-admins@example.org"],
+#     "approvers": ["slack://TOKEN_A/TOKEN_B/TOKEN_C/#gpu-requests"],
+#     "users": ["mailtos://hub:PASSWORD@mail.example.org?to={user}@example.org"],
+# }
+
 # Groups may as well come from the authenticator. These names are examples.
 c.JupyterHub.load_groups = {
     "vision": {"users": ["ada", "grace"]},
