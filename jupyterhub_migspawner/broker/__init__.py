@@ -10,6 +10,7 @@ may be made again.
 
 from __future__ import annotations
 
+from jupyterhub_migspawner.broker.coming import Coming
 from jupyterhub_migspawner.broker.history import History
 from jupyterhub_migspawner.broker.hubs import Hubs
 from jupyterhub_migspawner.broker.inventory import Inventories
@@ -24,7 +25,7 @@ from jupyterhub_migspawner.leases.clock import utc_now
 __all__ = ["Broker", "SliceStatus", "TierOffer", "utc_now"]
 
 
-class Broker(Leasing, Queueing, Renaming, Noticing, Inventories, Layouts, History, Hubs):
+class Broker(Leasing, Queueing, Renaming, Noticing, Coming, Inventories, Layouts, History, Hubs):
     """All use cases; see the classes it is made of.
 
     ``Broker(store, settings, clock=...)``: ``store`` an open

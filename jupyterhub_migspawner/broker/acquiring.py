@@ -21,25 +21,19 @@ from jupyterhub_migspawner.broker.offers import (
 )
 from jupyterhub_migspawner.broker.recording import lease_event
 from jupyterhub_migspawner.broker.reserving import Asking, end_reservation, reserve
+from jupyterhub_migspawner.broker.taking import Contended, take
 from jupyterhub_migspawner.broker.waiting import Ahead, close_ticket
 from jupyterhub_migspawner.errors import Refusal
-from jupyterhub_migspawner.leases import events, ledger, requests, seats, shelf, tickets, wholes
+from jupyterhub_migspawner.leases import ledger, requests, tickets
 from jupyterhub_migspawner.leases.rows import HELD, PENDING, RELEASING, LeaseRow, RequestRow
-from jupyterhub_migspawner.leases.seats import SharedSlice
-from jupyterhub_migspawner.leases.shelf import Offer, Taken
+from jupyterhub_migspawner.leases.shelf import Taken
 from jupyterhub_migspawner.leases.store import Transaction
-from jupyterhub_migspawner.leases.wholes import IdleCard
-from jupyterhub_migspawner.policy import placement, quota, tiers
+from jupyterhub_migspawner.policy import quota, tiers
 from jupyterhub_migspawner.policy.people import Person
-from jupyterhub_migspawner.policy.tiers import Tier
 from jupyterhub_migspawner.policy.wording import quoted
 
 ROUNDS = 8
 """How often an acquire is run again when others took what it had seen."""
-
-
-class Contended(Exception):
-    """Something is free, but others are just taking it; nothing was changed."""
 
 
 class Acquiring(Offering):
@@ -169,9 +163,11 @@ class Acquiring(Offering):
             ahead = self._ahead(waiting, asking.person, asking.tier)
             if ahead.others:
                 return self._no_capacity(tx, asking, waiting=ahead.others)
-        taken = self._take(tx, asking, grant, patient=patient)
+        silent_before = self._silent_before(asking.now)
+        grant_id = grant.id if grant is not None else None
+        taken = take(tx, asking, grant_id, silent_before, patient=patient)
         if taken is None:
-            emptying = reserve(tx, asking, grant, self._silent_before(asking.now)) if grant else ""
+            emptying = reserve(tx, asking, grant, silent_before) if grant else ""
             return self._no_capacity(tx, asking, emptying)
         if grant is not None:
             end_reservation(tx, grant.id, asking.now, "the grant has its card")
@@ -247,56 +243,6 @@ class Acquiring(Offering):
             reason="approval",
         )
 
-    def _take(
-        self, tx: Transaction, asking: Asking, grant: RequestRow | None, *, patient: bool
-    ) -> Taken | None:
-        """A slice, a seat on one, or a whole card, held for this lease; None: nothing is free."""
-        silent_before = self._silent_before(asking.now)
-        tier = asking.tier
-        profile = None if tier.is_whole else tier.profile
-        grant_id = grant.id if grant is not None else None
-
-        def seats_now() -> list[SharedSlice]:
-            if not tier.shares:
-                return []
-            return seats.offers(tx, tier.name, tier.profile, tier.seats, silent_before, asking.node)
-
-        def shelf_now() -> tuple[list[Offer], list[IdleCard]]:
-            offers = [] if tier.mig_off else shelf.offers(tx, profile, silent_before, asking.node)
-            if not tier.is_whole:
-                return offers, []
-            return offers, wholes.idle_cards(
-                tx, silent_before, asking.node, grant_id=grant_id, mig_off=tier.mig_off
-            )
-
-        shared = seats_now()
-        if shared and not patient:
-            taken = _take_seat(tx, shared, tier, settled=False)
-            if taken is None:
-                # Rather wait for who is just sitting down there than open another slice.
-                raise Contended
-            return taken
-        offers, idle = shelf_now()
-        seen = _cards_of(shared, offers, idle)
-        if patient and seen:
-            # All at once, for everybody waits for cards in one order.
-            settled = shelf.settle(tx, seen, alone=tier.is_whole)
-            # Read again: what was waited for has changed it.
-            shared = seats_now()
-            offers, idle = shelf_now()
-            seen = _cards_of(shared, offers, idle)
-            shared = [each for each in shared if each.card_uuid in settled]
-            offers = [offer for offer in offers if offer.slice.card_uuid in settled]
-            idle = [card for card in idle if card.load.card_uuid in settled]
-        taken = (
-            _take_seat(tx, shared, tier, settled=patient)
-            or _take_slice(tx, offers, profile, tier, settled=patient)
-            or _take_card(tx, asking, idle)
-        )
-        if taken is None and seen:
-            raise Contended
-        return taken
-
     def _no_capacity(
         self, tx: Transaction, asking: Asking, emptying: str = "", waiting: int = 0
     ) -> Refusal:
@@ -363,64 +309,6 @@ def _end_of(asking: Asking, grant: RequestRow | None) -> datetime | None:
     if grant is not None and grant.valid_until is not None:
         ends.append(grant.valid_until)
     return min(ends, default=None)
-
-
-def _cards_of(
-    shared: list[SharedSlice], offers: list[Offer], idle: list[IdleCard]
-) -> frozenset[str]:
-    """The cards on which something was seen."""
-    return frozenset(
-        [
-            *(each.card_uuid for each in shared),
-            *(each.slice.card_uuid for each in offers),
-            *(each.load.card_uuid for each in idle),
-        ]
-    )
-
-
-def _take_seat(
-    tx: Transaction, shared: list[SharedSlice], tier: Tier, *, settled: bool
-) -> Taken | None:
-    return seats.join(tx, shared, tier.name, tier.profile, tier.seats, settled=settled)
-
-
-def _take_slice(
-    tx: Transaction, offers: list[Offer], profile: str | None, tier: Tier, *, settled: bool
-) -> Taken | None:
-    by_id = {offer.slice.id: offer for offer in offers}
-    ranked = placement.rank_slices(
-        [offer.slice for offer in offers], [offer.load for offer in offers]
-    )
-    return shelf.take(
-        tx,
-        [by_id[choice.id] for choice in ranked],
-        profile,
-        settled=settled,
-        shared_by=tier.name if tier.shares else None,
-    )
-
-
-def _take_card(tx: Transaction, asking: Asking, idle: list[IdleCard]) -> Taken | None:
-    cards = {card.load.card_uuid: card for card in idle}
-    for load in placement.rank_cards_for_whole([card.load for card in idle]):
-        taken = wholes.take_card(tx, cards[load.card_uuid])
-        if taken is not None:
-            if taken.slice_uuid is None:
-                _record_target(tx, asking, taken)
-            return taken
-    return None
-
-
-def _record_target(tx: Transaction, asking: Asking, taken: Taken) -> None:
-    events.append(
-        tx,
-        asking.now,
-        asking.person.name,
-        "card.target",
-        card_uuid=taken.card_uuid,
-        target=[[taken.profile, taken.start]],
-        why="given out whole",
-    )
 
 
 def _same_again(known: LeaseRow, asking: Asking, hub: str) -> LeaseRow | Refusal:

@@ -1,0 +1,129 @@
+"""What a lease takes: a slice, a seat on one, or a whole card, out of what is free just now."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from jupyterhub_migspawner.broker.reserving import Asking
+from jupyterhub_migspawner.leases import events, seats, shelf, wholes
+from jupyterhub_migspawner.leases.seats import SharedSlice
+from jupyterhub_migspawner.leases.shelf import Offer, Taken
+from jupyterhub_migspawner.leases.store import Transaction
+from jupyterhub_migspawner.leases.wholes import IdleCard
+from jupyterhub_migspawner.policy import placement
+from jupyterhub_migspawner.policy.tiers import Tier
+
+
+class Contended(Exception):
+    """Something is free, but others are just taking it; nothing was changed."""
+
+
+def take(
+    tx: Transaction, asking: Asking, grant_id: int | None, silent_before: datetime, *, patient: bool
+) -> Taken | None:
+    """A slice, a seat on one, or a whole card, held for this lease; None: nothing is free.
+
+    Raises :exc:`Contended` when others are just taking what is; with ``patient`` they are waited
+    for first.
+    """
+    tier = asking.tier
+    profile = None if tier.is_whole else tier.profile
+
+    def seats_now() -> list[SharedSlice]:
+        if not tier.shares:
+            return []
+        return seats.offers(tx, tier.name, tier.profile, tier.seats, silent_before, asking.node)
+
+    def shelf_now() -> tuple[list[Offer], list[IdleCard]]:
+        offers = [] if tier.mig_off else shelf.offers(tx, profile, silent_before, asking.node)
+        if not tier.is_whole:
+            return offers, []
+        return offers, wholes.idle_cards(
+            tx, silent_before, asking.node, grant_id=grant_id, mig_off=tier.mig_off
+        )
+
+    shared = seats_now()
+    if shared and not patient:
+        taken = _take_seat(tx, shared, tier, settled=False)
+        if taken is None:
+            # Rather wait for who is just sitting down there than open another slice.
+            raise Contended
+        return taken
+    offers, idle = shelf_now()
+    seen = _cards_of(shared, offers, idle)
+    if patient and seen:
+        # All at once, for everybody waits for cards in one order.
+        settled = shelf.settle(tx, seen, alone=tier.is_whole)
+        # Read again: what was waited for has changed it.
+        shared = seats_now()
+        offers, idle = shelf_now()
+        seen = _cards_of(shared, offers, idle)
+        shared = [each for each in shared if each.card_uuid in settled]
+        offers = [offer for offer in offers if offer.slice.card_uuid in settled]
+        idle = [card for card in idle if card.load.card_uuid in settled]
+    taken = (
+        _take_seat(tx, shared, tier, settled=patient)
+        or _take_slice(tx, offers, profile, tier, settled=patient)
+        or _take_card(tx, asking, idle)
+    )
+    if taken is None and seen:
+        raise Contended
+    return taken
+
+
+def _cards_of(
+    shared: list[SharedSlice], offers: list[Offer], idle: list[IdleCard]
+) -> frozenset[str]:
+    """The cards on which something was seen."""
+    return frozenset(
+        [
+            *(each.card_uuid for each in shared),
+            *(each.slice.card_uuid for each in offers),
+            *(each.load.card_uuid for each in idle),
+        ]
+    )
+
+
+def _take_seat(
+    tx: Transaction, shared: list[SharedSlice], tier: Tier, *, settled: bool
+) -> Taken | None:
+    return seats.join(tx, shared, tier.name, tier.profile, tier.seats, settled=settled)
+
+
+def _take_slice(
+    tx: Transaction, offers: list[Offer], profile: str | None, tier: Tier, *, settled: bool
+) -> Taken | None:
+    by_id = {offer.slice.id: offer for offer in offers}
+    ranked = placement.rank_slices(
+        [offer.slice for offer in offers], [offer.load for offer in offers]
+    )
+    return shelf.take(
+        tx,
+        [by_id[choice.id] for choice in ranked],
+        profile,
+        settled=settled,
+        shared_by=tier.name if tier.shares else None,
+    )
+
+
+def _take_card(tx: Transaction, asking: Asking, idle: list[IdleCard]) -> Taken | None:
+    cards = {card.load.card_uuid: card for card in idle}
+    for load in placement.rank_cards_for_whole([card.load for card in idle]):
+        taken = wholes.take_card(tx, cards[load.card_uuid])
+        if taken is not None:
+            if taken.slice_uuid is None:
+                _record_target(tx, asking, taken)
+            return taken
+    return None
+
+
+def _record_target(tx: Transaction, asking: Asking, taken: Taken) -> None:
+    events.append(
+        tx,
+        asking.now,
+        asking.person.name,
+        "card.target",
+        card_uuid=taken.card_uuid,
+        target=[[taken.profile, taken.start]],
+        why="given out whole",
+    )

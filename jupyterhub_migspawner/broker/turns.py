@@ -1,0 +1,281 @@
+"""Whose turn it is in the waiting list, and what is held for them.
+
+An offer is a lease: pending, held for its ticket and not for a start, and so safe from everybody
+else, from a re-cut, and from a crash of whoever made it. A start of its person in that tier takes
+it over; past its deadline it is given back like any lease whose start never came.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Collection
+from datetime import datetime, timedelta
+
+from jupyterhub_migspawner.broker.acquiring import Acquiring, begin_release
+from jupyterhub_migspawner.broker.base import BROKER, wanted_id
+from jupyterhub_migspawner.broker.reserving import Asking
+from jupyterhub_migspawner.broker.statuses import Offered
+from jupyterhub_migspawner.broker.taking import Contended
+from jupyterhub_migspawner.broker.views import timestamp
+from jupyterhub_migspawner.broker.waiting import close_ticket, ticket_event
+from jupyterhub_migspawner.errors import Refusal
+from jupyterhub_migspawner.leases import ledger, requests, tickets, wholes
+from jupyterhub_migspawner.leases.rows import HELD, PENDING, LeaseRow, TicketRow
+from jupyterhub_migspawner.leases.store import Transaction
+from jupyterhub_migspawner.policy import queue, tiers
+from jupyterhub_migspawner.policy.people import Person
+from jupyterhub_migspawner.policy.queue import Waiting
+from jupyterhub_migspawner.policy.quota import WEEK, Usage
+from jupyterhub_migspawner.policy.tiers import Tier
+
+
+class Turns(Acquiring):
+    """Use cases of whoever serves the waiting list: the hub's service."""
+
+    def turns(self, *, blocked: bool = False) -> tuple[TicketRow, ...]:
+        """The tickets of this hub whose turn it is with what is free, in that order.
+
+        With ``blocked`` those that something has kept from it count too, to look again.
+        """
+
+        def work(tx: Transaction) -> tuple[TicketRow, ...]:
+            now = self._now()
+            rows = [row for row in self._served(tx, now) if blocked or not row.blocked]
+            room = self._rooms(tx, rows, now)
+            if not any(room.values()):
+                return ()
+            by_id = {row.id: row for row in rows}
+            found = queue.turns(self._waiting(tx, rows, now, blocked=blocked), room)
+            return tuple(by_id[turn.id] for turn in found if by_id[turn.id].hub == self.hub)
+
+        return self._read(work)
+
+    def offer(self, ticket_id: int, person: Person | None, *, other_servers: int = 0) -> Offered:
+        """Hold something for a ticket whose turn it is, for some minutes.
+
+        ``person`` is its user as the hub knows them now, None when it has none of that name;
+        ``other_servers`` are how many servers of theirs run besides the one it is for. Whatever
+        the person may not have any more ends the ticket; a quota or a missing grant blocks it.
+        """
+        attempt = f"ticket {uuid.uuid4().hex}"
+        for patient in (False, True, True):
+            try:
+                return self._run(
+                    lambda tx, patient=patient: self._offer(  # type: ignore[misc]
+                        tx, ticket_id, person, other_servers, attempt, patient=patient
+                    )
+                )
+            except Contended:
+                continue
+        ticket = self._read(lambda tx: known_ticket(tx, ticket_id))
+        return Offered(ticket, None, "Others are just taking what is free.")
+
+    def settle_offers(self) -> tuple[TicketRow, ...]:
+        """Offers past their time end with their tickets; tickets whose offer is gone wait again.
+
+        Returns the tickets that have changed.
+        """
+        offered = self._read(lambda tx: tickets.select(tx, states=(tickets.OFFERED,)))
+        changed = []
+        for ticket in offered:
+            after = self._run(lambda tx, ticket=ticket: self._settle(tx, ticket))  # type: ignore[misc]
+            if after is not None:
+                changed.append(after)
+        return tuple(changed)
+
+    # -- in a transaction ------------------------------------------------------------------------
+
+    def _offer(
+        self,
+        tx: Transaction,
+        ticket_id: int,
+        person: Person | None,
+        other_servers: int,
+        attempt: str,
+        *,
+        patient: bool,
+    ) -> Offered:
+        ticket = known_ticket(tx, ticket_id)
+        tx.queue_for(f"attempt {attempt}", f"person {ticket.user}")
+        ticket, now = known_ticket(tx, ticket_id), self._now()
+        if ticket.state != tickets.WAITING:
+            return Offered(ticket, None, f"It is {ticket.state}.")
+        if person is None or person.name != ticket.user:
+            why = "the hub has no such user any more"
+            self._cancel(tx, ticket, why, BROKER, now)
+            return Offered(known_ticket(tx, ticket_id), None, why)
+        answer: Refusal | None = None
+        until = now + timedelta(minutes=self.settings.offer_minutes)
+        for tier in self._will_do(ticket, person):
+            asking = Asking(
+                person,
+                ticket.server,
+                tier,
+                attempt,
+                None,
+                now,
+                until,
+                other_servers,
+                ticket.id,
+            )
+            got = self._acquire(tx, asking=asking, patient=patient)
+            if isinstance(got, LeaseRow):
+                self._hold(tx, ticket, got, now)
+                return Offered(known_ticket(tx, ticket_id), got)
+            # What was asked for says why; that a larger one is not to be had says nothing.
+            answer = answer or got
+        if answer is None:
+            why = f"tier {ticket.tier!r} is not open to its user any more"
+            self._cancel(tx, ticket, why, BROKER, now)
+        elif answer.reason in ("quota", "approval"):
+            self._block(tx, ticket, str(answer), now)
+        elif ticket.blocked:
+            self._block(tx, ticket, "", now)
+        return Offered(known_ticket(tx, ticket_id), None, str(answer or why))
+
+    def _will_do(self, ticket: TicketRow, person: Person) -> tuple[Tier, ...]:
+        """The tiers of a ticket that its person may use now; none when the one asked for is not."""
+        mine = {tier.name: tier for tier in tiers.open_tiers(self.settings.tiers, person)}
+        if ticket.tier not in mine or mine[ticket.tier].is_none:
+            return ()
+        return tuple(mine[name] for name in ticket.tiers if name in mine and not mine[name].is_none)
+
+    def _hold(self, tx: Transaction, ticket: TicketRow, lease: LeaseRow, now: datetime) -> None:
+        passed = self._passed_by(tx, ticket, lease, now)
+        until = lease.deadline
+        tickets.change(
+            tx, ticket.id, ticket.state, state=tickets.OFFERED, offer_until=until, blocked=""
+        )
+        for other in passed:
+            tickets.overtake(tx, other)
+        ticket_event(
+            tx,
+            ticket,
+            now,
+            BROKER,
+            "ticket.offered",
+            offered=lease.tier,
+            lease=lease.id,
+            until=timestamp(until),
+            start=ticket.start,
+        )
+
+    def _passed_by(
+        self, tx: Transaction, ticket: TicketRow, lease: LeaseRow, now: datetime
+    ) -> tuple[int, ...]:
+        tier = self.settings.tier(lease.tier)
+        if tier is None:
+            return ()
+        rows = [row for row in self._served(tx, now) if not row.blocked]
+        others = [
+            Waiting(row.id, row.created_at, self._pools(row)) for row in rows if row.id != ticket.id
+        ]
+        me = Waiting(ticket.id, ticket.created_at, self._pools(ticket))
+        return queue.passed_by(me, queue.pool_of(tier), others)
+
+    def _settle(self, tx: Transaction, ticket: TicketRow) -> TicketRow | None:
+        tx.queue_for(f"person {ticket.user}")
+        found = tickets.by_id(tx, ticket.id)
+        if found is None or found.state != tickets.OFFERED:
+            return None
+        now = self._now()
+        lease = held_for(tx).get(found.id)
+        if lease is None:
+            back = {"state": tickets.WAITING, "offer_until": None}
+            tickets.change(tx, found.id, found.state, **back)
+            why = "what was held for it is gone; it waits again"
+            ticket_event(tx, found, now, BROKER, "ticket.changed", why=why)
+        elif lease.deadline is not None and lease.deadline <= now:
+            why = "nobody took the offer in time"
+            begin_release(tx, lease, why, BROKER, now)
+            close_ticket(tx, found, tickets.LAPSED, why, now, BROKER)
+        else:
+            return None
+        return known_ticket(tx, found.id)
+
+    def _cancel(
+        self, tx: Transaction, ticket: TicketRow, why: str, actor: str, now: datetime
+    ) -> None:
+        lease = held_for(tx).get(ticket.id)
+        if lease is not None:
+            begin_release(tx, lease, f"its ticket has ended: {why}", actor, now)
+        close_ticket(tx, ticket, tickets.CANCELLED, why, now, actor)
+
+    def _block(self, tx: Transaction, ticket: TicketRow, why: str, now: datetime) -> None:
+        if ticket.blocked != why:
+            tickets.change(tx, ticket.id, ticket.state, blocked=why)
+            ticket_event(tx, ticket, now, BROKER, "ticket.blocked", why=why)
+
+    def _waiting(
+        self,
+        tx: Transaction,
+        rows: Collection[TicketRow],
+        now: datetime,
+        *,
+        blocked: bool = False,
+    ) -> tuple[Waiting, ...]:
+        """What the rules about the order see of the tickets that wait."""
+        found: list[Waiting] = []
+        hours: dict[str, float] = {}
+        for row in rows:
+            if row.state != tickets.WAITING or (row.blocked and not blocked):
+                continue
+            if row.user not in hours:
+                used = Usage(now, spans=ledger.spans(tx, row.user, now - WEEK))
+                hours[row.user] = used.gpu_hours(WEEK)
+            pools = (_own_pool(row), *self._pools(row))
+            found.append(Waiting(row.id, row.created_at, pools, hours[row.user], row.overtaken))
+        return tuple(found)
+
+    def _rooms(self, tx: Transaction, rows: Collection[TicketRow], now: datetime) -> dict[str, int]:
+        """What is free of everything that is waited for, cards of a ticket's own among it."""
+        room: dict[str, int] = {}
+        for row in rows:
+            for name in row.tiers:
+                tier = self.settings.tier(name)
+                if tier is None or tier.is_none:
+                    continue
+                pool = queue.pool_of(tier)
+                if pool not in room:
+                    room[pool] = self._room(tx, tier, now)
+                if tier.is_whole and self._has_own_card(tx, row, tier, now):
+                    room[_own_pool(row)] = 1
+        return room
+
+    def _has_own_card(self, tx: Transaction, row: TicketRow, tier: Tier, now: datetime) -> bool:
+        """Whether a card is kept for the ticket's grant, or is to be emptied for it from now on."""
+        silent_before = self._silent_before(now)
+        for grant in requests.grants(tx, row.user, tier.name, now):
+            mig_off = tier.mig_off
+            if wholes.idle_cards(tx, silent_before, grant_id=grant.id, mig_off=mig_off):
+                return True
+            busy = wholes.busy_cards(tx, silent_before, grant_id=grant.id, mig_off=mig_off)
+            return bool(busy) and not any(reserved for _, reserved in busy)
+        return False
+
+
+def held_for(tx: Transaction) -> dict[int, LeaseRow]:
+    """What is held for tickets, by ticket."""
+    return {
+        lease.ticket_id: lease
+        for lease in ledger.select(tx, states=(PENDING,))
+        if lease.ticket_id is not None and lease.state in HELD
+    }
+
+
+def _own_pool(ticket: TicketRow) -> str:
+    """A card that is there for one ticket only."""
+    return f"card of ticket {ticket.id}"
+
+
+def known_ticket(tx: Transaction, ticket_id: int) -> TicketRow:
+    """A ticket, open or not; Refusal ``not-found`` when there is none of that number."""
+    ticket = tickets.by_id(tx, wanted_id(ticket_id))
+    if ticket is None:
+        raise missing_ticket(ticket_id)
+    return ticket
+
+
+def missing_ticket(ticket_id: int) -> Refusal:
+    """What is said of a ticket that is not there, or is somebody else's."""
+    return Refusal(f"There is no ticket {ticket_id}.", reason="not-found")

@@ -1,0 +1,161 @@
+"""Who decides about whose request, which way one goes, when a card is kept: as pure rules."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jupyterhub_migspawner.errors import ConfigError
+from jupyterhub_migspawner.policy import approval
+from jupyterhub_migspawner.policy.approval import TRANSITIONS, may_decide, may_move, parse_approvers
+from jupyterhub_migspawner.policy.people import Person
+from jupyterhub_migspawner.policy.reservation import WITHOUT_LIMIT, is_due, longest_session
+from jupyterhub_migspawner.policy.tiers import parse_tiers
+
+NAMES = st.sampled_from(["ada", "eve", "joe", "noether"])
+GROUPS = st.frozensets(st.sampled_from(["pi", "vision", "language"]), max_size=3)
+TIERS = ("card", "board")
+ENTRIES = st.one_of(
+    st.builds("user:{}".format, NAMES), st.builds("group:{}".format, st.sampled_from(["pi"]))
+)
+NARROWED = st.builds(
+    lambda approvers, tiers, groups: {
+        "approvers": approvers,
+        **({"tiers": tiers} if tiers else {}),
+        **({"for_groups": sorted(groups)} if groups else {}),
+    },
+    st.lists(ENTRIES, min_size=1, max_size=2),
+    st.lists(st.sampled_from(TIERS), max_size=2),
+    GROUPS,
+)
+CONFIGURED = st.lists(st.one_of(ENTRIES, NARROWED), max_size=4)
+
+
+def names(entries: list[str], person: Person) -> bool:
+    return any(
+        entry == f"user:{person.name}" or entry in {f"group:{group}" for group in person.groups}
+        for entry in entries
+    )
+
+
+@given(CONFIGURED, NAMES, GROUPS, st.booleans(), NAMES, GROUPS, st.sampled_from(TIERS))
+def test_who_decides_is_what_the_entries_say_read_one_by_one(
+    raw: list[Any],
+    by_name: str,
+    by_groups: frozenset[str],
+    admin: bool,
+    user: str,
+    groups: frozenset[str],
+    tier: str,
+) -> None:
+    by = Person(by_name, by_groups, admin=admin)
+    expected = admin
+    for entry in raw:
+        if isinstance(entry, str):
+            expected |= names([entry], by)
+        elif names(entry["approvers"], by):
+            right_tier = tier in entry.get("tiers", TIERS)
+            right_group = "for_groups" not in entry or bool(groups & set(entry["for_groups"]))
+            expected |= right_tier and right_group
+    answer = may_decide(user, by, parse_approvers(raw, TIERS), tier, groups)
+    assert (answer == "") == (expected and by.name != user)
+
+
+@given(CONFIGURED, NAMES, GROUPS, st.booleans(), st.sampled_from(TIERS))
+def test_nobody_decides_about_their_own(
+    raw: list[Any], name: str, groups: frozenset[str], admin: bool, tier: str
+) -> None:
+    by = Person(name, groups, admin=admin)
+    assert "their own request" in may_decide(name, by, parse_approvers(raw, TIERS), tier, groups)
+
+
+@pytest.mark.parametrize(
+    ("raw", "sentence"),
+    [
+        ("group:pi", "MigBroker.approvers is 'group:pi'; expected a list such as"),
+        (["pi"], "entry 'pi'; expected 'user:NAME' or 'group:NAME'"),
+        (["role:pi"], "entry 'role:pi'"),
+        (["group: "], "entry 'group: '"),
+        ([7], "entry 7"),
+        ([{"approvers": ["user:eve"], "tier": ["card"]}], r"'tier' \(did you mean 'tiers'\?\)"),
+        ([{"tiers": ["card"]}], "field 'approvers' is missing"),
+        ([{"approvers": []}], "field 'approvers'; expected a list"),
+        ([{"approvers": "user:eve"}], "field 'approvers'; expected a list"),
+        ([{"approvers": ["eve"]}], "entry 'eve'"),
+        ([{"approvers": ["user:eve"], "tiers": []}], r"field 'tiers' is \[\]"),
+        ([{"approvers": ["user:eve"], "tiers": "card"}], "field 'tiers' is 'card'"),
+        ([{"approvers": ["user:eve"], "tiers": ["crad"]}], r"no tier 'crad' \(did you mean 'card'"),
+        ([{"approvers": ["user:eve"], "for_groups": [7]}], r"field 'for_groups' is \[7\]"),
+    ],
+)
+def test_a_mistake_is_named(raw: Any, sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        parse_approvers(raw, TIERS)
+
+
+STATES = st.sampled_from([*TRANSITIONS])
+
+
+@given(st.lists(STATES, max_size=8))
+def test_whatever_is_tried_a_request_that_ended_stays_as_it_is(tries: list[str]) -> None:
+    state, was_granted = approval.PENDING, False
+    for to in tries:
+        if may_move(state, to) == "":
+            assert TRANSITIONS[state], "something went on from an end"
+            state = to
+        was_granted |= state == approval.APPROVED
+        assert state != approval.USED or was_granted
+        assert state != approval.DRAFT
+
+
+def test_a_refused_move_says_what_it_is() -> None:
+    assert may_move("denied", "approved") == "It is denied already and cannot become approved."
+    assert may_move("nonsense", "approved")
+
+
+MOMENTS = st.datetimes(datetime(2026, 1, 1), datetime(2027, 1, 1), timezones=st.just(timezone.utc))
+
+
+@given(st.none() | MOMENTS, st.floats(0.1, 700), MOMENTS)
+def test_a_grant_lasts_its_hours_and_begins_neither_before_it_is_given_nor_wanted(
+    starts_at: datetime | None, hours: float, now: datetime
+) -> None:
+    begin, end = approval.period(starts_at, hours, now)
+    assert begin >= now
+    assert starts_at is None or begin >= starts_at
+    assert begin in (now, starts_at)
+    assert end - begin == timedelta(hours=hours)
+
+
+LIMITS = st.lists(st.none() | st.integers(1, 100), min_size=1, max_size=4)
+
+
+@given(LIMITS, MOMENTS, st.timedeltas(timedelta(0), timedelta(days=10)))
+def test_a_card_is_kept_just_when_new_work_might_run_into_the_grant(
+    limits: list[int | None], valid_from: datetime, before: timedelta
+) -> None:
+    tiers = parse_tiers(
+        [
+            {"name": f"t{n}", "profile": "1g.5gb", **({"max_hours": most} if most else {})}
+            for n, most in enumerate(limits)
+        ]
+    )
+    now = valid_from - before
+    longest = max(WITHOUT_LIMIT if most is None else timedelta(hours=most) for most in limits)
+    assert longest_session(tiers) == longest
+    due = is_due(valid_from, longest_session(tiers), now)
+    # Kept: whatever begins now might still run then. Not kept: all of it is over by then.
+    assert due == any(
+        now + (WITHOUT_LIMIT if most is None else timedelta(hours=most)) >= valid_from
+        for most in limits
+    )
+    if due:
+        assert is_due(valid_from, longest, now + timedelta(seconds=1)), "once kept, it stays kept"
+
+
+def test_no_card_is_kept_early_for_tiers_without_a_gpu() -> None:
+    assert longest_session(parse_tiers([{"name": "cpu", "profile": "none"}])) == timedelta(0)
