@@ -8,6 +8,7 @@ its process must live for all that time.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -22,6 +23,8 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
+from jupyterhub_migspawner.errors import DatabaseError, Refusal
+from jupyterhub_migspawner.policy.people import Person as Somebody
 from tests.chaos.hub import ChaosHub
 from tests.chaos.plan import Plan, Step
 from tests.chaos.reports import Process, Report, read_reports
@@ -144,8 +147,25 @@ class Day:
                 self._ask(person, "POST", path, {"tier": "small"}, seconds=0.3)
                 self._over.wait(2 * step.later)
                 self._stop(person)
+            elif step.what == "wait":
+                self._wait_in_line(person)
             elif step.what != "stop":
                 self.started += self._ask(person, "POST", path, {"tier": step.what}) == 201
+
+    def _wait_in_line(self, person: Person) -> None:
+        """Take a place in the waiting list; when it is their turn the hub starts their server."""
+        try:
+            ticket = self.hub.broker().join(Somebody(person.name), "small", start=True)
+        except (Refusal, DatabaseError) as error:
+            self._say(f"{person.name} takes no place: {error}")
+        else:
+            self._say(f"{person.name} waits with ticket {ticket.id}")
+
+    def _nobody_waits(self) -> None:
+        """Evening: whoever still waits goes home."""
+        with contextlib.suppress(Refusal, DatabaseError):
+            for ticket in self.hub.broker().tickets():
+                self.hub.broker().leave(ticket.id, Somebody(ticket.user))
 
     def _stop(self, person: Person) -> None:
         with self._guard:
@@ -263,6 +283,7 @@ class Day:
         until = time.monotonic() + CALM
         refreshed = False
         while why := self._unsettled():
+            self._nobody_waits()
             self._wait_with_hub(0.5)
             if self.plan.seconds < 120 and not refreshed and self._fetch("GET", "users")[0] == 200:
                 # A short day does not wait for the deadlines of starts that nobody finished: the
@@ -290,6 +311,8 @@ class Day:
                 return f"the hub knows {self._known(person)}, and there is {report}"
         if not self.hub.service_pids():
             return "the hub runs no service"
+        if waiting := self.hub.broker().tickets():
+            return f"tickets are open: {waiting}"
         leases = {lease.user: lease for lease in self.hub.rows()}
         for user in leases.keys() | living.keys():
             lease, report = leases.get(user), living.get(user)

@@ -49,6 +49,7 @@ c.MigBroker.tiers = {tiers!r}
 c.MigBroker.database_url = {database!r}
 c.MigBroker.tick_seconds = 0.2
 c.MigBroker.reconcile_seconds = 1.0
+c.MigBroker.offer_minutes = 1
 c.Spawner.cmd = [sys.executable, {server!r}]
 c.Spawner.environment = {{"CHAOS_REPORTS": {reports!r}, "CHAOS_MACHINE": {machine!r}}}
 c.JupyterHub.load_roles += [

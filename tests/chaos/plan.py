@@ -10,7 +10,7 @@ import random
 from dataclasses import dataclass
 
 #: What people do with their server, and how often against the rest.
-CLICKS = {"small": 8, "large": 3, "card": 1, "hasty": 3, "stop": 3}
+CLICKS = {"small": 8, "large": 3, "card": 1, "hasty": 3, "stop": 3, "wait": 3}
 
 #: What is killed, and how often against the rest.
 BLOWS = {"hub": 4, "service": 3, "hub and service": 2}

@@ -56,18 +56,38 @@ DECIDERS = {"pi", "pi of the group", "admin"}
 TO = {"approve": "approved", "deny": "denied", "cancel": "cancelled", "revoke": "cancelled"}
 
 
+def bring(lab: Lab, state: str) -> RequestRow:
+    """A request of ada's in that state; one that is ``over`` nobody has called expired yet."""
+    request = ask(lab, "once" if state == "used" else "card")
+    if state in ("approved", "denied", "over", "used"):
+        lab.broker.decide(request.id, PEOPLE["admin"], state != "denied")
+    if state == "cancelled":
+        lab.broker.cancel_request(request.id, ADA)
+    elif state == "expired":
+        lab.clock.pass_time(days=40)
+        lab.report()
+        lab.broker.expire_requests()
+    elif state == "over":
+        lab.clock.pass_time(hours=11)
+        lab.report()
+    elif state == "used":
+        for _ in range(2):
+            lease = lab.start("ada", "once")
+            lab.broker.activate(lease.attempt)
+            lab.stop(lease)
+    written = "approved" if state == "over" else state
+    assert lab.broker.request(request.id).state == written
+    return request
+
+
+STATES = ["pending", "approved", "denied", "cancelled", "expired", "over", "used"]
+
+
 @pytest.mark.parametrize("act", ACTS)
-@pytest.mark.parametrize("state", ["pending", "approved", "denied", "cancelled", "expired"])
+@pytest.mark.parametrize("state", STATES)
 def test_who_may_do_what_in_which_state(lab: Lab, state: str, act: str) -> None:
     for who, person in PEOPLE.items():
-        request = ask(lab)
-        if state in ("approved", "denied"):
-            lab.broker.decide(request.id, PEOPLE["admin"], state == "approved")
-        elif state == "cancelled":
-            lab.broker.cancel_request(request.id, ADA)
-        elif state == "expired":
-            lab.clock.pass_time(days=40)
-            lab.broker.expire_requests()
+        request = bring(lab, state)
         is_owner = who.startswith("owner")
         may = who in DECIDERS or (is_owner and act == "cancel")
         works = {
