@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import Any, TypeVar
 
 from jupyterhub_migspawner.broker import Broker, TierOffer
@@ -131,7 +132,7 @@ class MyRequests(RequestPage):
         )
         self.show(
             "requests.html",
-            requests=shown(requests, self.parts.settings),
+            requests=shown(requests, self.parts.settings, self.parts.broker.clock()),
             drafts=drafts,
             tiers=[offer.tier for offer in offers if offer.open and offer.tier.approval],
             typed=typed,
@@ -226,7 +227,8 @@ class Decisions(RequestPage):
 
         every, in_use = await self.ask(read)
         mine = decidable(self.visitor, every, self.parts.settings.approvers)
-        requests = shown(mine, self.parts.settings, most=None, in_use=in_use)
+        now = self.parts.broker.clock()
+        requests = shown(mine, self.parts.settings, now, most=None, in_use=in_use)
         self.show(
             "decisions.html",
             waiting=[each for each in requests if each["state"] == PENDING][::-1],
@@ -294,6 +296,7 @@ class Decide(Decisions):
 def shown(
     requests: tuple[RequestRow, ...],
     settings: Settings,
+    now: datetime,
     most: int | None = MOST_SHOWN,
     in_use: frozenset[int | None] = frozenset(),
 ) -> list[dict[str, Any]]:
@@ -314,6 +317,9 @@ def shown(
                 "decided_by": request.decided_by,
                 "answer": request.decision_reason,
                 "until": moment(request.valid_until) if request.valid_until else None,
+                "begins": moment(request.valid_from)
+                if request.valid_from and request.valid_from > now
+                else None,
                 "wanted": moment(request.starts_at) if request.starts_at else None,
                 "first_by": request.first_by,
                 "in_use": request.id in in_use,

@@ -113,6 +113,22 @@ async def test_a_second_approver_is_asked_for(strict: Site) -> None:
     assert broker.request(1).hours == 6
 
 
+async def test_a_grant_for_a_coming_time_says_when_it_begins(site: Site) -> None:
+    broker = site.world.broker
+    asked = broker.create_request(ADA, "card", 10, "x", NOON + timedelta(days=2))
+    broker.decide(asked.id, ROOT, True, "fine")
+    ada, root = Visitor(site, "ada"), Visitor(site, "root", admin=True)
+    (said,) = words(await ada.open("requests"), "[data-request]")
+    assert "Decided by root: fine. Valid from Tue 24 Nov 2026, 12:00 UTC until Tue" in said
+    assert "Start a server with it" not in said
+    page = await root.open("decisions")
+    assert "card from Tue 24 Nov 2026, 12:00 UTC until" in words(page, "li[data-request]")[0]
+    site.world.pass_by(days=2)
+    (said,) = words(await ada.open("requests"), "[data-request]")
+    assert "Valid until Tue 24 Nov 2026, 22:00 UTC" in said
+    assert "Start a server with it" in said
+
+
 async def test_a_grant_in_use_is_revoked_with_a_warning(site: Site) -> None:
     world = site.world
     world.broker.decide(world.broker.create_request(ADA, "card", 10, "x").id, ROOT, True)
