@@ -371,7 +371,9 @@ async def test_a_refused_form_says_why_and_shows_the_tiers_again(
     shown = {field["value"]: field for field in form.select("input[name=tier]")}
     assert set(shown) == {"cpu", "small", "card"}
     assert "disabled" not in shown["small"].attrs
-    assert "disabled" in shown["card"].attrs
+    # What needs approval can be picked to ask for it.
+    assert "disabled" not in shown["card"].attrs
+    assert [field["name"] for field in form.select("textarea")] == ["migspawner-reason-card"]
     assert "2 of 2 free" in page.text
     action = form.find("form")["action"] if form.find("form").get("action") else page.url
     from urllib.parse import urljoin
