@@ -38,11 +38,16 @@ def check(channels: Sequence[Channel]) -> None:
 def trouble_with(channel: Channel) -> str:
     """What keeps Apprise from using a channel, with the way out; empty when nothing does."""
     url = channel.url_for("user", "user@example.org")
-    if url is not None and _open(url)[0] is not None:
+    if url is None:
         return ""
+    plugin, said = _open(url)
+    if plugin is not None:
+        return ""
+    told = f" ({said})" if said else ""
     return (
-        f"{channel.name} is no URL that Apprise can use; expected one as its page on that service "
-        "shows it (https://github.com/caronc/apprise/wiki)."
+        f"{channel.name} is no URL that Apprise can use{told}; expected one as its page on that "
+        "service shows it (https://github.com/caronc/apprise/wiki), with what is special in a "
+        "password written as %2C and the like."
     )
 
 

@@ -132,7 +132,10 @@ class MigBroker(LoggingConfigurable):
         1.0, min=0.05, help="Seconds between two looks of the agent at its leases and cards."
     ).tag(config=True)
     reconcile_seconds = Float(
-        20.0, min=0.05, help="Seconds between two comparisons of the leases with the hub's servers."
+        20.0,
+        min=0.05,
+        max=60.0,
+        help="Seconds between two comparisons of the leases with the hub's servers.",
     ).tag(config=True)
     offer_minutes = Integer(
         10,

@@ -30,7 +30,11 @@ from jupyterhub_migspawner.leases.shelf import Taken
 from jupyterhub_migspawner.leases.store import Transaction
 from jupyterhub_migspawner.policy import quota, tiers
 from jupyterhub_migspawner.policy.people import Person
-from jupyterhub_migspawner.policy.wording import quoted
+from jupyterhub_migspawner.policy.reservation import longest_until
+from jupyterhub_migspawner.policy.wording import moment, quoted
+
+SHORTEST = timedelta(minutes=10)
+"""A session on a whole card that would have to end sooner for a coming grant is not begun."""
 
 ROUNDS = 8
 """How often an acquire is run again when others took what it had seen."""
@@ -161,8 +165,15 @@ class Acquiring(Offering):
                     return adopted
             waiting = self._served(tx, asking.now)
             ahead = self._ahead(waiting, asking.person, asking.tier)
-            if ahead.others:
+            if ahead.others and not self._takes_nobodys(tx, asking.tier, grant, asking.now, ahead):
                 return self._no_capacity(tx, asking, waiting=ahead.others)
+        latest = self._latest_end(tx, asking, grant)
+        if latest is not None and latest <= asking.now + SHORTEST:
+            return Refusal(
+                f"Every card is promised to a grant that begins at {moment(latest)}. Please try "
+                "again after that.",
+                reason="capacity",
+            )
         silent_before = self._silent_before(asking.now)
         grant_id = grant.id if grant is not None else None
         taken = take(tx, asking, grant_id, silent_before, patient=patient)
@@ -173,7 +184,7 @@ class Acquiring(Offering):
             end_reservation(tx, grant.id, asking.now, "the grant has its card")
         # Cards before leases, as everybody locks them.
         _let_go(tx, asking, remains)
-        lease = self._lend(tx, asking, taken, grant)
+        lease = self._lend(tx, asking, taken, grant, latest)
         if ahead.mine is not None:
             close_ticket(tx, ahead.mine, tickets.TAKEN, "started without an offer", asking.now)
         return lease
@@ -200,9 +211,8 @@ class Acquiring(Offering):
     def _is_for(self, offer: LeaseRow, asking: Asking) -> bool:
         return (offer.hub, offer.tier) == (self.hub, asking.tier.name)
 
-    @staticmethod
     def _adopt(
-        tx: Transaction, asking: Asking, offer: LeaseRow, grant: RequestRow | None
+        self, tx: Transaction, asking: Asking, offer: LeaseRow, grant: RequestRow | None
     ) -> LeaseRow | None:
         """The lease that is held for this person and tier becomes this start's."""
         lease = ledger.adopt(
@@ -212,7 +222,7 @@ class Acquiring(Offering):
             server=asking.server,
             now=asking.now,
             deadline=asking.deadline,
-            ends_at=_end_of(asking, grant),
+            ends_at=_end_of(asking, grant, self._latest_end(tx, asking, grant, but=offer.id)),
             request_id=grant.id if grant is not None else None,
         )
         if lease is None:
@@ -243,6 +253,27 @@ class Acquiring(Offering):
             reason="approval",
         )
 
+    def _latest_end(
+        self, tx: Transaction, asking: Asking, grant: RequestRow | None, but: int | None = None
+    ) -> datetime | None:
+        """When a session on a whole card has to give it on to a grant that begins by then.
+
+        The lease ``but`` is its own already.
+        """
+        if not asking.tier.is_whole:
+            return None
+        coming = []
+        for each in requests.coming(tx, asking.now):
+            tier = self.settings.tier(each.tier)
+            own = grant is not None and each.id == grant.id
+            if tier is not None and tier.is_whole and not own and each.valid_from is not None:
+                coming.append(each.valid_from)
+        if not coming:
+            return None
+        others = [lease.ends_at for lease in ledger.select(tx) if lease.whole and lease.id != but]
+        total = self._count(tx, asking.now).whole(mig_off=asking.tier.mig_off)[1]
+        return longest_until(total, others, coming)
+
     def _no_capacity(
         self, tx: Transaction, asking: Asking, emptying: str = "", waiting: int = 0
     ) -> Refusal:
@@ -259,7 +290,12 @@ class Acquiring(Offering):
         return Refusal(words, reason="capacity")
 
     def _lend(
-        self, tx: Transaction, asking: Asking, taken: Taken, grant: RequestRow | None
+        self,
+        tx: Transaction,
+        asking: Asking,
+        taken: Taken,
+        grant: RequestRow | None,
+        latest: datetime | None,
     ) -> LeaseRow:
         lease = LeaseRow(
             id=0,
@@ -276,7 +312,7 @@ class Acquiring(Offering):
             memory_mib=taken.memory_mib,
             since=asking.now,
             deadline=asking.deadline,
-            ends_at=_end_of(asking, grant),
+            ends_at=_end_of(asking, grant, latest),
             ended_at=None,
             end_reason="",
             waiting_for="",
@@ -301,9 +337,9 @@ class Acquiring(Offering):
         return lease
 
 
-def _end_of(asking: Asking, grant: RequestRow | None) -> datetime | None:
+def _end_of(asking: Asking, grant: RequestRow | None, latest: datetime | None) -> datetime | None:
     """When a session that begins now is over at the latest."""
-    ends = []
+    ends = [] if latest is None else [latest]
     if asking.tier.max_hours is not None:
         ends.append(asking.now + timedelta(hours=asking.tier.max_hours))
     if grant is not None and grant.valid_until is not None:

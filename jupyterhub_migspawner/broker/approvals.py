@@ -216,13 +216,27 @@ class Approvals(BrokerBase):
             why_not = self._may_not_decide(request, by)
             if why_not:
                 raise Refusal(why_not, reason="not-allowed")
-            if self._state_of(request, now) != approval.APPROVED:
+            state = self._state_of(request, now)
+            running = [
+                lease
+                for lease in ledger.with_offers(tx, request.user)
+                if lease.request_id == request_id
+            ]
+            # What was given back or taken back may be in use all the same.
+            if state != approval.APPROVED and not (state == approval.CANCELLED and running):
                 raise Refusal(
                     f"Request {request_id} is {self._state_of(request, now)}; only a grant can be "
                     "revoked.",
                     reason="conflict",
                 )
             until = now + timedelta(minutes=minutes)
+            if state == approval.CANCELLED and not any(
+                lease.ends_at is None or lease.ends_at > until for lease in running
+            ):
+                raise Refusal(
+                    f"Request {request_id} is cancelled, and what runs on it ends before that.",
+                    reason="conflict",
+                )
             requests.move(
                 tx,
                 request_id,
@@ -233,9 +247,7 @@ class Approvals(BrokerBase):
                 decision_reason=reason,
             )
             shortened = []
-            for lease in ledger.with_offers(tx, request.user):
-                if lease.request_id != request_id:
-                    continue
+            for lease in running:
                 after = ledger.shorten(tx, lease.id, until)
                 if after is not None:
                     # Being told that it is shortened is being told of the end.
@@ -256,13 +268,16 @@ class Approvals(BrokerBase):
             before = now - timedelta(hours=self.settings.remind_hours)
             for request in requests.overdue(tx, before):
                 why = f"nobody has decided for {self.settings.remind_hours} hours"
-                if requests.move(tx, request.id, request.state, reminded_at=now):
+                if requests.remind(tx, request.id, now):
                     told.append(
                         self._recorded(tx, request.id, now, BROKER, why, "request.reminder")
                     )
-            soon = now + timedelta(minutes=self.settings.grant_warning_minutes)
+            warning = timedelta(minutes=self.settings.grant_warning_minutes)
+            soon = now + warning
             for request in requests.ending(tx, soon):
-                if requests.move(tx, request.id, request.state, warned_at=now):
+                if not requests.warn(tx, request.id, now) or _is_brief(request, warning):
+                    continue  # told already; or whoever was granted so little knows when it ends
+                else:
                     why = f"it ends at {request.valid_until:%Y-%m-%d %H:%M} UTC"
                     told.append(self._recorded(tx, request.id, now, BROKER, why, "request.ending"))
             return tuple(told)
@@ -372,6 +387,11 @@ class Approvals(BrokerBase):
             **told,
         )
         return request
+
+
+def _is_brief(grant: RequestRow, warning: timedelta) -> bool:
+    begin, end = grant.valid_from or grant.decided_at, grant.valid_until
+    return begin is not None and end is not None and end - begin <= warning
 
 
 def _known(tx: Transaction, request_id: int) -> RequestRow:

@@ -25,6 +25,9 @@ REASON_LIMIT = 2_000
 # Neither database holds half a character, and PostgreSQL no NUL either.
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
+SILENT = timedelta(minutes=2)
+"""A hub whose service has said nothing for so long is not there."""
+
 _NOBODY = "?" * (NAME_LIMIT + 1)
 
 BROKER = "migspawner"

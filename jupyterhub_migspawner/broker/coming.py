@@ -17,6 +17,8 @@ class Coming(BrokerBase):
         longest = longest_session(self.settings.tiers)
 
         def work(tx: Transaction) -> tuple[str, ...]:
+            # Of several hubs one looks at a time: two would keep a card each for one grant.
+            tx.queue_for("coming cards")
             now = self._now()
             kept = []
             for grant in requests.coming(tx, now):

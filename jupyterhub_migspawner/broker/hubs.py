@@ -7,9 +7,9 @@ had it first, until that has fallen silent with nothing live, or an admin says o
 
 from __future__ import annotations
 
-from datetime import timedelta
-
-from jupyterhub_migspawner.broker.base import BROKER, BrokerBase, text
+from jupyterhub_migspawner.broker.acquiring import begin_release
+from jupyterhub_migspawner.broker.base import BROKER, SILENT, BrokerBase, text
+from jupyterhub_migspawner.broker.waiting import close_ticket
 from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.leases import (
     drafts,
@@ -24,9 +24,6 @@ from jupyterhub_migspawner.leases import (
 from jupyterhub_migspawner.leases.rows import DEFAULT_HUB, HELD, HubRow
 from jupyterhub_migspawner.leases.store import Transaction
 from jupyterhub_migspawner.policy.wording import listed, quoted
-
-SILENT = timedelta(minutes=2)
-"""A hub whose service has said nothing for so long is not there."""
 
 HOME_LIMIT = 1_000
 
@@ -66,6 +63,19 @@ class Hubs(BrokerBase):
 
         return self._run(work)
 
+    def demand_hub(self, home: str) -> None:
+        """Make sure that this hub's name has not gone to another home.
+
+        Raises :class:`~jupyterhub_migspawner.errors.Refusal` (``conflict``).
+        """
+        known = self._read(lambda tx: hubs.by_name(tx, self.hub))
+        if known is not None and known.home != home:
+            raise Refusal(
+                f"The hub called {quoted(self.hub)} is at {quoted(known.home)} now; this one "
+                "serves nobody any more.",
+                reason="conflict",
+            )
+
     def hubs(self) -> tuple[HubRow, ...]:
         """All hubs that lend from this database, by name."""
         return self._read(hubs.every)
@@ -93,6 +103,7 @@ class Hubs(BrokerBase):
         leases = ledger.rename_hub(tx, old, self.hub)
         asked = requests.rename_hub(tx, old, self.hub)
         exceptions.rename_hub(tx, old, self.hub)
+        self._drop_twin_tickets(tx, old)
         tickets.rename_hub(tx, old, self.hub)
         drafts.rename_hub(tx, old, self.hub)
         notice_choices.rename_hub(tx, old, self.hub)
@@ -102,6 +113,17 @@ class Hubs(BrokerBase):
             return
         kind, now = "hub.renamed", self._now()
         events.append(tx, now, BROKER, kind, hub=self.hub, old=old, leases=leases, requests=asked)
+
+    def _drop_twin_tickets(self, tx: Transaction, old: str) -> None:
+        """Who waits for the same under both names keeps the place of this one."""
+        now, why = self._now(), "its person waits for the same under the hub's other name"
+        mine = {(ticket.user, ticket.tier) for ticket in tickets.select(tx, hub=self.hub)}
+        held = {lease.ticket_id: lease for lease in ledger.select(tx, hub=old, states=HELD)}
+        for ticket in tickets.select(tx, hub=old):
+            if (ticket.user, ticket.tier) in mine:
+                if ticket.id in held:
+                    begin_release(tx, held[ticket.id], why, BROKER, now)
+                close_ticket(tx, ticket, tickets.CANCELLED, why, now, BROKER)
 
     def _demand_no_twins(self, tx: Transaction, old: str) -> None:
         """A server of one user cannot have two leases, as it would where both names have one."""

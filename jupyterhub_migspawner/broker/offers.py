@@ -71,7 +71,7 @@ class Offering(Allowances, Waits):
             with_card = grant is not None and total > 0
             if tier.is_none or held_now:
                 pass
-            elif free and ahead.others:
+            elif free and ahead.others and not self._takes_nobodys(tx, tier, grant, now, ahead):
                 full = they_wait(tier, ahead.others)
             elif not free and not with_card:
                 full = none_free(tier, total)

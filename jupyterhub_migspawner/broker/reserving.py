@@ -13,7 +13,8 @@ from datetime import datetime, timedelta
 
 from jupyterhub_migspawner.broker.base import BROKER
 from jupyterhub_migspawner.leases import events, inventory, ledger, requests, wholes
-from jupyterhub_migspawner.leases.rows import CardRow, RequestRow
+from jupyterhub_migspawner.leases.inventory import CardRecord
+from jupyterhub_migspawner.leases.rows import RELEASING, CardRow, RequestRow
 from jupyterhub_migspawner.leases.store import Transaction
 from jupyterhub_migspawner.policy.draining import BusyCard, rank_cards_to_empty
 from jupyterhub_migspawner.policy.people import Person
@@ -85,20 +86,22 @@ def reserve(tx: Transaction, asking: Asking, grant: RequestRow, silent_before: d
 def keep_for(
     tx: Transaction, grant: RequestRow, tier: Tier, now: datetime, silent: datetime
 ) -> str:
-    """Keep a card for a grant that begins later, emptying one where none is idle.
+    """Keep a card for a grant that begins later: an idle one, else one that comes back whole in
+    time, else one that is emptied.
 
     Returns the card's UUID, or ``""`` when there is none to keep.
     """
-    kept = [r.row.uuid for r in inventory.card_records(tx) if r.row.reserved_for == grant.id]
-    if kept:
-        return kept[0]
-    person = Person(grant.user)
-    asking = Asking(person, "", tier, "", None, now, now)
-    for card in wholes.idle_cards(tx, silent, grant_id=grant.id, mig_off=tier.mig_off):
-        uuid = card.load.card_uuid
+    for record in inventory.card_records(tx):
+        if record.row.reserved_for == grant.id:
+            if _is_in_service(record):
+                return record.row.uuid
+            end_reservation(tx, grant.id, now, "the card is out of service")
+    asking = Asking(Person(grant.user), "", tier, "", None, now, now)
+    idle = wholes.idle_cards(tx, silent, grant_id=grant.id, mig_off=tier.mig_off)
+    for uuid in [card.load.card_uuid for card in idle] + _coming_back(tx, grant):
         inventory.lock_card(tx, uuid)
-        record = inventory.card_record(tx, uuid)
-        if record is None or record.row.reserved_for is not None:
+        found = inventory.card_record(tx, uuid)
+        if found is None or found.row.reserved_for is not None or not _is_in_service(found):
             continue
         inventory.update_card(tx, uuid, reserved_for=grant.id, reserved_until=None)
         events.append(
@@ -109,12 +112,32 @@ def keep_for(
             user=grant.user,
             card_uuid=uuid,
             request_id=grant.id,
-            people=0,
+            people=len({lease.user for lease in ledger.select(tx, card_uuid=uuid)}),
         )
         return uuid
     reserve(tx, asking, grant, silent)
     kept = [r.row.uuid for r in inventory.card_records(tx) if r.row.reserved_for == grant.id]
     return kept[0] if kept else ""
+
+
+def _is_in_service(record: CardRecord) -> bool:
+    return record.row.state == "ok" and not record.row.problem
+
+
+def _coming_back(tx: Transaction, grant: RequestRow) -> list[str]:
+    """Cards that are lent whole, or on their way back from it, and free before the grant begins."""
+    found = []
+    for record in inventory.card_records(tx):
+        live = ledger.select(tx, card_uuid=record.row.uuid)
+        back = all(
+            lease.whole
+            and (lease.state == RELEASING or not _is_after(lease.ends_at, grant.valid_from))
+            and (lease.state == RELEASING or lease.ends_at is not None)
+            for lease in live
+        )
+        if back and (live or record.row.target is not None):
+            found.append(record.row.uuid)
+    return found
 
 
 def end_reservation(tx: Transaction, grant_id: int, now: datetime, why: str) -> None:
@@ -157,8 +180,8 @@ def look_after_reservations(tx: Transaction, node: str, now: datetime) -> None:
             _unreserve(tx, card, now, "nobody came for the empty card")
 
 
-def _is_after(moment: datetime | None, now: datetime) -> bool:
-    return moment is not None and moment > now
+def _is_after(moment: datetime | None, now: datetime | None) -> bool:
+    return moment is not None and now is not None and moment > now
 
 
 def _unreserve(tx: Transaction, card: CardRow, now: datetime, why: str) -> None:

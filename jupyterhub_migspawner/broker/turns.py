@@ -12,14 +12,14 @@ from collections.abc import Collection
 from datetime import datetime, timedelta
 
 from jupyterhub_migspawner.broker.acquiring import Acquiring, begin_release
-from jupyterhub_migspawner.broker.base import BROKER, wanted_id
+from jupyterhub_migspawner.broker.base import BROKER, SILENT, wanted_id
 from jupyterhub_migspawner.broker.reserving import Asking
 from jupyterhub_migspawner.broker.statuses import Offered
 from jupyterhub_migspawner.broker.taking import Contended
 from jupyterhub_migspawner.broker.views import timestamp
 from jupyterhub_migspawner.broker.waiting import close_ticket, ticket_event
 from jupyterhub_migspawner.errors import Refusal
-from jupyterhub_migspawner.leases import ledger, requests, tickets, wholes
+from jupyterhub_migspawner.leases import hubs, ledger, requests, tickets, wholes
 from jupyterhub_migspawner.leases.rows import HELD, PENDING, LeaseRow, TicketRow
 from jupyterhub_migspawner.leases.store import Transaction
 from jupyterhub_migspawner.policy import queue, tiers
@@ -35,18 +35,23 @@ class Turns(Acquiring):
     def turns(self, *, blocked: bool = False) -> tuple[TicketRow, ...]:
         """The tickets of this hub whose turn it is with what is free, in that order.
 
-        With ``blocked`` those that something has kept from it count too, to look again.
+        With ``blocked`` those that something has kept from it come where they would without that,
+        and all the others of them at the end, whether or not anything is free: to look again.
         """
 
         def work(tx: Transaction) -> tuple[TicketRow, ...]:
             now = self._now()
-            rows = [row for row in self._served(tx, now) if blocked or not row.blocked]
+            served = self._served(tx, now)
+            rows = [row for row in served if blocked or not row.blocked]
             room = self._rooms(tx, rows, now)
-            if not any(room.values()):
-                return ()
-            by_id = {row.id: row for row in rows}
-            found = queue.turns(self._waiting(tx, rows, now, blocked=blocked), room)
-            return tuple(by_id[turn.id] for turn in found if by_id[turn.id].hub == self.hub)
+            found: list[TicketRow] = []
+            if any(room.values()):
+                by_id = {row.id: row for row in rows}
+                turns = queue.turns(self._waiting(tx, rows, now, blocked=blocked), room)
+                found = [by_id[turn.id] for turn in turns]
+            if blocked:
+                found += [row for row in served if row.blocked and row not in found]
+            return tuple(row for row in found if row.hub == self.hub)
 
         return self._read(work)
 
@@ -69,6 +74,36 @@ class Turns(Acquiring):
                 continue
         ticket = self._read(lambda tx: known_ticket(tx, ticket_id))
         return Offered(ticket, None, "Others are just taking what is free.")
+
+    def pass_over(self, ticket_id: int, why: str) -> None:
+        """A ticket of this hub cannot be served just now; others need not wait behind it."""
+
+        def work(tx: Transaction) -> None:
+            ticket = known_ticket(tx, ticket_id)
+            tx.queue_for(f"person {ticket.user}")
+            ticket = known_ticket(tx, ticket_id)
+            if ticket.hub == self.hub and ticket.state == tickets.WAITING:
+                self._block(tx, ticket, why, self._now())
+
+        self._run(work)
+
+    def renew_offers(self) -> int:
+        """Hold what is offered at this hub for as long again, as after a time in which nobody could
+        take it; how many offers that are.
+        """
+
+        def work(tx: Transaction) -> int:
+            until = self._now() + timedelta(minutes=self.settings.offer_minutes)
+            number = 0
+            for lease in held_for(tx).values():
+                if lease.hub == self.hub and ledger.renew(tx, lease.id, until) is not None:
+                    ticket = tickets.by_id(tx, lease.ticket_id or 0)
+                    if ticket is not None:
+                        tickets.change(tx, ticket.id, ticket.state, offer_until=until)
+                    number += 1
+            return number
+
+        return self._run(work)
 
     def settle_offers(self) -> tuple[TicketRow, ...]:
         """Offers past their time end with their tickets; tickets whose offer is gone wait again.
@@ -105,8 +140,15 @@ class Turns(Acquiring):
             self._cancel(tx, ticket, why, BROKER, now)
             return Offered(known_ticket(tx, ticket_id), None, why)
         answer: Refusal | None = None
+        will_do = self._will_do(ticket, person)
+        names = [tier.name for tier in will_do]
+        if names and names != list(ticket.tiers):
+            # What their person may not have any more keeps nobody else from it.
+            tickets.change(tx, ticket.id, ticket.state, tiers=names)
+            why = "what its person may have has changed"
+            ticket_event(tx, ticket, now, BROKER, "ticket.changed", tiers=names, why=why)
         until = now + timedelta(minutes=self.settings.offer_minutes)
-        for tier in self._will_do(ticket, person):
+        for tier in will_do:
             asking = Asking(
                 person,
                 ticket.server,
@@ -180,18 +222,37 @@ class Turns(Acquiring):
             return None
         now = self._now()
         lease = held_for(tx).get(found.id)
+        over = lease is not None and lease.deadline is not None and lease.deadline <= now
         if lease is None:
-            back = {"state": tickets.WAITING, "offer_until": None}
-            tickets.change(tx, found.id, found.state, **back)
-            why = "what was held for it is gone; it waits again"
-            ticket_event(tx, found, now, BROKER, "ticket.changed", why=why)
-        elif lease.deadline is not None and lease.deadline <= now:
+            self._wait_again(tx, found, "what was held for it is gone; it waits again", now)
+        elif over and found.hub != self.hub:
+            if self._is_heard(tx, found.hub, now):
+                return None
+            why = "its hub was silent; it waits again"
+            begin_release(tx, lease, why, BROKER, now)
+            self._wait_again(tx, found, why, now)
+        elif over and lease.slice_uuid is None:
+            why = "the card that was held for it was not cut in time; it waits again"
+            begin_release(tx, lease, why, BROKER, now)
+            self._wait_again(tx, found, why, now)
+        elif over:
             why = "nobody took the offer in time"
             begin_release(tx, lease, why, BROKER, now)
             close_ticket(tx, found, tickets.LAPSED, why, now, BROKER)
         else:
             return None
         return known_ticket(tx, found.id)
+
+    @staticmethod
+    def _wait_again(tx: Transaction, ticket: TicketRow, why: str, now: datetime) -> None:
+        tickets.change(tx, ticket.id, ticket.state, state=tickets.WAITING, offer_until=None)
+        ticket_event(tx, ticket, now, BROKER, "ticket.changed", why=why)
+
+    @staticmethod
+    def _is_heard(tx: Transaction, hub: str, now: datetime) -> bool:
+        """Whether the service of a hub is there."""
+        known = hubs.by_name(tx, hub)
+        return known is not None and known.seen_at is not None and now - known.seen_at < SILENT
 
     def _cancel(
         self, tx: Transaction, ticket: TicketRow, why: str, actor: str, now: datetime

@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from jupyterhub_migspawner.broker.base import BrokerBase
-from jupyterhub_migspawner.broker.hubs import SILENT
-from jupyterhub_migspawner.leases import events, tickets
-from jupyterhub_migspawner.leases.rows import TicketRow
+from jupyterhub_migspawner.broker.base import SILENT, BrokerBase
+from jupyterhub_migspawner.leases import events, seats, tickets, wholes
+from jupyterhub_migspawner.leases.rows import RequestRow, TicketRow
 from jupyterhub_migspawner.leases.store import Transaction
 from jupyterhub_migspawner.policy import queue
 from jupyterhub_migspawner.policy.people import Person
@@ -24,24 +23,50 @@ from jupyterhub_migspawner.policy.tiers import Tier
 
 @dataclass(frozen=True)
 class Ahead:
-    """Whom a start finds waiting for the same: how many others, and its own person's ticket."""
+    """Whom a start finds waiting for the same: how many others, and its own person's ticket.
+
+    ``seats`` are those of the others that wait for the very same, not for something like it.
+    """
 
     others: int = 0
     mine: TicketRow | None = None
+    seats: int = 0
 
 
 class Waits(BrokerBase):
     """What is waited for."""
 
     def _ahead(self, waiting: Iterable[TicketRow], person: Person, tier: Tier) -> Ahead:
-        others, mine = 0, None
+        others, mine, seats_too = 0, None, 0
         for ticket in waiting:
-            if (ticket.hub, ticket.user) == (self.hub, person.name):
-                if ticket.tier == tier.name:
+            if ticket.user == person.name:
+                # Their own, at another hub too, keeps nobody from starting.
+                if ticket.hub == self.hub and ticket.tier == tier.name:
                     mine = ticket
-            elif not ticket.blocked and queue.pool_of(tier) in self._pools(ticket):
+            elif not ticket.blocked and self._competes(ticket, tier):
                 others += 1
-        return Ahead(others, mine)
+                seats_too += queue.pool_of(tier) in self._pools(ticket)
+        return Ahead(others, mine, seats_too)
+
+    def _competes(self, ticket: TicketRow, tier: Tier) -> bool:
+        """Whether a ticket waits for what a start in this tier would take: a slice of that size,
+        whether for one or for several, or a card.
+        """
+        kind = queue.hardware_of(queue.pool_of(tier))
+        return any(queue.hardware_of(pool) == kind for pool in self._pools(ticket))
+
+    def _takes_nobodys(
+        self, tx: Transaction, tier: Tier, grant: RequestRow | None, now: datetime, ahead: Ahead
+    ) -> bool:
+        """Whether a start takes what nobody who waits could be given: the card that is kept for its
+        grant, or a seat on a slice that is shared already, for which nobody waits.
+        """
+        silent_before = self._silent_before(now)
+        if grant is not None:
+            return wholes.is_kept(tx, silent_before, grant.id, mig_off=tier.mig_off)
+        if not tier.shares or ahead.seats:
+            return False
+        return bool(seats.offers(tx, tier.name, tier.profile, tier.seats, silent_before, None))
 
     def _served(self, tx: Transaction, now: datetime) -> tuple[TicketRow, ...]:
         """The tickets that wait and that some service looks after, blocked ones too."""

@@ -85,8 +85,8 @@ class Approve(_Change):
         until = timestamp(request.valid_until) if request.valid_until else "further notice"
         return self.told(
             request,
-            f"Request {request.id} is approved: {request.user} may use {request.tier} until "
-            f"{until}.",
+            f"Request {request.id} is approved: {request.user} may use {request.tier} from "
+            f"{timestamp(request.valid_from) or 'now'} until {until}.",
         )
 
 
@@ -179,6 +179,7 @@ class Requests(Command):
             Column("hours", "hours", number=True),
             Column("state", "state"),
             Column("decided by", "decided_by"),
+            Column("valid from", "valid_from"),
             Column("valid until", "valid_until"),
             Column("reason", "reason"),
         ]

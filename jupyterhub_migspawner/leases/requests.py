@@ -14,7 +14,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from jupyterhub_migspawner.leases.rows import RequestRow
-from jupyterhub_migspawner.leases.schema import requests
+from jupyterhub_migspawner.leases.schema import UtcTime, requests
 from jupyterhub_migspawner.leases.store import Transaction
 
 _SELECT = sa.select(
@@ -95,6 +95,12 @@ _RENAME_USER = (
     .where(requests.c.created_at <= sa.bindparam("before"))
 )
 _RENAME_USER = _RENAME_USER.values(username=sa.bindparam("new"))
+_RENAME_FIRST = sa.update(requests).where(
+    requests.c.hub == sa.bindparam("of_hub"),
+    requests.c.first_by == sa.bindparam("old"),
+    requests.c.created_at <= sa.bindparam("before"),
+)
+_RENAME_FIRST = _RENAME_FIRST.values(first_by=sa.bindparam("new"))
 _RENAME_HUB = sa.update(requests).where(requests.c.hub == sa.bindparam("old"))
 _RENAME_HUB = _RENAME_HUB.values(hub=sa.bindparam("new"))
 
@@ -115,6 +121,18 @@ _ENDING = _SELECT.where(
     requests.c.warned_at.is_(None),
     requests.c.valid_until <= sa.bindparam("ends_before"),
 ).order_by(requests.c.id)
+_REMIND = sa.update(requests).where(
+    requests.c.id == sa.bindparam("request_id"),
+    requests.c.state == "pending",
+    requests.c.reminded_at.is_(None),
+)
+_REMIND = _REMIND.values(reminded_at=sa.bindparam("now", type_=UtcTime()))
+_WARN = sa.update(requests).where(
+    requests.c.id == sa.bindparam("request_id"),
+    requests.c.state == "approved",
+    requests.c.warned_at.is_(None),
+)
+_WARN = _WARN.values(warned_at=sa.bindparam("now", type_=UtcTime()))
 _COMING = _SELECT.where(
     requests.c.state == "approved", requests.c.valid_from > sa.bindparam("now")
 ).order_by(requests.c.valid_from, requests.c.id)
@@ -136,6 +154,16 @@ def overdue(tx: Transaction, created_before: datetime) -> tuple[RequestRow, ...]
 def ending(tx: Transaction, ends_before: datetime) -> tuple[RequestRow, ...]:
     """Grants that end by then, and whose users were not told yet."""
     return tuple(_row(row) for row in tx.rows(_ENDING, ends_before=ends_before))
+
+
+def remind(tx: Transaction, request_id: int, now: datetime) -> bool:
+    """Note that approvers are reminded of a pending request; False when they were before."""
+    return tx.change(_REMIND, request_id=request_id, now=now) == 1
+
+
+def warn(tx: Transaction, request_id: int, now: datetime) -> bool:
+    """Note that a grant's user is told of its end; False when they were before."""
+    return tx.change(_WARN, request_id=request_id, now=now) == 1
 
 
 def coming(tx: Transaction, now: datetime) -> tuple[RequestRow, ...]:
@@ -193,6 +221,8 @@ def rename_user(tx: Transaction, hub: str, old: str, new: str, before: datetime)
     """Requests of a user of a hub, made up to ``before``, become another name's; how many."""
     # In the order in which everybody locks several.
     tx.rows(_LOCK_USER, of_hub=hub, old=old)
+    # Who was the first to approve stays the same person, who cannot be the second as well.
+    tx.change(_RENAME_FIRST, of_hub=hub, old=old, new=new, before=before)
     return tx.change(_RENAME_USER, of_hub=hub, old=old, new=new, before=before)
 
 

@@ -133,6 +133,12 @@ def idle_cards(
     ]
 
 
+def is_kept(tx: Transaction, silent_before: datetime, grant_id: int, *, mig_off: bool) -> bool:
+    """Whether an idle card is set aside for the grant."""
+    rows = tx.rows(_IDLE, silent_before=silent_before, grant_id=grant_id, mig_off=mig_off)
+    return any(row.reserved_for is not None for row in rows)
+
+
 def busy_cards(
     tx: Transaction,
     silent_before: datetime,

@@ -190,6 +190,8 @@ def _decided(event: Happening, detail: Mapping[str, Any]) -> Message:
     if begin and end:
         at_once = begin <= event.at
         when = f"It holds {'' if at_once else f'from {moment(begin)} '}until {moment(end)}."
+        if not at_once:
+            when += " A card that is kept for it goes to others half an hour after it begins."
     body = _lines(f"You may use {_asked(detail)}.", when, _typed(detail, says))
     title = f"Your request {event.request_id} is approved"
     return _to_user(event, "requests", title, body, page="requests")
@@ -230,7 +232,9 @@ def _offered(event: Happening, detail: Mapping[str, Any]) -> Message:
     held = f"{_line(detail.get('offered', '?'), 60)} is held for you"
     go_on = "Start your server before then, or it goes to whoever waits next."
     if detail.get("start"):
-        go_on = "Your server is started for you."
+        go_on = (
+            "The hub starts your server, unless one of that name still runs: stop that one first."
+        )
     body = _lines(f"{held}{f' until {moment(end)}' if end else ''}.", go_on)
     return _to_user(event, "offers", "It is your turn for a GPU", body, until=end, page="queue")
 
@@ -242,6 +246,29 @@ def _lapsed(event: Happening, detail: Mapping[str, Any]) -> Message:
     )
     title = "Your place in the waiting list is over"
     return _to_user(event, "offers", title, body, page="queue")
+
+
+def _place_lost(event: Happening, detail: Mapping[str, Any]) -> Message | None:
+    # A deleted user is not there to be told.
+    if event.actor == event.user or "deleted" in str(detail.get("why", "")):
+        return None
+    body = f"You waited for {_line(detail.get('tier', '?'), 60)}. Reason: {_typed(detail)}."
+    title = "You have no place in the waiting list any more"
+    return _to_user(event, "offers", title, body, page="queue")
+
+
+def _place_blocked(event: Happening, detail: Mapping[str, Any]) -> Message | None:
+    why = _typed(detail)
+    # What passes by itself within a minute is nobody's business.
+    if not why or "just now" in why:
+        return None
+    body = _lines(
+        f"You wait for {_line(detail.get('tier', '?'), 60)}, and others are let past: {why}",
+        "You keep your place.",
+    )
+    return _to_user(
+        event, "offers", "Your turn in the waiting list has to wait", body, page="queue"
+    )
 
 
 def _server(detail: Mapping[str, Any]) -> str:
@@ -284,6 +311,8 @@ _MESSAGES: dict[str, Callable[[Happening, Mapping[str, Any]], Message | None]] =
     "request.ending": _grant_ends,
     "ticket.offered": _offered,
     "ticket.lapsed": _lapsed,
+    "ticket.cancelled": _place_lost,
+    "ticket.blocked": _place_blocked,
     "lease.ending": _session_ends,
     "lease.shortened": _session_ends,
     "lease.lost": _session_lost,

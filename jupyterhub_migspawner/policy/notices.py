@@ -152,12 +152,12 @@ def _channels(audience: str, value: object) -> list[Channel]:
         blanks = _BLANK.findall(url)
         if audience != USERS and blanks:
             raise ConfigError(
-                f"{where}: entry {number} has {quoted('{' + blanks[0] + '}')} in it; only those of "
-                "'users' are filled in. Write a brace that is meant as %7B and %7D."
+                f"{where}: entry {number} has braces in it; only those of 'users' are filled in. "
+                "Write a brace that is meant as %7B and %7D."
             )
         wrong = [blank for blank in blanks if blank not in ("user", "address")]
         if audience == USERS and (wrong or not blanks):
-            told = f"has {quoted('{' + wrong[0] + '}')} in it" if wrong else "names no user"
+            told = "has other braces in it than these" if wrong else "names no user"
             raise ConfigError(
                 f"{where}: entry {number} {told}; expected {{user}} or {{address}} where the "
                 "user's name or address belongs, so that each is told only what is theirs."

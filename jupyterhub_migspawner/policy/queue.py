@@ -67,6 +67,11 @@ def pool_of(tier: Tier) -> str:
     return f"{tier.profile} with MIG off" if tier.mig_off else tier.profile
 
 
+def hardware_of(pool: str) -> str:
+    """What a pool is made of: slices of a profile, or cards. Seats are on slices like any other."""
+    return pool.partition(" ")[0]
+
+
 def order(tickets: Sequence[Waiting]) -> tuple[Waiting, ...]:
     """Who comes first, second and so on."""
 
@@ -81,8 +86,11 @@ def order(tickets: Sequence[Waiting]) -> tuple[Waiting, ...]:
 
 def passed_by(ticket: Waiting, pool: str, tickets: Sequence[Waiting]) -> tuple[int, ...]:
     """The earlier tickets that would have taken what this one is given from ``pool``."""
+    kind = hardware_of(pool)
     return tuple(
-        other.id for other in tickets if other.arrival < ticket.arrival and pool in other.pools
+        other.id
+        for other in tickets
+        if other.arrival < ticket.arrival and kind in map(hardware_of, other.pools)
     )
 
 

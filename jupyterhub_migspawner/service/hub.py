@@ -141,7 +141,8 @@ class HubApi:
         if not isinstance(groups, list):
             raise HubError(_lacks(frozenset({"read:users:groups"})))
         names = frozenset(group for group in groups if isinstance(group, str))
-        return Account(Person(user, names), _servers_of(model, self._ahead()))
+        admin = _mapping(model).get("admin") is True
+        return Account(Person(user, names, admin), _servers_of(model, self._ahead()))
 
     async def start_server(self, user: str, name: str, options: Mapping[str, Any]) -> None:
         """Ask the hub to start a server; returns when it has begun. Raises :exc:`HubError`."""

@@ -39,7 +39,10 @@ PATIENCE = 2.0
 """Seconds a round waits for a sending; one that takes longer is looked after in later rounds."""
 
 OVERDUE = timedelta(minutes=1)
-"""A sending that takes so long has failed, though its thread may not know yet."""
+"""A sending that takes so long has failed, though its thread does not know yet."""
+
+MOST_HUNG = 3
+"""Threads of a channel that may be left hanging; with so many it waits until one of them ends."""
 
 MOST_WAITING = 100
 """Messages of a channel that are read ahead of what was sent."""
@@ -65,7 +68,6 @@ class _Sending:
     waiting: _Waiting
     since: datetime
     done: asyncio.Future[str]
-    overdue: bool = False
 
 
 class Outbox:
@@ -98,13 +100,15 @@ class Outbox:
         self._read_to = 0
         self._waiting: dict[int, _Waiting] = {}
         self._sending: _Sending | None = None
+        self._hung: list[asyncio.Future[str]] = []
         self.sent = 0
         self.given_up = 0
 
     async def round(self) -> None:
         """Read what is new, send what is due. Raises :exc:`.DatabaseError`."""
+        ask = self._parts.ask
+        await ask(lambda broker: broker.demand_hub(self._parts.home))
         if self._noted is None:
-            ask = self._parts.ask
             self._noted = await ask(lambda broker: broker.reader_position(self._reader))
             self._read_to = self._noted
         await self._read()
@@ -160,6 +164,8 @@ class Outbox:
     async def _go_on(self) -> bool:
         """Look after the sending under way, or begin one; False when nothing moves now."""
         if self._sending is None:
+            if sum(not each.done() for each in self._hung) >= MOST_HUNG:
+                return False
             now = self._clock()
             due = [each for each in self._waiting.values() if each.due <= now]
             if not due:
@@ -176,16 +182,20 @@ class Outbox:
         sending = self._sending
         await asyncio.wait({sending.done}, timeout=PATIENCE)
         if not sending.done.done():
-            if not sending.overdue and self._clock() - sending.since >= OVERDUE:
-                sending.overdue = True
-                self._failed(sending.waiting, "it takes longer than a minute")
-            return False
+            if self._clock() - sending.since < OVERDUE:
+                return False
+            # Its thread cannot be ended; it is left behind, and what it says is not listened to.
+            self._sending = None
+            self._hung = [each for each in self._hung if not each.done()]
+            self._hung.append(sending.done)
+            self._failed(sending.waiting, "it takes longer than a minute")
+            return True
         self._sending = None
         trouble = sending.done.result()
         if not trouble:
             self.sent += 1
             self._waiting.pop(sending.waiting.id, None)
-        elif not sending.overdue:
+        else:
             self._failed(sending.waiting, trouble)
         return True
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from contextlib import suppress
+from datetime import datetime, timezone
 from typing import Any, TypeVar
 
 from jupyterhub_migspawner.broker import Broker, TierOffer
 from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.leases.rows import DraftRow, RequestRow, TicketRow
-from jupyterhub_migspawner.policy.approval import APPROVED, PENDING
+from jupyterhub_migspawner.policy.approval import APPROVED, CANCELLED, PENDING
 from jupyterhub_migspawner.policy.fields import read_hours, read_minutes, read_moment
 from jupyterhub_migspawner.policy.settings import Settings
 from jupyterhub_migspawner.policy.wording import number
@@ -86,6 +87,12 @@ class MyRequests(RequestPage):
         for draft in await self.ask(lambda broker: broker.drafts(person)):
             if draft.id == draft_id:
                 found = {name: getattr(draft, name) for name in TYPED}
+                with suppress(Refusal):
+                    # As the field takes it, where the draft was not typed into that.
+                    begin = read_moment(draft.starts_at) if draft.starts_at.strip() else None
+                    found["starts_at"] = (
+                        f"{begin.astimezone(timezone.utc):%Y-%m-%dT%H:%M}" if begin else ""
+                    )
                 return {**found, "draft": str(draft.id)}
         raise Problem(404, "not-found", f"You have no draft {draft_id}.")
 
@@ -223,7 +230,11 @@ class Decisions(RequestPage):
         def read(broker: Broker) -> tuple[tuple[RequestRow, ...], frozenset[int | None]]:
             broker.expire_requests()
             in_use = frozenset(lease.request_id for lease in broker.leases())
-            return broker.requests(states=(PENDING, APPROVED)), in_use
+            found = broker.requests(states=(PENDING, APPROVED))
+            known = {each.id for each in found}
+            # What was taken back may be in use all the same, until somebody revokes it.
+            rest = [broker.request(id_) for id_ in sorted(filter(None, in_use - known))]
+            return (*found, *(each for each in rest if each.state == CANCELLED)), in_use
 
         every, in_use = await self.ask(read)
         mine = decidable(self.visitor, every, self.parts.settings.approvers)
@@ -232,7 +243,7 @@ class Decisions(RequestPage):
         self.show(
             "decisions.html",
             waiting=[each for each in requests if each["state"] == PENDING][::-1],
-            granted=[each for each in requests if each["state"] == APPROVED],
+            granted=[each for each in requests if each["state"] in (APPROVED, CANCELLED)],
             me=self.visitor.person.name,
             problem=problem,
             about=about,

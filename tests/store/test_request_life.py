@@ -246,7 +246,23 @@ def test_a_revoked_grant_ends_what_runs_on_it_after_a_warning(lab: Lab) -> None:
     if other is not None:
         assert lab.broker.lease(other.id).ends_at == other.ends_at
     refused("approval", lab.start, "ada", "once", "second")
-    refused("conflict", lab.broker.revoke, grant.id, root, "again")
+    # Once more only to end it sooner.
+    refused("conflict", lab.broker.revoke, grant.id, root, "again", 30)
+    assert lab.broker.revoke(grant.id, root, "it smokes", 1)[1][0].ends_at == START + timedelta(
+        minutes=1
+    )
+
+
+@pytest.mark.parametrize("by", [ADA, PEOPLE["admin"]])
+def test_what_was_given_or_taken_back_can_be_revoked_while_it_runs(lab: Lab, by: Person) -> None:
+    grant = lab.grant("ada", "once", hours=20)
+    lease = lab.start("ada", "once")
+    lab.broker.activate(lease.attempt)
+    lab.broker.cancel_request(grant.id, by)
+    _, leases = lab.broker.revoke(grant.id, PEOPLE["pi"], "a fire", 5)
+    assert [each.ends_at for each in leases] == [START + timedelta(minutes=5)]
+    lab.stop(lease)
+    refused("conflict", lab.broker.revoke, grant.id, PEOPLE["pi"], "again", 1)
 
 
 def test_an_end_that_is_sooner_stays(lab: Lab) -> None:
@@ -343,7 +359,7 @@ def test_a_card_is_kept_from_when_new_work_might_still_run_at_the_beginning(
     lab.broker.decide(grant.id, PEOPLE["admin"], True)
     lab.start("grace")
     assert lab.broker.keep_coming_cards() == ()
-    lab.clock.pass_time(hours=7, minutes=59)
+    lab.clock.pass_time(hours=11, minutes=59)
     lab.report(card(0))
     assert lab.broker.keep_coming_cards() == ()
     lab.start("linus")

@@ -51,6 +51,7 @@ class FakeHub:
     stopped: list[tuple[str, str]] = field(default_factory=list)
     started: list[tuple[str, str, Any]] = field(default_factory=list)
     groups: dict[str, list[str]] = field(default_factory=dict)
+    admins: set[str] = field(default_factory=set)
     fail_with: int = 0
     refuse_to_stop: set[str] = field(default_factory=set)
     asked: list[str] = field(default_factory=list)
@@ -106,7 +107,7 @@ class FakeHub:
 
     def model(self, name: str) -> dict[str, Any]:
         """A user's model as the service's rights show it."""
-        found: dict[str, Any] = {"kind": "user", "name": name, "admin": False}
+        found: dict[str, Any] = {"kind": "user", "name": name, "admin": name in self.admins}
         if "read:servers" in self.scopes:
             found["servers"] = self.users[name]
         if "read:users:groups" in self.scopes:

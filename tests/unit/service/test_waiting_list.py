@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 
+from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.gpu.nvml import Nvml
 from jupyterhub_migspawner.leases.rows import LeaseRow, TicketRow
 from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.service.hub import HubAway
 from jupyterhub_migspawner.service.serving import LOOK_AGAIN, REST, Server
 from tests.unit.service.conftest import PREFIX, Site, World
-from tests.unit.service.fake_hub import server
+from tests.unit.service.fake_hub import OneServer, server
 from tests.unit.service.test_request_pages import Visitor, back_to, words
 
 
@@ -288,3 +289,80 @@ async def test_a_server_in_the_way_is_named(site: Site, world: World) -> None:
     page = await Visitor(site, "ada").open("queue")
     assert "still runs: save your work and stop it" in words(page, "[data-state=offered]")[0]
     assert "Start it now" not in page.text
+
+
+async def test_a_start_that_the_hub_refuses_for_the_moment_is_asked_for_again(
+    world: World, round_: Any, elapsed: Time, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, *_ = fill(world)
+    wait(world, "ada", start=True)
+    free(world, first)
+    post, asked = OneServer.post, []
+
+    def busy(self: OneServer, user: str, name: str = "") -> None:
+        asked.append(user)
+        if len(asked) > 2:
+            post(self, user, name)
+            return
+        self.set_status(429)
+        self.finish('{"message": "Too many users trying to log in right now."}')
+
+    monkeypatch.setattr(OneServer, "post", busy)
+    for _ in range(10):
+        await round_()
+        elapsed.seconds += 20
+    assert [(user, name) for user, name, _ in world.hub.started] == [("ada", "")]
+    assert len(asked) == 3
+
+
+async def test_a_server_in_the_way_is_waited_for(world: World, round_: Any, elapsed: Time) -> None:
+    first, *_ = fill(world)
+    wait(world, "ada", start=True)
+    world.hub.users["ada"] = {"": server(started=world.now)}
+    free(world, first)
+    await round_()
+    elapsed.seconds += REST
+    await round_()
+    assert world.hub.started == []
+    world.hub.users["ada"] = {}
+    elapsed.seconds += REST
+    await round_()
+    assert [(user, name) for user, name, _ in world.hub.started] == [("ada", "")]
+
+
+async def test_a_right_that_is_missing_for_good_keeps_nobody_from_working(
+    world: World, round_: Any, elapsed: Time, caplog: pytest.LogCaptureFixture
+) -> None:
+    held = fill(world)
+    wait(world, "ada")
+    for lease in held:
+        free(world, lease)
+    world.hub.scopes.remove("read:users:groups")
+    for _ in range(4):
+        await round_()
+        elapsed.seconds += REST
+    assert world.acquire("zed").state == "pending"
+    assert [record.levelname for record in caplog.records].count("WARNING") == 1
+    world.hub.scopes.append("read:users:groups")
+    elapsed.seconds += LOOK_AGAIN
+    await round_()
+    assert tickets(world) == {"ada": "offered"}
+
+
+async def test_the_service_of_a_hub_that_has_moved_serves_nobody(world: World, round_: Any) -> None:
+    first, *_ = fill(world)
+    wait(world, "ada", start=True)
+    free(world, first)
+    world.broker.claim_hub("elsewhere", adopt=True)
+    world.hub.users.pop("ada")
+    with pytest.raises(Refusal, match="serves nobody any more"):
+        await round_()
+    assert tickets(world) == {"ada": "waiting"}
+
+
+async def test_an_admin_is_known_as_one(world: World) -> None:
+    world.hub.sign_in("root", admin=True)
+    world.hub.admins.add("root")
+    found = await world.parts.hub.account("root")
+    assert found is not None
+    assert found.person.admin
