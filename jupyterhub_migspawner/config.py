@@ -154,6 +154,21 @@ class MigBroker(LoggingConfigurable):
     warn_minutes = Integer(
         15, min=1, help="Minutes before the end of a session's time at which its user is told."
     ).tag(config=True)
+    examine_seconds = Float(
+        60.0,
+        min=0.05,
+        help="""
+        Seconds between two looks whether sessions of tiers with ``idle_minutes`` are in use. What
+        was not seen for three of these is unknown, and ends nothing.
+        """,
+    ).tag(config=True)
+    unknown_minutes = Integer(
+        30,
+        min=1,
+        help="""
+        Minutes for which it may be unknown whether a session is in use, before admins are told.
+        """,
+    ).tag(config=True)
     notices = AnyTrait(
         {},
         help="""
@@ -250,6 +265,8 @@ class MigBroker(LoggingConfigurable):
             remind_hours=self.remind_hours,
             grant_warning_minutes=self.grant_warning_minutes,
             warn_minutes=self.warn_minutes,
+            examine_seconds=self.examine_seconds,
+            unknown_minutes=self.unknown_minutes,
             notices=parse_notices(self.notices),
             hub=self.hub,
         )

@@ -21,6 +21,7 @@ from collections.abc import AsyncIterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from typing import Any
+from urllib.parse import urlsplit
 
 from jupyterhub.utils import maybe_future
 from traitlets import Bool, Float
@@ -80,7 +81,26 @@ class MigSpawnerMixin(TierChoice):
                     reason="conflict",
                 ),
             )
+        if self._mig_lease is not None and tier.idle_minutes is not None:
+            await self._mig_tell_reach(attempt, url)
         return url
+
+    async def _mig_tell_reach(self, attempt: str, url: Any) -> None:
+        """Say how this server is asked for its kernels; without that it never counts as idle."""
+        address = server_address(
+            url,
+            base_url=self.server.base_url,  # type: ignore[attr-defined]
+            internal_ssl=self.internal_ssl,  # type: ignore[attr-defined]
+        )
+        token = self.api_token  # type: ignore[attr-defined]
+        try:
+            await self._mig_call(lambda broker: broker.reach(attempt, address, token))
+        except DatabaseError as error:
+            self.log.warning(  # type: ignore[attr-defined]
+                "Nobody will know whether %s is in use: %s",
+                self._log_name,  # type: ignore[attr-defined]
+                error,
+            )
 
     async def _mig_acquire(self, tier: Tier, attempt: str) -> LeaseRow | None:
         """One lease for this attempt, or None for a tier without GPU.
@@ -291,6 +311,21 @@ class MigSpawnerMixin(TierChoice):
         except MigspawnerError as error:
             # The lease ends under the old name as well; the rename must not fail over it.
             self.log.warning("A lease keeps its server's old name: %s", error)  # type: ignore[attr-defined]
+
+
+def server_address(url: Any, *, base_url: str, internal_ssl: bool) -> str:
+    """Where a server answers itself, from what its start returned: a URL, or address and port.
+
+    As the hub reads it (``jupyterhub.user.User.spawn``). Empty when that says nothing.
+    """
+    if isinstance(url, (tuple, list)) and len(url) == 2:
+        host, port = url
+        host = f"[{host}]" if ":" in str(host) else host or "127.0.0.1"
+        url = f"{'https' if internal_ssl else 'http'}://{host}:{port}"
+    parsed = urlsplit(url) if isinstance(url, str) else None
+    if parsed is None or not parsed.hostname:
+        return ""
+    return f"{parsed.scheme}://{parsed.netloc}{base_url}"
 
 
 async def _either(woken: asyncio.Event, seconds: float) -> None:

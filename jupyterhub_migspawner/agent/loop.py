@@ -22,6 +22,7 @@ from jupyterhub_migspawner.agent.hooks import Hooks
 from jupyterhub_migspawner.agent.returns import hold_back
 from jupyterhub_migspawner.agent.strays import Strays
 from jupyterhub_migspawner.agent.turn import Turn
+from jupyterhub_migspawner.agent.usage import Usage
 from jupyterhub_migspawner.agent.vacancy import Vacancy
 from jupyterhub_migspawner.broker import Broker
 from jupyterhub_migspawner.errors import GpuError
@@ -70,6 +71,7 @@ class Agent:
         self._next_inventory = monotonic()
         self._vacancy = Vacancy(broker, nvml, node=node, proc=proc, monotonic=monotonic)
         self._strays = Strays(broker, nvml, node=node)
+        self._usage = Usage(broker, nvml, node=node, proc=proc, monotonic=monotonic)
         self._cutter = Cutter(
             broker,
             nvml,
@@ -100,6 +102,7 @@ class Agent:
             self._broker.forget_cancelled_attempts()
             self._broker.look_after_reservations(self.node)
         self._vacancy.look_at_all()
+        self._usage.look()
         self._cut_cards()
 
     def _makes_way(self) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 from functools import partial
+from typing import Any
 
 from jupyterhub_migspawner.broker.allowances import usage
 from jupyterhub_migspawner.broker.base import NAME_LIMIT, text
@@ -369,10 +370,10 @@ def _let_go(tx: Transaction, asking: Asking, remains: list[LeaseRow]) -> None:
 
 
 def begin_release(
-    tx: Transaction, lease: LeaseRow, reason: str, actor: str, now: datetime
+    tx: Transaction, lease: LeaseRow, reason: str, actor: str, now: datetime, **detail: Any
 ) -> LeaseRow | None:
     """Let a pending or active lease begin to end; None when it was not one any more."""
     after = ledger.release(tx, lease.id, now, reason)
     if after is not None:
-        lease_event(tx, after, now, actor, why=reason)
+        lease_event(tx, after, now, actor, why=reason, **detail)
     return after

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from jupyterhub_migspawner.broker.base import NAME_LIMIT, REASON_LIMIT, text, wanted_name
+from jupyterhub_migspawner.broker.reclaiming import Reclaiming
 from jupyterhub_migspawner.broker.statuses import TicketStatus
 from jupyterhub_migspawner.broker.turns import Turns, held_for, known_ticket, missing_ticket
 from jupyterhub_migspawner.broker.waiting import ticket_event
@@ -22,7 +24,15 @@ MOST_TICKETS = 5
 """Places one person may have at a time."""
 
 
-class Queueing(Turns):
+@dataclass(frozen=True)
+class Taken:
+    """A live lease, and when it ends if nobody uses it."""
+
+    lease: LeaseRow
+    idle_end: datetime | None
+
+
+class Queueing(Turns, Reclaiming):
     """Use cases of people who wait."""
 
     def join(
@@ -131,7 +141,8 @@ class Queueing(Turns):
             ]
             lengths: dict[str, tuple[timedelta, ...]] = {}
             live = ledger.select(tx) if rows else ()
-            return tuple(self._status(tx, row, waiting, held, live, lengths, now) for row in rows)
+            taken = [Taken(lease, end) for lease, end in self._idle_ends(tx, live, now)]
+            return tuple(self._status(tx, row, waiting, held, taken, lengths, now) for row in rows)
 
         return self._read(work)
 
@@ -166,7 +177,7 @@ class Queueing(Turns):
         row: TicketRow,
         waiting: tuple[Waiting, ...],
         held: Mapping[int, LeaseRow],
-        live: Collection[LeaseRow],
+        live: Collection[Taken],
         lengths: dict[str, tuple[timedelta, ...]],
         now: datetime,
     ) -> TicketStatus:
@@ -176,11 +187,11 @@ class Queueing(Turns):
         known = [tier for name in row.tiers if (tier := self.settings.tier(name)) is not None]
         profiles = {tier.profile for tier in known}
         whole = any(tier.is_whole for tier in known)
-        taken = [lease for lease in live if lease.whole if whole] or [
-            lease for lease in live if lease.profile in profiles
+        taken = [each for each in live if whole and each.lease.whole] or [
+            each for each in live if each.lease.profile in profiles
         ]
         past: list[timedelta] = []
-        for profile in sorted({lease.profile for lease in taken}):
+        for profile in sorted({each.lease.profile for each in taken}):
             if profile not in lengths:
                 ended = ledger.past_of_profile(tx, profile, queue.MOST_PAST)
                 lengths[profile] = tuple(end - begin for begin, end in ended)
@@ -188,7 +199,7 @@ class Queueing(Turns):
         longest = [tier.max_hours for tier in known]
         expectation = queue.expected(
             place,
-            [Occupied(lease.since, _latest_end(lease)) for lease in taken],
+            [Occupied(each.lease.since, _latest_end(each.lease), each.idle_end) for each in taken],
             past,
             now,
             longest=None

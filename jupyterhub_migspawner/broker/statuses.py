@@ -8,11 +8,14 @@ from datetime import datetime
 from jupyterhub_migspawner.leases.rows import (
     LeaseRow,
     QuotaExceptionRow,
+    ReadingRow,
     RequestRow,
     SliceRow,
+    StayRow,
     TicketRow,
 )
 from jupyterhub_migspawner.policy.queue import Expectation
+from jupyterhub_migspawner.policy.reclaim import Verdict
 from jupyterhub_migspawner.policy.tiers import Tier
 
 FREE = "free"
@@ -118,3 +121,13 @@ class SliceStatus:
     def lease(self) -> LeaseRow | None:
         """The oldest live lease on it."""
         return self.leases[0] if self.leases else None
+
+
+@dataclass(frozen=True)
+class Standing:
+    """An active lease of this hub with the verdict about its session."""
+
+    lease: LeaseRow
+    stay: StayRow
+    verdict: Verdict
+    readings: tuple[ReadingRow, ...] = ()

@@ -12,6 +12,7 @@ from typing import Any
 from jupyterhub_migspawner.broker.statuses import (
     QuotaStatus,
     SliceStatus,
+    Standing,
     TicketStatus,
     TierOffer,
 )
@@ -101,6 +102,38 @@ def lease_view(lease: LeaseRow) -> Json:
     }
 
 
+def standing_view(standing: Standing) -> Json:
+    """A running session: whether it is in use, when it ends, and what keeps it."""
+    lease, stay, found = standing.lease, standing.stay, standing.verdict
+    return {
+        "lease": lease.id,
+        "user": lease.user,
+        "server": lease.server,
+        "tier": lease.tier,
+        "since": timestamp(lease.since),
+        "idle_since": timestamp(found.idle_since),
+        "ends_at": timestamp(found.ends_at),
+        "rule": found.rule or None,
+        "why": found.why,
+        "unknown": list(found.unknown),
+        "unknown_since": timestamp(found.unknown_since),
+        "extended_until": timestamp(stay.extended_until),
+        "protected_until": timestamp(stay.protected_until),
+        "protected_by": stay.protected_by,
+        "protected_why": stay.protected_why,
+        "signals": [
+            {
+                "source": row.source,
+                "seen_at": timestamp(row.seen_at),
+                "active_at": timestamp(row.active_at),
+                "said": row.said,
+                "trouble": row.trouble,
+            }
+            for row in standing.readings
+        ],
+    }
+
+
 def request_view(request: RequestRow) -> Json:
     """A request or grant."""
     return {
@@ -154,6 +187,11 @@ def _wait_view(expectation: Expectation) -> Json:
         "confidence": expectation.confidence,
         "sessions": expectation.sessions,
     }
+
+
+def _plain(value: float | None) -> float | None:
+    """A number without a fraction that it has not."""
+    return int(value) if value is not None and value == int(value) else value
 
 
 def _seconds(span: timedelta | None) -> int | None:
@@ -215,7 +253,7 @@ def tier_view(offer: TierOffer) -> Json:
         "why": offer.why,
         "approval": tier.approval,
         "max_hours": tier.max_hours,
-        "idle_minutes": tier.idle_minutes,
+        "idle_minutes": _plain(tier.idle_minutes),
         "grant": request_view(offer.grant) if offer.grant else None,
         "waiting": offer.waiting,
         "ticket": offer.ticket.id if offer.ticket else None,

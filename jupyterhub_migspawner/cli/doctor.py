@@ -14,7 +14,7 @@ from datetime import datetime, timezone
 from importlib import metadata
 
 from jupyterhub_migspawner import channels
-from jupyterhub_migspawner.cli import doctor_cards
+from jupyterhub_migspawner.cli import doctor_cards, doctor_culler
 from jupyterhub_migspawner.cli.command import DONE, REFUSED, Command
 from jupyterhub_migspawner.cli.demo.tools import proxy_folder
 from jupyterhub_migspawner.cli.findings import OK, WARNING, WRONG, Finding
@@ -244,6 +244,12 @@ def _notices(context: _Context) -> Iterator[Finding]:
         )
 
 
+def _culler(context: _Context) -> Iterator[Finding]:
+    if context.mig is not None:
+        tiers = context.mig.settings().tiers
+        yield from doctor_culler.check(tiers, context.command.hub_config())
+
+
 _CHECKS: tuple[Callable[[_Context], Iterator[Finding]], ...] = (
     _proxy,
     _database,
@@ -252,4 +258,5 @@ _CHECKS: tuple[Callable[[_Context], Iterator[Finding]], ...] = (
     _hubs,
     _restart,
     _notices,
+    _culler,
 )

@@ -23,6 +23,7 @@ from jupyterhub_migspawner.cli.output import complain
 from jupyterhub_migspawner.cli.queue import Queue
 from jupyterhub_migspawner.cli.quotas import Quotas
 from jupyterhub_migspawner.cli.requests import Requests
+from jupyterhub_migspawner.cli.sessions import Sessions
 from jupyterhub_migspawner.cli.simulator import Simulator
 from jupyterhub_migspawner.cli.slices import Cards, Nodes, Slices
 from jupyterhub_migspawner.cli.tiers import Tiers
@@ -51,6 +52,7 @@ class Migspawner(Command):
         "slices": (Slices, "every slice, and who holds it"),
         "tiers": (Tiers, "what people can pick, and how much of it is free"),
         "leases": (Leases, "who holds what; release one"),
+        "sessions": (Sessions, "which are in use, when they end and why; keep one for longer"),
         "queue": (Queue, "the waiting list: who waits for what; take and give up places"),
         "requests": (Requests, "requests for tiers that need approval; make and decide them"),
         "notices": (Notices, "where people are told of what happens; try it"),

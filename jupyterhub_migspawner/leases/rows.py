@@ -6,7 +6,7 @@ in UTC; memory is in MiB; ``compute_slices`` counts compute slices of the card (
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -255,6 +255,34 @@ class QuotaExceptionRow:
     ended_by: str
     ended_at: datetime | None
     hub: str = DEFAULT_HUB
+
+
+@dataclass(frozen=True)
+class ReadingRow:
+    """What a source last said of the session of a lease; see the table's columns."""
+
+    lease_id: int
+    source: str
+    seen_at: datetime | None
+    active_at: datetime | None
+    mark: str
+    said: str
+    trouble: str
+
+
+@dataclass(frozen=True)
+class StayRow:
+    """What holds the end of a lease's session off, and what was said of it."""
+
+    lease_id: int
+    url: str = ""
+    token: str = field(default="", repr=False)
+    extended_until: datetime | None = None
+    protected_until: datetime | None = None
+    protected_by: str = ""
+    protected_why: str = ""
+    warned_at: datetime | None = None
+    alerted_at: datetime | None = None
 
 
 @dataclass(frozen=True)

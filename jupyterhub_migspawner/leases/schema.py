@@ -363,6 +363,38 @@ quota_exceptions = sa.Table(
     sa.Index("quota_exceptions_user", "username", "until"),
 )
 
+# What each source last said of whether a live lease's session is in use.
+readings = sa.Table(
+    "readings",
+    metadata,
+    sa.Column("lease_id", BigId, sa.ForeignKey("leases.id"), primary_key=True),
+    sa.Column("source", sa.Text, primary_key=True),
+    # When it last answered, and the latest activity that it knows of.
+    sa.Column("seen_at", UtcTime),
+    sa.Column("active_at", UtcTime),
+    # What it said, to be compared with what it says next: something has happened if that differs.
+    sa.Column("mark", sa.Text, nullable=False),
+    sa.Column("said", sa.Text, nullable=False),
+    sa.Column("trouble", sa.Text, nullable=False),
+)
+
+# What is known of the session of a live lease besides: how its server is asked, what holds its
+# end off, what its person and the admins were told.
+stays = sa.Table(
+    "stays",
+    metadata,
+    sa.Column("lease_id", BigId, sa.ForeignKey("leases.id"), primary_key=True, autoincrement=False),
+    # The server's own address and its own token, which gives access to that server alone.
+    sa.Column("url", sa.Text, nullable=False),
+    sa.Column("token", sa.Text, nullable=False),
+    sa.Column("extended_until", UtcTime),
+    sa.Column("protected_until", UtcTime),
+    sa.Column("protected_by", sa.Text, nullable=False),
+    sa.Column("protected_why", sa.Text, nullable=False),
+    sa.Column("warned_at", UtcTime),
+    sa.Column("alerted_at", UtcTime),
+)
+
 # What users have said that they want to be told, and what not.
 notice_choices = sa.Table(
     "notice_choices",

@@ -32,6 +32,7 @@ class Happening:
     actor: str = ""
     user: str = ""
     request_id: int | None = None
+    lease_id: int | None = None
     card_uuid: str | None = None
     detail: Mapping[str, Any] | None = None
 
@@ -291,6 +292,15 @@ def _session_lost(event: Happening, detail: Mapping[str, Any]) -> Message:
     return _to_user(event, "sessions", title, _typed(detail) or "Save your work and start again.")
 
 
+def _nobody_knows(event: Happening, detail: Mapping[str, Any]) -> Message:
+    body = _lines(
+        f"Session {event.lease_id} of {_line(event.user, 60)}: {_typed(detail)}.",
+        "It is not ended for being idle while that is so.",
+    )
+    title = f"It is unknown whether a session of {_line(event.user, 60)} is in use"
+    return Message(ADMINS, _line(title), body, event.at + DAY)
+
+
 def _card_lost(event: Happening, detail: Mapping[str, Any]) -> Message:
     body = _lines(
         _typed(detail) or f"Card {_line(event.card_uuid, 60)} is lost.",
@@ -316,6 +326,7 @@ _MESSAGES: dict[str, Callable[[Happening, Mapping[str, Any]], Message | None]] =
     "lease.ending": _session_ends,
     "lease.shortened": _session_ends,
     "lease.lost": _session_lost,
+    "lease.unknown": _nobody_knows,
     "card.lost": _card_lost,
 }
 

@@ -163,19 +163,24 @@ def _size(profile: str) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class Occupied:
-    """Something that is taken: since when, and until when at the latest (None: not known)."""
+    """Something that is taken: since when, and until when at the latest (None: not known).
+
+    ``idle_end`` is when it ends because nobody uses it, should that stay so.
+    """
 
     since: datetime
     ends_at: datetime | None
+    idle_end: datetime | None = None
 
 
 @dataclass(frozen=True)
 class Expectation:
     """How long a wait may take; None where nothing is known.
 
-    ``likely`` comes from how long past sessions took, ``latest`` from the ends of those that run
-    and holds if all who wait before take as long as they may. ``confidence`` is ``low`` below 5
-    past sessions, ``medium`` below 30, else ``high``; ``sessions`` says how many they are.
+    ``likely`` comes from how long past sessions took and from when idle ones end, ``latest`` from
+    the ends of those that run, and holds if all who wait before take as long as they may.
+    ``confidence`` is ``low`` below 5 past sessions, ``medium`` below 30, else ``high``;
+    ``sessions`` says how many they are.
     """
 
     likely: timedelta | None
@@ -224,11 +229,9 @@ def _remaining(each: Occupied, lengths: Sequence[timedelta], now: datetime) -> t
     """What sessions that took at least as long as this one already has still took from there."""
     age = max(timedelta(0), now - each.since)
     longer = [length - age for length in lengths if length > age]
-    limit = _left(each.ends_at, now)
-    if not longer:
-        return limit
-    usual = _usual(longer)
-    return usual if limit is None else min(usual, limit)
+    usual = _usual(longer) if longer else None
+    ends = (usual, _left(each.ends_at, now), _left(each.idle_end, now))
+    return min((end for end in ends if end is not None), default=None)
 
 
 def _usual(lengths: Sequence[timedelta]) -> timedelta:

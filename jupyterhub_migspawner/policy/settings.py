@@ -29,6 +29,8 @@ class Settings:
     ``remind_hours``: approvers are reminded of a request that waits for so long.
     ``grant_warning_minutes``: how long before a grant's end its user is told.
     ``warn_minutes``: how long before the end of their session people are told.
+    ``examine_seconds``: how often it is looked whether sessions are in use.
+    ``unknown_minutes``: how long that may be unknown until admins are told.
     ``notices``: where they, approvers and admins are told.
     ``request_days``: a request nobody decided about expires after this many days.
     """
@@ -44,6 +46,8 @@ class Settings:
     remind_hours: int = 24
     grant_warning_minutes: int = 60
     warn_minutes: int = 15
+    examine_seconds: float = 60.0
+    unknown_minutes: int = 30
     notices: Notices = field(default_factory=Notices)
     hub: str = "hub"
 
@@ -51,6 +55,7 @@ class Settings:
         for name in (
             *("pending_seconds", "heartbeat_seconds", "request_days", "offer_minutes"),
             *("remind_hours", "grant_warning_minutes", "warn_minutes"),
+            "unknown_minutes",
         ):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:

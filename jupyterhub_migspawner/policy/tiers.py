@@ -45,10 +45,15 @@ FIELDS = (
     "grant_starts",
     "max_hours",
     "idle_minutes",
+    "idle_minutes_when_wanted",
+    "extend_hours",
     "default",
     "mig",
     "seats",
 )
+
+EXTEND_HOURS = 8.0
+"""How long a session that is not in use may be kept by extending it, unless its tier says so."""
 
 # Names reach form values, URLs and metric labels.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -67,7 +72,9 @@ class Tier:
     ``approvals`` is how many people have to approve a request, 1 or 2, and ``grant_starts`` how
     often a server may run on a grant (None: as often as its time allows).
     ``seen_by`` are groups that see the tier without being able to use it. ``max_hours`` and
-    ``idle_minutes`` are None where there is no limit. ``mig_off`` gives a whole card with MIG
+    ``idle_minutes`` are None where there is no limit; ``idle_minutes_when_wanted`` is that limit
+    while others wait for what a session has (None: the same), and ``extend_hours`` how long after
+    its last use a session may be kept by extending it. ``mig_off`` gives a whole card with MIG
     turned off, which resets an A100; otherwise a whole card is one slice over all of it. ``seats``
     is how many leases of this tier may be on one slice at a time; 1 gives each a slice of its own.
     """
@@ -85,7 +92,9 @@ class Tier:
     approvals: int = 1
     grant_starts: int | None = None
     max_hours: float | None = None
-    idle_minutes: int | None = None
+    idle_minutes: float | None = None
+    idle_minutes_when_wanted: float | None = None
+    extend_hours: float = EXTEND_HOURS
     default: bool = False
     mig_off: bool = False
     seats: int = 1
@@ -174,6 +183,15 @@ def _parse_tier(position: int, raw: object) -> Tier:
     for field, value in (("approvals", approvals > 1), ("grant_starts", starts is not None)):
         if value and not entry.flag("approval"):
             raise entry.wrong(field, "nothing, for this tier needs no approval")
+    idle = entry.amount("idle_minutes", "minutes", zero=False)
+    wanted = entry.amount("idle_minutes_when_wanted", "minutes", zero=False)
+    longer = entry.amount("extend_hours", "hours", zero=True)
+    if wanted is not None and (idle is None or wanted > idle):
+        raise entry.wrong(
+            "idle_minutes_when_wanted",
+            "at most the 'idle_minutes', for it is how much sooner a session ends while others "
+            "wait",
+        )
     allow = entry.raw.get("allow")
     if allow is not None and not callable(allow):
         raise entry.wrong("allow", "a function of a person that returns True or False")
@@ -192,7 +210,9 @@ def _parse_tier(position: int, raw: object) -> Tier:
         approvals=approvals,
         grant_starts=starts,
         max_hours=entry.amount("max_hours", "hours", zero=False),
-        idle_minutes=entry.count("idle_minutes", "minutes", zero=False),
+        idle_minutes=idle,
+        idle_minutes_when_wanted=wanted,
+        extend_hours=EXTEND_HOURS if longer is None else longer,
         default=entry.flag("default"),
         mig_off=mig == "off",
         seats=seats,

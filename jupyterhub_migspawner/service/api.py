@@ -31,6 +31,12 @@ from jupyterhub_migspawner.service.notice_api import Notices
 from jupyterhub_migspawner.service.problem import Problem
 from jupyterhub_migspawner.service.queue_api import OneTicket, Queue
 from jupyterhub_migspawner.service.rest import REASON, ApiHandler, read_id
+from jupyterhub_migspawner.service.session_api import (
+    ExtendSession,
+    ProtectSession,
+    Sessions,
+    UnprotectSession,
+)
 
 log = logging.getLogger("migspawner.service")
 
@@ -249,6 +255,10 @@ ROUTES: dict[str, type[ApiHandler]] = {
     "/slices": Slices,
     "/leases": Leases,
     "/leases/{id}": OneLease,
+    "/sessions": Sessions,
+    "/sessions/{id}/extend": ExtendSession,
+    "/sessions/{id}/protect": ProtectSession,
+    "/sessions/{id}/unprotect": UnprotectSession,
     "/requests": Requests,
     "/requests/{id}/approve": Approve,
     "/requests/{id}/deny": Deny,

@@ -50,6 +50,7 @@ from jupyterhub_migspawner.service.auth import hub_oauth
 from jupyterhub_migspawner.service.body import MOST_READ
 from jupyterhub_migspawner.service.compacting import Compactor
 from jupyterhub_migspawner.service.emitting import Emitter, event_logger
+from jupyterhub_migspawner.service.examining import Examiner
 from jupyterhub_migspawner.service.hub import HubApi
 from jupyterhub_migspawner.service.looks import Looks
 from jupyterhub_migspawner.service.loops import Loop, Reconciler
@@ -123,6 +124,7 @@ class Service:
         async def look_at_cards() -> None:
             await asyncio.get_running_loop().run_in_executor(self._cards, agent.tick)
 
+        examiner = Examiner(parts, ssl_context=ssl_client)
         loops = [
             Loop("look at the cards", options.tick_seconds, look_at_cards),
             Loop(
@@ -131,6 +133,7 @@ class Service:
                 Reconciler(parts).round,
             ),
             Loop("waiting list", serving.PAUSE, serving.Server(parts).round),
+            Loop("look for idle sessions", options.examine_seconds, examiner.round),
             Loop(
                 "compaction of old events",
                 compacting.PAUSE,

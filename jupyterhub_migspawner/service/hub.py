@@ -170,6 +170,18 @@ class HubApi:
         if status not in (202, 204):
             raise HubError(f"The hub did not stop server {name!r} of {user!r}: {_told(body)}")
 
+    async def note_activity(self, user: str, server: str, at: datetime, token: str) -> None:
+        """Tell the hub that a server was in use at that time, with the server's own token.
+
+        Raises :exc:`HubError`.
+        """
+        moment = (at + self._ahead()).astimezone(timezone.utc).isoformat()
+        sent = {"last_activity": moment, "servers": {server: {"last_activity": moment}}}
+        path = f"/users/{_quoted(user)}/activity"
+        status, body = await self._fetch("POST", path, json.dumps(sent), token=token)
+        if status != 200:
+            raise HubError(f"The hub does not note activity of {user!r}: {_told(body)}")
+
     async def _get(self, path: str, *, missing_is_none: bool = False) -> Any:
         status, body = await self._fetch("GET", path)
         if status == 404 and missing_is_none:
@@ -183,12 +195,14 @@ class HubApi:
         except ValueError:
             raise HubError("The hub's answer is not JSON.") from None
 
-    async def _fetch(self, method: str, path: str, sent: str | None = None) -> tuple[int, bytes]:
+    async def _fetch(
+        self, method: str, path: str, sent: str | None = None, *, token: str = ""
+    ) -> tuple[int, bytes]:
         request = HTTPRequest(
             self._api_url + path,
             method=method,
             body=sent,
-            headers={"Authorization": f"token {self._token}", "Accept": PAGINATED},
+            headers={"Authorization": f"token {token or self._token}", "Accept": PAGINATED},
             connect_timeout=5.0,
             request_timeout=self._timeout,
             follow_redirects=False,

@@ -155,6 +155,7 @@ class Outbox:
                 event.actor,
                 event.user,
                 event.request_id,
+                event.lease_id,
                 event.card_uuid,
                 event.detail,
             )

@@ -25,7 +25,8 @@ from jupyterhub_migspawner.service.hub import HubError, HubServer
 from jupyterhub_migspawner.service.limits import limits_of
 from jupyterhub_migspawner.service.looks import Looks
 from jupyterhub_migspawner.service.problem import Problem
-from jupyterhub_migspawner.service.sessions import sessions_of
+from jupyterhub_migspawner.service.rest import read_id
+from jupyterhub_migspawner.service.sessions import sessions_of, use_of
 
 #: The hub's page has scripts in it and admins add their own, so scripts are not restricted here;
 #: what protects is that every text is escaped. Frames, plugins, other bases and forms that lead
@@ -81,6 +82,16 @@ class MySession(Page):
 
     async def get(self) -> None:
         """Show the page."""
+        await self.page()
+
+    def told(self) -> str:
+        """What was just done, as the address says; its number is looked at and nothing else."""
+        found = self.get_query_argument("extended", "")
+        number = found.isascii() and found.isdigit() and len(found) <= 18
+        return "Your session is kept for longer." if number else ""
+
+    async def page(self, problem: str = "") -> None:
+        """Show what there is."""
         assert self.visitor is not None
         person = self.visitor.person
         settings = self.parts.settings
@@ -93,11 +104,13 @@ class MySession(Page):
 
         running = None if servers is None else len(servers)
 
-        def read(broker: Broker) -> tuple[Any, Any, Any, Any, Tier | None]:
+        def read(broker: Broker) -> tuple[Any, Any, Any, Any, Tier | None, Any]:
             leases = broker.leases(user=person.name, hub=broker.hub, states=(*LIVE, LOST))
             cards = {card.uuid: card for card in broker.cards()} if leases else {}
             quotas = broker.quota_of(person, servers=running)
-            return leases, cards, broker.tiers_for(person), quotas, default_tier(broker)
+            standings = broker.standings(person.name)
+            offers = broker.tiers_for(person)
+            return leases, cards, offers, quotas, default_tier(broker), standings
 
         def default_tier(broker: Broker) -> Tier | None:
             try:
@@ -106,17 +119,41 @@ class MySession(Page):
                 return None
             return tier if tier.is_none else None
 
-        leases, cards, offers, quotas, unnamed = await self.ask(read)
+        leases, cards, offers, quotas, unnamed, standings = await self.ask(read)
+        now = self.parts.broker.clock()
         indexes = {uuid: card.index for uuid, card in cards.items()}
         troubled = {uuid for uuid, card in cards.items() if card.problem}
         self.show(
             "my_session.html",
             sessions=sessions_of(servers, leases, settings, indexes, unnamed, troubled),
+            uses={each.lease.id: use_of(each, now, settings.examine_seconds) for each in standings},
+            told=self.told(),
+            problem=problem,
             hub_is_silent=servers is None,
             offers=offers,
             limits=limits_of(quotas),
             decides=is_approver(self.visitor, settings.approvers),
         )
+
+
+class ExtendMine(MySession):
+    """A session is kept for longer."""
+
+    async def get(self, raw_id: str) -> None:  # type: ignore[override]
+        """Nothing to see here: back to the sessions."""
+        self.redirect(self.parts.prefix)
+
+    async def post(self, raw_id: str) -> None:
+        """Extend it."""
+        assert self.visitor is not None
+        lease_id, by = read_id("lease", raw_id), self.visitor.person
+        try:
+            await self.ask(lambda broker: broker.extend(lease_id, by))
+        except Refusal as refusal:
+            self.set_status(refusal.status)
+            await self.page(str(refusal))
+            return
+        self.redirect(f"{self.parts.prefix}?extended={lease_id}", status=303)
 
 
 class Callback(Page, HubOAuthCallbackHandler):  # type: ignore[misc]
@@ -167,6 +204,7 @@ def handlers(prefix: str) -> list[Any]:
     base = re.escape(prefix)
     rules: list[Any] = [
         (base, MySession),
+        (base + "sessions/([^/]+)/extend", ExtendMine),
         (base + "oauth_callback", Callback),
         (base + r"static/(.+)", StaticFile, {"path": str(STATIC)}),
     ]

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 
+from jupyterhub_migspawner.broker.statuses import Standing
 from jupyterhub_migspawner.leases.rows import ACTIVE, LOST, PENDING, RELEASING, LeaseRow
+from jupyterhub_migspawner.policy.reclaim import IDLE, in_words
 from jupyterhub_migspawner.policy.settings import Settings
 from jupyterhub_migspawner.policy.tiers import Tier
 from jupyterhub_migspawner.service.hub import HubServer
@@ -112,6 +114,30 @@ def sessions_of(
         )
         for name, server, lease in found
         for state, explanation in [_state(server, lease, servers is None)]
+    )
+
+
+@dataclass(frozen=True)
+class Use:
+    """Whether a session is in use, in words, and whether its person can keep it for longer."""
+
+    words: str
+    ends_at: Moment | None
+    protected_until: Moment | None
+    extendable: bool
+
+
+def use_of(standing: Standing, now: datetime, examine_seconds: float) -> Use:
+    """What the page says of the use of a session; ``examine_seconds`` is how old a look may be."""
+    found, stay = standing.verdict, standing.stay
+    used = found.idle_since or standing.lease.since
+    quiet = now - used >= timedelta(seconds=2 * examine_seconds)
+    protected = stay.protected_until
+    return Use(
+        words=in_words(found, now) if quiet or found.unknown else "",
+        ends_at=moment(found.ends_at) if found.rule == IDLE and found.ends_at else None,
+        protected_until=moment(protected) if protected is not None and protected > now else None,
+        extendable=found.rule == IDLE and quiet,
     )
 
 

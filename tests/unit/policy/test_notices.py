@@ -103,7 +103,7 @@ def test_a_name_that_no_url_can_hold_is_not_sent_to(user: str, found: str | None
 
 def happen(kind: str, actor: str = "noether", **detail: Any) -> Message | None:
     basis = {"tier": "card", "hours": 8.0, "why": "a long run", "groups": ["vision"], "server": ""}
-    return message_of(Happening(kind, AT, actor, "ada", 7, "GPU-1", {**basis, **detail}))
+    return message_of(Happening(kind, AT, actor, "ada", 7, 12, "GPU-1", {**basis, **detail}))
 
 
 UNTIL = {"until": "2026-11-23T17:00:00Z"}
@@ -210,6 +210,11 @@ UNTIL = {"until": "2026-11-23T17:00:00Z"}
             *("Your server has lost its GPU", "Start again."),
         ),
         (
+            *("lease.unknown", {"why": "nobody can tell"}, "admins", ""),
+            "It is unknown whether a session of ada is in use",
+            "Session 12 of ada: nobody can tell.\nIt is not ended for being idle while that is so.",
+        ),
+        (
             *("card.lost", {"why": "Card 0 is not listed."}, "admins", ""),
             "A GPU of noether is lost",
             "Card 0 is not listed.\nSessions on it have ended as lost, and nothing is given out on "
@@ -230,7 +235,7 @@ def test_what_people_are_told(
 def test_there_is_a_sentence_for_each_of_these_kinds_and_each_is_a_kind() -> None:
     assert set(kinds.KINDS) >= KINDS
     for kind in KINDS:
-        event = Happening(kind, AT, "noether", "ada", 7, "GPU-1", {"why": "x"})
+        event = Happening(kind, AT, "noether", "ada", 7, 12, "GPU-1", {"why": "x"})
         assert message_of(event) is not None, kind
     assert message_of(Happening("lease.active", AT, "", "ada")) is None
     assert message_of(Happening("of.tomorrow", AT, "", "ada")) is None
@@ -286,7 +291,7 @@ def test_the_way_to_the_page_stands_below_where_it_is_known() -> None:
 def test_typed_text_stays_in_its_line(kind: str, typed: str, name: str) -> None:
     """No second subject, no forged line of the broker's, no call of a whole room."""
     detail = {"tier": name, "hours": typed, "why": typed, "server": name, "offered": name}
-    message = message_of(Happening(kind, AT, name, name, 7, typed, {**detail, "until": typed}))
+    message = message_of(Happening(kind, AT, name, name, 7, 12, typed, {**detail, "until": typed}))
     if message is None:
         return
     assert message.title.isprintable() or "\u200b" in message.title

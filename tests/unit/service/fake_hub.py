@@ -43,7 +43,8 @@ def server(name: str = "", *, ready: bool = True, started: datetime, **more: Any
 @dataclass
 class FakeHub:
     """Tokens, users with groups and servers; ``stopped`` is what was asked to be stopped, and
-    ``started`` what to be started, with its options."""
+    ``started`` what to be started, with its options; ``active`` who said of what that it is in
+    use: user, token and what was sent."""
 
     tokens: dict[str, dict[str, Any]] = field(default_factory=dict)
     users: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
@@ -54,6 +55,7 @@ class FakeHub:
     admins: set[str] = field(default_factory=set)
     fail_with: int = 0
     refuse_to_stop: set[str] = field(default_factory=set)
+    active: list[tuple[str, str, Any]] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
     url: str = ""
     _server: HTTPServer | None = None
@@ -91,6 +93,7 @@ class FakeHub:
                     (r"/hub/api/user", WhoAmI, {"hub": self}),
                     (r"/hub/api/users", Users, {"hub": self}),
                     (r"/hub/api/users/([^/]+)", User, {"hub": self}),
+                    (r"/hub/api/users/([^/]+)/activity", Activity, {"hub": self}),
                     (r"/hub/api/users/([^/]+)/server", OneServer, {"hub": self}),
                     (r"/hub/api/users/([^/]+)/servers/([^/]+)", OneServer, {"hub": self}),
                 ],
@@ -199,3 +202,9 @@ class OneServer(Answer):
         del self.hub.users[user][name]
         self.set_status(204)
         self.finish()
+
+
+class Activity(Answer):
+    def post(self, user: str) -> None:
+        self.hub.active.append((user, self.token, json.loads(self.request.body)))
+        self.finish("{}")

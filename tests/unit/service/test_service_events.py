@@ -14,11 +14,13 @@ from typing import Any
 import pytest
 from traitlets.config import Config
 
+from jupyterhub_migspawner.broker.reclaiming import Answer
 from jupyterhub_migspawner.errors import ConfigError, DatabaseError, Refusal
 from jupyterhub_migspawner.gpu.cards import GpuEvent
 from jupyterhub_migspawner.leases import events as event_log
 from jupyterhub_migspawner.leases.kinds import FAMILIES, KINDS
 from jupyterhub_migspawner.policy.people import Person
+from jupyterhub_migspawner.policy.reclaim import KERNELS, PROCESSES
 from jupyterhub_migspawner.service.compacting import Compactor
 from jupyterhub_migspawner.service.emitting import Emitter, emit, event_logger, schema_id
 from tests.store.lab import MIXED, SEVENTHS, TIERS, WHOLE, Lab, card, inventory
@@ -115,6 +117,7 @@ def do_everything(lab: Lab) -> None:
     broker.end_exception(lifted.id, "met", ROOT)
     wait_for_everything(lab)
     ask_for_everything(lab)
+    keep_everything(lab)
     renamed = Lab(lab.url, clock=lab.clock, hub="physics")
     renamed.broker.claim_hub("here")
     renamed.close()
@@ -141,6 +144,29 @@ def ask_for_everything(lab: Lab) -> None:
     lease = strict.start("ada", "once", "y")
     broker.activate(lease.attempt)
     strict.stop(lease)
+    strict.close()
+
+
+def keep_everything(lab: Lab) -> None:
+    idle = {"name": "idle", "profile": "1g.5gb", "idle_minutes": 60}
+    strict = Lab(lab.url, clock=lab.clock, tiers=[*TIERS, idle])
+    strict.report(card(0), card(1), card(2, MIXED))
+    lease = strict.broker.activate(strict.start("zoe", "idle").attempt)
+    assert lease is not None
+    sources = (KERNELS, PROCESSES)
+    strict.broker.note_answers([Answer(lease.id, source, "x") for source in sources])
+    strict.broker.extend(lease.id, Person("zoe"))
+    strict.broker.protect(lease.id, ROOT, lab.clock() + timedelta(days=1), "a deadline")
+    lab.clock.pass_time(hours=1)
+    strict.broker.note_unknown()
+    strict.broker.protect(lease.id, ROOT, None, "")
+    strict.broker.note_answers([Answer(lease.id, source, "x") for source in sources])
+    lab.clock.pass_time(hours=2)
+    strict.broker.note_answers([Answer(lease.id, source, "x") for source in sources])
+    strict.broker.warn_idle([lease.id])
+    lab.clock.pass_time(minutes=15)
+    strict.broker.note_answers([Answer(lease.id, source, "x") for source in sources])
+    assert strict.broker.end_idle(lease.id) is not None
     strict.close()
 
 

@@ -1,0 +1,179 @@
+"""When a session ends, and why: one function for the page, the warning and the act.
+
+Pure and deterministic. A *reading* is what one source has last said of a session: its kernels and
+terminals, the processes on its slice, the use of its slice where that can be measured. Promises
+that nothing is ended on a guess: while a source that is needed has not answered lately, no session
+ends for being idle. Promises that activity never brings an end nearer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from jupyterhub_migspawner.policy.wording import listed, moment, span
+
+KERNELS = "kernels"
+PROCESSES = "processes"
+USE = "use"
+
+SOURCES = {
+    KERNELS: "kernels and terminals",
+    PROCESSES: "processes",
+    USE: "use of the slice",
+}
+"""The sources of readings, as they are called in sentences."""
+
+IDLE = "idle"
+TIME = "time"
+"""The rules a session may end by: nobody uses it, or its time is over."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a source has last said.
+
+    ``seen_at`` is when it last answered (None: never), ``active_at`` the last activity that it
+    knows of, ``said`` what that was, in words, and ``trouble`` why it does not answer now.
+    """
+
+    source: str
+    seen_at: datetime | None = None
+    active_at: datetime | None = None
+    said: str = ""
+    trouble: str = ""
+
+
+@dataclass(frozen=True)
+class Session:
+    """A session as far as its end depends on it.
+
+    ``limit`` is how long it may be idle (None: for ever), ``limit_when_wanted`` how long while
+    others wait for what it has. ``ends_at`` ends it whatever happens. ``extended_until`` and
+    ``protected_until`` hold its end for being idle off; ``warned_at`` is when its person was last
+    told that this end comes.
+    """
+
+    since: datetime
+    limit: timedelta | None
+    readings: tuple[Reading, ...] = ()
+    needed: frozenset[str] = frozenset({KERNELS, PROCESSES})
+    ends_at: datetime | None = None
+    limit_when_wanted: timedelta | None = None
+    wanted: bool = False
+    extended_until: datetime | None = None
+    protected_until: datetime | None = None
+    warned_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Rules:
+    """``warning`` is how long before the end a person is told at least, or half of what a session
+    may be idle where that is less; a source that has not answered for longer than ``fresh`` is
+    unknown."""
+
+    warning: timedelta = timedelta(minutes=15)
+    fresh: timedelta = timedelta(minutes=3)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What becomes of a session as things stand.
+
+    ``ends_at`` is None when no end is known; ``rule`` is which rule ends it then. ``idle_since``
+    is None while a needed source is unknown, and where idleness does not count. ``warn`` says that
+    its person has to be told now.
+    ``unknown`` are the sources that do not answer, since ``unknown_since``.
+    """
+
+    ends_at: datetime | None
+    rule: str
+    why: str
+    idle_since: datetime | None
+    warn: bool = False
+    unknown: tuple[str, ...] = ()
+    unknown_since: datetime | None = None
+
+    def over(self, now: datetime) -> bool:
+        """Whether the session ends now."""
+        return self.ends_at is not None and self.ends_at <= now
+
+
+def verdict(session: Session, rules: Rules, now: datetime) -> Verdict:
+    """When this session ends as things stand, by which rule, and why."""
+    readings = {reading.source: reading for reading in session.readings}
+    unknown, unknown_since = _unknown(session, readings, rules, now)
+    known = not unknown and session.limit is not None
+    idle_since = _idle_since(session, now) if known else None
+    end, warn = _idle_end(session, idle_since, rules, now)
+    if session.ends_at is not None and (end is None or session.ends_at <= end):
+        why = f"its time is over at {moment(session.ends_at)}"
+        return Verdict(session.ends_at, TIME, why, idle_since, False, unknown, unknown_since)
+    if end is None or idle_since is None:
+        return Verdict(None, "", "", idle_since, False, unknown, unknown_since)
+    why = f"nothing has used it since {moment(idle_since)}: {_evidence(session.readings)}"
+    if session.wanted and session.limit_when_wanted is not None:
+        why += "; others wait"
+    return Verdict(end, IDLE, why, idle_since, warn)
+
+
+def _unknown(
+    session: Session, readings: dict[str, Reading], rules: Rules, now: datetime
+) -> tuple[tuple[str, ...], datetime | None]:
+    if session.limit is None:
+        return (), None
+    silent: dict[str, datetime] = {}
+    for source in session.needed:
+        seen = readings[source].seen_at if source in readings else None
+        # One from the time to come proves a clock wrong, not that something was seen.
+        if seen is None or seen > now + rules.fresh or now - seen > rules.fresh:
+            silent[source] = session.since if seen is None else min(seen, now)
+    return tuple(sorted(silent)), min(silent.values(), default=None)
+
+
+def _idle_since(session: Session, now: datetime) -> datetime:
+    """The last activity that anything knows of. None is in the future, whatever a clock says."""
+    known = [reading.active_at for reading in session.readings if reading.active_at is not None]
+    return max(session.since, *(min(at, now) for at in known)) if known else session.since
+
+
+def _idle_end(
+    session: Session, idle_since: datetime | None, rules: Rules, now: datetime
+) -> tuple[datetime | None, bool]:
+    """When it ends for being idle, and whether its person has to be told now."""
+    if session.limit is None or idle_since is None:
+        return None, False
+    limit = session.limit
+    if session.wanted and session.limit_when_wanted is not None:
+        limit = min(limit, session.limit_when_wanted)
+    warning = min(rules.warning, limit / 2)
+    held = [at for at in (session.extended_until, session.protected_until) if at is not None]
+    end = max([idle_since + limit, *held])
+    # A warning holds for the idleness that it was given for, not for a later one. What is
+    # protected or extended is warned of again before that is over.
+    began = max([idle_since, *(at - warning for at in held if at > idle_since + limit)])
+    if session.warned_at is not None and session.warned_at >= began:
+        return max(end, session.warned_at + warning), False
+    return max(end, now + warning), end - warning <= now
+
+
+def _evidence(readings: Collection[Reading]) -> str:
+    said = [f"{SOURCES.get(each.source, each.source)}: {each.said}" for each in readings]
+    return "; ".join(each for each in said if not each.endswith(": ")) or "no sign of use"
+
+
+def in_words(found: Verdict, now: datetime) -> str:
+    """The verdict as its person reads it; empty when nothing is to be said."""
+    if found.unknown:
+        names = listed(SOURCES.get(source, source) for source in found.unknown)
+        return (
+            f"Nobody can tell whether it is in use: the {names} cannot be read. It is not ended "
+            "for being idle while that is so."
+        )
+    if found.rule == IDLE and found.ends_at is not None and found.idle_since is not None:
+        return (
+            f"Not in use for {span(now - found.idle_since)}; it ends at {moment(found.ends_at)} "
+            "unless you use or extend it."
+        )
+    return ""

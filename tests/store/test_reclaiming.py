@@ -1,0 +1,305 @@
+"""Sessions that are not in use, on both databases: told of, kept, ended, and never by guessing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+
+from jupyterhub_migspawner.broker.reclaiming import Answer
+from jupyterhub_migspawner.leases import readings
+from jupyterhub_migspawner.leases.rows import LeaseRow
+from jupyterhub_migspawner.policy.people import Person
+from jupyterhub_migspawner.policy.reclaim import IDLE, KERNELS, PROCESSES, TIME
+from tests.store.lab import START, TIERS, Lab, card
+from tests.store.test_lease_life import refused
+
+IDLING = {
+    "name": "idling",
+    "profile": "1g.5gb",
+    "idle_minutes": 60,
+    "idle_minutes_when_wanted": 20,
+    "extend_hours": 3,
+    "max_hours": 24,
+}
+ROOT = Person("root", admin=True)
+ADA = Person("ada")
+
+
+@pytest.fixture
+def lab(make_lab: Callable[..., Lab]) -> Lab:
+    lab = make_lab(tiers=[*TIERS, IDLING])
+    lab.report(card(0, (("1g.5gb", 0), ("1g.5gb", 1))))
+    lab.broker.claim_hub("here")
+    return lab
+
+
+def run(lab: Lab, user: str = "ada", tier: str = "idling", server: str = "") -> LeaseRow:
+    lease = lab.broker.activate(lab.start(user, tier, server).attempt)
+    assert lease is not None
+    hear(lab, lease)
+    return lease
+
+
+def hear(lab: Lab, lease: LeaseRow, **said: Any) -> None:
+    """Both sources answer, ``quiet`` unless told otherwise."""
+    for source in (KERNELS, PROCESSES):
+        lab.broker.note_answers([Answer(lease.id, source, **{"mark": "quiet", **said})])
+
+
+def later(lab: Lab, lease: LeaseRow, minutes: float, **said: Any) -> None:
+    lab.clock.pass_time(minutes=minutes)
+    lab.broker.claim_hub("here")
+    lab.report(card(0, (("1g.5gb", 0), ("1g.5gb", 1))))
+    hear(lab, lease, **said)
+
+
+def kept(lab: Lab) -> tuple[int, int]:
+    """How many sessions something is kept of, and how many readings."""
+    with lab.broker.store.transaction(write=False) as tx:
+        return len(readings.stays_of_all(tx)), sum(map(len, readings.of_all(tx).values()))
+
+
+def state(lab: Lab, lease: LeaseRow) -> str:
+    return lab.broker.lease(lease.id).state
+
+
+def test_an_idle_session_is_told_of_then_ended_and_why_is_kept(lab: Lab) -> None:
+    lease = run(lab)
+    later(lab, lease, 44)
+    assert lab.broker.warn_idle([lease.id]) == ()
+    later(lab, lease, 1)
+    assert [each.id for each in lab.broker.warn_idle([lease.id])] == [lease.id]
+    assert lab.broker.warn_idle([lease.id]) == ()
+    assert lab.broker.end_idle(lease.id) is None
+    later(lab, lease, 15)
+    ended = lab.broker.end_idle(lease.id)
+    assert ended is not None
+    assert ended.state == "releasing"
+    assert lab.broker.end_idle(lease.id) is None
+    (event,) = [each for each in lab.broker.events() if each.kind == "lease.releasing"]
+    assert (event.actor, event.detail["rule"]) == ("migspawner", IDLE)
+    assert [each["source"] for each in event.detail["signals"]] == [KERNELS, PROCESSES]
+    assert "nothing has used it since Mon 23 Nov 2026 09:00 UTC" in event.detail["why"]
+    (told,) = [each for each in lab.broker.events() if each.kind == "lease.ending"]
+    assert told.detail["until"] == "2026-11-23T10:00:00Z"
+
+
+@pytest.mark.parametrize("said", [{"busy": True}, {"mark": "another"}])
+def test_any_sign_of_use_begins_anew(lab: Lab, said: dict[str, Any]) -> None:
+    lease = run(lab)
+    later(lab, lease, 59)
+    lab.broker.warn_idle([lease.id])
+    lab.broker.note_answers([Answer(lease.id, PROCESSES, **{"mark": "quiet", **said})])
+    later(lab, lease, 30)
+    if "mark" in said:
+        lab.broker.note_answers([Answer(lease.id, PROCESSES, **said)])
+    assert lab.broker.end_idle(lease.id) is None
+    (standing,) = lab.broker.standings("ada")
+    assert standing.verdict.idle_since is not None
+    assert standing.verdict.idle_since >= START + timedelta(minutes=59)
+
+
+@pytest.mark.parametrize("source", [KERNELS, PROCESSES])
+def test_a_source_that_is_silent_ends_nothing_and_is_told_of_once(lab: Lab, source: str) -> None:
+    lease = run(lab)
+    other = PROCESSES if source == KERNELS else KERNELS
+    for _ in range(20):
+        lab.clock.pass_time(minutes=10)
+        lab.broker.note_answers([Answer(lease.id, other, "quiet")])
+        lab.broker.note_answers([Answer(lease.id, source, trouble="away")])
+        lab.broker.warn_idle([lease.id])
+        assert lab.broker.end_idle(lease.id) is None
+        lab.broker.note_unknown()
+    assert lab.kinds().count("lease.unknown") == 1
+    (event,) = [each for each in lab.broker.events() if each.kind == "lease.unknown"]
+    assert "away" in event.detail["why"]
+    # Known again, and unknown again: told again.
+    hear(lab, lease)
+    lab.broker.note_unknown()
+    lab.clock.pass_time(minutes=40)
+    lab.broker.note_unknown()
+    assert lab.kinds().count("lease.unknown") == 2
+
+
+def test_a_first_look_counts_as_use(lab: Lab) -> None:
+    lease = lab.broker.activate(lab.start("ada", "idling").attempt)
+    assert lease is not None
+    lab.clock.pass_time(hours=5)
+    hear(lab, lease)
+    (standing,) = lab.broker.standings()
+    assert standing.verdict.idle_since == START + timedelta(hours=5)
+
+
+def test_while_others_wait_idle_ones_go_sooner_after_a_word(lab: Lab) -> None:
+    mine, other = run(lab), run(lab, "grace")
+    later(lab, mine, 30)
+    hear(lab, other)
+    assert not lab.broker.standings("ada")[0].verdict.warn
+    lab.broker.join(Person("linus"), "idling")
+    assert lab.broker.standings("ada")[0].verdict.warn
+    assert lab.broker.warn_idle([mine.id])
+    assert lab.broker.end_idle(mine.id) is None
+    later(lab, mine, 10)
+    ended = lab.broker.end_idle(mine.id)
+    assert ended is not None
+    assert ended.end_reason.endswith("; others wait")
+
+
+def test_that_one_waits_oneself_ends_nothing_sooner(lab: Lab) -> None:
+    mine = run(lab)
+    run(lab, "grace")
+    later(lab, mine, 30)
+    lab.broker.join(ADA, "idling", server="second")
+    assert not lab.broker.standings("ada")[0].verdict.warn
+
+
+def test_extending_keeps_it_up_to_the_ceiling(lab: Lab) -> None:
+    lease = run(lab)
+    later(lab, lease, 44)
+    found = lab.broker.extend(lease.id, ADA)
+    assert found.stay.extended_until == START + timedelta(minutes=120)
+    assert lab.broker.extend(lease.id, ADA).stay.extended_until == START + timedelta(hours=3)
+    assert "cannot be extended beyond" in refused("conflict", lab.broker.extend, lease.id, ADA)
+    later(lab, lease, 106)
+    assert not lab.broker.standings()[0].verdict.warn
+    later(lab, lease, 20)
+    assert lab.broker.warn_idle([lease.id])
+    later(lab, lease, 15)
+    assert lab.broker.end_idle(lease.id) is not None
+
+
+def test_use_moves_the_ceiling(lab: Lab) -> None:
+    lease = run(lab)
+    later(lab, lease, 50)
+    lab.broker.extend(lease.id, ADA)
+    lab.broker.extend(lease.id, ADA)
+    later(lab, lease, 60, busy=True)
+    lab.broker.extend(lease.id, ADA)
+    until = lab.broker.extend(lease.id, ADA).stay.extended_until
+    assert until is not None
+    assert until > START + timedelta(hours=3)
+
+
+def test_nobody_extends_anothers_nor_what_has_no_limit(lab: Lab) -> None:
+    lease = run(lab)
+    free = run(lab, "grace", "small")
+    assert "There is no lease" in refused("not-found", lab.broker.extend, lease.id, Person("eve"))
+    assert "nothing to extend" in refused("conflict", lab.broker.extend, free.id, Person("grace"))
+    for number in (0, -1, 99, 2**70):
+        refused("not-found", lab.broker.extend, number, ADA)
+    lab.broker.release_lease(lease.id, "x", "root")
+    assert "only a running session" in refused("conflict", lab.broker.extend, lease.id, ADA)
+
+
+def test_the_hard_end_stays_whatever_keeps_it(lab: Lab) -> None:
+    lease = run(lab)
+    later(lab, lease, 23 * 60, busy=True)
+    until = lab.broker.extend(lease.id, ADA).stay.extended_until
+    assert until == START + timedelta(hours=24)
+    lab.broker.protect(lease.id, ROOT, START + timedelta(days=9), "a deadline")
+    (standing,) = lab.broker.standings()
+    assert (standing.verdict.ends_at, standing.verdict.rule) == (until, TIME)
+
+
+def test_a_protected_session_is_not_ended_until_then(lab: Lab) -> None:
+    lease = run(lab)
+    until = START + timedelta(hours=6)
+    lab.broker.protect(lease.id, ROOT, until, "a long look-up")
+    for _ in range(5):
+        later(lab, lease, 60)
+        lab.broker.warn_idle([lease.id])
+        assert lab.broker.end_idle(lease.id) is None
+    later(lab, lease, 45)
+    assert lab.broker.warn_idle([lease.id])
+    later(lab, lease, 16)
+    assert lab.broker.end_idle(lease.id) is not None
+
+
+def test_an_end_of_a_protection_leaves_time_for_a_word(lab: Lab) -> None:
+    lease = run(lab)
+    lab.broker.protect(lease.id, ROOT, START + timedelta(hours=6), "x")
+    later(lab, lease, 120)
+    lab.broker.protect(lease.id, ROOT, None, "")
+    assert lab.broker.end_idle(lease.id) is None
+    assert lab.broker.warn_idle([lease.id])
+    later(lab, lease, 15)
+    assert lab.broker.end_idle(lease.id) is not None
+
+
+@pytest.mark.parametrize(
+    ("by", "until", "why", "reason", "sentence"),
+    [
+        (ADA, START + timedelta(days=1), "x", "not-allowed", "Only admins"),
+        (Person("ada", admin=True), START + timedelta(days=1), "x", "not-allowed", "their own"),
+        (ROOT, START + timedelta(days=91), "x", "options", "the next 90 days"),
+        (ROOT, START, "x", "options", "the next 90 days"),
+        (ROOT, datetime(2026, 12, 1), "x", "options", "with its zone"),
+        (ROOT, datetime.max.replace(tzinfo=timezone(-timedelta(hours=9))), "x", "options", "90"),
+        (ROOT, START + timedelta(days=1), " ", "options", "The reason is empty"),
+    ],
+)
+def test_protections_that_make_no_sense_are_refused(
+    lab: Lab, by: Person, until: datetime, why: str, reason: str, sentence: str
+) -> None:
+    lease = run(lab)
+    before = lab.stored()
+    assert re.search(sentence, refused(reason, lab.broker.protect, lease.id, by, until, why))
+    assert lab.stored() == before
+
+
+def test_who_extends_in_the_last_moment_keeps_it_or_is_told(lab: Lab) -> None:
+    for _ in range(8):
+        lease = run(lab)
+        later(lab, lease, 46)
+        lab.broker.warn_idle([lease.id])
+        later(lab, lease, 15)
+        with ThreadPoolExecutor(2) as pool:
+            end = pool.submit(lab.broker.end_idle, lease.id)
+            extension = pool.submit(lab.broker.extend, lease.id, ADA)
+        kept = extension.exception() is None
+        assert (end.result() is None) == kept
+        assert state(lab, lease) == ("active" if kept else "releasing")
+        lab.stop(lease)
+
+
+def test_what_sessions_that_are_over_said_is_forgotten_and_their_token_with_it(lab: Lab) -> None:
+    lease = run(lab)
+    lab.broker.reach(lease.attempt, "http://127.0.0.1:9/user/ada/", "a-secret")
+    (standing,) = lab.broker.standings()
+    assert standing.stay.url == "http://127.0.0.1:9/user/ada/"
+    assert "a-secret" not in repr(standing)
+    assert kept(lab) == (1, 2)
+    lab.broker.forget_sessions()
+    assert lab.broker.standings() == (standing,)
+    lab.stop(lease)
+    assert kept(lab) == (1, 2)
+    lab.broker.forget_sessions()
+    assert kept(lab) == (0, 0)
+
+
+def test_another_hub_examines_its_own(lab: Lab) -> None:
+    lease = run(lab)
+    other = Lab(lab.url, clock=lab.clock, hub="physics", tiers=[*TIERS, IDLING])
+    assert other.broker.standings() == ()
+    later(lab, lease, 90)
+    assert other.broker.warn_idle([lease.id]) == ()
+    assert other.broker.end_idle(lease.id) is None
+    assert "of this hub" in refused("conflict", other.broker.extend, lease.id, ROOT)
+    other.close()
+
+
+def test_who_waits_is_told_when_an_idle_one_ends(lab: Lab) -> None:
+    mine, other = run(lab), run(lab, "grace")
+    later(lab, mine, 30)
+    hear(lab, other, busy=True)
+    lab.broker.join(Person("linus"), "idling")
+    (waits,) = lab.broker.queue("linus")
+    assert waits.expectation is not None
+    # Ended after a word, as others wait now.
+    assert waits.expectation.likely == timedelta(minutes=10)
+    assert waits.expectation.latest == timedelta(hours=23, minutes=30)

@@ -1,0 +1,95 @@
+"""Sessions by command line: listed with what becomes of them, extended, protected; the doctor."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from jupyterhub_migspawner.broker.reclaiming import Answer
+from jupyterhub_migspawner.policy.people import Person
+from jupyterhub_migspawner.policy.reclaim import KERNELS, PROCESSES
+from tests.unit.cli.conftest import Install
+
+
+@pytest.fixture
+def idle(install: Install) -> Install:
+    install.edit(
+        '"profile": "1g.5gb", "default"', '"profile": "1g.5gb", "idle_minutes": 60, "default"'
+    )
+    return install
+
+
+def run(install: Install, user: str = "ada") -> str:
+    """A session that both sources have been asked about; its lease's number."""
+    broker = install.broker
+    lease = broker.acquire(Person(user), "", "small", f"attempt of {user}")
+    assert lease is not None
+    broker.activate(lease.attempt)
+    broker.note_answers([Answer(lease.id, source, "x") for source in (KERNELS, PROCESSES)])
+    return str(lease.id)
+
+
+def test_sessions_are_listed_with_what_becomes_of_them(idle: Install) -> None:
+    assert "No session runs" in idle.run("sessions").out
+    number = run(idle)
+    run(idle, "grace")
+    (row,) = idle.run("sessions", "--user", "ada", "--json").json
+    assert (row["lease"], row["rule"], row["unknown"]) == (int(number), "idle", [])
+    assert [each["source"] for each in row["signals"]] == [KERNELS, PROCESSES]
+    assert len(idle.run("sessions", "--json").json) == 2
+    assert "IDLE SINCE" in idle.run("sessions").out
+
+
+def test_a_session_is_extended_and_protected(idle: Install) -> None:
+    number = run(idle)
+    refused = idle.run("sessions", "extend", number, "--by", "eve")
+    assert refused.status == 1
+    assert "There is no lease" in refused.err
+    done = idle.run("sessions", "extend", number, "--by", "ada", "--json").json
+    assert done["extended_until"]
+    words = ("sessions", "protect", number, "--until", "2d", "--reason", "a deadline", "--by")
+    assert "Only admins" in idle.run(*words, "ada").err
+    protected = idle.run(*words, "admin", "--json").json
+    assert (protected["protected_by"], protected["protected_why"]) == ("admin", "a deadline")
+    assert (
+        "not protected any more" in idle.run("sessions", "unprotect", number, "--by", "admin").out
+    )
+    assert idle.run("sessions", "--json").json[0]["protected_until"] is None
+    kinds = [event["kind"] for event in idle.run("events", "--user", "ada", "--json").json]
+    assert kinds[-3:] == ["lease.extended", "lease.protected", "lease.protected"]
+    assert idle.run("sessions", "extend", "99", "--by", "ada").status == 1
+    assert idle.run("sessions", "protect", number, "--by", "admin").status == 2
+
+
+def said(install: Install) -> list[tuple[str, str]]:
+    findings = install.run("doctor", "--json").json
+    return [(each["state"], each["message"]) for each in findings if each["check"] == "culler"]
+
+
+def test_the_doctor_says_when_two_would_end_idle_servers(idle: Install) -> None:
+    assert said(idle) == [("ok", "Idle sessions of small end; nothing else ends them.")]
+    line = "c.JupyterHub.cleanup_servers = False"
+    culler = '["python3", "-m", "jupyterhub_idle_culler", "--timeout=3600"]'
+    idle.edit(line, f'{line}\nc.JupyterHub.services = [{{"name": "cull", "command": {culler}}}]')
+    ((state, message),) = said(idle)
+    assert state == "warning"
+    assert "the service 'cull'" in message
+    idle.edit(line, f'{line}\nc.Spawner.args = ["--MappingKernelManager.cull_idle_timeout=60"]')
+    assert "the service 'cull' and c.Spawner.args" in said(idle)[0][1]
+
+
+def test_the_doctor_says_nothing_of_it_where_nothing_is_ended(install: Install) -> None:
+    line = "c.JupyterHub.cleanup_servers = False"
+    install.edit(
+        line,
+        f'{line}\nc.Spawner.cmd = ["jupyterhub-singleuser", "--shutdown_no_activity_timeout=9"]',
+    )
+    assert said(install) == []
+
+
+def test_a_longer_time_than_there_is_is_named(idle: Install) -> None:
+    number = run(idle)
+    until = idle.broker.clock() + timedelta(days=200)
+    words = ("sessions", "protect", number, "--until", f"{until:%Y-%m-%dT%H:%M}", "--by", "admin")
+    assert "the next 90 days" in idle.run(*words, "--reason", "x").err

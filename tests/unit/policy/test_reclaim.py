@@ -1,0 +1,246 @@
+"""The end of a session as one pure function: never a busy one, never on a guess, never sooner."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jupyterhub_migspawner.policy.reclaim import (
+    IDLE,
+    KERNELS,
+    PROCESSES,
+    TIME,
+    Reading,
+    Rules,
+    Session,
+    in_words,
+    verdict,
+)
+
+NOON = datetime(2026, 11, 23, 12, 0, tzinfo=timezone.utc)
+RULES = Rules(warning=timedelta(minutes=15), fresh=timedelta(minutes=3))
+MINUTES = st.integers(-600, 600).map(lambda n: NOON + timedelta(minutes=n))
+SPANS = st.integers(1, 400).map(lambda n: timedelta(minutes=n))
+
+
+def reading(source: str) -> st.SearchStrategy[Reading]:
+    return st.builds(
+        Reading,
+        st.just(source),
+        st.none() | MINUTES | st.just(NOON),
+        st.none() | MINUTES,
+        st.sampled_from(["", "idle", "busy"]),
+    )
+
+
+READINGS = st.tuples(reading(KERNELS), reading(PROCESSES))
+SESSIONS = st.builds(
+    Session,
+    since=MINUTES.filter(lambda at: at <= NOON),
+    limit=st.none() | SPANS,
+    readings=READINGS | st.just(()),
+    ends_at=st.none() | MINUTES,
+    limit_when_wanted=st.none() | SPANS,
+    wanted=st.booleans(),
+    extended_until=st.none() | MINUTES,
+    protected_until=st.none() | MINUTES,
+    warned_at=st.none() | MINUTES.filter(lambda at: at <= NOON),
+)
+
+
+def limit_of(session: Session) -> timedelta:
+    assert session.limit is not None
+    if session.wanted and session.limit_when_wanted is not None:
+        return min(session.limit, session.limit_when_wanted)
+    return session.limit
+
+
+def warning_of(session: Session) -> timedelta:
+    return min(RULES.warning, limit_of(session) / 2)
+
+
+def minutes(number: float) -> timedelta:
+    return timedelta(minutes=number)
+
+
+@given(SESSIONS)
+def test_no_session_with_a_sign_of_use_inside_the_window_ends_for_being_idle(
+    session: Session,
+) -> None:
+    found = verdict(session, RULES, NOON)
+    if not found.over(NOON) or found.rule != IDLE:
+        return
+    limit = limit_of(session)
+    for each in session.readings:
+        assert each.active_at is None or each.active_at <= NOON - limit
+        # And each was asked just now.
+        assert each.seen_at is not None
+        assert NOON - each.seen_at <= RULES.fresh
+    assert {each.source for each in session.readings} >= session.needed
+    assert session.since <= NOON - limit
+
+
+@given(SESSIONS)
+def test_who_was_not_told_in_time_is_not_ended_for_being_idle(session: Session) -> None:
+    found = verdict(session, RULES, NOON)
+    if found.over(NOON) and found.rule == IDLE:
+        assert session.warned_at is not None
+        assert session.warned_at + warning_of(session) <= NOON
+        assert found.idle_since is not None
+        assert session.warned_at >= found.idle_since
+
+
+@given(SESSIONS, st.sampled_from([KERNELS, PROCESSES]))
+def test_what_is_unknown_ends_nothing(session: Session, source: str) -> None:
+    silent = tuple(
+        replace(each, seen_at=None) if each.source == source else each for each in session.readings
+    )
+    found = verdict(replace(session, readings=silent), RULES, NOON)
+    assert found.rule in ("", TIME)
+    if session.limit is not None:
+        assert source in found.unknown
+        assert found.unknown_since is not None
+
+
+@given(SESSIONS, st.integers(0, 1), SPANS)
+def test_later_activity_never_brings_the_end_nearer(
+    session: Session, which: int, later: timedelta
+) -> None:
+    if not session.readings:
+        return
+    before = verdict(session, RULES, NOON)
+    each = session.readings[which]
+    moved = replace(each, active_at=(each.active_at or session.since) + later)
+    readings = tuple(moved if r is each else r for r in session.readings)
+    after = verdict(replace(session, readings=readings), RULES, NOON)
+    assert (before.ends_at is None) == (after.ends_at is None)
+    if before.ends_at is not None and after.ends_at is not None:
+        assert after.ends_at >= before.ends_at
+
+
+@given(SESSIONS, SPANS)
+def test_extending_or_protecting_never_brings_the_end_nearer(
+    session: Session, longer: timedelta
+) -> None:
+    before = verdict(session, RULES, NOON)
+    for name in ("extended_until", "protected_until"):
+        until = (getattr(session, name) or NOON) + longer
+        after = verdict(replace(session, **{name: until}), RULES, NOON)
+        if before.ends_at is not None and after.ends_at is not None:
+            assert after.ends_at >= before.ends_at
+            if after.rule == IDLE:
+                assert after.ends_at >= until
+
+
+@given(SESSIONS, SPANS)
+def test_nothing_goes_beyond_the_hard_end(session: Session, hours: timedelta) -> None:
+    end = NOON + hours
+    found = verdict(replace(session, ends_at=end), RULES, NOON)
+    assert found.ends_at is not None
+    assert found.ends_at <= end
+
+
+@given(SESSIONS, SPANS)
+def test_that_others_wait_ends_nothing_below_the_floor(session: Session, floor: timedelta) -> None:
+    wanted = replace(session, wanted=True, limit_when_wanted=floor)
+    found = verdict(wanted, RULES, NOON)
+    if found.rule == IDLE and found.ends_at is not None and found.idle_since is not None:
+        assert session.limit is not None
+        assert found.ends_at >= found.idle_since + min(floor, session.limit)
+
+
+@given(SESSIONS)
+def test_the_same_gives_the_same_and_a_page_later_says_no_sooner(session: Session) -> None:
+    assert verdict(session, RULES, NOON) == verdict(session, RULES, NOON)
+    found = verdict(session, RULES, NOON)
+    later = verdict(session, RULES, NOON + minutes(1))
+    if found.rule == later.rule == IDLE:
+        assert found.ends_at is not None
+        assert later.ends_at is not None
+        assert later.ends_at >= found.ends_at
+
+
+@given(SESSIONS)
+def test_whoever_is_told_in_time_ends_when_they_were_told(session: Session) -> None:
+    """Warned at the moment that the function says, nothing happening after: it ends as said."""
+    found = verdict(session, RULES, NOON)
+    if found.rule != IDLE or not found.warn or found.ends_at is None:
+        return
+    told = replace(session, warned_at=NOON)
+    promised = verdict(told, RULES, NOON)
+    assert promised.ends_at == max(found.ends_at, NOON + warning_of(session))
+    assert not promised.warn
+    at = promised.ends_at
+    assert at is not None
+    fresh = tuple(replace(each, seen_at=at) for each in told.readings)
+    if all(each.active_at is None or each.active_at <= NOON for each in fresh):
+        then = verdict(replace(told, readings=fresh), RULES, at)
+        assert then.over(at) or then.rule == TIME
+
+
+def session(idle: float, *, seen: float = 0, **more: object) -> Session:
+    readings = tuple(
+        Reading(source, NOON - minutes(seen), NOON - minutes(idle), "quiet")
+        for source in (KERNELS, PROCESSES)
+    )
+    values = {"since": NOON - minutes(600), "limit": minutes(60), "readings": readings, **more}
+    return Session(**values)  # type: ignore[arg-type]
+
+
+def test_an_idle_session_is_told_of_and_then_ended() -> None:
+    assert not verdict(session(40), RULES, NOON).warn
+    found = verdict(session(46), RULES, NOON)
+    assert found.warn
+    assert found.ends_at == NOON + minutes(15)
+    assert found.why == (
+        "nothing has used it since Mon 23 Nov 2026 11:14 UTC: kernels and terminals: quiet; "
+        "processes: quiet"
+    )
+    assert verdict(session(61, warned_at=NOON - minutes(15)), RULES, NOON).over(NOON)
+    assert not verdict(session(61, warned_at=NOON - minutes(14)), RULES, NOON).over(NOON)
+
+
+def test_a_warning_of_an_earlier_idleness_does_not_count() -> None:
+    found = verdict(session(61, warned_at=NOON - minutes(120)), RULES, NOON)
+    assert found.warn
+    assert not found.over(NOON)
+
+
+def test_an_extension_is_followed_by_a_warning_of_its_own() -> None:
+    extended = session(70, warned_at=NOON - minutes(20), extended_until=NOON + minutes(30))
+    assert not verdict(extended, RULES, NOON).warn
+    late = NOON + minutes(20)
+    again = replace(
+        extended, readings=tuple(replace(each, seen_at=late) for each in extended.readings)
+    )
+    found = verdict(again, RULES, late)
+    assert found.warn
+    assert found.ends_at == late + minutes(15)
+
+
+def test_when_others_wait_idle_ones_go_sooner_but_not_without_a_word() -> None:
+    wanted = session(40, wanted=True, limit_when_wanted=minutes(20))
+    found = verdict(wanted, RULES, NOON)
+    assert (found.warn, found.ends_at) == (True, NOON + minutes(10))
+    assert found.why.endswith("; others wait")
+
+
+def test_a_clock_that_is_ahead_gains_nothing_for_ever() -> None:
+    found = verdict(session(-600), RULES, NOON)
+    assert found.idle_since == NOON
+    assert found.ends_at == NOON + minutes(60)
+
+
+def test_words() -> None:
+    now = NOON
+    assert in_words(verdict(session(30), RULES, now), now) == (
+        "Not in use for 30 minutes; it ends at Mon 23 Nov 2026 12:30 UTC unless you use or extend "
+        "it."
+    )
+    unknown = verdict(session(30, seen=10), RULES, now)
+    assert unknown.unknown_since == NOON - minutes(10)
+    assert "the kernels and terminals and processes cannot be read" in in_words(unknown, now)
+    assert in_words(verdict(session(30, limit=None), RULES, now), now) == ""

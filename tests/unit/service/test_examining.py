@@ -1,0 +1,388 @@
+"""Rounds over sessions that may lie idle, against servers that answer in every way there is."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from tornado.httpserver import HTTPServer
+from tornado.netutil import bind_sockets
+from tornado.web import Application, RequestHandler
+
+from jupyterhub_migspawner.broker.reclaiming import Answer
+from jupyterhub_migspawner.gpu.cards import Inventory
+from jupyterhub_migspawner.leases.rows import LeaseRow
+from jupyterhub_migspawner.policy.people import Person
+from jupyterhub_migspawner.policy.reclaim import KERNELS, PROCESSES
+from jupyterhub_migspawner.policy.tiers import parse_tiers
+from jupyterhub_migspawner.service import examining
+from jupyterhub_migspawner.service.examining import Examiner, NotSaid, read
+from tests.store.lab import card, inventory
+from tests.unit.service.conftest import World
+from tests.unit.service.fake_hub import server
+from tests.unit.service.test_request_life_pages import settle
+
+TOKEN = "the-server-s-own-token"
+KERNEL = {"id": "k1", "execution_state": "idle", "last_activity": "2026-11-22T11:00:00Z"}
+TERMINAL = {"name": "1", "last_activity": "2026-11-22T11:00:00Z"}
+
+
+@dataclass
+class Notebook:
+    """A single-user server's REST API; ``how`` is how it answers."""
+
+    kernels: Any = field(default_factory=lambda: [dict(KERNEL)])
+    terminals: Any = field(default_factory=list)
+    how: str = "well"
+    asked: list[tuple[str, str]] = field(default_factory=list)
+    at_once: int = 0
+    most_at_once: int = 0
+    go_on: asyncio.Event = field(default_factory=asyncio.Event)
+    url: str = ""
+
+
+class Lists(RequestHandler):
+    def initialize(self, notebook: Notebook) -> None:
+        self.notebook = notebook
+
+    async def get(self, what: str) -> None:
+        notebook = self.notebook
+        notebook.asked.append((self.request.uri or "", self.request.headers["Authorization"]))
+        notebook.at_once += 1
+        notebook.most_at_once = max(notebook.most_at_once, notebook.at_once)
+        try:
+            await self.answer(what)
+        finally:
+            notebook.at_once -= 1
+
+    async def answer(self, what: str) -> None:
+        how = self.notebook.how
+        if how == "hangs":
+            await self.notebook.go_on.wait()
+        elif how == "crowded":
+            await asyncio.sleep(0.01)
+        elif how == "trickles":
+            while not self.notebook.go_on.is_set():
+                self.write(" ")
+                await self.flush()
+                await asyncio.sleep(0.01)
+        elif how == "floods":
+            self.write("[" + " " * 10_000_000 + "]")
+            return
+        elif how == "redirects":
+            self.redirect(f"{self.notebook.url}elsewhere")
+            return
+        elif how == "garbage":
+            self.write(b"\xff\xfe<html>")
+            return
+        elif how.isdigit():
+            self.set_status(int(how))
+            return
+        elif how == "no terminals" and what == "terminals":
+            self.set_status(404)
+            return
+        self.write(
+            json.dumps(self.notebook.kernels if what == "kernels" else self.notebook.terminals)
+        )
+
+
+@pytest.fixture
+async def notebook() -> AsyncIterator[Notebook]:
+    made = Notebook()
+    sockets = bind_sockets(0, "127.0.0.1")
+    made.url = f"http://127.0.0.1:{sockets[0].getsockname()[1]}/user/ada/"
+    app = Application(
+        [(r"/user/[^/]+/api/(kernels|terminals)", Lists, {"notebook": made})],
+        log_function=lambda handler: None,
+    )
+    http = HTTPServer(app)
+    http.add_sockets(sockets)
+    yield made
+    made.go_on.set()
+    http.stop()
+    await http.close_all_connections()
+
+
+@pytest.fixture
+async def examiner(world: World, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Examiner]:
+    monkeypatch.setattr(examining, "PATIENCE", 0.3)
+    settle(
+        world,
+        tiers=parse_tiers(
+            [
+                {"name": "small", "profile": "1g.5gb", "idle_minutes": 60},
+                {"name": "large", "profile": "3g.20gb"},
+            ]
+        ),
+    )
+    made = Examiner(world.parts)
+    yield made
+    made.close()
+
+
+def lend(world: World, notebook: Notebook, user: str = "ada", tier: str = "small") -> LeaseRow:
+    lease = world.lend(user, tier=tier)
+    world.broker.reach(lease.attempt, notebook.url, TOKEN)
+    world.hub.users[user] = {"": server(started=lease.since - timedelta(seconds=1))}
+    quiet(world, lease)
+    return lease
+
+
+def quiet(world: World, lease: LeaseRow) -> None:
+    """What the agent says: nothing works there."""
+    world.broker.note_answers([Answer(lease.id, PROCESSES, mark="", said="quiet")])
+
+
+async def pass_by(world: World, examiner: Examiner, lease: LeaseRow, minutes: float) -> None:
+    world.pass_by(minutes=minutes)
+    quiet(world, lease)
+    await examiner.round()
+
+
+def reading(world: World, lease: LeaseRow) -> Any:
+    (standing,) = [each for each in world.broker.standings() if each.lease.id == lease.id]
+    return next((row for row in standing.readings if row.source == KERNELS), None)
+
+
+async def test_an_idle_session_is_told_of_and_ended_through_the_hub(
+    world: World, examiner: Examiner, notebook: Notebook
+) -> None:
+    lease = lend(world, notebook)
+    await examiner.round()
+    await pass_by(world, examiner, lease, 44)
+    assert "lease.ending" not in [event.kind for event in world.broker.events()]
+    await pass_by(world, examiner, lease, 2)
+    assert "lease.ending" in [event.kind for event in world.broker.events()]
+    await pass_by(world, examiner, lease, 14.9)
+    assert world.live() == {lease.id: "active"}
+    await pass_by(world, examiner, lease, 0.2)
+    assert world.live() == {lease.id: "releasing"}
+    assert world.hub.stopped == [("ada", "")]
+    ended = world.broker.lease(lease.id)
+    assert "kernels and terminals: 1 kernel, 0 busy; processes: quiet" in ended.end_reason
+    # Only the server's own token was sent there, and asking it is no activity.
+    assert {token for _, token in notebook.asked} == {f"token {TOKEN}"}
+    assert all(uri.endswith("?no_track_activity=1") for uri, _ in notebook.asked)
+
+
+@pytest.mark.parametrize("state", ["busy", "something new"])
+async def test_a_busy_kernel_is_never_idle(
+    world: World, examiner: Examiner, notebook: Notebook, state: str
+) -> None:
+    lease = lend(world, notebook)
+    notebook.kernels = [dict(KERNEL), {**KERNEL, "id": "k2", "execution_state": state}]
+    for _ in range(30):
+        await pass_by(world, examiner, lease, 10)
+    assert world.live() == {lease.id: "active"}
+    assert world.hub.stopped == []
+    assert "lease.ending" not in [event.kind for event in world.broker.events()]
+
+
+@pytest.mark.parametrize("what", ["kernel", "terminal", "new kernel", "gone kernel"])
+async def test_whatever_is_new_is_use(
+    world: World, examiner: Examiner, notebook: Notebook, what: str
+) -> None:
+    notebook.terminals = [dict(TERMINAL)]
+    lease = lend(world, notebook)
+    await examiner.round()
+    await pass_by(world, examiner, lease, 50)
+    if what == "kernel":
+        # By a clock of its own, whatever that says.
+        notebook.kernels[0]["last_activity"] = "1999-01-01T00:00:00Z"
+    elif what == "terminal":
+        notebook.terminals[0]["last_activity"] = "2099-01-01T00:00:00Z"
+    elif what == "new kernel":
+        notebook.kernels.append({**KERNEL, "id": "k2"})
+    else:
+        notebook.kernels.clear()
+    await pass_by(world, examiner, lease, 5)
+    assert reading(world, lease).active_at == world.now
+    for _ in range(4):
+        await pass_by(world, examiner, lease, 10)
+    assert world.live() == {lease.id: "active"}
+
+
+async def test_a_page_that_is_left_open_is_no_use(
+    world: World, examiner: Examiner, notebook: Notebook
+) -> None:
+    lease = lend(world, notebook)
+    await examiner.round()
+    for connections in range(8):
+        notebook.kernels[0]["connections"] = connections
+        await pass_by(world, examiner, lease, 10)
+    assert world.live() == {lease.id: "releasing"}
+
+
+@pytest.mark.parametrize(
+    "how",
+    ["hangs", "trickles", "floods", "redirects", "garbage", "500", "403", "401", "204", "404"],
+)
+async def test_a_server_that_does_not_say_is_unknown_and_never_ended(
+    world: World, examiner: Examiner, notebook: Notebook, how: str
+) -> None:
+    lease = lend(world, notebook)
+    await examiner.round()
+    notebook.how = how
+    for _ in range(3):
+        await pass_by(world, examiner, lease, 60)
+    assert world.live() == {lease.id: "active"}
+    assert reading(world, lease).trouble
+    assert [event.kind for event in world.broker.events()].count("lease.unknown") == 1
+    # Well again: it has all its time.
+    notebook.how = "well"
+    notebook.go_on.set()
+    await pass_by(world, examiner, lease, 1)
+    assert world.live() == {lease.id: "active"}
+
+
+@pytest.mark.parametrize(
+    "kernels",
+    [
+        {},
+        None,
+        "idle",
+        [None],
+        ["idle"],
+        [{}],
+        [{**KERNEL, "execution_state": None}],
+        [{**KERNEL, "execution_state": 1}],
+        [{**KERNEL, "last_activity": 12}],
+        [dict(KERNEL)] * 1001,
+    ],
+)
+async def test_lists_that_are_none_are_unknown(
+    world: World, examiner: Examiner, notebook: Notebook, kernels: Any
+) -> None:
+    lease = lend(world, notebook)
+    notebook.kernels = kernels
+    await examiner.round()
+    assert "cannot be read" in reading(world, lease).trouble
+
+
+async def test_a_server_without_terminals_is_no_trouble(
+    world: World, examiner: Examiner, notebook: Notebook
+) -> None:
+    lease = lend(world, notebook)
+    notebook.how = "no terminals"
+    await examiner.round()
+    assert (reading(world, lease).trouble, reading(world, lease).said) == ("", "1 kernel, 0 busy")
+
+
+async def test_a_server_that_nobody_knows_how_to_ask_is_unknown(
+    world: World, examiner: Examiner
+) -> None:
+    lease = world.lend("ada")
+    quiet(world, lease)
+    for _ in range(3):
+        await pass_by(world, examiner, lease, 60)
+    assert world.live() == {lease.id: "active"}
+    assert "not known where its server answers" in reading(world, lease).trouble
+
+
+async def test_sessions_without_a_limit_are_not_asked(
+    world: World, examiner: Examiner, notebook: Notebook
+) -> None:
+    lend(world, notebook, tier="large")
+    await examiner.round()
+    assert notebook.asked == []
+
+
+async def test_right_before_the_end_the_server_is_asked_again(
+    world: World, examiner: Examiner, notebook: Notebook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lease = lend(world, notebook)
+    await examiner.round()
+    await pass_by(world, examiner, lease, 46)
+    world.pass_by(minutes=20)
+    quiet(world, lease)
+    hear = examiner._hear
+    rounds: list[int] = []
+
+    async def then_it_is_used(standings: Any) -> None:
+        rounds.append(len(standings))
+        if len(rounds) == 2:
+            notebook.kernels[0]["execution_state"] = "busy"
+        await hear(standings)
+
+    monkeypatch.setattr(examiner, "_hear", then_it_is_used)
+    await examiner.round()
+    assert rounds == [1, 1]
+    assert world.live() == {lease.id: "active"}
+
+
+async def test_a_hub_that_is_away_ends_what_it_can_and_the_rest_follows(
+    world: World, examiner: Examiner, notebook: Notebook, caplog: pytest.LogCaptureFixture
+) -> None:
+    lease = lend(world, notebook)
+    await examiner.round()
+    await pass_by(world, examiner, lease, 46)
+    world.hub.fail_with = 500
+    await pass_by(world, examiner, lease, 15)
+    assert world.live() == {lease.id: "releasing"}
+    assert "is not stopped yet" in caplog.text
+    # The comparison of leases with servers stops what is left.
+    world.hub.fail_with = 0
+    assert world.hub.users["ada"]
+
+
+async def test_the_hub_is_told_of_use_that_it_cannot_see(
+    world: World, examiner: Examiner, notebook: Notebook
+) -> None:
+    lease = lend(world, notebook)
+    notebook.kernels[0]["execution_state"] = "busy"
+    for _ in range(12):
+        await pass_by(world, examiner, lease, 1)
+    assert [(user, token) for user, token, _ in world.hub.active] == [("ada", TOKEN)] * 2
+    sent = world.hub.active[-1][2]
+    assert sent["last_activity"] == sent["servers"][""]["last_activity"]
+    notebook.kernels[0]["execution_state"] = "idle"
+    await pass_by(world, examiner, lease, 1)
+    told = len(world.hub.active)
+    for _ in range(20):
+        await pass_by(world, examiner, lease, 1)
+    assert len(world.hub.active) <= told + 1
+
+
+async def test_many_are_asked_a_few_at_a_time_and_none_keeps_the_others_waiting(
+    world: World, notebook: Notebook, examiner: Examiner
+) -> None:
+    few = Examiner(world.parts, in_flight=5)
+    cards = tuple(card(index, node_of_many(index)) for index in range(10))
+    world.broker.record_inventory("n9", many(cards))
+    leases = []
+    for number in range(60):
+        lease = world.broker.acquire(Person(f"u{number}"), "", "small", f"many-{number}", "n9")
+        assert lease is not None
+        world.broker.activate(lease.attempt)
+        world.broker.reach(lease.attempt, notebook.url, TOKEN)
+        leases.append(lease)
+    notebook.how = "crowded"
+    await few.round()
+    few.close()
+    assert notebook.most_at_once <= 5
+    assert len(notebook.asked) == 120
+    assert all(reading(world, lease).trouble == "" for lease in leases)
+
+
+def node_of_many(index: int) -> tuple[tuple[str, int], ...]:
+    return tuple(("1g.5gb", start) for start in range(7))
+
+
+def many(cards: tuple[Any, ...]) -> Inventory:
+    return inventory(*(replace(each, uuid=f"GPU-many-{each.index}") for each in cards))
+
+
+def test_what_a_server_says_in_short() -> None:
+    said = read([dict(KERNEL), {**KERNEL, "execution_state": "busy"}], [dict(TERMINAL)])
+    assert (said.busy, said.words) == (True, "2 kernels, 1 busy; 1 terminal")
+    # The order of a list says nothing, nor does what is not looked at.
+    other = read([{**KERNEL, "execution_state": "busy", "x": 1}, dict(KERNEL)], [dict(TERMINAL)])
+    assert other == said
+    with pytest.raises(NotSaid):
+        read([], [{"name": 1}])
+    assert read([], [{"name": "1"}]).words == "0 kernels, 0 busy; 1 terminal"

@@ -1,0 +1,116 @@
+"""The use of one's sessions on the page and by REST."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from jupyterhub_migspawner.broker.reclaiming import Answer
+from jupyterhub_migspawner.leases.rows import LeaseRow
+from jupyterhub_migspawner.policy.people import Person
+from jupyterhub_migspawner.policy.reclaim import KERNELS, PROCESSES
+from jupyterhub_migspawner.policy.tiers import parse_tiers
+from tests.unit.service.conftest import Site, World
+from tests.unit.service.fake_hub import server
+from tests.unit.service.test_request_life_pages import settle
+from tests.unit.service.test_request_pages import Visitor, back_to, words
+
+
+def run(world: World, user: str = "ada", **limits: float) -> LeaseRow:
+    tier = {"name": "small", "profile": "1g.5gb", "idle_minutes": 60, "extend_hours": 2, **limits}
+    settle(world, tiers=parse_tiers([tier, {"name": "large", "profile": "3g.20gb"}]))
+    lease = world.lend(user)
+    world.hub.users[user] = {"": server(started=lease.since)}
+    quiet(world, lease)
+    return lease
+
+
+def quiet(world: World, lease: LeaseRow) -> None:
+    world.broker.note_answers([Answer(lease.id, source, "x") for source in (KERNELS, PROCESSES)])
+
+
+async def test_an_idle_session_says_when_it_ends_and_is_kept_by_a_button(site: Site) -> None:
+    world = site.world
+    lease = run(world)
+    ada = Visitor(site, "ada")
+    world.hub.users["ada"] = {"": server(started=lease.since)}
+    assert words(await ada.open(""), "[data-use]") == []
+    world.pass_by(minutes=50)
+    quiet(world, lease)
+    page = await ada.open("")
+    (said,) = words(page, "[data-use]")
+    assert said.startswith("Not in use for 50 minutes; it ends at Sun 22 Nov 2026 13:05 UTC")
+    path = f"sessions/{lease.id}/extend"
+    back_to(await ada.send(path), f"?extended={lease.id}")
+    assert words(await ada.open(f"?extended={lease.id}"), "[role=status]") == [
+        "Your session is kept for longer."
+    ]
+    refused = await ada.send(path)
+    assert refused.status == 409
+    assert "cannot be extended beyond" in words(refused, "[role=alert]")[0]
+    eve = Visitor(site, "eve")
+    await eve.open("notices")
+    assert (await eve.send(path)).status == 404
+    stranger = Visitor(site, "zed")
+    assert (await stranger.send(path)).status == 403
+
+
+async def test_what_nobody_can_tell_is_said(site: Site) -> None:
+    lease = run(site.world)
+    ada = Visitor(site, "ada")
+    site.world.hub.users["ada"] = {"": server(started=lease.since)}
+    site.world.pass_by(minutes=50)
+    page = await ada.open("")
+    assert "Nobody can tell whether it is in use" in words(page, "[data-use]")[0]
+    assert "Keep it for longer" not in page.text
+
+
+async def test_a_protection_is_shown(site: Site) -> None:
+    world = site.world
+    lease = run(world)
+    ada = Visitor(site, "ada")
+    world.hub.users["ada"] = {"": server(started=lease.since)}
+    root = Person("root", admin=True)
+    world.broker.protect(lease.id, root, world.now + timedelta(days=1), "a deadline")
+    assert "An admin keeps it" in (await ada.open("")).text
+
+
+async def test_a_session_without_a_limit_says_nothing_of_its_use(site: Site) -> None:
+    world = site.world
+    lease = run(world)
+    settle(world, tiers=parse_tiers([{"name": "small", "profile": "1g.5gb"}]))
+    ada = Visitor(site, "ada")
+    world.hub.users["ada"] = {"": server(started=lease.since)}
+    world.pass_by(hours=5)
+    page = await ada.open("")
+    assert words(page, "[data-use]") == []
+    assert "Keep it for longer" not in page.text
+
+
+async def test_sessions_by_rest(site: Site) -> None:
+    world = site.world
+    lease = run(world)
+    hub = world.hub
+    ada, eve, root = hub.sign_in("ada"), hub.sign_in("eve"), hub.sign_in("root", admin=True)
+    (mine,) = (await site.ask("GET", "api/sessions", token=ada)).json
+    assert (mine["lease"], mine["rule"]) == (lease.id, "idle")
+    assert (await site.ask("GET", "api/sessions", token=eve)).json == []
+    assert (await site.ask("GET", "api/sessions?all=true", token=eve)).status == 403
+    assert len((await site.ask("GET", "api/sessions?all=true", token=root)).json) == 1
+    path = f"api/sessions/{lease.id}"
+    assert (await site.ask("POST", f"{path}/extend", token=eve, body={})).status == 404
+    kept = await site.ask("POST", f"{path}/extend", token=ada, body={"reason": "lunch"})
+    assert (kept.status, kept.json["lease"]) == (200, lease.id)
+    until = (world.now + timedelta(days=2)).isoformat()
+    body = {"until": until, "reason": "a deadline"}
+    assert (await site.ask("POST", f"{path}/protect", token=ada, body=body)).status == 403
+    assert (await site.ask("POST", f"{path}/protect", token=root, body={})).status == 400
+    done = await site.ask("POST", f"{path}/protect", token=root, body=body)
+    assert (done.status, done.json["protected_by"]) == (200, "root")
+    gone = await site.ask("POST", f"{path}/unprotect", token=root, body={})
+    assert (gone.status, gone.json["protected_until"]) == (200, None)
+    for forged in ("0", "x", "9" * 30, "-1"):
+        assert (await site.ask("POST", f"api/sessions/{forged}/extend", token=ada)).status == 404
+    # The token by which the server is asked is nobody's to see.
+    world.broker.reach(lease.attempt, "http://127.0.0.1:9/", "a-secret")
+    for token in (ada, root):
+        assert "a-secret" not in (await site.ask("GET", "api/sessions", token=token)).text
