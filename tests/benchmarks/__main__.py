@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from tests.benchmarks.examine import examine_block_ms
 from tests.benchmarks.leases import (
     lease_flat_10k,
     lease_p99_over_median,
@@ -24,6 +25,7 @@ from tests.benchmarks.spawn import loop_block_ms, spawn_added_ms
 MOST = {
     "spawn_added_ms": 25.0,
     "loop_block_ms": 50.0,
+    "examine_block_ms": 50.0,
     "lease_p99_over_median": 10.0,
     "lease_flat_10k": 1.5,
     "tiers_flat_10k": 2.0,
@@ -38,6 +40,7 @@ MEASURES = (
     lease_flat_10k,
     spawn_added_ms,
     loop_block_ms,
+    examine_block_ms,
 )
 
 

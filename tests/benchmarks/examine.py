@@ -1,0 +1,100 @@
+"""What a round over 2,000 sessions that may lie idle costs the service."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+from jupyterhub_migspawner.broker.reclaiming import Answer
+from jupyterhub_migspawner.policy.reclaim import PROCESSES
+from jupyterhub_migspawner.service.examining import Examiner
+from jupyterhub_migspawner.service.hub import HubApi
+from jupyterhub_migspawner.service.parts import Parts
+from tests.store.lab import Lab, card
+
+SESSIONS = 2_000
+TIERS = [{"name": "small", "profile": "1g.5gb", "idle_minutes": 60}]
+
+
+def examine_block_ms(directory: Path) -> dict[str, float]:
+    """The longest time for which a round over 2,000 sessions keeps the event loop from others.
+
+    With the same for a loop that does nothing else beside it, and the seconds of the round.
+    """
+    directory.mkdir()
+    lab = Lab(f"sqlite:///{directory}/leases.sqlite", tiers=TIERS)
+    lab.report(*(card(index) for index in range(SESSIONS // 7 + 1)))
+    with quiet_server() as origin:
+        leases = []
+        for number in range(SESSIONS):
+            lease = lab.broker.activate(lab.start(f"user{number}").attempt)
+            assert lease is not None
+            lab.broker.reach(lease.attempt, f"{origin}/user/{number}/", "a-token")
+            leases.append(lease)
+        lab.broker.note_answers([Answer(lease.id, PROCESSES, "x") for lease in leases])
+        try:
+            return asyncio.run(measured(lab, origin))
+        finally:
+            lab.close()
+
+
+async def measured(lab: Lab, origin: str) -> dict[str, float]:
+    with ThreadPoolExecutor(4) as database:
+        parts = Parts(
+            broker=lab.broker,
+            settings=lab.broker.settings,
+            hub=HubApi(f"{origin}/hub/api", "a-token"),
+            database=database,
+            home="here",
+            prefix="/",
+            hub_prefix="/hub/",
+        )
+        examiner = Examiner(parts)
+        base = await longest_block(asyncio.sleep(3))
+        begin = time.perf_counter()
+        block = await longest_block(examiner.round())
+        seconds = time.perf_counter() - begin
+        examiner.close()
+    heard = [each for each in lab.broker.standings() if not each.verdict.unknown]
+    assert len(heard) == SESSIONS, f"only {len(heard)} were heard"
+    return {
+        "examine_block_ms": round(1000 * block, 2),
+        "examine_block_base_ms": round(1000 * base, 2),
+        "examine_2000_seconds": round(seconds, 2),
+    }
+
+
+async def longest_block(doing: object) -> float:
+    """Do it; the longest time in which the loop did not come round, in seconds."""
+    worst, over = 0.0, asyncio.Event()
+
+    async def tick() -> None:
+        nonlocal worst
+        while not over.is_set():
+            before = time.perf_counter()
+            await asyncio.sleep(0)
+            worst = max(worst, time.perf_counter() - before)
+            await asyncio.sleep(0.001)
+
+    ticking = asyncio.ensure_future(tick())
+    await doing  # type: ignore[misc]
+    over.set()
+    await ticking
+    return worst
+
+
+@contextmanager
+def quiet_server() -> Iterator[str]:
+    command = [sys.executable, "-m", "tests.benchmarks.quiet_server"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        yield f"http://127.0.0.1:{int(process.stdout.readline())}"
+        assert process.stdin is not None
+        process.stdin.close()
+        process.wait(20)

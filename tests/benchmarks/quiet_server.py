@@ -1,0 +1,41 @@
+"""Stands for a hub and for all single-user servers at once: answers whatever it is asked, quickly.
+
+``python -m tests.benchmarks.quiet_server``; prints its port and serves until its input ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+
+KERNELS = json.dumps(
+    [{"id": "k", "execution_state": "idle", "last_activity": "2026-11-23T09:00:00Z"}]
+).encode()
+
+
+async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    head = (await reader.readuntil(b"\r\n\r\n")).decode()
+    for line in head.split("\r\n"):
+        if line.lower().startswith("content-length:"):
+            await reader.readexactly(int(line.split(":")[1]))
+    body = KERNELS if "/api/kernels" in head else b"[]"
+    writer.write(
+        b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n"
+        + f"Content-Length: {len(body)}\r\n\r\n".encode()
+        + body
+    )
+    await writer.drain()
+    writer.close()
+
+
+async def main() -> None:
+    server = await asyncio.start_server(answer, "127.0.0.1", 0, backlog=500)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    loop = asyncio.get_running_loop()
+    async with server:
+        await loop.run_in_executor(None, sys.stdin.read)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
