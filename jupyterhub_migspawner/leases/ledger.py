@@ -65,6 +65,12 @@ _SELECT = sa.select(*_COLUMNS)
 _BY_ATTEMPT = _SELECT.where(leases.c.attempt == sa.bindparam("attempt"))
 _BY_ID = _SELECT.where(leases.c.id == sa.bindparam("lease_id"))
 _HELD_BY = _SELECT.where(leases.c.username == sa.bindparam("user"), _IS_HELD).order_by(leases.c.id)
+_ENDED = (
+    _SELECT.where(leases.c.username == sa.bindparam("user"))
+    .where(leases.c.hub == sa.bindparam("of_hub"), leases.c.ticket_id.is_(None))
+    .where(leases.c.ended_at >= sa.bindparam("ended", type_=UtcTime()))
+    .order_by(leases.c.ended_at.desc(), leases.c.id.desc())
+)
 _SPANS = sa.select(leases.c.since, leases.c.ended_at, leases.c.share).where(
     leases.c.username == sa.bindparam("user"),
     # An offer that nobody took has kept a slice free, and has used none.
@@ -212,6 +218,11 @@ def held_by(tx: Transaction, user: str) -> tuple[LeaseRow, ...]:
 def with_offers(tx: Transaction, user: str) -> tuple[LeaseRow, ...]:
     """Pending and active leases of a person, and those that are held for their tickets."""
     return tuple(LeaseRow(*row) for row in tx.rows(_HELD_BY, user=user))
+
+
+def ended_since(tx: Transaction, hub: str, user: str, since: datetime) -> tuple[LeaseRow, ...]:
+    """Past sessions of a user of a hub that ended since then, the latest first."""
+    return tuple(LeaseRow(*row) for row in tx.rows(_ENDED, of_hub=hub, user=user, ended=since))
 
 
 def adopt(

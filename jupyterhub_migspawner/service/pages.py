@@ -26,12 +26,15 @@ from jupyterhub_migspawner.service.limits import limits_of
 from jupyterhub_migspawner.service.looks import Looks
 from jupyterhub_migspawner.service.problem import Problem
 from jupyterhub_migspawner.service.rest import read_id
-from jupyterhub_migspawner.service.sessions import sessions_of, use_of
+from jupyterhub_migspawner.service.sessions import moment, sessions_of, use_of
 
 #: The hub's page has scripts in it and admins add their own, so scripts are not restricted here;
 #: what protects is that every text is escaped. Frames, plugins, other bases and forms that lead
 #: elsewhere are nobody's need.
 POLICY = "frame-ancestors 'none'; object-src 'none'; base-uri 'none'; form-action 'self'"
+
+#: Ended sessions on the page.
+MOST_ENDED = 5
 
 STATIC = Path(__file__).parent / "static"
 
@@ -104,13 +107,14 @@ class MySession(Page):
 
         running = None if servers is None else len(servers)
 
-        def read(broker: Broker) -> tuple[Any, Any, Any, Any, Tier | None, Any]:
+        def read(broker: Broker) -> tuple[Any, Any, Any, Any, Tier | None, Any, Any]:
             leases = broker.leases(user=person.name, hub=broker.hub, states=(*LIVE, LOST))
             cards = {card.uuid: card for card in broker.cards()} if leases else {}
             quotas = broker.quota_of(person, servers=running)
             standings = broker.standings(person.name)
             offers = broker.tiers_for(person)
-            return leases, cards, offers, quotas, default_tier(broker), standings
+            ended = broker.ended_lately(person.name)[:MOST_ENDED]
+            return leases, cards, offers, quotas, default_tier(broker), standings, ended
 
         def default_tier(broker: Broker) -> Tier | None:
             try:
@@ -119,7 +123,7 @@ class MySession(Page):
                 return None
             return tier if tier.is_none else None
 
-        leases, cards, offers, quotas, unnamed, standings = await self.ask(read)
+        leases, cards, offers, quotas, unnamed, standings, ended = await self.ask(read)
         now = self.parts.broker.clock()
         indexes = {uuid: card.index for uuid, card in cards.items()}
         troubled = {uuid for uuid, card in cards.items() if card.problem}
@@ -127,6 +131,7 @@ class MySession(Page):
             "my_session.html",
             sessions=sessions_of(servers, leases, settings, indexes, unnamed, troubled),
             uses={each.lease.id: use_of(each, now, settings.examine_seconds) for each in standings},
+            ended=[(moment(each.ended_at), each) for each in ended if each.ended_at],
             told=self.told(),
             problem=problem,
             hub_is_silent=servers is None,

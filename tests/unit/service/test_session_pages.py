@@ -114,3 +114,22 @@ async def test_sessions_by_rest(site: Site) -> None:
     world.broker.reach(lease.attempt, "http://127.0.0.1:9/", "a-secret")
     for token in (ada, root):
         assert "a-secret" not in (await site.ask("GET", "api/sessions", token=token)).text
+
+
+async def test_why_one_was_stopped_is_on_the_page(site: Site) -> None:
+    world = site.world
+    lease = run(world)
+    ada, eve = Visitor(site, "ada"), Visitor(site, "eve")
+    world.pass_by(minutes=46)
+    quiet(world, lease)
+    world.broker.warn_idle([lease.id])
+    world.pass_by(minutes=15)
+    quiet(world, lease)
+    assert world.broker.end_idle(lease.id) is not None
+    world.broker.confirm_empty(lease.id)
+    world.hub.users["ada"] = {}
+    (said,) = words(await ada.open(""), "[data-ended]")
+    assert "your server on small, nothing has used it since Sun 22 Nov 2026 12:00 UTC" in said
+    assert words(await eve.open(""), "[data-ended]") == []
+    world.pass_by(days=4)
+    assert words(await ada.open(""), "[data-ended]") == []
