@@ -50,7 +50,8 @@ CHUNK = 100
 """Answers that are written down in one transaction."""
 
 TELL_HUB = timedelta(minutes=5)
-"""How often the hub is told that a session is in use, as servers themselves do."""
+"""How often the hub is told that a session is in use, as servers themselves do; after five rounds,
+where that is sooner."""
 
 AT_REST = frozenset({"idle", "starting", "restarting", "autorestarting", "dead", "unknown"})
 """States of a kernel in which it computes nothing (jupyter_client, jupyter_server). In any other
@@ -203,7 +204,8 @@ class Examiner:
             used, lease = each.verdict.idle_since, each.lease
             if used is None or not each.stay.token or used <= self._told.get(lease.id, lease.since):
                 continue
-            if self._clock() - self._told.get(lease.id, lease.since) < TELL_HUB:
+            rounds = timedelta(seconds=5 * self._parts.settings.examine_seconds)
+            if self._clock() - self._told.get(lease.id, lease.since) < min(TELL_HUB, rounds):
                 continue
             try:
                 await self._parts.hub.note_activity(lease.user, lease.server, used, each.stay.token)

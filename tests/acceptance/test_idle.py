@@ -183,3 +183,47 @@ async def test_a_hub_that_starts_anew_goes_on_where_it_was(hub: Hub) -> None:
     assert busy.runs()
     assert not notebook.runs()
     socket.close()
+
+
+CULLER = """
+c.MigBroker.tiers = [{"name": "small", "profile": "1g.5gb", "idle_minutes": 60}]
+c.MigBroker.examine_seconds = 2
+c.MigBroker.tick_seconds = 0.2
+c.Spawner.cmd = [sys.executable, "-m", "jupyterhub.singleuser"]
+c.Spawner.args = ["--allow-root"]
+c.Spawner.default_url = "/api"
+c.JupyterHub.services += [
+    {
+        "name": "cull",
+        "command": [
+            *(sys.executable, "-m", "jupyterhub_idle_culler", "--timeout=30", "--cull-every=3")
+        ],
+    }
+]
+c.JupyterHub.load_roles += [
+    {
+        "name": "cull",
+        "services": ["cull"],
+        "scopes": ["list:users", "read:users:activity", "read:servers", "delete:servers"],
+    }
+]
+"""
+
+
+async def test_another_culler_lets_alone_what_is_seen_to_work(tmp_path: Path) -> None:
+    """The hub's own culler ends what the hub thinks idle: a silent kernel among it, but for us."""
+    hub = Hub(tmp_path, layouts=[["1g.5gb"] * 7], extra=CULLER)
+    try:
+        hub.start()
+        works = Notebook(hub, "works")
+        socket = await works.execute(LONG)
+        for name in ("first", "second"):
+            idle = Notebook(hub, name)
+            hub.until(lambda idle=idle: not idle.runs())  # type: ignore[misc]
+        # Both had begun later and are gone.
+        assert works.runs()
+        assert ends(hub, "works") == []
+        socket.close()
+    finally:
+        hub.stop()
+        hub.end_everything()
