@@ -24,6 +24,7 @@ from jupyterhub_migspawner.agent.vacancy import (
     cpu_ticks,
     marked_processes,
     parent_of,
+    start_time,
 )
 from jupyterhub_migspawner.broker import Broker
 from jupyterhub_migspawner.broker.reclaiming import Answer
@@ -110,16 +111,17 @@ class Usage:
         except GpuError as error:
             trouble = f"NVML cannot say who is on the slice: {error}"
             return Answer(lease.id, PROCESSES, trouble=trouble)
+        strangers = self._strangers(lease, mine, on_slice)
         now = _Sample(
             self._monotonic(),
-            {each: cpu_ticks(self._proc / str(each.pid)) / TICKS for each in mine},
+            {each: cpu_ticks(self._proc / str(each.pid)) / TICKS for each in (*mine, *strangers)},
         )
         self._before[lease.id] = now
         if before is None or now.at <= before.at:
             return None  # one look alone says nothing about time
         seconds = now.at - before.at
         server = self._server(mine)
-        there = [each for each in mine if each.pid in on_slice]
+        there = [each for each in mine if each.pid in on_slice] + strangers
         others = [each for each in mine if each.pid not in on_slice and each != server]
         on, off = (_used(each, before, now) / seconds for each in (there, others))
         memory = sum(on_slice[each.pid] for each in there)
@@ -147,6 +149,23 @@ class Usage:
                 return {}
             raise
         return {each.pid: each.memory_mib or 0 for each in found}
+
+    def _strangers(
+        self, lease: LeaseRow, mine: list[Process], on_slice: dict[int, int]
+    ) -> list[Process]:
+        """Processes on the slice that carry no mark, as after ``env -i``. Where nobody else may be
+        there they are this session's all the same.
+        """
+        tier = self._broker.settings.tier(lease.tier)
+        if tier is None or tier.shares:
+            return []
+        known = {each.pid for each in mine}
+        found = []
+        for pid in sorted(on_slice.keys() - known):
+            started = start_time(self._proc / str(pid))
+            if started is not None:
+                found.append(Process(pid, started))
+        return found
 
     def _server(self, mine: Iterable[Process]) -> Process | None:
         """The server itself: the first of a session's processes, and started by none of them.

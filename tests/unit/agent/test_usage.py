@@ -150,6 +150,17 @@ def test_on_the_slice_less_is_enough(session: Session, on_slice: Callable[[], in
     assert session.is_active(), "somebody who leaves the slice did something"
 
 
+def test_who_wiped_their_environment_counts_on_a_slice_of_ones_own(
+    session: Session, on_slice: Callable[[], int]
+) -> None:
+    pid = on_slice()
+    (session.node.proc / str(pid) / "environ").write_bytes(b"PATH=/bin\0")
+    session.look()
+    assert not session.is_active()
+    session.use(pid, 5)
+    assert session.is_active()
+
+
 def test_memory_alone_is_no_activity(session: Session, on_slice: Callable[[], int]) -> None:
     on_slice()
     session.look()
