@@ -87,7 +87,7 @@ class MyRequests(RequestPage):
         for draft in await self.ask(lambda broker: broker.drafts(person)):
             if draft.id == draft_id:
                 found = {name: getattr(draft, name) for name in TYPED}
-                with suppress(Refusal):
+                with suppress(Refusal, OverflowError):
                     # As the field takes it, where the draft was not typed into that.
                     begin = read_moment(draft.starts_at) if draft.starts_at.strip() else None
                     found["starts_at"] = (

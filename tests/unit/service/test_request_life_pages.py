@@ -73,6 +73,16 @@ async def test_what_was_typed_over_a_draft_is_in_the_draft_when_it_is_refused(si
     assert (draft.hours, draft.reason) == ("-4", "better")
 
 
+async def test_a_draft_from_beyond_the_calendar_is_shown_as_it_is(site: Site) -> None:
+    site.world.broker.save_draft(ADA, tier="card", starts_at="0001-01-01T00:00+14:00")
+    ada = Visitor(site, "ada")
+    page = await ada.open("requests?draft=1")
+    assert page.status == 200
+    field = BeautifulSoup(page.text, "html.parser").select_one("#starts_at")
+    assert field is not None
+    assert field["value"] == "0001-01-01T00:00+14:00"
+
+
 async def test_anothers_draft_is_nobodys(site: Site) -> None:
     ada, grace = Visitor(site, "ada"), Visitor(site, "grace")
     await ada.open("requests")
