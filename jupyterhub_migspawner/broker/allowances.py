@@ -6,12 +6,13 @@ them, each with a reason, and each is an event; nobody grants themselves one.
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 
 from jupyterhub_migspawner.broker.base import (
     NAME_LIMIT,
     REASON_LIMIT,
     BrokerBase,
+    end_within,
     text,
     wanted_id,
     wanted_name,
@@ -82,7 +83,7 @@ class Allowances(BrokerBase):
                 reason="options",
             )
         most = _amount(field, amount)
-        end = self._end(until)
+        end = end_within(until, self._now(), LONGEST)
 
         def work(tx: Transaction) -> QuotaExceptionRow:
             now = self._now()
@@ -151,20 +152,6 @@ class Allowances(BrokerBase):
             amounts = (row.amount, lifted[row.field]) if row.field in lifted else (row.amount,)
             lifted[row.field] = quota.most(amounts)
         return self.settings.quotas.for_person(person, lifted), holding
-
-    def _end(self, until: datetime) -> datetime:
-        if not isinstance(until, datetime) or until.tzinfo is None:
-            raise Refusal(
-                f"The end is {quoted(until)}; expected a time with its zone.", reason="options"
-            )
-        now, end = self._now(), until.astimezone(timezone.utc)
-        if not now < end <= now + LONGEST:
-            raise Refusal(
-                f"The end is {end:%Y-%m-%d %H:%M} UTC; expected a time in the next "
-                f"{LONGEST.days} days.",
-                reason="options",
-            )
-        return end
 
 
 def usage(

@@ -61,6 +61,27 @@ def stored(value: str) -> str:
     return _UNSTORABLE.sub("\ufffd", value[:REASON_LIMIT])
 
 
+def end_within(until: object, now: datetime, most: timedelta) -> datetime:
+    """The end of something that somebody grants: aware, in the future and at most ``most`` away.
+
+    In UTC. Raises :class:`~jupyterhub_migspawner.errors.Refusal` (``options``).
+    """
+    if not isinstance(until, datetime) or until.tzinfo is None:
+        raise Refusal(
+            f"The end is {quoted(until)}; expected a time with its zone.", reason="options"
+        )
+    try:
+        end = until.astimezone(timezone.utc)
+    except OverflowError:  # at the very end of the calendar, or its beginning
+        end = now
+    if not now < end <= now + most:
+        raise Refusal(
+            f"The end is {quoted(str(until))}; expected a time in the next {most.days} days.",
+            reason="options",
+        )
+    return end
+
+
 def wanted_name(value: str) -> str:
     """A name to look for; one that no row can have when it could not be stored."""
     return _NOBODY if len(value) > NAME_LIMIT or _UNSTORABLE.search(value) else value

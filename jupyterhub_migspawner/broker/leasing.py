@@ -153,6 +153,16 @@ class Leasing(Acquiring):
 
         return self._run(work)
 
+    def ended_lately(self, user: str, days: int = 3) -> tuple[LeaseRow, ...]:
+        """A person's sessions at this hub that have ended in the last days, the latest first: each
+        says why."""
+        name = wanted_name(user)
+
+        def work(tx: Transaction) -> tuple[LeaseRow, ...]:
+            return ledger.ended_since(tx, self.hub, name, self._now() - timedelta(days=days))
+
+        return self._read(work)
+
     def confirm_empty(self, lease_id: int) -> LeaseRow:
         """The slice is proven empty: releasing becomes released, and the slice can be given out.
 

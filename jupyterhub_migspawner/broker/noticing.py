@@ -39,16 +39,6 @@ class Noticing(BrokerBase):
 
         return self._run(work)
 
-    def ended_lately(self, user: str, days: int = 3) -> tuple[LeaseRow, ...]:
-        """A person's sessions at this hub that have ended in the last days, the latest first: each
-        says why."""
-        name = wanted_name(user)
-
-        def work(tx: Transaction) -> tuple[LeaseRow, ...]:
-            return ledger.ended_since(tx, self.hub, name, self._now() - timedelta(days=days))
-
-        return self._read(work)
-
     def notice_choices(self, user: str) -> dict[str, bool]:
         """For each topic of :data:`~jupyterhub_migspawner.policy.notices.TOPICS` whether a user
         wants to be told; they do unless they have said otherwise."""

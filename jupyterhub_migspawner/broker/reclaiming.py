@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 
 from jupyterhub_migspawner.broker.acquiring import begin_release
 from jupyterhub_migspawner.broker.base import (
     BROKER,
     NAME_LIMIT,
     REASON_LIMIT,
+    end_within,
     stored,
     text,
     wanted_id,
@@ -34,7 +35,7 @@ from jupyterhub_migspawner.policy import queue, reclaim
 from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.policy.reclaim import Reading, Rules, Session
 from jupyterhub_migspawner.policy.tiers import Tier
-from jupyterhub_migspawner.policy.wording import moment, quoted
+from jupyterhub_migspawner.policy.wording import moment
 
 FURTHEST = timedelta(days=90)
 """How far ahead a session may be protected."""
@@ -259,7 +260,7 @@ class Reclaiming(Waits):
                     "Nobody protects their own session; ask another admin, or extend it.",
                     reason="not-allowed",
                 )
-            end = self._end_of_protection(until, now)
+            end = None if until is None else end_within(until, now, FURTHEST)
             readings.change(
                 tx, lease_id, protected_until=end, protected_by=by.name, protected_why=reason
             )
@@ -269,20 +270,15 @@ class Reclaiming(Waits):
 
         return self._run(work)
 
-    def standing(self, lease_id: int, by: Person) -> Standing:
-        """One session of theirs, or any for an admin. Raises ``not-found``, ``conflict``."""
-        return self._read(lambda tx: self._demanded(tx, lease_id, by, alone=False))
-
     def forget_sessions(self) -> None:
         """Throw away what is kept of sessions that are over."""
         self._run(readings.forget_ended)
 
     # -- in a transaction ------------------------------------------------------------------------
 
-    def _found(self, tx: Transaction, lease_id: int, *, alone: bool = True) -> Standing | None:
-        """How a session stands; ``alone`` keeps others from changing that until the end."""
-        if alone:
-            tx.queue_for(f"session {lease_id}")
+    def _found(self, tx: Transaction, lease_id: int) -> Standing | None:
+        """How a session stands, with others kept from changing that until the end."""
+        tx.queue_for(f"session {lease_id}")
         lease = ledger.by_id(tx, lease_id)
         if lease is None or lease.state != ACTIVE or lease.hub != self.hub:
             return None
@@ -290,14 +286,12 @@ class Reclaiming(Waits):
         said, stay = readings.of_lease(tx, lease_id), readings.stay(tx, lease_id)
         return self._standing(lease, said, stay, self._served(tx, now), now)
 
-    def _demanded(
-        self, tx: Transaction, lease_id: int, by: Person, *, alone: bool = True
-    ) -> Standing:
+    def _demanded(self, tx: Transaction, lease_id: int, by: Person) -> Standing:
         lease = ledger.by_id(tx, wanted_id(lease_id))
         mine = lease is not None and (lease.hub, lease.user) == (self.hub, by.name)
         if lease is None or not (mine or by.admin):
             raise Refusal(f"There is no lease {lease_id}.", reason="not-found")
-        found = self._found(tx, lease.id, alone=alone)
+        found = self._found(tx, lease.id)
         if found is None:
             raise Refusal(
                 f"Lease {lease_id} is {lease.state}; only a running session of this hub can be "
@@ -322,8 +316,6 @@ class Reclaiming(Waits):
                 Reading(row.source, row.seen_at, row.active_at, row.said, row.trouble)
                 for row in said
             ),
-            needed=frozenset({reclaim.KERNELS, reclaim.PROCESSES})
-            | {row.source for row in said if row.source == reclaim.USE},
             ends_at=lease.ends_at,
             limit_when_wanted=_minutes(tier.idle_minutes_when_wanted) if tier else None,
             wanted=tier is not None and self._is_wanted(lease, tier, waiting),
@@ -344,26 +336,6 @@ class Reclaiming(Waits):
             not ticket.blocked and ticket.user != lease.user and pool in self._pools(ticket)
             for ticket in waiting
         )
-
-    @staticmethod
-    def _end_of_protection(until: datetime | None, now: datetime) -> datetime | None:
-        if until is None:
-            return None
-        if not isinstance(until, datetime) or until.tzinfo is None:
-            raise Refusal(
-                f"The end is {quoted(until)}; expected a time with its zone.", reason="options"
-            )
-        try:
-            end = until.astimezone(timezone.utc)
-        except OverflowError:
-            end = now
-        if not now < end <= now + FURTHEST:
-            raise Refusal(
-                f"The end is {quoted(str(until))}; expected a time in the next {FURTHEST.days} "
-                "days.",
-                reason="options",
-            )
-        return end
 
 
 def _merged(answer: Answer, known: ReadingRow | None, now: datetime) -> ReadingRow:

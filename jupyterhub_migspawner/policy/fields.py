@@ -111,21 +111,21 @@ class Entry:
 
 def read_hours(text: str) -> float:
     """Hours as somebody typed them, also with a decimal comma. Raises :exc:`.Refusal`."""
-    try:
-        return float(text.strip().replace(",", "."))
-    except ValueError:
-        raise Refusal(
-            f"The hours are {quoted(text)}; expected a number such as 8 or 0.5.", reason="options"
-        ) from None
+    return _read_number("hours", text, "8 or 0.5")
 
 
 def read_minutes(text: str) -> float:
-    """Minutes as somebody typed them. Raises :exc:`.Refusal`."""
+    """Minutes as somebody typed them, also with a decimal comma. Raises :exc:`.Refusal`."""
+    return _read_number("minutes", text, "15")
+
+
+def _read_number(what: str, text: str, example: str) -> float:
     try:
         return float(text.strip().replace(",", "."))
     except ValueError:
         raise Refusal(
-            f"The minutes are {quoted(text)}; expected a number such as 15.", reason="options"
+            f"The {what} are {quoted(text)}; expected a number such as {example}.",
+            reason="options",
         ) from None
 
 

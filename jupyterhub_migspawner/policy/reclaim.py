@@ -16,12 +16,10 @@ from jupyterhub_migspawner.policy.wording import listed, moment, span
 
 KERNELS = "kernels"
 PROCESSES = "processes"
-USE = "use"
 
 SOURCES = {
     KERNELS: "kernels and terminals",
     PROCESSES: "processes",
-    USE: "use of the slice",
 }
 """The sources of readings, as they are called in sentences."""
 

@@ -157,9 +157,11 @@ async def test_who_works_stays_and_who_does_not_is_ended(hub: Hub) -> None:
         assert ends(hub, notebook.user) == [], hub.log()[-4000:]
         assert not warned(hub, notebook.user)
         assert notebook.runs()
-    # Kept beyond its first end, and ended when that is over, too.
-    assert ends(hub, "extends") == [] or ends(hub, "extends")[0]["rule"] == "idle"
+    # Kept until the end that it was told, and ended when that is over, too.
     hub.until(lambda: bool(ends(hub, "extends")))
+    (event,) = hub.cli("events", "--user", "extends", "--kind", "lease.releasing")
+    assert event["detail"]["rule"] == "idle"
+    assert event["at"] >= extended["extended_until"]
     for socket in sockets:
         socket.close()
 
