@@ -169,6 +169,14 @@ class MigBroker(LoggingConfigurable):
         Minutes for which it may be unknown whether a session is in use, before admins are told.
         """,
     ).tag(config=True)
+    dcgm_url = Unicode(
+        "",
+        help="""
+        Where a node finds its dcgm-exporter, such as ``http://localhost:9400/metrics``: it tells
+        how much slices of Ampere cards are used, which NVML does not. Once set it has to answer
+        where NVML does not measure: without it, nobody knows whether a session is in use.
+        """,
+    ).tag(config=True)
     notices = AnyTrait(
         {},
         help="""
@@ -267,6 +275,7 @@ class MigBroker(LoggingConfigurable):
             warn_minutes=self.warn_minutes,
             examine_seconds=self.examine_seconds,
             unknown_minutes=self.unknown_minutes,
+            dcgm_url=self.dcgm_url.strip(),
             notices=parse_notices(self.notices),
             hub=self.hub,
         )

@@ -7,7 +7,8 @@ idleness.
 
 A process that waits uses next to no CPU, one that computes on a GPU some: its thread that feeds
 the card. So on a slice less is enough to count as work than elsewhere. The server itself does not
-count: an open page keeps it a little busy for ever.
+count: an open page keeps it a little busy for ever. How much a slice is used, where that can be
+measured (:mod:`.measuring`), counts beside that; of a shared one for everybody who is on it.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from jupyterhub_migspawner.agent.measuring import Measuring
 from jupyterhub_migspawner.agent.vacancy import (
     NOT_FOUND,
     Process,
@@ -76,6 +78,7 @@ class Usage:
         self._pause = min(SAMPLE, broker.settings.examine_seconds)
         self._next = monotonic()
         self._before: dict[int, _Sample] = {}
+        self._measuring = Measuring(broker, nvml, node=node)
 
     def look(self) -> None:
         """Say of each session how its processes are, where its tier ends idle ones.
@@ -94,22 +97,27 @@ class Usage:
         if not leases:
             return
         marked = marked_processes(self._proc)
-        answers = [
-            self._answer(lease, marked.get(lease.attempt, []), before.get(lease.id))
-            for lease in leases
-        ]
+        self._measuring.begin()
+        answers: list[Answer | None] = []
+        for lease in leases:
+            mine = marked.get(lease.attempt, [])
+            on_slice, trouble = self._on_slice(lease)
+            answers.append(self._answer(lease, mine, before.get(lease.id), on_slice, trouble))
+            is_there = any(each.pid in on_slice for each in mine)
+            answers.append(self._measuring.answer(lease, is_there or not self._shares(lease)))
         self._broker.note_answers([answer for answer in answers if answer is not None])
 
     def _answer(
-        self, lease: LeaseRow, mine: list[Process], before: _Sample | None
+        self,
+        lease: LeaseRow,
+        mine: list[Process],
+        before: _Sample | None,
+        on_slice: dict[int, int],
+        trouble: str,
     ) -> Answer | None:
         if not mine:
             trouble = "no process of this server can be seen on its node"
-            return Answer(lease.id, PROCESSES, trouble=trouble)
-        try:
-            on_slice = self._on_slice(lease)
-        except GpuError as error:
-            trouble = f"NVML cannot say who is on the slice: {error}"
+        if trouble:
             return Answer(lease.id, PROCESSES, trouble=trouble)
         strangers = self._strangers(lease, mine, on_slice)
         now = _Sample(
@@ -138,17 +146,22 @@ class Usage:
             said=said,
         )
 
-    def _on_slice(self, lease: LeaseRow) -> dict[int, int]:
-        """MiB of memory of it by pid of whoever is on the slice, others of a shared one, too."""
+    def _on_slice(self, lease: LeaseRow) -> tuple[dict[int, int], str]:
+        """MiB of memory of it by pid of whoever is on the slice, others of a shared one, too; and
+        why that cannot be said."""
         if lease.slice_uuid is None:
-            return {}
+            return {}, ""
         try:
             found = self._nvml.processes(lease.slice_uuid)
         except GpuError as error:
             if error.code == NOT_FOUND:
-                return {}
-            raise
-        return {each.pid: each.memory_mib or 0 for each in found}
+                return {}, ""
+            return {}, f"NVML cannot say who is on the slice: {error}"
+        return {each.pid: each.memory_mib or 0 for each in found}, ""
+
+    def _shares(self, lease: LeaseRow) -> bool:
+        tier = self._broker.settings.tier(lease.tier)
+        return tier is None or tier.shares
 
     def _strangers(
         self, lease: LeaseRow, mine: list[Process], on_slice: dict[int, int]
@@ -156,8 +169,7 @@ class Usage:
         """Processes on the slice that carry no mark, as after ``env -i``. Where nobody else may be
         there they are this session's all the same.
         """
-        tier = self._broker.settings.tier(lease.tier)
-        if tier is None or tier.shares:
+        if self._shares(lease):
             return []
         known = {each.pid for each in mine}
         found = []

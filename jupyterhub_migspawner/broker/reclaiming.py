@@ -49,7 +49,7 @@ class Answer:
     """What a source says of the session of a lease now.
 
     ``busy`` says that it is in use; without that it was if ``mark`` is another than before.
-    ``trouble`` says why there is no answer.
+    ``trouble`` says why there is no answer, ``absent`` that there is no such source here.
     """
 
     lease_id: int
@@ -58,6 +58,7 @@ class Answer:
     busy: bool = False
     said: str = ""
     trouble: str = ""
+    absent: bool = False
 
 
 class Reclaiming(Waits):
@@ -81,6 +82,10 @@ class Reclaiming(Waits):
             rows = []
             for answer in answers:
                 known = {row.source: row for row in readings.of_lease(tx, answer.lease_id)}
+                if answer.absent:
+                    if answer.source in known:
+                        readings.forget(tx, answer.lease_id, answer.source)
+                    continue
                 rows.append(_merged(answer, known.get(answer.source), now))
             readings.keep(tx, rows)
 
@@ -316,6 +321,7 @@ class Reclaiming(Waits):
                 Reading(row.source, row.seen_at, row.active_at, row.said, row.trouble)
                 for row in said
             ),
+            needed=reclaim.ALWAYS | {row.source for row in said},
             ends_at=lease.ends_at,
             limit_when_wanted=_minutes(tier.idle_minutes_when_wanted) if tier else None,
             wanted=tier is not None and self._is_wanted(lease, tier, waiting),

@@ -80,12 +80,19 @@ class Process(Command):
             help="the process",
         ),
         argument("--memory", type=_MEMORY, metavar="MIB", help="how much memory it uses, in MiB"),
+        argument(
+            "--used",
+            type=number_from(float, 0, "a number of per cent"),
+            default=0.0,
+            metavar="P",
+            help="per cent of the time in which the slice's engine works for it (0)",
+        ),
     )
 
     def run(self) -> int:
         """Write it into the state."""
         given = self.given
-        simulator.add_process(given.file, given.slice, given.pid, self.option("memory"))
+        simulator.add_process(given.file, given.slice, given.pid, self.option("memory"), given.used)
         return self.answer(
             {"slice": given.slice, "pid": given.pid, "memory_mib": self.option("memory")},
             f"Process {given.pid} uses slice {given.slice} until it ends.",

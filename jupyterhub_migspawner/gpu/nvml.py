@@ -35,6 +35,7 @@ from jupyterhub_migspawner.gpu.reading import (
     read_gpu_instances,
     read_processes,
 )
+from jupyterhub_migspawner.gpu.utilisation import Meter
 
 _T = TypeVar("_T")
 
@@ -51,6 +52,7 @@ class Nvml:
         self._library = Library(spec)
         self._reader = CardReader()
         self._events = EventReader()
+        self._meter = Meter()
 
     @property
     def spec(self) -> str:
@@ -90,6 +92,19 @@ class Nvml:
             "tell its processes",
             lambda: read_processes(pynvml.nvmlDeviceGetHandleByUUID(slice_uuid)),
         )
+
+    def utilisation(self, uuid: str) -> float | None:
+        """Per cent of the time in which the slice's engine worked since the last such call.
+
+        None when there is nothing to compare with yet. Of a card with MIG off, given its UUID: of
+        the last moments.
+
+        Raises:
+            GpuError: ``code`` is one of :data:`.utilisation.UNMEASURED` where this card or driver
+                does not tell it to this process; else no such slice, or NVML fails.
+        """
+        action = "tell how much it is used"
+        return self._run(f"slice {uuid[:60]}", action, lambda: self._meter.percent(uuid))
 
     def create_instance(self, card_uuid: str, profile_name: str, start: int) -> Instance:
         """Cut a slice: a GPU instance at memory slot ``start`` and its one full compute instance.
@@ -202,6 +217,7 @@ class Nvml:
 
     def _close(self) -> None:
         self._events.forget()
+        self._meter.forget()
         self._library.close()
 
     def _run(self, subject: str, action: str, function: Callable[[], _T]) -> _T:

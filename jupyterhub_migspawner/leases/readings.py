@@ -50,6 +50,9 @@ _STAY_SQLITE = sqlite.insert(stays).on_conflict_do_nothing()
 _STAY_POSTGRES = postgresql.insert(stays).on_conflict_do_nothing()
 
 _ALIVE = sa.select(leases.c.id).where(sa.text("leases.state IN ('pending', 'active', 'releasing')"))
+_FORGET_ONE = sa.delete(readings).where(
+    _R.lease_id == sa.bindparam("of_lease"), _R.source == sa.bindparam("of_source")
+)
 _FORGET_READINGS = sa.delete(readings).where(_R.lease_id.not_in(_ALIVE))
 _FORGET_STAYS = sa.delete(stays).where(_S.lease_id.not_in(_ALIVE))
 _EMPTY = {"url": "", "token": "", "protected_by": "", "protected_why": ""}
@@ -82,6 +85,11 @@ def keep(tx: Transaction, rows: Iterable[ReadingRow]) -> None:
             said=row.said,
             trouble=row.trouble,
         )
+
+
+def forget(tx: Transaction, lease_id: int, source: str) -> None:
+    """Throw away what a source said that is none any more."""
+    tx.change(_FORGET_ONE, of_lease=lease_id, of_source=source)
 
 
 def stays_of_all(tx: Transaction) -> dict[int, StayRow]:

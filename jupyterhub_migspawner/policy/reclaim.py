@@ -16,10 +16,15 @@ from jupyterhub_migspawner.policy.wording import listed, moment, span
 
 KERNELS = "kernels"
 PROCESSES = "processes"
+USE = "use"
+
+ALWAYS = frozenset({KERNELS, PROCESSES})
+"""The sources without which nobody knows whether a session is in use."""
 
 SOURCES = {
     KERNELS: "kernels and terminals",
     PROCESSES: "processes",
+    USE: "use of the slice",
 }
 """The sources of readings, as they are called in sentences."""
 
@@ -48,15 +53,16 @@ class Session:
     """A session as far as its end depends on it.
 
     ``limit`` is how long it may be idle (None: for ever), ``limit_when_wanted`` how long while
-    others wait for what it has. ``ends_at`` ends it whatever happens. ``extended_until`` and
-    ``protected_until`` hold its end for being idle off; ``warned_at`` is when its person was last
-    told that this end comes.
+    others wait for what it has. ``needed`` are the sources that have to answer: those of
+    :data:`ALWAYS`, and any other that is there. ``ends_at`` ends it whatever happens.
+    ``extended_until`` and ``protected_until`` hold its end for being idle off; ``warned_at`` is
+    when its person was last told that this end comes.
     """
 
     since: datetime
     limit: timedelta | None
     readings: tuple[Reading, ...] = ()
-    needed: frozenset[str] = frozenset({KERNELS, PROCESSES})
+    needed: frozenset[str] = ALWAYS
     ends_at: datetime | None = None
     limit_when_wanted: timedelta | None = None
     wanted: bool = False

@@ -7,6 +7,7 @@ take it as it is.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from urllib.parse import urlsplit
 
 from jupyterhub_migspawner.errors import ConfigError
 from jupyterhub_migspawner.policy.approval import Approvers
@@ -31,6 +32,7 @@ class Settings:
     ``warn_minutes``: how long before the end of their session people are told.
     ``examine_seconds``: how often it is looked whether sessions are in use.
     ``unknown_minutes``: how long that may be unknown until admins are told.
+    ``dcgm_url``: where each node's dcgm-exporter tells how much slices are used; empty for nowhere.
     ``notices``: where they, approvers and admins are told.
     ``request_days``: a request nobody decided about expires after this many days.
     """
@@ -48,6 +50,7 @@ class Settings:
     warn_minutes: int = 15
     examine_seconds: float = 60.0
     unknown_minutes: int = 30
+    dcgm_url: str = ""
     notices: Notices = field(default_factory=Notices)
     hub: str = "hub"
 
@@ -62,7 +65,11 @@ class Settings:
                 raise ConfigError(
                     f"MigBroker.{name} is {quoted(value)}; expected a whole number above 0."
                 )
-
+        if self.dcgm_url and not _is_web_address(self.dcgm_url):
+            raise ConfigError(
+                f"MigBroker.dcgm_url is {quoted(self.dcgm_url)}; expected a URL of each node's own "
+                "dcgm-exporter, such as http://localhost:9400/metrics, or nothing."
+            )
         if not self.hub.strip() or len(self.hub) > 255 or not self.hub.isprintable():
             raise ConfigError(
                 f"MigBroker.hub is {quoted(self.hub)}; expected a name of up to 255 characters."
@@ -78,3 +85,14 @@ class Settings:
             if tier.name == name:
                 return tier
         return None
+
+
+def _is_web_address(url: str) -> bool:
+    """Whether it is a URL of HTTP without a password, which would be shown in sentences."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return False
+    web = parts.scheme in ("http", "https") and bool(parts.hostname)
+    return web and port != 0 and "@" not in parts.netloc and url.isprintable() and " " not in url

@@ -104,16 +104,27 @@ def create_state(
     StateFile(path).create(state, overwrite=overwrite)
 
 
-def add_process(path: StatePath, slice_uuid: str, pid: int, memory_mib: int | None = None) -> None:
+def add_process(
+    path: StatePath,
+    slice_uuid: str,
+    pid: int,
+    memory_mib: int | None = None,
+    used: float = 0.0,
+) -> None:
     """Let a living process use a slice (or, given a card's UUID, a card with MIG off).
 
-    It leaves the slice by itself when it ends. Adding it again changes its ``memory_mib``.
+    It leaves the slice by itself when it ends. Adding it again changes its ``memory_mib`` and
+    ``used``, the per cent of the time in which the engine works for it.
     """
     started = _started(pid)
     with StateFile(path).change() as state:
         processes, ci_id = _users(state, slice_uuid)
         processes[:] = [each for each in living(processes) if each["pid"] != pid]
-        processes.append(ProcessState(pid=pid, started=started, memory_mib=memory_mib, ci_id=ci_id))
+        processes.append(
+            ProcessState(
+                pid=pid, started=started, memory_mib=memory_mib, ci_id=ci_id, used=float(used)
+            )
+        )
 
 
 def remove_process(path: StatePath, slice_uuid: str, pid: int) -> None:

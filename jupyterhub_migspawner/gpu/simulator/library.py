@@ -17,6 +17,7 @@ from jupyterhub_migspawner.gpu.codes import Code
 from jupyterhub_migspawner.gpu.simulator import (
     card_calls,
     event_calls,
+    gpm_calls,
     instance_calls,
     slice_calls,
 )
@@ -27,7 +28,7 @@ from jupyterhub_migspawner.gpu.simulator.memory import address
 from jupyterhub_migspawner.gpu.simulator.session import Session
 from jupyterhub_migspawner.gpu.simulator.state import StateFile
 
-CALLS = (card_calls, slice_calls, instance_calls, event_calls)
+CALLS = (card_calls, slice_calls, instance_calls, event_calls, gpm_calls)
 
 
 class Symbol:

@@ -28,6 +28,11 @@ def start_time(pid: int) -> int | None:
     return int(fields[19])
 
 
+def use_of(processes: list[ProcessState]) -> float:
+    """Per cent of the time in which the engine works for all of them together."""
+    return min(100.0, sum(each.get("used", 0.0) for each in living(processes)))
+
+
 def living(entries: list[_Entry]) -> list[_Entry]:
     """Those entries whose process still runs."""
     return [each for each in entries if start_time(each["pid"]) == each["started"]]

@@ -7,13 +7,20 @@ from typing import TypedDict
 FORMAT = 1
 
 
-class ProcessState(TypedDict):
-    """A process that uses an instance; ``started`` (clock ticks since boot) defeats pid reuse."""
-
+class _Process(TypedDict):
     pid: int
     started: int
     memory_mib: int | None
     ci_id: int
+
+
+class ProcessState(_Process, total=False):
+    """A process that uses an instance; ``started`` (clock ticks since boot) defeats pid reuse.
+
+    ``used`` is the per cent of the time in which it lets the engine work, 0 unless set.
+    """
+
+    used: float
 
 
 class ComputeState(TypedDict):

@@ -21,6 +21,15 @@ class EventSet:
     delivered: int = 0
 
 
+@dataclass(frozen=True)
+class Sample:
+    """How much a GPU instance was used, in per cent, when it was sampled."""
+
+    card: str
+    gi_id: int
+    used: float
+
+
 @dataclass
 class Session:
     """What one loaded library keeps in its process: how often initialised, and MIG handles.
@@ -34,6 +43,7 @@ class Session:
     boot: int = -1
     mig: dict[str, list[tuple[int, int] | None]] = field(default_factory=dict)
     event_sets: dict[int, EventSet] = field(default_factory=dict)
+    samples: dict[int, Sample | None] = field(default_factory=dict)
 
     def state(self) -> State:
         """The machine as it stands; a session from before a reboot or reset is uninitialised."""
@@ -67,6 +77,7 @@ def enter(session: Session) -> None:
     session.initialised = 1
     session.mig.clear()
     session.event_sets.clear()
+    session.samples.clear()
 
 
 def leave(session: Session) -> None:

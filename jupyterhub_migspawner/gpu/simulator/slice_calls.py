@@ -28,7 +28,7 @@ from jupyterhub_migspawner.gpu.simulator.memory import (
     write_number,
     write_text,
 )
-from jupyterhub_migspawner.gpu.simulator.processes import living
+from jupyterhub_migspawner.gpu.simulator.processes import living, use_of
 from jupyterhub_migspawner.gpu.simulator.schema import (
     CardState,
     ComputeState,
@@ -83,8 +83,8 @@ def nvmlDeviceGetUtilizationRates(session: Session, device: object, utilization:
     card, _, _ = _device(session, device)
     if card["mig"]:
         raise Fault(Code.NOT_SUPPORTED)
-    busy = 100 if living(card["processes"]) else 0
-    fill(pointed(utilization), gpu=busy, memory=busy // 2)
+    used = round(use_of(card["processes"]))
+    fill(pointed(utilization), gpu=used, memory=used // 2)
 
 
 @symbol

@@ -110,7 +110,7 @@ def test_a_card_without_mig_says_so(make_machine) -> None:
 def test_setting_the_mode_succeeds_while_its_status_says_in_use(make_machine) -> None:
     machine = make_machine()
     machine.nvml.inventory()
-    simulator.add_process(machine.path, machine.cards[0], os.getpid(), 12)
+    simulator.add_process(machine.path, machine.cards[0], os.getpid(), 12, used=100)
     card = pynvml.nvmlDeviceGetHandleByIndex(0)
     assert pynvml.nvmlDeviceGetUtilizationRates(card).gpu == 100
     assert pynvml.nvmlDeviceSetMigMode(card, 1) == Code.IN_USE

@@ -1,0 +1,109 @@
+"""How much the slices of sessions are used: NVML where it can tell, else DCGM where it is set up.
+
+Promises that a figure that ought to be there and is not is said to be missing: then nobody knows
+whether the session is in use. Where neither can tell, there is no such source, and the processes'
+CPU time is what counts.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from jupyterhub_migspawner.broker import Broker
+from jupyterhub_migspawner.broker.reclaiming import Answer
+from jupyterhub_migspawner.errors import GpuError
+from jupyterhub_migspawner.gpu.codes import Code
+from jupyterhub_migspawner.gpu.dcgm import METRIC, Exporter, Figures
+from jupyterhub_migspawner.gpu.nvml import Nvml
+from jupyterhub_migspawner.gpu.utilisation import UNMEASURED
+from jupyterhub_migspawner.leases.rows import LeaseRow
+from jupyterhub_migspawner.policy.reclaim import USE
+
+log = logging.getLogger("migspawner.agent")
+
+IN_USE = 1.0
+"""Per cent of the time in which a slice's engine works, from which on it is in use. An idle one
+has 0, whatever memory is held on it."""
+
+
+class Measuring:
+    """Measures the slices of one node: :meth:`begin` a round, then ask for each lease."""
+
+    def __init__(self, broker: Broker, nvml: Nvml, *, node: str) -> None:
+        self._broker = broker
+        self._nvml = nvml
+        self._node = node
+        url = broker.settings.dcgm_url
+        self._exporter = Exporter(url) if url else None
+        self._figures: Figures | None = None
+        self._trouble = ""
+        self._gi_ids: dict[str, int | None] = {}
+        self._absent: set[int] = set()
+        self._hidden = False
+
+    def begin(self) -> None:
+        """Take what DCGM said last. Raises :exc:`.DatabaseError`."""
+        if self._exporter is None:
+            return
+        self._figures, self._trouble = None, ""
+        try:
+            self._figures = self._exporter.look()
+        except GpuError as error:
+            self._trouble = str(error)
+        rows = [status.row for status in self._broker.slices(self._node)]
+        self._gi_ids = {row.uuid: row.gi_id for row in rows if row.uuid is not None}
+
+    def answer(self, lease: LeaseRow, counts: bool) -> Answer | None:
+        """How much the lease's slice is used; None where there is nothing to say in this round.
+
+        ``counts`` says whether use of the slice is use by this session.
+        """
+        if lease.slice_uuid is None:
+            return None
+        try:
+            percent = self._percent(lease, lease.slice_uuid)
+        except GpuError as error:
+            if error.code == Code.NOT_FOUND:
+                return None  # whoever looks for its processes says what that means
+            if error.code in UNMEASURED:
+                return self._no_source(lease, error)
+            return Answer(lease.id, USE, trouble=str(error))
+        if percent is None:
+            return None
+        self._absent.discard(lease.id)
+        busy = counts and percent >= IN_USE
+        return Answer(
+            lease.id, USE, busy=busy, said=f"its engine works {percent:.0f} % of the time"
+        )
+
+    def _percent(self, lease: LeaseRow, slice_uuid: str) -> float | None:
+        """None while nothing has been answered. Raises :exc:`.GpuError`."""
+        try:
+            return self._nvml.utilisation(slice_uuid)
+        except GpuError as error:
+            if error.code not in UNMEASURED or self._exporter is None:
+                raise
+        if self._trouble:
+            raise GpuError(self._trouble)
+        if self._figures is None:
+            return None
+        gi_id = self._gi_ids.get(slice_uuid)
+        percent = self._figures.get((lease.card_uuid, gi_id))
+        if percent is None:
+            what = "it" if gi_id is None else f"GPU instance {gi_id}"
+            raise GpuError(
+                f"The dcgm-exporter at {self._exporter.url} does not tell how much {what} of card "
+                f"{lease.card_uuid} is used; have it export {METRIC} for every GPU instance."
+            )
+        return percent
+
+    def _no_source(self, lease: LeaseRow, error: GpuError) -> Answer | None:
+        """Say once that nothing measures this slice: something did when the agent last ran,
+        perhaps, and would be missed."""
+        if error.code == Code.NO_PERMISSION and not self._hidden:
+            self._hidden = True
+            log.warning("How much slices are used is not measured: %s", error)
+        if lease.id in self._absent:
+            return None
+        self._absent.add(lease.id)
+        return Answer(lease.id, USE, absent=True)

@@ -1,0 +1,109 @@
+"""How much slices are used, from NVIDIA's dcgm-exporter on the node, where NVML does not know it.
+
+Relies on its page in Prometheus' text format, on which ``DCGM_FI_PROF_GR_ENGINE_ACTIVE`` is the
+share of time in which the engine of a card (label ``UUID``), or of one GPU instance of it
+(``GPU_I_ID``), worked. Promises that whoever asks never waits: a page is fetched beside, in a
+bounded time and size, and read when the next one is asked for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from prometheus_client.parser import text_string_to_metric_families
+from tornado.httpclient import HTTPRequest
+from tornado.simple_httpclient import SimpleAsyncHTTPClient
+
+from jupyterhub_migspawner.errors import GpuError
+
+METRIC = "DCGM_FI_PROF_GR_ENGINE_ACTIVE"
+
+PATIENCE = 5.0
+"""Seconds for the whole page."""
+
+MOST_BYTES = 16 * 1024 * 1024
+"""Bytes of a page that are read; one of eight cards in 56 slices has some 500 KiB."""
+
+Figures = Mapping[tuple[str, int | None], float]
+"""Per cent of the time, by the card's UUID and the GPU instance's id; None is the whole card."""
+
+
+class Exporter:
+    """The exporter at a URL, asked again and again from one thread."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._pool: ThreadPoolExecutor | None = None
+        self._asked: Future[Figures] | None = None
+
+    def look(self) -> Figures | None:
+        """What it said when it was asked last; asks again. None while there is no answer yet.
+
+        Raises :exc:`.GpuError` when it did not answer, or in no way that can be read.
+        """
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(1, thread_name_prefix="dcgm-exporter")
+        before = self._asked
+        if before is not None and not before.done():
+            return None
+        self._asked = self._pool.submit(self._fetch)
+        return None if before is None else before.result()
+
+    def close(self) -> None:
+        """Wait for what is under way, and end the thread."""
+        if self._pool is not None:
+            self._pool.shutdown()
+        self._pool, self._asked = None, None
+
+    def _fetch(self) -> Figures:
+        try:
+            page = asyncio.run(_page(self.url))
+        except GpuError:
+            raise
+        except Exception as error:
+            # Whatever a stranger's server does to the client: it is not there.
+            kind = type(error).__name__
+            raise GpuError(f"The dcgm-exporter at {self.url} does not answer ({kind}).") from error
+        try:
+            return read(page)
+        except GpuError as error:
+            raise GpuError(f"The dcgm-exporter at {self.url}: {error}") from error
+
+
+async def _page(url: str) -> str:
+    client = SimpleAsyncHTTPClient(force_instance=True, max_body_size=MOST_BYTES)
+    request = HTTPRequest(
+        url,
+        connect_timeout=PATIENCE,
+        request_timeout=PATIENCE,
+        follow_redirects=False,
+        decompress_response=False,
+    )
+    try:
+        response = await asyncio.wait_for(client.fetch(request, raise_error=False), 2 * PATIENCE)
+    finally:
+        client.close()
+    if response.code != 200:
+        told = response.error if response.code == 599 else f"status {response.code}"
+        raise GpuError(f"The dcgm-exporter at {url} does not answer ({told}).")
+    return response.body.decode("utf-8", "replace")
+
+
+def read(page: str) -> Figures:
+    """The figures on a page; what is none (``NaN``, out of range) is left out.
+
+    Raises :exc:`.GpuError` when the page is not in Prometheus' text format.
+    """
+    found: dict[tuple[str, int | None], float] = {}
+    try:
+        for family in text_string_to_metric_families(page):
+            for sample in family.samples if family.name == METRIC else ():
+                card, part = sample.labels.get("UUID", ""), sample.labels.get("GPU_I_ID", "")
+                # Not a number compares with nothing.
+                if card and 0.0 <= sample.value <= 1.0 and (not part or part.isdecimal()):
+                    found[card, int(part) if part else None] = 100.0 * sample.value
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+        raise GpuError("its page cannot be read as Prometheus' text format.") from error
+    return found
