@@ -38,7 +38,10 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 	$(BIN)/python -m pip install --quiet --upgrade pip
 
-$(DONE)/demo: pyproject.toml | $(BIN)/python
+# What the package puts into the environment for Jupyter to find is a copy, made when it is installed.
+NOTEBOOK := $(wildcard jupyterhub_migspawner/notebook/*.json jupyterhub_migspawner/notebook/*/*)
+
+$(DONE)/demo: pyproject.toml $(NOTEBOOK) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet -e '.[demo,postgres]'
 	@mkdir -p $(DONE) && touch $@
 

@@ -87,7 +87,7 @@ class Verdict:
 
     ``ends_at`` is None when no end is known; ``rule`` is which rule ends it then. ``idle_since``
     is None while a needed source is unknown, and where idleness does not count. ``warn`` says that
-    its person has to be told now.
+    its person has to be told now, ``near`` that the end is as near as people are told of.
     ``unknown`` are the sources that do not answer, since ``unknown_since``.
     """
 
@@ -96,6 +96,7 @@ class Verdict:
     why: str
     idle_since: datetime | None
     warn: bool = False
+    near: bool = False
     unknown: tuple[str, ...] = ()
     unknown_since: datetime | None = None
 
@@ -110,16 +111,17 @@ def verdict(session: Session, rules: Rules, now: datetime) -> Verdict:
     unknown, unknown_since = _unknown(session, readings, rules, now)
     known = not unknown and session.limit is not None
     idle_since = _idle_since(session, now) if known else None
-    end, warn = _idle_end(session, idle_since, rules, now)
+    end, warn, near = _idle_end(session, idle_since, rules, now)
     if session.ends_at is not None and (end is None or session.ends_at <= end):
         why = f"its time is over at {moment(session.ends_at)}"
-        return Verdict(session.ends_at, TIME, why, idle_since, False, unknown, unknown_since)
+        near = session.ends_at - rules.warning <= now
+        return Verdict(session.ends_at, TIME, why, idle_since, False, near, unknown, unknown_since)
     if end is None or idle_since is None:
-        return Verdict(None, "", "", idle_since, False, unknown, unknown_since)
+        return Verdict(None, "", "", idle_since, False, False, unknown, unknown_since)
     why = f"nothing has used it since {moment(idle_since)}: {_evidence(session.readings)}"
     if session.wanted and session.limit_when_wanted is not None:
         why += "; others wait"
-    return Verdict(end, IDLE, why, idle_since, warn)
+    return Verdict(end, IDLE, why, idle_since, warn, near)
 
 
 def _unknown(
@@ -144,10 +146,11 @@ def _idle_since(session: Session, now: datetime) -> datetime:
 
 def _idle_end(
     session: Session, idle_since: datetime | None, rules: Rules, now: datetime
-) -> tuple[datetime | None, bool]:
-    """When it ends for being idle, and whether its person has to be told now."""
+) -> tuple[datetime | None, bool, bool]:
+    """When it ends for being idle, whether its person has to be told now, and whether it is near
+    enough to be told of."""
     if session.limit is None or idle_since is None:
-        return None, False
+        return None, False, False
     limit = session.limit
     if session.wanted and session.limit_when_wanted is not None:
         limit = min(limit, session.limit_when_wanted)
@@ -158,8 +161,9 @@ def _idle_end(
     # protected or extended is warned of again before that is over.
     began = max([idle_since, *(at - warning for at in held if at > idle_since + limit)])
     if session.warned_at is not None and session.warned_at >= began:
-        return max(end, session.warned_at + warning), False
-    return max(end, now + warning), end - warning <= now
+        end = max(end, session.warned_at + warning)
+        return end, False, end - warning <= now
+    return max(end, now + warning), end - warning <= now, end - warning <= now
 
 
 def _evidence(readings: Collection[Reading]) -> str:

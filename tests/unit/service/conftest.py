@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -28,12 +28,15 @@ from jupyterhub_migspawner.policy.approval import parse_approvers
 from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.policy.settings import Settings
 from jupyterhub_migspawner.policy.tiers import parse_tiers
+from jupyterhub_migspawner.service import notebooks
 from jupyterhub_migspawner.service.app import application
 from jupyterhub_migspawner.service.body import MOST_READ
+from jupyterhub_migspawner.service.examining import Examiner
 from jupyterhub_migspawner.service.hub import HubApi
 from jupyterhub_migspawner.service.looks import Looks
 from jupyterhub_migspawner.service.parts import Parts
 from tests.unit.service.fake_hub import ACCESS, SERVICE_TOKEN, FakeHub
+from tests.unit.service.notebook_servers import Notebook, serving
 
 NOON = datetime(2026, 11, 22, 12, 0, tzinfo=timezone.utc)
 
@@ -202,3 +205,34 @@ async def site(world: World) -> AsyncIterator[Site]:
     server.add_sockets(sockets)
     yield Site(world, made, f"http://127.0.0.1:{sockets[0].getsockname()[1]}")
     server.stop()
+
+
+def settle(world: World, **changes: Any) -> None:
+    """Give the service other settings, as its configuration file would."""
+    settings = replace(world.parts.settings, **changes)
+    object.__setattr__(world.parts, "settings", settings)
+    world.broker.settings = settings
+
+
+@pytest.fixture
+async def notebook() -> AsyncIterator[Notebook]:
+    async with serving() as made:
+        yield made
+
+
+@pytest.fixture
+async def examiner(world: World, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Examiner]:
+    monkeypatch.setattr(notebooks, "PATIENCE", 0.3)
+    settle(
+        world,
+        tiers=parse_tiers(
+            [
+                {"name": "small", "profile": "1g.5gb", "idle_minutes": 60},
+                {"name": "large", "profile": "3g.20gb"},
+                {"name": "timed", "profile": "1g.5gb", "max_hours": 1},
+            ]
+        ),
+    )
+    made = Examiner(world.parts)
+    yield made
+    made.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -12,17 +11,11 @@ from jupyterhub_migspawner.policy.approval import parse_approvers
 from jupyterhub_migspawner.policy.notices import TOPICS, parse_notices
 from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.policy.tiers import parse_tiers
-from tests.unit.service.conftest import NOON, Site, World
+from tests.unit.service.conftest import NOON, Site, settle
 from tests.unit.service.test_request_pages import EVIL, Visitor, back_to, words
 
 ROOT = Person("root", admin=True)
 ADA = Person("ada", frozenset({"vision"}))
-
-
-def settle(world: World, **changes: object) -> None:
-    settings = replace(world.parts.settings, **changes)  # type: ignore[arg-type]
-    object.__setattr__(world.parts, "settings", settings)
-    world.broker.settings = settings
 
 
 @pytest.fixture

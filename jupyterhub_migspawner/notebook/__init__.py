@@ -1,0 +1,30 @@
+"""Inside a person's server: that it ends is told in JupyterLab, where it is seen.
+
+Two extensions: one of Jupyter Server, which takes the broker's word and keeps it
+(:mod:`.handlers`), and one of JupyterLab, which asks for it and shows it (``labextension/``).
+Installing the package into the environment that servers run in is all it takes. Relies on Jupyter
+Server only; nothing else of this package is imported here, since hub and notebooks may live on
+different machines.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+PATH = "migspawner/notice"
+"""Where the notice is, below the server's own base URL."""
+
+
+def _jupyter_server_extension_points() -> list[dict[str, str]]:
+    return [{"module": "jupyterhub_migspawner.notebook"}]
+
+
+def _load_jupyter_server_extension(server: Any) -> None:
+    """Called by Jupyter Server when it starts. A server that holds no slice has nothing to tell."""
+    if not os.environ.get("MIGSPAWNER_ATTEMPT"):
+        return
+    # Imported here so that the path above can be had where there is no Jupyter Server.
+    from jupyterhub_migspawner.notebook.handlers import add_handlers
+
+    add_handlers(server.web_app)

@@ -1,0 +1,128 @@
+"""The notice of a server's end: put by the broker's service, read and answered from JupyterLab.
+
+Relies on Jupyter Server to know who may talk to this server. Promises that nothing here is use of
+the server, so that an open page that asks does not keep it; and that a wish to be kept stays until
+the service has answered it, though that restarts in between.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from jupyter_server.base.handlers import APIHandler
+from jupyter_server.utils import url_path_join
+from tornado.web import Application, HTTPError, authenticated
+
+from jupyterhub_migspawner.notebook import PATH
+
+_MOST_BYTES = 16 * 1024
+_MOST_CHARACTERS = 1000
+_LONGEST = 86400.0  # seconds that a notice may hold
+_TEXTS = ("rule", "ends_at", "page")
+
+
+@dataclass
+class Told:
+    """What the service last said, and what was wished for since; of one server."""
+
+    notice: dict[str, Any] | None = None
+    holds_until: float = 0.0
+    """Seconds on the monotonic clock, until when the notice holds unless it is given again."""
+    answer: dict[str, str] = field(default_factory=dict)
+    wish: str = ""
+
+    def now(self) -> dict[str, Any] | None:
+        """The notice, while it holds."""
+        return self.notice if time.monotonic() < self.holds_until else None
+
+
+class NoticeHandler(APIHandler):
+    """The one address."""
+
+    # A page that asks whether its server ends is no sign that anybody is there.
+    _track_activity = False
+
+    def initialize(self, told: Told) -> None:
+        """Called by tornado for each request."""
+        self.told = told
+
+    @authenticated
+    def get(self) -> None:
+        """The notice as it stands, for JupyterLab."""
+        told = self.told
+        answer = {"notice": told.now(), "answer": told.answer, "wished": bool(told.wish)}
+        self.finish(json.dumps(answer))
+
+    @authenticated
+    def put(self) -> None:
+        """Take the service's word, and say whether the person wishes to be kept."""
+        word = self._word()
+        self.told.notice = notice = word.get("notice")
+        if notice is not None:
+            self.told.holds_until = time.monotonic() + notice["holds_seconds"]
+        answered = word.get("answer")
+        if answered is not None and answered["wish"] == self.told.wish:
+            self.told.wish, self.told.answer = "", answered
+        self.finish(json.dumps({"wish": self.told.wish}))
+
+    @authenticated
+    def post(self) -> None:
+        """The person wishes to be kept; the service hears of it when it next comes by."""
+        notice = self.told.now()
+        if notice is None or not notice.get("extendable"):
+            raise HTTPError(409, "There is no end of this session that could be put off.")
+        self.told.wish = self.told.wish or uuid.uuid4().hex
+        self.set_status(202)
+        self.finish(json.dumps({"wished": True}))
+
+    def _word(self) -> dict[str, Any]:
+        if len(self.request.body) > _MOST_BYTES:
+            raise HTTPError(413, "That is longer than any notice.")
+        try:
+            word = json.loads(self.request.body)
+        except (ValueError, RecursionError):
+            word = None
+        if not isinstance(word, dict) or not (
+            _is_notice(word.get("notice")) and _is_answer(word.get("answer"))
+        ):
+            raise HTTPError(400, "That is no notice.")
+        return word
+
+
+def _is_notice(value: Any) -> bool:
+    if value is None:
+        return True
+    if not isinstance(value, dict) or not all(_is_text(value.get(name)) for name in _TEXTS):
+        return False
+    if value["page"] and not value["page"].startswith(("/", "http://", "https://")):
+        return False
+    try:
+        datetime.strptime(value["ends_at"], "%Y-%m-%dT%H:%M:%SZ")
+    except ValueError:
+        return False
+    seconds = value.get("holds_seconds")
+    number = isinstance(seconds, (int, float)) and 0 <= seconds <= _LONGEST
+    return number and isinstance(value.get("extendable"), bool)
+
+
+def _is_answer(value: Any) -> bool:
+    if value is None:
+        return True
+    return isinstance(value, dict) and all(
+        _is_text(value.get(name)) for name in ("wish", "refusal", "kept_until")
+    )
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and len(value) <= _MOST_CHARACTERS
+
+
+def add_handlers(app: Application) -> None:
+    """Give the server its address for notices."""
+    where = url_path_join(app.settings["base_url"], PATH)
+    app.add_handlers(".*$", [(where, NoticeHandler, {"told": Told()})])

@@ -1,0 +1,168 @@
+"""Servers of sessions, as the broker talks to them: what runs there, and what is to be told there.
+
+Relies on Jupyter Server's REST API, and for what is to be told on this package's extension of it
+(:mod:`jupyterhub_migspawner.notebook`), where that is installed. Promises that whatever a server
+says, slowly or at length, costs a bounded time and nobody else's turn; and that no token but a
+server's own is ever sent to it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import ssl
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from tornado.httpclient import HTTPClientError, HTTPRequest, HTTPResponse
+from tornado.simple_httpclient import SimpleAsyncHTTPClient
+
+from jupyterhub_migspawner.leases.rows import StayRow
+from jupyterhub_migspawner.notebook import PATH
+
+IN_FLIGHT = 40
+"""Servers that are asked at the same time."""
+
+PATIENCE = 10.0
+"""Seconds for one answer of a server."""
+
+MOST_BYTES = 1024 * 1024
+"""Bytes of one answer that are read."""
+
+MOST_LISTED = 1000
+"""Kernels or terminals of one server; more are no answer of a person's server."""
+
+MOST_WISHED = 100
+"""Characters of the name of a wish."""
+
+AT_REST = frozenset({"idle", "starting", "restarting", "autorestarting", "dead", "unknown"})
+"""States of a kernel in which it computes nothing (jupyter_client, jupyter_server). In any other
+one, known or not, it counts as busy."""
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a server says of its kernels and terminals."""
+
+    mark: str
+    busy: bool
+    words: str
+
+
+class NotSaid(Exception):
+    """A server did not answer, or not in a way that can be read; the text says how."""
+
+
+class Notebooks:
+    """Talks to servers; at most ``in_flight`` at the same time."""
+
+    def __init__(
+        self, ssl_context: ssl.SSLContext | None = None, in_flight: int = IN_FLIGHT
+    ) -> None:
+        self._ssl = ssl_context
+        self._turns = asyncio.Semaphore(in_flight)
+        self._client = SimpleAsyncHTTPClient(
+            force_instance=True, max_clients=2 * in_flight, max_body_size=MOST_BYTES
+        )
+
+    def close(self) -> None:
+        """Let go of all connections."""
+        self._client.close()
+
+    async def runs(self, stay: StayRow) -> Said:
+        """What runs on a server. Raises :exc:`NotSaid`."""
+        if not stay.url:
+            raise NotSaid("it is not known where its server answers")
+        async with self._turns:
+            kernels = await self._list(stay, "api/kernels")
+            terminals = await self._list(stay, "api/terminals")
+        return read(kernels, terminals)
+
+    async def tell(self, stay: StayRow, word: dict[str, Any]) -> str:
+        """Say something to a server's person; their wish to be kept, or nothing.
+
+        A server without this package's extension hears nothing of it. Raises :exc:`NotSaid`.
+        """
+        async with self._turns:
+            response = await self._ask(stay, PATH, "PUT", json.dumps(word))
+        if response.code == 404:
+            return ""
+        found = _read_json(response)
+        wish = found.get("wish") if isinstance(found, dict) else None
+        if not isinstance(wish, str) or len(wish) > MOST_WISHED:
+            raise NotSaid("what its server says cannot be read")
+        return wish
+
+    async def _list(self, stay: StayRow, path: str) -> list[Any]:
+        """A list of the server's own API. That it was asked is no activity of anybody's."""
+        response = await self._ask(stay, path)
+        if response.code == 404 and path == "api/terminals":
+            return []  # a server without terminals (jupyter_server, terminals_enabled)
+        found = _read_json(response)
+        if not isinstance(found, list) or len(found) > MOST_LISTED:
+            raise NotSaid("what its server says cannot be read")
+        return found
+
+    async def _ask(
+        self, stay: StayRow, path: str, method: str = "GET", body: str | None = None
+    ) -> HTTPResponse:
+        request = HTTPRequest(
+            f"{stay.url}{path}?no_track_activity=1",
+            method=method,
+            body=body,
+            headers={"Authorization": f"token {stay.token}", "Accept": "application/json"},
+            connect_timeout=PATIENCE,
+            request_timeout=PATIENCE,
+            follow_redirects=False,
+            decompress_response=False,
+            ssl_options=self._ssl if urlsplit(stay.url).scheme == "https" else None,
+        )
+        try:
+            return await asyncio.wait_for(
+                self._client.fetch(request, raise_error=False), 2 * PATIENCE
+            )
+        except (HTTPClientError, OSError, ValueError, asyncio.TimeoutError) as error:
+            raise NotSaid(f"its server does not answer ({type(error).__name__})") from error
+
+
+def _read_json(response: HTTPResponse) -> Any:
+    if response.code != 200:
+        told = response.error if response.code == 599 else f"status {response.code}"
+        raise NotSaid(f"its server does not say what runs there ({told})")
+    try:
+        return json.loads(response.body)
+    except (ValueError, RecursionError):
+        return None
+
+
+def read(kernels: list[Any], terminals: list[Any]) -> Said:
+    """What a server's lists of kernels and terminals say. Raises :exc:`NotSaid`.
+
+    Times in them are compared with those of before and with nothing else: whose clock they were
+    told by does not matter. That somebody is connected is no sign of use.
+    """
+    states, marks = [], []
+    for kernel in kernels:
+        state, last = _text(kernel, "execution_state"), _text(kernel, "last_activity")
+        states.append(state)
+        marks.append(f"kernel {_text(kernel, 'id')} {state} {last}")
+    for terminal in terminals:
+        marks.append(f"terminal {_text(terminal, 'name')} {_text(terminal, 'last_activity')}")
+    busy = [state for state in states if state not in AT_REST]
+    words = f"{len(states)} kernel{'' if len(states) == 1 else 's'}, {len(busy)} busy"
+    if terminals:
+        words += f"; {len(terminals)} terminal{'' if len(terminals) == 1 else 's'}"
+    digest = hashlib.sha256("\n".join(sorted(marks)).encode("utf-8", "replace")).hexdigest()
+    return Said(digest, bool(busy), words)
+
+
+def _text(model: Any, name: str) -> str:
+    value = model.get(name) if isinstance(model, dict) else None
+    # Older terminado gives no time of a terminal's last activity.
+    if value is None and name == "last_activity" and isinstance(model, dict):
+        return ""
+    if not isinstance(value, str):
+        raise NotSaid("what its server says cannot be read")
+    return value

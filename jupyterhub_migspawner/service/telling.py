@@ -1,0 +1,83 @@
+"""What people are told inside their own servers: that they end, and what became of a wish to stay.
+
+Relies on :class:`.Notebooks` to reach servers and on the verdict to know what there is to tell.
+Promises that a wish is granted or refused in the same way as on the page, once, and answered; and
+that a server that cannot be told costs its person nothing but the word in that place.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Collection
+from functools import partial
+from typing import Any
+
+from jupyterhub_migspawner.broker import Broker
+from jupyterhub_migspawner.broker.statuses import Standing
+from jupyterhub_migspawner.broker.views import timestamp
+from jupyterhub_migspawner.errors import Refusal
+from jupyterhub_migspawner.policy.people import Person
+from jupyterhub_migspawner.policy.reclaim import IDLE
+from jupyterhub_migspawner.service.notebooks import Notebooks, NotSaid
+from jupyterhub_migspawner.service.parts import Parts
+
+log = logging.getLogger("migspawner.service")
+
+WHY = "asked for inside the server"
+
+Notice = dict[str, Any]
+
+
+class Teller:
+    """Tells servers, and hears their people's wishes."""
+
+    def __init__(self, parts: Parts, notebooks: Notebooks) -> None:
+        self._parts = parts
+        self._notebooks = notebooks
+        self._said: dict[int, Notice | None] = {}
+
+    async def round(self, standings: Collection[Standing]) -> None:
+        """Tell all who have something to be told. Raises :exc:`.DatabaseError`."""
+        live = {each.lease.id for each in standings}
+        self._said = {key: said for key, said in self._said.items() if key in live}
+        await asyncio.gather(*(self.tell(each) for each in standings))
+
+    async def tell(self, standing: Standing) -> None:
+        """Tell one, and grant what its person wishes. Raises :exc:`.DatabaseError`."""
+        lease_id, notice = standing.lease.id, self._notice(standing)
+        if not standing.stay.url or (notice is None and self._said.get(lease_id) is None):
+            return
+        try:
+            wish = await self._notebooks.tell(standing.stay, {"notice": notice})
+            if wish:
+                after, answer = await self._grant(standing, wish)
+                notice = self._notice(after)
+                await self._notebooks.tell(after.stay, {"notice": notice, "answer": answer})
+        except NotSaid as trouble:
+            log.debug("The server of lease %d is told nothing: %s", lease_id, trouble)
+        self._said[lease_id] = notice
+
+    async def _grant(self, standing: Standing, wish: str) -> tuple[Standing, dict[str, str]]:
+        """Keep a session for longer as its person would on the page; how it stands then."""
+        lease = standing.lease
+        answer = {"wish": wish, "refusal": "", "kept_until": ""}
+        keep = partial(Broker.extend, lease_id=lease.id, by=Person(lease.user), reason=WHY)
+        try:
+            after = await self._parts.ask(keep)
+        except Refusal as refusal:
+            return standing, {**answer, "refusal": str(refusal)}
+        return after, {**answer, "kept_until": timestamp(after.verdict.ends_at) or ""}
+
+    def _notice(self, standing: Standing) -> Notice | None:
+        found = standing.verdict
+        if not found.near or found.ends_at is None:
+            return None
+        return {
+            "rule": found.rule,
+            "ends_at": timestamp(found.ends_at),
+            "extendable": found.rule == IDLE,
+            "page": f"{self._parts.hub_host}{self._parts.prefix}",
+            # Told again in each round; nobody is left with the word of a service that is gone.
+            "holds_seconds": 3 * self._parts.settings.examine_seconds,
+        }

@@ -1,0 +1,101 @@
+"""A notebook that is left open in a browser: its person is told there, keeps it once, and loses it.
+
+A real JupyterLab with a real kernel in a real Chromium, on a hub whose minutes are short.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from tests.acceptance.hubs import Hub
+from tests.acceptance.test_idle import EXTRA, ends, standing
+from tests.browser.test_requests import MILLISECONDS
+
+LAB = EXTRA + 'c.Spawner.default_url = "/lab"\n'
+
+
+@pytest.fixture
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
+    hub = Hub(tmp_path_factory.mktemp("open"), layouts=[["1g.5gb"] * 7], extra=LAB)
+    try:
+        hub.start()
+        yield hub
+    finally:
+        hub.stop()
+        hub.end_everything()
+
+
+def opened(browser: Browser, hub: Hub, name: str) -> Page:
+    """A new notebook of this person in JupyterLab, with its kernel at rest."""
+    context = browser.new_context(viewport={"width": 1200, "height": 800})
+    context.set_default_timeout(MILLISECONDS)
+    page = context.new_page()
+    page.goto(hub.url)
+    page.fill("input[name=username]", name)
+    page.fill("input[name=password]", "demo")
+    page.click("#login_submit")
+    page.wait_for_url("**/lab**")
+    page.click(".jp-LauncherCard[data-category=Notebook]")
+    page.wait_for_selector(".jp-Notebook")
+    page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status=idle]")
+    return page
+
+
+def kept(hub: Hub) -> list[dict[str, Any]]:
+    events = hub.cli("events", "--user", "ada", "--kind", "lease.extended")
+    return [{"by": event["actor"], **event["detail"]} for event in events]
+
+
+def test_who_leaves_a_notebook_open_is_told_there(browser: Browser, hub: Hub) -> None:
+    page = opened(browser, hub, "ada")
+    toast = page.get_by_role("alert").filter(has_text="is not in use and ends at")
+    expect(toast).to_contain_text(
+        "Use it and it stays, or keep it for longer.", timeout=MILLISECONDS
+    )
+    session = standing(hub, "ada")
+    assert session is not None
+    assert session["ends_at"]
+    toast.get_by_role("button", name="Keep it for longer").click()
+    expect(page.get_by_role("alert").filter(has_text="You asked to keep it")).to_be_visible(
+        timeout=MILLISECONDS
+    )
+    expect(page.get_by_role("alert").filter(has_text="Kept. If nobody uses it")).to_be_visible(
+        timeout=MILLISECONDS
+    )
+    (one,) = kept(hub)
+    assert (one["by"], one["why"]) == ("ada", "asked for inside the server")
+    after = standing(hub, "ada")
+    assert after is not None
+    assert after["ends_at"] > session["ends_at"]
+    # What is over is not shown any longer; and that the page was open did not keep the session.
+    expect(page.get_by_role("alert").filter(has_text="is not in use")).to_have_count(
+        0, timeout=MILLISECONDS
+    )
+    expect(toast).to_contain_text("ends at", timeout=MILLISECONDS)
+    with page.context.expect_page() as made:
+        toast.get_by_role("button", name="My GPU sessions").click()
+    expect(made.value.locator("section[data-server]")).to_contain_text(
+        "Not in use", timeout=MILLISECONDS
+    )
+    hub.until(lambda: hub.cli("leases") == [], 200)
+    (end,) = ends(hub, "ada")
+    assert end["rule"] == "idle"
+    made.value.reload()
+    expect(made.value.get_by_text("nothing has used it since")).to_be_visible(timeout=MILLISECONDS)
+    page.context.close()
+
+
+def test_work_in_the_notebook_takes_the_notice_away(browser: Browser, hub: Hub) -> None:
+    page = opened(browser, hub, "grace")
+    toast = page.get_by_role("alert").filter(has_text="is not in use and ends at")
+    expect(toast).to_be_visible(timeout=MILLISECONDS)
+    page.locator(".jp-Notebook .cm-content").first.click()
+    page.keyboard.type("import time; time.sleep(3000)")
+    page.keyboard.press("Shift+Enter")
+    expect(toast).to_have_count(0, timeout=MILLISECONDS)
+    assert ends(hub, "grace") == []
+    page.context.close()

@@ -1,0 +1,150 @@
+"""A single-user server's REST API, as it answers well, badly, late or at length."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from tornado.httpserver import HTTPServer
+from tornado.netutil import bind_sockets
+from tornado.web import Application, RequestHandler
+
+from jupyterhub_migspawner.broker.reclaiming import Answer
+from jupyterhub_migspawner.leases.rows import LeaseRow
+from jupyterhub_migspawner.notebook import PATH
+from jupyterhub_migspawner.policy.reclaim import PROCESSES
+from tests.unit.service.fake_hub import server
+
+if TYPE_CHECKING:
+    from tests.unit.service.conftest import World
+
+TOKEN = "the-server-s-own-token"
+KERNEL = {"id": "k1", "execution_state": "idle", "last_activity": "2026-11-22T11:00:00Z"}
+TERMINAL = {"name": "1", "last_activity": "2026-11-22T11:00:00Z"}
+
+
+@dataclass
+class Notebook:
+    """A single-user server's REST API; ``how`` is how it answers."""
+
+    kernels: Any = field(default_factory=lambda: [dict(KERNEL)])
+    terminals: Any = field(default_factory=list)
+    how: str = "well"
+    asked: list[tuple[str, str]] = field(default_factory=list)
+    at_once: int = 0
+    most_at_once: int = 0
+    go_on: asyncio.Event = field(default_factory=asyncio.Event)
+    url: str = ""
+    # Its extension: what it was told last, what it says to that, and how often it was told.
+    told: dict[str, Any] = field(default_factory=dict)
+    wish: Any = ""
+    words: int = 0
+    installed: bool = True
+
+
+class Notices(RequestHandler):
+    def initialize(self, notebook: Notebook) -> None:
+        self.notebook = notebook
+
+    async def put(self) -> None:
+        notebook = self.notebook
+        notebook.asked.append((self.request.uri or "", self.request.headers["Authorization"]))
+        notebook.words += 1
+        if notebook.how == "hangs":
+            await notebook.go_on.wait()
+        if not notebook.installed:
+            self.set_status(404)
+            return
+        notebook.told = json.loads(self.request.body)
+        if notebook.told.get("answer", {}).get("wish") == notebook.wish:
+            notebook.wish = ""
+        self.write(json.dumps({"wish": notebook.wish}))
+
+
+class Lists(RequestHandler):
+    def initialize(self, notebook: Notebook) -> None:
+        self.notebook = notebook
+
+    async def get(self, what: str) -> None:
+        notebook = self.notebook
+        notebook.asked.append((self.request.uri or "", self.request.headers["Authorization"]))
+        notebook.at_once += 1
+        notebook.most_at_once = max(notebook.most_at_once, notebook.at_once)
+        try:
+            await self.answer(what)
+        finally:
+            notebook.at_once -= 1
+
+    async def answer(self, what: str) -> None:
+        how = self.notebook.how
+        if how == "hangs":
+            await self.notebook.go_on.wait()
+        elif how == "crowded":
+            await asyncio.sleep(0.01)
+        elif how == "trickles":
+            while not self.notebook.go_on.is_set():
+                self.write(" ")
+                await self.flush()
+                await asyncio.sleep(0.01)
+        elif how == "floods":
+            self.write("[" + " " * 10_000_000 + "]")
+            return
+        elif how == "redirects":
+            self.redirect(f"{self.notebook.url}elsewhere")
+            return
+        elif how == "garbage":
+            self.write(b"\xff\xfe<html>")
+            return
+        elif how.isdigit():
+            self.set_status(int(how))
+            return
+        elif how == "no terminals" and what == "terminals":
+            self.set_status(404)
+            return
+        self.write(
+            json.dumps(self.notebook.kernels if what == "kernels" else self.notebook.terminals)
+        )
+
+
+@asynccontextmanager
+async def serving() -> AsyncIterator[Notebook]:
+    made = Notebook()
+    sockets = bind_sockets(0, "127.0.0.1")
+    made.url = f"http://127.0.0.1:{sockets[0].getsockname()[1]}/user/ada/"
+    app = Application(
+        [
+            (r"/user/[^/]+/api/(kernels|terminals)", Lists, {"notebook": made}),
+            (rf"/user/[^/]+/{PATH}", Notices, {"notebook": made}),
+        ],
+        log_function=lambda handler: None,
+    )
+    http = HTTPServer(app)
+    http.add_sockets(sockets)
+    yield made
+    made.go_on.set()
+    http.stop()
+    await http.close_all_connections()
+
+
+def lend(world: World, notebook: Notebook, user: str = "ada", tier: str = "small") -> LeaseRow:
+    lease = world.lend(user, tier=tier)
+    world.broker.reach(lease.attempt, notebook.url, TOKEN)
+    world.hub.users[user] = {"": server(started=lease.since - timedelta(seconds=1))}
+    quiet(world, lease)
+    return lease
+
+
+def quiet(world: World, lease: LeaseRow) -> None:
+    """What the agent says: nothing works there."""
+    world.broker.note_answers([Answer(lease.id, PROCESSES, mark="", said="quiet")])
+
+
+async def pass_by(world: World, examiner: Any, lease: LeaseRow, minutes: float) -> None:
+    world.pass_by(minutes=minutes)
+    quiet(world, lease)
+    await examiner.round()
