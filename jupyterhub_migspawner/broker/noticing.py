@@ -17,6 +17,7 @@ from jupyterhub_migspawner.leases import ledger, notice_choices
 from jupyterhub_migspawner.leases.rows import LeaseRow
 from jupyterhub_migspawner.leases.store import Transaction
 from jupyterhub_migspawner.policy.notices import TOPICS
+from jupyterhub_migspawner.policy.reclaim import TIME
 from jupyterhub_migspawner.policy.wording import listed, nearest, quoted
 
 
@@ -33,7 +34,8 @@ class Noticing(BrokerBase):
             for lease in ledger.ending(tx, self.hub, soon):
                 if lease.ends_at is not None and ledger.warn(tx, lease.id):
                     end = timestamp(lease.ends_at)
-                    lease_event(tx, lease, now, BROKER, kind="lease.ending", until=end)
+                    kind = "lease.ending"
+                    lease_event(tx, lease, now, BROKER, kind=kind, until=end, rule=TIME)
                     warned.append(lease)
             return tuple(warned)
 

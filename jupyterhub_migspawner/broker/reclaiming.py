@@ -31,7 +31,7 @@ from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.leases import ledger, readings
 from jupyterhub_migspawner.leases.rows import ACTIVE, LeaseRow, ReadingRow, StayRow, TicketRow
 from jupyterhub_migspawner.leases.store import Transaction
-from jupyterhub_migspawner.policy import queue, reclaim
+from jupyterhub_migspawner.policy import reclaim
 from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.policy.reclaim import Reading, Rules, Session
 from jupyterhub_migspawner.policy.tiers import Tier
@@ -156,13 +156,16 @@ class Reclaiming(Waits):
 
         return self._run(work) if lease_ids else ()
 
-    def end_idle(self, lease_id: int) -> LeaseRow | None:
-        """End a session if it is over by being idle, as found in this very transaction."""
+    def end_over(self, lease_id: int) -> LeaseRow | None:
+        """End a session if it is over, idle or out of time, as found in this very transaction.
+
+        None when it is not. The event says by which rule, and what each source had said.
+        """
 
         def work(tx: Transaction) -> LeaseRow | None:
             found = self._found(tx, lease_id)
             now = self._now()
-            if found is None or not found.verdict.over(now) or found.verdict.rule != reclaim.IDLE:
+            if found is None or not found.verdict.over(now):
                 return None
             signals = [
                 {
@@ -173,10 +176,8 @@ class Reclaiming(Waits):
                 }
                 for row in found.readings
             ]
-            why = found.verdict.why
-            return begin_release(
-                tx, found.lease, why, BROKER, now, rule=reclaim.IDLE, signals=signals
-            )
+            rule, why = found.verdict.rule, found.verdict.why
+            return begin_release(tx, found.lease, why, BROKER, now, rule=rule, signals=signals)
 
         return self._run(work)
 
@@ -336,10 +337,9 @@ class Reclaiming(Waits):
         return Standing(lease, stay, reclaim.verdict(session, rules, now), said)
 
     def _is_wanted(self, lease: LeaseRow, tier: Tier, waiting: Iterable[TicketRow]) -> bool:
-        """Whether somebody else waits for what this session has."""
-        pool = queue.pool_of(tier)
+        """Whether somebody else waits for what this session has, or for a seat on one like it."""
         return any(
-            not ticket.blocked and ticket.user != lease.user and pool in self._pools(ticket)
+            not ticket.blocked and ticket.user != lease.user and self._competes(ticket, tier)
             for ticket in waiting
         )
 

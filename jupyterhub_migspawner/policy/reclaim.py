@@ -113,7 +113,8 @@ def verdict(session: Session, rules: Rules, now: datetime) -> Verdict:
     idle_since = _idle_since(session, now) if known else None
     end, warn, near = _idle_end(session, idle_since, rules, now)
     if session.ends_at is not None and (end is None or session.ends_at <= end):
-        why = f"its time is over at {moment(session.ends_at)}"
+        was = "was" if session.ends_at <= now else "is"
+        why = f"its time {was} over at {moment(session.ends_at)}"
         near = session.ends_at - rules.warning <= now
         return Verdict(session.ends_at, TIME, why, idle_since, False, near, unknown, unknown_since)
     if end is None or idle_since is None:

@@ -103,7 +103,7 @@ class Examiner:
         lease = standing.lease
         await self._hear([standing])
         await self._teller.tell(standing)
-        ended = await self._parts.ask(partial(Broker.end_idle, lease_id=lease.id))
+        ended = await self._parts.ask(partial(Broker.end_over, lease_id=lease.id))
         if ended is None:
             return
         log.info("Lease %d of %r ends: %s.", lease.id, lease.user, ended.end_reason)

@@ -13,7 +13,9 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection
 from datetime import datetime, timedelta
+from functools import partial
 
+from jupyterhub_migspawner.broker import Broker
 from jupyterhub_migspawner.errors import MigspawnerError, Refusal
 from jupyterhub_migspawner.leases.rows import ACTIVE, HELD, PENDING, LeaseRow
 from jupyterhub_migspawner.service.hub import HubAway, HubError, HubServer
@@ -171,20 +173,24 @@ class Reconciler:
             return
         if lease.state == ACTIVE:
             if lease.ends_at is not None and lease.ends_at <= now:
-                await self._end(lease, f"its time was over at {lease.ends_at:%Y-%m-%d %H:%M} UTC")
+                await self._end(lease)
         elif (lease.user, lease.server) not in held:
             # Taken back already. The hub ends the server in its own way, and its user sees it
             # end, before the agent ends what still runs.
-            await self._end(lease, lease.end_reason)
+            await self._end(lease)
 
-    async def _end(self, lease: LeaseRow, reason: str) -> None:
+    async def _end(self, lease: LeaseRow) -> None:
+        """Stop the server of a lease that ends, or whose time is over."""
         running = await self._parts.hub.servers_of(lease.user) or ()
         if not any(s.name == lease.server and is_server_of(lease, s) for s in running):
             return
         if lease.state == ACTIVE:
             # First the lease: the record of why must be there whatever becomes of the server.
-            await self._release(lease, reason)
-        log.info("Stopping server %r of %r: %s.", lease.server, lease.user, reason)
+            ended = await self._parts.ask(partial(Broker.end_over, lease_id=lease.id))
+            if ended is None:
+                return  # it ended in the meantime, or was given more time
+            lease = ended
+        log.info("Stopping server %r of %r: %s.", lease.server, lease.user, lease.end_reason)
         await self._parts.hub.stop_server(lease.user, lease.server)
 
     async def _release(self, lease: LeaseRow, reason: str) -> None:

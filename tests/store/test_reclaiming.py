@@ -26,13 +26,14 @@ IDLING = {
     "extend_hours": 3,
     "max_hours": 24,
 }
+COURSE = {"name": "course", "profile": "1g.5gb", "seats": 2}
 ROOT = Person("root", admin=True)
 ADA = Person("ada")
 
 
 @pytest.fixture
 def lab(make_lab: Callable[..., Lab]) -> Lab:
-    lab = make_lab(tiers=[*TIERS, IDLING])
+    lab = make_lab(tiers=[*TIERS, IDLING, COURSE])
     lab.report(card(0, (("1g.5gb", 0), ("1g.5gb", 1))))
     lab.broker.claim_hub("here")
     return lab
@@ -75,12 +76,12 @@ def test_an_idle_session_is_told_of_then_ended_and_why_is_kept(lab: Lab) -> None
     later(lab, lease, 1)
     assert [each.id for each in lab.broker.warn_idle([lease.id])] == [lease.id]
     assert lab.broker.warn_idle([lease.id]) == ()
-    assert lab.broker.end_idle(lease.id) is None
+    assert lab.broker.end_over(lease.id) is None
     later(lab, lease, 15)
-    ended = lab.broker.end_idle(lease.id)
+    ended = lab.broker.end_over(lease.id)
     assert ended is not None
     assert ended.state == "releasing"
-    assert lab.broker.end_idle(lease.id) is None
+    assert lab.broker.end_over(lease.id) is None
     (event,) = [each for each in lab.broker.events() if each.kind == "lease.releasing"]
     assert (event.actor, event.detail["rule"]) == ("migspawner", IDLE)
     assert [each["source"] for each in event.detail["signals"]] == [KERNELS, PROCESSES]
@@ -98,7 +99,7 @@ def test_any_sign_of_use_begins_anew(lab: Lab, said: dict[str, Any]) -> None:
     later(lab, lease, 30)
     if "mark" in said:
         lab.broker.note_answers([Answer(lease.id, PROCESSES, **said)])
-    assert lab.broker.end_idle(lease.id) is None
+    assert lab.broker.end_over(lease.id) is None
     (standing,) = lab.broker.standings("ada")
     assert standing.verdict.idle_since is not None
     assert standing.verdict.idle_since >= START + timedelta(minutes=59)
@@ -113,7 +114,7 @@ def test_a_source_that_is_silent_ends_nothing_and_is_told_of_once(lab: Lab, sour
         lab.broker.note_answers([Answer(lease.id, other, "quiet")])
         lab.broker.note_answers([Answer(lease.id, source, trouble="away")])
         lab.broker.warn_idle([lease.id])
-        assert lab.broker.end_idle(lease.id) is None
+        assert lab.broker.end_over(lease.id) is None
         lab.broker.note_unknown()
     assert lab.kinds().count("lease.unknown") == 1
     (event,) = [each for each in lab.broker.events() if each.kind == "lease.unknown"]
@@ -135,17 +136,18 @@ def test_a_first_look_counts_as_use(lab: Lab) -> None:
     assert standing.verdict.idle_since == START + timedelta(hours=5)
 
 
-def test_while_others_wait_idle_ones_go_sooner_after_a_word(lab: Lab) -> None:
+@pytest.mark.parametrize("wanted", ["idling", "course"])
+def test_while_others_wait_idle_ones_go_sooner_after_a_word(lab: Lab, wanted: str) -> None:
     mine, other = run(lab), run(lab, "grace")
     later(lab, mine, 30)
     hear(lab, other)
     assert not lab.broker.standings("ada")[0].verdict.warn
-    lab.broker.join(Person("linus"), "idling")
+    lab.broker.join(Person("linus"), wanted)
     assert lab.broker.standings("ada")[0].verdict.warn
     assert lab.broker.warn_idle([mine.id])
-    assert lab.broker.end_idle(mine.id) is None
+    assert lab.broker.end_over(mine.id) is None
     later(lab, mine, 10)
-    ended = lab.broker.end_idle(mine.id)
+    ended = lab.broker.end_over(mine.id)
     assert ended is not None
     assert ended.end_reason.endswith("; others wait")
 
@@ -156,6 +158,19 @@ def test_that_one_waits_oneself_ends_nothing_sooner(lab: Lab) -> None:
     later(lab, mine, 30)
     lab.broker.join(ADA, "idling", server="second")
     assert not lab.broker.standings("ada")[0].verdict.warn
+
+
+def test_a_hard_end_is_recorded_with_what_was_said_last(lab: Lab) -> None:
+    lease = run(lab)
+    later(lab, lease, 23 * 60, busy=True)
+    assert lab.broker.end_over(lease.id) is None
+    later(lab, lease, 60, busy=True, said="1 kernel, 1 busy")
+    ended = lab.broker.end_over(lease.id)
+    assert ended is not None
+    assert ended.end_reason == "its time was over at Tue 24 Nov 2026 09:00 UTC"
+    (event,) = [each for each in lab.broker.events() if each.kind == "lease.releasing"]
+    assert event.detail["rule"] == TIME
+    assert [each["said"] for each in event.detail["signals"]] == ["1 kernel, 1 busy"] * 2
 
 
 def test_extending_keeps_it_up_to_the_ceiling(lab: Lab) -> None:
@@ -170,7 +185,7 @@ def test_extending_keeps_it_up_to_the_ceiling(lab: Lab) -> None:
     later(lab, lease, 20)
     assert lab.broker.warn_idle([lease.id])
     later(lab, lease, 15)
-    assert lab.broker.end_idle(lease.id) is not None
+    assert lab.broker.end_over(lease.id) is not None
 
 
 def test_use_moves_the_ceiling(lab: Lab) -> None:
@@ -213,11 +228,11 @@ def test_a_protected_session_is_not_ended_until_then(lab: Lab) -> None:
     for _ in range(5):
         later(lab, lease, 60)
         lab.broker.warn_idle([lease.id])
-        assert lab.broker.end_idle(lease.id) is None
+        assert lab.broker.end_over(lease.id) is None
     later(lab, lease, 45)
     assert lab.broker.warn_idle([lease.id])
     later(lab, lease, 16)
-    assert lab.broker.end_idle(lease.id) is not None
+    assert lab.broker.end_over(lease.id) is not None
 
 
 def test_an_end_of_a_protection_leaves_time_for_a_word(lab: Lab) -> None:
@@ -225,10 +240,10 @@ def test_an_end_of_a_protection_leaves_time_for_a_word(lab: Lab) -> None:
     lab.broker.protect(lease.id, ROOT, START + timedelta(hours=6), "x")
     later(lab, lease, 120)
     lab.broker.protect(lease.id, ROOT, None, "")
-    assert lab.broker.end_idle(lease.id) is None
+    assert lab.broker.end_over(lease.id) is None
     assert lab.broker.warn_idle([lease.id])
     later(lab, lease, 15)
-    assert lab.broker.end_idle(lease.id) is not None
+    assert lab.broker.end_over(lease.id) is not None
 
 
 @pytest.mark.parametrize(
@@ -259,7 +274,7 @@ def test_who_extends_in_the_last_moment_keeps_it_or_is_told(lab: Lab) -> None:
         lab.broker.warn_idle([lease.id])
         later(lab, lease, 15)
         with ThreadPoolExecutor(2) as pool:
-            end = pool.submit(lab.broker.end_idle, lease.id)
+            end = pool.submit(lab.broker.end_over, lease.id)
             extension = pool.submit(lab.broker.extend, lease.id, ADA)
         kept = extension.exception() is None
         assert (end.result() is None) == kept
@@ -288,7 +303,7 @@ def test_another_hub_examines_its_own(lab: Lab) -> None:
     assert other.broker.standings() == ()
     later(lab, lease, 90)
     assert other.broker.warn_idle([lease.id]) == ()
-    assert other.broker.end_idle(lease.id) is None
+    assert other.broker.end_over(lease.id) is None
     assert "of this hub" in refused("conflict", other.broker.extend, lease.id, ROOT)
     other.close()
 

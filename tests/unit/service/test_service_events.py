@@ -166,7 +166,7 @@ def keep_everything(lab: Lab) -> None:
     strict.broker.warn_idle([lease.id])
     lab.clock.pass_time(minutes=15)
     strict.broker.note_answers([Answer(lease.id, source, "x") for source in sources])
-    assert strict.broker.end_idle(lease.id) is not None
+    assert strict.broker.end_over(lease.id) is not None
     strict.close()
 
 

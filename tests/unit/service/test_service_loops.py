@@ -270,8 +270,13 @@ async def test_a_server_past_the_end_of_its_lease_is_stopped_and_the_record_says
     await reconciler.round()
     assert world.hub.stopped == [("ada", ""), ("grace", "gpu")]
     assert world.live() == {ada.id: "releasing", grace.id: "releasing"}
-    whys = [event.detail.get("why") for event in world.broker.events() if event.lease_id == ada.id]
-    assert "its time was over at 2026-11-22 20:00 UTC" in whys
+    (end,) = [
+        event.detail
+        for event in world.broker.events()
+        if (event.lease_id, event.kind) == (ada.id, "lease.releasing")
+    ]
+    assert end["why"] == "its time was over at Sun 22 Nov 2026 20:00 UTC"
+    assert (end["rule"], end["signals"]) == ("time", [])
 
 
 async def test_a_server_that_the_hub_could_not_stop_is_tried_again(

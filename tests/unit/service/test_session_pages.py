@@ -125,7 +125,7 @@ async def test_why_one_was_stopped_is_on_the_page(site: Site) -> None:
     world.broker.warn_idle([lease.id])
     world.pass_by(minutes=15)
     quiet(world, lease)
-    assert world.broker.end_idle(lease.id) is not None
+    assert world.broker.end_over(lease.id) is not None
     world.broker.confirm_empty(lease.id)
     world.hub.users["ada"] = {}
     (said,) = words(await ada.open(""), "[data-ended]")
