@@ -22,9 +22,11 @@ from jupyterhub_migspawner.agent.vacancy import marked_processes, parent_of
 from jupyterhub_migspawner.gpu import simulator
 from tests.acceptance.hubs import Hub
 from tests.acceptance.test_notebooks_stay import Notebook
+from tests.exporters import HEAD, Answer, Site, line, page
 
 EXTRA = """
 c.MigBroker.tiers = [{"name": "small", "profile": "1g.5gb", "idle_minutes": 0.6, "extend_hours": 1}]
+c.MigBroker.dcgm_url = "{exporter}"
 c.MigBroker.examine_seconds = 4
 c.MigBroker.tick_seconds = 0.2
 c.MigBroker.reconcile_seconds = 1
@@ -39,8 +41,18 @@ MEMORY = "weights = bytearray(50_000_000)"
 
 
 @pytest.fixture(scope="module")
-def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
-    hub = Hub(tmp_path_factory.mktemp("idle"), layouts=[["1g.5gb"] * 7] * 2, extra=EXTRA)
+def exporter() -> Iterator[Site]:
+    """The node's dcgm-exporter."""
+    made = Site()
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory, exporter: Site) -> Iterator[Hub]:
+    folder = tmp_path_factory.mktemp("idle")
+    extra = EXTRA.replace("{exporter}", exporter.url)
+    hub = Hub(folder, layouts=[["1g.5gb"] * 7] * 2, extra=extra)
     try:
         hub.start()
         yield hub
@@ -111,8 +123,16 @@ def warned(hub: Hub, user: str) -> bool:
     return bool(hub.cli("events", "--user", user, "--kind", "lease.ending"))
 
 
-async def test_who_works_stays_and_who_does_not_is_ended(hub: Hub) -> None:
+def measured(hub: Hub, used: str = "") -> Answer:
+    """An exporter's page on which one slice is at work and no other."""
+    slices = [status.row for status in hub.broker().slices()]
+    lines = [line(0.8 if row.uuid == used else 0, str(row.gi_id), row.card_uuid) for row in slices]
+    return page((HEAD + "".join(lines)).encode())
+
+
+async def test_who_works_stays_and_who_does_not_is_ended(hub: Hub, exporter: Site) -> None:
     cards = hub.directory / "cards.json"
+    exporter.answer = measured(hub)
     working, sockets = {}, []
     # Each begins to work as soon as it runs: the time until it counts as idle is short.
     for name, code in (("silent", SILENT), ("long", LONG)):
@@ -120,6 +140,9 @@ async def test_who_works_stays_and_who_does_not_is_ended(hub: Hub) -> None:
         sockets.append(await working[name].execute(code))
     working["terminal"] = Notebook(hub, "terminal")
     await type_into_a_terminal(working["terminal"], "python3 -c 'while True: pass' & sleep 3000")
+    # One long kernel on the GPU: nothing else of it is seen to work.
+    working["gpu"] = Notebook(hub, "gpu")
+    exporter.answer = measured(hub, str(working["gpu"].lease().slice_uuid))
     working["hangs"] = Notebook(hub, "hangs")
     stopped = server_of(working["hangs"])
     os.kill(stopped, signal.SIGSTOP)
@@ -148,7 +171,7 @@ async def test_who_works_stays_and_who_does_not_is_ended(hub: Hub) -> None:
     for name in ("opened", "memory", "crashed"):
         (end,) = ends(hub, name)
         assert end["rule"] == "idle", end
-        assert {each["source"] for each in end["signals"]} == {"kernels", "processes"}
+        assert {each["source"] for each in end["signals"]} == {"kernels", "processes", "use"}
         assert warned(hub, name)
         # The hub has stopped the server itself, and its slice is free again.
         hub.until(lambda name=name: not [r for r in hub.rows() if r.user == name])  # type: ignore[misc]
@@ -166,7 +189,8 @@ async def test_who_works_stays_and_who_does_not_is_ended(hub: Hub) -> None:
         socket.close()
 
 
-async def test_a_hub_that_starts_anew_goes_on_where_it_was(hub: Hub) -> None:
+async def test_a_hub_that_starts_anew_goes_on_where_it_was(hub: Hub, exporter: Site) -> None:
+    exporter.answer = measured(hub)
     notebook = Notebook(hub, "restart")
     busy = Notebook(hub, "restart-busy")
     socket = await busy.execute(LONG)

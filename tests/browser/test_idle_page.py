@@ -15,7 +15,7 @@ from tests.acceptance.hubs import Hub
 from tests.acceptance.test_idle import EXTRA, ends, standing
 from tests.browser.test_requests import MILLISECONDS
 
-LAB = EXTRA + 'c.Spawner.default_url = "/lab"\n'
+LAB = EXTRA.replace("{exporter}", "") + 'c.Spawner.default_url = "/lab"\n'
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ from jupyterhub_migspawner.gpu import simulator
 from jupyterhub_migspawner.gpu.codes import Code
 from jupyterhub_migspawner.leases.rows import LeaseRow, ReadingRow
 from jupyterhub_migspawner.policy.reclaim import USE
+from tests.exporters import HEAD, Site, line, page
 from tests.unit.agent.conftest import Node, NodeMaker
-from tests.unit.gpu.test_dcgm import HEAD, Site, line, page
 
 TIERS = [
     {"name": "hopper", "profile": "1g.10gb", "idle_minutes": 60},
