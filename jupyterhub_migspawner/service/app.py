@@ -24,7 +24,6 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from jupyterhub.services.auth import HubOAuth
-from jupyterhub.utils import make_ssl_context
 from tornado.httpserver import HTTPServer
 from tornado.log import LogFormatter
 from tornado.web import Application, RequestHandler
@@ -37,6 +36,7 @@ from jupyterhub_migspawner.config import MigBroker, load_config_file
 from jupyterhub_migspawner.errors import ConfigError, MigspawnerError
 from jupyterhub_migspawner.service import (
     api,
+    certificates,
     compacting,
     emitting,
     notice_pages,
@@ -94,6 +94,7 @@ class Service:
         hub_auth: HubOAuth,
         *,
         ssl_client: ssl.SSLContext | None = None,
+        ssl_servers: ssl.SSLContext | None = None,
     ) -> None:
         """Opens the lease database. Raises :exc:`.ConfigError` or :exc:`.DatabaseError`."""
         options = MigBroker(config=config)
@@ -124,7 +125,7 @@ class Service:
         async def look_at_cards() -> None:
             await asyncio.get_running_loop().run_in_executor(self._cards, agent.tick)
 
-        examiner = Examiner(parts, ssl_context=ssl_client)
+        examiner = Examiner(parts, ssl_context=ssl_servers)
         loops = [
             Loop("look at the cards", options.tick_seconds, look_at_cards),
             Loop(
@@ -275,15 +276,16 @@ def from_environment(config_file: str, environ: Mapping[str, str]) -> Service:
         )
     address = listening_address(environ["JUPYTERHUB_SERVICE_URL"])
     config = load_config_file(config_file)
-    files = [environ.get(f"JUPYTERHUB_SSL_{name}") for name in ("KEYFILE", "CERTFILE", "CLIENT_CA")]
-    ssl_client = None
-    if all(files):
-        # With internal_ssl the hub's API asks for a certificate. The way from the proxy to here
-        # stays http on the loopback address: the hub cannot reach a managed service by https
-        # (JupyterHub 6.1, app.py: it uses a server's TLS context to connect).
-        key, cert, authority = files
-        ssl_client = make_ssl_context(key, cert, cafile=authority)
-    return Service(config, address, hub_oauth(environ), ssl_client=ssl_client)
+    # With internal_ssl the hub's API asks for a certificate. The way from the proxy to here stays
+    # http on the loopback address: the hub cannot reach a managed service by https (JupyterHub
+    # 6.1, app.py: it uses a server's TLS context to connect).
+    return Service(
+        config,
+        address,
+        hub_oauth(environ),
+        ssl_client=certificates.for_the_hub(environ),
+        ssl_servers=certificates.for_servers(config, environ),
+    )
 
 
 async def serve(service: Service, hub: int) -> bool:

@@ -211,6 +211,31 @@ async def test_a_hub_that_starts_anew_goes_on_where_it_was(hub: Hub, exporter: S
     socket.close()
 
 
+INTERNAL_SSL = """
+c.JupyterHub.internal_ssl = True
+c.JupyterHub.internal_certs_location = "{directory}/internal-ssl"
+c.JupyterHub.hub_bind_url = c.JupyterHub.hub_bind_url.replace("http:", "https:")
+c.ConfigurableHTTPProxy.api_url = c.ConfigurableHTTPProxy.api_url.replace("http:", "https:")
+"""
+
+
+async def test_servers_that_let_in_the_hub_only_are_asked_too(tmp_path: Path) -> None:
+    extra = EXTRA.replace("{exporter}", "") + INTERNAL_SSL.replace("{directory}", str(tmp_path))
+    hub = Hub(tmp_path, layouts=[["1g.5gb"] * 7], extra=extra)
+    try:
+        hub.start()
+        works, idle = Notebook(hub, "works"), Notebook(hub, "idle")
+        socket = await works.execute(LONG)
+        hub.until(lambda: bool(ends(hub, idle.user)))
+        (end,) = ends(hub, idle.user)
+        assert end["rule"] == "idle"
+        assert ends(hub, works.user) == []
+        socket.close()
+    finally:
+        hub.stop()
+        hub.end_everything()
+
+
 CULLER = """
 c.MigBroker.tiers = [{"name": "small", "profile": "1g.5gb", "idle_minutes": 60}]
 c.MigBroker.examine_seconds = 2
