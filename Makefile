@@ -119,16 +119,16 @@ house:
 	$(BIN)/lint-imports
 
 unit:
-	$(PYTEST) tests/unit
+	$(PYTEST) -n auto --dist loadfile tests/unit
 
 store:
-	$(PYTEST) tests/store
+	$(PYTEST) -n auto --dist loadfile tests/store
 
 acceptance:
-	$(PYTEST) tests/acceptance --ignore=tests/acceptance/hub_suite
+	$(PYTEST) -n 3 --dist loadfile tests/acceptance --ignore=tests/acceptance/hub_suite
 
 browser:
-	$(PYTEST) tests/browser
+	$(PYTEST) -n 2 --dist loadfile tests/browser
 
 chaos-short:
 	$(PYTEST) tests/chaos

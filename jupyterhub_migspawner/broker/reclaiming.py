@@ -322,7 +322,7 @@ class Reclaiming(Waits):
                 Reading(row.source, row.seen_at, row.active_at, row.said, row.trouble)
                 for row in said
             ),
-            needed=reclaim.ALWAYS | {row.source for row in said},
+            needed=self._needed() | {row.source for row in said},
             ends_at=lease.ends_at,
             limit_when_wanted=_minutes(tier.idle_minutes_when_wanted) if tier else None,
             wanted=tier is not None and self._is_wanted(lease, tier, waiting),
@@ -335,6 +335,10 @@ class Reclaiming(Waits):
             timedelta(seconds=3 * self.settings.examine_seconds),
         )
         return Standing(lease, stay, reclaim.verdict(session, rules, now), said)
+
+    def _needed(self) -> frozenset[str]:
+        """What has to answer for every session: where DCGM is set up, every slice is measured."""
+        return reclaim.ALWAYS | {reclaim.USE} if self.settings.dcgm_url else reclaim.ALWAYS
 
     def _is_wanted(self, lease: LeaseRow, tier: Tier, waiting: Iterable[TicketRow]) -> bool:
         """Whether somebody else waits for what this session has, or for a seat on one like it."""

@@ -165,6 +165,7 @@ async def test_who_works_stays_and_who_does_not_is_ended(hub: Hub, exporter: Sit
             for name in ("opened", "memory", "crashed"):
                 hub.until(lambda name=name: bool(ends(hub, name)))  # type: ignore[misc]
         hub.until(lambda: standing(hub, "hangs")["unknown"] == ["kernels"])  # type: ignore[index]
+        assert not warned(hub, "hangs")
     finally:
         os.kill(stopped, signal.SIGCONT)
 
@@ -176,6 +177,8 @@ async def test_who_works_stays_and_who_does_not_is_ended(hub: Hub, exporter: Sit
         # The hub has stopped the server itself, and its slice is free again.
         hub.until(lambda name=name: not [r for r in hub.rows() if r.user == name])  # type: ignore[misc]
         assert hub.api("GET", f"users/{name}")[1]["servers"] == {}
+    # It runs again, and is idle from now on.
+    assert ends(hub, working.pop("hangs").user) == []
     for notebook in working.values():
         assert ends(hub, notebook.user) == [], hub.log()[-4000:]
         assert not warned(hub, notebook.user)

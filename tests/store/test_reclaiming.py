@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -14,7 +15,7 @@ from jupyterhub_migspawner.broker.reclaiming import Answer
 from jupyterhub_migspawner.leases import readings
 from jupyterhub_migspawner.leases.rows import LeaseRow
 from jupyterhub_migspawner.policy.people import Person
-from jupyterhub_migspawner.policy.reclaim import IDLE, KERNELS, PROCESSES, TIME
+from jupyterhub_migspawner.policy.reclaim import IDLE, KERNELS, PROCESSES, TIME, USE
 from tests.store.lab import START, TIERS, Lab, card
 from tests.store.test_lease_life import refused
 
@@ -158,6 +159,28 @@ def test_that_one_waits_oneself_ends_nothing_sooner(lab: Lab) -> None:
     later(lab, mine, 30)
     lab.broker.join(ADA, "idling", server="second")
     assert not lab.broker.standings("ada")[0].verdict.warn
+
+
+def test_where_dcgm_is_set_up_it_has_to_have_answered(lab: Lab) -> None:
+    lease = run(lab)
+    lab.broker.settings = replace(lab.broker.settings, dcgm_url="http://localhost:9400/metrics")
+    (found,) = lab.broker.standings()
+    assert found.verdict.unknown == (USE,)
+    lab.broker.note_answers([Answer(lease.id, USE, said="at rest")])
+    (found,) = lab.broker.standings()
+    assert found.verdict.unknown == ()
+
+
+def test_a_source_that_is_none_any_more_is_not_missed(lab: Lab) -> None:
+    lease = run(lab)
+    lab.broker.note_answers([Answer(lease.id, USE, said="at rest")])
+    later(lab, lease, 50)
+    assert lab.broker.standings()[0].verdict.unknown == (USE,)
+    for _ in range(2):
+        lab.broker.note_answers([Answer(lease.id, USE, absent=True)])
+        (found,) = lab.broker.standings()
+        assert found.verdict.unknown == ()
+        assert {row.source for row in found.readings} == {KERNELS, PROCESSES}
 
 
 def test_a_hard_end_is_recorded_with_what_was_said_last(lab: Lab) -> None:
