@@ -24,9 +24,13 @@ CALLS = (
     "being_returned",
     "cancel_attempt",
     "confirm_empty",
+    "end_over",
+    "extend",
     "lease_of_attempt",
     "note_waiting",
+    "reach",
     "release_server",
+    "warn_idle",
 )
 
 _left = 0

@@ -18,13 +18,22 @@ from typing import Any
 from traitlets.config import Config
 
 from jupyterhub_migspawner.agent import make_agent
+from jupyterhub_migspawner.broker.reclaiming import Answer
 from jupyterhub_migspawner.config import MigBroker
 from jupyterhub_migspawner.policy.people import Person
+from jupyterhub_migspawner.policy.reclaim import KERNELS, PROCESSES
 from tests.chaos.fuse import burn, light
 from tests.chaos.spawner import Spawner
 
-TIERS = [{"name": "small", "profile": "1g.5gb"}, {"name": "card", "profile": "whole"}]
+TIERS = [
+    {"name": "small", "profile": "1g.5gb"},
+    {"name": "card", "profile": "whole"},
+    # Idle after a millisecond: what it says and does is the same.
+    {"name": "brief", "profile": "1g.5gb", "idle_minutes": 0.00002},
+]
 NODE = "n1"
+LONG = 0.01
+"""Seconds in which that one is idle for long; a life has a clock of its own."""
 
 
 def config_of(folder: Path, url: str) -> Config:
@@ -72,7 +81,29 @@ async def whole_card(config: Config, journal: Path) -> None:
     agent.tick()
 
 
-LIVES = {"session": session, "whole_card": whole_card}
+async def idle(config: Config, journal: Path) -> None:
+    """A session that nobody uses is told of its end, kept once by its person, and ended."""
+    options = MigBroker(config=config)
+    broker, agent = options.open_broker(), make_agent(options)
+    lease = broker.acquire(Person("ada"), "", "brief", "the-idle-one")
+    assert lease is not None
+    broker.activate("the-idle-one")
+    broker.reach("the-idle-one", "http://127.0.0.1:1/", "token")
+    quiet = [Answer(lease.id, source, mark="quiet") for source in (KERNELS, PROCESSES)]
+    broker.note_answers(quiet)
+    await asyncio.sleep(LONG)
+    assert broker.warn_idle([lease.id])
+    broker.extend(lease.id, Person("ada"))
+    await asyncio.sleep(LONG)
+    assert broker.warn_idle([lease.id])
+    await asyncio.sleep(LONG)
+    assert broker.end_over(lease.id)
+    agent.tick()
+    agent.tick()
+    broker.forget_sessions()
+
+
+LIVES = {"session": session, "whole_card": whole_card, "idle": idle}
 
 
 def live(life: dict[str, Any]) -> None:

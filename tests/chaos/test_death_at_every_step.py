@@ -133,7 +133,7 @@ async def recover(machine: Machine, *, impatient: bool) -> None:
     machine.in_order()
 
 
-@pytest.mark.parametrize("life", ["session", "whole_card"])
+@pytest.mark.parametrize("life", ["session", "whole_card", "idle"])
 async def test_every_death_is_mended(
     life: str,
     kind: str,
@@ -169,7 +169,8 @@ async def test_every_death_is_mended(
             (tmp_path / "journal").unlink(missing_ok=True)
             machine.close()
     # Every part of a lease's life was hit.
-    for call in ("acquire", "activate", "release_server", "confirm_empty"):
+    end = ("warn_idle", "extend", "end_over") if life == "idle" else ("release_server",)
+    for call in ("acquire", "activate", *end, "confirm_empty"):
         for point in ("at its beginning", "before the commit", "after the commit"):
             assert f"{call}: {point}" in deaths
     for statement in ("INSERT INTO leases", "INSERT INTO events"):
