@@ -14,7 +14,7 @@ from datetime import datetime, timezone
 from importlib import metadata
 
 from jupyterhub_migspawner import channels
-from jupyterhub_migspawner.cli import doctor_cards, doctor_culler
+from jupyterhub_migspawner.cli import doctor_cards, doctor_culler, doctor_dcgm
 from jupyterhub_migspawner.cli.command import DONE, REFUSED, Command
 from jupyterhub_migspawner.cli.demo.tools import proxy_folder
 from jupyterhub_migspawner.cli.findings import OK, WARNING, WRONG, Finding
@@ -224,6 +224,8 @@ def _has_database(mig: MigBroker) -> bool:
 def _cards(context: _Context) -> Iterator[Finding]:
     if context.mig is not None:
         yield from doctor_cards.findings(context.mig, known=_has_database(context.mig))
+        url = context.mig.settings().dcgm_url
+        yield from doctor_dcgm.check(url, context.mig.open_nvml())
 
 
 def _notices(context: _Context) -> Iterator[Finding]:

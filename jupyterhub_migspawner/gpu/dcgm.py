@@ -48,7 +48,7 @@ class Exporter:
         before = self._asked
         if before is not None and not before.done():
             return None
-        self._asked = self._pool.submit(self._fetch)
+        self._asked = self._pool.submit(ask, self.url)
         return None if before is None else before.result()
 
     def close(self) -> None:
@@ -57,19 +57,21 @@ class Exporter:
             self._pool.shutdown()
         self._pool, self._asked = None, None
 
-    def _fetch(self) -> Figures:
-        try:
-            page = asyncio.run(_page(self.url))
-        except GpuError:
-            raise
-        except Exception as error:
-            # Whatever a stranger's server does to the client: it is not there.
-            kind = type(error).__name__
-            raise GpuError(f"The dcgm-exporter at {self.url} does not answer ({kind}).") from error
-        try:
-            return read(page)
-        except GpuError as error:
-            raise GpuError(f"The dcgm-exporter at {self.url}: {error}") from error
+
+def ask(url: str) -> Figures:
+    """What the exporter at a URL says now; waits for it. Raises :exc:`.GpuError`."""
+    try:
+        page = asyncio.run(_page(url))
+    except GpuError:
+        raise
+    except Exception as error:
+        # Whatever a stranger's server does to the client: it is not there.
+        kind = type(error).__name__
+        raise GpuError(f"The dcgm-exporter at {url} does not answer ({kind}).") from error
+    try:
+        return read(page)
+    except GpuError as error:
+        raise GpuError(f"The dcgm-exporter at {url}: {error}") from error
 
 
 async def _page(url: str) -> str:

@@ -9,6 +9,7 @@ import pytest
 from jupyterhub_migspawner.broker.reclaiming import Answer
 from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.policy.reclaim import KERNELS, PROCESSES
+from tests.exporters import HEAD, Site, line, page
 from tests.unit.cli.conftest import Install
 
 
@@ -93,3 +94,38 @@ def test_a_longer_time_than_there_is_is_named(idle: Install) -> None:
     until = idle.broker.clock() + timedelta(days=200)
     words = ("sessions", "protect", number, "--until", f"{until:%Y-%m-%dT%H:%M}", "--by", "admin")
     assert "the next 90 days" in idle.run(*words, "--reason", "x").err
+
+
+def test_the_doctor_says_whether_dcgm_tells_of_every_slice(idle: Install) -> None:
+    def said() -> list[tuple[str, str]]:
+        findings = idle.run("doctor", "--json").json
+        return [(each["state"], each["message"]) for each in findings if each["check"] == "dcgm"]
+
+    assert said() == []
+    site = Site()
+    try:
+        setting = "c.JupyterHub.cleanup_servers = False"
+        idle.edit(setting, f'{setting}\nc.MigBroker.dcgm_url = "{site.url}"')
+        rows = [status.row for status in idle.broker.slices()]
+        lines = [line(0, str(row.gi_id), row.card_uuid) for row in rows]
+        site.answer = page((HEAD + "".join(lines)).encode())
+        ((state, message),) = said()
+        assert state == "ok"
+        assert f"tells of {len(rows)} slices" in message
+        site.answer = page((HEAD + "".join(lines[1:])).encode())
+        ((state, message),) = said()
+        assert state == "wrong"
+        assert f"tells nothing of 1 slice of {len(rows)}" in message
+    finally:
+        site.close()
+    ((state, message),) = said()
+    assert (state, "does not answer" in message) == ("wrong", True)
+
+
+@pytest.mark.parametrize("url", ["localhost:9400", "ftp://x/", "http://a:b@x/", "http:///metrics"])
+def test_an_exporter_that_is_no_web_address_is_refused(idle: Install, url: str) -> None:
+    setting = "c.JupyterHub.cleanup_servers = False"
+    idle.edit(setting, f'{setting}\nc.MigBroker.dcgm_url = "{url}"')
+    ran = idle.run("sessions")
+    assert ran.status == 1
+    assert "MigBroker.dcgm_url is" in ran.err

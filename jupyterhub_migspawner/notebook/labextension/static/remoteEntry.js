@@ -76,15 +76,18 @@
     }
 
     async run() {
-      try {
-        const word = await ask("GET");
-        if (word === null) {
-          return; // this server holds no slice: there will never be anything
+      // A page that nobody sees asks nothing: to the hub's proxy that would be somebody's activity.
+      if (!document.hidden) {
+        try {
+          const word = await ask("GET");
+          if (word === null) {
+            return; // this server holds no slice: there will never be anything
+          }
+          await this.show(word);
+        } catch (error) {
+          // A server that is away for a moment is told of by JupyterLab itself.
+          console.debug("No notice could be had:", error);
         }
-        await this.show(word);
-      } catch (error) {
-        // A server that is away for a moment is told of by JupyterLab itself.
-        console.debug("No notice could be had:", error);
       }
       window.setTimeout(() => this.run(), 1000 * SECONDS);
     }

@@ -1,0 +1,44 @@
+"""The doctor's look at this node's dcgm-exporter, where one is set up to tell of slices."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from jupyterhub_migspawner.cli.findings import OK, WRONG, Finding
+from jupyterhub_migspawner.errors import GpuError
+from jupyterhub_migspawner.gpu import dcgm
+from jupyterhub_migspawner.gpu.nvml import Nvml
+from jupyterhub_migspawner.policy.wording import plural
+
+_UNKNOWN = "While it does not tell, nobody knows whether sessions are in use, and no idle one ends."
+
+
+def check(url: str, nvml: Nvml) -> Iterator[Finding]:
+    """What was found of it; nothing where none is set up, or there are no cards."""
+    if not url:
+        return
+    try:
+        cards = nvml.inventory().cards
+    except GpuError:
+        return  # told of already
+    try:
+        figures = dcgm.ask(url)
+    except GpuError as error:
+        yield Finding(
+            "dcgm", WRONG, str(error), f"Start it, or correct c.MigBroker.dcgm_url. {_UNKNOWN}"
+        )
+        return
+    slices = [(card.uuid, each.gi_id) for card in cards for each in card.instances if each.uuid]
+    missing = sum(each not in figures for each in slices)
+    if missing:
+        yield Finding(
+            "dcgm",
+            WRONG,
+            f"The dcgm-exporter at {url} tells nothing of {plural(missing, 'slice')} of "
+            f"{len(slices)}.",
+            f"Let it export {dcgm.METRIC} for every GPU instance. {_UNKNOWN}",
+        )
+    else:
+        yield Finding(
+            "dcgm", OK, f"The dcgm-exporter at {url} tells of {plural(len(slices), 'slice')}."
+        )
