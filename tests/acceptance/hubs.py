@@ -11,7 +11,8 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,16 @@ class Hub:
 
         self.until(answers)
         self.until(lambda: bool(self.cli("slices")))
+
+    @contextmanager
+    def running(self) -> Iterator[Hub]:
+        """The hub, started, until the end of the block; nothing of it is left then."""
+        try:
+            self.start()
+            yield self
+        finally:
+            self.stop()
+            self.end_everything()
 
     def stop(self) -> None:
         """SIGTERM, and everything the hub started ends with it."""

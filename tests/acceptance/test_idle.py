@@ -53,12 +53,8 @@ def hub(tmp_path_factory: pytest.TempPathFactory, exporter: Site) -> Iterator[Hu
     folder = tmp_path_factory.mktemp("idle")
     extra = EXTRA.replace("{exporter}", exporter.url)
     hub = Hub(folder, layouts=[["1g.5gb"] * 7] * 2, extra=extra)
-    try:
-        hub.start()
+    with hub.running():
         yield hub
-    finally:
-        hub.stop()
-        hub.end_everything()
 
 
 def kernel_of(notebook: Notebook) -> int:
@@ -225,8 +221,7 @@ c.ConfigurableHTTPProxy.api_url = c.ConfigurableHTTPProxy.api_url.replace("http:
 async def test_servers_that_let_in_the_hub_only_are_asked_too(tmp_path: Path) -> None:
     extra = EXTRA.replace("{exporter}", "") + INTERNAL_SSL.replace("{directory}", str(tmp_path))
     hub = Hub(tmp_path, layouts=[["1g.5gb"] * 7], extra=extra)
-    try:
-        hub.start()
+    with hub.running():
         works, idle = Notebook(hub, "works"), Notebook(hub, "idle")
         socket = await works.execute(LONG)
         hub.until(lambda: bool(ends(hub, idle.user)))
@@ -234,9 +229,6 @@ async def test_servers_that_let_in_the_hub_only_are_asked_too(tmp_path: Path) ->
         assert end["rule"] == "idle"
         assert ends(hub, works.user) == []
         socket.close()
-    finally:
-        hub.stop()
-        hub.end_everything()
 
 
 CULLER = """
@@ -267,8 +259,7 @@ c.JupyterHub.load_roles += [
 async def test_another_culler_lets_alone_what_is_seen_to_work(tmp_path: Path) -> None:
     """The hub's own culler ends what the hub thinks idle: a silent kernel among it, but for us."""
     hub = Hub(tmp_path, layouts=[["1g.5gb"] * 7], extra=CULLER)
-    try:
-        hub.start()
+    with hub.running():
         works = Notebook(hub, "works")
         socket = await works.execute(LONG)
         for name in ("first", "second"):
@@ -278,6 +269,3 @@ async def test_another_culler_lets_alone_what_is_seen_to_work(tmp_path: Path) ->
         assert works.runs()
         assert ends(hub, "works") == []
         socket.close()
-    finally:
-        hub.stop()
-        hub.end_everything()

@@ -48,12 +48,8 @@ print(os.environ["CUDA_VISIBLE_DEVICES"])
 @pytest.fixture
 def hub(tmp_path: Path) -> Iterator[Hub]:
     hub = Hub(tmp_path, layouts=[["1g.5gb"] * 7] * 8, extra=EXTRA)
-    try:
-        hub.start()
+    with hub.running():
         yield hub
-    finally:
-        hub.stop()
-        hub.end_everything()
 
 
 class Notebook:

@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from tests.acceptance.hubs import Hub
 from tests.acceptance.test_idle import EXTRA, ends, standing
-from tests.browser.test_requests import MILLISECONDS
+from tests.browser.test_requests import MILLISECONDS, signed_in
 
 LAB = EXTRA.replace("{exporter}", "") + 'c.Spawner.default_url = "/lab"\n'
 
@@ -21,24 +21,13 @@ LAB = EXTRA.replace("{exporter}", "") + 'c.Spawner.default_url = "/lab"\n'
 @pytest.fixture
 def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
     hub = Hub(tmp_path_factory.mktemp("open"), layouts=[["1g.5gb"] * 7], extra=LAB)
-    try:
-        hub.start()
+    with hub.running():
         yield hub
-    finally:
-        hub.stop()
-        hub.end_everything()
 
 
 def opened(browser: Browser, hub: Hub, name: str) -> Page:
     """A new notebook of this person in JupyterLab, with its kernel at rest."""
-    context = browser.new_context(viewport={"width": 1200, "height": 800})
-    context.set_default_timeout(MILLISECONDS)
-    page = context.new_page()
-    page.goto(hub.url)
-    page.fill("input[name=username]", name)
-    page.fill("input[name=password]", "demo")
-    page.click("#login_submit")
-    page.wait_for_url("**/lab**")
+    page = signed_in(browser, hub.url, name, "**/lab**")
     page.click(".jp-LauncherCard[data-category=Notebook]")
     page.wait_for_selector(".jp-Notebook")
     page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status=idle]")

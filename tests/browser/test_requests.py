@@ -15,16 +15,21 @@ from tests.acceptance.demos import PATIENCE, Demo
 MILLISECONDS = PATIENCE * 1000
 
 
-def logged_in(browser: Browser, demo: Demo, name: str) -> Page:
+def signed_in(browser: Browser, url: str, name: str, to: str) -> Page:
+    """A page of this person, led to an address that looks like ``to`` after the login."""
     context = browser.new_context(viewport={"width": 1000, "height": 900})
     context.set_default_timeout(MILLISECONDS)
     page = context.new_page()
-    page.goto(demo.url)
+    page.goto(url)
     page.fill("input[name=username]", name)
     page.fill("input[name=password]", "demo")
     page.click("#login_submit")
-    page.wait_for_url("**/hub/spawn")
+    page.wait_for_url(to)
     return page
+
+
+def logged_in(browser: Browser, demo: Demo, name: str) -> Page:
+    return signed_in(browser, demo.url, name, "**/hub/spawn")
 
 
 def press(page: Page, name: str) -> None:
