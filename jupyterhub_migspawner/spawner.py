@@ -81,7 +81,7 @@ class MigSpawnerMixin(TierChoice):
                     reason="conflict",
                 ),
             )
-        if self._mig_lease is not None and tier.idle_minutes is not None:
+        if self._mig_lease is not None:
             await self._mig_tell_reach(attempt, url)
         return url
 

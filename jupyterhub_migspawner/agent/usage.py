@@ -1,9 +1,9 @@
 """Whether the processes of sessions work: the CPU time that they use, over time.
 
-Relies on ``/proc`` and NVML of this machine and on the mark that all processes of a server carry
-(:mod:`.vacancy`). Promises that work without a word is seen, in a kernel, a terminal or the
-background; and that where a session's processes cannot be seen, that is said and not taken for
-idleness.
+Relies on ``/proc`` and NVML of this machine, on the mark that all processes of a server carry, and
+on descent where one has lost it (:mod:`.vacancy`). Promises that work without a word is seen, in a
+kernel, a terminal or the background; and that where a session's processes cannot be seen, that is
+said and not taken for idleness.
 
 A process that waits uses next to no CPU, one that computes on a GPU some: its thread that feeds
 the card. So on a slice less is enough to count as work than elsewhere. The server itself does not
@@ -24,12 +24,12 @@ from jupyterhub_migspawner.agent.vacancy import (
     NOT_FOUND,
     Process,
     cpu_ticks,
-    marked_processes,
+    family_processes,
     parent_of,
     start_time,
 )
 from jupyterhub_migspawner.broker import Broker
-from jupyterhub_migspawner.broker.reclaiming import Answer
+from jupyterhub_migspawner.broker.reclaiming import LOOK_SECONDS, Answer
 from jupyterhub_migspawner.errors import GpuError
 from jupyterhub_migspawner.gpu.nvml import Nvml
 from jupyterhub_migspawner.leases.rows import ACTIVE, LeaseRow
@@ -40,9 +40,6 @@ ON_SLICE = 0.02
 
 ELSEWHERE = 0.10
 """The same for a session's other processes."""
-
-SAMPLE = 10.0
-"""Seconds between two looks, unless sessions are examined more often than that."""
 
 TICKS = float(os.sysconf("SC_CLK_TCK"))
 
@@ -75,7 +72,7 @@ class Usage:
         self._node = node
         self._proc = proc
         self._monotonic = monotonic
-        self._pause = min(SAMPLE, broker.settings.examine_seconds)
+        self._pause = min(LOOK_SECONDS, broker.settings.examine_seconds)
         self._next = monotonic()
         self._before: dict[int, _Sample] = {}
         self._measuring = Measuring(broker, nvml, node=node)
@@ -96,11 +93,11 @@ class Usage:
         before, self._before = self._before, {}
         if not leases:
             return
-        marked = marked_processes(self._proc)
+        families = family_processes(self._proc)
         self._measuring.begin()
         answers: list[Answer | None] = []
         for lease in leases:
-            mine = marked.get(lease.attempt, [])
+            mine = families.get(lease.attempt, [])
             on_slice, trouble = self._on_slice(lease)
             answers.append(self._answer(lease, mine, before.get(lease.id), on_slice, trouble))
             is_there = any(each.pid in on_slice for each in mine)

@@ -113,6 +113,32 @@ def marked_processes(proc: Path = Path("/proc")) -> dict[str, list[Process]]:
     return found
 
 
+def family_processes(proc: Path = Path("/proc")) -> dict[str, list[Process]]:
+    """Every process on this machine that belongs to a server with a lease, by attempt: those that
+    carry its mark, and those that descend from one that does, as after ``env -i`` or ``sudo``.
+    """
+    parents: dict[int, int] = {}
+    owners: dict[int, str] = {}
+    for entry in proc.iterdir():
+        if entry.name.isdigit():
+            pid = int(entry.name)
+            parents[pid], owners[pid] = parent_of(entry), mark_of(entry)
+    found: dict[str, list[Process]] = {}
+    for pid in sorted(parents):
+        line = []
+        at = pid
+        while at in parents and not owners[at] and at not in line:
+            line.append(at)
+            at = parents[at]
+        attempt = owners.get(at, "")
+        for each in line:
+            owners[each] = attempt
+        started = start_time(proc / str(pid)) if attempt else None
+        if started is not None:
+            found.setdefault(attempt, []).append(Process(pid, started))
+    return found
+
+
 def mark_of(entry: Path) -> str:
     """The attempt whose mark the process of a ``/proc/PID`` folder carries, or an empty string."""
     try:

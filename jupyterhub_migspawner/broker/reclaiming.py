@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from jupyterhub_migspawner.broker.acquiring import begin_release
 from jupyterhub_migspawner.broker.base import (
@@ -39,6 +40,11 @@ from jupyterhub_migspawner.policy.wording import moment
 
 FURTHEST = timedelta(days=90)
 """How far ahead a session may be protected."""
+
+LOOK_SECONDS = 10.0
+"""How often a node's agent looks at processes, at the least often."""
+
+_UNTOLD: dict[str, Any] = {"warned_at": None, "told_until": None}
 
 MOST_SAID = 500
 """Characters of what a source says that are kept."""
@@ -138,8 +144,8 @@ class Reclaiming(Waits):
                 if found is None or not found.verdict.warn or found.verdict.ends_at is None:
                     continue
                 now = self._now()
-                readings.change(tx, lease_id, warned_at=now)
                 told = found.verdict
+                readings.change(tx, lease_id, warned_at=now, told_until=told.ends_at)
                 end = timestamp(told.ends_at)
                 lease_event(
                     tx,
@@ -159,13 +165,17 @@ class Reclaiming(Waits):
     def end_over(self, lease_id: int) -> LeaseRow | None:
         """End a session if it is over, idle or out of time, as found in this very transaction.
 
-        None when it is not. The event says by which rule, and what each source had said.
+        None when it is not. For being idle it ends only if every source has just said so: one that
+        does not answer now is no proof, though it did a minute ago. The event says by which rule,
+        and what each source had said.
         """
 
         def work(tx: Transaction) -> LeaseRow | None:
             found = self._found(tx, lease_id)
             now = self._now()
             if found is None or not found.verdict.over(now):
+                return None
+            if found.verdict.rule == reclaim.IDLE and not self._is_proven(found, now):
                 return None
             signals = [
                 {
@@ -182,17 +192,24 @@ class Reclaiming(Waits):
         return self._run(work)
 
     def note_unknown(self) -> tuple[LeaseRow, ...]:
-        """Note, once each, of which sessions it is unknown for long whether they are in use."""
+        """Note, once each, of which sessions it is unknown for long whether they are in use.
+
+        What their people were told of an end is taken back meanwhile: they will be told anew.
+        """
         most = timedelta(minutes=self.settings.unknown_minutes)
-        late = []
+        late, told_of = [], []
         for each in self.standings():
             since = each.verdict.unknown_since
             unknown = since is not None and self._now() - since >= most
             if unknown != (each.stay.alerted_at is not None):
                 late.append(each.lease.id)
+            if since is not None and each.stay.told_until is not None:
+                told_of.append(each.lease.id)
 
         def work(tx: Transaction) -> tuple[LeaseRow, ...]:
             told = []
+            for lease_id in told_of:
+                readings.change(tx, lease_id, **_UNTOLD)
             for lease_id in late:
                 found = self._found(tx, lease_id)
                 if found is None:
@@ -207,7 +224,7 @@ class Reclaiming(Waits):
                     told.append(found.lease)
             return tuple(told)
 
-        return self._run(work) if late else ()
+        return self._run(work) if late or told_of else ()
 
     def extend(self, lease_id: int, by: Person, reason: str = "") -> Standing:
         """Keep a session that is not in use for as long again, up to the tier's ceiling.
@@ -225,18 +242,13 @@ class Reclaiming(Waits):
                     "This session has no limit for being idle; there is nothing to extend.",
                     reason="conflict",
                 )
-            used = found.verdict.idle_since or now
-            ceiling = used + timedelta(hours=tier.extend_hours)
             end = found.verdict.ends_at if found.verdict.rule == reclaim.IDLE else now
-            until = min(
-                max(end or now, now) + timedelta(minutes=tier.idle_minutes),
-                ceiling,
-                found.lease.ends_at or ceiling,
-            )
+            longer = max(end or now, now) + timedelta(minutes=tier.idle_minutes)
+            until = min(longer, found.ceiling or longer)
             if until <= now or (found.stay.extended_until or now) >= until:
                 raise Refusal(
                     f"This session cannot be extended beyond {moment(max(until, now))}: it was "
-                    f"last used at {moment(used)}. Use it, and it stays.",
+                    f"last used at {moment(found.used)}. Use it, and it stays.",
                     reason="conflict",
                 )
             readings.change(tx, lease_id, extended_until=until)
@@ -267,9 +279,8 @@ class Reclaiming(Waits):
                     reason="not-allowed",
                 )
             end = None if until is None else end_within(until, now, FURTHEST)
-            readings.change(
-                tx, lease_id, protected_until=end, protected_by=by.name, protected_why=reason
-            )
+            who = {"protected_by": by.name, "protected_why": reason}
+            readings.change(tx, lease_id, protected_until=end, **who, **_UNTOLD)
             kind, told = "lease.protected", timestamp(end) or timestamp(now)
             lease_event(tx, found.lease, now, by.name, kind=kind, why=reason, until=told)
             return self._demanded(tx, lease_id, by)
@@ -329,12 +340,30 @@ class Reclaiming(Waits):
             extended_until=stay.extended_until,
             protected_until=stay.protected_until,
             warned_at=stay.warned_at,
+            told_until=stay.told_until,
         )
         rules = Rules(
             timedelta(minutes=self.settings.warn_minutes),
             timedelta(seconds=3 * self.settings.examine_seconds),
         )
-        return Standing(lease, stay, reclaim.verdict(session, rules, now), said)
+        # What is known of its use stays known while some source is silent.
+        used = max([lease.since, *(row.active_at for row in said if row.active_at is not None)])
+        ceiling = None
+        if tier is not None and tier.idle_minutes is not None:
+            ceiling = min(used, now) + timedelta(hours=tier.extend_hours)
+            ceiling = min(ceiling, lease.ends_at or ceiling)
+        return Standing(lease, stay, reclaim.verdict(session, rules, now), said, used, ceiling)
+
+    def _is_proven(self, found: Standing, now: datetime) -> bool:
+        """Whether every source has said just now what the verdict rests on."""
+        lately = timedelta(seconds=3 * min(LOOK_SECONDS, self.settings.examine_seconds))
+        needed = self._needed() | {row.source for row in found.readings}
+        said = {
+            row.source
+            for row in found.readings
+            if not row.trouble and row.seen_at is not None and row.seen_at >= now - lately
+        }
+        return needed <= said
 
     def _needed(self) -> frozenset[str]:
         """What has to answer for every session: where DCGM is set up, every slice is measured."""

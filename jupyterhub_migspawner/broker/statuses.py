@@ -15,7 +15,7 @@ from jupyterhub_migspawner.leases.rows import (
     TicketRow,
 )
 from jupyterhub_migspawner.policy.queue import Expectation
-from jupyterhub_migspawner.policy.reclaim import Verdict
+from jupyterhub_migspawner.policy.reclaim import IDLE, Verdict
 from jupyterhub_migspawner.policy.tiers import Tier
 
 FREE = "free"
@@ -125,9 +125,23 @@ class SliceStatus:
 
 @dataclass(frozen=True)
 class Standing:
-    """An active lease of this hub with the verdict about its session."""
+    """An active lease of this hub with the verdict about its session.
+
+    ``used`` is the last use that is known, also while a source is silent; ``ceiling`` until when
+    it may be extended at the most, None where there is nothing to extend.
+    """
 
     lease: LeaseRow
     stay: StayRow
     verdict: Verdict
-    readings: tuple[ReadingRow, ...] = ()
+    readings: tuple[ReadingRow, ...]
+    used: datetime
+    ceiling: datetime | None
+
+    @property
+    def extendable(self) -> bool:
+        """Whether extending would put off its end for being idle."""
+        end, ceiling = self.verdict.ends_at, self.ceiling
+        if self.verdict.rule != IDLE or end is None or ceiling is None:
+            return False
+        return ceiling > end

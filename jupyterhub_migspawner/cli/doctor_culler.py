@@ -6,12 +6,14 @@ import re
 from collections.abc import Iterator
 
 from traitlets.config import Config
+from traitlets.config.loader import LazyConfigValue
 
 from jupyterhub_migspawner.cli.findings import OK, WARNING, Finding
 from jupyterhub_migspawner.policy.tiers import Tier
 from jupyterhub_migspawner.policy.wording import listed
 
 _CULLER = re.compile(r"jupyterhub[-_]idle[-_]culler|cull_idle_servers")
+_RIGHTS = frozenset({"delete:servers", "read:users:activity"})
 _OWN = re.compile(r"cull_idle_timeout|shutdown_no_activity_timeout")
 
 
@@ -29,20 +31,40 @@ def check(tiers: tuple[Tier, ...], config: Config) -> Iterator[Finding]:
             "Let one of them do it: remove the other, or idle_minutes from the tiers.",
         )
     elif ours:
-        yield Finding("culler", OK, f"Idle sessions of {listed(ours)} end; nothing else ends them.")
+        yield Finding(
+            "culler",
+            OK,
+            f"Idle sessions of {listed(ours)} end; nothing in this file ends them besides.",
+        )
 
 
 def cullers(config: Config) -> list[str]:
     """What ends idle servers or kernels besides, as the hub's configuration calls it."""
     found = []
-    services = config.JupyterHub.get("services", [])
-    for entry in services if isinstance(services, (list, tuple)) else ():
+    for entry in _listed(config.JupyterHub, "services"):
         if isinstance(entry, dict) and _speaks_of(_CULLER, entry.get("command")):
             found.append(f"the service {entry.get('name', 'without a name')!r}")
-    for name in ("args", "cmd"):
-        if _speaks_of(_OWN, config.Spawner.get(name)):
-            found.append(f"c.Spawner.{name}")
+    known = {"migspawner", *(name.split("'")[1] for name in found if "'" in name)}
+    for role in _listed(config.JupyterHub, "load_roles"):
+        # An external one is known by its rights alone: nobody else needs both.
+        if isinstance(role, dict) and {str(each) for each in role.get("scopes") or ()} >= _RIGHTS:
+            others = {str(each) for each in role.get("services") or ()} - known
+            found += [f"the service {name!r}, perhaps," for name in sorted(others)]
+    for section in sorted(name for name in config if name.endswith("Spawner")):
+        for name in ("args", "cmd"):
+            if _speaks_of(_OWN, _listed(config[section], name)):
+                found.append(f"c.{section}.{name}")
     return found
+
+
+def _listed(section: Config, name: str) -> list[object]:
+    """A list of the configuration file, also one that was only appended to."""
+    value = section.get(name)
+    if isinstance(value, LazyConfigValue):
+        value = value.get_value([])
+    if isinstance(value, str):
+        return [value]
+    return list(value) if isinstance(value, (list, tuple)) else []
 
 
 def _speaks_of(pattern: re.Pattern[str], words: object) -> bool:

@@ -29,6 +29,7 @@ _STAYS = sa.select(
     _S.protected_why,
     _S.warned_at,
     _S.alerted_at,
+    _S.told_until,
 )
 _STAY = _STAYS.where(_S.lease_id == sa.bindparam("of_lease"))
 _CHANGE = sa.update(stays).where(_S.lease_id == sa.bindparam("of_lease"))

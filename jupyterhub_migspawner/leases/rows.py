@@ -283,6 +283,7 @@ class StayRow:
     protected_why: str = ""
     warned_at: datetime | None = None
     alerted_at: datetime | None = None
+    told_until: datetime | None = None
 
 
 @dataclass(frozen=True)

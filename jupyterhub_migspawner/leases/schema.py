@@ -393,6 +393,7 @@ stays = sa.Table(
     sa.Column("protected_why", sa.Text, nullable=False),
     sa.Column("warned_at", UtcTime),
     sa.Column("alerted_at", UtcTime),
+    sa.Column("told_until", UtcTime),
 )
 
 # What users have said that they want to be told, and what not.

@@ -55,8 +55,8 @@ class Session:
     ``limit`` is how long it may be idle (None: for ever), ``limit_when_wanted`` how long while
     others wait for what it has. ``needed`` are the sources that have to answer: those of
     :data:`ALWAYS`, and any other that is there. ``ends_at`` ends it whatever happens.
-    ``extended_until`` and ``protected_until`` hold its end for being idle off; ``warned_at`` is
-    when its person was last told that this end comes.
+    ``extended_until`` and ``protected_until`` hold its end for being idle off. ``warned_at`` is
+    when its person was last told of such an end, and ``told_until`` the end that was told.
     """
 
     since: datetime
@@ -69,13 +69,14 @@ class Session:
     extended_until: datetime | None = None
     protected_until: datetime | None = None
     warned_at: datetime | None = None
+    told_until: datetime | None = None
 
 
 @dataclass(frozen=True)
 class Rules:
-    """``warning`` is how long before the end a person is told at least, or half of what a session
-    may be idle where that is less; a source that has not answered for longer than ``fresh`` is
-    unknown."""
+    """``warning`` is how long before the end a person is told at least; a source that has not
+    answered for longer than ``fresh`` is unknown. Of a session that may be idle for less than
+    twice as long, either is half of that."""
 
     warning: timedelta = timedelta(minutes=15)
     fresh: timedelta = timedelta(minutes=3)
@@ -130,11 +131,13 @@ def _unknown(
 ) -> tuple[tuple[str, ...], datetime | None]:
     if session.limit is None:
         return (), None
+    # What was at work when it was last seen must not be over before anybody looks again.
+    fresh = min(rules.fresh, _limit(session, session.limit) / 2)
     silent: dict[str, datetime] = {}
     for source in session.needed:
         seen = readings[source].seen_at if source in readings else None
         # One from the time to come proves a clock wrong, not that something was seen.
-        if seen is None or seen > now + rules.fresh or now - seen > rules.fresh:
+        if seen is None or seen > now + fresh or now - seen > fresh:
             silent[source] = session.since if seen is None else min(seen, now)
     return tuple(sorted(silent)), min(silent.values(), default=None)
 
@@ -152,19 +155,28 @@ def _idle_end(
     enough to be told of."""
     if session.limit is None or idle_since is None:
         return None, False, False
-    limit = session.limit
-    if session.wanted and session.limit_when_wanted is not None:
-        limit = min(limit, session.limit_when_wanted)
+    limit = _limit(session, session.limit)
     warning = min(rules.warning, limit / 2)
-    held = [at for at in (session.extended_until, session.protected_until) if at is not None]
-    end = max([idle_since + limit, *held])
-    # A warning holds for the idleness that it was given for, not for a later one. What is
-    # protected or extended is warned of again before that is over.
-    began = max([idle_since, *(at - warning for at in held if at > idle_since + limit)])
-    if session.warned_at is not None and session.warned_at >= began:
-        end = max(end, session.warned_at + warning)
-        return end, False, end - warning <= now
-    return max(end, now + warning), end - warning <= now, end - warning <= now
+    due = max([idle_since + limit, *_times(session.extended_until, session.protected_until)])
+    # What was told is kept to, whatever has changed since, and is enough said if it was told of
+    # this very idleness and of no sooner end than there is now.
+    end = max([due, *_times(session.told_until)])
+    near = end - warning <= now
+    warned, told = session.warned_at, session.told_until
+    if warned is not None and told is not None and warned >= idle_since and told >= due:
+        return end, False, near
+    return max(end, now + warning), near, near
+
+
+def _limit(session: Session, limit: timedelta) -> timedelta:
+    """How long it may be idle as things stand."""
+    if session.wanted and session.limit_when_wanted is not None:
+        return min(limit, session.limit_when_wanted)
+    return limit
+
+
+def _times(*times: datetime | None) -> tuple[datetime, ...]:
+    return tuple(at for at in times if at is not None)
 
 
 def _evidence(readings: Collection[Reading]) -> str:
@@ -172,7 +184,7 @@ def _evidence(readings: Collection[Reading]) -> str:
     return "; ".join(each for each in said if not each.endswith(": ")) or "no sign of use"
 
 
-def in_words(found: Verdict, now: datetime) -> str:
+def in_words(found: Verdict, now: datetime, extendable: bool = True) -> str:
     """The verdict as its person reads it; empty when nothing is to be said."""
     if found.unknown:
         names = listed(SOURCES.get(source, source) for source in found.unknown)
@@ -183,6 +195,6 @@ def in_words(found: Verdict, now: datetime) -> str:
     if found.rule == IDLE and found.ends_at is not None and found.idle_since is not None:
         return (
             f"Not in use for {span(now - found.idle_since)}; it ends at {moment(found.ends_at)} "
-            "unless you use or extend it."
+            f"unless you use{' or extend' if extendable else ''} it."
         )
     return ""

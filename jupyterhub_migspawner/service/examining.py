@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -19,7 +19,7 @@ from jupyterhub_migspawner.broker.reclaiming import Answer
 from jupyterhub_migspawner.broker.statuses import Standing
 from jupyterhub_migspawner.leases.rows import LeaseRow
 from jupyterhub_migspawner.policy.reclaim import IDLE, KERNELS
-from jupyterhub_migspawner.service.hub import HubError
+from jupyterhub_migspawner.service.hub import HubAway, HubError
 from jupyterhub_migspawner.service.loops import is_server_of
 from jupyterhub_migspawner.service.notebooks import IN_FLIGHT, Notebooks, NotSaid
 from jupyterhub_migspawner.service.parts import Parts
@@ -29,6 +29,9 @@ log = logging.getLogger("migspawner.service")
 
 CHUNK = 100
 """Answers that are written down in one transaction."""
+
+AT_ONCE = 10
+"""What is asked of the hub at the same time: a server that it stops may take it ten seconds."""
 
 TELL_HUB = timedelta(minutes=5)
 """How often the hub is told that a session is in use, as servers themselves do; after five rounds,
@@ -64,14 +67,13 @@ class Examiner:
         ask = self._parts.ask
         found = [each for each in await ask(lambda broker: broker.standings()) if _matters(each)]
         await self._hear(found)
+        await ask(lambda broker: broker.note_unknown())
         standings = await ask(lambda broker: broker.standings())
         warned = [each.lease.id for each in standings if each.verdict.warn]
         await ask(partial(Broker.warn_idle, lease_ids=warned))
         now = self._clock()
-        for each in standings:
-            if each.verdict.rule == IDLE and each.verdict.over(now):
-                await self._end(each)
-        await ask(lambda broker: broker.note_unknown())
+        over = [each for each in standings if each.verdict.rule == IDLE and each.verdict.over(now)]
+        await _several(self._end, over)
         await ask(lambda broker: broker.forget_sessions())
         await self._teller.round(await ask(lambda broker: broker.standings()))
         await self._tell_hub(standings)
@@ -126,18 +128,43 @@ class Examiner:
         """
         live = {each.lease.id for each in standings}
         self._told = {key: at for key, at in self._told.items() if key in live}
-        for each in standings:
-            used, lease = each.verdict.idle_since, each.lease
-            if used is None or not each.stay.token or used <= self._told.get(lease.id, lease.since):
-                continue
-            rounds = timedelta(seconds=5 * self._parts.settings.examine_seconds)
-            if self._clock() - self._told.get(lease.id, lease.since) < min(TELL_HUB, rounds):
-                continue
+        away = False
+
+        async def tell(each: Standing) -> None:
+            nonlocal away
+            if away:
+                return  # the others will be told of in a later round
+            lease = each.lease
             try:
-                await self._parts.hub.note_activity(lease.user, lease.server, used, each.stay.token)
+                await self._parts.hub.note_activity(
+                    lease.user, lease.server, each.used, each.stay.token
+                )
             except HubError as error:
+                away = isinstance(error, HubAway)
                 log.info("The hub is not told that lease %d is in use: %s", lease.id, error)
             self._told[lease.id] = self._clock()
+
+        await _several(tell, [each for each in standings if self._is_news(each)])
+
+    def _is_news(self, standing: Standing) -> bool:
+        """Whether the session was used since the hub was told of it, and that is a while ago."""
+        told = self._told.get(standing.lease.id, standing.lease.since)
+        rounds = timedelta(seconds=5 * self._parts.settings.examine_seconds)
+        known = _matters(standing) and bool(standing.stay.token) and standing.used > told
+        return known and self._clock() - told >= min(TELL_HUB, rounds)
+
+
+async def _several(
+    do: Callable[[Standing], Awaitable[None]], standings: Collection[Standing]
+) -> None:
+    """Do it for each of them, some at a time."""
+    turns = asyncio.Semaphore(AT_ONCE)
+
+    async def one(standing: Standing) -> None:
+        async with turns:
+            await do(standing)
+
+    await asyncio.gather(*(one(each) for each in standings))
 
 
 def _matters(standing: Standing) -> bool:

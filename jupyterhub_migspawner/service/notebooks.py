@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from tornado.httpclient import HTTPClientError, HTTPRequest, HTTPResponse
+from tornado.httpclient import HTTPRequest, HTTPResponse
 from tornado.simple_httpclient import SimpleAsyncHTTPClient
 
 from jupyterhub_migspawner.leases.rows import StayRow
@@ -37,7 +37,7 @@ MOST_LISTED = 1000
 MOST_WISHED = 100
 """Characters of the name of a wish."""
 
-AT_REST = frozenset({"idle", "starting", "restarting", "autorestarting", "dead", "unknown"})
+AT_REST = frozenset({"idle", "starting", "restarting", "autorestarting", "dead"})
 """States of a kernel in which it computes nothing (jupyter_client, jupyter_server). In any other
 one, known or not, it counts as busy."""
 
@@ -123,7 +123,8 @@ class Notebooks:
             return await asyncio.wait_for(
                 self._client.fetch(request, raise_error=False), 2 * PATIENCE
             )
-        except (HTTPClientError, OSError, ValueError, asyncio.TimeoutError) as error:
+        except Exception as error:
+            # Whatever a stranger's server does to the client: it has not said anything.
             raise NotSaid(f"its server does not answer ({type(error).__name__})") from error
 
 

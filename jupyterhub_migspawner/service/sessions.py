@@ -134,10 +134,10 @@ def use_of(standing: Standing, now: datetime, examine_seconds: float) -> Use:
     quiet = now - used >= timedelta(seconds=2 * examine_seconds)
     protected = stay.protected_until
     return Use(
-        words=in_words(found, now) if quiet or found.unknown else "",
+        words=in_words(found, now, standing.extendable) if quiet or found.unknown else "",
         ends_at=moment(found.ends_at) if found.rule == IDLE and found.ends_at else None,
         protected_until=moment(protected) if protected is not None and protected > now else None,
-        extendable=found.rule == IDLE and quiet,
+        extendable=standing.extendable and quiet,
     )
 
 

@@ -18,7 +18,6 @@ from jupyterhub_migspawner.broker.statuses import Standing
 from jupyterhub_migspawner.broker.views import timestamp
 from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.policy.people import Person
-from jupyterhub_migspawner.policy.reclaim import IDLE
 from jupyterhub_migspawner.service.notebooks import Notebooks, NotSaid
 from jupyterhub_migspawner.service.parts import Parts
 
@@ -76,7 +75,7 @@ class Teller:
         return {
             "rule": found.rule,
             "ends_at": timestamp(found.ends_at),
-            "extendable": found.rule == IDLE,
+            "extendable": standing.extendable,
             "page": f"{self._parts.hub_host}{self._parts.prefix}",
             # Told again in each round; nobody is left with the word of a service that is gone.
             "holds_seconds": 3 * self._parts.settings.examine_seconds,

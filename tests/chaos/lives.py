@@ -12,6 +12,7 @@ import json
 import os
 import sys
 import traceback
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +29,9 @@ from tests.chaos.spawner import Spawner
 TIERS = [
     {"name": "small", "profile": "1g.5gb"},
     {"name": "card", "profile": "whole"},
-    # Idle after a millisecond: what it says and does is the same.
-    {"name": "brief", "profile": "1g.5gb", "idle_minutes": 0.00002},
+    {"name": "idling", "profile": "1g.5gb", "idle_minutes": 60},
 ]
 NODE = "n1"
-LONG = 0.01
-"""Seconds in which that one is idle for long; a life has a clock of its own."""
 
 
 def config_of(folder: Path, url: str) -> Config:
@@ -85,19 +83,24 @@ async def idle(config: Config, journal: Path) -> None:
     """A session that nobody uses is told of its end, kept once by its person, and ended."""
     options = MigBroker(config=config)
     broker, agent = options.open_broker(), make_agent(options)
-    lease = broker.acquire(Person("ada"), "", "brief", "the-idle-one")
+    real, ahead = broker.clock, timedelta()
+    broker.clock = lambda: real() + ahead
+    lease = broker.acquire(Person("ada"), "", "idling", "the-idle-one")
     assert lease is not None
     broker.activate("the-idle-one")
     broker.reach("the-idle-one", "http://127.0.0.1:1/", "token")
     quiet = [Answer(lease.id, source, mark="quiet") for source in (KERNELS, PROCESSES)]
     broker.note_answers(quiet)
-    await asyncio.sleep(LONG)
-    assert broker.warn_idle([lease.id])
-    broker.extend(lease.id, Person("ada"))
-    await asyncio.sleep(LONG)
-    assert broker.warn_idle([lease.id])
-    await asyncio.sleep(LONG)
-    assert broker.end_over(lease.id)
+    for minutes, act in (
+        (46, lambda: broker.warn_idle([lease.id])),
+        (1, lambda: broker.extend(lease.id, Person("ada"))),
+        (59, lambda: broker.warn_idle([lease.id])),
+        (16, lambda: broker.end_over(lease.id)),
+    ):
+        ahead += timedelta(minutes=minutes)
+        broker.note_answers(quiet)
+        assert act()
+    broker.clock = real
     agent.tick()
     agent.tick()
     broker.forget_sessions()

@@ -19,7 +19,20 @@ from jupyterhub_migspawner.errors import DatabaseError
 from jupyterhub_migspawner.leases import urls
 from jupyterhub_migspawner.leases.engine import WRITING, database_error, make_engine
 
-REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010", "0011")
+REVISIONS = (
+    "0001",
+    "0002",
+    "0003",
+    "0004",
+    "0005",
+    "0006",
+    "0007",
+    "0008",
+    "0009",
+    "0010",
+    "0011",
+    "0012",
+)
 """All schema revisions this code knows, oldest first."""
 
 HEAD = REVISIONS[-1]

@@ -161,6 +161,26 @@ def test_who_wiped_their_environment_counts_on_a_slice_of_ones_own(
     assert session.is_active()
 
 
+def test_who_wiped_their_environment_is_known_by_descent(session: Session) -> None:
+    """As after ``sudo``, or in a container that takes nothing along."""
+    session.process(300, parent=200)
+    session.process(301, parent=300)
+    for pid in (300, 301):
+        (session.node.proc / str(pid) / "environ").write_bytes(b"PATH=/bin\0")
+    session.look()
+    assert not session.is_active()
+    session.use(301, 5)
+    assert session.is_active()
+
+
+def test_a_stranger_is_nobodys(session: Session) -> None:
+    session.process(300, parent=1)
+    (session.node.proc / "300" / "environ").write_bytes(b"PATH=/bin\0")
+    session.look()
+    session.use(300, 9)
+    assert not session.is_active()
+
+
 def test_memory_alone_is_no_activity(session: Session, on_slice: Callable[[], int]) -> None:
     on_slice()
     session.look()

@@ -69,7 +69,9 @@ def said(install: Install) -> list[tuple[str, str]]:
 
 
 def test_the_doctor_says_when_two_would_end_idle_servers(idle: Install) -> None:
-    assert said(idle) == [("ok", "Idle sessions of small end; nothing else ends them.")]
+    assert said(idle) == [
+        ("ok", "Idle sessions of small end; nothing in this file ends them besides.")
+    ]
     line = "c.JupyterHub.cleanup_servers = False"
     culler = '["python3", "-m", "jupyterhub_idle_culler", "--timeout=3600"]'
     idle.edit(line, f'{line}\nc.JupyterHub.services = [{{"name": "cull", "command": {culler}}}]')
@@ -78,6 +80,42 @@ def test_the_doctor_says_when_two_would_end_idle_servers(idle: Install) -> None:
     assert "the service 'cull'" in message
     idle.edit(line, f'{line}\nc.Spawner.args = ["--MappingKernelManager.cull_idle_timeout=60"]')
     assert "the service 'cull' and c.Spawner.args" in said(idle)[0][1]
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        (
+            'c.JupyterHub.services.append({"name": "cull", "command": ["jupyterhub-idle-culler"]})',
+            "the service 'cull'",
+        ),
+        (
+            'c.JupyterHub.services.extend([{"name": "x", "command": "python3 -m '
+            'jupyterhub_idle_culler --timeout=9"}])',
+            "the service 'x'",
+        ),
+        (
+            'c.Spawner.args.append("--MappingKernelManager.cull_idle_timeout=600")',
+            "c.Spawner.args",
+        ),
+        (
+            'c.LocalProcessSpawner.args = ["--ServerApp.shutdown_no_activity_timeout=600"]',
+            "c.LocalProcessSpawner.args",
+        ),
+        (
+            'c.JupyterHub.load_roles.append({"name": "r", "services": ["away"], '
+            '"scopes": ["list:users", "read:users:activity", "delete:servers"]})',
+            "the service 'away', perhaps,",
+        ),
+    ],
+)
+def test_the_doctor_finds_another_culler_however_it_is_written(
+    idle: Install, line: str, words: str
+) -> None:
+    setting = "c.JupyterHub.cleanup_servers = False"
+    idle.edit(setting, f"{setting}\n{line}")
+    ((state, message),) = said(idle)
+    assert (state, words in message) == ("warning", True), message
 
 
 def test_the_doctor_says_nothing_of_it_where_nothing_is_ended(install: Install) -> None:

@@ -52,6 +52,7 @@ SESSIONS = st.builds(
     extended_until=st.none() | MINUTES,
     protected_until=st.none() | MINUTES,
     warned_at=st.none() | MINUTES.filter(lambda at: at <= NOON),
+    told_until=st.none() | MINUTES,
 ).map(lambda made: replace(made, needed=ALWAYS | {each.source for each in made.readings}))
 
 
@@ -82,7 +83,7 @@ def test_no_session_with_a_sign_of_use_inside_the_window_ends_for_being_idle(
         assert each.active_at is None or each.active_at <= NOON - limit
         # And each was asked just now.
         assert each.seen_at is not None
-        assert NOON - each.seen_at <= RULES.fresh
+        assert NOON - each.seen_at <= min(RULES.fresh, limit / 2)
     assert {each.source for each in session.readings} >= session.needed
     assert session.since <= NOON - limit
 
@@ -92,9 +93,21 @@ def test_who_was_not_told_in_time_is_not_ended_for_being_idle(session: Session) 
     found = verdict(session, RULES, NOON)
     if found.over(NOON) and found.rule == IDLE:
         assert session.warned_at is not None
-        assert session.warned_at + warning_of(session) <= NOON
+        assert session.told_until is not None
+        assert session.told_until <= NOON
         assert found.idle_since is not None
         assert session.warned_at >= found.idle_since
+
+
+@given(SESSIONS)
+def test_nobody_is_ended_for_being_idle_before_the_time_that_they_were_told(
+    session: Session,
+) -> None:
+    """Whatever has changed since: others wait, a protection is taken back, a limit is shorter."""
+    found = verdict(session, RULES, NOON)
+    if found.rule == IDLE and session.told_until is not None:
+        assert found.ends_at is not None
+        assert found.ends_at >= session.told_until
 
 
 @given(SESSIONS, st.sampled_from([KERNELS, PROCESSES, USE]))
@@ -175,9 +188,11 @@ def test_whoever_is_told_in_time_ends_when_they_were_told(session: Session) -> N
     found = verdict(session, RULES, NOON)
     if found.rule != IDLE or not found.warn or found.ends_at is None:
         return
-    told = replace(session, warned_at=NOON)
+    told = replace(session, warned_at=NOON, told_until=found.ends_at)
     promised = verdict(told, RULES, NOON)
-    assert promised.ends_at == max(found.ends_at, NOON + warning_of(session))
+    assert found.ends_at >= NOON + warning_of(session)
+    assert promised.ends_at == found.ends_at
+    assert promised.near
     assert not promised.warn
     at = promised.ends_at
     assert at is not None
@@ -193,6 +208,8 @@ def session(idle: float, *, seen: float = 0, **more: object) -> Session:
         for source in (KERNELS, PROCESSES)
     )
     values = {"since": NOON - minutes(600), "limit": minutes(60), "readings": readings, **more}
+    if isinstance(values.get("warned_at"), datetime):
+        values.setdefault("told_until", values["warned_at"] + minutes(15))  # type: ignore[operator]
     return Session(**values)  # type: ignore[arg-type]
 
 
@@ -232,6 +249,21 @@ def test_when_others_wait_idle_ones_go_sooner_but_not_without_a_word() -> None:
     found = verdict(wanted, RULES, NOON)
     assert (found.warn, found.ends_at) == (True, NOON + minutes(10))
     assert found.why.endswith("; others wait")
+
+
+def test_somebody_who_joins_the_list_shortens_no_word_that_was_given() -> None:
+    rules = replace(RULES, warning=minutes(60))
+    values = {"limit": minutes(480), "limit_when_wanted": minutes(20)}
+    told = session(430, warned_at=NOON - minutes(10), told_until=NOON + minutes(50), **values)
+    found = verdict(replace(told, wanted=True), rules, NOON)
+    assert (found.ends_at, found.warn) == (NOON + minutes(50), False)
+
+
+def test_what_was_at_work_when_last_seen_is_not_over_before_anybody_looks_again() -> None:
+    """Though a look may be as old as the session may be idle."""
+    short = session(2, seen=1.5, limit=minutes(2), warned_at=NOON - minutes(1), told_until=NOON)
+    assert verdict(short, RULES, NOON).unknown == (KERNELS, PROCESSES)
+    assert verdict(replace(short, limit=minutes(2)), RULES, NOON).ends_at is None
 
 
 def test_a_clock_that_is_ahead_gains_nothing_for_ever() -> None:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
+from jupyterhub_migspawner.broker.reclaiming import Answer
+from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.gpu.cards import Inventory
 from jupyterhub_migspawner.leases.rows import LeaseRow
 from jupyterhub_migspawner.policy.people import Person
-from jupyterhub_migspawner.policy.reclaim import KERNELS
-from jupyterhub_migspawner.service.examining import Examiner
+from jupyterhub_migspawner.policy.reclaim import KERNELS, PROCESSES
+from jupyterhub_migspawner.service.examining import AT_ONCE, Examiner
+from jupyterhub_migspawner.service.hub import HubAway
 from jupyterhub_migspawner.service.notebooks import NotSaid, read
 from tests.store.lab import card, inventory
 from tests.unit.service.conftest import World
@@ -268,3 +274,159 @@ def test_what_a_server_says_in_short() -> None:
     with pytest.raises(NotSaid):
         read([], [{"name": 1}])
     assert read([], [{"name": "1"}]).words == "0 kernels, 0 busy; 1 terminal"
+
+
+async def test_one_strange_server_keeps_nobody_from_being_looked_at(
+    world: World, examiner: Examiner, notebook: Notebook
+) -> None:
+    """A header without an end is an error of another kind than all the rest."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nX: " + b"a" * 70_000 + b"\r\n\r\n")
+        writer.close()
+
+    strange = await asyncio.start_server(answer, "127.0.0.1", 0)
+    idle, odd = lend(world, notebook), lend(world, notebook, "mallory")
+    port = strange.sockets[0].getsockname()[1]
+    world.broker.reach(odd.attempt, f"http://127.0.0.1:{port}/", TOKEN)
+    await examiner.round()
+    for minutes in (46, 16):
+        world.pass_by(minutes=minutes)
+        quiet(world, idle)
+        quiet(world, odd)
+        await examiner.round()
+    strange.close()
+    assert world.live() == {idle.id: "releasing", odd.id: "active"}
+    assert reading(world, odd).trouble
+
+
+@pytest.mark.parametrize("source", ["kernels", "processes"])
+async def test_a_last_question_without_an_answer_ends_nothing(
+    world: World,
+    examiner: Examiner,
+    notebook: Notebook,
+    source: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lease = lend(world, notebook)
+    await examiner.round()
+    await pass_by(world, examiner, lease, 46)
+    world.pass_by(minutes=20)
+    quiet(world, lease)
+    hear, heard = examiner._hear, []
+
+    async def hear_and_lose(standings: Any) -> None:
+        if heard:
+            if source == "kernels":
+                notebook.how = "500"
+            else:
+                world.broker.note_answers([Answer(lease.id, PROCESSES, trouble="NVML fails")])
+        heard.append(standings)
+        await hear(standings)
+
+    monkeypatch.setattr(examiner, "_hear", hear_and_lose)
+    await examiner.round()
+    assert len(heard) == 2
+    assert world.live() == {lease.id: "active"}
+
+
+async def test_processes_seen_a_minute_ago_prove_nothing_at_the_end(
+    world: World, examiner: Examiner, notebook: Notebook
+) -> None:
+    lease = lend(world, notebook)
+    await examiner.round()
+    await pass_by(world, examiner, lease, 46)
+    await pass_by(world, examiner, lease, 14.5)
+    world.pass_by(minutes=1)
+    await examiner.round()  # the agent is busy cutting a card
+    assert world.live() == {lease.id: "active"}
+    quiet(world, lease)
+    await examiner.round()
+    assert world.live() == {lease.id: "releasing"}
+
+
+async def test_the_hub_is_told_of_a_busy_kernel_while_the_agent_is_silent(
+    world: World, examiner: Examiner, notebook: Notebook
+) -> None:
+    """Else the hub's own culler would end what works."""
+    lend(world, notebook)
+    notebook.kernels[0]["execution_state"] = "busy"
+    for _ in range(40):
+        world.pass_by(minutes=1)
+        await examiner.round()
+    assert len(world.hub.active) >= 6
+
+
+async def test_a_hub_that_hangs_is_asked_no_more_in_that_round(
+    world: World, examiner: Examiner, notebook: Notebook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+
+    async def hang(*_: Any) -> None:
+        calls.append(1)
+        await asyncio.sleep(0)
+        raise HubAway("The hub does not answer.")
+
+    world.broker.record_inventory("n9", many(tuple(card(i, node_of_many(i)) for i in range(10))))
+    notebook.kernels[0]["execution_state"] = "busy"
+    for number in range(40):
+        lease = world.broker.acquire(Person(f"u{number}"), "", "small", f"a{number}", "n9")
+        assert lease is not None
+        world.broker.activate(lease.attempt)
+        world.broker.reach(lease.attempt, notebook.url, TOKEN)
+    monkeypatch.setattr(type(world.parts.hub), "note_activity", hang)
+    await examiner.round()
+    world.pass_by(minutes=6)
+    await examiner.round()
+    assert 0 < len(calls) <= AT_ONCE
+
+
+async def test_who_is_not_protected_any_more_is_told_anew(
+    world: World, examiner: Examiner, notebook: Notebook
+) -> None:
+    lease, root = lend(world, notebook), Person("root", admin=True)
+    await examiner.round()
+    await pass_by(world, examiner, lease, 46)
+    world.broker.protect(lease.id, root, world.now + timedelta(days=2), "a deadline")
+    await pass_by(world, examiner, lease, 600)
+    world.broker.protect(lease.id, root, None, "")
+    await pass_by(world, examiner, lease, 0.1)
+    assert world.live() == {lease.id: "active"}
+    await pass_by(world, examiner, lease, 15)
+    assert world.live() == {lease.id: "releasing"}
+
+
+async def test_what_was_unknown_meanwhile_is_told_of_anew(
+    world: World, examiner: Examiner, notebook: Notebook
+) -> None:
+    """The page has said that it is not ended while nobody can tell."""
+    lease = lend(world, notebook)
+    await examiner.round()
+    await pass_by(world, examiner, lease, 46)
+    notebook.how = "500"
+    await pass_by(world, examiner, lease, 5)
+    await pass_by(world, examiner, lease, 300)
+    notebook.how = "well"
+    await pass_by(world, examiner, lease, 1)
+    assert world.live() == {lease.id: "active"}
+    await pass_by(world, examiner, lease, 15.1)
+    assert world.live() == {lease.id: "releasing"}
+
+
+async def test_a_silent_server_lifts_no_ceiling(
+    world: World, examiner: Examiner, notebook: Notebook
+) -> None:
+    lease = lend(world, notebook)
+    await examiner.round()
+    used = world.now
+    for _ in range(20):
+        notebook.how = "500"
+        await pass_by(world, examiner, lease, 55)
+        with suppress(Refusal):
+            world.broker.extend(lease.id, Person("ada"))
+        notebook.how = "well"
+        await pass_by(world, examiner, lease, 1)
+    for standing in world.broker.standings():
+        until = standing.stay.extended_until
+        assert until is None or until <= used + timedelta(hours=8)
