@@ -1,7 +1,8 @@
-"""Inside a person's server: that it ends is told in JupyterLab, where it is seen.
+"""Inside a person's server: what its kernels are at work on, and that it ends, where it is seen.
 
-Two extensions: one of Jupyter Server, which takes the broker's word and keeps it
-(:mod:`.handlers`), and one of JupyterLab, which asks for it and shows it (``labextension/``).
+Two extensions: one of Jupyter Server, which watches the kernels (:mod:`.kernels`), takes the
+broker's word and keeps it (:mod:`.handlers`), and one of JupyterLab, which asks for that word and
+shows it (``labextension/``).
 Installing the package into the environment that servers run in is all it takes. Relies on Jupyter
 Server only; nothing else of this package is imported here, since hub and notebooks may live on
 different machines.
@@ -15,6 +16,9 @@ from typing import Any
 PATH = "migspawner/notice"
 """Where the notice is, below the server's own base URL."""
 
+KERNELS_PATH = "migspawner/kernels"
+"""Where it is said what kernels are at work on."""
+
 
 def _jupyter_server_extension_points() -> list[dict[str, str]]:
     return [{"module": "jupyterhub_migspawner.notebook"}]
@@ -26,5 +30,6 @@ def _load_jupyter_server_extension(server: Any) -> None:
         return
     # Imported here so that the path above can be had where there is no Jupyter Server.
     from jupyterhub_migspawner.notebook.handlers import add_handlers
+    from jupyterhub_migspawner.notebook.kernels import Kernels
 
-    add_handlers(server.web_app)
+    add_handlers(server.web_app, Kernels(server.kernel_manager))

@@ -1,4 +1,5 @@
-"""The notice of a server's end: put by the broker's service, read and answered from JupyterLab.
+"""What the broker's service asks and says here: the kernels' work, and the notice of an end, which
+is read and answered from JupyterLab.
 
 Relies on Jupyter Server to know who may talk to this server. Promises that nothing here is use of
 the server, so that an open page that asks does not keep it; and that a wish to be kept stays until
@@ -18,7 +19,8 @@ from jupyter_server.base.handlers import APIHandler
 from jupyter_server.utils import url_path_join
 from tornado.web import Application, HTTPError, authenticated
 
-from jupyterhub_migspawner.notebook import PATH
+from jupyterhub_migspawner.notebook import KERNELS_PATH, PATH
+from jupyterhub_migspawner.notebook.kernels import Kernels
 
 _MOST_BYTES = 16 * 1024
 _MOST_CHARACTERS = 1000
@@ -94,6 +96,21 @@ class NoticeHandler(APIHandler):
         return word
 
 
+class KernelsHandler(APIHandler):
+    """What the kernels are at work on."""
+
+    _track_activity = False
+
+    def initialize(self, kernels: Kernels) -> None:
+        """Called by tornado for each request."""
+        self.kernels = kernels
+
+    @authenticated
+    def get(self) -> None:
+        """Each kernel that is watched, for the service."""
+        self.finish(json.dumps(self.kernels.said()))
+
+
 def _is_notice(value: Any) -> bool:
     if value is None:
         return True
@@ -122,7 +139,13 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str) and len(value) <= _MOST_CHARACTERS
 
 
-def add_handlers(app: Application) -> None:
-    """Give the server its address for notices."""
-    where = url_path_join(app.settings["base_url"], PATH)
-    app.add_handlers(".*$", [(where, NoticeHandler, {"told": Told()})])
+def add_handlers(app: Application, kernels: Kernels) -> None:
+    """Give the server its two addresses."""
+    base = app.settings["base_url"]
+    app.add_handlers(
+        ".*$",
+        [
+            (url_path_join(base, PATH), NoticeHandler, {"told": Told()}),
+            (url_path_join(base, KERNELS_PATH), KernelsHandler, {"kernels": kernels}),
+        ],
+    )

@@ -20,7 +20,7 @@ from tornado.httpclient import HTTPRequest, HTTPResponse
 from tornado.simple_httpclient import SimpleAsyncHTTPClient
 
 from jupyterhub_migspawner.leases.rows import StayRow
-from jupyterhub_migspawner.notebook import PATH
+from jupyterhub_migspawner.notebook import KERNELS_PATH, PATH
 
 IN_FLIGHT = 40
 """Servers that are asked at the same time."""
@@ -78,7 +78,9 @@ class Notebooks:
         async with self._turns:
             kernels = await self._list(stay, "api/kernels")
             terminals = await self._list(stay, "api/terminals")
-        return read(kernels, terminals)
+            # Where this package's extension is not installed, the server's own word has to do.
+            watched = await self._list(stay, KERNELS_PATH)
+        return read(kernels, terminals, watched)
 
     async def tell(self, stay: StayRow, word: dict[str, Any]) -> str:
         """Say something to a server's person; their wish to be kept, or nothing.
@@ -98,8 +100,8 @@ class Notebooks:
     async def _list(self, stay: StayRow, path: str) -> list[Any]:
         """A list of the server's own API. That it was asked is no activity of anybody's."""
         response = await self._ask(stay, path)
-        if response.code == 404 and path == "api/terminals":
-            return []  # a server without terminals (jupyter_server, terminals_enabled)
+        if response.code == 404 and path != "api/kernels":
+            return []  # a server without terminals (terminals_enabled), or without our extension
         found = _read_json(response)
         if not isinstance(found, list) or len(found) > MOST_LISTED:
             raise NotSaid("what its server says cannot be read")
@@ -138,25 +140,41 @@ def _read_json(response: HTTPResponse) -> Any:
         return None
 
 
-def read(kernels: list[Any], terminals: list[Any]) -> Said:
+def read(kernels: list[Any], terminals: list[Any], watched: list[Any] | None = None) -> Said:
     """What a server's lists of kernels and terminals say. Raises :exc:`NotSaid`.
 
-    Times in them are compared with those of before and with nothing else: whose clock they were
-    told by does not matter. That somebody is connected is no sign of use.
+    ``watched`` is what this package's extension has heard from the kernels themselves: by that,
+    what a page asks by itself is no use, and a cell computes on whatever else is done meanwhile.
+    Times are compared with those of before and with nothing else: whose clock they were told by
+    does not matter. That somebody is connected is no sign of use.
     """
-    states, marks = [], []
+    heard = {_text(each, "id"): each for each in watched or ()}
+    busy, marks = 0, []
     for kernel in kernels:
-        state, last = _text(kernel, "execution_state"), _text(kernel, "last_activity")
-        states.append(state)
-        marks.append(f"kernel {_text(kernel, 'id')} {state} {last}")
+        name, state = _text(kernel, "id"), _text(kernel, "execution_state")
+        last = _text(kernel, "last_activity")
+        if name in heard:
+            # A kernel that dies in a cell stays busy for Jupyter Server, and one that is asked
+            # something while it computes is at rest.
+            busy += _number(heard[name], "running") > 0 and state != "dead"
+            marks.append(f"kernel {name} {_number(heard[name], 'heard')}")
+        else:
+            busy += state not in AT_REST
+            marks.append(f"kernel {name} {state} {last}")
     for terminal in terminals:
         marks.append(f"terminal {_text(terminal, 'name')} {_text(terminal, 'last_activity')}")
-    busy = [state for state in states if state not in AT_REST]
-    words = f"{len(states)} kernel{'' if len(states) == 1 else 's'}, {len(busy)} busy"
+    words = f"{len(kernels)} kernel{'' if len(kernels) == 1 else 's'}, {busy} busy"
     if terminals:
         words += f"; {len(terminals)} terminal{'' if len(terminals) == 1 else 's'}"
     digest = hashlib.sha256("\n".join(sorted(marks)).encode("utf-8", "replace")).hexdigest()
     return Said(digest, bool(busy), words)
+
+
+def _number(model: Any, name: str) -> int:
+    value = model.get(name)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise NotSaid("what its server says cannot be read")
+    return value
 
 
 def _text(model: Any, name: str) -> str:

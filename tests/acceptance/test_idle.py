@@ -144,6 +144,7 @@ async def test_who_works_stays_and_who_does_not_is_ended(hub: Hub, exporter: Sit
     os.kill(stopped, signal.SIGSTOP)
     idle = {name: Notebook(hub, name) for name in ("opened", "memory", "crashed", "extends")}
     sockets.append(await idle["memory"].execute(MEMORY))
+    sockets.append(await idle["crashed"].execute(LONG))
     for notebook in (idle["memory"], working["silent"]):
         uuid, kernel = str(notebook.lease().slice_uuid), kernel_of(notebook)
         simulator.add_process(cards, uuid, kernel, 3000)

@@ -430,3 +430,35 @@ async def test_a_silent_server_lifts_no_ceiling(
     for standing in world.broker.standings():
         until = standing.stay.extended_until
         assert until is None or until <= used + timedelta(hours=8)
+
+
+def test_what_kernels_say_themselves_goes_before_what_their_server_says_of_them() -> None:
+    busy = {**KERNEL, "execution_state": "busy"}
+    assert read([dict(KERNEL)], [], [{"id": "k1", "running": 1, "heard": 3}]).busy
+    assert not read([busy], [], [{"id": "k1", "running": 0, "heard": 3}]).busy
+    assert not read([{**KERNEL, "execution_state": "dead"}], [], [WATCHED]).busy
+    assert read([busy], [], [{**WATCHED, "id": "another"}]).busy
+    # What a page asks changes the server's times, and nothing that a person did.
+    later = {**KERNEL, "last_activity": "2026-11-23T11:00:00Z"}
+    assert read([dict(KERNEL)], [], [WATCHED]) == read([later], [], [WATCHED])
+    assert read([dict(KERNEL)], [], [WATCHED]) != read([later], [], [{**WATCHED, "heard": 4}])
+
+
+WATCHED = {"id": "k1", "running": 1, "heard": 3}
+
+
+@pytest.mark.parametrize(
+    "watched",
+    [
+        [None],
+        ["k1"],
+        [{}],
+        [{**WATCHED, "running": -1}],
+        [{**WATCHED, "running": True}],
+        [{**WATCHED, "heard": "3"}],
+        [{**WATCHED, "heard": 3.5}],
+    ],
+)
+def test_what_cannot_be_read_of_it_is_unknown(watched: list[Any]) -> None:
+    with pytest.raises(NotSaid):
+        read([dict(KERNEL)], [], watched)
