@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from traitlets.config import Config
 from traitlets.config.loader import LazyConfigValue
 
 from jupyterhub_migspawner.cli.findings import OK, WARNING, Finding
+from jupyterhub_migspawner.leases.rows import LeaseRow
 from jupyterhub_migspawner.policy.tiers import Tier
 from jupyterhub_migspawner.policy.wording import listed
 
@@ -35,6 +36,20 @@ def check(tiers: tuple[Tier, ...], config: Config) -> Iterator[Finding]:
             "culler",
             OK,
             f"Idle sessions of {listed(ours)} end; nothing in this file ends them besides.",
+        )
+
+
+def forgotten(tiers: tuple[Tier, ...], leases: Iterable[LeaseRow]) -> Iterator[Finding]:
+    """Sessions whose tier the configuration does not have any more."""
+    known = {tier.name for tier in tiers}
+    names = sorted({lease.tier for lease in leases if lease.tier not in known})
+    if names:
+        yield Finding(
+            "culler",
+            WARNING,
+            f"Sessions run in {listed(repr(name) for name in names)}, which is no tier any more: "
+            "nothing ends them for being idle.",
+            "Write the tier again until they are over, or end them: migspawner leases release.",
         )
 
 

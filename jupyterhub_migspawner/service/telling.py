@@ -40,7 +40,8 @@ class Teller:
         """Tell all who have something to be told. Raises :exc:`.DatabaseError`."""
         live = {each.lease.id for each in standings}
         self._said = {key: said for key, said in self._said.items() if key in live}
-        await asyncio.gather(*(self.tell(each) for each in standings))
+        news = [each for each in standings if each.verdict.near or self._said.get(each.lease.id)]
+        await asyncio.gather(*(self.tell(each) for each in news))
 
     async def tell(self, standing: Standing) -> None:
         """Tell one, and grant what its person wishes. Raises :exc:`.DatabaseError`."""

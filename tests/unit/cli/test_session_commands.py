@@ -167,3 +167,11 @@ def test_an_exporter_that_is_no_web_address_is_refused(idle: Install, url: str) 
     ran = idle.run("sessions")
     assert ran.status == 1
     assert "MigBroker.dcgm_url is" in ran.err
+
+
+def test_the_doctor_names_sessions_of_a_tier_that_is_gone(idle: Install) -> None:
+    run(idle)
+    assert [state for state, _ in said(idle)] == ["ok"]
+    idle.edit('"name": "small"', '"name": "tiny"')
+    warnings = [message for state, message in said(idle) if state == "warning"]
+    assert any("'small', which is no tier any more" in message for message in warnings)
