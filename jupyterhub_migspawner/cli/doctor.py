@@ -250,6 +250,7 @@ def _culler(context: _Context) -> Iterator[Finding]:
     if context.mig is not None:
         tiers = context.mig.settings().tiers
         yield from doctor_culler.check(tiers, context.command.hub_config())
+        yield from doctor_culler.impatient(tiers, context.mig.settings().examine_seconds)
         if _has_database(context.mig):
             yield from doctor_culler.forgotten(tiers, context.mig.open_broker().leases())
 

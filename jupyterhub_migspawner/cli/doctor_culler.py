@@ -39,6 +39,25 @@ def check(tiers: tuple[Tier, ...], config: Config) -> Iterator[Finding]:
         )
 
 
+def impatient(tiers: tuple[Tier, ...], examine_seconds: float) -> Iterator[Finding]:
+    """Tiers whose sessions are looked at too seldom for what they may be idle."""
+    least = 6 * examine_seconds / 60
+    for tier in tiers:
+        minutes = [
+            at for at in (tier.idle_minutes, tier.idle_minutes_when_wanted) if at is not None
+        ]
+        if minutes and min(minutes) < least:
+            yield Finding(
+                "culler",
+                WARNING,
+                f"Tier {tier.name!r} lets sessions be idle for {min(minutes):g} minutes, and they "
+                f"are looked at every {examine_seconds:g} seconds: what was not seen for half of "
+                "that time is unknown, so some may never end.",
+                f"Set c.MigBroker.examine_seconds to {min(minutes) * 10:g} or less, or give them "
+                f"{least:g} minutes.",
+            )
+
+
 def forgotten(tiers: tuple[Tier, ...], leases: Iterable[LeaseRow]) -> Iterator[Finding]:
     """Sessions whose tier the configuration does not have any more."""
     known = {tier.name for tier in tiers}

@@ -175,3 +175,12 @@ def test_the_doctor_names_sessions_of_a_tier_that_is_gone(idle: Install) -> None
     idle.edit('"name": "small"', '"name": "tiny"')
     warnings = [message for state, message in said(idle) if state == "warning"]
     assert any("'small', which is no tier any more" in message for message in warnings)
+
+
+def test_the_doctor_says_when_sessions_are_looked_at_too_seldom(idle: Install) -> None:
+    idle.edit('"idle_minutes": 60', '"idle_minutes": 60, "idle_minutes_when_wanted": 5')
+    warnings = [message for state, message in said(idle) if state == "warning"]
+    assert len(warnings) == 1
+    assert "Tier 'small' lets sessions be idle for 5 minutes" in warnings[0]
+    idle.edit('"idle_minutes_when_wanted": 5', '"idle_minutes_when_wanted": 6')
+    assert [state for state, _ in said(idle)] == ["ok"]
