@@ -10,8 +10,9 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
+from jupyterhub_migspawner.leases.columns import UtcTime
 from jupyterhub_migspawner.leases.rows import CardRow, Layout, NodeRow, SliceRow
-from jupyterhub_migspawner.leases.schema import UtcTime, cards, nodes, slices
+from jupyterhub_migspawner.leases.schema import cards, nodes, slices
 from jupyterhub_migspawner.leases.store import Transaction
 
 _CARD = sa.select(

@@ -14,6 +14,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from jupyterhub_migspawner.leases.columns import UtcTime
 from jupyterhub_migspawner.leases.rows import (
     ACTIVE,
     LIVE,
@@ -23,7 +24,7 @@ from jupyterhub_migspawner.leases.rows import (
     RELEASING,
     LeaseRow,
 )
-from jupyterhub_migspawner.leases.schema import UtcTime, leases, tombstones
+from jupyterhub_migspawner.leases.schema import leases, tombstones
 from jupyterhub_migspawner.leases.store import Transaction
 from jupyterhub_migspawner.policy.quota import Span
 

@@ -13,8 +13,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from jupyterhub_migspawner.leases.columns import UtcTime
 from jupyterhub_migspawner.leases.rows import RequestRow
-from jupyterhub_migspawner.leases.schema import UtcTime, requests
+from jupyterhub_migspawner.leases.schema import requests
 from jupyterhub_migspawner.leases.store import Transaction
 
 _SELECT = sa.select(

@@ -9,8 +9,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from jupyterhub_migspawner.leases.columns import UtcTime
 from jupyterhub_migspawner.leases.rows import TicketRow
-from jupyterhub_migspawner.leases.schema import UtcTime, hubs, tickets
+from jupyterhub_migspawner.leases.schema import hubs, tickets
 from jupyterhub_migspawner.leases.store import Transaction
 
 WAITING = "waiting"
