@@ -10,6 +10,7 @@ is kept apart, and what no person asked for does not count as use.
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -73,7 +74,11 @@ class Kernels:
     def __init__(self, manager: Any) -> None:
         self._manager = manager
         self._kernels: dict[str, Kernel] = {}
-        start, stop = manager.start_watching_activity, manager.stop_watching_activity
+        start = getattr(manager, "start_watching_activity", None)
+        stop = getattr(manager, "stop_watching_activity", None)
+        if start is None or stop is None:
+            log.info("This server's kernels cannot be watched.")
+            return
 
         # Called for every kernel that starts, and anew for one that is restarted by hand.
         def start_watching_activity(kernel_id: str) -> None:
@@ -97,28 +102,30 @@ class Kernels:
         ]
 
     def _watch(self, kernel_id: str) -> None:
+        """Begin to listen to a kernel. Whatever fails, the kernel starts all the same."""
         self._forget(kernel_id)
         try:
             manager = self._manager.get_kernel(kernel_id)
             session = Session(config=manager.session.config, key=manager.session.key)
-            stream = manager.connect_iopub()
+            kernel = Kernel(manager.connect_iopub())
+            kernel.stream.on_recv(partial(self._hear, kernel, session))
+            self._kernels[kernel_id] = kernel
+            # One that dies says nothing more of what it was at.
+            self._manager.add_restart_callback(kernel_id, kernel.open.clear)
         except Exception:
             # Kernels that run elsewhere publish elsewhere: then the server's own word has to do.
+            self._forget(kernel_id)
             log.info("Kernel %s cannot be watched.", kernel_id, exc_info=True)
-            return
-        kernel = self._kernels[kernel_id] = Kernel(stream)
-        stream.on_recv(partial(self._hear, kernel, session))
-        # One that dies says nothing more of what it was at.
-        self._manager.add_restart_callback(kernel_id, kernel.open.clear)
 
     def _forget(self, kernel_id: str) -> None:
         kernel = self._kernels.pop(kernel_id, None)
-        if kernel is not None and not kernel.stream.closed():
-            kernel.stream.close()
+        if kernel is not None:
+            with suppress(Exception):  # it may be closed with the kernel's sockets already
+                kernel.stream.close()
 
     def _hear(self, kernel: Kernel, session: Session, parts: list[Any]) -> None:
         try:
             _, rest = session.feed_identities(parts)
             kernel.hear(session.deserialize(rest))
-        except (KeyError, TypeError, ValueError, AttributeError):
+        except Exception:
             log.debug("A kernel has published something that is no message.", exc_info=True)

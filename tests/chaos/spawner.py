@@ -31,12 +31,15 @@ class LeastSpawner(LoggingConfigurable):
     start_timeout = http_timeout = 60
     _spawn_pending = False
     apply_user_options = None
+    internal_ssl = False
+    api_token = "a-token"
 
     def __init__(self, user: str, config: Config, options: dict[str, Any] | None = None) -> None:
         super().__init__(config=config)
         self.user = SimpleNamespace(name=user, groups=[], admin=False, spawners={"": self})
         self.orm_spawner = SimpleNamespace(started=None)
         self.name = ""
+        self.server = SimpleNamespace(base_url=f"/user/{user}/")
         self.user_options = options or {}
         self._log_name = user
         self._popen: subprocess.Popen[bytes] | None = None

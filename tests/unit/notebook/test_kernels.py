@@ -15,6 +15,7 @@ from jupyter_client.blocking import BlockingKernelClient
 
 from jupyterhub_migspawner.leases.rows import StayRow
 from jupyterhub_migspawner.notebook import KERNELS_PATH
+from jupyterhub_migspawner.notebook.kernels import Kernels
 from jupyterhub_migspawner.service.notebooks import Notebooks, Said
 from tests.unit.notebook.servers import TOKEN, Server
 
@@ -129,6 +130,35 @@ def test_a_kernel_that_is_restarted_or_gone_leaves_nothing(person: Person) -> No
     until(lambda: person.running() == 0)
     person.server.call("DELETE", f"api/kernels/{person.kernel}")
     assert person.state() is None
+
+
+class Elsewhere:
+    """A manager of kernels that run on another machine."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, str]] = []
+
+    def start_watching_activity(self, kernel_id: str) -> None:
+        self.calls.append(("start", kernel_id))
+
+    def stop_watching_activity(self, kernel_id: str) -> None:
+        self.calls.append(("stop", kernel_id))
+
+    def get_kernel(self, kernel_id: str) -> Any:
+        raise KeyError(kernel_id)
+
+    def list_kernel_ids(self) -> list[str]:
+        return ["k1"]
+
+
+def test_kernels_that_cannot_be_watched_start_all_the_same() -> None:
+    manager = Elsewhere()
+    kernels = Kernels(manager)
+    manager.start_watching_activity("k1")
+    manager.stop_watching_activity("k1")
+    assert manager.calls == [("start", "k1"), ("stop", "k1")]
+    assert kernels.said() == []
+    assert Kernels(object()) is not None
 
 
 def kernel_process(person: Person) -> int:
