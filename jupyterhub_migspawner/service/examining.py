@@ -139,8 +139,11 @@ class Examiner:
                 await self._parts.hub.note_activity(
                     lease.user, lease.server, each.used, each.stay.token
                 )
+            except HubAway as error:
+                away = True
+                log.info("The hub is not told that lease %d is in use: %s", lease.id, error)
+                return
             except HubError as error:
-                away = isinstance(error, HubAway)
                 log.info("The hub is not told that lease %d is in use: %s", lease.id, error)
             self._told[lease.id] = self._clock()
 

@@ -50,8 +50,7 @@ def test_any_page_is_read_or_refused(page: str) -> None:
 
 
 @pytest.fixture
-def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
-    monkeypatch.setattr(dcgm, "PATIENCE", 0.5)
+def site() -> Iterator[Site]:
     made = Site()
     yield made
     made.close()
@@ -81,11 +80,15 @@ def test_a_look_says_what_was_answered_since(site: Site, exporter: Exporter) -> 
     assert said(exporter) == {(CARD, 7): 75.0}
 
 
-def test_who_looks_never_waits(site: Site, exporter: Exporter) -> None:
+def test_who_looks_never_waits(
+    site: Site, exporter: Exporter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dcgm, "PATIENCE", 0.5)
     site.answer = lambda handler: site.done.wait() and None  # type: ignore[func-returns-value]
     assert exporter.look() is None
     with pytest.raises(GpuError, match=r"does not answer \(.*[Tt]imeout"):
         said_later(exporter)
+    site.done.set()
 
 
 def said_later(exporter: Exporter) -> None:
@@ -125,7 +128,11 @@ def test_a_bad_answer_is_told_with_its_address(
     assert found == {(CARD, 7): 50.0}, "it is asked again"
 
 
-def test_a_page_that_trickles_in_is_given_up(site: Site, exporter: Exporter) -> None:
+def test_a_page_that_trickles_in_is_given_up(
+    site: Site, exporter: Exporter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dcgm, "PATIENCE", 0.5)
+
     def trickle(handler: BaseHTTPRequestHandler) -> None:
         handler.send_response(200)
         handler.end_headers()
@@ -138,6 +145,7 @@ def test_a_page_that_trickles_in_is_given_up(site: Site, exporter: Exporter) -> 
     site.answer = trickle
     with pytest.raises(GpuError, match="does not answer"):
         said(exporter)
+    site.done.set()
 
 
 def test_nobody_there(exporter: Exporter, site: Site) -> None:

@@ -28,7 +28,6 @@ from jupyterhub_migspawner.policy.approval import parse_approvers
 from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.policy.settings import Settings
 from jupyterhub_migspawner.policy.tiers import parse_tiers
-from jupyterhub_migspawner.service import notebooks
 from jupyterhub_migspawner.service.app import application
 from jupyterhub_migspawner.service.body import MOST_READ
 from jupyterhub_migspawner.service.examining import Examiner
@@ -221,8 +220,7 @@ async def notebook() -> AsyncIterator[Notebook]:
 
 
 @pytest.fixture
-async def examiner(world: World, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Examiner]:
-    monkeypatch.setattr(notebooks, "PATIENCE", 0.3)
+async def examiner(world: World) -> AsyncIterator[Examiner]:
     settle(
         world,
         tiers=parse_tiers(
