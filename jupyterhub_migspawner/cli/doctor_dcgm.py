@@ -28,7 +28,12 @@ def check(url: str, nvml: Nvml) -> Iterator[Finding]:
             "dcgm", WRONG, str(error), f"Start it, or correct c.MigBroker.dcgm_url. {_UNKNOWN}"
         )
         return
-    slices = [(card.uuid, each.gi_id) for card in cards for each in card.instances if each.uuid]
+    slices = [
+        (card.uuid, each.gi_id)
+        for card in cards
+        for each in card.instances
+        if each.uuid and not _measures(nvml, each.uuid)
+    ]
     missing = sum(each not in figures for each in slices)
     if missing:
         yield Finding(
@@ -39,6 +44,14 @@ def check(url: str, nvml: Nvml) -> Iterator[Finding]:
             f"Let it export {dcgm.METRIC} for every GPU instance. {_UNKNOWN}",
         )
     else:
-        yield Finding(
-            "dcgm", OK, f"The dcgm-exporter at {url} tells of {plural(len(slices), 'slice')}."
-        )
+        told = f"tells of {plural(len(slices), 'slice')}" if slices else "is there"
+        yield Finding("dcgm", OK, f"The dcgm-exporter at {url} {told}.")
+
+
+def _measures(nvml: Nvml, uuid: str) -> bool:
+    """Whether NVML tells the use of a slice itself: then the exporter is not asked for it."""
+    try:
+        nvml.utilisation(uuid)
+    except GpuError:
+        return False
+    return True

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
 from jupyterhub_migspawner.broker.reclaiming import Answer
+from jupyterhub_migspawner.cli import doctor_dcgm
+from jupyterhub_migspawner.gpu.nvml import Nvml
+from jupyterhub_migspawner.gpu.simulator import create_state
 from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.policy.reclaim import KERNELS, PROCESSES
 from tests.exporters import HEAD, Site, line, page
@@ -158,6 +162,18 @@ def test_the_doctor_says_whether_dcgm_tells_of_every_slice(idle: Install) -> Non
         site.close()
     ((state, message),) = said()
     assert (state, "does not answer" in message) == ("wrong", True)
+
+
+def test_what_nvml_measures_itself_the_exporter_need_not_tell(tmp_path: Path) -> None:
+    create_state(tmp_path / "cards.json", cards=1, model="h100", layouts=[["1g.10gb"] * 2])
+    nvml, site = Nvml(f"sim:{tmp_path / 'cards.json'}"), Site()
+    try:
+        site.answer = page(HEAD.encode())
+        (finding,) = doctor_dcgm.check(site.url, nvml)
+    finally:
+        site.close()
+        nvml.close()
+    assert (finding.state, finding.message) == ("ok", f"The dcgm-exporter at {site.url} is there.")
 
 
 @pytest.mark.parametrize("url", ["localhost:9400", "ftp://x/", "http://a:b@x/", "http:///metrics"])
