@@ -85,14 +85,19 @@ class Measuring:
                 raise
         if self._trouble:
             raise GpuError(self._trouble)
+        return self._of_exporter(lease, slice_uuid, self._exporter.url)
+
+    def _of_exporter(self, lease: LeaseRow, slice_uuid: str, url: str) -> float | None:
         if self._figures is None:
             return None
+        if slice_uuid not in self._gi_ids and slice_uuid != lease.card_uuid:
+            raise GpuError(f"It is not known which GPU instance slice {slice_uuid} is.")
         gi_id = self._gi_ids.get(slice_uuid)
         percent = self._figures.get((lease.card_uuid, gi_id))
         if percent is None:
             what = "it" if gi_id is None else f"GPU instance {gi_id}"
             raise GpuError(
-                f"The dcgm-exporter at {self._exporter.url} does not tell how much {what} of card "
+                f"The dcgm-exporter at {url} does not tell how much {what} of card "
                 f"{lease.card_uuid} is used; have it export {METRIC} for every GPU instance."
             )
         return percent

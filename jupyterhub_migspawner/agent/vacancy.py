@@ -124,10 +124,13 @@ def family_processes(proc: Path = Path("/proc")) -> dict[str, list[Process]]:
             pid = int(entry.name)
             parents[pid], owners[pid] = parent_of(entry), mark_of(entry)
     found: dict[str, list[Process]] = {}
+    # Whoever was walked past has its owner by now: a long line of descent is walked once.
+    known: set[int] = set()
     for pid in sorted(parents):
         line = []
         at = pid
-        while at in parents and not owners[at] and at not in line:
+        while at in parents and not owners[at] and at not in known:
+            known.add(at)
             line.append(at)
             at = parents[at]
         attempt = owners.get(at, "")

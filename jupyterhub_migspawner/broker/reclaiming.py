@@ -9,7 +9,7 @@ that it is over.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -85,15 +85,21 @@ class Reclaiming(Waits):
 
         def work(tx: Transaction) -> None:
             now = self._now()
-            rows = []
+            rows: dict[tuple[int, str], ReadingRow] = {}
             for answer in answers:
                 known = {row.source: row for row in readings.of_lease(tx, answer.lease_id)}
-                if answer.absent:
-                    if answer.source in known:
-                        readings.forget(tx, answer.lease_id, answer.source)
-                    continue
-                rows.append(_merged(answer, known.get(answer.source), now))
-            readings.keep(tx, rows)
+                if not answer.absent:
+                    row = _merged(answer, known.get(answer.source), now)
+                    rows[answer.lease_id, answer.source] = row
+                elif answer.source in known:
+                    gone = known.pop(answer.source)
+                    readings.forget(tx, answer.lease_id, answer.source)
+                    # The use that it has seen stays known, by those that go on telling. One that
+                    # has told nothing yet will begin with a sign of use.
+                    for source, other in known.items():
+                        row = rows.get((answer.lease_id, source), other)
+                        rows[answer.lease_id, source] = _at_least(row, gone.active_at)
+            readings.keep(tx, rows.values())
 
         if answers:
             self._run(work)
@@ -397,6 +403,13 @@ def _merged(answer: Answer, known: ReadingRow | None, now: datetime) -> ReadingR
     said = stored(answer.said)[:MOST_SAID]
     mark = stored(answer.mark)
     return ReadingRow(answer.lease_id, answer.source, now, active, mark, said, "")
+
+
+def _at_least(row: ReadingRow, active_at: datetime | None) -> ReadingRow:
+    """The reading, with no earlier activity than this."""
+    if active_at is None or row.active_at is None:
+        return row
+    return replace(row, active_at=max(row.active_at, active_at))
 
 
 def _unknown_why(found: Standing) -> str:

@@ -14,8 +14,12 @@ from jupyterhub_migspawner.policy.tiers import Tier
 from jupyterhub_migspawner.policy.wording import listed
 
 _CULLER = re.compile(r"jupyterhub[-_]idle[-_]culler|cull_idle_servers")
-_RIGHTS = frozenset({"delete:servers", "read:users:activity"})
-_OWN = re.compile(r"cull_idle_timeout|shutdown_no_activity_timeout")
+_ENDS = frozenset({"delete:servers", "servers", "admin:servers"})
+_SEES = frozenset({"read:users:activity", "read:users", "users", "admin:users"})
+_OWN = re.compile(
+    # Zero switches each of them off.
+    r"(cull_idle_timeout|cull_inactive_timeout|shutdown_no_activity_timeout)(?!\s*=\s*0+\s*$)"
+)
 
 
 def check(tiers: tuple[Tier, ...], config: Config) -> Iterator[Finding]:
@@ -81,7 +85,7 @@ def cullers(config: Config) -> list[str]:
     known = {"migspawner", *(name.split("'")[1] for name in found if "'" in name)}
     for role in _listed(config.JupyterHub, "load_roles"):
         # An external one is known by its rights alone: nobody else needs both.
-        if isinstance(role, dict) and {str(each) for each in role.get("scopes") or ()} >= _RIGHTS:
+        if isinstance(role, dict) and _may_cull({str(each) for each in role.get("scopes") or ()}):
             others = {str(each) for each in role.get("services") or ()} - known
             found += [f"the service {name!r}, perhaps," for name in sorted(others)]
     for section in sorted(name for name in config if name.endswith("Spawner")):
@@ -89,6 +93,10 @@ def cullers(config: Config) -> list[str]:
             if _speaks_of(_OWN, _listed(config[section], name)):
                 found.append(f"c.{section}.{name}")
     return found
+
+
+def _may_cull(scopes: set[str]) -> bool:
+    return bool(scopes & _ENDS) and bool(scopes & _SEES)
 
 
 def _listed(section: Config, name: str) -> list[object]:

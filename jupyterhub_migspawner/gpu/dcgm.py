@@ -9,7 +9,8 @@ bounded time and size, and read when the next one is asked for.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -26,20 +27,29 @@ PATIENCE = 5.0
 MOST_BYTES = 16 * 1024 * 1024
 """Bytes of a page that are read; one of eight cards in 56 slices has some 500 KiB."""
 
+MOST_AGE = 60.0
+"""Seconds since it was asked for, from which on a page says nothing of now."""
+
 Figures = Mapping[tuple[str, int | None], float]
 """Per cent of the time, by the card's UUID and the GPU instance's id; None is the whole card."""
 
 
 class Exporter:
-    """The exporter at a URL, asked again and again from one thread."""
+    """The exporter at a URL, asked again and again from one thread.
 
-    def __init__(self, url: str) -> None:
+    ``monotonic`` gives seconds; it is only ever compared with itself.
+    """
+
+    def __init__(self, url: str, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         self.url = url
+        self._monotonic = monotonic
+        self._asked_at = 0.0
         self._pool: ThreadPoolExecutor | None = None
         self._asked: Future[Figures] | None = None
 
     def look(self) -> Figures | None:
-        """What it said when it was asked last; asks again. None while there is no answer yet.
+        """What it said when it was asked last; asks again. None while there is no answer yet, or
+        only one of long ago.
 
         Raises :exc:`.GpuError` when it did not answer, or in no way that can be read.
         """
@@ -48,8 +58,10 @@ class Exporter:
         before = self._asked
         if before is not None and not before.done():
             return None
+        now = self._monotonic()
+        old, self._asked_at = now - self._asked_at > MOST_AGE, now
         self._asked = self._pool.submit(ask, self.url)
-        return None if before is None else before.result()
+        return None if before is None or old else before.result()
 
     def close(self) -> None:
         """Wait for what is under way, and end the thread."""
@@ -75,7 +87,9 @@ def ask(url: str) -> Figures:
 
 
 async def _page(url: str) -> str:
-    client = SimpleAsyncHTTPClient(force_instance=True, max_body_size=MOST_BYTES)
+    client = SimpleAsyncHTTPClient(
+        force_instance=True, max_buffer_size=MOST_BYTES, max_body_size=MOST_BYTES
+    )
     request = HTTPRequest(
         url,
         connect_timeout=PATIENCE,
@@ -105,7 +119,9 @@ def read(page: str) -> Figures:
                 card, part = sample.labels.get("UUID", ""), sample.labels.get("GPU_I_ID", "")
                 # Not a number compares with nothing.
                 if card and 0.0 <= sample.value <= 1.0 and (not part or part.isdecimal()):
-                    found[card, int(part) if part else None] = 100.0 * sample.value
+                    where = card, int(part) if part else None
+                    # Told twice, as by two programs on one slice: whoever works there counts.
+                    found[where] = max(found.get(where, 0.0), 100.0 * sample.value)
     except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
         raise GpuError("its page cannot be read as Prometheus' text format.") from error
     return found

@@ -44,6 +44,7 @@ class Kernel:
     stream: Any = None
     open: dict[str, Any] = field(default_factory=dict)
     heard: int = 0
+    unreadable: bool = False
 
     def hear(self, message: dict[str, Any]) -> None:
         """Take note of one message that it published."""
@@ -93,12 +94,15 @@ class Kernels:
         manager.stop_watching_activity = stop_watching_activity
 
     def said(self) -> list[dict[str, Any]]:
-        """For each kernel that is watched: how many requests it is at work on, what was heard."""
+        """For each kernel that is watched: how many requests it is at work on, what was heard.
+
+        One that cannot be understood is left out: then the server's own word has to do.
+        """
         there = set(self._manager.list_kernel_ids())
         return [
             {"id": kernel_id, "running": len(kernel.open), "heard": kernel.heard}
             for kernel_id, kernel in self._kernels.items()
-            if kernel_id in there
+            if kernel_id in there and not kernel.unreadable
         ]
 
     def _watch(self, kernel_id: str) -> None:
@@ -128,4 +132,5 @@ class Kernels:
             _, rest = session.feed_identities(parts)
             kernel.hear(session.deserialize(rest))
         except Exception:
+            kernel.unreadable = True
             log.debug("A kernel has published something that is no message.", exc_info=True)

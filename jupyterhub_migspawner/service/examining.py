@@ -103,8 +103,9 @@ class Examiner:
     async def _end(self, standing: Standing) -> None:
         """End a session for being idle, unless its server now says otherwise."""
         lease = standing.lease
-        await self._hear([standing])
         await self._teller.tell(standing)
+        # Last of all: what it says has to be fresh when the end is decided.
+        await self._hear([standing])
         ended = await self._parts.ask(partial(Broker.end_over, lease_id=lease.id))
         if ended is None:
             return

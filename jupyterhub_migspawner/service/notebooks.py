@@ -28,11 +28,17 @@ IN_FLIGHT = 40
 PATIENCE = 10.0
 """Seconds for one answer of a server."""
 
-MOST_BYTES = 1024 * 1024
+MOST_BYTES = 256 * 1024
 """Bytes of one answer that are read."""
+
+MOST_HEADERS = 16 * 1024
+"""Bytes of the headers of one."""
 
 MOST_LISTED = 1000
 """Kernels or terminals of one server; more are no answer of a person's server."""
+
+MOST_PARTS = 20 * MOST_LISTED
+"""Parts of such a list that are worth parsing, which holds everybody else up."""
 
 MOST_WISHED = 100
 """Characters of the name of a wish."""
@@ -64,7 +70,12 @@ class Notebooks:
         self._ssl = ssl_context
         self._turns = asyncio.Semaphore(in_flight)
         self._client = SimpleAsyncHTTPClient(
-            force_instance=True, max_clients=2 * in_flight, max_body_size=MOST_BYTES
+            force_instance=True,
+            max_clients=2 * in_flight,
+            # Older tornado bounds a body without a length by its buffer alone.
+            max_buffer_size=MOST_BYTES,
+            max_body_size=MOST_BYTES,
+            max_header_size=MOST_HEADERS,
         )
 
     def close(self) -> None:
@@ -76,11 +87,18 @@ class Notebooks:
         if not stay.url:
             raise NotSaid("it is not known where its server answers")
         async with self._turns:
-            kernels = await self._list(stay, "api/kernels")
-            terminals = await self._list(stay, "api/terminals")
-            # Where this package's extension is not installed, the server's own word has to do.
-            watched = await self._list(stay, KERNELS_PATH)
-        return read(kernels, terminals, watched)
+            try:
+                # One time for all three: none of them is the longer for coming last.
+                said = await asyncio.wait_for(self._lists(stay), 2 * PATIENCE)
+            except asyncio.TimeoutError as error:
+                raise NotSaid("its server does not answer in time") from error
+        return read(*said)
+
+    async def _lists(self, stay: StayRow) -> tuple[list[Any], list[Any], list[Any]]:
+        kernels = await self._list(stay, "api/kernels")
+        terminals = await self._list(stay, "api/terminals")
+        # Where this package's extension is not installed, the server's own word has to do.
+        return kernels, terminals, await self._list(stay, KERNELS_PATH)
 
     async def tell(self, stay: StayRow, word: dict[str, Any]) -> str:
         """Say something to a server's person; their wish to be kept, or nothing.
@@ -134,6 +152,8 @@ def _read_json(response: HTTPResponse) -> Any:
     if response.code != 200:
         told = response.error if response.code == 599 else f"status {response.code}"
         raise NotSaid(f"its server does not say what runs there ({told})")
+    if sum(response.body.count(each) for each in (b"{", b"[", b",")) > MOST_PARTS:
+        return None
     try:
         return json.loads(response.body)
     except (ValueError, RecursionError):

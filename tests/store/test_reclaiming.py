@@ -183,6 +183,26 @@ def test_a_source_that_is_none_any_more_is_not_missed(lab: Lab) -> None:
         assert {row.source for row in found.readings} == {KERNELS, PROCESSES}
 
 
+@pytest.mark.parametrize("together", [True, False])
+def test_what_a_source_saw_stays_known_when_it_is_none_any_more(lab: Lab, together: bool) -> None:
+    lease = run(lab)
+    lab.broker.note_answers([Answer(lease.id, USE, said="at rest")])
+    later(lab, lease, 50)
+    lab.broker.note_answers([Answer(lease.id, USE, busy=True)])
+    used = lab.clock.now
+    lab.clock.pass_time(minutes=1)
+    quiet = [Answer(lease.id, source, mark="quiet") for source in (PROCESSES, KERNELS)]
+    gone = Answer(lease.id, USE, absent=True)
+    if together:
+        lab.broker.note_answers([*quiet, gone])
+    else:
+        lab.broker.note_answers([gone])
+        lab.broker.note_answers(quiet)
+    (found,) = lab.broker.standings()
+    assert {row.source for row in found.readings} == {KERNELS, PROCESSES}
+    assert (found.used, found.verdict.idle_since) == (used, used)
+
+
 def test_a_hard_end_is_recorded_with_what_was_said_last(lab: Lab) -> None:
     lease = run(lab)
     later(lab, lease, 23 * 60, busy=True)

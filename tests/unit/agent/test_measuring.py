@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
+from jupyterhub_migspawner.agent.measuring import Measuring
 from jupyterhub_migspawner.agent.usage import Usage
+from jupyterhub_migspawner.errors import GpuError
 from jupyterhub_migspawner.gpu import simulator
 from jupyterhub_migspawner.gpu.codes import Code
 from jupyterhub_migspawner.leases.rows import LeaseRow, ReadingRow
@@ -217,6 +219,20 @@ def test_an_exporter_that_is_set_up_and_does_not_tell_is_missed(
     watch = ampere(make_node, site)
     assert words in heard(watch).trouble
     assert watch.unknown()
+
+
+def test_a_slice_that_is_not_known_is_not_taken_for_its_card(
+    make_node: NodeMaker, site: Site
+) -> None:
+    watch = ampere(make_node, site)
+    card, _ = instance(watch)
+    site.answer = page((HEAD + line("0", None, card)).encode())
+    node = watch.node
+    measuring = Measuring(node.broker, node.nvml, node="n1")
+    strange = replace(watch.lease, slice_uuid="MIG-of-nobody")
+    measuring._figures = {(card, None): 0.0}
+    with pytest.raises(GpuError, match="not known which GPU instance"):
+        measuring._of_exporter(strange, "MIG-of-nobody", site.url)
 
 
 def test_nvml_goes_before_dcgm(make_node: NodeMaker) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from jupyterhub_migspawner.agent.usage import TICKS, Usage
+from jupyterhub_migspawner.agent.vacancy import family_processes
 from jupyterhub_migspawner.gpu import simulator
 from jupyterhub_migspawner.gpu.nvml import Nvml
 from jupyterhub_migspawner.leases.rows import LeaseRow, ReadingRow
@@ -275,3 +276,16 @@ def test_real_processes_of_this_machine(make_node: NodeMaker) -> None:
             assert row.active_at is not None
         finally:
             os.killpg(server.pid, 9)
+
+
+def test_a_long_line_of_descent_keeps_its_owner(tmp_path: Path) -> None:
+    """Anybody can make one; a walk of it for each of its processes would stop the agent."""
+    for pid in range(1000, 6000):
+        entry = tmp_path / str(pid)
+        entry.mkdir()
+        parent = pid + 1 if pid < 5999 else 1
+        entry.joinpath("stat").write_text(f"{pid} (x) S {parent} " + "0 " * 40)
+        mark = {4000: b"MIGSPAWNER_ATTEMPT=a\0", 2000: b"MIGSPAWNER_ATTEMPT=b\0"}.get(pid, b"A=1\0")
+        entry.joinpath("environ").write_bytes(mark)
+    found = family_processes(tmp_path)
+    assert {name: len(each) for name, each in found.items()} == {"a": 2000, "b": 1001}

@@ -111,6 +111,15 @@ def test_the_doctor_says_when_two_would_end_idle_servers(idle: Install) -> None:
             '"scopes": ["list:users", "read:users:activity", "delete:servers"]})',
             "the service 'away', perhaps,",
         ),
+        (
+            'c.JupyterHub.load_roles.append({"name": "r", "services": ["broad"], '
+            '"scopes": ["users", "admin:servers"]})',
+            "the service 'broad', perhaps,",
+        ),
+        (
+            'c.Spawner.args = ["--TerminalManager.cull_inactive_timeout=600"]',
+            "c.Spawner.args",
+        ),
     ],
 )
 def test_the_doctor_finds_another_culler_however_it_is_written(
@@ -120,6 +129,13 @@ def test_the_doctor_finds_another_culler_however_it_is_written(
     idle.edit(setting, f"{setting}\n{line}")
     ((state, message),) = said(idle)
     assert (state, words in message) == ("warning", True), message
+
+
+def test_what_is_switched_off_ends_nothing(idle: Install) -> None:
+    setting = "c.JupyterHub.cleanup_servers = False"
+    off = '["--MappingKernelManager.cull_idle_timeout=0"]'
+    idle.edit(setting, f"{setting}\nc.Spawner.args = {off}")
+    assert [state for state, _ in said(idle)] == ["ok"]
 
 
 def test_the_doctor_says_nothing_of_it_where_nothing_is_ended(install: Install) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import wait
 from http.server import BaseHTTPRequestHandler
 
 import pytest
@@ -25,6 +26,36 @@ def test_figures_are_per_card_and_gpu_instance() -> None:
 def test_what_is_no_share_of_the_time_is_no_figure(value: str) -> None:
     """DCGM has numbers that mean that there is none."""
     assert read(HEAD + line(value) + line("0.5", "8")) == {(CARD, 8): 50.0}
+
+
+@pytest.mark.parametrize("values", [("0.9", "0"), ("0", "0.9")])
+def test_of_two_figures_of_one_slice_the_higher_one_counts(values: tuple[str, str]) -> None:
+    assert read(HEAD + line(values[0]) + line(values[1])) == {(CARD, 7): 90.0}
+
+
+def test_an_old_page_says_nothing_of_now(site: Site) -> None:
+    now = [0.0]
+    exporter = Exporter(site.url, monotonic=lambda: now[0])
+    try:
+        site.answer = page((HEAD + line("0")).encode())
+        assert said(exporter) == {(CARD, 7): 0.0}
+        assert exporter._asked is not None
+        wait([exporter._asked])
+        site.answer = page((HEAD + line("1")).encode())
+        now[0] += 3600
+        assert exporter.look() is None
+        assert said_after(exporter) == {(CARD, 7): 100.0}
+    finally:
+        exporter.close()
+
+
+def test_a_page_without_a_length_is_read_up_to_a_bound(
+    site: Site, exporter: Exporter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dcgm, "MOST_BYTES", 100_000)
+    site.answer = page(b"#" * 1_000_000)
+    with pytest.raises(GpuError, match="does not answer"):
+        said(exporter)
 
 
 def test_a_page_without_the_metric_has_no_figures() -> None:
@@ -65,8 +96,12 @@ def exporter(site: Site) -> Iterator[Exporter]:
 
 def said(exporter: Exporter) -> Figures:
     """What a look says once there is an answer."""
-    deadline = time.monotonic() + 30
     assert exporter.look() is None
+    return said_after(exporter)
+
+
+def said_after(exporter: Exporter) -> Figures:
+    deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         found = exporter.look()
         if found is not None:

@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 from jupyter_client.blocking import BlockingKernelClient
+from jupyter_client.session import Session
 
 from jupyterhub_migspawner.leases.rows import StayRow
 from jupyterhub_migspawner.notebook import KERNELS_PATH
-from jupyterhub_migspawner.notebook.kernels import Kernels
+from jupyterhub_migspawner.notebook.kernels import Kernel, Kernels
 from jupyterhub_migspawner.service.notebooks import Notebooks, Said
 from tests.unit.notebook.servers import TOKEN, Server
 
@@ -42,7 +43,8 @@ class Person:
         until(file.exists)
         self.client = BlockingKernelClient(connection_file=str(file))
         self.client.load_connection_file()
-        self.client.start_channels()
+        # Without its heartbeat: on a busy machine that takes a slow kernel for a dead one.
+        self.client.start_channels(hb=False)
         self.client.wait_for_ready(timeout=60)
 
     def panel(self, kind: str) -> None:
@@ -159,6 +161,14 @@ def test_kernels_that_cannot_be_watched_start_all_the_same() -> None:
     assert manager.calls == [("start", "k1"), ("stop", "k1")]
     assert kernels.said() == []
     assert Kernels(object()) is not None
+
+
+def test_a_kernel_that_is_not_understood_is_left_to_its_servers_word() -> None:
+    kernels, kernel = Kernels(Elsewhere()), Kernel()
+    kernels._kernels["k1"] = kernel
+    assert kernels.said() == [{"id": "k1", "running": 0, "heard": 0}]
+    kernels._hear(kernel, Session(key=b"another"), [b"<IDS|MSG>", b"", b"{}", b"{}", b"{}", b"{}"])
+    assert kernels.said() == []
 
 
 def kernel_process(person: Person) -> int:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from tornado.httpserver import HTTPServer
+from tornado.iostream import StreamClosedError
 from tornado.netutil import bind_sockets
 from tornado.web import Application, RequestHandler
 
@@ -94,6 +95,20 @@ class Lists(RequestHandler):
         elif how == "floods":
             self.write("[" + " " * 10_000_000 + "]")
             return
+        elif how == "floods without a length":
+            stream = self.detach()
+            await stream.write(b"HTTP/1.0 200 OK\r\n\r\n")
+            with suppress(StreamClosedError):
+                for _ in range(200):
+                    await stream.write(b" " * 100_000)
+            stream.close()
+            return
+        elif how == "crowds":
+            self.write("[" + "{}," * 60_000 + "{}]")
+            return
+        elif how == "heads":
+            for number in range(300):
+                self.set_header(f"X-{number}", "a" * 100)
         elif how == "redirects":
             self.redirect(f"{self.notebook.url}elsewhere")
             return

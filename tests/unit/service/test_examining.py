@@ -108,7 +108,10 @@ async def test_a_page_that_is_left_open_is_no_use(
 
 @pytest.mark.parametrize(
     "how",
-    ["hangs", "trickles", "floods", "redirects", "garbage", "500", "403", "401", "204", "404"],
+    [
+        *("hangs", "trickles", "floods", "floods without a length", "crowds", "heads"),
+        *("redirects", "garbage", "500", "403", "401", "204", "404"),
+    ],
 )
 async def test_a_server_that_does_not_say_is_unknown_and_never_ended(
     world: World,

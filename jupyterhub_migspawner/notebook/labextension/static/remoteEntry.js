@@ -59,7 +59,7 @@
       return `This GPU session ends at ${end}: its time is over then. Save your work.`;
     }
     if (wished) {
-      return `This GPU session is not in use and ends at ${end}. You asked to keep it; that takes up to a minute.`;
+      return `This GPU session is not in use and ends at ${end}. You asked to keep it; that takes a moment.`;
     }
     return (
       `This GPU session is not in use and ends at ${end}. Use it and it stays` +
@@ -139,7 +139,10 @@
     async keep() {
       try {
         await ask("POST");
-        await this.show(await ask("GET"));
+        const word = await ask("GET");
+        if (word !== null) {
+          await this.show(word);
+        }
       } catch (error) {
         await this.app.commands.execute("apputils:notify", {
           message: `It could not be asked to keep this session: ${error.message}`,
