@@ -157,9 +157,10 @@ class MigBroker(LoggingConfigurable):
     examine_seconds = Float(
         60.0,
         min=0.05,
+        max=3600.0,
         help="""
         Seconds between two looks whether sessions of tiers with ``idle_minutes`` are in use. What
-        was not seen for three of these is unknown, and ends nothing.
+        was not seen for three of these is unknown, and ends nothing. An hour at most.
         """,
     ).tag(config=True)
     unknown_minutes = Integer(

@@ -21,6 +21,15 @@ _OWN = re.compile(
     r"(cull_idle_timeout|cull_inactive_timeout|shutdown_no_activity_timeout)(?!\s*=\s*0+\s*$)"
 )
 
+_TIMEOUT = re.compile(r"--(?:IdleCuller\.)?timeout[=\s]+(\d+)")
+
+TOLD = 600
+"""Seconds within which the hub has been told of use, in which a round or two may have failed; what
+jupyterhub-idle-culler waits unless it is told otherwise (its ``timeout``)."""
+
+PATIENT = 900
+"""Seconds without use that a culler had better wait."""
+
 
 def check(tiers: tuple[Tier, ...], config: Config) -> Iterator[Finding]:
     """What was found about idle servers; nothing where no tier ends them."""
@@ -32,7 +41,7 @@ def check(tiers: tuple[Tier, ...], config: Config) -> Iterator[Finding]:
             WARNING,
             f"Idle servers are ended by {listed(others)}, too, which does not see work on a GPU. "
             "The hub is told of such work, so that its own culler lets it alone; a server that "
-            "ends itself does not ask the hub.",
+            "ends itself does not ask the hub." + _hasty(config),
             "Let one of them do it: remove the other, or idle_minutes from the tiers.",
         )
     elif ours:
@@ -93,6 +102,25 @@ def cullers(config: Config) -> list[str]:
             if _speaks_of(_OWN, _listed(config[section], name)):
                 found.append(f"c.{section}.{name}")
     return found
+
+
+def _hasty(config: Config) -> str:
+    """What is to be said of cullers that do not wait until the hub is told again."""
+    said = ""
+    for entry in _listed(config.JupyterHub, "services"):
+        if not isinstance(entry, dict) or not _speaks_of(_CULLER, entry.get("command")):
+            continue
+        command = entry["command"]
+        found = _TIMEOUT.search(
+            command if isinstance(command, str) else " ".join(map(str, command))
+        )
+        seconds = int(found[1]) if found else TOLD
+        if seconds < TOLD:
+            said += (
+                f" {entry.get('name', 'One')!r} ends work even so: it waits {seconds} seconds, and "
+                f"the hub is told every five minutes; give it --timeout={PATIENT} or more."
+            )
+    return said
 
 
 def _may_cull(scopes: set[str]) -> bool:

@@ -125,7 +125,7 @@ class Service:
         async def look_at_cards() -> None:
             await asyncio.get_running_loop().run_in_executor(self._cards, agent.tick)
 
-        examiner = Examiner(parts, ssl_context=ssl_servers)
+        self._examiner = Examiner(parts, ssl_context=ssl_servers)
         loops = [
             Loop("look at the cards", options.tick_seconds, look_at_cards),
             Loop(
@@ -134,7 +134,7 @@ class Service:
                 Reconciler(parts).round,
             ),
             Loop("waiting list", serving.PAUSE, serving.Server(parts).round),
-            Loop("look for idle sessions", options.examine_seconds, examiner.round),
+            Loop("look for idle sessions", options.examine_seconds, self._examiner.round),
             Loop(
                 "compaction of old events",
                 compacting.PAUSE,
@@ -182,6 +182,7 @@ class Service:
             self._database.shutdown(wait=False, cancel_futures=True)
             self._cards.shutdown(wait=False, cancel_futures=True)
             if not late:
+                self._examiner.close()
                 self._nvml.close()
         return not late
 

@@ -2,12 +2,14 @@
 
 Relies on :mod:`..policy.reclaim` for every verdict, on the readings that the nodes' agents write
 down, and on each server's own answer about its kernels and terminals (:mod:`.notebooks`). Promises
-that right before a session ends its server is asked again, and its person's last wish heard.
+that right before a session ends its server is asked again, and its person's last wish heard; and
+that servers and a hub that let others wait hold up a round for a while only.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import ssl
 from collections.abc import Awaitable, Callable, Collection
@@ -21,17 +23,25 @@ from jupyterhub_migspawner.leases.rows import LeaseRow
 from jupyterhub_migspawner.policy.reclaim import IDLE, KERNELS
 from jupyterhub_migspawner.service.hub import HubAway, HubError
 from jupyterhub_migspawner.service.loops import is_server_of
-from jupyterhub_migspawner.service.notebooks import IN_FLIGHT, Notebooks, NotSaid
+from jupyterhub_migspawner.service.notebooks import IN_FLIGHT, PATIENCE, Notebooks, NotSaid
 from jupyterhub_migspawner.service.parts import Parts
 from jupyterhub_migspawner.service.telling import Teller
 
 log = logging.getLogger("migspawner.service")
+
+SILENT_SECONDS = 2 * PATIENCE + 10
+"""Seconds of a round for servers that did not answer last time, or half of the time between rounds,
+if that is more; one that hangs takes less."""
 
 CHUNK = 100
 """Answers that are written down in one transaction."""
 
 AT_ONCE = 10
 """What is asked of the hub at the same time: a server that it stops may take it ten seconds."""
+
+HUB_SECONDS = 60.0
+"""Seconds of a round for telling the hub of use; who was not told of has their turn first in the
+next one."""
 
 TELL_HUB = timedelta(minutes=5)
 """How often the hub is told that a session is in use, as servers themselves do; after five rounds,
@@ -57,6 +67,8 @@ class Examiner:
         self._notebooks = Notebooks(ssl_context, in_flight)
         self._teller = Teller(parts, self._notebooks)
         self._told: dict[int, datetime] = {}
+        self._silent: dict[int, int] = {}
+        self._count = itertools.count()
 
     def close(self) -> None:
         """Let go of all connections."""
@@ -66,6 +78,8 @@ class Examiner:
         """Look at every session once. Raises :exc:`.DatabaseError` and :exc:`.HubError`."""
         ask = self._parts.ask
         found = [each for each in await ask(lambda broker: broker.standings()) if _matters(each)]
+        silent = {each.lease.id for each in found} & self._silent.keys()
+        self._silent = {lease_id: self._silent[lease_id] for lease_id in silent}
         await self._hear(found)
         await ask(lambda broker: broker.note_unknown())
         standings = await ask(lambda broker: broker.standings())
@@ -79,26 +93,44 @@ class Examiner:
         await self._tell_hub(standings)
 
     async def _hear(self, standings: Collection[Standing]) -> None:
-        """Ask every server, and write down what they say as they say it."""
+        """Ask every server, and write down what they say as they say it.
+
+        Those first that answered before, then for a while the silent ones, in turn: many that hang,
+        as behind a cut cable, do not keep the others from being heard again soon.
+        """
+        before = dict(self._silent)
+        await self._note([each for each in standings if each.lease.id not in before])
+        silent = [each for each in standings if each.lease.id in before]
+        silent.sort(key=lambda each: before[each.lease.id])
+        await self._note(silent, max(SILENT_SECONDS, self._parts.settings.examine_seconds / 2))
+
+    async def _note(self, standings: Collection[Standing], seconds: float | None = None) -> None:
+        """Ask these, in this order, and whoever cannot be asked within the ``seconds`` not now."""
         asked = [asyncio.ensure_future(self._answer(each)) for each in standings]
         heard: list[Answer] = []
         try:
-            for each in asyncio.as_completed(asked):
+            for each in asyncio.as_completed(asked, timeout=seconds):
                 heard.append(await each)
                 if len(heard) >= CHUNK:
                     await self._parts.ask(partial(Broker.note_answers, answers=tuple(heard)))
                     heard.clear()
-            await self._parts.ask(partial(Broker.note_answers, answers=tuple(heard)))
+        except asyncio.TimeoutError:
+            log.info("Some silent servers are not asked in this round; their turn is in the next.")
         finally:
-            for each in asked:
-                each.cancel()
+            for task in asked:
+                task.cancel()
+        if heard:
+            await self._parts.ask(partial(Broker.note_answers, answers=tuple(heard)))
 
     async def _answer(self, standing: Standing) -> Answer:
+        lease_id = standing.lease.id
         try:
             said = await self._notebooks.runs(standing.stay)
         except NotSaid as trouble:
-            return Answer(standing.lease.id, KERNELS, trouble=str(trouble))
-        return Answer(standing.lease.id, KERNELS, mark=said.mark, busy=said.busy, said=said.words)
+            self._silent[lease_id] = next(self._count)
+            return Answer(lease_id, KERNELS, trouble=str(trouble))
+        self._silent.pop(lease_id, None)
+        return Answer(lease_id, KERNELS, mark=said.mark, busy=said.busy, said=said.words)
 
     async def _end(self, standing: Standing) -> None:
         """End a session for being idle, unless its server now says otherwise."""
@@ -148,11 +180,18 @@ class Examiner:
                 log.info("The hub is not told that lease %d is in use: %s", lease.id, error)
             self._told[lease.id] = self._clock()
 
-        await _several(tell, [each for each in standings if self._is_news(each)])
+        news = sorted((each for each in standings if self._is_news(each)), key=self._told_at)
+        try:
+            await asyncio.wait_for(_several(tell, news), HUB_SECONDS)
+        except asyncio.TimeoutError:
+            log.info("The hub is too slow to be told of all use in this round.")
+
+    def _told_at(self, standing: Standing) -> datetime:
+        return self._told.get(standing.lease.id, standing.lease.since)
 
     def _is_news(self, standing: Standing) -> bool:
         """Whether the session was used since the hub was told of it, and that is a while ago."""
-        told = self._told.get(standing.lease.id, standing.lease.since)
+        told = self._told_at(standing)
         rounds = timedelta(seconds=5 * self._parts.settings.examine_seconds)
         known = _matters(standing) and bool(standing.stay.token) and standing.used > told
         return known and self._clock() - told >= min(TELL_HUB, rounds)

@@ -2,8 +2,8 @@
 
 Relies on Jupyter Server's REST API, and for what is to be told on this package's extension of it
 (:mod:`jupyterhub_migspawner.notebook`), where that is installed. Promises that whatever a server
-says, slowly or at length, costs a bounded time and nobody else's turn; and that no token but a
-server's own is ever sent to it.
+says, slowly or at length, costs a bounded time and nobody else's turn (it is read and understood
+beside the caller's event loop); and that no token but a server's own is ever sent to it.
 """
 
 from __future__ import annotations
@@ -21,6 +21,9 @@ from tornado.simple_httpclient import SimpleAsyncHTTPClient
 
 from jupyterhub_migspawner.leases.rows import StayRow
 from jupyterhub_migspawner.notebook import KERNELS_PATH, PATH
+from jupyterhub_migspawner.service.aside import Aside
+
+THREAD = "migspawner-notebooks"
 
 IN_FLIGHT = 40
 """Servers that are asked at the same time."""
@@ -69,29 +72,35 @@ class Notebooks:
     ) -> None:
         self._ssl = ssl_context
         self._turns = asyncio.Semaphore(in_flight)
-        self._client = SimpleAsyncHTTPClient(
-            force_instance=True,
-            max_clients=2 * in_flight,
-            # Older tornado bounds a body without a length by its buffer alone.
-            max_buffer_size=MOST_BYTES,
-            max_body_size=MOST_BYTES,
-            max_header_size=MOST_HEADERS,
+        self._aside = Aside(THREAD)
+        self._client = self._aside.make(
+            lambda: SimpleAsyncHTTPClient(
+                force_instance=True,
+                max_clients=2 * in_flight,
+                # Older tornado bounds a body without a length by its buffer alone.
+                max_buffer_size=MOST_BYTES,
+                max_body_size=MOST_BYTES,
+                max_header_size=MOST_HEADERS,
+            )
         )
 
     def close(self) -> None:
-        """Let go of all connections."""
-        self._client.close()
+        """Let go of all connections; what is being asked is not answered any more."""
+        self._aside.close(self._client.close)
 
     async def runs(self, stay: StayRow) -> Said:
         """What runs on a server. Raises :exc:`NotSaid`."""
         if not stay.url:
             raise NotSaid("it is not known where its server answers")
         async with self._turns:
-            try:
-                # One time for all three: none of them is the longer for coming last.
-                said = await asyncio.wait_for(self._lists(stay), 2 * PATIENCE)
-            except asyncio.TimeoutError as error:
-                raise NotSaid("its server does not answer in time") from error
+            return await self._aside.run(self._runs(stay))
+
+    async def _runs(self, stay: StayRow) -> Said:
+        try:
+            # One time for all three: none of them is the longer for coming last.
+            said = await asyncio.wait_for(self._lists(stay), 2 * PATIENCE)
+        except asyncio.TimeoutError as error:
+            raise NotSaid("its server does not answer in time") from error
         return read(*said)
 
     async def _lists(self, stay: StayRow) -> tuple[list[Any], list[Any], list[Any]]:
@@ -106,7 +115,10 @@ class Notebooks:
         A server without this package's extension hears nothing of it. Raises :exc:`NotSaid`.
         """
         async with self._turns:
-            response = await self._ask(stay, PATH, "PUT", json.dumps(word))
+            return await self._aside.run(self._tell(stay, json.dumps(word)))
+
+    async def _tell(self, stay: StayRow, word: str) -> str:
+        response = await self._ask(stay, PATH, "PUT", word)
         if response.code == 404:
             return ""
         found = _read_json(response)

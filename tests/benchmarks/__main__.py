@@ -26,6 +26,7 @@ MOST = {
     "spawn_added_ms": 25.0,
     "loop_block_ms": 50.0,
     "examine_block_ms": 50.0,
+    "examine_strange_block_ms": 50.0,
     "lease_p99_over_median": 10.0,
     "lease_flat_10k": 1.5,
     "tiers_flat_10k": 2.0,

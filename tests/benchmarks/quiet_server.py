@@ -1,5 +1,7 @@
 """Stands for a hub and for all single-user servers at once: answers whatever it is asked, quickly.
 
+Below ``/strange/`` it answers so that reading it keeps its reader busy: one byte in each chunk.
+
 ``python -m tests.benchmarks.quiet_server``; prints its port and serves until its input ends.
 """
 
@@ -14,11 +16,23 @@ KERNELS = json.dumps(
 ).encode()
 
 
+STRANGE = (
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n1\r\n[\r\n"
+    + 30_000 * b"1\r\n \r\n"
+    + b"1\r\n]\r\n0\r\n\r\n"
+)
+
+
 async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     head = (await reader.readuntil(b"\r\n\r\n")).decode()
     for line in head.split("\r\n"):
         if line.lower().startswith("content-length:"):
             await reader.readexactly(int(line.split(":")[1]))
+    if " /strange/" in head and "/api/kernels" in head:
+        writer.write(STRANGE)
+        await writer.drain()
+        writer.close()
+        return
     body = KERNELS if "/api/kernels" in head else b"[]"
     writer.write(
         b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n"

@@ -131,6 +131,26 @@ def test_the_doctor_finds_another_culler_however_it_is_written(
     assert (state, words in message) == ("warning", True), message
 
 
+@pytest.mark.parametrize(
+    ("command", "seconds"),
+    [
+        ('["jupyterhub-idle-culler"]', None),
+        ('["python3", "-m", "jupyterhub_idle_culler", "--timeout", "300"]', 300),
+        ('"jupyterhub-idle-culler --IdleCuller.timeout=9"', 9),
+        ('["jupyterhub-idle-culler", "--timeout=599"]', 599),
+        ('["jupyterhub-idle-culler", "--api-page-size=5", "--timeout=3600"]', None),
+    ],
+)
+def test_the_doctor_says_which_culler_does_not_wait_for_the_hub_to_be_told(
+    idle: Install, command: str, seconds: int | None
+) -> None:
+    line = "c.JupyterHub.cleanup_servers = False"
+    idle.edit(line, f'{line}\nc.JupyterHub.services = [{{"name": "cull", "command": {command}}}]')
+    ((_, message),) = said(idle)
+    assert ("'cull' ends work even so" in message) == (seconds is not None)
+    assert seconds is None or f"it waits {seconds} seconds" in message
+
+
 def test_what_is_switched_off_ends_nothing(idle: Install) -> None:
     setting = "c.JupyterHub.cleanup_servers = False"
     off = '["--MappingKernelManager.cull_idle_timeout=0"]'

@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,9 @@ from tornado.web import Application, RequestHandler
 from jupyterhub_migspawner.broker.reclaiming import Answer
 from jupyterhub_migspawner.leases.rows import LeaseRow
 from jupyterhub_migspawner.notebook import PATH
-from jupyterhub_migspawner.policy.reclaim import PROCESSES
+from jupyterhub_migspawner.policy.people import Person
+from jupyterhub_migspawner.policy.reclaim import KERNELS, PROCESSES
+from tests.store.lab import card, inventory
 from tests.unit.service.fake_hub import server
 
 if TYPE_CHECKING:
@@ -152,6 +154,26 @@ def lend(world: World, notebook: Notebook, user: str = "ada", tier: str = "small
     world.hub.users[user] = {"": server(started=lease.since - timedelta(seconds=1))}
     quiet(world, lease)
     return lease
+
+
+def lend_many(world: World, notebook: Notebook, count: int) -> list[LeaseRow]:
+    """Active leases of as many people, on a node of ten cards in seven; one server for them all."""
+    sevenths = tuple(("1g.5gb", start) for start in range(7))
+    cards = (replace(card(index, sevenths), uuid=f"GPU-many-{index}") for index in range(10))
+    world.broker.record_inventory("n9", inventory(*cards))
+    leases = []
+    for number in range(count):
+        lease = world.broker.acquire(Person(f"u{number}"), "", "small", f"many-{number}", "n9")
+        assert lease is not None
+        world.broker.activate(lease.attempt)
+        world.broker.reach(lease.attempt, notebook.url, TOKEN)
+        leases.append(lease)
+    return leases
+
+
+def reading(world: World, lease: LeaseRow) -> Any:
+    (standing,) = [each for each in world.broker.standings() if each.lease.id == lease.id]
+    return next((row for row in standing.readings if row.source == KERNELS), None)
 
 
 def quiet(world: World, lease: LeaseRow) -> None:

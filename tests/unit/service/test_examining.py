@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -12,14 +11,11 @@ import pytest
 
 from jupyterhub_migspawner.broker.reclaiming import Answer
 from jupyterhub_migspawner.errors import Refusal
-from jupyterhub_migspawner.leases.rows import LeaseRow
 from jupyterhub_migspawner.policy.people import Person
-from jupyterhub_migspawner.policy.reclaim import KERNELS, PROCESSES
+from jupyterhub_migspawner.policy.reclaim import PROCESSES
 from jupyterhub_migspawner.service import notebooks
-from jupyterhub_migspawner.service.examining import AT_ONCE, Examiner
-from jupyterhub_migspawner.service.hub import HubAway
+from jupyterhub_migspawner.service.examining import Examiner
 from jupyterhub_migspawner.service.notebooks import NotSaid, read
-from tests.store.lab import card, inventory
 from tests.unit.service.conftest import World
 from tests.unit.service.notebook_servers import (
     KERNEL,
@@ -29,12 +25,8 @@ from tests.unit.service.notebook_servers import (
     lend,
     pass_by,
     quiet,
+    reading,
 )
-
-
-def reading(world: World, lease: LeaseRow) -> Any:
-    (standing,) = [each for each in world.broker.standings() if each.lease.id == lease.id]
-    return next((row for row in standing.readings if row.source == KERNELS), None)
 
 
 async def test_an_idle_session_is_told_of_and_ended_through_the_hub(
@@ -246,34 +238,6 @@ async def test_the_hub_is_told_of_use_that_it_cannot_see(
     assert len(world.hub.active) <= told + 1
 
 
-async def test_many_are_asked_a_few_at_a_time_and_none_keeps_the_others_waiting(
-    world: World, notebook: Notebook, examiner: Examiner
-) -> None:
-    few = Examiner(world.parts, in_flight=5)
-    leases = lend_many(world, notebook, 60)
-    notebook.how = "crowded"
-    await few.round()
-    few.close()
-    assert notebook.most_at_once <= 5
-    assert len(notebook.asked) == 120
-    assert all(reading(world, lease).trouble == "" for lease in leases)
-
-
-def lend_many(world: World, notebook: Notebook, count: int) -> list[LeaseRow]:
-    """Active leases of as many people, on a node of ten cards in seven; one server for them all."""
-    sevenths = tuple(("1g.5gb", start) for start in range(7))
-    cards = (replace(card(index, sevenths), uuid=f"GPU-many-{index}") for index in range(10))
-    world.broker.record_inventory("n9", inventory(*cards))
-    leases = []
-    for number in range(count):
-        lease = world.broker.acquire(Person(f"u{number}"), "", "small", f"many-{number}", "n9")
-        assert lease is not None
-        world.broker.activate(lease.attempt)
-        world.broker.reach(lease.attempt, notebook.url, TOKEN)
-        leases.append(lease)
-    return leases
-
-
 def test_what_a_server_says_in_short() -> None:
     said = read([dict(KERNEL), {**KERNEL, "execution_state": "busy"}], [dict(TERMINAL)])
     assert (said.busy, said.words) == (True, "2 kernels, 1 busy; 1 terminal")
@@ -365,32 +329,6 @@ async def test_the_hub_is_told_of_a_busy_kernel_while_the_agent_is_silent(
         world.pass_by(minutes=1)
         await examiner.round()
     assert len(world.hub.active) >= 6
-
-
-async def test_a_hub_that_hangs_is_asked_no_more_in_that_round(
-    world: World, examiner: Examiner, notebook: Notebook, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    calls = []
-
-    async def hang(*_: Any) -> None:
-        calls.append(1)
-        await asyncio.sleep(0)
-        raise HubAway("The hub does not answer.")
-
-    notebook.kernels[0]["execution_state"] = "busy"
-    lend_many(world, notebook, 40)
-    await examiner.round()
-    world.pass_by(minutes=6)
-    with monkeypatch.context() as patch:
-        patch.setattr(type(world.parts.hub), "note_activity", hang)
-        await examiner.round()
-    assert 0 < len(calls) <= AT_ONCE
-    assert world.hub.active == []
-    # Nobody counts as told who was not: the hub's own culler would end them meanwhile.
-    world.pass_by(minutes=1)
-    notebook.kernels[0]["execution_state"] = "idle"
-    await examiner.round()
-    assert len(world.hub.active) == 40
 
 
 async def test_who_is_not_protected_any_more_is_told_anew(
