@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import ipaddress
 import logging
 import os
@@ -56,6 +57,7 @@ from jupyterhub_migspawner.service.looks import Looks
 from jupyterhub_migspawner.service.loops import Loop, Reconciler
 from jupyterhub_migspawner.service.noticing import Outbox
 from jupyterhub_migspawner.service.parts import Parts
+from jupyterhub_migspawner.service.pauses import keep_short
 from jupyterhub_migspawner.wiring import HUB_PID
 
 log = logging.getLogger("migspawner.service")
@@ -157,6 +159,8 @@ class Service:
 
     async def run(self, stop: asyncio.Event) -> bool:
         """Serve until ``stop`` is set. False when a round under way did not come to its end."""
+        gc.collect()
+        keep_short()
         server = HTTPServer(
             self.application,
             xheaders=True,

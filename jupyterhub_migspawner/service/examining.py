@@ -25,6 +25,7 @@ from jupyterhub_migspawner.service.hub import HubAway, HubError
 from jupyterhub_migspawner.service.loops import is_server_of
 from jupyterhub_migspawner.service.notebooks import IN_FLIGHT, PATIENCE, Notebooks, NotSaid
 from jupyterhub_migspawner.service.parts import Parts
+from jupyterhub_migspawner.service.pauses import keep_short
 from jupyterhub_migspawner.service.telling import Teller
 
 log = logging.getLogger("migspawner.service")
@@ -76,6 +77,7 @@ class Examiner:
 
     async def round(self) -> None:
         """Look at every session once. Raises :exc:`.DatabaseError` and :exc:`.HubError`."""
+        keep_short()  # a round over many makes enough for the collector to look at everything
         ask = self._parts.ask
         found = [each for each in await ask(lambda broker: broker.standings()) if _matters(each)]
         silent = {each.lease.id for each in found} & self._silent.keys()

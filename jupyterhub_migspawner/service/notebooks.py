@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from tornado.httpclient import HTTPRequest, HTTPResponse
+from tornado.httputil import HTTPInputError
 from tornado.simple_httpclient import SimpleAsyncHTTPClient
 
 from jupyterhub_migspawner.leases.rows import StayRow
@@ -149,6 +150,7 @@ class Notebooks:
             request_timeout=PATIENCE,
             follow_redirects=False,
             decompress_response=False,
+            header_callback=_refuse_chunks,
             ssl_options=self._ssl if urlsplit(stay.url).scheme == "https" else None,
         )
         try:
@@ -158,6 +160,14 @@ class Notebooks:
         except Exception as error:
             # Whatever a stranger's server does to the client: it has not said anything.
             raise NotSaid(f"its server does not answer ({type(error).__name__})") from error
+
+
+def _refuse_chunks(line: str) -> None:
+    """Jupyter Server tells the length of its lists. A body of a hundred thousand chunks of one byte
+    is no list but a second's work for whoever reads it.
+    """
+    if line.lower().startswith("transfer-encoding:"):
+        raise HTTPInputError("An answer in chunks is not read.")
 
 
 def _read_json(response: HTTPResponse) -> Any:

@@ -26,7 +26,7 @@ def examine_block_ms(directory: Path) -> dict[str, float]:
     """The longest time for which a round over 2,000 sessions keeps the event loop from others.
 
     With the same for a loop that does nothing else beside it, the seconds of the round, and the
-    longest time where one in a hundred servers answers so that it is long in reading.
+    longest time where two in a hundred servers answer so that it is long in reading.
     """
     longest = {}
     for name, every in (("well", SESSIONS + 1), ("strange", 100)):
@@ -35,7 +35,7 @@ def examine_block_ms(directory: Path) -> dict[str, float]:
 
 
 def examined(directory: Path, every: int) -> dict[str, float]:
-    """One such round; one in ``every`` servers is strange."""
+    """One such round; two in ``every`` servers are strange."""
     directory.mkdir(parents=True)
     lab = Lab(f"sqlite:///{directory}/leases.sqlite", tiers=TIERS)
     lab.report(*(card(index) for index in range(SESSIONS // 7 + 1)))
@@ -44,7 +44,7 @@ def examined(directory: Path, every: int) -> dict[str, float]:
         for number in range(SESSIONS):
             lease = lab.broker.activate(lab.start(f"user{number}").attempt)
             assert lease is not None
-            way = "user" if (number + 1) % every else "strange"
+            way = "user" if number % every < every - 2 else "strange"
             lab.broker.reach(lease.attempt, f"{origin}/{way}/{number}/", "a-token")
             leases.append(lease)
         lab.broker.note_answers([Answer(lease.id, PROCESSES, "x") for lease in leases])
@@ -72,7 +72,7 @@ async def measured(lab: Lab, origin: str) -> dict[str, float]:
         seconds = time.perf_counter() - begin
         examiner.close()
     heard = [each for each in lab.broker.standings() if not each.verdict.unknown]
-    assert len(heard) == SESSIONS, f"only {len(heard)} were heard"
+    assert len(heard) >= 0.98 * SESSIONS, f"only {len(heard)} were heard"
     return {
         "examine_block_ms": round(1000 * block, 2),
         "examine_block_base_ms": round(1000 * base, 2),
@@ -81,16 +81,19 @@ async def measured(lab: Lab, origin: str) -> dict[str, float]:
 
 
 async def longest_block(doing: object) -> float:
-    """Do it; the longest time in which the loop did not come round, in seconds."""
+    """Do it; by how much the loop came latest to something that was due, in seconds.
+
+    That tells of everything that keeps it from others: its own callbacks, other threads that hold
+    the interpreter, the garbage collector.
+    """
     worst, over = 0.0, asyncio.Event()
 
     async def tick() -> None:
         nonlocal worst
         while not over.is_set():
-            before = time.perf_counter()
-            await asyncio.sleep(0)
-            worst = max(worst, time.perf_counter() - before)
+            due = time.perf_counter() + 0.001
             await asyncio.sleep(0.001)
+            worst = max(worst, time.perf_counter() - due)
 
     ticking = asyncio.ensure_future(tick())
     await doing  # type: ignore[misc]

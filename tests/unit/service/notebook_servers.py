@@ -90,10 +90,16 @@ class Lists(RequestHandler):
         elif how == "crowded":
             await asyncio.sleep(0.01)
         elif how == "trickles":
-            while not self.notebook.go_on.is_set():
-                self.write(" ")
-                await self.flush()
-                await asyncio.sleep(0.01)
+            stream = self.detach()
+            await stream.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
+            with suppress(StreamClosedError):
+                while not self.notebook.go_on.is_set():
+                    await stream.write(b" ")
+                    await asyncio.sleep(0.01)
+            stream.close()
+            return
+        elif how == "chunks":
+            await self.flush()
         elif how == "floods":
             self.write("[" + " " * 10_000_000 + "]")
             return

@@ -101,7 +101,7 @@ async def test_a_page_that_is_left_open_is_no_use(
 @pytest.mark.parametrize(
     "how",
     [
-        *("hangs", "trickles", "floods", "floods without a length", "crowds", "heads"),
+        *("hangs", "trickles", "floods", "floods without a length", "crowds", "heads", "chunks"),
         *("redirects", "garbage", "500", "403", "401", "204", "404"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 from contextlib import AsyncExitStack
 from typing import Any
@@ -121,6 +122,18 @@ async def test_the_event_loop_goes_on_while_an_answer_is_understood(
     go_on.set()
     await under_way
     assert reading(world, lease).trouble == ""
+
+
+async def test_a_round_leaves_the_garbage_collector_little_to_look_at(
+    world: World, examiner: Examiner
+) -> None:
+    gc.unfreeze()
+    there = len(gc.get_objects())
+    await examiner.round()
+    assert len(gc.get_objects()) < there / 2
+    frozen = gc.get_freeze_count()
+    await examiner.round()
+    assert gc.get_freeze_count() <= frozen  # what came later may be let go of
 
 
 async def test_who_lets_go_of_an_examiner_ends_its_thread(
