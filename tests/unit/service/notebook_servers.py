@@ -17,7 +17,7 @@ from tornado.web import Application, RequestHandler
 
 from jupyterhub_migspawner.broker.reclaiming import Answer
 from jupyterhub_migspawner.leases.rows import LeaseRow
-from jupyterhub_migspawner.notebook import PATH
+from jupyterhub_migspawner.notebook import KERNELS_PATH, PATH
 from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.policy.reclaim import KERNELS, PROCESSES
 from tests.store.lab import card, inventory
@@ -33,11 +33,15 @@ TERMINAL = {"name": "1", "last_activity": "2026-11-22T11:00:00Z"}
 
 @dataclass
 class Notebook:
-    """A single-user server's REST API; ``how`` is how it answers."""
+    """A single-user server's REST API; ``how`` is how it answers, ``where`` for which list, if not
+    for all."""
 
     kernels: Any = field(default_factory=lambda: [dict(KERNEL)])
     terminals: Any = field(default_factory=list)
+    # What its extension has heard from the kernels; None where it is not installed.
+    watched: Any = None
     how: str = "well"
+    where: str = ""
     asked: list[tuple[str, str]] = field(default_factory=list)
     at_once: int = 0
     most_at_once: int = 0
@@ -84,7 +88,7 @@ class Lists(RequestHandler):
             notebook.at_once -= 1
 
     async def answer(self, what: str) -> None:
-        how = self.notebook.how
+        how = self.notebook.how if self.notebook.where in ("", what) else "well"
         if how == "hangs":
             await self.notebook.go_on.wait()
         elif how == "crowded":
@@ -126,12 +130,18 @@ class Lists(RequestHandler):
         elif how.isdigit():
             self.set_status(int(how))
             return
-        elif how == "no terminals" and what == "terminals":
+        elif how == "no terminals" and what == "api/terminals":
             self.set_status(404)
             return
-        self.write(
-            json.dumps(self.notebook.kernels if what == "kernels" else self.notebook.terminals)
-        )
+        found = {
+            "api/kernels": self.notebook.kernels,
+            "api/terminals": self.notebook.terminals,
+            KERNELS_PATH: self.notebook.watched,
+        }[what]
+        if what == KERNELS_PATH and found is None:
+            self.set_status(404)
+            return
+        self.write(json.dumps(found))
 
 
 @asynccontextmanager
@@ -141,7 +151,7 @@ async def serving() -> AsyncIterator[Notebook]:
     made.url = f"http://127.0.0.1:{sockets[0].getsockname()[1]}/user/ada/"
     app = Application(
         [
-            (r"/user/[^/]+/api/(kernels|terminals)", Lists, {"notebook": made}),
+            (rf"/user/[^/]+/(api/kernels|api/terminals|{KERNELS_PATH})", Lists, {"notebook": made}),
             (rf"/user/[^/]+/{PATH}", Notices, {"notebook": made}),
         ],
         log_function=lambda handler: None,

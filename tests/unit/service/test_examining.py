@@ -11,6 +11,7 @@ import pytest
 
 from jupyterhub_migspawner.broker.reclaiming import Answer
 from jupyterhub_migspawner.errors import Refusal
+from jupyterhub_migspawner.notebook import KERNELS_PATH
 from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.policy.reclaim import PROCESSES
 from jupyterhub_migspawner.service import notebooks
@@ -150,6 +151,44 @@ async def test_lists_that_are_none_are_unknown(
 ) -> None:
     lease = lend(world, notebook)
     notebook.kernels = kernels
+    await examiner.round()
+    assert "cannot be read" in reading(world, lease).trouble
+
+
+@pytest.mark.parametrize("how", ["hangs", "floods", "crowds", "chunks", "garbage", "500", "403"])
+async def test_nor_one_whose_extension_does_not_say(
+    world: World, examiner: Examiner, notebook: Notebook, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lease = lend(world, notebook)
+    notebook.watched = [{"id": "k1", "running": 0, "heard": 1}]
+    await examiner.round()
+    assert reading(world, lease).trouble == ""
+    notebook.how, notebook.where = how, KERNELS_PATH
+    with monkeypatch.context() as patch:
+        if how == "hangs":
+            patch.setattr(notebooks, "PATIENCE", 0.3)
+        for _ in range(3):
+            await pass_by(world, examiner, lease, 60)
+    assert world.live() == {lease.id: "active"}
+    assert reading(world, lease).trouble
+
+
+@pytest.mark.parametrize(
+    "watched",
+    [
+        {},
+        [None],
+        [{"id": "k1"}],
+        [{"id": "k1", "running": -1, "heard": 0}],
+        [{"id": "k1", "running": 1, "heard": "0"}],
+        [{"id": "k1", "running": 0, "heard": 0}] * 1001,
+    ],
+)
+async def test_what_an_extension_says_is_not_taken_for_granted(
+    world: World, examiner: Examiner, notebook: Notebook, watched: Any
+) -> None:
+    lease = lend(world, notebook)
+    notebook.watched = watched
     await examiner.round()
     assert "cannot be read" in reading(world, lease).trouble
 
