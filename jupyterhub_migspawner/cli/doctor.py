@@ -249,8 +249,9 @@ def _notices(context: _Context) -> Iterator[Finding]:
 def _culler(context: _Context) -> Iterator[Finding]:
     if context.mig is not None:
         tiers = context.mig.settings().tiers
-        yield from doctor_culler.check(tiers, context.command.hub_config())
-        yield from doctor_culler.impatient(tiers, context.mig.settings().examine_seconds)
+        seconds = context.mig.settings().examine_seconds
+        yield from doctor_culler.check(tiers, context.command.hub_config(), seconds)
+        yield from doctor_culler.impatient(tiers, seconds)
         if _has_database(context.mig):
             yield from doctor_culler.forgotten(tiers, context.mig.open_broker().leases())
 

@@ -21,7 +21,7 @@ _OWN = re.compile(
     r"(cull_idle_timeout|cull_inactive_timeout|shutdown_no_activity_timeout)(?!\s*=\s*0+\s*$)"
 )
 
-_TIMEOUT = re.compile(r"--(?:IdleCuller\.)?timeout[=\s]+(\d+)")
+_TIMEOUT = re.compile(r"--(?:IdleCuller\.)?timeout[=\s]+[\x22']?(\d{1,9})(?![\w.])")
 
 TOLD = 600
 """Seconds within which the hub has been told of use, in which a round or two may have failed; what
@@ -31,7 +31,9 @@ PATIENT = 900
 """Seconds without use that a culler had better wait."""
 
 
-def check(tiers: tuple[Tier, ...], config: Config) -> Iterator[Finding]:
+def check(
+    tiers: tuple[Tier, ...], config: Config, examine_seconds: float = 60.0
+) -> Iterator[Finding]:
     """What was found about idle servers; nothing where no tier ends them."""
     ours = [tier.name for tier in tiers if tier.idle_minutes is not None]
     others = cullers(config)
@@ -41,7 +43,7 @@ def check(tiers: tuple[Tier, ...], config: Config) -> Iterator[Finding]:
             WARNING,
             f"Idle servers are ended by {listed(others)}, too, which does not see work on a GPU. "
             "The hub is told of such work, so that its own culler lets it alone; a server that "
-            "ends itself does not ask the hub." + _hasty(config),
+            "ends itself does not ask the hub." + _hasty(config, examine_seconds),
             "Let one of them do it: remove the other, or idle_minutes from the tiers.",
         )
     elif ours:
@@ -104,9 +106,11 @@ def cullers(config: Config) -> list[str]:
     return found
 
 
-def _hasty(config: Config) -> str:
-    """What is to be said of cullers that do not wait until the hub is told again."""
-    said = ""
+def _hasty(config: Config, examine_seconds: float) -> str:
+    """What is to be said of cullers that do not wait until the hub is told again: once in a look,
+    at most.
+    """
+    said, least = "", max(TOLD, 3 * examine_seconds)
     for entry in _listed(config.JupyterHub, "services"):
         if not isinstance(entry, dict) or not _speaks_of(_CULLER, entry.get("command")):
             continue
@@ -115,10 +119,11 @@ def _hasty(config: Config) -> str:
             command if isinstance(command, str) else " ".join(map(str, command))
         )
         seconds = int(found[1]) if found else TOLD
-        if seconds < TOLD:
+        if seconds < least:
             said += (
                 f" {entry.get('name', 'One')!r} ends work even so: it waits {seconds} seconds, and "
-                f"the hub is told every five minutes; give it --timeout={PATIENT} or more."
+                f"the hub is told every {max(300, examine_seconds):g}; "
+                f"give it --timeout={max(PATIENT, least):g} or more."
             )
     return said
 

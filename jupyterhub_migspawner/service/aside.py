@@ -1,7 +1,8 @@
 """An event loop in a thread of its own, for talk with strangers.
 
-Relies on asyncio alone. Promises that whatever is run there, however it is kept busy by what it
-hears, leaves the caller's event loop to everybody else; and that it ends with its last user.
+Relies on asyncio, and on tornado to know its connections. Promises that whatever is run there,
+however it is kept busy by what it hears, leaves the caller's event loop to everybody else; and that
+nothing of it is left once it is closed.
 """
 
 from __future__ import annotations
@@ -9,7 +10,11 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Coroutine
+from concurrent.futures import TimeoutError as Late
+from contextlib import suppress
 from typing import Any, TypeVar
+
+from tornado.ioloop import IOLoop
 
 T = TypeVar("T")
 
@@ -21,13 +26,21 @@ class Aside:
     """Runs coroutines beside the caller's event loop; ``name`` is the thread's."""
 
     def __init__(self, name: str) -> None:
+        self._closed = False
         self._loop = asyncio.new_event_loop()
         # A daemon: nobody's last word holds up the end of the program.
         self._thread = threading.Thread(target=self._loop.run_forever, name=name, daemon=True)
         self._thread.start()
+        self._streams = self.make(IOLoop.current)
 
     async def run(self, doing: Coroutine[Any, Any, T]) -> T:
-        """Do it there. Raises what it raises; who is cancelled here cancels it there."""
+        """Do it there. Raises what it raises; who is cancelled here cancels it there.
+
+        Once all is let go of, whoever still waits for their turn is cancelled.
+        """
+        if self._closed:
+            doing.close()
+            raise asyncio.CancelledError
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(doing, self._loop))
 
     def make(self, maker: Callable[[], T]) -> T:
@@ -40,8 +53,9 @@ class Aside:
 
     def close(self, last: Callable[[], None]) -> None:
         """Cancel all that is still being done, do the ``last`` of it there, and end the thread."""
-        if self._loop.is_closed():
+        if self._closed:
             return
+        self._closed = True
 
         async def end() -> None:
             others = asyncio.all_tasks() - {asyncio.current_task()}
@@ -50,10 +64,10 @@ class Aside:
             await asyncio.gather(*others, return_exceptions=True)
             last()
 
-        try:
+        with suppress(Late):
             asyncio.run_coroutine_threadsafe(end(), self._loop).result(END_SECONDS)
-        finally:
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join(END_SECONDS)
-            if not self._thread.is_alive():
-                self._loop.close()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(END_SECONDS)
+        if not self._thread.is_alive():
+            # tornado lets go of no connection when a request is cancelled.
+            self._streams.close(all_fds=True)

@@ -3,7 +3,8 @@
 Relies on :mod:`..policy.reclaim` for every verdict, on the readings that the nodes' agents write
 down, and on each server's own answer about its kernels and terminals (:mod:`.notebooks`). Promises
 that right before a session ends its server is asked again, and its person's last wish heard; and
-that servers and a hub that let others wait hold up a round for a while only.
+that servers which were silent before, and a slow hub that is told of use, hold up a round for a
+while only.
 """
 
 from __future__ import annotations
@@ -23,16 +24,15 @@ from jupyterhub_migspawner.leases.rows import LeaseRow
 from jupyterhub_migspawner.policy.reclaim import IDLE, KERNELS
 from jupyterhub_migspawner.service.hub import HubAway, HubError
 from jupyterhub_migspawner.service.loops import is_server_of
-from jupyterhub_migspawner.service.notebooks import IN_FLIGHT, PATIENCE, Notebooks, NotSaid
+from jupyterhub_migspawner.service.notebooks import IN_FLIGHT, Notebooks, NotSaid
 from jupyterhub_migspawner.service.parts import Parts
 from jupyterhub_migspawner.service.pauses import keep_short
 from jupyterhub_migspawner.service.telling import Teller
 
 log = logging.getLogger("migspawner.service")
 
-SILENT_SECONDS = 2 * PATIENCE + 10
-"""Seconds of a round for servers that did not answer last time, or half of the time between rounds,
-if that is more; one that hangs takes less."""
+SILENT_SECONDS = 20.0
+"""Seconds of a round in which servers that did not answer last time get their turn."""
 
 CHUNK = 100
 """Answers that are written down in one transaction."""
@@ -40,7 +40,7 @@ CHUNK = 100
 AT_ONCE = 10
 """What is asked of the hub at the same time: a server that it stops may take it ten seconds."""
 
-HUB_SECONDS = 60.0
+HUB_SECONDS = 30.0
 """Seconds of a round for telling the hub of use; who was not told of has their turn first in the
 next one."""
 
@@ -68,6 +68,7 @@ class Examiner:
         self._notebooks = Notebooks(ssl_context, in_flight)
         self._teller = Teller(parts, self._notebooks)
         self._told: dict[int, datetime] = {}
+        self._in_flight = in_flight
         self._silent: dict[int, int] = {}
         self._count = itertools.count()
 
@@ -80,9 +81,10 @@ class Examiner:
         keep_short()  # a round over many makes enough for the collector to look at everything
         ask = self._parts.ask
         found = [each for each in await ask(lambda broker: broker.standings()) if _matters(each)]
-        silent = {each.lease.id for each in found} & self._silent.keys()
-        self._silent = {lease_id: self._silent[lease_id] for lease_id in silent}
-        await self._hear(found)
+        silent = [each for each in found if each.lease.id in self._silent]
+        self._silent = {each.lease.id: self._silent[each.lease.id] for each in silent}
+        silent.sort(key=lambda each: self._silent[each.lease.id])
+        await self._hear([each for each in found if each.lease.id not in self._silent])
         await ask(lambda broker: broker.note_unknown())
         standings = await ask(lambda broker: broker.standings())
         warned = [each.lease.id for each in standings if each.verdict.warn]
@@ -93,36 +95,40 @@ class Examiner:
         await ask(lambda broker: broker.forget_sessions())
         await self._teller.round(await ask(lambda broker: broker.standings()))
         await self._tell_hub(standings)
+        # Last of all and not for long: however many hang, as behind a cut cable, what the others
+        # say is fresh when it is decided by.
+        await self._note(silent, asyncio.get_running_loop().time() + SILENT_SECONDS)
 
     async def _hear(self, standings: Collection[Standing]) -> None:
-        """Ask every server, and write down what they say as they say it.
+        """Ask these servers, and write down what they say as they say it."""
+        await self._note(standings, None)
 
-        Those first that answered before, then for a while the silent ones, in turn: many that hang,
-        as behind a cut cable, do not keep the others from being heard again soon.
+    async def _note(self, standings: Collection[Standing], until: float | None) -> None:
+        """Ask these servers, in this order, and write down what they say as they say it.
+
+        Whose turn has not come by ``until``, a time of the event loop, is not asked now.
         """
-        before = dict(self._silent)
-        await self._note([each for each in standings if each.lease.id not in before])
-        silent = [each for each in standings if each.lease.id in before]
-        silent.sort(key=lambda each: before[each.lease.id])
-        await self._note(silent, max(SILENT_SECONDS, self._parts.settings.examine_seconds / 2))
+        clock, turns = asyncio.get_running_loop().time, asyncio.Semaphore(self._in_flight)
 
-    async def _note(self, standings: Collection[Standing], seconds: float | None = None) -> None:
-        """Ask these, in this order, and whoever cannot be asked within the ``seconds`` not now."""
-        asked = [asyncio.ensure_future(self._answer(each)) for each in standings]
+        async def ask(each: Standing) -> Answer | None:
+            async with turns:
+                return await self._answer(each) if until is None or clock() < until else None
+
+        asked = [asyncio.ensure_future(ask(each)) for each in standings]
         heard: list[Answer] = []
         try:
-            for each in asyncio.as_completed(asked, timeout=seconds):
-                heard.append(await each)
+            for each in asyncio.as_completed(asked):
+                answer = await each
+                if answer is not None:
+                    heard.append(answer)
                 if len(heard) >= CHUNK:
                     await self._parts.ask(partial(Broker.note_answers, answers=tuple(heard)))
                     heard.clear()
-        except asyncio.TimeoutError:
-            log.info("Some silent servers are not asked in this round; their turn is in the next.")
+            if heard:
+                await self._parts.ask(partial(Broker.note_answers, answers=tuple(heard)))
         finally:
             for task in asked:
                 task.cancel()
-        if heard:
-            await self._parts.ask(partial(Broker.note_answers, answers=tuple(heard)))
 
     async def _answer(self, standing: Standing) -> Answer:
         lease_id = standing.lease.id

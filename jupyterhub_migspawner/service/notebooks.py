@@ -141,6 +141,16 @@ class Notebooks:
     async def _ask(
         self, stay: StayRow, path: str, method: str = "GET", body: str | None = None
     ) -> HTTPResponse:
+        in_chunks = False
+
+        def look(line: str) -> None:
+            # Jupyter Server tells the length of its lists. A body of a hundred thousand chunks of
+            # one byte is no list but a second's work for whoever reads it.
+            nonlocal in_chunks
+            if line.lower().startswith("transfer-encoding:"):
+                in_chunks = True
+                raise HTTPInputError("An answer in chunks is not read.")
+
         request = HTTPRequest(
             f"{stay.url}{path}?no_track_activity=1",
             method=method,
@@ -150,7 +160,7 @@ class Notebooks:
             request_timeout=PATIENCE,
             follow_redirects=False,
             decompress_response=False,
-            header_callback=_refuse_chunks,
+            header_callback=look,
             ssl_options=self._ssl if urlsplit(stay.url).scheme == "https" else None,
         )
         try:
@@ -159,15 +169,9 @@ class Notebooks:
             )
         except Exception as error:
             # Whatever a stranger's server does to the client: it has not said anything.
+            if in_chunks:
+                raise NotSaid("its server answers in chunks, as no Jupyter Server does") from error
             raise NotSaid(f"its server does not answer ({type(error).__name__})") from error
-
-
-def _refuse_chunks(line: str) -> None:
-    """Jupyter Server tells the length of its lists. A body of a hundred thousand chunks of one byte
-    is no list but a second's work for whoever reads it.
-    """
-    if line.lower().startswith("transfer-encoding:"):
-        raise HTTPInputError("An answer in chunks is not read.")
 
 
 def _read_json(response: HTTPResponse) -> Any:

@@ -9,8 +9,13 @@ from __future__ import annotations
 
 import gc
 
+_kept = False
+
 
 def keep_short() -> None:
     """Have the collector pass over what is there by now, once; it is there to stay."""
-    if not gc.get_freeze_count():
+    # Not gc.get_freeze_count(): Python 3.12 freezes some things itself.
+    global _kept
+    if not _kept:
+        _kept = True
         gc.freeze()

@@ -123,6 +123,7 @@ async def test_a_server_that_does_not_say_is_unknown_and_never_ended(
             await pass_by(world, examiner, lease, 60)
     assert world.live() == {lease.id: "active"}
     assert reading(world, lease).trouble
+    assert how != "chunks" or "in chunks" in reading(world, lease).trouble
     assert [event.kind for event in world.broker.events()].count("lease.unknown") == 1
     # Well again: it has all its time.
     notebook.how = "well"
@@ -397,6 +398,7 @@ async def test_what_was_unknown_meanwhile_is_told_of_anew(
     await pass_by(world, examiner, lease, 300)
     notebook.how = "well"
     await pass_by(world, examiner, lease, 1)
+    await pass_by(world, examiner, lease, 1)  # who was silent is asked last, and judged by it now
     assert world.live() == {lease.id: "active"}
     await pass_by(world, examiner, lease, 15.1)
     assert world.live() == {lease.id: "releasing"}
