@@ -87,16 +87,21 @@ async def test_servers_that_hang_hold_up_a_round_for_a_while_only(
     one.close()
 
 
+async def work_on(world: World, examiner: Examiner, notebook: Notebook, count: int) -> None:
+    """As many sessions with a busy kernel, of which it is time to tell the hub."""
+    notebook.kernels[0]["execution_state"] = "busy"
+    lend_many(world, notebook, count)
+    await examiner.round()
+    world.pass_by(minutes=6)
+
+
 async def test_a_slow_hub_holds_up_a_round_for_a_while_only(
     world: World, examiner: Examiner, notebook: Notebook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def hang(*_: Any) -> None:
         await asyncio.Event().wait()
 
-    notebook.kernels[0]["execution_state"] = "busy"
-    lend_many(world, notebook, 20)
-    await examiner.round()
-    world.pass_by(minutes=6)
+    await work_on(world, examiner, notebook, 20)
     with monkeypatch.context() as patch:
         patch.setattr(type(world.parts.hub), "note_activity", hang)
         patch.setattr(examining, "HUB_SECONDS", 0.2)
@@ -171,10 +176,7 @@ async def test_a_hub_that_hangs_is_asked_no_more_in_that_round(
         await asyncio.sleep(0)
         raise HubAway("The hub does not answer.")
 
-    notebook.kernels[0]["execution_state"] = "busy"
-    lend_many(world, notebook, 40)
-    await examiner.round()
-    world.pass_by(minutes=6)
+    await work_on(world, examiner, notebook, 40)
     with monkeypatch.context() as patch:
         patch.setattr(type(world.parts.hub), "note_activity", hang)
         await examiner.round()
