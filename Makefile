@@ -11,11 +11,12 @@ DONE := $(VENV)/.installed
 
 PROXY := configurable-http-proxy@^5.1
 # The browser tests drive Debian's chromium, which draws no text without a font; the store tests
-# start a PostgreSQL of their own; gcc compiles a small NVML that proves our structs' layouts.
-TEST_PACKAGES := chromium fonts-dejavu-core postgresql gcc libc6-dev
+# start a PostgreSQL of their own; gcc compiles a small NVML that proves our structs' layouts; acl
+# gives files the access lists that doctor looks at.
+TEST_PACKAGES := chromium fonts-dejavu-core postgresql gcc libc6-dev acl
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test bench docs clean system-packages installed-for-tests \
+.PHONY: help install demo test bench docs reference clean system-packages installed-for-tests \
 	style types house unit store acceptance browser acceptance-hub-suite acceptance-hub-5 \
 	chaos chaos-short
 
@@ -25,8 +26,10 @@ help:
 	@echo 'make test      install what the tests need, then run all of them'
 	@echo 'make bench     measure what a lease costs; writes bench.json; ARGS="lease_flat_10k" for one'
 	@echo 'make chaos     kill hub, service and database while people work, on both databases;'
-	@echo '               MINUTES=10 for each of them, SEED=7 to do the same things again'
+	@echo '               MINUTES=10 for each of them, SEED=7 to do the same things again,'
+	@echo '               BLOWS="mark;clock" for these kinds of blow only (tests/chaos/plan.py)'
 	@echo 'make docs      build the documentation into docs/_build/html'
+	@echo 'make reference write the pages of docs/reference that come from the code'
 	@echo 'make clean     remove what was built (not $(VENV), not the state of a demo)'
 	@echo 'Parts of make test: style types house unit store acceptance browser'
 	@echo '                   chaos-short acceptance-hub-suite acceptance-hub-5'
@@ -39,7 +42,9 @@ $(BIN)/python:
 	$(BIN)/python -m pip install --quiet --upgrade pip
 
 # What the package puts into the environment for Jupyter to find is a copy, made when it is installed.
-NOTEBOOK := $(wildcard jupyterhub_migspawner/notebook/*.json jupyterhub_migspawner/notebook/*/*)
+# Not what Python compiles there as it runs, which is newer each time.
+NOTEBOOK := $(shell find jupyterhub_migspawner/notebook -name __pycache__ -prune -o -type f \
+	! -name '*.py' -print)
 
 $(DONE)/demo: pyproject.toml $(NOTEBOOK) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet -e '.[demo,postgres]'
@@ -79,15 +84,20 @@ installed-for-tests: system-packages install $(DONE)/test $(DONE)/hub5
 
 # exec: a signal sent to this process reaches the demo itself, which then stops all it started.
 demo: install
+	@echo 'Starting the demo.'
 	@exec $(BIN)/migspawner demo $(ARGS)
 
 MINUTES ?= 5
 chaos: installed-for-tests
 	MIGSPAWNER_CHAOS_MINUTES='$(MINUTES)' MIGSPAWNER_CHAOS_SEED='$(SEED)' \
-		$(PYTEST) tests/chaos/test_chaos.py
+		MIGSPAWNER_CHAOS_BLOWS='$(BLOWS)' \
+		$(PYTEST) --timeout 0 tests/chaos/test_chaos.py
 
 bench: installed-for-tests
 	PATH="$(TOOLS)" $(BIN)/python -m tests.benchmarks $(ARGS)
+
+reference: $(DONE)/demo
+	$(BIN)/python docs/generate.py
 
 docs: $(DONE)/docs
 	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build/html
@@ -119,13 +129,13 @@ house:
 	$(BIN)/lint-imports
 
 unit:
-	$(PYTEST) -n auto --dist loadfile tests/unit
+	$(PYTEST) -n auto --dist loadfile --timeout 300 tests/unit
 
 store:
 	$(PYTEST) -n auto --dist loadfile tests/store
 
 acceptance:
-	$(PYTEST) -n 3 --dist loadfile tests/acceptance --ignore=tests/acceptance/hub_suite
+	$(PYTEST) -n 3 --dist loadfile --timeout 1800 tests/acceptance --ignore=tests/acceptance/hub_suite
 
 browser:
 	$(PYTEST) -n 2 --dist loadfile tests/browser
@@ -138,3 +148,4 @@ acceptance-hub-suite:
 
 acceptance-hub-5:
 	PATH="$(TOOLS)" PYTHON=$(CURDIR)/$(VENV)/hub5/bin/python bash tests/acceptance/run_hub_suite.sh short
+	PATH="$(TOOLS)" $(VENV)/hub5/bin/python -m pytest -q tests/acceptance/test_menu.py

@@ -1,5 +1,8 @@
-"""The generated half of the reference: commands from their parsers, settings from their traits,
-the REST API from its OpenAPI description.
+"""Write the generated pages of the reference: ``python docs/generate.py``.
+
+Commands come from their parsers, settings from their traits, the REST API from its OpenAPI
+description, events from their schemas. The pages are committed, in plain Markdown, so that they can
+be read on a code host; a test fails when they are out of date.
 """
 
 from __future__ import annotations
@@ -7,7 +10,7 @@ from __future__ import annotations
 import argparse
 import inspect
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -20,31 +23,131 @@ from jupyterhub_migspawner.config import MigBroker
 from jupyterhub_migspawner.leases.kinds import FAMILIES, KINDS
 from jupyterhub_migspawner.spawner import MigSpawnerMixin
 
+REFERENCE = Path(__file__).parent / "reference"
 
-def write(folder: Path) -> None:
+_NOTE = "<!-- Written by docs/generate.py from the code; do not change it here. -->\n"
+
+#: Options that mean the same everywhere, and are explained once.
+_COMMON = ("help", "config", "verbose", "json", "wide", "utc")
+
+
+def pages() -> dict[str, str]:
+    """Return the text of each generated page by its file name."""
+    return {
+        name: "\n".join([_NOTE, *lines]).rstrip("\n") + "\n"
+        for name, lines in {
+            "commands.md": commands(build_parser(Migspawner, "migspawner", whole=True)),
+            "settings.md": settings(),
+            "rest-calls.md": rest(),
+            "event-kinds.md": kinds(),
+        }.items()
+    }
+
+
+def write(folder: Path = REFERENCE) -> None:
     """Write all generated pages into ``folder``."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, lines in {
-        "commands.md": commands(build_parser(Migspawner, "migspawner"), level=2),
-        "settings.md": settings(),
-        "rest.md": rest(),
-        "kinds.md": kinds(),
-    }.items():
-        (folder / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    for name, text in pages().items():
+        (folder / name).write_text(text, encoding="utf-8")
 
 
-def commands(parser: argparse.ArgumentParser, level: int) -> Iterator[str]:
-    """A section for a command, and for every command below it."""
-    yield f"{'#' * level} `{parser.prog}`\n"
-    yield f"```text\n{parser.format_help().rstrip()}\n```\n"
+def commands(parser: argparse.ArgumentParser) -> Iterator[str]:
+    """A section for every command, after the options that many of them have in common."""
+    yield "# Commands\n"
+    yield "What they have in common is in [The command line](cli.md).\n"
+    yield "Options of many commands:\n"
+    by_name = {a.dest: a for command in _every(parser) for a in command._actions}
+    yield from _options([by_name[name] for name in _COMMON])
+    yield from _sections(parser, 2)
+
+
+def _every(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+    for child, _ in _below(parser):
+        yield from _every(child)
+    yield parser
+
+
+def _below(parser: argparse.ArgumentParser) -> Iterator[tuple[argparse.ArgumentParser, str]]:
+    """The commands below one, each with its summary."""
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
-            for child in action.choices.values():
-                yield from commands(child, level + 1)
+            for choice in action._choices_actions:
+                yield action.choices[choice.dest], choice.help or ""
+
+
+def _sections(parser: argparse.ArgumentParser, level: int) -> Iterator[str]:
+    below = list(_below(parser))
+    yield f"{'#' * min(level, 6)} `{parser.prog}`\n"
+    yield f"{_text(parser.description or '')}\n"
+    actions = [a for a in parser._actions if not isinstance(a, argparse._SubParsersAction)]
+    words = [_usage(action) for action in actions]
+    yield f"```text\n{_wrapped(parser.prog, [*words, *(['COMMAND …'] if below else [])])}\n```\n"
+    own = [action for action in actions if action.dest not in _COMMON]
+    if own:
+        yield from _options(own)
+    if below:
+        yield "| command | |\n|---|---|"
+        for child, summary in below:
+            yield f"| [`{child.prog}`](#{child.prog.replace(' ', '-')}) | {_cell(summary)} |"
+        yield ""
+    for child, _ in below:
+        yield from _sections(child, level + 1)
+
+
+def _options(actions: Iterable[argparse.Action]) -> Iterator[str]:
+    yield "| option | meaning |\n|---|---|"
+    for action in actions:
+        yield f"| `{_written(action)}` | {_cell(action.help or '')} |"
+    yield ""
+
+
+def _written(action: argparse.Action) -> str:
+    """An option or argument as it is typed; argparse's own form differs between Pythons."""
+    value = action.metavar or (
+        "{" + ",".join(map(str, action.choices)) + "}" if action.choices else action.dest.upper()
+    )
+    if isinstance(value, tuple):
+        value = " ".join(value)
+    if not action.option_strings:
+        return value
+    names = ", ".join(action.option_strings)
+    return names if action.nargs == 0 else f"{names} {value}"
+
+
+def _usage(action: argparse.Action) -> str:
+    many = "" if action.nargs in (None, 0, "?") else " …"
+    if not action.option_strings:
+        word = f"{_written(action)}{many}"
+        return f"[{word}]" if action.nargs in ("?", "*") else word
+    name = action.option_strings[0]
+    word = _written(action).replace(", ".join(action.option_strings), name, 1) + many
+    return word if action.required else f"[{word}]"
+
+
+def _wrapped(prog: str, words: list[str]) -> str:
+    lines = [prog]
+    for word in words:
+        if len(lines[-1]) + 1 + len(word) > 80:
+            lines.append(" " * len(prog))
+        lines[-1] += f" {word}"
+    return "\n".join(lines)
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.replace("%%", "%").split()).replace("|", "\\|")
+
+
+def _text(description: str) -> str:
+    """A description as paragraphs; in a fence where its lines are set by hand."""
+    text = inspect.cleandoc(description)
+    if any(line.startswith(" ") for line in text.splitlines()):
+        return f"```text\n{text}\n```"
+    return text
 
 
 def settings() -> Iterator[str]:
     """A section for each class with traits, an entry for each trait."""
+    yield "# Settings\n"
+    yield "How they are written is in [The configuration](configuration.md).\n"
     for owner, heading in (
         (MigBroker, "c.MigBroker"),
         (MigSpawnerMixin, "The spawner"),
@@ -64,10 +167,12 @@ def settings() -> Iterator[str]:
 
 def kinds() -> Iterator[str]:
     """A section for each family of events: its kinds, and what their detail may say."""
+    yield "# Kinds of events\n"
+    yield "What an event is and how to read them is in [Events](events.md).\n"
     schemas = files("jupyterhub_migspawner.service").joinpath("event-schemas")
     for family in FAMILIES:
         schema = yaml.safe_load(schemas.joinpath(f"{family}.yaml").read_text("utf-8"))
-        yield f"### `{family}`\n"
+        yield f"## `{family}`\n"
         yield f"{schema['description']} Schema `{schema['$id']}`, version {schema['version']}.\n"
         yield "| kind | what happened |\n|---|---|"
         for kind in schema["properties"]["kind"]["enum"]:
@@ -81,6 +186,8 @@ def kinds() -> Iterator[str]:
 
 def rest() -> Iterator[str]:
     """A section for each address and method."""
+    yield "# REST calls\n"
+    yield "What they have in common is in [The REST API](rest-api.md).\n"
     text = files("jupyterhub_migspawner.service").joinpath("openapi.json").read_text("utf-8")
     for path, item in json.loads(text)["paths"].items():
         for method, operation in item.items():
@@ -94,3 +201,7 @@ def rest() -> Iterator[str]:
                 if "description" in response:
                     yield f"- `{status}`: {response['description']}"
             yield ""
+
+
+if __name__ == "__main__":
+    write()

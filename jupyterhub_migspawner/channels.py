@@ -11,7 +11,7 @@ import logging
 import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from jupyterhub_migspawner.errors import ConfigError
 from jupyterhub_migspawner.policy.notices import Channel
@@ -23,6 +23,12 @@ MOST_SAID = 300
 """Characters of what Apprise says about a failure."""
 
 HIDDEN = "…"
+
+_PASSWORD = re.compile(r"[^/@:]*:([^/@]+)@")
+
+_HOST = re.compile(
+    r"localhost|[0-9]{1,3}(\.[0-9]{1,3}){3}|(?:[a-z0-9-]+\.)+[a-z]{2,6}", re.IGNORECASE
+)
 
 
 def check(channels: Sequence[Channel]) -> None:
@@ -68,6 +74,7 @@ def send(channel: Channel, title: str, body: str, user: str = "", address: str =
     sender = Apprise(asset=_asset())
     sender.add(plugin)
     _keep_quiet()
+    title = " ".join(title.split())  # one line: in a mail it is a header
     try:
         result = sender.notify(title=title, body=body, body_format=NotifyFormat.TEXT)
         said = [entry.message for entry in result.logs()]
@@ -104,12 +111,21 @@ def _asset() -> AppriseAsset:
 
 
 def _redacted(text: str, url: str) -> str:
-    """``text`` on one line, with whatever of it stands in the URL behind its host left out."""
-    parts = urlsplit(url)
-    words = re.split(r"[/?&=;,:@#]", f"{parts.netloc}/{parts.path}/{parts.query}/{parts.fragment}")
-    secrets = {word for raw in words for word in (raw, unquote(raw)) if len(word) >= 4}
-    secrets -= {parts.hostname or ""}
+    """``text`` on one line, with whatever of it stands in the URL behind its scheme left out.
+
+    Not even its host stays, unless it is one that can only be a host: many services are named by
+    the scheme, and a token stands where others have their host.
+    """
+    behind = url.partition("://")[2]
+    words = {word for raw in re.split(r"[/?&=;,:@#+]", behind) for word in (raw, unquote(raw))}
+    words -= {word for word in words if _HOST.fullmatch(word)}
+    words |= {part for word in words for part in word.split(".")}
+    words = {word for word in words if len(word) >= 4}
     text = " ".join(text.split())
-    for secret in sorted(secrets, key=len, reverse=True):
-        text = text.replace(secret, HIDDEN)
+    for word in sorted(words, key=len, reverse=True):
+        text = re.sub(re.escape(word), HIDDEN, text, flags=re.IGNORECASE)
+    # A short password would be found inside of other words.
+    password = _PASSWORD.match(behind)
+    if password is not None and len(password[1]) < 4:
+        text = re.sub(rf"\b{re.escape(password[1])}\b", HIDDEN, text)
     return text if len(text) <= MOST_SAID else text[: MOST_SAID - 1] + "…"

@@ -8,24 +8,27 @@ nothing, and that no blocking call runs on the hub's event loop.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any, TypeVar
 
 from jupyterhub.utils import maybe_future, url_path_join
+from tornado.web import HTTPError, RequestHandler
 from traitlets.config import Configurable
 
 from jupyterhub_migspawner.broker import Broker, TierOffer
 from jupyterhub_migspawner.config import MigBroker, broker_config
-from jupyterhub_migspawner.errors import DatabaseError, MigspawnerError
+from jupyterhub_migspawner.errors import DatabaseError, MigspawnerError, Refusal
 from jupyterhub_migspawner.form import render_tiers
 from jupyterhub_migspawner.form.options import own_options, split_form, wishes
 from jupyterhub_migspawner.policy.fields import read_hours
 from jupyterhub_migspawner.policy.people import Person
-from jupyterhub_migspawner.policy.tiers import Tier, choose_tier
+from jupyterhub_migspawner.policy.tiers import Tier, choice_holds, choose_tier
 from jupyterhub_migspawner.refusals import DATABASE_AWAY, instead_of_a_start, spawn_exception
-from jupyterhub_migspawner.wiring import SERVICE_NAME
+from jupyterhub_migspawner.scopes import SERVICE_NAME
 
 T = TypeVar("T")
 
@@ -35,12 +38,22 @@ _pool = ThreadPoolExecutor(max_workers=4, thread_name_prefix="migspawner")
 #: Seconds the spawn page waits for the database before it says that it does not answer.
 _PAGE_PATIENCE = 5.0
 
+#: What is said of a stored choice that no longer holds. It names no tier: one that was renamed has
+#: no title any more, and one of a group that the person has left is not theirs to read about.
+GONE = "The tier last chosen for this server is no longer available to you"
+
 
 class TierChoice(Configurable):
     """The part of the spawner that is there before a start."""
 
     # Of one start only: ``clear_state`` runs before each.
     _mig_tier: Tier | None = None
+
+    # Whether this start uses the default tier because the stored choice no longer holds.
+    _mig_replaced: bool = False
+
+    # Options that a form or query has just sent, until the start that they are for.
+    _mig_sent: dict[str, Any] | None = None
 
     # What was filled in beside a tier and refused, for the form that is shown again.
     _mig_typed: tuple[str, dict[str, str]] = ("", {})
@@ -62,7 +75,7 @@ class TierChoice(Configurable):
         """The tiers and what is free now, in front of the form the base spawner may have.
 
         Nothing is asked where there is nothing to choose: a person with a single tier starts
-        straight away.
+        straight away, unless the server's last choice no longer holds.
         """
         base = await super().get_options_form()  # type: ignore[misc]
         person = self._mig_person()
@@ -74,9 +87,16 @@ class TierChoice(Configurable):
             self.log.error("No tiers to show: %r", error)  # type: ignore[attr-defined]
             return render_tiers((), notice=DATABASE_AWAY) + (base or "")
         mine = [offer for offer in offers if offer.open]
-        if len(offers) == 1 == len(mine) and not (mine[0].tier.approval or mine[0].may_wait):
+        stored = self._mig_stored()
+        gone = not self._mig_holds(stored)
+        if len(offers) == 1 == len(mine) and not (
+            gone or mine[0].tier.approval or mine[0].may_wait
+        ):
             return str(base or "")
-        notice = "" if mine else "No tier is open to you. Ask an admin of this hub for one."
+        notice = f"{GONE}. Please choose another one." if gone else ""
+        notice = (
+            notice if mine else "No tier is available to you. Ask an admin of this hub for one."
+        )
         default = self.mig_config.settings().default_of(person)
         picked, typed = self._mig_typed
         self._mig_typed = ("", {})
@@ -84,6 +104,7 @@ class TierChoice(Configurable):
             offers,
             notice=notice,
             default=default,
+            last=None if gone else own_options(stored).get("tier"),
             service_url=self._mig_service_url(),
             typed=typed,
             picked=picked,
@@ -100,19 +121,28 @@ class TierChoice(Configurable):
             return ""
         return str(url_path_join(settings["base_url"], "services", SERVICE_NAME) + "/")
 
-    async def run_options_from_form(self, form_data: dict[str, list[Any]]) -> dict[str, Any]:
+    def run_options_from_form(self, form_data: dict[str, list[Any]]) -> Awaitable[dict[str, Any]]:
         """Read our field and leave the others to the base spawner's form.
 
         A tier that cannot start now is asked for, or waited for, as the form says: then there is
         no start, and the answer leads to the page that shows what was done.
         """
+        # The hub says nowhere who has sent the form; it may be an admin who starts servers of
+        # others. The handler that calls this knows, and calls it directly (5.4 to 6.1).
+        return self._mig_options(form_data, _sender(sys._getframe(1)))
+
+    async def _mig_options(
+        self, form_data: dict[str, list[Any]], sender: str | None
+    ) -> dict[str, Any]:
         own, rest = split_form(form_data)
-        await self._mig_wish(own.get("tier"), wishes(form_data, own.get("tier")))
+        tier = own.get("tier")
+        await self._mig_wish(tier, wishes(form_data, tier), sender)
         options = await maybe_future(super().run_options_from_form(rest))  # type: ignore[misc]
+        self._mig_sent = own
         return {**options, **own}
 
-    async def _mig_wish(self, name: Any, wish: dict[str, str]) -> None:
-        """File the request or take the place that the form asks for, and raise what says so."""
+    async def _mig_wish(self, name: Any, wish: dict[str, str], sender: str | None) -> None:
+        """Submit the request or take the place that the form asks for, and raise what says so."""
         if not wish:
             return
         person, server = self._mig_person(), self.name  # type: ignore[attr-defined]
@@ -123,15 +153,20 @@ class TierChoice(Configurable):
             if offer is None:
                 return None  # the check of the options says what is wrong with it
             if "reason" in wish and offer.may_ask:
+                _demand_own(person, sender)
                 hours = read_hours(wish.get("hours", ""))
                 request = broker.create_request(person, name, hours, wish["reason"])
                 return instead_of_a_start(
                     url and f"{url}requests?asked={request.id}",
-                    f"Request {request.id} is filed. Somebody who may approve it will decide.",
+                    f"Request {request.id} is filed. An approver will decide on it.",
                 )
             if "wait" in wish and offer.may_wait:
+                _demand_own(person, sender)
                 start, upward = bool(wish.get("start")), bool(wish.get("upward"))
-                ticket = broker.join(person, name, server=server, start=start, upward=upward)
+                # The hub has checked the server's name, by its own rules, before it asks here.
+                ticket = broker.join(
+                    person, name, server=server, start=start, upward=upward, existing=True
+                )
                 return instead_of_a_start(
                     url and f"{url}queue?joined={ticket.id}",
                     f"You are on the waiting list, with ticket {ticket.id}.",
@@ -153,17 +188,80 @@ class TierChoice(Configurable):
         options = {}
         if rest:
             options = await maybe_future(super().options_from_query(rest))  # type: ignore[misc]
+        self._mig_sent = own
         return {**options, **own}
 
     async def _run_apply_user_options(self, user_options: dict[str, Any]) -> None:
         """Check the options the same way for form, query and REST, then let the base apply its own.
 
         What is stored may be anything JSON can say, from anybody's token: it is only ever looked
-        up in the configured tiers.
+        up in the configured tiers. A choice that was sent for this start and does not hold is
+        refused; one that the hub kept from an earlier start counts as none, since its tier may
+        have been renamed and its person have left a group.
         """
-        self._mig_choose(user_options)
+        sent = self._mig_came_with_this_start(user_options)
+        if not sent and not await self._mig_still_holds(user_options):
+            self.log.info("%s of %s.", GONE, self._log_name)  # type: ignore[attr-defined]
+            user_options, self._mig_replaced = self._mig_forget_choice(user_options), True
+        try:
+            self._mig_choose(user_options)
+        except Exception:
+            # The hub has stored it already; it is not to be tried again at the next start.
+            self._mig_forget_choice(user_options)
+            raise
         if getattr(self, "apply_user_options", None):
             await super()._run_apply_user_options(user_options)  # type: ignore[misc]
+
+    def _mig_came_with_this_start(self, user_options: Any) -> bool:
+        """Whether a form, query or REST body brought these options; else the hub had them stored.
+
+        The hub hands both on in the same way (``User.spawn``, 5.4 to 6.1), but notes the handler.
+        """
+        own = own_options(user_options)
+        sent, self._mig_sent = self._mig_sent, None
+        if not own or sent == own:
+            return bool(own)
+        body = _body_of(self.handler)  # type: ignore[attr-defined]
+        inner = body.get("user_options") if isinstance(body, dict) else None
+        return bool(own_options(body) == own or own_options(inner) == own)
+
+    def _mig_stored(self) -> Any:
+        """What the hub keeps of this server's last choice, for starts that name none."""
+        return getattr(self.orm_spawner, "user_options", None) or {}  # type: ignore[attr-defined]
+
+    def _mig_holds(self, stored: Any) -> bool:
+        """Whether a stored choice is one that this person could make now."""
+        try:
+            tiers = self.mig_config.settings().tiers
+        except MigspawnerError:
+            return True  # which the start itself will say
+        return choice_holds(tiers, self._mig_person(), own_options(stored))
+
+    async def _mig_still_holds(self, stored: Any) -> bool:
+        """The same, where a tier that needs approval holds as long as its grant does."""
+        if not self._mig_holds(stored):
+            return False
+        name = own_options(stored).get("tier")
+        tier = self.mig_config.settings().tier(name) if name else None
+        if tier is None or not tier.approval:
+            return True
+        person = self._mig_person()
+        try:
+            offer = await self._mig_call(lambda broker: _offer_of(broker, person, name))
+        except MigspawnerError:
+            return True
+        return offer is not None and offer.grant is not None
+
+    def _mig_forget_choice(self, user_options: Any) -> dict[str, Any]:
+        """Drop the choice of tier from what the hub keeps of this server; returns the rest."""
+        own = own_options(user_options)
+        rest = (
+            {key: value for key, value in user_options.items() if key not in own}
+            if isinstance(user_options, dict)
+            else {}
+        )
+        self.user_options = self.orm_spawner.user_options = rest  # type: ignore[attr-defined]
+        return rest
 
     def _mig_choose(self, user_options: Any) -> Tier:
         person = self._mig_person()
@@ -195,6 +293,38 @@ class TierChoice(Configurable):
 
     async def _mig_call(self, use: Callable[[Broker], T]) -> T:
         return await asyncio.wrap_future(self._mig_submit(use))
+
+
+def _demand_own(owner: Person, sender: str | None) -> None:
+    """Refuse a form that asks for something in another's name; to start their servers is less."""
+    if sender != owner.name:
+        raise Refusal(
+            f"Only {owner.name!r} can ask for a tier or join the waiting list for these servers. "
+            "Start the server with a tier that is free, or leave it to them.",
+            reason="not-allowed",
+        )
+
+
+def _body_of(handler: Any) -> Any:
+    """The JSON body of the request that a start is for; None where it has none."""
+    read = getattr(handler, "get_json_body", None)
+    try:
+        return None if read is None else read()
+    except HTTPError:
+        return None
+
+
+def _sender(frame: FrameType | None) -> str | None:
+    """The user of the hub whose request a frame works on; None where that is not found."""
+    for _ in range(5):
+        if frame is None:
+            return None
+        handler = frame.f_locals.get("self")
+        if isinstance(handler, RequestHandler):
+            name = getattr(handler.current_user, "name", None)
+            return name if isinstance(name, str) else None
+        frame = frame.f_back
+    return None
 
 
 def _offer_of(broker: Broker, person: Person, name: Any) -> TierOffer | None:

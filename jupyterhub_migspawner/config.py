@@ -1,7 +1,7 @@
 """The admin's side: the traits, their validation, and how a file is read.
 
-Relies on traitlets alone (not on a running hub), so that hub, service, agent and command line read
-the same ``jupyterhub_config.py`` and come to the same settings. Promises that a mistake is found
+Relies on traitlets alone (not on a running hub), so that hub, service, agent and command line come
+to the same settings from the same configuration. Promises that a mistake is found
 before anything starts, in a sentence that names the tier or quota, the field, what was found and
 what was expected.
 """
@@ -9,20 +9,25 @@ what was expected.
 from __future__ import annotations
 
 import difflib
+import os
 import socket
 import threading
-from datetime import datetime
+from collections.abc import Mapping
+from datetime import datetime, tzinfo
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from traitlets import Any as AnyTrait
 from traitlets import Bool, Float, Integer, TraitError, Unicode
 from traitlets.config import Config, LoggingConfigurable
-from traitlets.config.loader import PyFileConfigLoader
 
 from jupyterhub_migspawner.broker import Broker, utc_now
-from jupyterhub_migspawner.errors import ConfigError, MigspawnerError
-from jupyterhub_migspawner.gpu.nvml import Nvml
+from jupyterhub_migspawner.config_file import expanded as _expanded
+from jupyterhub_migspawner.config_file import home_of as home_of
+from jupyterhub_migspawner.config_file import load_config_file as load_config_file
+from jupyterhub_migspawner.errors import ConfigError
+from jupyterhub_migspawner.keys import KeyFile
 from jupyterhub_migspawner.leases.rows import DEFAULT_HUB
 from jupyterhub_migspawner.leases.store import Store
 from jupyterhub_migspawner.policy.approval import parse_approvers
@@ -30,8 +35,18 @@ from jupyterhub_migspawner.policy.commands import Command, parse_commands
 from jupyterhub_migspawner.policy.defaults import parse_default_tier
 from jupyterhub_migspawner.policy.notices import parse_notices
 from jupyterhub_migspawner.policy.quota import parse_quotas
+from jupyterhub_migspawner.policy.server_names import ServerNames
 from jupyterhub_migspawner.policy.settings import Settings
 from jupyterhub_migspawner.policy.tiers import parse_tiers
+from jupyterhub_migspawner.policy.times import read_zone
+from jupyterhub_migspawner.policy.wording import quoted
+from jupyterhub_migspawner.usernames import Usernames
+
+if TYPE_CHECKING:
+    from jupyterhub_migspawner.gpu.nvml import Nvml
+
+#: Settings that may hold passwords, so that no error shows their values.
+SECRETS = ("database_url", "dcgm_url", "notices")
 
 _stores: dict[str, Store] = {}
 _nvmls: dict[str, Nvml] = {}
@@ -48,7 +63,8 @@ class MigBroker(LoggingConfigurable):
         What researchers can pick: a list of dicts with ``name`` and ``profile`` (a MIG profile as
         the driver names it, such as ``1g.5gb``; ``whole`` for a whole card; ``none`` for no GPU),
         and optionally ``title``, ``description``, ``approval``, ``max_hours``, ``idle_minutes``,
-        ``default``, ``mig`` (for whole cards) and ``seats`` (how many sessions share a slice).
+        ``default``, ``mig`` (for whole cards), ``seats`` (how many sessions share a slice) and
+        ``card`` (which cards it means, by model such as ``A100*`` or memory such as ``>=40GB``).
         Who may use it: whoever ``groups`` or ``users`` names or ``allow`` says True for, a function
         of a person (with ``name``, ``groups`` and ``admin``); without any of these everybody. Who
         sees it without using it: the groups in ``seen_by``, or ``"everybody"``.
@@ -81,11 +97,28 @@ class MigBroker(LoggingConfigurable):
         the person may use without approval.
         """,
     ).tag(config=True)
+    actions_per_minute = Integer(
+        60,
+        help="""
+        How many changes one person may ask for in a minute at this hub: requests and what is done
+        with them, drafts, places in the waiting list, extensions, choices of notices, decisions.
+        What is beyond is refused with when to try again. Admins of the hub and the command line
+        have no limit; 0 is none for anybody.
+        """,
+    ).tag(config=True)
     database_url = Unicode(
         "sqlite:///migspawner.sqlite",
         help="""
         The lease database: ``sqlite:///FILE`` (relative to ``directory``) on one machine,
         ``postgresql://USER:PASSWORD@HOST/NAME`` where there is more than one node.
+        """,
+    ).tag(config=True)
+    key_file = Unicode(
+        "migspawner_key",
+        help="""
+        The file with the hub's own key, relative to ``directory``. With it the hub keeps the tokens
+        of people's servers unreadable in the lease database. The hub creates it, with mode 0600;
+        each hub has its own. Without it, it is unknown whether the sessions that run are in use.
         """,
     ).tag(config=True)
     directory = Unicode(
@@ -98,8 +131,8 @@ class MigBroker(LoggingConfigurable):
     nvml = Unicode(
         "",
         help="""
-        Which NVML to read the cards with: empty for the driver's own library, or
-        ``sim:FILE`` for simulated cards. The environment variable MIGSPAWNER_NVML goes first.
+        Which NVML to read the cards with: ``sim:FILE`` for simulated cards; empty for what the
+        environment variable MIGSPAWNER_NVML says, or else the driver's own library.
         """,
     ).tag(config=True)
     hub = Unicode(
@@ -170,6 +203,14 @@ class MigBroker(LoggingConfigurable):
         Minutes for which it may be unknown whether a session is in use, before admins are told.
         """,
     ).tag(config=True)
+    unproven_hours = Integer(
+        6,
+        min=1,
+        help="""
+        Hours for which a session may claim to be in use, such as by a kernel that is busy, while
+        none of its processes works and its slice is not used, before admins are notified.
+        """,
+    ).tag(config=True)
     dcgm_url = Unicode(
         "",
         help="""
@@ -186,6 +227,14 @@ class MigBroker(LoggingConfigurable):
         request, ``group:NAME`` of those of people in that group; ``users`` of what is theirs, at
         the URLs in which ``{user}`` and ``{address}`` are filled in. ``addresses`` is a dict or a
         function from a user's name to an address.
+        """,
+    ).tag(config=True)
+    time_zone = Unicode(
+        "",
+        help="""
+        The time zone in which mails and other notices give times, and which they name: an IANA name
+        such as ``Europe/Berlin``. Empty means the zone of the machine that runs the hub. Pages use
+        the reader's zone, the command line that of its machine.
         """,
     ).tag(config=True)
     event_days = Integer(
@@ -223,6 +272,15 @@ class MigBroker(LoggingConfigurable):
         an A100 or A30 that resets the card, and with NVLink perhaps its neighbours.
         """,
     ).tag(config=True)
+    usernames = AnyTrait(
+        {},
+        help="""
+        What the hub calls people, by the names that stand for them in this file; for an
+        authenticator whose ``normalize_username`` has a rule of its own and cannot be asked outside
+        the hub. Otherwise the hub's authenticator says so: JupyterHub's own lower-case a name and
+        apply ``username_map``.
+        """,
+    ).tag(config=True)
     service = Bool(
         True, help="Whether the hub runs the broker's service (pages, REST, agent and loops)."
     ).tag(config=True)
@@ -231,17 +289,43 @@ class MigBroker(LoggingConfigurable):
         try:
             super().__init__(**kwargs)
         except TraitError as error:
+            for name in SECRETS:
+                if f"'{name}'" in str(error):
+                    raise ConfigError(f"MigBroker.{name} is no text; expected a URL.") from None
             raise ConfigError(f"MigBroker: {error}") from None
         _refuse_unknown_fields(self.config)
 
+    #: Whether a lease database that is not there is made.
+    may_create = True
+
+    #: Whether settings without any tier are a mistake. Cards are cut before tiers are written.
+    tiers_needed = True
+
     _broker: Broker | None = None
+    _key_file: KeyFile | None = None
     _settings: Settings | None = None
+    _usernames: Usernames | None = None
 
     def _hub_home_default(self) -> str:
         return home_of(self._base())
 
     def _node_default(self) -> str:
         return socket.gethostname()
+
+    @property
+    def known_as(self) -> Usernames:
+        """The hub's names of the people that its file names. Raises :exc:`ConfigError`."""
+        if self._usernames is None:
+            given = self.usernames
+            if not isinstance(given, Mapping) or not all(
+                isinstance(each, str) and each.strip() for pair in given.items() for each in pair
+            ):
+                raise ConfigError(
+                    f"MigBroker.usernames is {quoted(given)}; expected a dict of the hub's names "
+                    "by those in this file, such as {'Ada': 'ada'}."
+                )
+            self._usernames = Usernames(self.config, given)
+        return self._usernames
 
     def settings(self) -> Settings:
         """What the broker decides with, checked once. Raises :exc:`ConfigError`."""
@@ -251,8 +335,9 @@ class MigBroker(LoggingConfigurable):
 
     def _checked(self) -> Settings:
         self.hook_commands()
-        tiers = parse_tiers(self.tiers)
-        if not tiers:
+        known_as = self.known_as
+        tiers = parse_tiers(self.tiers, known_as) if self.tiers or self.tiers_needed else ()
+        if not tiers and self.tiers_needed:
             raise ConfigError(
                 "MigBroker.tiers is empty: write at least one tier, for example "
                 '{"name": "small", "profile": "1g.5gb"}.'
@@ -265,9 +350,11 @@ class MigBroker(LoggingConfigurable):
                 )
         return Settings(
             tiers=tiers,
-            quotas=parse_quotas(self.quotas),
-            approvers=parse_approvers(self.approvers, [t.name for t in tiers if t.approval]),
-            default_tier=parse_default_tier(self.default_tier, tiers),
+            quotas=parse_quotas(self.quotas, known_as),
+            approvers=parse_approvers(
+                self.approvers, [t.name for t in tiers if t.approval] if tiers else None, known_as
+            ),
+            default_tier=parse_default_tier(self.default_tier if tiers else "", tiers, known_as),
             pending_seconds=self.pending_seconds,
             heartbeat_seconds=self.heartbeat_seconds,
             offer_minutes=self.offer_minutes,
@@ -276,9 +363,37 @@ class MigBroker(LoggingConfigurable):
             warn_minutes=self.warn_minutes,
             examine_seconds=self.examine_seconds,
             unknown_minutes=self.unknown_minutes,
+            unproven_hours=self.unproven_hours,
             dcgm_url=self.dcgm_url.strip(),
-            notices=parse_notices(self.notices),
+            actions_per_minute=self.actions_per_minute,
+            notices=parse_notices(self.notices, known_as),
+            zone=self._zone(),
+            server_names=self._server_names(),
             hub=self.hub,
+            known_as=known_as,
+        )
+
+    def _zone(self) -> tzinfo | None:
+        name = self.time_zone.strip()
+        zone = read_zone(name)
+        if name and zone is None:
+            self.log.warning(
+                "MigBroker.time_zone is %r, but this machine has no time zone database: notices "
+                "give times in the machine's own zone. Install tzdata, as a system package or with "
+                "pip, and restart the hub.",
+                name,
+            )
+        return zone
+
+    def _server_names(self) -> ServerNames:
+        """The hub's rule for names of servers, by its settings and its version."""
+        hub = self.config.get("JupyterHub", {})
+        most = hub.get("named_server_limit_per_user", 0)
+        return ServerNames(
+            named=bool(hub.get("allow_named_servers", False)),
+            slugs=int(version("jupyterhub").split(".")[0]) >= 6,
+            # A function looks at a request of the hub's: the hub alone can ask it, at the start.
+            most=most if isinstance(most, int) else 0,
         )
 
     def resolved_database_url(self) -> str:
@@ -289,7 +404,7 @@ class MigBroker(LoggingConfigurable):
         path = self.database_url[len(prefix) :]
         if path in ("", ":memory:"):
             return self.database_url  # several processes share it: the store refuses these
-        return f"{prefix}{self._base() / Path(path).expanduser()}"
+        return f"{prefix}{self._base() / _expanded(path)}"
 
     def hook_commands(self) -> tuple[tuple[Command, ...], tuple[Command, ...]]:
         """What to run before and after a cut. Raises :exc:`ConfigError`."""
@@ -302,19 +417,47 @@ class MigBroker(LoggingConfigurable):
         """The folder where relative paths start."""
         return self._base()
 
+    def key_file_of_hub(self) -> KeyFile:
+        """The hub's key file; nothing is read or created yet."""
+        if self._key_file is None:
+            self._key_file = KeyFile(self._base() / os.path.expanduser(self.key_file))
+        return self._key_file
+
     def resolved_nvml(self) -> str:
         """The NVML to use, with a relative state file made absolute."""
         if not self.nvml.startswith("sim:"):
             return self.nvml
-        return f"sim:{self._base() / Path(self.nvml[len('sim:') :]).expanduser()}"
+        return f"sim:{self._base() / _expanded(self.nvml[len('sim:') :])}"
 
     def _base(self) -> Path:
-        return Path(self.directory).expanduser() if self.directory else Path.cwd()
+        return _expanded(self.directory) if self.directory else Path.cwd()
+
+    def resolved(self) -> dict[str, Any]:
+        """The settings by name, as another process has to be given them to use the same.
+
+        Those that are set, and those whose defaults depend on this process: its folder, its home,
+        its environment.
+        """
+        from jupyterhub_migspawner.gpu.library import ENVIRONMENT_VARIABLE
+
+        values = {name: getattr(self, name) for name in self.config.get("MigBroker", {})}
+        nvml = self.resolved_nvml() or os.environ.get(ENVIRONMENT_VARIABLE, "").strip()
+        if nvml.startswith("sim:"):
+            nvml = f"sim:{os.path.abspath(nvml[len('sim:') :])}"
+        return {
+            **values,
+            "directory": str(self._base().absolute()),
+            "database_url": self.resolved_database_url(),
+            "key_file": str(self.key_file_of_hub().path.absolute()),
+            "nvml": nvml,
+            "hub_home": self.hub_home,
+            "node": self.node,
+        }
 
     def open_broker(self) -> Broker:
         """The broker over the configured database, which a process opens once.
 
-        Makes the lease database when there is none. Raises :exc:`ConfigError` and
+        Makes the lease database when there is none, where it may. Raises :exc:`ConfigError` and
         :exc:`DatabaseError`.
         """
         with _open_lock:
@@ -322,7 +465,7 @@ class MigBroker(LoggingConfigurable):
                 settings = self.settings()
                 url = self.resolved_database_url()
                 if url not in _stores:
-                    _stores[url] = Store.open(url, create=True)
+                    _stores[url] = Store.open(url, create=self.may_create)
                 self._broker = Broker(_stores[url], settings)
             return self._broker
 
@@ -333,6 +476,8 @@ class MigBroker(LoggingConfigurable):
 
     def open_nvml(self) -> Nvml:
         """NVML as configured; one for each process. Nothing is loaded before its first use."""
+        from jupyterhub_migspawner.gpu.nvml import Nvml
+
         spec = self.resolved_nvml()
         with _open_lock:
             if spec not in _nvmls:
@@ -357,28 +502,3 @@ def _refuse_unknown_fields(config: Config) -> None:
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}."
             raise ConfigError(f"MigBroker.{name}: there is no such setting; {hint}")
-
-
-def load_config_file(path: str | Path) -> Config:
-    """Read a ``jupyterhub_config.py`` as the hub would. Raises :exc:`ConfigError`."""
-    file = Path(path).expanduser().absolute()
-    if not file.is_file():
-        raise ConfigError(f"There is no configuration file {file}; name one with --config FILE.")
-    try:
-        config: Config = PyFileConfigLoader(file.name, path=str(file.parent)).load_config()
-    except MigspawnerError:
-        raise
-    except Exception as error:
-        raise ConfigError(
-            f"{file} cannot be read as a configuration: {type(error).__name__}: {error}"
-        ) from error
-    if "directory" not in config.MigBroker:
-        config.MigBroker.directory = str(file.parent)
-    if "hub_home" not in config.MigBroker:
-        config.MigBroker.hub_home = home_of(file)
-    return config
-
-
-def home_of(place: Path) -> str:
-    """What tells the hub that is configured there from all others."""
-    return f"{socket.gethostname()}:{place.resolve()}"

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from jupyterhub_migspawner.broker.marks import environment_of
+from jupyterhub_migspawner.leases.identity import Position
 from jupyterhub_migspawner.leases.rows import LeaseRow
 from jupyterhub_migspawner.policy.tiers import Tier
+from jupyterhub_migspawner.policy.wording import memory
 
 
-def slice_environment(tier: Tier | None, lease: LeaseRow | None) -> dict[str, str]:
+def slice_environment(
+    tier: Tier | None, lease: LeaseRow | None, database: Position | None = None
+) -> dict[str, str]:
     """What a server is told of its slice; with no lease, that it has none.
+
+    ``database`` is the one that has the lease.
 
     ``CUDA_VISIBLE_DEVICES`` takes the UUID of a MIG device, exactly one (MIG User Guide, "CUDA
     device enumeration"); the empty string hides every device. ``NVIDIA_VISIBLE_DEVICES=void`` is
@@ -26,8 +33,7 @@ def slice_environment(tier: Tier | None, lease: LeaseRow | None) -> dict[str, st
             "MIGSPAWNER_PROFILE": "none",
             "MIGSPAWNER_SLICE_UUID": "",
             "MIGSPAWNER_MEMORY_MIB": "0",
-            "MIGSPAWNER_LEASE": "",
-            "MIGSPAWNER_ATTEMPT": "",
+            **environment_of(None, None),
         }
     return {
         **env,
@@ -36,13 +42,12 @@ def slice_environment(tier: Tier | None, lease: LeaseRow | None) -> dict[str, st
         "MIGSPAWNER_PROFILE": lease.profile,
         "MIGSPAWNER_SLICE_UUID": lease.slice_uuid,
         "MIGSPAWNER_MEMORY_MIB": str(lease.memory_mib),
-        "MIGSPAWNER_LEASE": str(lease.id),
-        "MIGSPAWNER_ATTEMPT": lease.attempt,
+        **environment_of(lease, database),
     }
 
 
 def describe(lease: LeaseRow, tier: Tier | None = None) -> str:
     """A lease's slice in the words a researcher reads."""
     seat = f"one of {tier.seats} seats on a " if tier is not None and tier.shares else ""
-    slice_ = f"slice {lease.profile} with {lease.memory_mib / 1024:.1f} GiB"
+    slice_ = f"slice {lease.profile} with {memory(lease.memory_mib)}"
     return f"{seat}{'shared ' if seat else ''}{slice_} on node {lease.node}"

@@ -36,7 +36,10 @@ class Refusal(MigspawnerError):
 
     ``reason`` is one of a few stable words, fit for a metric label: ``options`` (the request makes
     no sense), ``not-allowed``, ``approval`` (needs a grant), ``quota``, ``capacity``,
-    ``not-found``, ``conflict``. ``status`` is the HTTP status that carries it.
+    ``not-found``, ``conflict``, ``too-many``. ``status`` is the HTTP status that carries it, and
+    ``retry_after`` how many seconds later it may be allowed, where that is known. ``soon`` says
+    that waiting for a few seconds may help: all that is in the way is an earlier session of the
+    same person that is just ending.
     """
 
     STATUS = {
@@ -46,10 +49,15 @@ class Refusal(MigspawnerError):
         "quota": 403,
         "not-found": 404,
         "conflict": 409,
+        "too-many": 429,
         "capacity": 503,
     }
 
-    def __init__(self, message: str, *, reason: str) -> None:
+    def __init__(
+        self, message: str, *, reason: str, soon: bool = False, retry_after: int | None = None
+    ) -> None:
         super().__init__(message)
         self.reason = reason
+        self.soon = soon
+        self.retry_after = retry_after
         self.status = self.STATUS[reason]

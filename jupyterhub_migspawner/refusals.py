@@ -20,29 +20,50 @@ except ImportError:  # JupyterHub 5 has no such class; its handlers read these a
         def __init__(self, message: str, *, reason: str, status_code: int = 400) -> None:
             # The message goes in as an argument: tornado would read a "%" in it as a format.
             super().__init__(status_code, "%s", message)
-            self.jupyterhub_message = message
             self.refusal_reason = reason
+
+
+class RefusedSpawn(SpawnException):  # type: ignore[misc] # the hub has no types
+    """A refused spawn of which every page, event and answer of the hub shows the sentence alone.
+
+    The form and the progress of JupyterHub 6 show an exception's own text, which names the class
+    and the reason, unless it has a ``jupyterhub_message`` (``jupyterhub.utils.format_exception``,
+    5.4 to 6.1).
+    """
+
+    def __init__(self, message: str, *, reason: str, status_code: int = 400) -> None:
+        super().__init__(message, reason=reason, status_code=status_code)
+        self.jupyterhub_message = message
+
+    def __str__(self) -> str:
+        return self.jupyterhub_message
 
 
 DATABASE_AWAY = (
     "The list of GPU slices cannot be read at the moment, so nothing was started. Please try again "
     "in a minute; if it stays so, tell your admin that the lease database does not answer."
 )
+SETTINGS_WRONG = (
+    "There is a mistake in the hub's GPU settings, so nothing was started. Please tell your admin: "
+    "'migspawner doctor' and the hub's log name it."
+)
+NO_GPU = (
+    "No GPU could be prepared, so nothing was started. Please try again in a minute; if it stays "
+    "so, tell your admin: 'migspawner doctor' and the hub's log say why."
+)
 
 
 def spawn_exception(log: Any, error: MigspawnerError) -> Exception:
     """What the hub shows: a refusal as it stands, trouble without its inner details."""
-    make: Callable[..., Exception] = partial(
-        SpawnException, reason=getattr(error, "reason", "error")
-    )
+    make: Callable[..., Exception] = partial(RefusedSpawn, reason=getattr(error, "reason", "error"))
     if isinstance(error, Refusal):
         return make(str(error), status_code=error.status)
     log.error("%s", error)
     if isinstance(error, DatabaseError):
         return make(DATABASE_AWAY, status_code=503)
     if isinstance(error, ConfigError):
-        return make(f"The hub's GPU settings are wrong: {error}", status_code=500)
-    return make(f"No GPU could be prepared: {error}", status_code=503)
+        return make(SETTINGS_WRONG, status_code=500)
+    return make(NO_GPU, status_code=503)
 
 
 def instead_of_a_start(url: str, message: str) -> Exception:

@@ -17,21 +17,30 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
+from dataclasses import replace
+from datetime import datetime, timezone
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
 
 from jupyterhub.utils import maybe_future
 from traitlets import Bool, Float
 
+from jupyterhub_migspawner.agent.families import first_process
+from jupyterhub_migspawner.agent.processes import Process
 from jupyterhub_migspawner.agent.vacancy import Vacancy
 from jupyterhub_migspawner.broker import Broker
-from jupyterhub_migspawner.choosing import TierChoice
+from jupyterhub_migspawner.broker.marks import STATE, mark_in_state, state_of
+from jupyterhub_migspawner.choosing import GONE, TierChoice
+from jupyterhub_migspawner.claims import vouch
 from jupyterhub_migspawner.environment import describe, slice_environment
 from jupyterhub_migspawner.errors import DatabaseError, MigspawnerError, Refusal
-from jupyterhub_migspawner.leases.rows import LeaseRow
+from jupyterhub_migspawner.keys import ANY_LEASE, Binding
+from jupyterhub_migspawner.leases.identity import Position
+from jupyterhub_migspawner.leases.rows import LeaseRow, ProcessesRow
 from jupyterhub_migspawner.policy.tiers import Tier
 from jupyterhub_migspawner.refusals import spawn_exception
 
@@ -46,8 +55,9 @@ class MigSpawnerMixin(TierChoice):
         5.0,
         min=0,
         help="""
-        Seconds a start waits for a slice that is just being given back. Longer waits do not
-        belong in a start: it holds one of the hub's concurrent spawns.
+        Seconds a start waits for a slice that is just being given back, also by the person's own
+        last session. Longer waits do not belong in a start: it holds one of the hub's concurrent
+        spawns.
         """,
     ).tag(config=True)
     cut_wait_seconds = Float(
@@ -59,16 +69,22 @@ class MigSpawnerMixin(TierChoice):
 
     # Held during one start only; ``clear_state`` runs before each and wipes it.
     _mig_lease: LeaseRow | None = None
+    # The database that has it, and what is saved of both.
+    _mig_database: Position | None = None
+    _mig_saved: Mapping[str, Any] = MappingProxyType({})
+    # Where the server answers, and its token as it is saved.
+    _mig_reach: tuple[str, str] = ("", "")
     _mig_attempt: str = ""
 
     # -- start -----------------------------------------------------------------------------------
 
     async def start(self) -> Any:
         """Take a lease, then start the server in its environment."""
-        tier = self._mig_tier or self._mig_choose(self.user_options)  # type: ignore[attr-defined]
+        tier = self._mig_tier or self._mig_choose(self.user_options)
         attempt = self._mig_attempt = uuid.uuid4().hex
         try:
             self._mig_lease = await self._mig_acquire(tier, attempt)
+            self._mig_database = self._mig_broker().store.position
         except MigspawnerError as error:
             raise spawn_exception(self.log, error) from None  # type: ignore[attr-defined]
         url = await maybe_future(super().start())  # type: ignore[misc]
@@ -85,19 +101,39 @@ class MigSpawnerMixin(TierChoice):
             await self._mig_tell_reach(attempt, url)
         return url
 
+    def _mig_server_uid(self) -> int | None:
+        """The system user that the server will run as; None where that is not known before."""
+        return None
+
+    def _mig_server_process(self) -> Process | None:
+        """The server's own process, where it runs on the hub's machine as a process of it."""
+        return None
+
     async def _mig_tell_reach(self, attempt: str, url: Any) -> None:
-        """Say how this server is asked for its kernels; without that it never counts as idle."""
+        """Store how this server is asked for its kernels; without that it never counts as idle."""
         address = server_address(
             url,
             base_url=self.server.base_url,  # type: ignore[attr-defined]
             internal_ssl=self.internal_ssl,  # type: ignore[attr-defined]
         )
         token = self.api_token  # type: ignore[attr-defined]
+        config, lease = self.mig_config, self._mig_lease
+        if lease is None or not address or not config.service:
+            return
+        binding = Binding(lease.id, attempt, address)
+
+        def store(broker: Broker) -> None:
+            # Sealed before it comes near a database: other hubs and all nodes read that of leases.
+            keys = config.key_file_of_hub().make()
+            saved = keys.seal(token, replace(binding, lease_id=ANY_LEASE))
+            self._mig_reach = (address, saved)
+            broker.reach(attempt, address, keys.seal(token, binding))
+
         try:
-            await self._mig_call(lambda broker: broker.reach(attempt, address, token))
-        except DatabaseError as error:
+            await self._mig_call(store)
+        except MigspawnerError as error:
             self.log.warning(  # type: ignore[attr-defined]
-                "Nobody will know whether %s is in use: %s",
+                "It will be unknown whether %s is in use: %s",
                 self._log_name,  # type: ignore[attr-defined]
                 error,
             )
@@ -111,8 +147,29 @@ class MigSpawnerMixin(TierChoice):
         """
         person = self._mig_person()
         server = self.name  # type: ignore[attr-defined]
-        others = self._mig_others()
+        others, stopping = self._mig_others()
         deadline = self._mig_pending_seconds()
+        started = self._mig_started()
+
+        def acquire(broker: Broker) -> LeaseRow | None:
+            lease = broker.acquire(
+                person,
+                server,
+                tier.name,
+                attempt,
+                pending_seconds=deadline,
+                other_servers=others,
+                started=started,
+                stopping=stopping,
+            )
+            uid = None if lease is None else self._mig_server_uid()
+            if uid is not None:
+                # Before anything is launched: whose processes they are is known then, whatever
+                # becomes of the start. Without it, they may be anybody's.
+                with suppress(DatabaseError):
+                    broker.note_server(attempt, ProcessesRow(0, uid))
+            return lease
+
         give_up = time.monotonic() + self.acquire_wait_seconds
         future: Future[LeaseRow | None] | None = None
         waiting = ExitStack()
@@ -120,24 +177,20 @@ class MigSpawnerMixin(TierChoice):
         looked_again = False
         try:
             while True:
-                future = self._mig_submit(
-                    lambda broker: broker.acquire(
-                        person,
-                        server,
-                        tier.name,
-                        attempt,
-                        pending_seconds=deadline,
-                        other_servers=others,
-                    )
-                )
+                future = self._mig_submit(acquire)
                 try:
                     lease = await asyncio.wrap_future(future)
                     break
                 except Refusal as refusal:
                     future = None  # a refused attempt took nothing: there is nothing to call off
-                    if refusal.reason != "capacity" or time.monotonic() >= give_up:
+                    if time.monotonic() >= give_up:
                         raise
-                    if not await self._mig_call(lambda b: b.being_returned(tier.name)):
+                    if not refusal.soon and refusal.reason != "capacity":
+                        raise
+                    # What their own last session still holds is as good as a slice coming back.
+                    if not refusal.soon and not await self._mig_call(
+                        lambda b: b.being_returned(tier.name)
+                    ):
                         if looked_again:
                             raise
                         # It may have come back between the two questions.
@@ -185,17 +238,26 @@ class MigSpawnerMixin(TierChoice):
             reason="capacity",
         )
 
-    def _mig_others(self) -> int:
-        """How many other servers this person has: all that run, and those that started earlier."""
+    def _mig_started(self) -> datetime | None:
+        """When the hub began this start: it has noted that before it asks (``User.spawn``)."""
+        begun: datetime | None = self.orm_spawner.started  # type: ignore[attr-defined]
+        # The hub's database keeps times in UTC without saying so.
+        return None if begun is None else begun.replace(tzinfo=timezone.utc)
+
+    def _mig_others(self) -> tuple[int, list[str]]:
+        """How many other servers this person has: all that run, and those that started earlier;
+        and the names of those among them that are being stopped."""
         mine = self.orm_spawner.started  # type: ignore[attr-defined]
-        number = 0
+        number, stopping = 0, []
         for other in self.user.spawners.values():  # type: ignore[attr-defined]
             if other is self or not other.active:
                 continue
             begun = other.orm_spawner.started
             later = begun is None or (mine is not None and begun > mine)
             number += not (other.pending == "spawn" and later)
-        return number
+            if other.pending == "stop":
+                stopping.append(other.name)
+        return number, stopping
 
     def _mig_pending_seconds(self) -> int:
         """A lease may stay pending as long as this start may take, and a minute more."""
@@ -208,8 +270,16 @@ class MigSpawnerMixin(TierChoice):
         A database that is away must not cost a running server: the lease stays pending, and the
         service makes it active when it sees the server.
         """
+        server = self._mig_server_process()
+
+        def activate(broker: Broker) -> bool:
+            # Whose the server's processes are has to be known when they carry no mark any more.
+            if server is not None:
+                broker.note_server(attempt, first_process(server))
+            return broker.activate(attempt) is not None
+
         try:
-            return await self._mig_call(lambda broker: broker.activate(attempt)) is not None
+            return await self._mig_call(activate)
         except DatabaseError as error:
             self.log.warning(  # type: ignore[attr-defined]
                 "The lease of %s stays pending for now: %s",
@@ -225,11 +295,42 @@ class MigSpawnerMixin(TierChoice):
         earlier start or from the admin's ``environment`` would name somebody else's slice.
         """
         env: dict[str, str] = super().get_env()  # type: ignore[misc]
-        env.update(slice_environment(self._mig_tier, self._mig_lease))
+        env.update(slice_environment(self._mig_tier, self._mig_lease, self._mig_database))
         return env
+
+    # -- what the hub remembers ------------------------------------------------------------------
+
+    def get_state(self) -> dict[str, Any]:
+        """The base spawner's state, and the lease: should its database be lost, the hub knows it.
+
+        Nothing in it is secret, and nothing here needs it to say whether the server runs.
+        """
+        state: dict[str, Any] = super().get_state()  # type: ignore[misc]
+        if self._mig_lease is not None and self._mig_database is not None:
+            self._mig_saved = state_of(self._mig_lease, self._mig_database, *self._mig_reach)
+        if self._mig_saved:
+            state[STATE] = self._mig_saved
+        return state
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Restore it; the lease database is asked, beside the hub's loop, whether it knows it."""
+        super().load_state(state)  # type: ignore[misc]
+        saved = state.get(STATE)
+        self._mig_saved = saved if isinstance(saved, dict) else {}
+        mark = mark_in_state(
+            self._mig_saved,
+            self.user.name,  # type: ignore[attr-defined]
+            self.name,  # type: ignore[attr-defined]
+            self.mig_config.hub,
+        )
+        if mark is not None:
+            vouch(self.mig_config, mark, self.log)  # type: ignore[attr-defined]
 
     async def progress(self) -> AsyncIterator[dict[str, Any]]:
         """Which slice this server gets, then what the base spawner has to say."""
+        if self._mig_replaced and self._mig_tier is not None:
+            instead = f"{GONE}; it starts with {self._mig_tier.title} instead."
+            yield {"progress": 5, "message": instead}
         if self.announce_slice:
             tier = self._mig_tier
             if tier is not None and not tier.is_none and self._mig_lease is None:
@@ -249,7 +350,11 @@ class MigSpawnerMixin(TierChoice):
         """Forget the slice: the hub calls this before every start and after every end."""
         super().clear_state()  # type: ignore[misc]
         self._mig_tier = None
+        self._mig_replaced = False
         self._mig_lease = None
+        self._mig_database = None
+        self._mig_saved = {}
+        self._mig_reach = ("", "")
 
     async def run_post_stop_hook(self) -> None:
         """After the admin's hook, hand the lease back; it ends once the slice is proven empty."""
@@ -275,6 +380,7 @@ class MigSpawnerMixin(TierChoice):
                     user, server, "the server stopped", actor="hub", taken_before=ended
                 ):
                     vacancy.look(lease)
+                broker.unvouch(user, server)
             finally:
                 # A hub that holds the driver open keeps cards from being switched out of MIG.
                 nvml.close()

@@ -1,16 +1,16 @@
-"""The one line of the admin's file that wires everything: spawner, service, scopes and roles.
+"""What a starting hub is given by :mod:`.hub_file`: the service, its roles, and a database to use.
 
-Relies on the hub that is just reading the file, where there is one. Promises that what the file
-says afterwards wins, and that a hub whose settings or database cannot be used stops with a sentence
-before its proxy runs.
+Relies on the hub that has just read the file. Promises that a hub whose settings or database cannot
+be used stops with a sentence before its proxy runs.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
-import socket
 import sys
-from copy import deepcopy
+import time
+from collections import deque
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,14 +18,31 @@ from typing import Any
 from traitlets.config import Config
 
 from jupyterhub_migspawner import channels
-from jupyterhub_migspawner.config import MigBroker, home_of
-from jupyterhub_migspawner.errors import MigspawnerError
+from jupyterhub_migspawner.agent import families
+from jupyterhub_migspawner.agent.orphans import shut_orphans
+from jupyterhub_migspawner.broker import utc_now
+from jupyterhub_migspawner.broker.marks import strangeness
+from jupyterhub_migspawner.config import MigBroker
+from jupyterhub_migspawner.config_file import home_of
+from jupyterhub_migspawner.errors import ConfigError, MigspawnerError
 from jupyterhub_migspawner.gpu.boot import boot_id
+from jupyterhub_migspawner.handover import SETTINGS, Handover
+from jupyterhub_migspawner.policy.wording import plural
+from jupyterhub_migspawner.ports import CALLERS, SOCKETS, ServicePorts, socket_folder
+from jupyterhub_migspawner.resolved import resolve, settled
+from jupyterhub_migspawner.scopes import (
+    ACCESS_SCOPE,
+    ADMIN_SCOPE,
+    APPROVE_SCOPE,
+    SELF_SCOPE,
+    SERVICE_NAME,
+)
 
-SERVICE_NAME = "migspawner"
-APPROVE_SCOPE = "custom:migspawner:approve"
-ADMIN_SCOPE = "custom:migspawner:admin"
-ACCESS_SCOPE = f"access:services!service={SERVICE_NAME}"
+TEMPLATES = Path(__file__).parent / "templates"
+"""Holds a ``page.html`` that gives the service a title in the hub's menu."""
+
+#: What every user is given: the way to the service, and the right to use there what they may.
+USER_SCOPES = (ACCESS_SCOPE, SELF_SCOPE)
 
 #: What the service may ask of the hub: who is in which group, which servers run, to end one that is
 #: past its end, and to start one for whoever waited for it. (JupyterHub 5 has no narrower scope
@@ -46,84 +63,132 @@ SERVICE_ROLE: dict[str, Any] = {
 }
 
 #: Tells the service which process its hub is.
-HUB_PID = "MIGSPAWNER_HUB_PID"
+HUB_PID = families.HUB_PID
 
 HUB_SECRETS = {"CONFIGPROXY_AUTH_TOKEN", "JPY_COOKIE_SECRET"}
 
 
-def setup(c: Any) -> None:
-    """Wire spawner, service, scopes and roles into a ``jupyterhub_config.py``.
-
-    Call it near the top with ``c = get_config()``; what the file says afterwards wins. In a
-    starting hub the whole file is checked as soon as it is read, and the hub stops with a sentence
-    when a tier or quota is wrong. On the command line, which needs neither service nor roles, only
-    the settings count.
-    """
-    c.JupyterHub.spawner_class = "mig-local"
-    c.JupyterHub.custom_scopes = {
-        APPROVE_SCOPE: {"description": "Decide on requests for GPU tiers that need approval."},
-        ADMIN_SCOPE: {"description": "See and end every lease of a GPU slice."},
-    }
-    app = _starting_hub()
-    if app is None:
-        return
-    config_file = Path(app.config_file).absolute()
-    c.MigBroker.directory = str(config_file.parent)
-    c.MigBroker.hub_home = home_of(config_file)
-
-    # setup(c) stands at the file's top. The hub takes over its own traits, these two among them,
-    # when it has read the whole file; its trait ``config`` tells nobody that it has changed.
-    signs = ["custom_scopes", "spawner_class"]
-
-    def complete(_: Any) -> None:
-        app.unobserve(complete, names=signs)
-        config = deepcopy(c)
-        config.merge(app.cli_config)
-        _complete_hub(app, config, config_file)
-
-    app.observe(complete, names=signs)
-
-
-def _starting_hub() -> Any:
-    """The hub that is reading its configuration in this process, or None (command line)."""
-    module = sys.modules.get("jupyterhub.app")
-    if module is None or not module.JupyterHub.initialized():
-        return None
-    return module.JupyterHub.instance()
-
-
-def _complete_hub(app: Any, config: Config, config_file: Path) -> None:
+def complete_hub(app: Any, config: Config, config_file: Path) -> None:
     """Check the settings, then add what the hub needs to whatever lists the admin wrote."""
     try:
+        refuse_wrapped(app.spawner_class)
         broker = MigBroker(config=config)
         # Opened here, before the proxy runs and people wait: a database that this version cannot
         # use is said now, and no later call has to import and open it on the event loop.
         # After a restart of this machine nothing on it is offered before its agent has looked.
         channels.check(broker.settings().notices.channels)
+        # The service may not find the authenticator's class, such as one of the file itself.
+        if broker.known_as.changed:
+            known = {**broker.usernames, **broker.known_as.changed}
+            broker.usernames = config.MigBroker.usernames = known
+        if broker.service:
+            broker.key_file_of_hub().make()
         opened = broker.open_broker()
         opened.claim_hub(broker.hub_home)
         opened.note_boot(broker.node, boot_id())
+        # Nor anything that a server uses of which the database does not know.
+        orphans = shut_orphans(broker, opened)
+        settings = hand_over(app, broker, config, config_file)
     except MigspawnerError as error:
         app.log.critical("%s: %s", config_file, error)
         app.exit(1)
+    if orphans:
+        app.log.error(
+            "The lease database %s has no lease for %s of this machine. %s Their slices are given "
+            "to nobody; `migspawner leases adopt` gives them leases again.",
+            opened.store.name,
+            plural(len(orphans), "running server"),
+            strangeness(orphans, opened.store.position),
+        )
     # Only here, in a hub: what it imports is the hub's.
     from jupyterhub_migspawner.accounts import Accounts
 
     Accounts(broker).watch()
     if not broker.service:
         return
+    app.template_paths = with_templates(app.template_paths, app.data_files_path)
     if all(entry.get("name") != SERVICE_NAME for entry in app.services):
-        app.services = [*app.services, service_entry(config_file)]
-    app.load_roles = with_roles(app.load_roles, hub_major=int(version("jupyterhub").split(".")[0]))
+        own_proxy = starts_own_proxy(config)
+        folder = None
+        if own_proxy and "proxy_class" not in config.JupyterHub:
+            folder = socket_folder(socket_places(config_file), broker.hub_home)
+        ports = ServicePorts(folder)
+        ports.hand_over(Restarts(app).gone)
+        app.services = [
+            *app.services,
+            service_entry(
+                config_file, ports, callers="hub" if own_proxy else "any", settings=settings
+            ),
+        ]
+        if ports.socket_url:
+            from jupyterhub_migspawner.proxy import proxy_class
+
+            app.proxy_class = proxy_class(SERVICE_NAME, ports.url, ports.socket_url)
+    app.load_roles = with_roles(app.load_roles, hub_major=hub_major())
     if hasattr(app, "extra_user_scopes"):
-        app.extra_user_scopes = {*app.extra_user_scopes, ACCESS_SCOPE}
+        app.extra_user_scopes = {*app.extra_user_scopes, *USER_SCOPES}
 
 
-def service_entry(config_file: Path) -> dict[str, Any]:
-    """The entry of ``JupyterHub.services`` that runs the broker's service under the hub."""
+def refuse_wrapped(spawner_class: type) -> None:
+    """Refuse a spawner that starts its servers by another one, such as wrapspawner's.
+
+    Its form offers profiles in place of tiers, so that the inner spawner never hears of a choice,
+    and it forgets the inner one after a failed start, with the slice that it was given.
+
+    Raises :exc:`.ConfigError`.
+    """
+    above = spawner_class.__mro__
+    if any(each.__module__.partition(".")[0] == "wrapspawner" for each in above):
+        raise ConfigError(
+            f"JupyterHub.spawner_class is {spawner_class.__name__}, which starts servers by "
+            "another spawner and leaves no choice of a tier. Name the spawner itself, such as "
+            "'mig-local', and let tiers in MigBroker.tiers take the place of profiles: each may "
+            "have a title, a description and groups. To start servers without a GPU by the same "
+            "spawner, add a tier of profile 'none'."
+        )
+
+
+def hub_major() -> int:
+    """The major version of the installed JupyterHub."""
+    return int(version("jupyterhub").split(".")[0])
+
+
+def hand_over(app: Any, broker: MigBroker, config: Config, config_file: Path) -> str:
+    """Offer what this hub read to its service and to the command line; returns where.
+
+    Raises :exc:`.ConfigError` when this system does not let it.
+    """
+    classes = [type(app), *app.classes]
+    classes += [app.spawner_class, app.authenticator_class, app.proxy_class]
+    try:
+        settings = resolve(
+            settled(config, [each for each in classes if isinstance(each, type)]),
+            broker.resolved(),
+            file=config_file,
+            text=config_file.read_bytes(),
+            overrides=app.cli_config,
+            read_at=utc_now(),
+        )
+        offered = Handover(home_of(config_file), settings.to_bytes())
+    except OSError as error:
+        raise ConfigError(
+            f"The hub cannot hand its settings to its service: {error.strerror or error}."
+        ) from error
+    offered.serve()
+    return offered.name
+
+
+def service_entry(
+    config_file: Path, ports: ServicePorts, *, callers: str = "hub", settings: str = ""
+) -> dict[str, Any]:
+    """The entry of ``JupyterHub.services`` that runs the broker's service under the hub.
+
+    ``callers`` is whose connections it accepts: ``hub`` for the hub's user alone, or ``any``;
+    ``settings`` is where it asks for its settings, or empty: then it looks for its hub.
+    """
     return {
         "name": SERVICE_NAME,
-        "url": f"http://127.0.0.1:{_free_port()}",
+        "url": ports.url,
         "command": [
             sys.executable,
             "-m",
@@ -131,19 +196,39 @@ def service_entry(config_file: Path) -> dict[str, Any]:
             "--config",
             str(config_file),
         ],
-        "environment": _service_environment(),
+        "environment": {
+            **_service_environment(),
+            SOCKETS: ports.asked_at,
+            CALLERS: callers,
+            **({SETTINGS: settings} if settings else {}),
+        },
         "oauth_no_confirm": True,
         "oauth_client_allowed_scopes": [
             ACCESS_SCOPE,
             APPROVE_SCOPE,
             ADMIN_SCOPE,
+            SELF_SCOPE,
+            # With it a page may have the visitor's own servers started and kept. JupyterHub 5 has
+            # no narrower scope.
+            "start:servers!user" if hub_major() >= 6 else "servers!user",
         ],
         "display": True,
     }
 
 
+def with_templates(paths: list[str], data_files_path: str) -> list[str]:
+    """The admin's template paths, then the broker's, then the hub's own.
+
+    An admin's ``page.html`` wins, and may extend ``migspawner/page.html``.
+    """
+    own = os.path.normpath(os.path.join(data_files_path, "templates"))
+    named = [os.path.normpath(path) for path in paths]
+    where = named.index(own) if own in named else len(paths)
+    return [*paths[:where], str(TEMPLATES), *paths[where:]]
+
+
 def _service_environment() -> dict[str, str]:
-    """The hub's environment for the service, which reads the same configuration file.
+    """The hub's environment for the service.
 
     Without the hub's own secrets: the service has a token of its own. With the hub's pid: a
     hub that is killed is not the service's parent any more, perhaps before that has looked.
@@ -151,23 +236,72 @@ def _service_environment() -> dict[str, str]:
     own = {
         name: value
         for name, value in os.environ.items()
-        if name not in HUB_SECRETS and not name.startswith("JUPYTERHUB_")
+        if name not in HUB_SECRETS and not name.startswith(("JUPYTERHUB_", "JPY_"))
     }
     return {**own, HUB_PID: str(os.getpid())}
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+def starts_own_proxy(config: Config) -> bool:
+    """Whether the hub starts its proxy itself, as a process of its own user."""
+    return not any(
+        name.endswith("Proxy") and section.get("should_start") is False
+        for name, section in config.items()
+        if isinstance(section, Config)
+    )
+
+
+def socket_places(config_file: Path) -> list[str | Path]:
+    """Where the service's unix socket may be, the best first."""
+    runtime = [os.environ.get(name, "") for name in ("RUNTIME_DIRECTORY", "XDG_RUNTIME_DIR")]
+    # systemd may list several folders, with colons between them (systemd.exec(5)).
+    return [*(each.partition(":")[0] for each in runtime if each), Path.cwd(), config_file.parent]
+
+
+#: Restarts at once within :data:`RESTART_SECONDS`; after that the hub's own look at its services,
+#: every 30 seconds, sets the pace.
+MOST_RESTARTS = 3
+RESTART_SECONDS = 60.0
+
+
+class Restarts:
+    """Has the hub see at once that its service has ended, so that it starts it again."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+        self._lately: deque[float] = deque(maxlen=MOST_RESTARTS)
+
+    def gone(self, pid: int) -> None:
+        """The service that was this process has ended. Called in any thread."""
+        loop = getattr(self._app, "io_loop", None)
+        if loop is not None:
+            loop.add_callback(self._look, pid)
+
+    async def _look(self, pid: int) -> None:
+        now = time.monotonic()
+        if len(self._lately) == MOST_RESTARTS and now - self._lately[0] < RESTART_SECONDS:
+            self._app.log.error(
+                "The GPU service ended %d times within a minute; it is started again within half "
+                "a minute. Its log says why it ends.",
+                MOST_RESTARTS + 1,
+            )
+            return
+        self._lately.append(now)
+        service = self._app._service_map.get(SERVICE_NAME)
+        for _ in range(50):
+            spawner = None if service is None else service.spawner
+            # None of the hub's own polling: it is ending the service, or has seen its end.
+            if spawner is None or spawner.pid != pid or spawner._poll_callback is None:
+                return
+            if await spawner.poll_and_notify() is not None:
+                return
+            await asyncio.sleep(0.1)
 
 
 def with_roles(roles: list[dict[str, Any]], *, hub_major: int) -> list[dict[str, Any]]:
     """The admin's roles and the broker's: the service's rights, and everybody's way to its pages.
 
     JupyterHub 6 lets every user in through ``extra_user_scopes``; on JupyterHub 5, and wherever
-    the admin redefines the role ``user``, the right is added to that role.
+    the admin redefines the role ``user``, the scopes are added to that role.
     """
     result = [dict(role) for role in roles]
     names = {role["name"]: role for role in result}
@@ -175,10 +309,10 @@ def with_roles(roles: list[dict[str, Any]], *, hub_major: int) -> list[dict[str,
         result.append(SERVICE_ROLE)
     user = names.get("user")
     if user is not None and "scopes" in user:
-        if ACCESS_SCOPE not in user["scopes"]:
-            user["scopes"] = [*user["scopes"], ACCESS_SCOPE]
+        missing = [scope for scope in USER_SCOPES if scope not in user["scopes"]]
+        user["scopes"] = [*user["scopes"], *missing]
     elif hub_major < 6:
-        scopes = ["self", ACCESS_SCOPE]
+        scopes = ["self", *USER_SCOPES]
         if user is not None:
             user["scopes"] = scopes
         else:

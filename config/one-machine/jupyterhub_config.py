@@ -22,7 +22,7 @@ c.MigBroker.tiers = [
     {
         "name": "small",
         "title": "Small",
-        "description": "One slice of a card: 5 GB. Teaching, debugging, small models.",
+        "description": "One slice of a card, with 4.8 GiB. Teaching, debugging, small models.",
         "profile": "1g.5gb",
         "max_hours": 24,
         "default": True,
@@ -30,7 +30,7 @@ c.MigBroker.tiers = [
     {
         "name": "large",
         "title": "Large",
-        "description": "Three slices of a card: 20 GB. For the vision group.",
+        "description": "Three slices of a card, with 19.5 GiB. For the vision group.",
         "profile": "3g.20gb",
         "groups": ["vision"],
         "max_hours": 24,
@@ -40,6 +40,8 @@ c.MigBroker.tiers = [
         "title": "Whole card",
         "description": "For jobs that keep a card busy. Ask first.",
         "profile": "whole",
+        # Where cards of several models are in the machine: which of them are meant.
+        # "card": "A100*",
         "approval": True,
         "max_hours": 48,
     },

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from jupyterhub_migspawner.agent.hooks import Hooks
+from jupyterhub_migspawner.agent.orphans import Marks, read_marks
 from jupyterhub_migspawner.agent.turn import Turn
 from jupyterhub_migspawner.broker import Broker
 from jupyterhub_migspawner.broker.layouts import held_by
@@ -90,12 +91,14 @@ class Cutter:
         actor: str = "",
         agent: bool = False,
         check: Callable[[Inventory], Inventory] = lambda inventory: inventory,
+        marks: Callable[[], Marks] = read_marks,
         pulse: Callable[[], None] = lambda: None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         """``agent`` says that its readings are the node's heartbeat; ``check`` may add problems.
 
-        ``pulse`` is called between steps, each of which takes seconds.
+        ``marks`` reads those of the node's processes. ``pulse`` is called between steps, each of
+        which takes seconds.
         """
         self._broker = broker
         self._nvml = nvml
@@ -105,6 +108,7 @@ class Cutter:
         self._actor = actor or node
         self._agent = agent
         self._check = check
+        self._marks = marks
         self._pulse = pulse
         self._sleep = sleep
 
@@ -123,7 +127,15 @@ class Cutter:
 
     def _read(self) -> Inventory:
         found = self.look()
-        self._broker.record_inventory(self.node, found, alive=self._agent)
+        # Before the database is asked: what is launched from now on has its lease already.
+        marks = self._marks()
+        self._broker.record_inventory(
+            self.node,
+            found,
+            alive=self._agent,
+            marks=marks.found,
+            unreadable=marks.unreadable,
+        )
         return found
 
     def look(self) -> Inventory:

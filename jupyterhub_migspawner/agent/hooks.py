@@ -9,6 +9,7 @@ commands for afterwards run whenever one for before was started, and are told wh
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -20,6 +21,8 @@ from typing import IO
 
 from jupyterhub_migspawner.errors import GpuError
 from jupyterhub_migspawner.policy.commands import Command
+
+_SECRET = re.compile(r"JUPYTERHUB_|JPY_|CONFIGPROXY_|PGPASS(WORD|FILE)$")
 
 #: As much of what a hook wrote as its report shows, from the end.
 LAST_WORDS = 400
@@ -79,7 +82,7 @@ def run(command: Sequence[str], seconds: float, about: Mapping[str, str]) -> str
                 stdin=subprocess.DEVNULL,
                 stdout=words,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, **about},
+                env=environment(about),
                 start_new_session=True,
             )
         except OSError as error:
@@ -94,6 +97,16 @@ def run(command: Sequence[str], seconds: float, about: Mapping[str, str]) -> str
             return ""
         ended = f"exit status {status}" if status > 0 else f"signal {-status}"
         return f"failed with {ended}.{_said(words)}"
+
+
+def environment(about: Mapping[str, str]) -> dict[str, str]:
+    """This process's environment without its secrets, and ``about``.
+
+    The agent runs in the hub's service: the service's token opens the hub, PostgreSQL's password
+    the lease database, and a command around a cut needs neither.
+    """
+    own = {name: value for name, value in os.environ.items() if not _SECRET.match(name)}
+    return {**own, **about}
 
 
 def _said(words: IO[bytes]) -> str:

@@ -16,19 +16,26 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from jupyterhub_migspawner.agent.cutting import Cutter
+from jupyterhub_migspawner.agent.environments import Environments
+from jupyterhub_migspawner.agent.families import Families
 from jupyterhub_migspawner.agent.hooks import Hooks
+from jupyterhub_migspawner.agent.orphans import read_marks
 from jupyterhub_migspawner.agent.returns import hold_back
 from jupyterhub_migspawner.agent.strays import Strays
 from jupyterhub_migspawner.agent.turn import Turn
 from jupyterhub_migspawner.agent.usage import Usage
 from jupyterhub_migspawner.agent.vacancy import Vacancy
 from jupyterhub_migspawner.broker import Broker
+from jupyterhub_migspawner.broker.marks import NAMES
+from jupyterhub_migspawner.broker.quarantine import ORPHAN, orphan_sentence
 from jupyterhub_migspawner.errors import GpuError
 from jupyterhub_migspawner.gpu.cards import Inventory
 from jupyterhub_migspawner.gpu.nvml import Nvml
 from jupyterhub_migspawner.leases.rows import CardRow
+from jupyterhub_migspawner.outages import Outage
 
 log = logging.getLogger("migspawner.agent")
 
@@ -69,9 +76,14 @@ class Agent:
         self._proc = proc
         self._monotonic = monotonic
         self._next_inventory = monotonic()
-        self._vacancy = Vacancy(broker, nvml, node=node, proc=proc, monotonic=monotonic)
-        self._strays = Strays(broker, nvml, node=node)
-        self._usage = Usage(broker, nvml, node=node, proc=proc, monotonic=monotonic)
+        parts: dict[str, Any] = {"node": node, "proc": proc, "monotonic": monotonic}
+        self._environments = Environments(proc, names=NAMES)
+        parts["families"] = Families(
+            broker, node=node, proc=proc, keep=True, environments=self._environments
+        )
+        self._vacancy = Vacancy(broker, nvml, **parts)
+        self._strays = Strays(broker, nvml, **parts)
+        self._usage = Usage(broker, nvml, **parts)
         self._cutter = Cutter(
             broker,
             nvml,
@@ -80,10 +92,11 @@ class Agent:
             hooks=hooks,
             agent=True,
             check=self._check,
+            marks=lambda: read_marks(proc, self._environments),
             pulse=self._pulse,
         )
         self._tried: dict[str, Tried] = {}
-        self._said: dict[str, str] = {}
+        self._outages: dict[str, Outage] = {}
         self._knows_cards = False
 
     def tick(self) -> None:
@@ -92,16 +105,20 @@ class Agent:
         Cards that cannot be read keep the node from being offered (no heartbeat), but slices that
         are being given back are looked at all the same.
         """
+        self._environments.begin()
         if self._makes_way():
             return
         self._listen()
+        read = False
         if self._monotonic() >= self._next_inventory:
             self._next_inventory = self._monotonic() + self._inventory_seconds
-            if self.take_inventory():
-                self._strays.look()
+            read = self.take_inventory()
             self._broker.forget_cancelled_attempts()
+            self._broker.forget_processes()
             self._broker.look_after_reservations(self.node)
         self._vacancy.look_at_all()
+        if read:
+            self._strays.look()
         self._usage.look()
         self._cut_cards()
 
@@ -125,6 +142,7 @@ class Agent:
 
     def _pulse(self) -> None:
         """A cut takes longer than people who wait for a slice, or the node's heart, should."""
+        self._environments.begin()
         self._stay_alive()
         self._vacancy.look_at_all()
 
@@ -136,13 +154,26 @@ class Agent:
             self._knows_cards = False
             self._say("inventory", f"Node {self.node} offers nothing: {error}")
             return False
-        self._said.pop("inventory", None)
+        self._worked("inventory")
         if found is None:
             # Somebody else is cutting, who reads the cards as well.
             self._stay_alive()
             return False
         self._knows_cards = True
+        self._name_orphans()
         return True
+
+    def _name_orphans(self) -> None:
+        """Say in the log which servers run here without a lease, and what to do about it."""
+        mine = [each for each in self._broker.orphans() if each.node == self.node]
+        self._outages = {
+            about: outage
+            for about, outage in self._outages.items()
+            if not about.startswith(ORPHAN)
+            or about.removeprefix(ORPHAN) in {o.attempt for o in mine}
+        }
+        for orphan in mine:
+            self._say(f"{ORPHAN}{orphan.attempt}", f"Node {self.node}: {orphan_sentence([orphan])}")
 
     def _listen(self) -> None:
         """Write down what the driver reported by itself since the last round."""
@@ -155,7 +186,7 @@ class Agent:
                 self._broker.record_xid(self.node, event)
 
     def _check(self, found: Inventory) -> Inventory:
-        return hold_back(self._broker, self.node, found, self._proc)
+        return hold_back(self._broker, self.node, found, self._proc, self._environments)
 
     def _cut_cards(self) -> None:
         behind = self._cutter.behind()
@@ -185,10 +216,14 @@ class Agent:
             head = f"Card {card.index} ({card.uuid}) waits to be cut"
             self._say(card.uuid, f"{head}: {' '.join(outcome.waiting)}")
         else:
-            self._said.pop(card.uuid, None)
+            self._worked(card.uuid)
 
     def _say(self, about: str, text: str) -> None:
-        """Log what is wrong once, not every second."""
-        if self._said.get(about) != text:
+        """Log what is wrong once in an outage, not every second."""
+        outage = self._outages.setdefault(about, Outage(monotonic=self._monotonic))
+        if outage.failed(text):
             log.warning("%s", text)
-            self._said[about] = text
+
+    def _worked(self, about: str) -> None:
+        if about in self._outages and self._outages[about].worked():
+            del self._outages[about]

@@ -53,10 +53,11 @@ class Measuring:
         rows = [status.row for status in self._broker.slices(self._node)]
         self._gi_ids = {row.uuid: row.gi_id for row in rows if row.uuid is not None}
 
-    def answer(self, lease: LeaseRow, counts: bool) -> Answer | None:
+    def answer(self, lease: LeaseRow, counts: bool, *, foreign: bool = False) -> Answer | None:
         """How much the lease's slice is used; None where there is nothing to say in this round.
 
-        ``counts`` says whether use of the slice is use by this session.
+        ``counts`` says whether use of the slice is use by this session. While a process of another
+        system user is there (``foreign``), nobody can tell, and it is not.
         """
         if lease.slice_uuid is None:
             return None
@@ -71,10 +72,11 @@ class Measuring:
         if percent is None:
             return None
         self._absent.discard(lease.id)
-        busy = counts and percent >= IN_USE
-        return Answer(
-            lease.id, USE, busy=busy, said=f"its engine works {percent:.0f} % of the time"
-        )
+        busy = counts and not foreign and percent >= IN_USE
+        said = f"its engine works {percent:.0f} % of the time"
+        if foreign:
+            said += ", which counts for nothing while a process of another user is on it"
+        return Answer(lease.id, USE, busy=busy, said=said)
 
     def _percent(self, lease: LeaseRow, slice_uuid: str) -> float | None:
         """None while nothing has been answered. Raises :exc:`.GpuError`."""

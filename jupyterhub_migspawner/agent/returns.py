@@ -10,34 +10,66 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from jupyterhub_migspawner.agent.vacancy import marked_processes
+from jupyterhub_migspawner.agent.environments import AT_ONCE, Environments
+from jupyterhub_migspawner.agent.families import Families
+from jupyterhub_migspawner.agent.processes import Unreadable, boot_time
 from jupyterhub_migspawner.broker import Broker
 from jupyterhub_migspawner.gpu.cards import Card, Inventory
 from jupyterhub_migspawner.leases.rows import LOST
 
+BACK = "is back, but"
+"""What the problem of a card says that is held back; a card with another one was not lost."""
 
-def hold_back(broker: Broker, node: str, found: Inventory, proc: Path) -> Inventory:
-    """The inventory, with a problem on each card that is back but still used from before."""
-    away = {card.uuid for card in broker.cards(node=node) if card.state == "lost"}
+
+def hold_back(
+    broker: Broker,
+    node: str,
+    found: Inventory,
+    proc: Path,
+    environments: Environments | None = None,
+) -> Inventory:
+    """The inventory, with a problem on each card that is back but still used from before.
+
+    ``environments`` is what reads the processes', where that is done in rounds.
+    """
+    stored = broker.cards(node=node)
     # Once held back, a card counts as back, and its problem is what keeps it out.
-    held = {card.uuid for card in broker.cards(node=node) if card.problem}
-    back = [each for each in found.cards if each.uuid in away | held and not each.problem]
+    away = {card.uuid for card in stored if card.state == "lost" or BACK in card.problem}
+    back = [each for each in found.cards if each.uuid in away and not each.problem]
     if not back:
         return found
     lost = broker.leases(node=node, states=(LOST,), include_past=True)
-    marked = marked_processes(proc)
+    cards = {card.uuid for card in back}
+    environments = environments or Environments(proc, AT_ONCE)
+    families = Families(broker, node=node, proc=proc, environments=environments)
+    lost = tuple(lease for lease in lost if lease.card_uuid in cards)
+    try:
+        families.look(lost)
+    except Unreadable as error:
+        why = f"it is not known who is on it: {error}"
+        return _with_problems(found, {card.uuid: _problem(card, why) for card in back})
+    boot = boot_time(proc)
     problems = {}
     for card in back:
-        pids = {
-            process.pid
-            for lease in lost
-            if lease.card_uuid == card.uuid
-            for process in marked.get(lease.attempt, [])
-        }
-        if card.uuid in away:
-            pids |= {process.pid for each in card.instances for process in each.processes}
+        of_card = [lease for lease in lost if lease.card_uuid == card.uuid]
+        pids = {process.pid for lease in of_card for process in families.left(lease)}
+        pids |= {process.pid for each in card.instances for process in each.processes}
+        doubts = [
+            doubt
+            for lease in of_card
+            if boot is None or lease.ended_at is None or lease.ended_at.timestamp() >= boot
+            for doubt in families.doubts(lease)
+        ]
         if pids:
-            problems[card.uuid] = _problem(card, sorted(pids))
+            listed = ", ".join(map(str, sorted(pids)[:5]))
+            why = f"process {listed} of before it was lost still runs"
+            problems[card.uuid] = _problem(card, why)
+        elif doubts:
+            problems[card.uuid] = _problem(card, f"it is not known who is on it: {doubts[0]}")
+    return _with_problems(found, problems)
+
+
+def _with_problems(found: Inventory, problems: dict[str, str]) -> Inventory:
     return replace(
         found,
         cards=tuple(
@@ -47,8 +79,5 @@ def hold_back(broker: Broker, node: str, found: Inventory, proc: Path) -> Invent
     )
 
 
-def _problem(card: Card, pids: list[int]) -> str:
-    return (
-        f"Card {card.index} ({card.uuid}) is back, but process {', '.join(map(str, pids[:5]))} of "
-        "before it was lost still runs; end it, or restart the node."
-    )
+def _problem(card: Card, why: str) -> str:
+    return f"Card {card.index} ({card.uuid}) {BACK} {why}; end it, or restart the node."

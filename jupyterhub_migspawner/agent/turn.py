@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from jupyterhub_migspawner import files
 from jupyterhub_migspawner.errors import GpuError
 
 PAUSE_SECONDS = 0.1
@@ -48,7 +49,7 @@ class Turn:
             yield True
             return
         try:
-            file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            file = files.open_file(self.path)
         except OSError as error:
             raise GpuError(
                 f"Cards cannot be cut: the lock {self.path} cannot be opened ({error.strerror}). "

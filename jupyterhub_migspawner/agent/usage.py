@@ -1,33 +1,28 @@
 """Whether the processes of sessions work: the CPU time that they use, over time.
 
-Relies on ``/proc`` and NVML of this machine, on the mark that all processes of a server carry, and
-on descent where one has lost it (:mod:`.vacancy`). Promises that work without a word is seen, in a
-kernel, a terminal or the background; and that where a session's processes cannot be seen, that is
-said and not taken for idleness.
+Relies on ``/proc`` and NVML of this machine, and on :mod:`.families` for which processes are a
+session's. Promises that work without a word is seen, in a kernel, a terminal or the background;
+that where a session's processes cannot be seen, that is said and not taken for idleness; and that
+another system user's process on the slice keeps no session.
 
 A process that waits uses next to no CPU, one that computes on a GPU some: its thread that feeds
 the card. So on a slice less is enough to count as work than elsewhere. The server itself does not
 count: an open page keeps it a little busy for ever. How much a slice is used, where that can be
-measured (:mod:`.measuring`), counts beside that; of a shared one for everybody who is on it.
+measured (:mod:`.measuring`), counts beside that; of a shared one for everybody who is on it. While
+another user's process is on a slice nobody can tell whose use that is, and it counts for nothing:
+the session's own processes are judged by their CPU time, as on cards that are not measured.
 """
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from jupyterhub_migspawner.agent.families import Families
 from jupyterhub_migspawner.agent.measuring import Measuring
-from jupyterhub_migspawner.agent.vacancy import (
-    NOT_FOUND,
-    Process,
-    cpu_ticks,
-    family_processes,
-    parent_of,
-    start_time,
-)
+from jupyterhub_migspawner.agent.processes import PROC, TICKS, Process, Unreadable, read_facts
 from jupyterhub_migspawner.broker import Broker
 from jupyterhub_migspawner.broker.reclaiming import LOOK_SECONDS, Answer
 from jupyterhub_migspawner.errors import GpuError
@@ -41,15 +36,28 @@ ON_SLICE = 0.02
 ELSEWHERE = 0.10
 """The same for a session's other processes."""
 
-TICKS = float(os.sysconf("SC_CLK_TCK"))
-
 
 @dataclass(frozen=True)
 class _Sample:
     """CPU seconds of every process of a session at one moment."""
 
     at: float
-    used: dict[Process, float]
+    used: Mapping[Process, float]
+
+
+@dataclass(frozen=True)
+class Look:
+    """A session at one moment: its processes, MiB of those on the slice, CPU seconds of all.
+
+    ``foreign`` says that another system user's process is on the slice too; ``trouble`` why some
+    of this cannot be said.
+    """
+
+    mine: tuple[Process, ...] = ()
+    own: Mapping[Process, int] = field(default_factory=dict)
+    used: Mapping[Process, float] = field(default_factory=dict)
+    foreign: bool = False
+    trouble: str = ""
 
 
 class Usage:
@@ -64,8 +72,9 @@ class Usage:
         nvml: Nvml,
         *,
         node: str,
-        proc: Path = Path("/proc"),
+        proc: Path = PROC,
         monotonic: Callable[[], float] = time.monotonic,
+        families: Families | None = None,
     ) -> None:
         self._broker = broker
         self._nvml = nvml
@@ -76,6 +85,7 @@ class Usage:
         self._next = monotonic()
         self._before: dict[int, _Sample] = {}
         self._measuring = Measuring(broker, nvml, node=node)
+        self._families = families or Families(broker, node=node, proc=proc)
 
     def look(self) -> None:
         """Say of each session how its processes are, where its tier ends idle ones.
@@ -85,51 +95,62 @@ class Usage:
         if self._monotonic() < self._next:
             return
         self._next = self._monotonic() + self._pause
+        live = self._broker.leases(node=self._node)
         leases = [
             lease
-            for lease in self._broker.leases(node=self._node, states=(ACTIVE,))
-            if (tier := self._broker.settings.tier(lease.tier)) and tier.idle_minutes is not None
+            for lease in live
+            if lease.state == ACTIVE
+            and (tier := self._broker.settings.tier(lease.tier))
+            and tier.idle_minutes is not None
         ]
         before, self._before = self._before, {}
         if not leases:
             return
-        families = family_processes(self._proc)
+        unreadable = ""
+        try:
+            self._families.look(live)
+        except Unreadable as error:
+            unreadable = f"the processes of its node cannot be read: {error}"
         self._measuring.begin()
         answers: list[Answer | None] = []
         for lease in leases:
-            mine = families.get(lease.attempt, [])
-            on_slice, trouble = self._on_slice(lease)
-            answers.append(self._answer(lease, mine, before.get(lease.id), on_slice, trouble))
-            is_there = any(each.pid in on_slice for each in mine)
-            answers.append(self._measuring.answer(lease, is_there or not self._shares(lease)))
+            look = Look(trouble=unreadable) if unreadable else self._look_at(lease, live)
+            answers.append(self._answer(lease, look, before.get(lease.id)))
+            # Of a slice that others share, use counts for those who are on it.
+            counts = bool(look.own) or not self._shares(lease)
+            answers.append(self._measuring.answer(lease, counts, foreign=look.foreign))
         self._broker.note_answers([answer for answer in answers if answer is not None])
 
-    def _answer(
-        self,
-        lease: LeaseRow,
-        mine: list[Process],
-        before: _Sample | None,
-        on_slice: dict[int, int],
-        trouble: str,
-    ) -> Answer | None:
+    def _look_at(self, lease: LeaseRow, live: Collection[LeaseRow]) -> Look:
+        """The processes of a session and those on its slice, as they are now."""
+        mine = self._families.members(lease)
         if not mine:
-            trouble = "no process of this server can be seen on its node"
-        if trouble:
-            return Answer(lease.id, PROCESSES, trouble=trouble)
-        strangers = self._strangers(lease, mine, on_slice)
-        now = _Sample(
-            self._monotonic(),
-            {each: cpu_ticks(self._proc / str(each.pid)) / TICKS for each in (*mine, *strangers)},
-        )
+            return Look(trouble="no process of this server can be seen on its node")
+        on_slice, trouble = self._on_slice(lease)
+        try:
+            own, foreign = self._whose(lease, live, on_slice)
+            ticks = {each: self._ticks(each) for each in {*mine, *own}}
+        except Unreadable as error:
+            return Look(trouble=trouble or f"its processes cannot be read: {error}")
+        # A process that is gone by now has used what it has used; the next look does not see it.
+        used = {each: found / TICKS for each, found in ticks.items() if found is not None}
+        mine = [each for each in mine if each in used]
+        memory = {each: on_slice[each.pid] for each in own if each in used}
+        return Look(tuple(mine), memory, used, bool(foreign), trouble)
+
+    def _answer(self, lease: LeaseRow, look: Look, before: _Sample | None) -> Answer | None:
+        if look.trouble:
+            return Answer(lease.id, PROCESSES, trouble=look.trouble)
+        now = _Sample(self._monotonic(), look.used)
         self._before[lease.id] = now
         if before is None or now.at <= before.at:
             return None  # one look alone says nothing about time
         seconds = now.at - before.at
-        server = self._server(mine)
-        there = [each for each in mine if each.pid in on_slice] + strangers
-        others = [each for each in mine if each.pid not in on_slice and each != server]
+        server = self._server(look.mine)
+        there = list(look.own)
+        others = [each for each in look.mine if each not in look.own and each != server]
         on, off = (_used(each, before, now) / seconds for each in (there, others))
-        memory = sum(on_slice[each.pid] for each in there)
+        memory = sum(look.own.values())
         said = f"{100 * on:.0f} % of a CPU by {len(there)} on the slice"
         if memory:
             said += f" with {memory} MiB of it"
@@ -151,38 +172,47 @@ class Usage:
         try:
             found = self._nvml.processes(lease.slice_uuid)
         except GpuError as error:
-            if error.code == NOT_FOUND:
-                return {}, ""
             return {}, f"NVML cannot say who is on the slice: {error}"
         return {each.pid: each.memory_mib or 0 for each in found}, ""
+
+    def _whose(
+        self, lease: LeaseRow, live: Collection[LeaseRow], on_slice: Mapping[int, int]
+    ) -> tuple[list[Process], list[int]]:
+        """Those on the slice that are the session's, and the pids of those that run as none of the
+        users who have it.
+
+        Where nobody else may be there, what has dropped its mark is the session's all the same,
+        if it runs as the session's user. Raises :exc:`.Unreadable`.
+        """
+        shares = self._shares(lease)
+        there = [each for each in live if each.slice_id == lease.slice_id]
+        own, foreign = [], []
+        for pid in sorted(on_slice):
+            facts = read_facts(self._proc / str(pid))
+            if facts is None:
+                continue
+            mine = not shares or self._families.owner(pid) == lease.attempt
+            if mine and self._families.is_own(pid, [lease]):
+                own.append(facts.process)
+            elif self._families.is_own(pid, there) is False:
+                foreign.append(pid)
+        return own, foreign
+
+    def _ticks(self, process: Process) -> int | None:
+        facts = read_facts(self._proc / str(process.pid))
+        return facts.ticks if facts is not None and facts.process == process else None
 
     def _shares(self, lease: LeaseRow) -> bool:
         tier = self._broker.settings.tier(lease.tier)
         return tier is None or tier.shares
-
-    def _strangers(
-        self, lease: LeaseRow, mine: list[Process], on_slice: dict[int, int]
-    ) -> list[Process]:
-        """Processes on the slice that carry no mark, as after ``env -i``. Where nobody else may be
-        there they are this session's all the same.
-        """
-        if self._shares(lease):
-            return []
-        known = {each.pid for each in mine}
-        found = []
-        for pid in sorted(on_slice.keys() - known):
-            started = start_time(self._proc / str(pid))
-            if started is not None:
-                found.append(Process(pid, started))
-        return found
 
     def _server(self, mine: Iterable[Process]) -> Process | None:
         """The server itself: the first of a session's processes, and started by none of them.
 
         One that has lost its parent was started by none either, but later.
         """
-        pids = {each.pid for each in mine}
-        roots = [each for each in mine if parent_of(self._proc / str(each.pid)) not in pids]
+        pids, facts = {each.pid for each in mine}, self._families.snapshot.facts
+        roots = [each for each in mine if each.pid in facts and facts[each.pid].parent not in pids]
         return min(roots, key=lambda each: each.started, default=None)
 
 

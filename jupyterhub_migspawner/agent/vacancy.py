@@ -1,19 +1,20 @@
 """Proof that a slice is empty, and the end of what is left on it.
 
-Relies on ``/proc`` and on NVML, both of this machine, never on what somebody recorded. Promises
-that a lease is only ever confirmed empty when no process of its server is left (nor a kernel, a
-terminal or a background job started from it) and NVML lists no process on its slice but those of
-other leases on it; that what
-cannot be known counts as not empty; and that only processes that carry the lease's own mark are
-ever signalled.
+Relies on ``/proc`` and on NVML, both of this machine. Promises that a lease is only ever confirmed
+empty when no process of its session is left (:mod:`.families`) and NVML lists no process on its
+slice but those of other leases on it, and of servers without a lease that their hub runs, for which
+the slice stays quarantined; and that what cannot be known counts as not empty.
 
-The mark is ``MIGSPAWNER_ATTEMPT`` in a process's environment (proc(5), ``/proc/PID/environ``): it
-is inherited by everything a server starts, it needs no state that a crash could lose, and no other
-lease has it.
+What is left over is ended once the hub has had its time to stop the server in its own way: first
+SIGTERM, then SIGKILL. That is done to the session's processes, wherever they are; and, where a
+lease had the slice alone, to every process that NVML lists there and that runs as the session's
+system user, whatever its environment says. What belongs to another user, to another live lease or
+to a server that runs without one, or cannot be ended, is left alone: the slice is quarantined with
+the process, its user and the command that ends it, until it is gone.
 
-Where a tier shares slices, other leases may be on the slice whose emptiness is to be proven. Then a
-process that NVML lists there counts as theirs when it carries the mark of one of them, or descends
-from a process that does; whatever belongs to nobody for certain keeps the ended lease waiting.
+Where a tier shares slices, a process that NVML lists counts as another live lease's when it
+provably belongs to it; whatever belongs to nobody for certain keeps the ended lease waiting, and
+only what provably belongs to the ended lease is ended.
 """
 
 from __future__ import annotations
@@ -22,154 +23,124 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from jupyterhub_migspawner.agent.families import Families
+from jupyterhub_migspawner.agent.processes import (
+    MARK,
+    PROC,
+    Process,
+    Unreadable,
+    describe,
+    parent_of,
+    read_facts,
+    start_time,
+)
+from jupyterhub_migspawner.agent.snapshot import belongs_to, family_processes, marked_processes
 from jupyterhub_migspawner.broker import Broker
+from jupyterhub_migspawner.broker.quarantine import LEFTOVER
 from jupyterhub_migspawner.errors import GpuError, Refusal
+from jupyterhub_migspawner.gpu.codes import Code
 from jupyterhub_migspawner.gpu.nvml import Nvml
-from jupyterhub_migspawner.leases.rows import LeaseRow
+from jupyterhub_migspawner.leases.rows import RELEASING, LeaseRow
+from jupyterhub_migspawner.policy.wording import listed
+
+__all__ = [
+    "MARK",
+    "Process",
+    "Vacancy",
+    "belongs_to",
+    "family_processes",
+    "marked_processes",
+    "parent_of",
+    "start_time",
+]
 
 log = logging.getLogger("migspawner.agent")
-
-MARK = b"MIGSPAWNER_ATTEMPT="
-
-#: NVML_ERROR_NOT_FOUND (nvml.h): no such device. A slice that does not exist holds no process.
-NOT_FOUND = 6
 
 #: Seconds after the end of a server until what it left is asked to end, and until it is made to.
 #: Longer than a hub takes to stop a server in its own way, which loses less of people's work.
 TERMINATE_AFTER = 45.0
 KILL_AFTER = 60.0
 
+STUCK_SECONDS = 15.0
+"""What is still there so long after SIGKILL cannot be ended from here."""
+
+FOLLOW_SECONDS = 2.0
+"""How often the processes of sessions are read while no lease is ending."""
+
+SAME_SECONDS = 60.0
+"""A lease that waits for the same kind of thing, in other processes, says so this often."""
+
+QUARANTINE_SECONDS = 5.0
+"""How often the reason of a quarantine may change."""
+
+MOST_NAMED = 5
+"""Processes that a sentence names."""
+
 
 @dataclass(frozen=True)
-class Process:
-    """One process, told apart from a later one with the same pid by its start time.
+class Occupant:
+    """A process that NVML lists on a slice; ``process`` is None where ``/proc`` has none.
 
-    ``started`` is in clock ticks since boot, field 22 of ``/proc/PID/stat`` (proc(5)).
+    ``own`` says that it may be ended as the session's own, ``foreign`` that another system user's
+    process is known to be none of the session's. ``whose`` says more, or is empty.
     """
 
     pid: int
-    started: int
-
-    def signal(self, number: int, proc: Path) -> None:
-        """Send a signal, unless the pid belongs to another process by now."""
-        if start_time(proc / str(self.pid)) != self.started:
-            return
-        try:
-            os.kill(self.pid, number)
-        except (ProcessLookupError, PermissionError):
-            return  # gone by now, or not ours to end: the lease then waits for it, and says so
+    process: Process | None = None
+    own: bool = False
+    foreign: bool = False
+    whose: str = ""
 
 
-def start_time(entry: Path) -> int | None:
-    """When the process of a ``/proc/PID`` folder started, or None when there is none."""
-    fields = _stat(entry)
-    return int(fields[19]) if fields else None
-
-
-def parent_of(entry: Path) -> int:
-    """The pid of a process's parent; 0 when there is none."""
-    fields = _stat(entry)
-    return int(fields[1]) if fields else 0
-
-
-def cpu_ticks(entry: Path) -> int:
-    """Clock ticks of CPU that the process of a ``/proc/PID`` folder has used, its children that it
-    has waited for included: fields 14 to 17 of ``/proc/PID/stat`` (proc(5)); 0 when there is none.
+@dataclass(frozen=True)
+class Finding:
+    """What is left of a lease: the session's processes, who else is on the slice, and what cannot
+    be read, in words. Nothing of all three is the proof that it is empty.
     """
-    fields = _stat(entry)
-    return sum(int(field) for field in fields[11:15]) if len(fields) > 14 else 0
+
+    left: tuple[Process, ...] = ()
+    occupants: tuple[Occupant, ...] = ()
+    doubts: tuple[str, ...] = ()
+    unreadable: str = ""
+
+    @property
+    def why(self) -> str:
+        """Why the slice is not proven empty; an empty text when it is."""
+        parts = []
+        if self.left:
+            parts.append(f"processes of the ended server still run: {_pids(self.left)}")
+        if self.occupants:
+            parts.append(f"NVML still lists processes on the slice: {_pids(self.occupants)}")
+        if self.doubts:
+            more = f" and {len(self.doubts) - 1} more" if len(self.doubts) > 1 else ""
+            parts.append(f"it cannot be read whose a process is: {self.doubts[0]}{more}")
+        if self.unreadable:
+            parts.append(self.unreadable)
+        return "; ".join(parts)
+
+    @property
+    def kind(self) -> tuple[bool, ...]:
+        """The same for reasons that differ in numbers only."""
+        lists = (self.left, self.occupants, self.doubts)
+        return (*map(bool, lists), bool(self.unreadable))
 
 
-def _stat(entry: Path) -> list[bytes]:
-    """What ``/proc/PID/stat`` says, from the third field on."""
-    try:
-        stat = (entry / "stat").read_bytes()
-    except OSError:
-        return []
-    # The second field is the command's name in parentheses, and may itself hold both.
-    return stat.rpartition(b")")[2].split()
+@dataclass
+class _Ending:
+    """What this agent remembers of a lease that ends: times are of the monotonic clock."""
 
-
-def marked_processes(proc: Path = Path("/proc")) -> dict[str, list[Process]]:
-    """Every process on this machine that belongs to a server with a lease, by attempt.
-
-    A zombie has no environment any more and holds nothing. The environment of other people's
-    processes is unreadable unless this runs as root, as a hub that starts servers for several
-    system users does; a hub without root starts all servers as itself.
-    """
-    found: dict[str, list[Process]] = {}
-    for entry in proc.iterdir():
-        if not entry.name.isdigit():
-            continue
-        attempt = mark_of(entry)
-        if attempt:
-            started = start_time(entry)
-            if started is not None:
-                found.setdefault(attempt, []).append(Process(int(entry.name), started))
-    return found
-
-
-def family_processes(proc: Path = Path("/proc")) -> dict[str, list[Process]]:
-    """Every process on this machine that belongs to a server with a lease, by attempt: those that
-    carry its mark, and those that descend from one that does, as after ``env -i`` or ``sudo``.
-    """
-    parents: dict[int, int] = {}
-    owners: dict[int, str] = {}
-    for entry in proc.iterdir():
-        if entry.name.isdigit():
-            pid = int(entry.name)
-            parents[pid], owners[pid] = parent_of(entry), mark_of(entry)
-    found: dict[str, list[Process]] = {}
-    # Whoever was walked past has its owner by now: a long line of descent is walked once.
-    known: set[int] = set()
-    for pid in sorted(parents):
-        line = []
-        at = pid
-        while at in parents and not owners[at] and at not in known:
-            known.add(at)
-            line.append(at)
-            at = parents[at]
-        attempt = owners.get(at, "")
-        for each in line:
-            owners[each] = attempt
-        started = start_time(proc / str(pid)) if attempt else None
-        if started is not None:
-            found.setdefault(attempt, []).append(Process(pid, started))
-    return found
-
-
-def mark_of(entry: Path) -> str:
-    """The attempt whose mark the process of a ``/proc/PID`` folder carries, or an empty string."""
-    try:
-        environ = (entry / "environ").read_bytes()
-    except OSError:
-        return ""
-    for variable in environ.split(b"\0"):
-        if variable.startswith(MARK) and len(variable) > len(MARK):
-            return variable[len(MARK) :].decode("utf-8", "replace")
-    return ""
-
-
-def belongs_to(pid: int, proc: Path = Path("/proc")) -> str:
-    """The attempt that a process belongs to: its own mark, or that of its nearest ancestor.
-
-    An empty string when nothing proves any. A process that has lost its parent was given to another
-    one (proc(5), ``PPID``), which is init or an ancestor of its own: it is never counted as
-    somebody's of whom it does not descend.
-    """
-    seen = set()
-    while pid > 1 and pid not in seen:
-        seen.add(pid)
-        entry = proc / str(pid)
-        attempt = mark_of(entry)
-        if attempt:
-            return attempt
-        pid = parent_of(entry)
-    return ""
+    since: float
+    noted: float | None = None
+    kind: tuple[bool, ...] = ()
+    # On the slice and of the session's user, as of the last look.
+    own: frozenset[Process] = frozenset()
+    # Why the slice is quarantined for it, and when that was last written down.
+    quarantine: str = ""
+    written: float = 0.0
 
 
 class Vacancy:
@@ -184,85 +155,251 @@ class Vacancy:
         nvml: Nvml,
         *,
         node: str,
-        proc: Path = Path("/proc"),
+        proc: Path = PROC,
         monotonic: Callable[[], float] = time.monotonic,
+        families: Families | None = None,
     ) -> None:
         self._broker = broker
         self._nvml = nvml
         self._node = node
         self._proc = proc
         self._monotonic = monotonic
-        self._seen: dict[int, float] = {}
+        self._families = families or Families(broker, node=node, proc=proc)
+        self._endings: dict[int, _Ending] = {}
+        self._next_follow = monotonic()
 
-    def look(self, lease: LeaseRow, marked: Mapping[str, list[Process]] | None = None) -> LeaseRow:
+    def look(self, lease: LeaseRow) -> LeaseRow:
         """Confirm one lease empty, or note what it waits for. Returns the lease as it is now.
 
-        Leases of other nodes are theirs to prove, and come back untouched.
+        Leases of other nodes are theirs to prove, and come back untouched. Ends nothing.
         """
-        if lease.node != self._node or lease.state != "releasing":
+        if lease.node != self._node or lease.state != RELEASING:
             return lease
-        left = (marked_processes(self._proc) if marked is None else marked).get(lease.attempt, [])
-        why = self._why_not_empty(lease, left)
-        if not why:
-            self._seen.pop(lease.id, None)
-            return self._broker.confirm_empty(lease.id)
-        if why != lease.waiting_for:
-            self._broker.note_waiting(lease.id, why)
-        return lease
+        live = self._broker.leases(node=self._node)
+        unreadable = self._read(live)
+        return self._confirm(lease, self._find(lease, live, unreadable))
 
     def look_at_all(self) -> None:
         """One round over everything that is being released on this node; ends leftovers."""
-        leases = self._broker.leases(node=self._node, states=("releasing",))
-        self._seen = {lease.id: self._seen[lease.id] for lease in leases if lease.id in self._seen}
-        if not leases:
+        live = self._broker.leases(node=self._node)
+        ending = [lease for lease in live if lease.state == RELEASING]
+        now = self._monotonic()
+        self._endings = {
+            lease.id: self._endings.get(lease.id) or _Ending(since=now) for lease in ending
+        }
+        if not live or (not ending and now < self._next_follow):
             return
-        marked = marked_processes(self._proc)
-        for lease in leases:
+        self._next_follow = now + FOLLOW_SECONDS
+        unreadable = self._read(live)
+        for lease in ending:
             try:
-                now = self.look(lease, marked)
+                found = self._find(lease, live, unreadable)
+                if self._confirm(lease, found).state == RELEASING:
+                    self._end_leftovers(lease, found)
             except Refusal as refusal:
                 # Somebody else moved it on meanwhile; the others must not wait for that.
                 log.info("Lease %d: %s", lease.id, refusal)
-                continue
-            if now.state == "releasing":
-                self._end_leftovers(lease, marked.get(lease.attempt, []))
 
-    def _why_not_empty(self, lease: LeaseRow, left: list[Process]) -> str:
-        if left:
-            pids = ", ".join(str(process.pid) for process in left[:5])
-            more = f" and {len(left) - 5} more" if len(left) > 5 else ""
-            return f"processes of the ended server still run: pid {pids}{more}"
-        if lease.slice_uuid is None:
-            return ""
+    # -- the proof -------------------------------------------------------------------------------
+
+    def _read(self, live: tuple[LeaseRow, ...]) -> str:
+        """Read the machine's processes; why that is not possible, or an empty text."""
         try:
-            on_slice = self._nvml.processes(lease.slice_uuid)
-        except GpuError as error:
-            return "" if error.code == NOT_FOUND else f"NVML cannot say who is on it: {error}"
-        unclaimed = self._not_of_others(lease, [process.pid for process in on_slice])
-        if unclaimed:
-            pids = ", ".join(str(pid) for pid in unclaimed[:5])
-            return f"NVML still lists processes on the slice: pid {pids}"
+            self._families.look(live)
+        except Unreadable as error:
+            return f"the processes of node {self._node} cannot be read: {error}"
         return ""
 
-    def _not_of_others(self, lease: LeaseRow, pids: list[int]) -> list[int]:
-        """Those that do not provably belong to another live lease on the same slice."""
-        if not pids:
-            return []
-        # Whose they are is read now, after NVML listed them: an older reading may be of another
-        # process that had the same pid.
-        owners = {pid: belongs_to(pid, self._proc) for pid in pids}
-        others = {
-            other.attempt
-            for other in self._broker.leases(node=self._node)
-            if other.slice_id == lease.slice_id and other.id != lease.id
-        }
-        return [pid for pid in pids if owners[pid] not in others]
+    def _find(self, lease: LeaseRow, live: tuple[LeaseRow, ...], unreadable: str) -> Finding:
+        if unreadable:
+            return Finding(unreadable=unreadable)
+        left = self._families.left(lease)
+        doubts = self._families.doubts(lease)
+        if not left and not doubts and not self._families.snapshot.complete:
+            unreadable = self._read(live)
+            if unreadable:
+                return Finding(unreadable=unreadable)
+            left, doubts = self._families.left(lease), self._families.doubts(lease)
+            if not left and not doubts and not self._families.snapshot.complete:
+                # A program that starts another and ends, again and again, shows in no list.
+                return Finding(
+                    unreadable=f"processes of node {self._node} end and start others faster than "
+                    "they can be read"
+                )
+        try:
+            pids = self._on_slice(lease)
+        except GpuError as error:
+            unreadable, pids = f"NVML cannot say who is on it: {error}", []
+        occupants = self._occupants(lease, live, pids, left)
+        return Finding(tuple(left), tuple(occupants), tuple(doubts), unreadable)
 
-    def _end_leftovers(self, lease: LeaseRow, left: list[Process]) -> None:
+    def _on_slice(self, lease: LeaseRow) -> list[int]:
+        """The pids that NVML lists on a lease's slice. Raises :exc:`.GpuError` when it cannot say.
+
+        A slice that does not exist holds no process; but one that cannot be found by its UUID may
+        be on a card that does not answer, or have another UUID since it was made anew.
+        """
+        if lease.slice_uuid is None:
+            return []
+        try:
+            return [each.pid for each in self._nvml.processes(lease.slice_uuid)]
+        except GpuError as error:
+            if error.code != Code.NOT_FOUND or lease.slice_uuid == lease.card_uuid:
+                raise
+        card = self._nvml.card(lease.card_uuid)
+        if card.problem:
+            raise GpuError(card.problem, code=card.code)
+        return [
+            each.pid
+            for instance in card.instances
+            if (instance.profile, instance.start) == (lease.profile, lease.start)
+            for each in instance.processes
+        ]
+
+    def _occupants(
+        self, lease: LeaseRow, live: tuple[LeaseRow, ...], pids: list[int], left: list[Process]
+    ) -> list[Occupant]:
+        """Who else is on the slice than the session's processes and those of others there."""
+        known = {process.pid: process for process in left}
+        others = {each.attempt: each for each in live if each.id != lease.id}
+        neighbours = {a for a, each in others.items() if each.slice_id == lease.slice_id}
+        guests = self._families.guests
+        neighbours |= guests.on(lease)
+        found = []
+        for pid in pids:
+            # Whose they are is read now, after NVML listed them: an older reading may be of
+            # another process that had the same pid.
+            try:
+                facts = read_facts(self._proc / str(pid))
+                owner = self._families.owner(pid)
+                own = self._families.is_own(pid, [lease])
+            except Unreadable as error:
+                found.append(Occupant(pid, known.get(pid), whose=str(error)))
+                continue
+            if facts is None:
+                found.append(Occupant(pid))
+            elif known.get(pid) == facts.process or owner in neighbours:
+                continue
+            else:
+                other, whose = others.get(owner), ""
+                if other is not None:
+                    whose = f"of lease {other.id}, which goes on"
+                elif owner in guests.attempts:
+                    whose = "of a server that has no lease here"
+                found.append(
+                    Occupant(
+                        pid,
+                        facts.process,
+                        own=bool(own) and not whose and not self._shares(lease, neighbours),
+                        foreign=own is False and other is None,
+                        whose=whose,
+                    )
+                )
+        return found
+
+    def _shares(self, lease: LeaseRow, neighbours: set[str]) -> bool:
+        """Whether others may be on the slice, so that being there proves nothing."""
+        tier = self._broker.settings.tier(lease.tier)
+        return bool(neighbours) or (tier is not None and tier.shares)
+
+    def _confirm(self, lease: LeaseRow, found: Finding) -> LeaseRow:
+        ending = self._endings.get(lease.id)
+        if not found.why:
+            after = self._broker.confirm_empty(lease.id)
+            if ending is not None and ending.quarantine:
+                self._broker.let_in_again(lease.slice_id)
+            return after
+        if found.why != lease.waiting_for and self._is_news(ending, found):
+            self._broker.note_waiting(lease.id, found.why)
+        return lease
+
+    def _is_news(self, ending: _Ending | None, found: Finding) -> bool:
+        """Processes that start others again and again are not written down with each."""
+        if ending is None:
+            return True
+        now = self._monotonic()
+        noted = ending.noted if ending.kind == found.kind else None
+        if noted is not None and now - noted < SAME_SECONDS:
+            return False
+        ending.kind, ending.noted = found.kind, now
+        return True
+
+    # -- the end ---------------------------------------------------------------------------------
+
+    def _end_leftovers(self, lease: LeaseRow, found: Finding) -> None:
         """First patience, then SIGTERM, then SIGKILL; again in each round until they are gone."""
-        waited = self._monotonic() - self._seen.setdefault(lease.id, self._monotonic())
-        if waited < TERMINATE_AFTER:
+        ending = self._endings[lease.id]
+        waited = self._monotonic() - ending.since
+        own = {each.process for each in found.occupants if each.own and each.process is not None}
+        # Seen there twice: one look may be at another process that just got the pid.
+        targets = [*found.left, *sorted(own & ending.own, key=lambda each: each.pid)]
+        ending.own = frozenset(own)
+        protected = _line_of(os.getpid())
+        stuck: list[str] = []
+        pids: list[int] = []
+        if waited >= TERMINATE_AFTER:
+            number = signal.SIGTERM if waited < KILL_AFTER else signal.SIGKILL
+            for process in targets:
+                why = "is this service itself" if process.pid in protected else ""
+                why = why or process.signal(number, self._proc)
+                if why or waited >= KILL_AFTER + STUCK_SECONDS:
+                    stuck.append(_in_words(process, why, self._proc))
+                    if process.pid not in protected:
+                        pids.append(process.pid)
+        for each in found.occupants:
+            late = waited >= KILL_AFTER + STUCK_SECONDS and not each.own
+            if each.foreign or late:
+                stuck.append(_occupant_in_words(each, self._proc))
+                pids.append(each.pid)
+        if waited >= KILL_AFTER + STUCK_SECONDS:
+            stuck += found.doubts
+        self._quarantine(lease, ending, stuck, pids)
+
+    def _quarantine(
+        self, lease: LeaseRow, ending: _Ending, stuck: list[str], pids: list[int]
+    ) -> None:
+        if not stuck:
+            if ending.quarantine:
+                self._broker.let_in_again(lease.slice_id)
+                ending.quarantine = ""
             return
-        number = signal.SIGTERM if waited < KILL_AFTER else signal.SIGKILL
-        for process in left:
-            process.signal(number, self._proc)
+        more = [f"{len(stuck) - MOST_NAMED} more"] if len(stuck) > MOST_NAMED else []
+        why = f"{LEFTOVER} lease {lease.id} of {lease.user}: "
+        why += listed([*stuck[:MOST_NAMED], *more])
+        if pids:
+            numbers = " ".join(map(str, pids[:MOST_NAMED]))
+            why += f"; on node {lease.node}, `sudo kill -9 {numbers}` ends what still runs so"
+        why += "."
+        now = self._monotonic()
+        pause = QUARANTINE_SECONDS if why != ending.quarantine else SAME_SECONDS
+        if not ending.quarantine or now - ending.written >= pause:
+            self._broker.keep_back(lease.slice_id, why)
+            ending.quarantine, ending.written = why, now
+
+
+def _pids(found: tuple[Process, ...] | tuple[Occupant, ...]) -> str:
+    pids = sorted(each.pid for each in found)
+    more = f" and {len(pids) - MOST_NAMED} more" if len(pids) > MOST_NAMED else ""
+    return f"pid {', '.join(map(str, pids[:MOST_NAMED]))}{more}"
+
+
+def _in_words(process: Process, why: str, proc: Path) -> str:
+    return describe(process, proc) + (f", which {why}" if why else "")
+
+
+def _occupant_in_words(occupant: Occupant, proc: Path) -> str:
+    process = occupant.process
+    who = f"process {occupant.pid}" if process is None else describe(process, proc)
+    return f"{who}, {occupant.whose}" if occupant.whose else who
+
+
+def _line_of(pid: int) -> set[int]:
+    """A process of this machine and its ancestors, as far as they can be read."""
+    line: set[int] = set()
+    while pid > 0 and pid not in line:
+        line.add(pid)
+        try:
+            pid = parent_of(PROC / str(pid))
+        except Unreadable:
+            break
+    return line

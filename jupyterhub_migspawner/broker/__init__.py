@@ -10,6 +10,7 @@ may be made again.
 
 from __future__ import annotations
 
+from jupyterhub_migspawner.broker.clock import Clocks
 from jupyterhub_migspawner.broker.coming import Coming
 from jupyterhub_migspawner.broker.history import History
 from jupyterhub_migspawner.broker.hubs import Hubs
@@ -17,18 +18,34 @@ from jupyterhub_migspawner.broker.inventory import Inventories
 from jupyterhub_migspawner.broker.layouts import Layouts
 from jupyterhub_migspawner.broker.leasing import Leasing
 from jupyterhub_migspawner.broker.noticing import Noticing
+from jupyterhub_migspawner.broker.orphans import Adoption, Orphans
+from jupyterhub_migspawner.broker.processes import Processes
 from jupyterhub_migspawner.broker.queueing import Queueing
 from jupyterhub_migspawner.broker.renaming import Renaming
 from jupyterhub_migspawner.broker.statuses import SliceStatus, TierOffer
 from jupyterhub_migspawner.leases.clock import utc_now
 
-__all__ = ["Broker", "SliceStatus", "TierOffer", "utc_now"]
+__all__ = ["Adoption", "Broker", "SliceStatus", "TierOffer", "utc_now"]
 
 
-class Broker(Leasing, Queueing, Renaming, Noticing, Coming, Inventories, Layouts, History, Hubs):
+class Broker(
+    Leasing,
+    Queueing,
+    Renaming,
+    Noticing,
+    Coming,
+    Inventories,
+    Processes,
+    Layouts,
+    Orphans,
+    History,
+    Hubs,
+    Clocks,
+):
     """All use cases; see the classes it is made of.
 
-    ``Broker(store, settings, clock=...)``: ``store`` an open
+    ``Broker(store, settings, clock=..., machine=...)``: ``store`` an open
     :class:`~jupyterhub_migspawner.leases.store.Store`, ``settings`` the admin's choices, ``clock``
-    the time to decide by, aware UTC.
+    the time to decide by, aware UTC; without one, it is that of the lease database as ``machine``
+    counts it.
     """

@@ -7,35 +7,34 @@ so do all calls about one attempt (a cancel cannot slip in between).
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
-from jupyterhub_migspawner.broker.allowances import usage
+from jupyterhub_migspawner.broker import promises
 from jupyterhub_migspawner.broker.base import NAME_LIMIT, text
-from jupyterhub_migspawner.broker.offers import (
-    Offering,
-    is_used_up,
-    needs_approval,
-    none_free,
-    they_wait,
-)
+from jupyterhub_migspawner.broker.grants import free_grant, in_use, is_used_up
+from jupyterhub_migspawner.broker.holdings import Holdings, holdings
+from jupyterhub_migspawner.broker.offers import Offering, needs_approval, none_free, they_wait
 from jupyterhub_migspawner.broker.recording import lease_event
 from jupyterhub_migspawner.broker.reserving import Asking, end_reservation, reserve
+from jupyterhub_migspawner.broker.stock import outage, stock
 from jupyterhub_migspawner.broker.taking import Contended, take
 from jupyterhub_migspawner.broker.waiting import Ahead, close_ticket
+from jupyterhub_migspawner.broker.wanting import is_going_back
 from jupyterhub_migspawner.errors import Refusal
-from jupyterhub_migspawner.leases import ledger, requests, tickets
+from jupyterhub_migspawner.leases import inventory, ledger, requests, tickets
 from jupyterhub_migspawner.leases.rows import HELD, PENDING, RELEASING, LeaseRow, RequestRow
 from jupyterhub_migspawner.leases.shelf import Taken
 from jupyterhub_migspawner.leases.store import Transaction
 from jupyterhub_migspawner.policy import quota, tiers
+from jupyterhub_migspawner.policy.card_filter import Kinds
 from jupyterhub_migspawner.policy.people import Person
-from jupyterhub_migspawner.policy.reservation import longest_until
-from jupyterhub_migspawner.policy.wording import moment, quoted
+from jupyterhub_migspawner.policy.wording import quoted
 
-SHORTEST = timedelta(minutes=10)
-"""A session on a whole card that would have to end sooner for a coming grant is not begun."""
+UNFIT = "what was held is not what its tier gives any more"
+"""Why an offer ends after its tier has changed."""
 
 ROUNDS = 8
 """How often an acquire is run again when others took what it had seen."""
@@ -53,16 +52,21 @@ class Acquiring(Offering):
         node: str | None = None,
         pending_seconds: int | None = None,
         other_servers: int = 0,
+        started: datetime | None = None,
+        stopping: Collection[str] = (),
     ) -> LeaseRow | None:
         """A pending lease for one start of a server; None when the tier has no GPU.
 
         ``pending_seconds`` is the time this start may take, where it is not the settings'.
-        ``other_servers`` is how many other servers of the person run or start, also without a GPU.
+        ``other_servers`` is how many other servers of the person run or start, also without a GPU;
+        ``stopping`` are the names of those of them that the hub is just stopping. ``started`` is
+        when the hub began this start, by its own clock.
 
         Idempotent per ``attempt``: asking again returns the same lease while it is pending or
         active. An attempt that was cancelled or has ended is refused (``conflict``). Other leases
         that this server of this person still holds are left from a crash and begin to end, also
-        when the new one is refused.
+        when the new one is refused. Everything of the person's that is not proven empty counts;
+        a refusal is marked ``soon`` while that will probably be over in a moment.
 
         Raises :class:`~jupyterhub_migspawner.errors.Refusal` (``options``, ``not-allowed``,
         ``approval``, ``quota``, ``capacity``, ``conflict``).
@@ -75,23 +79,38 @@ class Acquiring(Offering):
         # Nothing at all must not become the default tier here.
         asked = {"tier": "" if tier_name is None else tier_name}
         tier = tiers.choose_tier(self.settings.tiers, person, asked)
-        now = self._now()
-        patience = self.settings.pending_seconds if pending_seconds is None else pending_seconds
-        deadline = now + timedelta(seconds=patience)
-        asking = Asking(person, server, tier, attempt, node, now, deadline, other_servers)
+        seconds = self.settings.pending_seconds if pending_seconds is None else pending_seconds
+
+        def work(tx: Transaction, *, patient: bool) -> LeaseRow | Refusal | None:
+            now = self._now()  # here and not before: the clock may be set meanwhile
+            deadline = now + timedelta(seconds=seconds)
+            asking = Asking(
+                person,
+                server,
+                tier,
+                attempt,
+                node,
+                now,
+                deadline,
+                other_servers,
+                started=started,
+                stopping=frozenset(stopping),
+            )
+            return self._acquire(tx, asking=asking, patient=patient)
+
         # The first run goes round whatever others are just taking. When that leaves nothing, the
         # next ones wait for how it ends, so that nobody is refused for a slice that is given back
         # a moment later. Each run begins without locks: whoever waits holds nothing others need.
         for patient in (False, *[True] * ROUNDS):
             try:
-                answer = self._run(partial(self._acquire, asking=asking, patient=patient))
+                answer = self._run(partial(work, patient=patient))
             except Contended:
                 continue
             if isinstance(answer, Refusal):
                 raise answer
             return answer
         raise Refusal(
-            f"Too many people are starting servers in tier {tier.name} just now; try again.",
+            f"Too many people are starting servers in tier {tier.title} just now; try again.",
             reason="capacity",
         )
 
@@ -102,13 +121,29 @@ class Acquiring(Offering):
             return False
 
         def work(tx: Transaction) -> bool:
-            leaving = ledger.select(tx, states=(RELEASING,))
-            if any(tier.is_whole or lease.profile == tier.profile for lease in leaving):
+            now = self._now()
+            leaving = [
+                lease
+                for lease in ledger.select(tx, states=(RELEASING,))
+                if not lease.overdue(now)  # what has been kept for long is not back in a moment
+            ]
+            cards = [record.row for record in inventory.card_records(tx)]
+            meant = {card.uuid for card in cards if tier.means(card.kind)}
+            if any(
+                lease.card_uuid in meant and (tier.is_whole or lease.profile == tier.profile)
+                for lease in leaving
+            ):
+                return True
+            if any(
+                tier.is_whole or tier.profile in (profile for profile, _ in card.layout)
+                for card in cards
+                if card.uuid in meant and is_going_back(card)
+            ):
                 return True
             # Others are just being offered what is free; a start takes what they leave.
-            now = self._now()
-            waiting = self._ahead(self._served(tx, now), Person(""), tier).others
-            return bool(waiting) and self._room(tx, tier, now) > waiting
+            known = self._known_kinds(tx)
+            waiting = self._ahead(self._served(tx, now), Person(""), tier, known).others
+            return bool(waiting) and self._room(tx, tier, now, known) > waiting
 
         return self._read(work)
 
@@ -123,8 +158,9 @@ class Acquiring(Offering):
         buried = ledger.tombstone(tx, asking.attempt)
         if buried is not None:
             return Refusal(f"This start was cancelled ({buried}); start again.", reason="conflict")
-        held, offered, remains = self._held_by_others(tx, asking)
-        answer = self._decide(tx, asking, held, offered, remains, patient=patient)
+        have = holdings(tx, self.settings, asking)
+        remains = list(have.remains)
+        answer = self._decide(tx, asking, have, remains, patient=patient)
         if isinstance(answer, Refusal) or answer is None:
             _let_go(tx, asking, remains)
         return answer
@@ -133,89 +169,100 @@ class Acquiring(Offering):
         self,
         tx: Transaction,
         asking: Asking,
-        held: list[LeaseRow],
-        offered: list[LeaseRow],
+        have: Holdings,
         remains: list[LeaseRow],
         *,
         patient: bool,
     ) -> LeaseRow | Refusal | None:
         limits, _ = self._limits(tx, asking.person, asking.now)
         # Whoever is offered one thing is not offered another beyond their quota; a start counts
-        # what runs, since it may well be that of the offer.
-        counted = held + offered if asking.ticket is not None else held
-        used = usage(tx, asking.person, limits, asking.now, counted, asking.other_servers)
+        # sessions only, since it may well be that of the offer.
+        counted = have.sessions + (have.offered if asking.ticket is not None else ())
+        used = self._usage(
+            tx,
+            asking.person,
+            limits,
+            asking.now,
+            counted,
+            asking.other_servers,
+            asking.stopping,
+        )
+        over = quota.check(limits, used, asking.tier)
+        # What ended a moment ago may be proven empty in the next one.
+        soon = bool(over) and not quota.check(limits, used.settled(), asking.tier)
+        beyond = Refusal(over, reason="quota", soon=soon) if over else None
         if asking.tier.is_none:
-            over = quota.check(limits, used, asking.tier)
-            return Refusal(over, reason="quota") if over else None
+            return beyond
+        known = self._known_kinds(tx)
+        offered = [offer for offer in have.offered if self._is_for(offer, asking)]
+        unfit = [offer for offer in offered if not self._still_gives(tx, offer)]
+        mine = next((offer for offer in offered if offer not in unfit), None)
         grant = None
         if asking.tier.approval:
-            found = self._grant_for(tx, asking, held)
+            found = self._grant_for(tx, asking, have.on_grants(mine))
             if isinstance(found, Refusal):
                 return found
             grant = found
-        over = quota.check(limits, used, asking.tier)
-        if over:
-            return Refusal(over, reason="quota")
-        ahead = Ahead()
+        if beyond is not None:
+            return beyond
+        ahead, kinds = Ahead(), asking.tier.kinds(known)
         if asking.ticket is None:
-            mine = next((o for o in offered if self._is_for(o, asking)), None)
             if mine is not None:
                 _let_go(tx, asking, remains)
                 adopted = self._adopt(tx, asking, mine, grant)
                 if adopted is not None:
                     return adopted
             waiting = self._served(tx, asking.now)
-            ahead = self._ahead(waiting, asking.person, asking.tier)
-            if ahead.others and not self._takes_nobodys(tx, asking.tier, grant, asking.now, ahead):
-                return self._no_capacity(tx, asking, waiting=ahead.others)
-        latest = self._latest_end(tx, asking, grant)
-        if latest is not None and latest <= asking.now + SHORTEST:
-            return Refusal(
-                f"Every card is promised to a grant that begins at {moment(latest)}. Please try "
-                "again after that.",
-                reason="capacity",
-            )
+            ahead = self._ahead(waiting, asking.person, asking.tier, known)
+            kinds = self._may_take(tx, asking.tier, grant, asking.now, ahead, known, asking.node)
+            if ahead.others and kinds == frozenset():
+                return self._no_capacity(tx, asking, known, waiting=ahead.others)
+        latest = self._promises(tx, asking.tier, grant, asking.now)
+        kinds, all_promised = promises.unpromised(tx, latest, kinds, asking.now)
+        if all_promised:
+            return Refusal(all_promised, reason="capacity")
         silent_before = self._silent_before(asking.now)
         grant_id = grant.id if grant is not None else None
-        taken = take(tx, asking, grant_id, silent_before, patient=patient)
+        choices: tuple[Kinds | None, ...] = (kinds,)
+        if asking.ticket is not None:
+            choices = self._preferred(
+                tx, asking.person, asking.tier, grant, asking.now, kinds, known
+            )
+        for some in choices:
+            taken = take(tx, asking, grant_id, silent_before, some, patient=patient)
+            if taken is not None:
+                break
         if taken is None:
-            emptying = reserve(tx, asking, grant, silent_before) if grant else ""
-            return self._no_capacity(tx, asking, emptying)
+            emptying = ""
+            if grant is not None:
+                # A card that is promised to another grant is not emptied for this one.
+                every = asking.tier.kinds(known)
+                meant, _ = promises.unpromised(tx, latest, every, asking.now)
+                emptying = reserve(tx, asking, grant, silent_before, meant)
+            return self._no_capacity(tx, asking, known, emptying)
         if grant is not None:
             end_reservation(tx, grant.id, asking.now, "the grant has its card")
         # Cards before leases, as everybody locks them.
         _let_go(tx, asking, remains)
-        lease = self._lend(tx, asking, taken, grant, latest)
-        if ahead.mine is not None:
-            close_ticket(tx, ahead.mine, tickets.TAKEN, "started without an offer", asking.now)
+        lease = self._lend(tx, asking, taken, grant, promises.of_card(tx, latest, taken.card_uuid))
+        done = [] if ahead.mine is None else [ahead.mine]
+        for offer in unfit:
+            begin_release(tx, offer, UNFIT, asking.person.name, asking.now)
+            done += [row for row in [tickets.by_id(tx, offer.ticket_id or 0)] if row is not None]
+        for ticket in done:
+            close_ticket(tx, ticket, tickets.TAKEN, "started without an offer", asking.now)
         return lease
 
-    def _held_by_others(
-        self, tx: Transaction, asking: Asking
-    ) -> tuple[list[LeaseRow], list[LeaseRow], list[LeaseRow]]:
-        """What the person holds for other servers, what is offered to them, and what earlier starts
-        of this server left, which has to begin to end.
-
-        A server of that name at another hub is another one, and counts like any other. What runs
-        while a ticket waits for that very server makes room for it when it starts anew.
-        """
-        others, offered, remains = [], [], []
-        for lease in ledger.with_offers(tx, asking.person.name):
-            if lease.ticket_id is not None:
-                offered.append(lease)
-            elif (lease.hub, lease.server) != (self.hub, asking.server):
-                others.append(lease)
-            elif asking.ticket is None:
-                remains.append(lease)
-        return others, offered, remains
-
     def _is_for(self, offer: LeaseRow, asking: Asking) -> bool:
-        return (offer.hub, offer.tier) == (self.hub, asking.tier.name)
+        """Whether a start may take over what is held."""
+        mine = (offer.hub, offer.tier) == (self.hub, asking.tier.name)
+        return mine and not offer.ending and asking.ticket is None
 
     def _adopt(
         self, tx: Transaction, asking: Asking, offer: LeaseRow, grant: RequestRow | None
     ) -> LeaseRow | None:
         """The lease that is held for this person and tier becomes this start's."""
+        latest = self._promises(tx, asking.tier, grant, asking.now, but=offer.id)
         lease = ledger.adopt(
             tx,
             offer.id,
@@ -223,8 +270,9 @@ class Acquiring(Offering):
             server=asking.server,
             now=asking.now,
             deadline=asking.deadline,
-            ends_at=_end_of(asking, grant, self._latest_end(tx, asking, grant, but=offer.id)),
+            ends_at=_end_of(asking, grant, promises.of_card(tx, latest, offer.card_uuid)),
             request_id=grant.id if grant is not None else None,
+            started=asking.started,
         )
         if lease is None:
             return None
@@ -234,58 +282,31 @@ class Acquiring(Offering):
             close_ticket(tx, ticket, tickets.TAKEN, "started", asking.now)
         return lease
 
-    @staticmethod
-    def _grant_for(tx: Transaction, asking: Asking, held: list[LeaseRow]) -> RequestRow | Refusal:
-        """The grant to use: valid, and without a server that runs on it."""
+    def _grant_for(
+        self, tx: Transaction, asking: Asking, leases: tuple[LeaseRow, ...]
+    ) -> RequestRow | Refusal:
+        """The grant to use: valid, and without one of these leases on it."""
         user, tier = asking.person.name, asking.tier
         every = requests.grants(tx, user, tier.name, asking.now)
         grants = [grant for grant in every if not is_used_up(grant, tier)]
         if not grants:
             sentence = needs_approval(tier, requests.open_of_user(tx, user), asking.now)
             return Refusal(sentence, reason="approval")
-        in_use = {lease.request_id: lease for lease in held if lease.request_id}
-        for grant in grants:
-            if grant.id not in in_use:
-                return grant
-        server = in_use[grants[0].id].server
-        return Refusal(
-            f"Your grant {grants[0].id} for tier {tier.name!r} is in use by your "
-            f"{f'server {quoted(server)}' if server else 'default server'}; stop that one first.",
-            reason="approval",
-        )
-
-    def _latest_end(
-        self, tx: Transaction, asking: Asking, grant: RequestRow | None, but: int | None = None
-    ) -> datetime | None:
-        """When a session on a whole card has to give it on to a grant that begins by then.
-
-        The lease ``but`` is its own already.
-        """
-        if not asking.tier.is_whole:
-            return None
-        coming = []
-        for each in requests.coming(tx, asking.now):
-            tier = self.settings.tier(each.tier)
-            own = grant is not None and each.id == grant.id
-            if tier is not None and tier.is_whole and not own and each.valid_from is not None:
-                coming.append(each.valid_from)
-        if not coming:
-            return None
-        others = [lease.ends_at for lease in ledger.select(tx) if lease.whole and lease.id != but]
-        total = self._count(tx, asking.now).whole(mig_off=asking.tier.mig_off)[1]
-        return longest_until(total, others, coming)
+        free = free_grant(grants, leases)
+        return free or in_use(self.settings, tier, grants, leases, asking.now)
 
     def _no_capacity(
-        self, tx: Transaction, asking: Asking, emptying: str = "", waiting: int = 0
+        self, tx: Transaction, asking: Asking, known: Kinds, emptying: str = "", waiting: int = 0
     ) -> Refusal:
         tier = asking.tier
         count = self._count(tx, asking.now)
-        if tier.is_whole:
-            total = count.whole(mig_off=tier.mig_off)[1]
-        else:
-            total = count.seats(tier.name, tier.profile, tier.seats)[1]
         where = f" on node {quoted(asking.node)}" if asking.node is not None else ""
-        sentence = they_wait(tier, waiting) if waiting else none_free(tier, total, where)
+        kinds = tier.kinds(known)
+        out = outage(tx, self.settings, asking.person, tier, count, kinds)
+        if waiting:
+            sentence = they_wait(tier, waiting)
+        else:
+            sentence = f"{none_free(tier, stock(count, tier, kinds)[1], where, out)} {out}".rstrip()
         instead = self._instead(tx, asking.person, tier, asking.now)
         words = " ".join(each for each in (sentence, emptying, instead) if each)
         return Refusal(words, reason="capacity")
@@ -325,6 +346,7 @@ class Acquiring(Offering):
             share=taken.share / asking.tier.seats,
             hub=self.hub,
             ticket_id=asking.ticket,
+            started=asking.started,
         )
         lease = ledger.insert(tx, lease)
         lease_event(

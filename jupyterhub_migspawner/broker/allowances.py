@@ -6,8 +6,10 @@ them, each with a reason, and each is an event; nobody grants themselves one.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime, timedelta
 
+from jupyterhub_migspawner.broker import unadopted
 from jupyterhub_migspawner.broker.base import (
     NAME_LIMIT,
     REASON_LIMIT,
@@ -17,14 +19,16 @@ from jupyterhub_migspawner.broker.base import (
     wanted_id,
     wanted_name,
 )
+from jupyterhub_migspawner.broker.grants import ending_of
 from jupyterhub_migspawner.broker.statuses import QuotaStatus
 from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.leases import events, exceptions, ledger
+from jupyterhub_migspawner.leases.part import Part
 from jupyterhub_migspawner.leases.rows import LeaseRow, QuotaExceptionRow
 from jupyterhub_migspawner.leases.store import Transaction
 from jupyterhub_migspawner.policy import quota
 from jupyterhub_migspawner.policy.people import Person
-from jupyterhub_migspawner.policy.wording import listed, nearest, number, quoted
+from jupyterhub_migspawner.policy.wording import listed, moment, nearest, number, quoted
 
 LONGEST = timedelta(days=366)
 """Longest time an exception holds; what is for good belongs into the settings."""
@@ -35,16 +39,27 @@ MOST_AMOUNT = 1_000_000.0
 class Allowances(BrokerBase):
     """Use cases about quotas."""
 
-    def quota_of(self, person: Person, *, servers: int | None = None) -> tuple[QuotaStatus, ...]:
+    def quota_of(
+        self, person: Person, *, servers: int | None = None, stopping: Collection[str] = ()
+    ) -> tuple[QuotaStatus, ...]:
         """Every limit that counts for a person, and how much of it is used.
 
-        ``servers`` are those that run or start now, where the caller knows.
+        ``servers`` is how many run, start or stop now, where the caller knows; ``stopping`` are
+        the names of those that the hub is just stopping.
         """
 
         def work(tx: Transaction) -> tuple[QuotaStatus, ...]:
             now = self._now()
             limits, holding = self._limits(tx, person, now)
-            held = ledger.held_by(tx, person.name)
+            used = self._usage(
+                tx,
+                person,
+                limits,
+                now,
+                self._sessions_of(tx, person.name, now),
+                servers or 0,
+                stopping,
+            )
             return tuple(
                 QuotaStatus(
                     name,
@@ -53,12 +68,20 @@ class Allowances(BrokerBase):
                     frees,
                     tuple(each for each in holding if each.field == name),
                 )
-                for name, limit, used, frees in quota.standing(
-                    limits, usage(tx, person, limits, now, held, servers or 0)
-                )
+                for name, limit, used, frees in quota.standing(limits, used)
             )
 
         return self._read(work)
+
+    def unadopted_sessions(self, user: str) -> tuple[LeaseRow, ...]:
+        """A person's servers of this hub that run without a lease, as the leases they would have.
+
+        Their ``id`` is :data:`.unadopted.NO_LEASE`.
+        """
+        found = self._read(
+            lambda tx: unadopted.sessions(tx, self.settings, wanted_name(user), self._now())
+        )
+        return tuple(each for each in found if each.hub == self.hub)
 
     def grant_exception(
         self,
@@ -122,7 +145,7 @@ class Allowances(BrokerBase):
             if row.ended_at is not None or row.until <= now:
                 over = row.ended_at or row.until
                 raise Refusal(
-                    f"Exception {exception_id} is over since {over:%Y-%m-%d %H:%M} UTC.",
+                    f"Exception {exception_id} is over since {moment(over)}.",
                     reason="conflict",
                 )
             exceptions.end(tx, row.id, by.name, now)
@@ -132,13 +155,55 @@ class Allowances(BrokerBase):
         return self._run(work)
 
     def exceptions(
-        self, user: str | None = None, *, include_past: bool = False
+        self, user: str | None = None, *, include_past: bool = False, part: Part | None = None
     ) -> tuple[QuotaExceptionRow, ...]:
-        """Exceptions, oldest first; only those that hold now unless asked otherwise."""
+        """Exceptions, oldest first; only those that hold now unless asked otherwise.
+
+        All of them, or a part.
+        """
         of_user = None if user is None else wanted_name(user)
         return self._read(
-            lambda tx: exceptions.select(tx, of_user, None if include_past else self._now())
+            lambda tx: exceptions.select(tx, of_user, None if include_past else self._now(), part)
         )
+
+    def _usage(
+        self,
+        tx: Transaction,
+        person: Person,
+        limits: quota.Quota,
+        now: datetime,
+        counted: Collection[LeaseRow],
+        servers: int = 0,
+        stopping: Collection[str] = (),
+    ) -> quota.Usage:
+        """What the person has, and what they have used if a quota counts hours.
+
+        ``counted`` are the leases that count: pending, active and releasing ones. ``stopping`` are
+        the names of servers, among the ``servers`` of them, that the hub is just stopping: the
+        lease of one of those may be ending already, and is not counted as one server more.
+        """
+        spans: tuple[quota.Span, ...] = ()
+        if limits.counts_hours:
+            spans = tuple(ledger.spans(tx, person.name, now - limits.window))
+            spans += unadopted.spans(tx, self.settings, person.name, now)
+        running = [lease for lease in counted if not lease.ending]
+        known = set(stopping)
+        ending = []
+        for lease in counted:
+            if lease.ending:
+                here = lease.hub == self.hub
+                twice = here and lease.server in known
+                if twice:
+                    known.discard(lease.server)
+                ending.append(ending_of(self.settings, lease, counts_as_server=here and not twice))
+        whole = sum(lease.whole for lease in running)
+        return quota.Usage(now, len(running), whole, spans, servers, tuple(ending))
+
+    def _sessions_of(self, tx: Transaction, user: str, now: datetime) -> tuple[LeaseRow, ...]:
+        """The sessions that count against a person: leases, without what was only offered, and
+        servers that run without one."""
+        leases = (lease for lease in ledger.counted_of(tx, user) if lease.ticket_id is None)
+        return (*leases, *unadopted.sessions(tx, self.settings, user, now))
 
     def _limits(
         self, tx: Transaction, person: Person, now: datetime
@@ -154,26 +219,13 @@ class Allowances(BrokerBase):
         return self.settings.quotas.for_person(person, lifted), holding
 
 
-def usage(
-    tx: Transaction,
-    person: Person,
-    limits: quota.Quota,
-    now: datetime,
-    held: tuple[LeaseRow, ...] | list[LeaseRow],
-    servers: int = 0,
-) -> quota.Usage:
-    """What the person holds, and what they have used if a quota counts hours."""
-    spans = ledger.spans(tx, person.name, now - limits.window) if limits.counts_hours else ()
-    return quota.Usage(now, len(held), sum(lease.whole for lease in held), spans, servers)
-
-
 _ADMINS_ONLY = "Only admins of the hub make exceptions from quotas."
 
 
 def _demand_admin(by: Person, user: str) -> None:
     if by.name == user:
         raise Refusal(
-            "Nobody makes an exception for themselves; ask another admin.", reason="not-allowed"
+            "You cannot make an exception for yourself; ask another admin.", reason="not-allowed"
         )
     if not by.admin:
         raise Refusal(_ADMINS_ONLY, reason="not-allowed")

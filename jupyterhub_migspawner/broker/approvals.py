@@ -25,11 +25,13 @@ from jupyterhub_migspawner.broker.recording import lease_event
 from jupyterhub_migspawner.broker.views import timestamp
 from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.leases import events, ledger, requests
+from jupyterhub_migspawner.leases.part import Part
 from jupyterhub_migspawner.leases.rows import LeaseRow, RequestRow
 from jupyterhub_migspawner.leases.store import Transaction
 from jupyterhub_migspawner.policy import approval, tiers
 from jupyterhub_migspawner.policy.people import Person
-from jupyterhub_migspawner.policy.wording import number, quoted
+from jupyterhub_migspawner.policy.wording import hours as in_hours
+from jupyterhub_migspawner.policy.wording import moment, number, quoted
 
 MOST_HOURS = 24 * 31.0
 """Longest grant for a tier without ``max_hours``."""
@@ -78,14 +80,15 @@ class Approvals(BrokerBase):
         tier = tiers.choose_tier(self.settings.tiers, person, asked)
         if not tier.approval:
             raise Refusal(
-                f"Tier {tier.name!r} needs no approval; start your server with it.",
+                f"Tier {quoted(tier.title)} needs no approval; start your server with it.",
                 reason="options",
             )
-        span = _hours(hours, tier.max_hours or MOST_HOURS, f"tier {tier.name!r} allows")
+        span = _hours(hours, tier.max_hours or MOST_HOURS, f"tier {quoted(tier.title)} allows")
         begin = self._begin(starts_at)
 
         def work(tx: Transaction) -> RequestRow:
             now = self._now()
+            self._count_action(tx, person, now)
             tx.queue_for(f"person {person.name}")
             open_ones = requests.open_of_user(tx, person.name)
             waiting = [r for r in open_ones if self._state_of(r, now) == approval.PENDING]
@@ -130,6 +133,7 @@ class Approvals(BrokerBase):
 
         def work(tx: Transaction) -> RequestRow:
             now = self._now()
+            self._count_action(tx, by, now)
             request = _known(tx, request_id)
             why_not = self._may_not_decide(request, by)
             if why_not:
@@ -140,17 +144,28 @@ class Approvals(BrokerBase):
             if approve:
                 tier = self.settings.tier(request.tier)
                 if tier is None or not tier.approval:
+                    title = self.settings.title_of(request.tier)
                     raise Refusal(
-                        f"Request {request_id} is for tier {quoted(request.tier)}, which is no "
+                        f"Request {request_id} is for tier {quoted(title)}, which is no "
                         "tier that needs approval any more; deny it instead.",
                         reason="conflict",
                     )
+                # The tier may allow less by now than when it was asked for.
+                most = min(request.hours, tier.max_hours or request.hours)
+                if hours is None and most < request.hours:
+                    raise Refusal(
+                        f"Request {request_id} asks for {in_hours(request.hours)}, but tier "
+                        f"{quoted(tier.title)} now allows at most {number(most)}; approve it for "
+                        "fewer.",
+                        reason="options",
+                    )
                 if hours is not None:
-                    span = _hours(hours, request.hours, "was asked for")
+                    who = "was asked for" if most == request.hours else "its tier allows now"
+                    span = _hours(hours, most, who)
                 if request.first_by == by.name:
                     raise Refusal(
-                        f"You have approved request {request_id} already; somebody else has to, "
-                        "too.",
+                        f"You have already approved request {request_id}; a second approval "
+                        "is needed.",
                         reason="conflict",
                     )
                 if approval.one_more(tier.approvals, request.first_by):
@@ -185,6 +200,7 @@ class Approvals(BrokerBase):
 
         def work(tx: Transaction) -> RequestRow:
             now = self._now()
+            self._count_action(tx, by, now)
             request = _known(tx, request_id)
             if by.name != request.user and self._may_not_decide(request, by):
                 raise Refusal(
@@ -193,7 +209,11 @@ class Approvals(BrokerBase):
                     reason="not-allowed",
                 )
             self._demand_move(request, approval.CANCELLED, now)
-            requests.move(tx, request_id, request.state, state=approval.CANCELLED)
+            in_use = any(
+                lease.request_id == request_id for lease in ledger.with_offers(tx, request.user)
+            )
+            # What runs on it runs on, for as long as it was granted.
+            _take_back(tx, request, by, now, ends=request.valid_until if in_use else now)
             return self._recorded(tx, request_id, now, by.name, "")
 
         return self._run(work)
@@ -212,6 +232,7 @@ class Approvals(BrokerBase):
 
         def work(tx: Transaction) -> tuple[RequestRow, tuple[LeaseRow, ...]]:
             now = self._now()
+            self._count_action(tx, by, now)
             request = _known(tx, request_id)
             why_not = self._may_not_decide(request, by)
             if why_not:
@@ -237,18 +258,12 @@ class Approvals(BrokerBase):
                     f"Request {request_id} is cancelled, and what runs on it ends before that.",
                     reason="conflict",
                 )
-            requests.move(
-                tx,
-                request_id,
-                request.state,
-                state=approval.CANCELLED,
-                decided_by=by.name,
-                decided_at=now,
-                decision_reason=reason,
-            )
+            _take_back(tx, request, by, now, ends=until if running else now, reason=reason)
             shortened = []
             for lease in running:
-                after = ledger.shorten(tx, lease.id, until)
+                after = ledger.shorten(
+                    tx, lease.id, until, f"its grant was revoked by {by.name}: {reason}"
+                )
                 if after is not None:
                     # Being told that it is shortened is being told of the end.
                     ledger.warn(tx, after.id)
@@ -267,7 +282,7 @@ class Approvals(BrokerBase):
             told = []
             before = now - timedelta(hours=self.settings.remind_hours)
             for request in requests.overdue(tx, before):
-                why = f"nobody has decided for {self.settings.remind_hours} hours"
+                why = f"nobody has decided for {in_hours(self.settings.remind_hours)}"
                 if requests.remind(tx, request.id, now):
                     told.append(
                         self._recorded(tx, request.id, now, BROKER, why, "request.reminder")
@@ -278,7 +293,8 @@ class Approvals(BrokerBase):
                 if not requests.warn(tx, request.id, now) or _is_brief(request, warning):
                     continue  # told already; or whoever was granted so little knows when it ends
                 else:
-                    why = f"it ends at {request.valid_until:%Y-%m-%d %H:%M} UTC"
+                    assert request.valid_until is not None  # every grant has an end
+                    why = f"it ends on {moment(request.valid_until)}"
                     told.append(self._recorded(tx, request.id, now, BROKER, why, "request.ending"))
             return tuple(told)
 
@@ -289,11 +305,14 @@ class Approvals(BrokerBase):
         return self._read(lambda tx: _known(tx, request_id))
 
     def requests(
-        self, user: str | None = None, states: Collection[str] | None = None
+        self,
+        user: str | None = None,
+        states: Collection[str] | None = None,
+        part: Part | None = None,
     ) -> tuple[RequestRow, ...]:
-        """Requests, oldest first."""
+        """Requests, oldest first, all of them or a part."""
         of_user = None if user is None else wanted_name(user)
-        return self._read(lambda tx: requests.select(tx, of_user, states))
+        return self._read(lambda tx: requests.select(tx, of_user, states, part))
 
     def expire_requests(self) -> tuple[RequestRow, ...]:
         """Grants past their time, and requests nobody decided about, become expired."""
@@ -303,7 +322,7 @@ class Approvals(BrokerBase):
             expired = []
             for request in requests.stale(tx, now, self._undecided_before(now)):
                 if requests.move(tx, request.id, request.state, state=approval.EXPIRED):
-                    why = "its time is over" if request.valid_until else "nobody decided about it"
+                    why = "its time is over" if request.valid_until else "nobody decided on it"
                     expired.append(self._recorded(tx, request.id, now, BROKER, why))
             return tuple(expired)
 
@@ -319,7 +338,7 @@ class Approvals(BrokerBase):
             return None
         if not isinstance(starts_at, datetime) or starts_at.tzinfo is None:
             raise Refusal(
-                f"The beginning is {quoted(starts_at)}; expected a time with its zone.",
+                f"The start time is {quoted(starts_at)}; expected a time with its zone.",
                 reason="options",
             )
         now = self._now()
@@ -329,7 +348,7 @@ class Approvals(BrokerBase):
             begin = now - FURTHEST
         if not now - timedelta(minutes=5) <= begin <= now + FURTHEST:
             raise Refusal(
-                f"The beginning is {quoted(str(starts_at))}; expected a time in the next "
+                f"The start time is {quoted(str(starts_at))}; expected a time in the next "
                 f"{FURTHEST.days} days, or none for at once.",
                 reason="options",
             )
@@ -392,6 +411,29 @@ class Approvals(BrokerBase):
 def _is_brief(grant: RequestRow, warning: timedelta) -> bool:
     begin, end = grant.valid_from or grant.decided_at, grant.valid_until
     return begin is not None and end is not None and end - begin <= warning
+
+
+def _take_back(
+    tx: Transaction,
+    request: RequestRow,
+    by: Person,
+    now: datetime,
+    *,
+    ends: datetime | None,
+    reason: str = "",
+) -> None:
+    """Cancel a request; a grant is one until ``ends``, and no later than it was granted."""
+    granted = request.valid_until
+    requests.move(
+        tx,
+        request.id,
+        request.state,
+        state=approval.CANCELLED,
+        decided_by=by.name,
+        decided_at=now,
+        decision_reason=reason,
+        valid_until=None if granted is None or ends is None else min(granted, ends),
+    )
 
 
 def _known(tx: Transaction, request_id: int) -> RequestRow:

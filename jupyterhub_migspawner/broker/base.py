@@ -8,11 +8,16 @@ from datetime import datetime, timedelta, timezone
 from typing import TypeVar
 
 from jupyterhub_migspawner.errors import Refusal
+from jupyterhub_migspawner.gpu.boot import boot_id
+from jupyterhub_migspawner.leases import action_rates, inventory
 from jupyterhub_migspawner.leases.census import Census, Count
-from jupyterhub_migspawner.leases.clock import DatabaseClock, utc_now
+from jupyterhub_migspawner.leases.clock import LeaseClock, Machine
 from jupyterhub_migspawner.leases.store import Store, Transaction
+from jupyterhub_migspawner.policy import rates
+from jupyterhub_migspawner.policy.card_filter import Kinds
+from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.policy.settings import Settings
-from jupyterhub_migspawner.policy.wording import quoted
+from jupyterhub_migspawner.policy.wording import plural, quoted
 
 T = TypeVar("T")
 
@@ -43,7 +48,7 @@ def text(what: str, value: object, limit: int, *, empty: bool = True) -> str:
     if not isinstance(value, str):
         raise Refusal(f"The {what} is {quoted(value)}; expected a text.", reason="options")
     if not empty and not value.strip():
-        raise Refusal(f"The {what} is empty; please say it.", reason="options")
+        raise Refusal(f"The {what} is empty; please fill it in.", reason="options")
     if len(value) > limit:
         raise Refusal(
             f"The {what} has {len(value)} characters; at most {limit} are kept.", reason="options"
@@ -101,22 +106,49 @@ class BrokerBase:
         settings: Settings,
         *,
         clock: Callable[[], datetime] | None = None,
+        machine: Machine | None = None,
     ) -> None:
-        """``clock`` gives the moment, aware; the lease database's own time unless given."""
+        """``clock`` gives the moment, aware; the lease database's own time unless given, as
+        ``machine`` (this one unless given) counts it."""
         self.store = store
         self.settings = settings
         self.hub = settings.hub
-        self._in_step: Callable[[], None] = lambda: None
+        self._lease_clock: LeaseClock | None = None
         if clock is None:
-            clock = utc_now
-            if store.postgres:
-                clock = database_clock = DatabaseClock(store)
-                self._in_step = database_clock.keep_in_step
+            clock = self._lease_clock = LeaseClock(store, machine or Machine(boot_id()))
         self.clock = clock
         self._census = Census()
 
+    @property
+    def clock_steps(self) -> int:
+        """How often the clock was set, as far as is known; times that were kept in memory when it
+        was another number are of no use."""
+        return 0 if self._lease_clock is None else self._lease_clock.steps
+
     def _now(self) -> datetime:
         return self.clock().astimezone(timezone.utc)
+
+    def _count_action(self, tx: Transaction, by: Person, now: datetime) -> None:
+        """Count one action of a person, in the transaction that does it.
+
+        What is refused or fails is rolled back and counts for nothing. Raises
+        :class:`~jupyterhub_migspawner.errors.Refusal` (``too-many``).
+        """
+        most = self.settings.actions_per_minute
+        if not most or by.admin:
+            return
+        tx.queue_for(f"rate {by.name}")
+        found = action_rates.of_user(tx, self.hub, by.name)
+        level = 0.0 if found is None else rates.level_after(*found, now, most)
+        wait = rates.seconds_to_wait(level, most)
+        if wait:
+            raise Refusal(
+                f"That is more than {most} changes in a minute. Try again in "
+                f"{plural(wait, 'second')}.",
+                reason="too-many",
+                retry_after=wait,
+            )
+        action_rates.keep(tx, self.hub, by.name, level + 1, now)
 
     def _silent_before(self, now: datetime) -> datetime:
         """A node whose last heartbeat is older than this gets nothing new."""
@@ -126,10 +158,20 @@ class BrokerBase:
         """How much is free and how much there is."""
         return self._census.count(tx, now, self._silent_before(now))
 
+    def _known_kinds(self, tx: Transaction) -> Kinds:
+        """The kinds of cards there are; not looked up where every tier means any card."""
+        if all(tier.card is None and not tier.needs_mig for tier in self.settings.tiers):
+            return frozenset()
+        return inventory.kinds(tx)
+
     def _run(self, work: Callable[[Transaction], T]) -> T:
-        self._in_step()
-        return self.store.run(work)
+        return self.store.run(self._in_time(work))
 
     def _read(self, work: Callable[[Transaction], T]) -> T:
-        self._in_step()
-        return self.store.read(work)
+        return self.store.read(self._in_time(work))
+
+    def _in_time(self, work: Callable[[Transaction], T]) -> Callable[[Transaction], T]:
+        if self._lease_clock is None:
+            return work
+        self._lease_clock.keep_in_step()
+        return self._lease_clock.in_time(work)

@@ -51,8 +51,9 @@ class Drafting(Approvals):
         }
 
         def work(tx: Transaction) -> DraftRow:
-            tx.queue_for(f"person {person.name}")
             now = self._now()
+            self._count_action(tx, person, now)
+            tx.queue_for(f"person {person.name}")
             if draft_id is None:
                 if len(drafts.of_user(tx, self.hub, person.name)) >= MOST_DRAFTS:
                     raise Refusal(
@@ -77,6 +78,7 @@ class Drafting(Approvals):
         """Throw a draft away. Raises :class:`~jupyterhub_migspawner.errors.Refusal`."""
 
         def work(tx: Transaction) -> DraftRow:
+            self._count_action(tx, person, self._now())
             found = self._draft(tx, person, wanted_id(draft_id))
             drafts.drop(tx, self.hub, person.name, found.id)
             return found

@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from jupyterhub_migspawner.broker.base import BrokerBase, wanted_id, wanted_name
-from jupyterhub_migspawner.leases import compaction, events
+from jupyterhub_migspawner.leases import compaction, events, people
 from jupyterhub_migspawner.leases.compaction import Compaction, EventCount
 from jupyterhub_migspawner.leases.events import EVERYTHING, EventPage, EventQuery
 from jupyterhub_migspawner.leases.rows import EventRow
@@ -60,6 +60,10 @@ class History(BrokerBase):
         Each call is short, so that others can write in between.
         """
         return self._run(lambda tx: compaction.go_on(tx, so_far))
+
+    def knows_user(self, name: str) -> bool:
+        """Whether anything but events is recorded of a user of that name, at any hub."""
+        return self._read(lambda tx: people.is_known(tx, wanted_name(name)))
 
     def event_counts(self) -> tuple[EventCount, ...]:
         """What is left of the events that were compacted, by month."""

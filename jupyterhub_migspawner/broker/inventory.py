@@ -6,19 +6,21 @@ never takes a slice away from a lease: it says what is there, not who holds it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import timedelta
 
-from jupyterhub_migspawner.broker import recording
+from jupyterhub_migspawner.broker import quarantine, recording
 from jupyterhub_migspawner.broker.base import (
     BROKER,
     NAME_LIMIT,
     REASON_LIMIT,
     BrokerBase,
+    stored,
     text,
     wanted_id,
     wanted_name,
 )
+from jupyterhub_migspawner.broker.quarantine import PASSING, STRAY, stray_reason
 from jupyterhub_migspawner.broker.statuses import (
     DRAINING,
     FREE,
@@ -32,19 +34,29 @@ from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.gpu.cards import GpuEvent, Inventory
 from jupyterhub_migspawner.gpu.xids import is_uncontained, xid_name
 from jupyterhub_migspawner.leases import events, inventory, ledger
-from jupyterhub_migspawner.leases.rows import CardRow, LeaseRow, NodeRow, SliceRow
+from jupyterhub_migspawner.leases.rows import CardRow, LeaseRow, NodeRow, OrphanRow, SliceRow
 from jupyterhub_migspawner.leases.store import Transaction
 from jupyterhub_migspawner.policy.wording import moment, quoted
-
-STRAY = "In use without a lease, by"
-"""How the reason of a quarantine begins that ends by itself."""
 
 
 class Inventories(BrokerBase):
     """Use cases about cards and slices."""
 
-    def record_inventory(self, node: str, found: Inventory, *, alive: bool = True) -> None:
+    def record_inventory(
+        self,
+        node: str,
+        found: Inventory,
+        *,
+        alive: bool = True,
+        marks: Sequence[OrphanRow] | None = None,
+        unreadable: Collection[int] = (),
+    ) -> None:
         """Take over what a node's agent has read: its heartbeat, cards and slices.
+
+        ``marks`` are those of all living processes that have one, read before this is called; what
+        they use without a lease is quarantined before it could be offered. None where nobody has
+        looked: then what was found before stays. ``unreadable`` are processes whose marks are not
+        known.
 
         ``alive=False`` is for whoever reads the cards without being the agent: the node is not
         offered because of it, and no card is lost because it did not see it. A lost card's leases
@@ -70,6 +82,18 @@ class Inventories(BrokerBase):
             if recording.changes(tx, node, found, now, alive=alive):
                 inventory.lock_cards_of_node(tx, node)
                 for change in recording.changes(tx, node, found, now, alive=alive):
+                    change()
+            if marks is None:
+                return
+            busy = {
+                each.uuid: [process.pid for process in each.processes]
+                for card in found.cards
+                for each in card.instances
+                if each.uuid and each.processes
+            }
+            if quarantine.changes(tx, node, marks, unreadable, busy, now):
+                inventory.lock_cards_of_node(tx, node)
+                for change in quarantine.changes(tx, node, marks, unreadable, busy, now):
                     change()
 
         self._run(work)
@@ -162,7 +186,9 @@ class Inventories(BrokerBase):
             whole = {lease.card_uuid for lease in live if lease.whole}
             statuses = []
             for row in inventory.slice_rows(tx, node=of_node):
-                card, on_it = cards[row.card_uuid], tuple(leases.get(row.id, ()))
+                card, on_it = cards.get(row.card_uuid), tuple(leases.get(row.id, ()))
+                if card is None:
+                    continue  # it was seen for the first time after the cards were read
                 wanted = (
                     (row.profile, row.start) in card.layout
                     and card.target is None
@@ -196,23 +222,37 @@ class Inventories(BrokerBase):
                 raise Refusal(f"There is no slice {slice_id}.", reason="not-found")
             inventory.lock_card(tx, row.card_uuid)
             row = inventory.slice_row(tx, slice_id) or row
-            if row.quarantined == why:
+            # A server that runs there keeps it shut, whoever says otherwise.
+            then = why or quarantine.reason_for(tx, row)
+            if row.quarantined == then:
                 return row
-            inventory.update_slice(tx, slice_id, quarantined=why)
-            kind = "slice.quarantined" if why else "slice.unquarantined"
-            recording.slice_event(tx, self._now(), actor, kind, row, why=why or row.quarantined)
+            inventory.update_slice(tx, slice_id, quarantined=then)
+            kind = "slice.quarantined" if then else "slice.unquarantined"
+            recording.slice_event(tx, self._now(), actor, kind, row, why=then or row.quarantined)
             return inventory.slice_row(tx, slice_id) or row
 
         return self._run(work)
 
-    def shut_out(self, slice_id: int, pids: Sequence[int]) -> bool:
+    def shut_out(self, slice_id: int, pids: Sequence[int], who: str = "") -> bool:
         """Quarantine a slice that processes use though nobody has it; False when it is leased.
 
-        It comes back by :meth:`let_in_again` when they are gone, or by hand.
+        ``who`` are the processes in words. The slice comes back by :meth:`let_in_again` when they
+        are gone, or by hand.
         """
-        listed = ", ".join(map(str, sorted(pids)[:5]))
-        who = f"process {listed}" if len(pids) == 1 else f"processes {listed}"
-        why = f"{STRAY} {who}{' and more' if len(pids) > 5 else ''}."
+        why = f"{STRAY} {who}." if who else stray_reason(pids)
+        return self._set_passing(slice_id, why, leased=False)
+
+    def keep_back(self, slice_id: int, why: str) -> bool:
+        """Quarantine a slice that is not empty after a lease on it, until :meth:`let_in_again`.
+
+        ``why`` begins with :data:`.quarantine.LEFTOVER`. False where it is quarantined for another
+        reason.
+        """
+        return self._set_passing(slice_id, stored(why), leased=True)
+
+    def _set_passing(self, slice_id: int, why: str, *, leased: bool) -> bool:
+        """Quarantine a slice until a process is gone. The event is that of the first reason only:
+        processes that start others again and again fill no log."""
 
         def work(tx: Transaction) -> bool:
             row = inventory.slice_row(tx, wanted_id(slice_id))
@@ -220,20 +260,21 @@ class Inventories(BrokerBase):
                 return False
             inventory.lock_card(tx, row.card_uuid)
             row = inventory.slice_row(tx, slice_id)
-            leases = ledger.select(tx, card_uuid=row.card_uuid) if row else ()
-            if row is None or any(lease.slice_id == row.id for lease in leases):
+            if row is None or (row.quarantined and not row.quarantined.startswith(PASSING)):
                 return False
-            if row.quarantined and not row.quarantined.startswith(STRAY):
+            live = ledger.select(tx, card_uuid=row.card_uuid)
+            if not leased and any(lease.slice_id == row.id for lease in live):
                 return False
             if row.quarantined != why:
                 inventory.update_slice(tx, row.id, quarantined=why)
+            if not row.quarantined:
                 recording.slice_event(tx, self._now(), BROKER, "slice.quarantined", row, why=why)
             return True
 
         return self._run(work)
 
     def let_in_again(self, slice_id: int) -> None:
-        """Take back what :meth:`shut_out` did; other quarantines stay."""
+        """Take back what :meth:`shut_out` or :meth:`keep_back` did; other quarantines stay."""
 
         def work(tx: Transaction) -> None:
             row = inventory.slice_row(tx, wanted_id(slice_id))
@@ -241,7 +282,7 @@ class Inventories(BrokerBase):
                 return
             inventory.lock_card(tx, row.card_uuid)
             row = inventory.slice_row(tx, slice_id)
-            if row is None or not row.quarantined.startswith(STRAY):
+            if row is None or not row.quarantined.startswith(PASSING):
                 return
             inventory.update_slice(tx, row.id, quarantined="")
             why = "the processes on it are gone"
@@ -253,13 +294,14 @@ class Inventories(BrokerBase):
         """Note an XID error on the slice or card it hit.
 
         After one that the hardware did not contain, the slice is quarantined, or the card drained
-        when it hit all of it; leases on them go on.
+        when it hit all of it; leases on them go on. Where the driver reports a recovery action, it
+        decides for those XIDs that can be serious or harmless.
         """
         if event.xid is None:
             return
         xid = event.xid
         what = f"XID {xid} ({xid_name(xid)})" if xid_name(xid) else f"XID {xid}"
-        bad = is_uncontained(xid)
+        bad = is_uncontained(xid, event.recovery_action)
 
         def work(tx: Transaction) -> None:
             inventory.lock_card(tx, event.card_uuid)
@@ -326,12 +368,21 @@ class Inventories(BrokerBase):
         return self._run(work)
 
 
+def _not_empty(row: SliceRow, leases: Sequence[LeaseRow]) -> str:
+    """What is said of a leased slice on which a session has ended without a proof so far."""
+    ended = [lease.releasing_at or lease.since for lease in leases if lease.ending]
+    if not ended:
+        return ""
+    said = f"A session on it ended at {moment(min(ended))}, and it is not proven empty since."
+    return f"{said} {row.quarantined}".rstrip()
+
+
 def _state(
     row: SliceRow, card: CardRow, leases: Sequence[LeaseRow], silent: NodeRow | None
 ) -> tuple[str, str]:
     if leases:
         if row.wanted or leases[0].whole:
-            return LEASED, ""
+            return LEASED, _not_empty(row, leases)
         last = "the lease ends" if len(leases) == 1 else "its leases end"
         return DRAINING, f"Its card's layout does not have it any more; it goes when {last}."
     if row.quarantined:

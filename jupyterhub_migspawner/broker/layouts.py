@@ -19,11 +19,16 @@ from jupyterhub_migspawner.broker.base import (
     text,
     wanted_name,
 )
-from jupyterhub_migspawner.broker.reserving import look_after_reservations
+from jupyterhub_migspawner.broker.quarantine import reason_for
+from jupyterhub_migspawner.broker.reserving import (
+    NO_CARD,
+    OTHER_CARDS,
+    look_after_reservations,
+)
 from jupyterhub_migspawner.broker.wanting import desired, mark_wanted
 from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.leases import events, inventory, ledger
-from jupyterhub_migspawner.leases.rows import MIG_OFF, CardRow, LeaseRow, SliceRow, Want
+from jupyterhub_migspawner.leases.rows import MIG_OFF, CardRow, LeaseRow, RequestRow, SliceRow, Want
 from jupyterhub_migspawner.leases.store import Transaction
 from jupyterhub_migspawner.policy.wording import moment, quoted
 
@@ -112,9 +117,16 @@ class Layouts(BrokerBase):
             wish = desired(card, given_whole=any(each.whole for each in live))
             if wish is None or want in wish.wants:
                 return f"{want[0]} at {want[1]} is wanted again; plan anew."
-            for row in inventory.slice_rows(tx, card_uuid=card_uuid):
-                if (row.profile, row.start) == want and row.present:
-                    self._claim(tx, row, actor)
+            rows = [
+                row
+                for row in inventory.slice_rows(tx, card_uuid=card_uuid)
+                if (row.profile, row.start) == want and row.present
+            ]
+            for row in rows:
+                if why := reason_for(tx, row):
+                    return f"{want[0]} at {want[1]}: {why}"
+            for row in rows:
+                self._claim(tx, row, actor)
             return ""
 
         return self._run(work)
@@ -135,7 +147,11 @@ class Layouts(BrokerBase):
             wish = desired(card, given_whole=any(each.whole for each in live))
             if wish is None or wish.mig != enabled:
                 return f"Card {card.index} ({card.uuid}) shall be otherwise by now; plan anew."
-            for row in inventory.slice_rows(tx, card_uuid=card_uuid):
+            rows = inventory.slice_rows(tx, card_uuid=card_uuid)
+            for row in rows:
+                if why := reason_for(tx, row):
+                    return why
+            for row in rows:
                 if row.present:
                     self._claim(tx, row, actor)
             return ""
@@ -144,7 +160,16 @@ class Layouts(BrokerBase):
 
     def look_after_reservations(self, node: str) -> None:
         """End the reservations of a node's cards whose grants, or whose time, are over."""
-        self._run(lambda tx: look_after_reservations(tx, wanted_name(node), self._now()))
+
+        def why_void(grant: RequestRow, card: CardRow) -> str:
+            tier = self.settings.tier(grant.tier)
+            if grant.hub != self.hub:
+                return ""
+            if tier is None or not tier.is_whole:
+                return NO_CARD
+            return "" if tier.means(card.kind) else OTHER_CARDS
+
+        self._run(lambda tx: look_after_reservations(tx, wanted_name(node), self._now(), why_void))
 
     def record_step(
         self, card_uuid: str, actor: str, step: str, *, error: str = "", **detail: Any

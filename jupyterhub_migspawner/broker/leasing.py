@@ -19,13 +19,15 @@ from jupyterhub_migspawner.broker.base import (
     wanted_id,
     wanted_name,
 )
-from jupyterhub_migspawner.broker.offers import is_used_up
+from jupyterhub_migspawner.broker.grants import is_used_up
 from jupyterhub_migspawner.broker.recording import lease_event
 from jupyterhub_migspawner.broker.wanting import back_to_layout
 from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.leases import events, inventory, ledger, requests
+from jupyterhub_migspawner.leases.part import Part
 from jupyterhub_migspawner.leases.rows import ACTIVE, HELD, PENDING, LeaseRow
 from jupyterhub_migspawner.leases.store import Transaction
+from jupyterhub_migspawner.policy import proof
 
 TOMBSTONE_LIFE = timedelta(days=2)
 """How long a cancelled attempt is remembered; no thread waits that long for its turn."""
@@ -118,16 +120,32 @@ class Leasing(Acquiring):
                 if (lease.hub, lease.server) == (self.hub, server)
                 and (taken_before is None or lease.since <= taken_before)
             ]
+            for lost in ledger.stranded(tx, self.hub, wanted_name(user)):
+                if lost.server == server and (taken_before is None or lost.since <= taken_before):
+                    ledger.leave(tx, lost.id, now)
             ended = [begin_release(tx, lease, reason, actor, now) for lease in held]
             return tuple(lease for lease in ended if lease is not None)
 
         return self._run(work)
 
+    def stranded(self, user: str | None = None) -> tuple[LeaseRow, ...]:
+        """Leases of this hub that were lost with their card, and whose servers run on without it.
+
+        Until they are stopped or started again; of one user, or of all.
+        """
+        of_user = None if user is None else wanted_name(user)
+        return self._read(lambda tx: ledger.stranded(tx, self.hub, of_user))
+
+    def note_stopped(self, lease_id: int) -> None:
+        """Note that the server of a lease that was lost does not run any more."""
+        self._run(lambda tx: ledger.leave(tx, wanted_id(lease_id), self._now()))
+
     def release_lease(self, lease_id: int, reason: str, actor: str) -> LeaseRow:
         """Let one lease begin to end.
 
         Raises :class:`~jupyterhub_migspawner.errors.Refusal`: ``not-found``, or ``conflict`` when
-        it is ending or over already, and while its server is still starting: nothing of that
+        it is over already, or is ending (the refusal then says what keeps its slice and what to
+        do about it), and while its server is still starting: nothing of that
         server may run yet, so the slice would be proven empty and lent again just before the
         launch. Only the start itself knows when it is over; past the deadline it is.
         """
@@ -144,6 +162,10 @@ class Leasing(Acquiring):
                     reason="conflict",
                 )
             after = begin_release(tx, lease, reason, actor, self._now())
+            if after is None and lease.ending:
+                row = inventory.slice_row(tx, lease.slice_id)
+                quarantined = row.quarantined if row is not None else ""
+                raise Refusal(" ".join(why_ending(lease, quarantined)), reason="conflict")
             if after is None:
                 raise Refusal(
                     f"Lease {lease_id} is {lease.state} already ({lease.end_reason}).",
@@ -153,13 +175,13 @@ class Leasing(Acquiring):
 
         return self._run(work)
 
-    def ended_lately(self, user: str, days: int = 3) -> tuple[LeaseRow, ...]:
+    def ended_lately(self, user: str, days: int = 3, most: int = 50) -> tuple[LeaseRow, ...]:
         """A person's sessions at this hub that have ended in the last days, the latest first: each
-        says why."""
+        says why. At most ``most`` of them."""
         name = wanted_name(user)
 
         def work(tx: Transaction) -> tuple[LeaseRow, ...]:
-            return ledger.ended_since(tx, self.hub, name, self._now() - timedelta(days=days))
+            return ledger.ended_since(tx, self.hub, name, self._now() - timedelta(days=days), most)
 
         return self._read(work)
 
@@ -246,8 +268,12 @@ class Leasing(Acquiring):
         node: str | None = None,
         hub: str | None = None,
         states: Collection[str] | None = None,
+        part: Part | None = None,
     ) -> tuple[LeaseRow, ...]:
-        """Leases of all hubs or of one, oldest first; only live ones unless asked otherwise."""
+        """Leases of all hubs or of one, oldest first; only live ones unless asked otherwise.
+
+        All of them, or a part.
+        """
         return self._read(
             lambda tx: ledger.select(
                 tx,
@@ -257,12 +283,29 @@ class Leasing(Acquiring):
                 node=None if node is None else wanted_name(node),
                 hub=hub,
                 states=states,
+                part=part,
             )
         )
 
     def lease(self, lease_id: int) -> LeaseRow:
         """One lease, live or past; Refusal ``not-found`` when there is none of that number."""
         return self._read(lambda tx: _known(tx, lease_id))
+
+
+def why_ending(lease: LeaseRow, quarantined: str = "") -> tuple[str, str]:
+    """For admins: how a lease stands whose slice is not proven empty, and the way out.
+
+    ``quarantined`` is the reason for which its slice is, if it is.
+    """
+    return proof.for_admins(
+        lease_id=lease.id,
+        user=lease.user,
+        since=lease.releasing_at or lease.since,
+        end_reason=lease.end_reason,
+        waiting_for=lease.waiting_for,
+        node=lease.node,
+        quarantined=quarantined,
+    )
 
 
 def _of_start(tx: Transaction, attempt: str) -> LeaseRow | None:

@@ -1,28 +1,70 @@
 """What people are told and what they choose not to be told.
 
 The event log is what notices are made of; here is only what has to be noted for that: that the end
-of a session comes, once for each end, and what a user does without.
+of a session comes, once for each end, that a slice stays taken long after one, and what a user does
+without.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
-from jupyterhub_migspawner.broker.base import BROKER, NAME_LIMIT, BrokerBase, text, wanted_name
+from jupyterhub_migspawner.broker.base import (
+    BROKER,
+    NAME_LIMIT,
+    BrokerBase,
+    stored,
+    text,
+    wanted_name,
+)
+from jupyterhub_migspawner.broker.leasing import why_ending
 from jupyterhub_migspawner.broker.recording import lease_event
 from jupyterhub_migspawner.broker.views import timestamp
 from jupyterhub_migspawner.errors import Refusal
-from jupyterhub_migspawner.leases import ledger, notice_choices
-from jupyterhub_migspawner.leases.rows import LeaseRow
+from jupyterhub_migspawner.leases import events, inventory, ledger, notice_choices, readings
+from jupyterhub_migspawner.leases.rows import RELEASING, LeaseRow
 from jupyterhub_migspawner.leases.store import Transaction
 from jupyterhub_migspawner.policy.notices import TOPICS
+from jupyterhub_migspawner.policy.people import Person
+from jupyterhub_migspawner.policy.proof import is_stuck
 from jupyterhub_migspawner.policy.reclaim import TIME
 from jupyterhub_migspawner.policy.wording import listed, nearest, quoted
+
+STUCK = "stuck"
+"""What admins were notified of, in the record of a session, when its slice is not proven empty."""
 
 
 class Noticing(BrokerBase):
     """Use cases about notices, of this hub and its users."""
+
+    def note_port_taken(
+        self,
+        *,
+        node: str,
+        why: str,
+        uid: int,
+        pids: Sequence[int] = (),
+        lease_id: int | None = None,
+        user: str = "",
+    ) -> None:
+        """Record that a process of another local user listens where the hub or a server should."""
+
+        def work(tx: Transaction) -> None:
+            events.append(
+                tx,
+                self._now(),
+                node,
+                "node.port-taken",
+                user=user,
+                lease_id=lease_id,
+                node=node,
+                why=why,
+                uid=uid,
+                pids=list(pids),
+            )
+
+        self._run(work)
 
     def warn_of_ends(self) -> tuple[LeaseRow, ...]:
         """Note which sessions end soon: each end once, also when a lease gets another one."""
@@ -40,6 +82,43 @@ class Noticing(BrokerBase):
             return tuple(warned)
 
         return self._run(work)
+
+    def warn_of_stuck(self) -> tuple[LeaseRow, ...]:
+        """Note, once each, which leases of this hub are not proven empty long after their end.
+
+        Returns those that were not noted before.
+        """
+
+        def stuck(tx: Transaction) -> list[LeaseRow]:
+            now = self._now()
+            return [
+                lease
+                for lease in ledger.select(tx, hub=self.hub, states=(RELEASING,))
+                if is_stuck(lease.releasing_at or lease.since, now)
+                and readings.stay(tx, lease.id).alerted_for != STUCK
+            ]
+
+        def work(tx: Transaction) -> tuple[LeaseRow, ...]:
+            # Two services of one hub may look at the same time.
+            tx.queue_for(f"stuck leases of {self.hub}")
+            now = self._now()
+            found = stuck(tx)
+            for lease in found:
+                row = inventory.slice_row(tx, lease.slice_id)
+                why, mend = why_ending(lease, row.quarantined if row is not None else "")
+                readings.change(tx, lease.id, alerted_for=STUCK, alerted_at=now)
+                lease_event(
+                    tx,
+                    lease,
+                    now,
+                    BROKER,
+                    kind=f"lease.{STUCK}",
+                    why=stored(why),
+                    mend=stored(mend),
+                )
+            return tuple(found)
+
+        return self._run(work) if self._read(stuck) else ()
 
     def notice_choices(self, user: str) -> dict[str, bool]:
         """For each topic of :data:`~jupyterhub_migspawner.policy.notices.TOPICS` whether a user
@@ -68,8 +147,9 @@ class Noticing(BrokerBase):
                 )
 
         def work(tx: Transaction) -> None:
-            tx.queue_for(f"person {user}")
             now = self._now()
+            self._count_action(tx, Person(user), now)
+            tx.queue_for(f"person {user}")
             for topic, wanted in choices.items():
                 notice_choices.keep(tx, self.hub, user, topic, wanted, now)
 

@@ -7,18 +7,21 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from jupyterhub_migspawner.broker.base import NAME_LIMIT, REASON_LIMIT, text, wanted_name
-from jupyterhub_migspawner.broker.reclaiming import Reclaiming
+from jupyterhub_migspawner.broker.doubts import Doubts
 from jupyterhub_migspawner.broker.statuses import TicketStatus
 from jupyterhub_migspawner.broker.turns import Turns, held_for, known_ticket, missing_ticket
 from jupyterhub_migspawner.broker.waiting import ticket_event
 from jupyterhub_migspawner.errors import Refusal
-from jupyterhub_migspawner.leases import ledger, tickets
+from jupyterhub_migspawner.leases import inventory, ledger, tickets
+from jupyterhub_migspawner.leases.part import Part
 from jupyterhub_migspawner.leases.rows import PENDING, LeaseRow, TicketRow
 from jupyterhub_migspawner.leases.store import Transaction
 from jupyterhub_migspawner.policy import queue, tiers
+from jupyterhub_migspawner.policy.card_filter import CardKind
 from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.policy.queue import Occupied, Waiting
 from jupyterhub_migspawner.policy.tiers import Tier
+from jupyterhub_migspawner.policy.wording import quoted
 
 MOST_TICKETS = 5
 """Places one person may have at a time."""
@@ -26,13 +29,30 @@ MOST_TICKETS = 5
 
 @dataclass(frozen=True)
 class Taken:
-    """A live lease, and when it ends if nobody uses it."""
+    """A live lease, when it ends if nobody uses it, and of which kind its card is."""
 
     lease: LeaseRow
     idle_end: datetime | None
+    kind: CardKind
 
 
-class Queueing(Turns, Reclaiming):
+def none_larger(tier: Tier) -> str:
+    """The sentence for a place that would take a larger tier, where there is none."""
+    if tier.is_whole:
+        why = "nothing is larger than a whole card"
+    elif tier.approval:
+        why = "a grant is for one tier only"
+    elif tier.card is not None:
+        why = f"none that you may use is larger and only on cards {tier.card.words}"
+    else:
+        why = "none that you may use is larger"
+    return (
+        f"There is no larger tier to wait for beside {quoted(tier.title)}: {why}. Wait for this "
+        "tier alone."
+    )
+
+
+class Queueing(Turns, Doubts):
     """Use cases of people who wait."""
 
     def join(
@@ -43,34 +63,45 @@ class Queueing(Turns, Reclaiming):
         server: str = "",
         start: bool = False,
         upward: bool = False,
+        existing: bool = False,
     ) -> TicketRow:
         """A place in the waiting list for a tier, for one server (the default one unless named).
 
         ``start`` has the hub start that server when it is the ticket's turn; ``upward`` takes any
-        larger tier too that is free first. Asking again for the same tier changes these and keeps
-        the place. Raises :class:`~jupyterhub_migspawner.errors.Refusal`: ``options``,
-        ``not-allowed``, ``approval``, or ``conflict`` when there is nothing to wait for.
+        larger tier too that is free first, and is refused where there is none. ``existing`` says
+        that the hub has that server already, whose name may then be one that a new server would not
+        get. Asking again for the same tier changes these and keeps the place.
+
+        Raises :class:`~jupyterhub_migspawner.errors.Refusal`:
+        ``options``, ``not-allowed``, ``approval``, or ``conflict`` when there is nothing to wait
+        for.
         """
         text("user name", person.name, NAME_LIMIT, empty=False)
         text("server name", server, NAME_LIMIT)
+        why_not = self.settings.server_names.why_not(server, existing=existing)
+        if why_not:
+            raise Refusal(why_not, reason="options")
         asked = {"tier": "" if tier_name is None else tier_name}
         tier = tiers.choose_tier(self.settings.tiers, person, asked)
         if tier.is_none:
             raise Refusal(
-                f"Tier {tier.name!r} has no GPU and nobody waits for it; start your server with "
-                "it.",
+                f"Tier {quoted(tier.title)} has no GPU and nobody waits for it; start your "
+                "server with it.",
                 reason="conflict",
             )
         mine = tiers.open_tiers(self.settings.tiers, person)
-        will_do = queue.upward(tier, mine) if upward else (tier,)
-        choices = {
-            "server": server,
-            "start": bool(start),
-            "tiers": [each.name for each in will_do],
-        }
 
         def work(tx: Transaction) -> TicketRow:
             now = self._now()
+            will_do = queue.upward(tier, mine, self._known_kinds(tx)) if upward else (tier,)
+            if upward and len(will_do) == 1:
+                raise Refusal(none_larger(tier), reason="options")
+            choices = {
+                "server": server,
+                "start": bool(start),
+                "tiers": [each.name for each in will_do],
+            }
+            self._count_action(tx, person, now)
             tx.queue_for(f"person {person.name}")
             have = tickets.open_of_user(tx, self.hub, person.name)
             for ticket in have:
@@ -79,7 +110,7 @@ class Queueing(Turns, Reclaiming):
             self._demand_reason_to_wait(tx, person, tier, now)
             if len(have) >= MOST_TICKETS:
                 raise Refusal(
-                    f"You wait for {len(have)} tiers already; give up one of these places first.",
+                    f"You are already waiting for {len(have)} tiers; leave one of them first.",
                     reason="conflict",
                 )
             ticket_id = tickets.insert(
@@ -101,6 +132,7 @@ class Queueing(Turns, Reclaiming):
 
         def work(tx: Transaction) -> TicketRow:
             now = self._now()
+            self._count_action(tx, by, now)
             ticket = known_ticket(tx, ticket_id)
             if not by.admin and (ticket.hub, ticket.user) != (self.hub, by.name):
                 raise missing_ticket(ticket_id)
@@ -123,13 +155,23 @@ class Queueing(Turns, Reclaiming):
         *,
         hub: str | None = None,
         states: Collection[str] | None = None,
+        part: Part | None = None,
     ) -> tuple[TicketRow, ...]:
-        """Tickets, oldest first; those that are still open unless asked otherwise."""
-        of_user = None if user is None else wanted_name(user)
-        return self._read(lambda tx: tickets.select(tx, hub=hub, user=of_user, states=states))
+        """Tickets, oldest first; those that are still open unless asked otherwise.
 
-    def queue(self, user: str | None = None) -> tuple[TicketStatus, ...]:
-        """Every open ticket of a person of this hub, or of everybody, with its place and wait."""
+        All of them, or a part.
+        """
+        of_user = None if user is None else wanted_name(user)
+        return self._read(
+            lambda tx: tickets.select(tx, hub=hub, user=of_user, states=states, part=part)
+        )
+
+    def queue(self, user: str | None = None, part: Part | None = None) -> tuple[TicketStatus, ...]:
+        """Every open ticket of a person of this hub, or of everybody, with its place and wait.
+
+        All of them, or a part. Places follow from all that wait, of which nobody has more than
+        :data:`MOST_TICKETS`.
+        """
 
         def work(tx: Transaction) -> tuple[TicketStatus, ...]:
             now = self._now()
@@ -139,9 +181,17 @@ class Queueing(Turns, Reclaiming):
             rows = [
                 row for row in everyone if user is None or (row.hub, row.user) == (self.hub, user)
             ]
+            if part is not None:
+                before = part.before
+                rows = [row for row in rows if before is None or row.id < before]
+                rows = rows[-part.limit :] if part.limit > 0 else []
             lengths: dict[str, tuple[timedelta, ...]] = {}
             live = ledger.select(tx) if rows else ()
-            taken = [Taken(lease, end) for lease, end in self._idle_ends(tx, live, now)]
+            of_cards = inventory.kinds_by_card(tx) if live else {}
+            taken = [
+                Taken(lease, end, of_cards.get(lease.card_uuid, CardKind("", 0)))
+                for lease, end in self._idle_ends(tx, live, now)
+            ]
             return tuple(self._status(tx, row, waiting, held, taken, lengths, now) for row in rows)
 
         return self._read(work)
@@ -165,7 +215,7 @@ class Queueing(Turns, Reclaiming):
         offer = next(o for o in self._offers(tx, person, now) if o.tier.name == tier.name)
         if offer.usable and offer.free:
             raise Refusal(
-                f"Tier {tier.name!r} has {offer.free} free: start your server with it.",
+                f"Tier {quoted(tier.title)} has {offer.free} free: start your server with it.",
                 reason="conflict",
             )
         if tier.approval and offer.grant is None:
@@ -185,10 +235,14 @@ class Queueing(Turns, Reclaiming):
             return TicketStatus(row, 0, None, held.get(row.id))
         place = queue.position(row.id, waiting)
         known = [tier for name in row.tiers if (tier := self.settings.tier(name)) is not None]
-        profiles = {tier.profile for tier in known}
-        whole = any(tier.is_whole for tier in known)
-        taken = [each for each in live if whole and each.lease.whole] or [
-            each for each in live if each.lease.profile in profiles
+        taken = [
+            each
+            for each in live
+            if any(tier.is_whole and tier.means(each.kind) for tier in known) and each.lease.whole
+        ] or [
+            each
+            for each in live
+            if any(each.lease.profile == tier.profile and tier.means(each.kind) for tier in known)
         ]
         past: list[timedelta] = []
         for profile in sorted({each.lease.profile for each in taken}):
@@ -199,7 +253,7 @@ class Queueing(Turns, Reclaiming):
         longest = [tier.max_hours for tier in known]
         expectation = queue.expected(
             place,
-            [Occupied(each.lease.since, _latest_end(each.lease), each.idle_end) for each in taken],
+            [_occupied(each, now) for each in taken],
             past,
             now,
             longest=None
@@ -207,6 +261,14 @@ class Queueing(Turns, Reclaiming):
             else timedelta(hours=max(hours for hours in longest if hours is not None)),
         )
         return TicketStatus(row, place, expectation, None)
+
+
+def _occupied(taken: Taken, now: datetime) -> Occupied:
+    lease = taken.lease
+    if lease.ending:
+        # It is usually proven empty in a moment; what is not may never be.
+        return Occupied(lease.since, now, stuck=lease.overdue(now))
+    return Occupied(lease.since, _latest_end(lease), taken.idle_end)
 
 
 def _latest_end(lease: LeaseRow) -> datetime | None:

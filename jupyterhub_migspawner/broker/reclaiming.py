@@ -8,7 +8,7 @@ that it is over.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -25,14 +25,16 @@ from jupyterhub_migspawner.broker.base import (
     wanted_name,
 )
 from jupyterhub_migspawner.broker.recording import lease_event
-from jupyterhub_migspawner.broker.statuses import Standing
+from jupyterhub_migspawner.broker.statuses import Standing, Stranded
 from jupyterhub_migspawner.broker.views import timestamp
-from jupyterhub_migspawner.broker.waiting import Waits
+from jupyterhub_migspawner.broker.waiting import Line, Waits
 from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.leases import ledger, readings
-from jupyterhub_migspawner.leases.rows import ACTIVE, LeaseRow, ReadingRow, StayRow, TicketRow
+from jupyterhub_migspawner.leases.part import Part
+from jupyterhub_migspawner.leases.rows import ACTIVE, LeaseRow, ReadingRow, StayRow
 from jupyterhub_migspawner.leases.store import Transaction
-from jupyterhub_migspawner.policy import reclaim
+from jupyterhub_migspawner.policy import doubts, reclaim
+from jupyterhub_migspawner.policy.doubts import Patience, Silence
 from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.policy.reclaim import Reading, Rules, Session
 from jupyterhub_migspawner.policy.tiers import Tier
@@ -44,7 +46,8 @@ FURTHEST = timedelta(days=90)
 LOOK_SECONDS = 10.0
 """How often a node's agent looks at processes, at the least often."""
 
-_UNTOLD: dict[str, Any] = {"warned_at": None, "told_until": None}
+UNTOLD: dict[str, Any] = {"warned_at": None, "told_until": None}
+"""What is noted when what a person was told of an end no longer holds."""
 
 MOST_SAID = 500
 """Characters of what a source says that are kept."""
@@ -70,13 +73,17 @@ class Answer:
 class Reclaiming(Waits):
     """Use cases about sessions that may not be in use."""
 
-    def reach(self, attempt: str, url: str, token: str) -> None:
-        """Note how the server of a start is asked: its own address and its own token."""
+    def reach(self, attempt: str, url: str, sealed: str) -> None:
+        """Store how the server of a start is asked: its own address and its own token.
+
+        ``sealed`` is the token as :mod:`jupyterhub_migspawner.keys` has sealed it for this lease
+        and address; a token in clear never comes this far.
+        """
 
         def work(tx: Transaction) -> None:
             lease = ledger.by_attempt(tx, wanted_name(attempt))
             if lease is not None:
-                readings.change(tx, lease.id, url=url, token=token)
+                readings.change(tx, lease.id, url=url, sealed=sealed)
 
         self._run(work)
 
@@ -89,7 +96,7 @@ class Reclaiming(Waits):
             for answer in answers:
                 known = {row.source: row for row in readings.of_lease(tx, answer.lease_id)}
                 if not answer.absent:
-                    row = _merged(answer, known.get(answer.source), now)
+                    row = _merged(answer, known.get(answer.source), now, self._pause())
                     rows[answer.lease_id, answer.source] = row
                 elif answer.source in known:
                     gone = known.pop(answer.source)
@@ -104,22 +111,39 @@ class Reclaiming(Waits):
         if answers:
             self._run(work)
 
-    def standings(self, user: str | None = None) -> tuple[Standing, ...]:
-        """Every active lease of this hub, or of a user of it, with what becomes of its session."""
+    def standings(self, user: str | None = None, part: Part | None = None) -> tuple[Standing, ...]:
+        """Active leases of this hub, or of a user of it, with what becomes of their sessions.
+
+        Oldest first, all of them or a part.
+        """
         of_user = None if user is None else wanted_name(user)
 
         def work(tx: Transaction) -> tuple[Standing, ...]:
             now = self._now()
             every, stays = readings.of_all(tx), readings.stays_of_all(tx)
-            waiting = self._served(tx, now)
+            line = self._line(tx, now)
             found = []
-            for lease in ledger.select(tx, hub=self.hub, user=of_user, states=(ACTIVE,)):
-                if lease.ticket_id is not None:
-                    continue
+            active = ledger.select(tx, hub=self.hub, user=of_user, states=(ACTIVE,))
+            leases = [lease for lease in active if lease.ticket_id is None]
+            if part is not None:
+                before = part.before
+                leases = [each for each in leases if before is None or each.id < before]
+                leases = leases[-part.limit :]
+            for lease in leases:
                 said = every.get(lease.id, ())
                 stay = stays.get(lease.id, StayRow(lease.id))
-                found.append(self._standing(lease, said, stay, waiting, now))
+                found.append(self._standing(lease, said, stay, line, now))
             return tuple(found)
+
+        return self._read(work)
+
+    def stranded_servers(self) -> tuple[Stranded, ...]:
+        """Every server of this hub that runs on without its card, and how it is asked."""
+
+        def work(tx: Transaction) -> tuple[Stranded, ...]:
+            lost = ledger.stranded(tx, self.hub)
+            stays = readings.stays_of_all(tx) if lost else {}
+            return tuple(Stranded(each, stays.get(each.id, StayRow(each.id))) for each in lost)
 
         return self._read(work)
 
@@ -129,13 +153,13 @@ class Reclaiming(Waits):
         """Leases, of all hubs, with when each ends if nobody uses it."""
         every = readings.of_all(tx) if leases else {}
         stays = readings.stays_of_all(tx) if every else {}
-        waiting = self._served(tx, now) if every else ()
+        line = self._line(tx, now) if every else Line()
         found: list[tuple[LeaseRow, datetime | None]] = []
         for lease in leases:
             end = None
             if lease.id in every and lease.state == ACTIVE:
                 stay = stays.get(lease.id, StayRow(lease.id))
-                verdict = self._standing(lease, every[lease.id], stay, waiting, now).verdict
+                verdict = self._standing(lease, every[lease.id], stay, line, now).verdict
                 end = verdict.ends_at if verdict.rule == reclaim.IDLE else None
             found.append((lease, end))
         return found
@@ -197,40 +221,17 @@ class Reclaiming(Waits):
 
         return self._run(work)
 
-    def note_unknown(self) -> tuple[LeaseRow, ...]:
-        """Note, once each, of which sessions it is unknown for long whether they are in use.
+    def _patience(self) -> Patience:
+        settings = self.settings
+        return Patience(
+            timedelta(minutes=settings.unknown_minutes),
+            timedelta(hours=settings.unproven_hours),
+            timedelta(seconds=3 * settings.examine_seconds),
+        )
 
-        What their people were told of an end is taken back meanwhile: they will be told anew.
-        """
-        most = timedelta(minutes=self.settings.unknown_minutes)
-        late, told_of = [], []
-        for each in self.standings():
-            since = each.verdict.unknown_since
-            unknown = since is not None and self._now() - since >= most
-            if unknown != (each.stay.alerted_at is not None):
-                late.append(each.lease.id)
-            if since is not None and each.stay.told_until is not None:
-                told_of.append(each.lease.id)
-
-        def work(tx: Transaction) -> tuple[LeaseRow, ...]:
-            told = []
-            for lease_id in told_of:
-                readings.change(tx, lease_id, **_UNTOLD)
-            for lease_id in late:
-                found = self._found(tx, lease_id)
-                if found is None:
-                    continue
-                now, since = self._now(), found.verdict.unknown_since
-                if since is None or now - since < most:
-                    readings.change(tx, lease_id, alerted_at=None)
-                elif found.stay.alerted_at is None:
-                    readings.change(tx, lease_id, alerted_at=now)
-                    why = _unknown_why(found)
-                    lease_event(tx, found.lease, now, BROKER, kind="lease.unknown", why=why)
-                    told.append(found.lease)
-            return tuple(told)
-
-        return self._run(work) if late or told_of else ()
+    def _pause(self) -> timedelta:
+        """Claims of use within so long are one; a look has to fit in between."""
+        return max(doubts.PAUSE, timedelta(seconds=3 * self.settings.examine_seconds))
 
     def extend(self, lease_id: int, by: Person, reason: str = "") -> Standing:
         """Keep a session that is not in use for as long again, up to the tier's ceiling.
@@ -241,8 +242,10 @@ class Reclaiming(Waits):
         text("reason", reason, REASON_LIMIT)
 
         def work(tx: Transaction) -> Standing:
+            now = self._now()
+            self._count_action(tx, by, now)
             found = self._demanded(tx, lease_id, by)
-            tier, now = self.settings.tier(found.lease.tier), self._now()
+            tier = self.settings.tier(found.lease.tier)
             if tier is None or tier.idle_minutes is None:
                 raise Refusal(
                     "This session has no limit for being idle; there is nothing to extend.",
@@ -254,7 +257,7 @@ class Reclaiming(Waits):
             if until <= now or (found.stay.extended_until or now) >= until:
                 raise Refusal(
                     f"This session cannot be extended beyond {moment(max(until, now))}: it was "
-                    f"last used at {moment(found.used)}. Use it, and it stays.",
+                    f"last used at {moment(found.used)}. Use it to keep it.",
                     reason="conflict",
                 )
             readings.change(tx, lease_id, extended_until=until)
@@ -281,12 +284,12 @@ class Reclaiming(Waits):
             found, now = self._demanded(tx, lease_id, by), self._now()
             if found.lease.user == by.name and until is not None:
                 raise Refusal(
-                    "Nobody protects their own session; ask another admin, or extend it.",
+                    "You cannot protect your own session; ask another admin, or extend it.",
                     reason="not-allowed",
                 )
             end = None if until is None else end_within(until, now, FURTHEST)
             who = {"protected_by": by.name, "protected_why": reason}
-            readings.change(tx, lease_id, protected_until=end, **who, **_UNTOLD)
+            readings.change(tx, lease_id, protected_until=end, **who, **UNTOLD)
             kind, told = "lease.protected", timestamp(end) or timestamp(now)
             lease_event(tx, found.lease, now, by.name, kind=kind, why=reason, until=told)
             return self._demanded(tx, lease_id, by)
@@ -294,7 +297,7 @@ class Reclaiming(Waits):
         return self._run(work)
 
     def forget_sessions(self) -> None:
-        """Throw away what is kept of sessions that are over."""
+        """Discard what is kept of sessions that are over."""
         self._run(readings.forget_ended)
 
     # -- in a transaction ------------------------------------------------------------------------
@@ -307,7 +310,7 @@ class Reclaiming(Waits):
             return None
         now = self._now()
         said, stay = readings.of_lease(tx, lease_id), readings.stay(tx, lease_id)
-        return self._standing(lease, said, stay, self._served(tx, now), now)
+        return self._standing(lease, said, stay, self._line(tx, now), now)
 
     def _demanded(self, tx: Transaction, lease_id: int, by: Person) -> Standing:
         lease = ledger.by_id(tx, wanted_id(lease_id))
@@ -328,7 +331,7 @@ class Reclaiming(Waits):
         lease: LeaseRow,
         said: tuple[ReadingRow, ...],
         stay: StayRow,
-        waiting: Iterable[TicketRow],
+        line: Line,
         now: datetime,
     ) -> Standing:
         tier = self.settings.tier(lease.tier)
@@ -336,13 +339,16 @@ class Reclaiming(Waits):
             since=lease.since,
             limit=_minutes(tier.idle_minutes) if tier else None,
             readings=tuple(
-                Reading(row.source, row.seen_at, row.active_at, row.said, row.trouble)
+                Reading(
+                    row.source, row.seen_at, row.active_at, row.said, row.trouble, row.active_since
+                )
                 for row in said
             ),
             needed=self._needed() | {row.source for row in said},
             ends_at=lease.ends_at,
+            ends_why=lease.end_reason,
             limit_when_wanted=_minutes(tier.idle_minutes_when_wanted) if tier else None,
-            wanted=tier is not None and self._is_wanted(lease, tier, waiting),
+            wanted=tier is not None and self._is_wanted(lease, tier, line),
             extended_until=stay.extended_until,
             protected_until=stay.protected_until,
             warned_at=stay.warned_at,
@@ -358,7 +364,13 @@ class Reclaiming(Waits):
         if tier is not None and tier.idle_minutes is not None:
             ceiling = min(used, now) + timedelta(hours=tier.extend_hours)
             ceiling = min(ceiling, lease.ends_at or ceiling)
-        return Standing(lease, stay, reclaim.verdict(session, rules, now), said, used, ceiling)
+        verdict, patience = reclaim.verdict(session, rules, now), self._patience()
+        # This look counts, too: one that is silent now need not wait for the next to be noted.
+        silence = doubts.heard(silence_of(stay), verdict.unknown_since, now, patience.silent)
+        doubt = None
+        if session.limit is not None:
+            doubt = doubts.doubt_of(verdict, session.readings, silence, patience, now)
+        return Standing(lease, stay, verdict, said, used, ceiling, doubt)
 
     def _is_proven(self, found: Standing, now: datetime) -> bool:
         """Whether every source has said just now what the verdict rests on."""
@@ -375,34 +387,40 @@ class Reclaiming(Waits):
         """What has to answer for every session: where DCGM is set up, every slice is measured."""
         return reclaim.ALWAYS | {reclaim.USE} if self.settings.dcgm_url else reclaim.ALWAYS
 
-    def _is_wanted(self, lease: LeaseRow, tier: Tier, waiting: Iterable[TicketRow]) -> bool:
+    def _is_wanted(self, lease: LeaseRow, tier: Tier, line: Line) -> bool:
         """Whether somebody else waits for what this session has, or for a seat on one like it."""
+        pool = line.pool_of(lease, tier)
         return any(
-            not ticket.blocked and ticket.user != lease.user and self._competes(ticket, tier)
-            for ticket in waiting
+            not ticket.blocked
+            and ticket.user != lease.user
+            and self._competes(ticket, pool, line.known)
+            for ticket in line.tickets
         )
 
 
-def _merged(answer: Answer, known: ReadingRow | None, now: datetime) -> ReadingRow:
+def silence_of(stay: StayRow) -> Silence | None:
+    """The silences that are noted of a session."""
+    if stay.silent_since is None or stay.silent_at is None:
+        return None
+    return Silence(stay.silent_since, stay.silent_at)
+
+
+def _merged(
+    answer: Answer, known: ReadingRow | None, now: datetime, pause: timedelta
+) -> ReadingRow:
     """A reading after an answer. The first one counts as activity: nobody knows what was before."""
     if answer.trouble:
         before = known or ReadingRow(answer.lease_id, answer.source, None, None, "", "", "")
-        return ReadingRow(
-            before.lease_id,
-            before.source,
-            before.seen_at,
-            before.active_at,
-            before.mark,
-            before.said,
-            stored(answer.trouble)[:MOST_SAID],
-        )
-    active = now
-    same = known is not None and known.seen_at is not None and known.mark == answer.mark
-    if not answer.busy and same and known is not None and known.active_at is not None:
-        active = known.active_at
+        return replace(before, trouble=stored(answer.trouble)[:MOST_SAID])
     said = stored(answer.said)[:MOST_SAID]
     mark = stored(answer.mark)
-    return ReadingRow(answer.lease_id, answer.source, now, active, mark, said, "")
+    same = known is not None and known.seen_at is not None and known.mark == answer.mark
+    if not answer.busy and same and known is not None and known.active_at is not None:
+        return replace(known, seen_at=now, mark=mark, said=said, trouble="")
+    since = now
+    if known is not None:
+        since = doubts.claimed_since(known.active_since, known.active_at, now, pause)
+    return ReadingRow(answer.lease_id, answer.source, now, now, mark, said, "", since)
 
 
 def _at_least(row: ReadingRow, active_at: datetime | None) -> ReadingRow:
@@ -410,14 +428,6 @@ def _at_least(row: ReadingRow, active_at: datetime | None) -> ReadingRow:
     if active_at is None or row.active_at is None:
         return row
     return replace(row, active_at=max(row.active_at, active_at))
-
-
-def _unknown_why(found: Standing) -> str:
-    troubles = [f"{row.source}: {row.trouble}" for row in found.readings if row.trouble]
-    names = ", ".join(reclaim.SOURCES.get(name, name) for name in found.verdict.unknown)
-    since = found.verdict.unknown_since
-    said = f"nobody can tell since {moment(since)} whether it is in use ({names})" if since else ""
-    return "; ".join(each for each in (said, *troubles) if each)
 
 
 def _minutes(value: float | None) -> timedelta | None:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
+from jupyterhub_migspawner.broker import recovery
 from jupyterhub_migspawner.broker.recognising import is_dead, recognise
 from jupyterhub_migspawner.broker.wanting import back_to_layout, mark_wanted
 from jupyterhub_migspawner.gpu.arrange import is_legal
@@ -54,6 +55,8 @@ def changes(
                 of_card.append(_lose(tx, node, card.uuid, known, now, card.problem))
         else:
             of_card += _slice_changes(tx, node, card, known, now)
+            drained = record.drained if record is not None else ""
+            of_card += recovery.changes(tx, node, card, drained, now)
         if of_card:
             of_card.append(lambda uuid=card.uuid: mark_wanted(tx, uuid))  # type: ignore[misc]
         todo += of_card
@@ -74,6 +77,10 @@ def _card_changes(
     since = record.row.problem_since if record is not None else None
     values["problem_since"] = (since or now) if card.problem else None
     found = tuple(sorted(_slices_of(card), key=lambda want: want[1]))
+    if record is not None and card.problem:
+        # It may not have told these; tiers know it by them.
+        values["model"] = values["model"] or record.row.model
+        values["memory_mib"] = values["memory_mib"] or record.row.memory_mib
     if record is None:
         first = {**values, "layout": plain(found), "mig_wanted": card.mig_enabled}
         return [lambda: _add(tx, node, card.uuid, first, now)]
@@ -156,10 +163,12 @@ def _lose(
         inventory.update_card(tx, uuid, lost=True)
         events.append(tx, now, node, "card.lost", card_uuid=uuid, why=why)
         live = ledger.select(tx, card_uuid=uuid)
+        # The session's user reads it, to whom a UUID says nothing.
+        plainly = why.replace(f" ({uuid})", f" of node {node}")
         for lease in live:
             reason = (
-                "Your session has no GPU any more: save your work and start again. For your admin: "
-                f"{why}"
+                "Your session has lost its GPU: save your work and start again. For your admin: "
+                f"{plainly}"
             )
             after = ledger.lose(tx, lease.id, now, reason)
             if after is not None:
@@ -321,9 +330,12 @@ def _slices_of(card: Card) -> dict[tuple[str, int], Instance]:
 
 
 def _whole_profile(card: Card) -> Profile | None:
-    """The profile that takes the whole card: most compute, without media extras."""
+    """Return the profile that takes the whole card: a plain one before one with attributes.
+
+    An RTX PRO 6000 has ``4g.96gb`` and ``4g.96gb+gfx``.
+    """
     whole = [p for p in card.profiles if p.whole and p.placements]
-    return max(whole, key=lambda p: (not p.media, p.compute_slices, p.name), default=None)
+    return min(whole, key=lambda p: (bool(p.attributes), -p.compute_slices, p.name), default=None)
 
 
 def _values(node: str, card: Card) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from jupyterhub_migspawner.broker.drafting import Drafting
 from jupyterhub_migspawner.broker.recording import lease_event
 from jupyterhub_migspawner.broker.waiting import close_ticket, ticket_event
 from jupyterhub_migspawner.leases import (
+    action_rates,
     drafts,
     events,
     exceptions,
@@ -51,7 +52,7 @@ class Renaming(Drafting):
             came = {lease.server for lease in self._held(tx, old, moment)}
             for lease in self._held(tx, new, moment):
                 if lease.server in came:
-                    begin_release(tx, lease, "its user is not there any more", BROKER, now)
+                    begin_release(tx, lease, "its user no longer exists", BROKER, now)
             # Told late: what the renamed user has started since under the new name counts, and what
             # is left under the old one is of earlier starts of the same servers.
             since = {
@@ -117,7 +118,7 @@ class Renaming(Drafting):
         came = {ticket.tier for ticket in tickets.open_of_user(tx, self.hub, old)}
         for ticket in tickets.open_of_user(tx, self.hub, new):
             if ticket.tier in came:
-                self._end_ticket(tx, ticket, "its user is not there any more", now)
+                self._end_ticket(tx, ticket, "its user no longer exists", now)
 
     def _end_ticket(self, tx: Transaction, ticket: TicketRow, why: str, now: datetime) -> None:
         for lease in ledger.with_offers(tx, ticket.user):
@@ -150,6 +151,7 @@ class Renaming(Drafting):
             number = self._cancel_of(tx, user, moment, why)
             drafts.drop_all(tx, self.hub, user, moment)
             notice_choices.drop_all(tx, self.hub, user, moment)
+            action_rates.drop(tx, self.hub, user)
             for row in exceptions.select(tx, user, now):
                 if row.hub == self.hub and row.granted_at <= moment:
                     exceptions.end(tx, row.id, BROKER, now)

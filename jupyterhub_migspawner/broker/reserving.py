@@ -3,11 +3,12 @@
 Nobody's session ends for it: nothing new is given out on the card, and once it is empty the grant's
 next start gets it. Relies on :mod:`..policy.draining` for the choice. Promises that a grant has at
 most one card reserved, and that a reservation ends with its grant, when the grant got a card, and
-when nobody came for the empty card.
+when nobody used the empty card in time.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -16,12 +17,17 @@ from jupyterhub_migspawner.leases import events, inventory, ledger, requests, wh
 from jupyterhub_migspawner.leases.inventory import CardRecord
 from jupyterhub_migspawner.leases.rows import RELEASING, CardRow, RequestRow
 from jupyterhub_migspawner.leases.store import Transaction
+from jupyterhub_migspawner.policy.card_filter import Kinds
 from jupyterhub_migspawner.policy.draining import BusyCard, rank_cards_to_empty
 from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.policy.tiers import Tier
 from jupyterhub_migspawner.policy.wording import moment
 
 MINUTE = timedelta(minutes=1)
+NO_CARD = "its tier gives no whole card any more"
+OTHER_CARDS = "its tier gives other cards now"
+"""Why a card is not set aside any more for a grant that holds."""
+
 KEPT = timedelta(minutes=30)
 """How long an empty card waits for the start of the person it was emptied for."""
 
@@ -31,6 +37,7 @@ class Asking:
     """One acquire: who, for which server, what, in which attempt, where.
 
     ``ticket`` is set when it is no start yet: what is taken is held for that ticket.
+    ``started`` is when the hub began the start, by its own clock.
     """
 
     person: Person
@@ -42,21 +49,37 @@ class Asking:
     deadline: datetime
     other_servers: int = 0
     ticket: int | None = None
+    started: datetime | None = None
+    stopping: frozenset[str] = frozenset()
 
 
-def reserve(tx: Transaction, asking: Asking, grant: RequestRow, silent_before: datetime) -> str:
-    """Begin, or go on, to empty a card for the grant; the sentence that says so, or ``""``."""
+def reserve(
+    tx: Transaction,
+    asking: Asking,
+    grant: RequestRow,
+    silent_before: datetime,
+    kinds: Kinds | None,
+) -> str:
+    """Begin, or go on, to empty a card for the grant; the sentence that says so, or ``""``.
+
+    A card of one of certain ``kinds``, where these are given.
+    """
     if not asking.tier.is_whole:
         return ""
     found = wholes.busy_cards(
-        tx, silent_before, asking.node, grant_id=grant.id, mig_off=asking.tier.mig_off
+        tx,
+        silent_before,
+        asking.node,
+        grant_id=grant.id,
+        mig_off=asking.tier.mig_off,
+        kinds=kinds,
     )
     leases = ledger.select(tx) if found else ()
     cards = []
     for load, _ in found:
         live = [lease for lease in leases if lease.card_uuid == load.card_uuid]
         people = frozenset(lease.user for lease in live)
-        ends = tuple(lease.ends_at for lease in live)
+        ends = tuple(lease.known_end(asking.now) for lease in live)
         cards.append(BusyCard(load.card_uuid, load.node, load.index, people, ends))
     reserved = {load.card_uuid for load, is_reserved in found if is_reserved}
     for card in rank_cards_to_empty([c for c in cards if c.card_uuid in reserved] or cards):
@@ -84,21 +107,29 @@ def reserve(tx: Transaction, asking: Asking, grant: RequestRow, silent_before: d
 
 
 def keep_for(
-    tx: Transaction, grant: RequestRow, tier: Tier, now: datetime, silent: datetime
+    tx: Transaction,
+    grant: RequestRow,
+    tier: Tier,
+    now: datetime,
+    silent: datetime,
+    kinds: Kinds | None,
 ) -> str:
     """Keep a card for a grant that begins later: an idle one, else one that comes back whole in
-    time, else one that is emptied.
+    time, else one that is emptied; of one of certain ``kinds``, where these are given.
 
     Returns the card's UUID, or ``""`` when there is none to keep.
     """
     for record in inventory.card_records(tx):
         if record.row.reserved_for == grant.id:
-            if _is_in_service(record):
+            if not tier.means(record.row.kind):
+                end_reservation(tx, grant.id, now, OTHER_CARDS)
+            elif _is_in_service(record):
                 return record.row.uuid
-            end_reservation(tx, grant.id, now, "the card is out of service")
+            else:
+                end_reservation(tx, grant.id, now, "the card is out of service")
     asking = Asking(Person(grant.user), "", tier, "", None, now, now)
-    idle = wholes.idle_cards(tx, silent, grant_id=grant.id, mig_off=tier.mig_off)
-    for uuid in [card.load.card_uuid for card in idle] + _coming_back(tx, grant):
+    idle = wholes.idle_cards(tx, silent, grant_id=grant.id, mig_off=tier.mig_off, kinds=kinds)
+    for uuid in [card.load.card_uuid for card in idle] + _coming_back(tx, grant, tier, now):
         inventory.lock_card(tx, uuid)
         found = inventory.card_record(tx, uuid)
         if found is None or found.row.reserved_for is not None or not _is_in_service(found):
@@ -115,7 +146,7 @@ def keep_for(
             people=len({lease.user for lease in ledger.select(tx, card_uuid=uuid)}),
         )
         return uuid
-    reserve(tx, asking, grant, silent)
+    reserve(tx, asking, grant, silent, kinds)
     kept = [r.row.uuid for r in inventory.card_records(tx) if r.row.reserved_for == grant.id]
     return kept[0] if kept else ""
 
@@ -124,13 +155,20 @@ def _is_in_service(record: CardRecord) -> bool:
     return record.row.state == "ok" and not record.row.problem
 
 
-def _coming_back(tx: Transaction, grant: RequestRow) -> list[str]:
-    """Cards that are lent whole, or on their way back from it, and free before the grant begins."""
+def _coming_back(tx: Transaction, grant: RequestRow, tier: Tier, now: datetime) -> list[str]:
+    """Cards that are lent whole, or on their way back from it, and free before the grant begins.
+
+    Only those that its ``tier`` means. One that should have been proven empty long ago is not
+    counted on.
+    """
     found = []
     for record in inventory.card_records(tx):
+        if not tier.means(record.row.kind):
+            continue
         live = ledger.select(tx, card_uuid=record.row.uuid)
         back = all(
             lease.whole
+            and not lease.overdue(now)
             and (lease.state == RELEASING or not _is_after(lease.ends_at, grant.valid_from))
             and (lease.state == RELEASING or lease.ends_at is not None)
             for lease in live
@@ -147,8 +185,13 @@ def end_reservation(tx: Transaction, grant_id: int, now: datetime, why: str) -> 
             _unreserve(tx, record.row, now, why)
 
 
-def look_after_reservations(tx: Transaction, node: str, now: datetime) -> None:
-    """Take back the reservations of a node's cards that are over; let the empty ones run out."""
+def look_after_reservations(
+    tx: Transaction, node: str, now: datetime, why_void: Callable[[RequestRow, CardRow], str]
+) -> None:
+    """Take back the reservations of a node's cards that are over; let the empty ones run out.
+
+    ``why_void`` says of a grant and its card why its tier does not give that any more, or ``""``.
+    """
     held = {r.row.uuid for r in inventory.card_records(tx, node) if r.row.reserved_for is not None}
     for uuid in sorted(held):
         inventory.lock_card(tx, uuid)
@@ -159,6 +202,8 @@ def look_after_reservations(tx: Transaction, node: str, now: datetime) -> None:
         grant = requests.look(tx, record.row.reserved_for)
         if grant is None or grant.state != "approved" or not _is_after(grant.valid_until, now):
             _unreserve(tx, card, now, "the grant is over")
+        elif why := why_void(grant, card):
+            _unreserve(tx, card, now, why)
         elif ledger.select(tx, card_uuid=card.uuid):
             if card.reserved_until is not None:
                 inventory.update_card(tx, card.uuid, reserved_until=None)
@@ -177,7 +222,7 @@ def look_after_reservations(tx: Transaction, node: str, now: datetime) -> None:
                 kept_until=kept.isoformat(),
             )
         elif not _is_after(card.reserved_until, now):
-            _unreserve(tx, card, now, "nobody came for the empty card")
+            _unreserve(tx, card, now, "nobody used the empty card in time")
 
 
 def _is_after(moment: datetime | None, now: datetime | None) -> bool:

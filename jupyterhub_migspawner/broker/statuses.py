@@ -14,6 +14,7 @@ from jupyterhub_migspawner.leases.rows import (
     StayRow,
     TicketRow,
 )
+from jupyterhub_migspawner.policy.doubts import Doubt
 from jupyterhub_migspawner.policy.queue import Expectation
 from jupyterhub_migspawner.policy.reclaim import IDLE, Verdict
 from jupyterhub_migspawner.policy.tiers import Tier
@@ -45,11 +46,15 @@ class TierOffer:
     """A tier as it stands for one person now.
 
     ``free`` of ``total`` can be given out; both are 0 for a tier without a GPU, which is always
-    usable. ``why`` is the sentence that explains ``usable`` being False. ``grant`` is the person's
-    valid grant for a tier that needs approval. ``waiting`` is how many others wait for the same;
-    ``ticket`` is the person's own place, and ``held`` what is held for them now. ``asked`` is their
-    request that waits for a decision; ``full`` says that only what others have keeps them from it,
-    and ``open`` is False where they only see it.
+    usable. ``total`` goes by the desired layouts of the cards in service, whoever has them;
+    ``outage`` is the sentence about those that are not in service. ``shares_with`` are the other
+    tiers that count the same slices or cards, ``shares_all`` says whether they give the very same
+    and not just some of it, and ``larger`` are those that would do instead of it. ``why``
+    is the sentence that explains ``usable`` being False. ``grant`` is the person's valid grant for
+    a tier that needs approval. ``waiting`` is how many others wait for the same; ``ticket`` is the
+    person's own place, and ``held`` what is held for them now. ``asked`` is their request that
+    waits for a decision; ``full`` says that only what others have keeps them from it, and ``open``
+    is False where they only see it.
     """
 
     tier: Tier
@@ -64,6 +69,10 @@ class TierOffer:
     asked: RequestRow | None = None
     full: bool = False
     open: bool = True
+    larger: tuple[Tier, ...] = ()
+    shares_with: tuple[Tier, ...] = ()
+    shares_all: bool = True
+    outage: str = ""
 
     @property
     def may_wait(self) -> bool:
@@ -108,8 +117,8 @@ class SliceStatus:
     ``state`` is ``free`` (can be given out), ``leased``, ``draining`` (nothing new is given out on
     it: its card is drained or about to be re-cut, or its layout does not have it any more; it may
     still have a lease), ``quarantined`` or ``missing`` (not seen by the
-    last inventory, or its node is silent). ``why`` explains the last three. ``lease`` is the first
-    of ``leases``, or None.
+    last inventory, or its node is silent). ``why`` explains the last three, and says of a leased
+    one that its session has ended. ``lease`` is the first of ``leases``, or None.
     """
 
     row: SliceRow
@@ -124,11 +133,20 @@ class SliceStatus:
 
 
 @dataclass(frozen=True)
+class Stranded:
+    """A lease that was lost with its card while its server runs on, and how that is asked."""
+
+    lease: LeaseRow
+    stay: StayRow
+
+
+@dataclass(frozen=True)
 class Standing:
     """An active lease of this hub with the verdict about its session.
 
     ``used`` is the last use that is known, also while a source is silent; ``ceiling`` until when
-    it may be extended at the most, None where there is nothing to extend.
+    it may be extended at the most, None where there is nothing to extend. ``doubt`` is what admins
+    should look at.
     """
 
     lease: LeaseRow
@@ -137,6 +155,7 @@ class Standing:
     readings: tuple[ReadingRow, ...]
     used: datetime
     ceiling: datetime | None
+    doubt: Doubt | None = None
 
     @property
     def extendable(self) -> bool:

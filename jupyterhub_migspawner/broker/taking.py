@@ -11,6 +11,7 @@ from jupyterhub_migspawner.leases.shelf import Offer, Taken
 from jupyterhub_migspawner.leases.store import Transaction
 from jupyterhub_migspawner.leases.wholes import IdleCard
 from jupyterhub_migspawner.policy import placement
+from jupyterhub_migspawner.policy.card_filter import Kinds
 from jupyterhub_migspawner.policy.tiers import Tier
 
 
@@ -19,10 +20,17 @@ class Contended(Exception):
 
 
 def take(
-    tx: Transaction, asking: Asking, grant_id: int | None, silent_before: datetime, *, patient: bool
+    tx: Transaction,
+    asking: Asking,
+    grant_id: int | None,
+    silent_before: datetime,
+    kinds: Kinds | None,
+    *,
+    patient: bool,
 ) -> Taken | None:
     """A slice, a seat on one, or a whole card, held for this lease; None: nothing is free.
 
+    Of certain ``kinds`` of cards, where these are given.
     Raises :exc:`Contended` when others are just taking what is; with ``patient`` they are waited
     for first.
     """
@@ -32,15 +40,20 @@ def take(
     def seats_now() -> list[SharedSlice]:
         if not tier.shares:
             return []
-        return seats.offers(tx, tier.name, tier.profile, tier.seats, silent_before, asking.node)
+        return seats.offers(
+            tx, tier.name, tier.profile, tier.seats, silent_before, asking.node, kinds
+        )
 
     def shelf_now() -> tuple[list[Offer], list[IdleCard]]:
-        offers = [] if tier.mig_off else shelf.offers(tx, profile, silent_before, asking.node)
         if not tier.is_whole:
-            return offers, []
-        return offers, wholes.idle_cards(
-            tx, silent_before, asking.node, grant_id=grant_id, mig_off=tier.mig_off
+            return shelf.offers(tx, profile, silent_before, asking.node, kinds), []
+        idle = wholes.idle_cards(
+            tx, silent_before, asking.node, grant_id=grant_id, mig_off=tier.mig_off, kinds=kinds
         )
+        # The card that is kept for the grant comes before a slice over all of another one.
+        if tier.mig_off or any(card.is_kept for card in idle):
+            return [], idle
+        return shelf.offers(tx, profile, silent_before, asking.node, kinds), idle
 
     shared = seats_now()
     if shared and not patient:

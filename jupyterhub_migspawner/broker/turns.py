@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Collection
 from datetime import datetime, timedelta
 
-from jupyterhub_migspawner.broker.acquiring import Acquiring, begin_release
+from jupyterhub_migspawner.broker.acquiring import UNFIT, Acquiring, begin_release
 from jupyterhub_migspawner.broker.base import BROKER, SILENT, wanted_id
 from jupyterhub_migspawner.broker.reserving import Asking
 from jupyterhub_migspawner.broker.statuses import Offered
@@ -23,10 +23,12 @@ from jupyterhub_migspawner.leases import hubs, ledger, requests, tickets, wholes
 from jupyterhub_migspawner.leases.rows import HELD, PENDING, LeaseRow, TicketRow
 from jupyterhub_migspawner.leases.store import Transaction
 from jupyterhub_migspawner.policy import queue, tiers
+from jupyterhub_migspawner.policy.card_filter import Kinds
 from jupyterhub_migspawner.policy.people import Person
-from jupyterhub_migspawner.policy.queue import Waiting
+from jupyterhub_migspawner.policy.queue import Pool, Waiting
 from jupyterhub_migspawner.policy.quota import WEEK, Usage
 from jupyterhub_migspawner.policy.tiers import Tier
+from jupyterhub_migspawner.policy.wording import quoted
 
 
 class Turns(Acquiring):
@@ -55,19 +57,28 @@ class Turns(Acquiring):
 
         return self._read(work)
 
-    def offer(self, ticket_id: int, person: Person | None, *, other_servers: int = 0) -> Offered:
+    def offer(
+        self,
+        ticket_id: int,
+        person: Person | None,
+        *,
+        other_servers: int = 0,
+        stopping: Collection[str] = (),
+    ) -> Offered:
         """Hold something for a ticket whose turn it is, for some minutes.
 
         ``person`` is its user as the hub knows them now, None when it has none of that name;
-        ``other_servers`` are how many servers of theirs run besides the one it is for. Whatever
-        the person may not have any more ends the ticket; a quota or a missing grant blocks it.
+        ``other_servers`` are how many servers of theirs run besides the one it is for, and
+        ``stopping`` the names of those of them that the hub is just stopping. Whatever the person
+        may not have any more ends the ticket; a quota or a missing grant blocks it.
         """
+        others = (other_servers, frozenset(stopping))
         attempt = f"ticket {uuid.uuid4().hex}"
         for patient in (False, True, True):
             try:
                 return self._run(
                     lambda tx, patient=patient: self._offer(  # type: ignore[misc]
-                        tx, ticket_id, person, other_servers, attempt, patient=patient
+                        tx, ticket_id, person, others, attempt, patient=patient
                     )
                 )
             except Contended:
@@ -108,11 +119,14 @@ class Turns(Acquiring):
     def settle_offers(self) -> tuple[TicketRow, ...]:
         """Offers past their time end with their tickets; tickets whose offer is gone wait again.
 
-        Returns the tickets that have changed.
+        Tickets of this hub end too when their tier is taken out of its configuration: their turn
+        would never come. Returns the tickets that have changed.
         """
-        offered = self._read(lambda tx: tickets.select(tx, states=(tickets.OFFERED,)))
+        open_ones = self._read(lambda tx: tickets.select(tx))
         changed = []
-        for ticket in offered:
+        for ticket in open_ones:
+            if ticket.state != tickets.OFFERED and not self._why_gone(ticket):
+                continue
             after = self._run(lambda tx, ticket=ticket: self._settle(tx, ticket))  # type: ignore[misc]
             if after is not None:
                 changed.append(after)
@@ -125,7 +139,7 @@ class Turns(Acquiring):
         tx: Transaction,
         ticket_id: int,
         person: Person | None,
-        other_servers: int,
+        others: tuple[int, frozenset[str]],
         attempt: str,
         *,
         patient: bool,
@@ -136,16 +150,16 @@ class Turns(Acquiring):
         if ticket.state != tickets.WAITING:
             return Offered(ticket, None, f"It is {ticket.state}.")
         if person is None or person.name != ticket.user:
-            why = "the hub has no such user any more"
+            why = "the hub no longer has this user"
             self._cancel(tx, ticket, why, BROKER, now)
             return Offered(known_ticket(tx, ticket_id), None, why)
         answer: Refusal | None = None
-        will_do = self._will_do(ticket, person)
+        will_do = self._will_do(ticket, person, self._known_kinds(tx))
         names = [tier.name for tier in will_do]
         if names and names != list(ticket.tiers):
             # What their person may not have any more keeps nobody else from it.
             tickets.change(tx, ticket.id, ticket.state, tiers=names)
-            why = "what its person may have has changed"
+            why = "what its user may use has changed"
             ticket_event(tx, ticket, now, BROKER, "ticket.changed", tiers=names, why=why)
         until = now + timedelta(minutes=self.settings.offer_minutes)
         for tier in will_do:
@@ -157,8 +171,9 @@ class Turns(Acquiring):
                 None,
                 now,
                 until,
-                other_servers,
+                others[0],
                 ticket.id,
+                stopping=others[1],
             )
             got = self._acquire(tx, asking=asking, patient=patient)
             if isinstance(got, LeaseRow):
@@ -167,20 +182,30 @@ class Turns(Acquiring):
             # What was asked for says why; that a larger one is not to be had says nothing.
             answer = answer or got
         if answer is None:
-            why = f"tier {ticket.tier!r} is not open to its user any more"
+            title = self.settings.title_of(ticket.tier)
+            why = f"tier {quoted(title)} is no longer open to its user"
             self._cancel(tx, ticket, why, BROKER, now)
         elif answer.reason in ("quota", "approval"):
-            self._block(tx, ticket, str(answer), now)
+            # A session that has just ended need not cost its person the next turn.
+            if ticket.blocked or not answer.soon:
+                self._block(tx, ticket, str(answer), now)
         elif ticket.blocked:
             self._block(tx, ticket, "", now)
         return Offered(known_ticket(tx, ticket_id), None, str(answer or why))
 
-    def _will_do(self, ticket: TicketRow, person: Person) -> tuple[Tier, ...]:
+    def _will_do(self, ticket: TicketRow, person: Person, known: Kinds) -> tuple[Tier, ...]:
         """The tiers of a ticket that its person may use now; none when the one asked for is not."""
         mine = {tier.name: tier for tier in tiers.open_tiers(self.settings.tiers, person)}
-        if ticket.tier not in mine or mine[ticket.tier].is_none:
+        asked = mine.get(ticket.tier)
+        if asked is None or asked.is_none:
             return ()
-        return tuple(mine[name] for name in ticket.tiers if name in mine and not mine[name].is_none)
+        return tuple(
+            mine[name]
+            for name in ticket.tiers
+            if name in mine
+            and not mine[name].is_none
+            and queue.is_on_same_cards(asked, mine[name], known)
+        )
 
     def _hold(self, tx: Transaction, ticket: TicketRow, lease: LeaseRow, now: datetime) -> None:
         passed = self._passed_by(tx, ticket, lease, now)
@@ -208,23 +233,40 @@ class Turns(Acquiring):
         tier = self.settings.tier(lease.tier)
         if tier is None:
             return ()
-        rows = [row for row in self._served(tx, now) if not row.blocked]
+        line = self._line(tx, now)
         others = [
-            Waiting(row.id, row.created_at, self._pools(row)) for row in rows if row.id != ticket.id
+            Waiting(row.id, row.created_at, self._pools(row, line.known))
+            for row in line.tickets
+            if row.id != ticket.id and not row.blocked
         ]
-        me = Waiting(ticket.id, ticket.created_at, self._pools(ticket))
-        return queue.passed_by(me, queue.pool_of(tier), others)
+        me = Waiting(ticket.id, ticket.created_at, self._pools(ticket, line.known))
+        return queue.passed_by(me, line.pool_of(lease, tier), others)
 
     def _settle(self, tx: Transaction, ticket: TicketRow) -> TicketRow | None:
         tx.queue_for(f"person {ticket.user}")
         found = tickets.by_id(tx, ticket.id)
-        if found is None or found.state != tickets.OFFERED:
+        if found is None or found.state not in tickets.OPEN:
             return None
         now = self._now()
+        gone = self._why_gone(found)
+        if gone:
+            self._cancel(tx, found, gone, BROKER, now)
+            return known_ticket(tx, found.id)
+        if found.state != tickets.OFFERED:
+            return None
         lease = held_for(tx).get(found.id)
         over = lease is not None and lease.deadline is not None and lease.deadline <= now
         if lease is None:
             self._wait_again(tx, found, "what was held for it is gone; it waits again", now)
+        elif found.hub == self.hub and self.settings.tier(lease.tier) is None:
+            # A larger tier than was asked for; what was asked for is still there.
+            why = "the tier that was held for it was removed from this hub; it waits again"
+            begin_release(tx, lease, why, BROKER, now)
+            self._wait_again(tx, found, why, now)
+        elif found.hub == self.hub and not self._still_gives(tx, lease):
+            why = f"{UNFIT}; it waits again"
+            begin_release(tx, lease, why, BROKER, now)
+            self._wait_again(tx, found, why, now)
         elif over and found.hub != self.hub:
             if self._is_heard(tx, found.hub, now):
                 return None
@@ -242,6 +284,15 @@ class Turns(Acquiring):
         else:
             return None
         return known_ticket(tx, found.id)
+
+    def _why_gone(self, ticket: TicketRow) -> str:
+        """Why nobody can get what a ticket of this hub asks for any more; empty where they can."""
+        if ticket.hub != self.hub:
+            return ""  # by another hub's tiers
+        tier = self.settings.tier(ticket.tier)
+        if tier is None:
+            return f"tier {quoted(ticket.tier)} was removed from this hub"
+        return f"tier {quoted(tier.title)} no longer has a GPU" if tier.is_none else ""
 
     @staticmethod
     def _wait_again(tx: Transaction, ticket: TicketRow, why: str, now: datetime) -> None:
@@ -277,6 +328,7 @@ class Turns(Acquiring):
     ) -> tuple[Waiting, ...]:
         """What the rules about the order see of the tickets that wait."""
         found: list[Waiting] = []
+        known = self._known_kinds(tx)
         hours: dict[str, float] = {}
         for row in rows:
             if row.state != tickets.WAITING or (row.blocked and not blocked):
@@ -284,33 +336,41 @@ class Turns(Acquiring):
             if row.user not in hours:
                 used = Usage(now, spans=ledger.spans(tx, row.user, now - WEEK))
                 hours[row.user] = used.gpu_hours(WEEK)
-            pools = (_own_pool(row), *self._pools(row))
+            pools = (_own_pool(row), *self._pools(row, known))
             found.append(Waiting(row.id, row.created_at, pools, hours[row.user], row.overtaken))
         return tuple(found)
 
-    def _rooms(self, tx: Transaction, rows: Collection[TicketRow], now: datetime) -> dict[str, int]:
+    def _rooms(
+        self, tx: Transaction, rows: Collection[TicketRow], now: datetime
+    ) -> dict[Pool, int]:
         """What is free of everything that is waited for, cards of a ticket's own among it."""
-        room: dict[str, int] = {}
+        room: dict[Pool, int] = {}
+        known = self._known_kinds(tx)
         for row in rows:
             for name in row.tiers:
                 tier = self.settings.tier(name)
                 if tier is None or tier.is_none:
                     continue
-                pool = queue.pool_of(tier)
+                pool = queue.pool_of(tier, known)
                 if pool not in room:
-                    room[pool] = self._room(tx, tier, now)
-                if tier.is_whole and self._has_own_card(tx, row, tier, now):
+                    room[pool] = self._room(tx, tier, now, known)
+                if tier.is_whole and self._has_own_card(tx, row, tier, now, known):
                     room[_own_pool(row)] = 1
         return room
 
-    def _has_own_card(self, tx: Transaction, row: TicketRow, tier: Tier, now: datetime) -> bool:
+    def _has_own_card(
+        self, tx: Transaction, row: TicketRow, tier: Tier, now: datetime, known: Kinds
+    ) -> bool:
         """Whether a card is kept for the ticket's grant, or is to be emptied for it from now on."""
-        silent_before = self._silent_before(now)
+        silent_before, kinds = self._silent_before(now), tier.kinds(known)
         for grant in requests.grants(tx, row.user, tier.name, now):
-            mig_off = tier.mig_off
-            if wholes.idle_cards(tx, silent_before, grant_id=grant.id, mig_off=mig_off):
+            if wholes.idle_cards(
+                tx, silent_before, grant_id=grant.id, mig_off=tier.mig_off, kinds=kinds
+            ):
                 return True
-            busy = wholes.busy_cards(tx, silent_before, grant_id=grant.id, mig_off=mig_off)
+            busy = wholes.busy_cards(
+                tx, silent_before, grant_id=grant.id, mig_off=tier.mig_off, kinds=kinds
+            )
             return bool(busy) and not any(reserved for _, reserved in busy)
         return False
 
@@ -324,9 +384,9 @@ def held_for(tx: Transaction) -> dict[int, LeaseRow]:
     }
 
 
-def _own_pool(ticket: TicketRow) -> str:
+def _own_pool(ticket: TicketRow) -> Pool:
     """A card that is there for one ticket only."""
-    return f"card of ticket {ticket.id}"
+    return Pool(f"card of ticket {ticket.id}")
 
 
 def known_ticket(tx: Transaction, ticket_id: int) -> TicketRow:

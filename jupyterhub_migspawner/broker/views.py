@@ -6,17 +6,22 @@ learn who else holds what: other people's leases show as a state only.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
+from jupyterhub_migspawner.broker.orphans import Adoption
 from jupyterhub_migspawner.broker.statuses import (
+    QUARANTINED,
     QuotaStatus,
     SliceStatus,
     Standing,
     TicketStatus,
     TierOffer,
 )
+from jupyterhub_migspawner.broker.wanting import desired
 from jupyterhub_migspawner.leases.rows import (
+    LOST,
     CardRow,
     DraftRow,
     EventRow,
@@ -25,6 +30,7 @@ from jupyterhub_migspawner.leases.rows import (
     QuotaExceptionRow,
     RequestRow,
 )
+from jupyterhub_migspawner.policy import proof
 from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.policy.queue import Expectation
 
@@ -42,14 +48,14 @@ def slice_view(status: SliceStatus, viewer: Person | None = None) -> Json:
     """A slice; ``viewer`` None or an admin sees who holds it.
 
     ``lease`` is the first of ``leases``, which are several where a tier shares the slice, and say
-    which seat is whose.
+    which seat is whose. Why a slice is quarantined names processes and people, which is for admins.
     """
     row = status.row
-    leases = [
-        lease
-        for lease in status.leases
-        if viewer is None or viewer.admin or viewer.name == lease.user
-    ]
+    admin = viewer is None or viewer.admin
+    leases = [lease for lease in status.leases if admin or viewer_is(viewer, lease)]
+    why = status.why
+    if row.quarantined and not admin:
+        why = _QUARANTINED if status.state == QUARANTINED else why.replace(row.quarantined, "")
     return {
         "id": row.id,
         "uuid": row.uuid,
@@ -61,10 +67,21 @@ def slice_view(status: SliceStatus, viewer: Person | None = None) -> Json:
         "size": row.size,
         "memory_mib": row.memory_mib,
         "state": status.state,
-        "why": status.why,
+        "why": why.strip(),
         "lease": _lease_of_slice(leases[0]) if leases else None,
         "leases": [{**_lease_of_slice(lease), "seat": lease.seat} for lease in leases],
+        "unproven": [
+            unproven_view(lease, row.quarantined, admin=admin) for lease in leases if lease.ending
+        ],
     }
+
+
+_QUARANTINED = "It is quarantined: given to nobody until what is on it has been looked at."
+
+
+def viewer_is(viewer: Person | None, lease: LeaseRow) -> bool:
+    """Whether a lease is the viewer's own."""
+    return viewer is not None and viewer.name == lease.user
 
 
 def _lease_of_slice(lease: LeaseRow) -> Json:
@@ -77,8 +94,57 @@ def _lease_of_slice(lease: LeaseRow) -> Json:
     }
 
 
-def lease_view(lease: LeaseRow) -> Json:
-    """A lease, live or past."""
+def adoption_view(adoption: Adoption) -> Json:
+    """What became of a server without a lease; ``lease`` null and ``why`` where it has none."""
+    orphan, lease = adoption.orphan, adoption.lease
+    return {
+        "attempt": orphan.attempt,
+        "user": orphan.user,
+        "server": orphan.server,
+        "hub": orphan.hub,
+        "tier": orphan.tier,
+        "node": orphan.node,
+        "card_uuid": orphan.card_uuid,
+        "profile": orphan.profile,
+        "start": orphan.start,
+        "slice_uuid": orphan.slice_uuid,
+        "process": orphan.pids[0] if orphan.pids else None,
+        "vouched": orphan.vouched,
+        "lease": lease.id or None if lease is not None else None,
+        "adopted": lease is not None,
+        "why": adoption.why,
+    }
+
+
+def _waiting_for(lease: LeaseRow, *, admin: bool) -> str:
+    """Why a slice is not proven empty: pids, users and commands are for admins."""
+    if not lease.ending or admin:
+        return lease.waiting_for
+    return proof.cause(lease.waiting_for)
+
+
+def unproven_view(lease: LeaseRow, quarantined: str = "", *, admin: bool = True) -> Json:
+    """A lease whose session has ended and whose slice is not proven empty; in full for admins.
+
+    ``quarantined`` is the reason for which its slice is, if it is.
+    """
+    return {
+        "lease": lease.id,
+        "user": lease.user,
+        "server": lease.server,
+        "tier": lease.tier,
+        "node": lease.node,
+        "slice_uuid": lease.slice_uuid,
+        "releasing_at": timestamp(lease.releasing_at),
+        "end_reason": lease.end_reason,
+        "waiting_for": _waiting_for(lease, admin=admin),
+        "quarantined": quarantined if admin else "",
+        "mend": proof.mend(f"{quarantined} {lease.waiting_for}", lease.node) if admin else "",
+    }
+
+
+def lease_view(lease: LeaseRow, *, admin: bool = True) -> Json:
+    """A lease, live or past; what keeps its slice from being proven empty in full for admins."""
     return {
         "id": lease.id,
         "user": lease.user,
@@ -95,7 +161,9 @@ def lease_view(lease: LeaseRow) -> Json:
         "ends_at": timestamp(lease.ends_at),
         "ended_at": timestamp(lease.ended_at),
         "end_reason": lease.end_reason,
-        "waiting_for": lease.waiting_for,
+        "releasing_at": timestamp(lease.releasing_at),
+        "waiting_for": _waiting_for(lease, admin=admin),
+        "mend": proof.mend(lease.waiting_for, lease.node) if lease.ending and admin else "",
         "request_id": lease.request_id,
         "hub": lease.hub,
         "ticket": lease.ticket_id,
@@ -117,6 +185,14 @@ def standing_view(standing: Standing) -> Json:
         "why": found.why,
         "unknown": list(found.unknown),
         "unknown_since": timestamp(found.unknown_since),
+        "new": found.new,
+        "doubt": None
+        if standing.doubt is None
+        else {
+            "kind": standing.doubt.kind,
+            "since": timestamp(standing.doubt.since),
+            "why": standing.doubt.why,
+        },
         "extended_until": timestamp(stay.extended_until),
         "protected_until": timestamp(stay.protected_until),
         "protected_by": stay.protected_by,
@@ -131,6 +207,26 @@ def standing_view(standing: Standing) -> Json:
             }
             for row in standing.readings
         ],
+    }
+
+
+def stranded_view(lease: LeaseRow) -> Json:
+    """A session whose card was lost, in the shape of one that runs; nothing ends it."""
+    nothing = ("idle_since", "ends_at", "rule", "unknown_since", "extended_until")
+    return {
+        **dict.fromkeys((*nothing, "protected_until")),
+        "lease": lease.id,
+        "user": lease.user,
+        "server": lease.server,
+        "tier": lease.tier,
+        "since": timestamp(lease.since),
+        "why": "",
+        "unknown": [],
+        "new": False,
+        "doubt": {"kind": LOST, "since": timestamp(lease.ended_at), "why": lease.end_reason},
+        "protected_by": "",
+        "protected_why": "",
+        "signals": [],
     }
 
 
@@ -186,6 +282,7 @@ def _wait_view(expectation: Expectation) -> Json:
         "latest": _seconds(expectation.latest),
         "confidence": expectation.confidence,
         "sessions": expectation.sessions,
+        "stuck": expectation.stuck,
     }
 
 
@@ -246,11 +343,14 @@ def tier_view(offer: TierOffer) -> Json:
         "title": tier.title,
         "description": tier.description,
         "profile": tier.profile,
+        "card": None if tier.card is None else tier.card.text,
         "seats": tier.seats,
         "free": offer.free,
         "total": offer.total,
+        "shares_with": [each.name for each in offer.shares_with],
         "usable": offer.usable,
         "why": offer.why,
+        "outage": offer.outage,
         "approval": tier.approval,
         "max_hours": tier.max_hours,
         "idle_minutes": _plain(tier.idle_minutes),
@@ -270,8 +370,21 @@ def node_view(node: NodeRow) -> Json:
     }
 
 
-def card_view(card: CardRow) -> Json:
-    """A card; layouts as ``[{"profile": ..., "start": ...}]``."""
+def card_view(card: CardRow, slices: Iterable[SliceStatus] = ()) -> Json:
+    """A card; layouts as ``[{"profile": ..., "start": ...}]``.
+
+    ``present`` is how it is cut now, by its ``slices``; ``desired`` how it should be, null where it
+    is left as it is. For admins: ``unproven`` are the leases on it whose session has ended.
+    """
+    here = [status for status in slices if status.row.card_uuid == card.uuid]
+    present = sorted(
+        ((each.row.profile, each.row.start) for each in here if each.row.present and each.row.uuid),
+        key=lambda want: want[1],
+    )
+    if not card.mig_enabled:
+        present = []
+    whole = any(lease.whole for status in here for lease in status.leases)
+    wish = desired(card, given_whole=whole)
     return {
         "uuid": card.uuid,
         "node": card.node,
@@ -279,12 +392,24 @@ def card_view(card: CardRow) -> Json:
         "model": card.model,
         "memory_mib": card.memory_mib,
         "mig_enabled": card.mig_enabled,
-        "state": card.state,
+        "state": "problem" if card.problem and card.state == "ok" else card.state,
+        "drained": card.drained,
         "problem": card.problem,
+        "present": [{"profile": profile, "start": start} for profile, start in present],
+        "desired": None
+        if wish is None
+        else [{"profile": profile, "start": start} for profile, start in wish.wants],
+        "desired_mig": None if wish is None else wish.mig,
         "layout": [{"profile": profile, "start": start} for profile, start in card.layout],
         "target": None
         if card.target is None
         else [{"profile": profile, "start": start} for profile, start in card.target],
+        "unproven": [
+            unproven_view(lease, status.row.quarantined)
+            for status in here
+            for lease in status.leases
+            if lease.ending and lease.card_uuid == card.uuid
+        ],
     }
 
 

@@ -7,17 +7,20 @@ nothing blocks.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
 from jupyterhub_migspawner.broker.base import SILENT, BrokerBase
-from jupyterhub_migspawner.leases import events, seats, tickets, wholes
-from jupyterhub_migspawner.leases.rows import RequestRow, TicketRow
+from jupyterhub_migspawner.broker.stock import stock
+from jupyterhub_migspawner.leases import events, inventory, ledger, seats, tickets, wholes
+from jupyterhub_migspawner.leases.rows import MIG_OFF, LeaseRow, RequestRow, TicketRow
 from jupyterhub_migspawner.leases.store import Transaction
 from jupyterhub_migspawner.policy import queue
+from jupyterhub_migspawner.policy.card_filter import CardKind, Kinds
 from jupyterhub_migspawner.policy.people import Person
+from jupyterhub_migspawner.policy.queue import Pool
 from jupyterhub_migspawner.policy.tiers import Tier
 
 
@@ -26,65 +29,167 @@ class Ahead:
     """Whom a start finds waiting for the same: how many others, and its own person's ticket.
 
     ``seats`` are those of the others that wait for the very same, not for something like it.
+    ``pools`` are what the others wait for.
     """
 
     others: int = 0
     mine: TicketRow | None = None
     seats: int = 0
+    pools: tuple[Pool, ...] = ()
+
+    def spare(self, tier: Tier, known: Kinds) -> Kinds:
+        """The kinds of cards that the tier means and none of the others waits for."""
+        wanted: set[CardKind] = set()
+        for pool in self.pools:
+            if pool.hardware == tier.profile:
+                wanted |= known if pool.kinds is None else pool.kinds
+        means = tier.kinds(known)
+        return (known if means is None else means) - wanted
+
+
+@dataclass(frozen=True)
+class Line:
+    """All that is waited for: the tickets that some service looks after, blocked ones too.
+
+    ``known`` are the kinds of cards there are and ``of_cards`` that of each card by UUID, both
+    empty where no tier asks for certain cards.
+    """
+
+    tickets: tuple[TicketRow, ...] = ()
+    known: Kinds = frozenset()
+    of_cards: Mapping[str, CardKind] = field(default_factory=dict)
+
+    def pool_of(self, lease: LeaseRow, tier: Tier) -> Pool:
+        """What a lease has taken from: no more than the kind of its card."""
+        pool = queue.pool_of(tier, self.known)
+        kind = self.of_cards.get(lease.card_uuid)
+        return pool if kind is None else replace(pool, kinds=frozenset((kind,)))
 
 
 class Waits(BrokerBase):
     """What is waited for."""
 
-    def _ahead(self, waiting: Iterable[TicketRow], person: Person, tier: Tier) -> Ahead:
+    def _line(self, tx: Transaction, now: datetime) -> Line:
+        """Who waits now."""
+        known = self._known_kinds(tx)
+        return Line(self._served(tx, now), known, inventory.kinds_by_card(tx) if known else {})
+
+    def _ahead(
+        self, waiting: Iterable[TicketRow], person: Person, tier: Tier, known: Kinds
+    ) -> Ahead:
         others, mine, seats_too = 0, None, 0
+        wanted: dict[Pool, None] = {}
+        pool = queue.pool_of(tier, known)
         for ticket in waiting:
             if ticket.user == person.name:
                 # Their own, at another hub too, keeps nobody from starting.
                 if ticket.hub == self.hub and ticket.tier == tier.name:
                     mine = ticket
-            elif not ticket.blocked and self._competes(ticket, tier):
+            elif not ticket.blocked and self._competes(ticket, pool, known):
                 others += 1
-                seats_too += queue.pool_of(tier) in self._pools(ticket)
-        return Ahead(others, mine, seats_too)
+                pools = self._pools(ticket, known)
+                seats_too += any(pool.is_line_of(other) for other in pools)
+                wanted |= dict.fromkeys(pools)
+        return Ahead(others, mine, seats_too, tuple(wanted))
 
-    def _competes(self, ticket: TicketRow, tier: Tier) -> bool:
-        """Whether a ticket waits for what a start in this tier would take: a slice of that size,
-        whether for one or for several, or a card.
+    def _competes(self, ticket: TicketRow, pool: Pool, known: Kinds) -> bool:
+        """Whether a ticket waits for what is taken from a pool: a slice of that size, whether for
+        one or for several, or a card; on cards of the same kind.
         """
-        kind = queue.hardware_of(queue.pool_of(tier))
-        return any(queue.hardware_of(pool) == kind for pool in self._pools(ticket))
+        return any(pool.overlaps(other) for other in self._pools(ticket, known))
 
-    def _takes_nobodys(
-        self, tx: Transaction, tier: Tier, grant: RequestRow | None, now: datetime, ahead: Ahead
-    ) -> bool:
-        """Whether a start takes what nobody who waits could be given: the card that is kept for its
-        grant, or a seat on a slice that is shared already, for which nobody waits.
+    def _may_take(
+        self,
+        tx: Transaction,
+        tier: Tier,
+        grant: RequestRow | None,
+        now: datetime,
+        ahead: Ahead,
+        known: Kinds,
+        node: str | None = None,
+    ) -> Kinds | None:
+        """Of which kinds the cards are on which a start takes what nobody waits for; None: of any.
+
+        That is all that its tier means where nobody is ahead of it, and where it takes what nobody
+        who waits could be given: the card that is kept for its grant, or a seat on a slice that is
+        shared already, for which nobody waits. Else those that none of the others means, if
+        anything is free on them.
         """
-        silent_before = self._silent_before(now)
+        kinds, silent_before = tier.kinds(known), self._silent_before(now)
+        if not ahead.others:
+            return kinds
         if grant is not None:
-            return wholes.is_kept(tx, silent_before, grant.id, mig_off=tier.mig_off)
-        if not tier.shares or ahead.seats:
+            if wholes.is_kept(tx, silent_before, grant.id, mig_off=tier.mig_off, kinds=kinds):
+                return kinds
+        elif (
+            tier.shares
+            and not ahead.seats
+            and seats.offers(tx, tier.name, tier.profile, tier.seats, silent_before, node, kinds)
+        ):
+            return kinds
+        spare = ahead.spare(tier, known)
+        return spare if stock(self._count(tx, now), tier, spare)[0] else frozenset()
+
+    def _preferred(
+        self,
+        tx: Transaction,
+        person: Person,
+        tier: Tier,
+        grant: RequestRow | None,
+        now: datetime,
+        kinds: Kinds | None,
+        known: Kinds,
+    ) -> tuple[Kinds | None, ...]:
+        """The kinds of cards that a ticket is served from, best first.
+
+        First those for which nobody else waits, if anything is free on them; but the card that is
+        kept for its grant comes before any other.
+        """
+        if not known:
+            return (kinds,)
+        silent_before = self._silent_before(now)
+        if grant is not None and wholes.is_kept(
+            tx, silent_before, grant.id, mig_off=tier.mig_off, kinds=kinds
+        ):
+            return (kinds,)
+        ahead = self._ahead(self._served(tx, now), person, tier, known)
+        spare = ahead.spare(tier, known) & (known if kinds is None else kinds)
+        if not ahead.others or not stock(self._count(tx, now), tier, spare)[0]:
+            return (kinds,)
+        return spare, kinds
+
+    def _still_gives(self, tx: Transaction, lease: LeaseRow) -> bool:
+        """Whether its tier, as it stands at this hub now, gives what the lease has."""
+        tier = self.settings.tier(lease.tier)
+        if tier is None or tier.is_none:
             return False
-        return bool(seats.offers(tx, tier.name, tier.profile, tier.seats, silent_before, None))
+        if tier.card is not None:
+            card = inventory.card_record(tx, lease.card_uuid)
+            if card is None or not tier.means(card.row.kind):
+                return False
+        if tier.is_whole:
+            return lease.whole and tier.mig_off == ((lease.profile, lease.start) == MIG_OFF)
+        if lease.profile != tier.profile:
+            return False
+        # A seat beside others is not a slice of one's own.
+        return tier.shares or not any(
+            each.slice_id == lease.slice_id and each.id != lease.id
+            for each in ledger.select(tx, card_uuid=lease.card_uuid)
+        )
 
     def _served(self, tx: Transaction, now: datetime) -> tuple[TicketRow, ...]:
         """The tickets that wait and that some service looks after, blocked ones too."""
         return tickets.served(tx, now - SILENT)
 
-    def _pools(self, ticket: TicketRow) -> tuple[str, ...]:
-        """What a ticket may be served from, best first."""
-        known = (self.settings.tier(name) for name in ticket.tiers)
-        return tuple(dict.fromkeys(queue.pool_of(tier) for tier in known if tier is not None))
+    def _pools(self, ticket: TicketRow, known: Kinds) -> tuple[Pool, ...]:
+        """What a ticket may be served from, best first; ``known`` are the kinds of cards."""
+        tiers = (self.settings.tier(name) for name in ticket.tiers)
+        found = (queue.pool_of(tier, known) for tier in tiers if tier is not None)
+        return tuple(dict.fromkeys(found))
 
-    def _room(self, tx: Transaction, tier: Tier, now: datetime) -> int:
+    def _room(self, tx: Transaction, tier: Tier, now: datetime, known: Kinds) -> int:
         """How many more leases of a tier can be given out, whoever they are for."""
-        if tier.is_none:
-            return 0
-        count = self._count(tx, now)
-        if tier.is_whole:
-            return count.whole(mig_off=tier.mig_off)[0]
-        return count.seats(tier.name, tier.profile, tier.seats)[0]
+        return stock(self._count(tx, now), tier, tier.kinds(known))[0]
 
 
 def close_ticket(

@@ -51,6 +51,11 @@ def is_reached(card: CardRow, present: set[Want]) -> bool:
     return present - {MIG_OFF} == set(card.target) and card.mig_enabled == mig
 
 
+def is_going_back(card: CardRow) -> bool:
+    """Whether a card that was given out whole is being cut into its base layout again."""
+    return card.state == "ok" and not card.problem and card.target == card.layout
+
+
 def mark_wanted(tx: Transaction, card_uuid: str) -> None:
     """Note for each slice of a card whether its layout, or its target, has it."""
     record = inventory.card_record(tx, card_uuid)

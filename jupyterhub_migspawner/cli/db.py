@@ -1,27 +1,69 @@
-"""``migspawner db``: the lease database's schema, its event log, and which hub is at home where."""
+"""``migspawner db``: the lease database: sound, current, backed up; which hub is at home where."""
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
-from jupyterhub_migspawner.cli.command import DONE, REFUSED, Command, argument
-from jupyterhub_migspawner.leases import migrations
+from jupyterhub_migspawner.cli.command import (
+    DONE,
+    REFUSED,
+    Command,
+    argument,
+    warn_of_password,
+)
+from jupyterhub_migspawner.errors import DatabaseError
+from jupyterhub_migspawner.leases import backups, migrations, soundness, urls
+from jupyterhub_migspawner.policy.wording import plural
+
+#: What to do about a database that is not sound.
+NOT_SOUND = (
+    "Stop the hub and put a backup in its place: `migspawner db restore FILE`; what is there now "
+    "is kept beside it."
+)
 
 
 class Check(Command):
-    """Look at the schema."""
+    """Look whether it is sound."""
 
     name = "migspawner db check"
     description = (
-        "Say which schema the lease database has and which this version needs. Changes nothing;\n"
-        "exit status 1 when it does not fit."
+        "Say which schema the lease database has and which this version needs, and whether it is\n"
+        "sound: pages and keys (SQLite), indexes (PostgreSQL with the extension amcheck), tables,\n"
+        "and that what is held is held once. Changes nothing; exit status 1 when something is\n"
+        "wrong."
     )
 
     def run(self) -> int:
         """Look and say."""
-        status = migrations.check(self.mig().resolved_database_url())
-        self.answer(_view(status), status.message)
-        return DONE if status.current else REFUSED
+        url = self.mig().resolved_database_url()
+        try:
+            status = migrations.check(url)
+        except DatabaseError as error:
+            return self._damaged(url, str(error))
+        problems = soundness.problems(url) if status.current else ()
+        message = " ".join([status.message, *problems, *([NOT_SOUND] if problems else [])])
+        self.answer({**_view(status), "message": message, "problems": list(problems)}, message)
+        return DONE if status.current and not problems else REFUSED
+
+    def _damaged(self, url: str, message: str) -> int:
+        """Say what is known of one that cannot even be opened."""
+        parsed = urls.parse(url)
+        file = urls.file_of(parsed)
+        problems = [message]
+        if file is not None and file.exists():
+            problems += soundness.damage(file)
+        answer = {
+            "database": urls.shown(parsed),
+            "state": "unreadable",
+            "revision": None,
+            "head": migrations.HEAD,
+            "message": " ".join(problems),
+            "problems": problems,
+        }
+        self.answer(answer, " ".join(problems))
+        return REFUSED
 
 
 class Upgrade(Command):
@@ -30,13 +72,93 @@ class Upgrade(Command):
     name = "migspawner db upgrade"
     description = (
         "Create the lease database, or bring its schema up to this version, in one transaction.\n"
-        "Stop the hub first, and keep a copy."
+        "Then erase what was deleted from its files. Stop the hub first, and keep a copy:\n"
+        "`migspawner db backup FILE`."
     )
 
     def run(self) -> int:
         """Upgrade and say where it stands."""
-        status = migrations.upgrade(self.mig().resolved_database_url())
+        url = self.mig().resolved_database_url()
+        was_current = migrations.check(url).current
+        status = migrations.upgrade(url)
+        if was_current:
+            # An upgrade before this one may have ended before it had erased what it removed.
+            migrations.erase(url)
         return self.answer(_view(status), status.message)
+
+
+_FILE = argument("file", metavar="FILE")
+
+
+class Backup(Command):
+    """Keep a copy."""
+
+    name = "migspawner db backup"
+    description = (
+        "Write a copy of the lease database into a new file, while the hub runs. The copy is a\n"
+        "SQLite file, of PostgreSQL too, readable for its owner only, and checked. It holds who\n"
+        "worked when: keep it as safe as the database."
+    )
+    arguments = (_FILE,)
+
+    def run(self) -> int:
+        """Copy it and say so."""
+        file = Path(os.path.expanduser(self.given.file)).absolute()
+        url = self.mig().resolved_database_url()
+        backups.back_up(url, file)
+        answer = {"database": urls.shown(urls.parse(url)), "file": str(file)}
+        return self.answer(answer, f"The lease database {answer['database']} is copied to {file}.")
+
+
+class Restore(Command):
+    """Put a copy back."""
+
+    name = "migspawner db restore"
+    description = (
+        "Put a backup in the place of the lease database. Stop the hub first; servers run on.\n"
+        "What was there is kept beside it, damaged or not. Servers that were started after the\n"
+        "backup have no lease in it: start the hub, then run `migspawner leases adopt`."
+    )
+    arguments = (_FILE,)
+
+    def run(self) -> int:
+        """Restore it and say what comes next."""
+        file = Path(os.path.expanduser(self.given.file)).absolute()
+        url = self.mig().resolved_database_url()
+        kept = backups.restore(url, file)
+        answer = {"database": urls.shown(urls.parse(url)), "file": str(file), "kept": kept}
+        before = f" What was there before is in {kept}." if kept else ""
+        return self.answer(
+            answer,
+            f"The lease database {answer['database']} is restored from {file}.{before} Start the "
+            "hub now. Slices of servers that this backup does not know are quarantined; "
+            "`migspawner leases adopt` gives those servers leases again.",
+        )
+
+
+class Copy(Command):
+    """Move to another database."""
+
+    name = "migspawner db copy"
+    description = (
+        "Copy the lease database into an empty one, from SQLite to PostgreSQL or back. Stop the\n"
+        "hub first; then put the new one into c.MigBroker.database_url and start the hub. Servers\n"
+        "run on. Its password is best in ~/.pgpass: others can read what is typed here."
+    )
+    arguments = (argument("url", metavar="URL", help="as in c.MigBroker.database_url"),)
+
+    def run(self) -> int:
+        """Copy it and say what comes next."""
+        warn_of_password("URL", self.given.url)
+        url = self.mig().resolved_database_url()
+        backups.copy(url, self.given.url)
+        shown = urls.shown(urls.parse(self.given.url))
+        answer = {"database": urls.shown(urls.parse(url)), "to": shown}
+        return self.answer(
+            answer,
+            f"The lease database {answer['database']} is copied to {shown}. Put that into "
+            "c.MigBroker.database_url, start the hub, and move the old one away.",
+        )
 
 
 class Compact(Command):
@@ -64,11 +186,12 @@ class Compact(Command):
                 so_far = broker.compact_events(so_far)
             compacted = so_far.number
         answer = {"days": days, "compacted": compacted, "kept": kept, "dry_run": dry_run}
-        what = "would become" if dry_run else "have become"
+        what = "would become" if dry_run else "has become" if compacted == 1 else "have become"
         return self.answer(
             answer,
-            f"{compacted} events older than {days} days {what} counts; {kept} as old belong to "
-            "live leases and open requests and stay.",
+            f"{plural(compacted, 'event')} older than {plural(days, 'day')} {what} counts; "
+            f"{plural(kept, 'event')} of live leases and open requests "
+            f"{'stays' if kept == 1 else 'stay'}.",
         )
 
 
@@ -95,12 +218,15 @@ class Database(Command):
 
     name = "migspawner db"
     description = (
-        "The lease database: check and upgrade its schema, compact its event log, move a hub."
+        "The lease database: check, upgrade, back up, restore, copy and compact it; move a hub."
     )
     runs = False
     below = {
-        "check": (Check, "say which schema it has and which is needed"),
+        "check": (Check, "say whether it is sound and current"),
         "upgrade": (Upgrade, "create it or bring it up to date"),
+        "backup": (Backup, "write a copy into a new file"),
+        "restore": (Restore, "put a copy in its place"),
+        "copy": (Copy, "copy it into an empty database of either kind"),
         "compact": (Compact, "turn old events into counts"),
         "adopt": (Adopt, "say that a hub has moved here"),
     }

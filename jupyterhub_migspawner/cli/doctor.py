@@ -10,19 +10,38 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from datetime import datetime, timezone
 from importlib import metadata
 
 from jupyterhub_migspawner import channels
-from jupyterhub_migspawner.cli import doctor_cards, doctor_culler, doctor_dcgm
+from jupyterhub_migspawner.cli import (
+    doctor_cards,
+    doctor_clock,
+    doctor_culler,
+    doctor_dcgm,
+    doctor_files,
+    doctor_keys,
+    doctor_leases,
+    doctor_names,
+    doctor_orphans,
+    doctor_ports,
+    doctor_sessions,
+    doctor_settings,
+)
 from jupyterhub_migspawner.cli.command import DONE, REFUSED, Command
 from jupyterhub_migspawner.cli.demo.tools import proxy_folder
 from jupyterhub_migspawner.cli.findings import OK, WARNING, WRONG, Finding
-from jupyterhub_migspawner.cli.output import print_json, printable
+from jupyterhub_migspawner.cli.output import print_json, print_line, print_wrapped
 from jupyterhub_migspawner.config import MigBroker
 from jupyterhub_migspawner.errors import MigspawnerError
-from jupyterhub_migspawner.leases import migrations
+from jupyterhub_migspawner.leases import migrations, soundness
 from jupyterhub_migspawner.policy.wording import plural
+
+#: The way out for each state of the lease database in which it cannot be used.
+_DATABASE_MENDS = {
+    migrations.BEHIND: "Stop the hub, run `migspawner db backup FILE`, then `db upgrade`.",
+    migrations.AHEAD: "Install the version that wrote it, or run `migspawner db restore FILE`.",
+    migrations.FOREIGN: "Set c.MigBroker.database_url to a database of its own.",
+}
 
 PYTHONS = ((3, 10), (3, 13))
 HUBS = ((5, 4), (7, 0))
@@ -39,11 +58,13 @@ class _Context:
 class Doctor(Command):
     """Look for what is wrong."""
 
+    lists = True
     name = "migspawner doctor"
     description = (
         "Look for what is wrong with this install and say how to mend it.\n"
         "Exit status 1 when something is wrong; a warning alone is not."
     )
+    notes_source = False
 
     def run(self) -> int:
         """Make every check and show what was found."""
@@ -52,10 +73,15 @@ class Doctor(Command):
         if self.as_json:
             print_json([asdict(finding) for finding in findings])
         else:
+            blank = " " * 9
             for finding in findings:
-                print(f"{finding.state:<8} {finding.check}: {printable(finding.message)}")
-                if finding.mend:
-                    print(f"{'':<8} Mend: {printable(finding.mend)}")
+                text = f"{finding.check}: {finding.message}"
+                print_wrapped(text, first=f"{finding.state:<8} ", indent=blank)
+                if finding.mend.startswith(("chmod ", "chown ")):
+                    # A command alone stays on one line, to be copied.
+                    print_line(f"{blank}Mend: {finding.mend}")
+                elif finding.mend:
+                    print_wrapped(f"Mend: {finding.mend}", first=blank, indent=blank)
             print()
             print("Something is wrong." if wrong else "Nothing is wrong.", flush=True)
         return REFUSED if wrong else DONE
@@ -71,7 +97,9 @@ class Doctor(Command):
             mig = None
             yield Finding("configuration", WRONG, str(error), "Correct it, then ask again.")
         else:
-            yield Finding("configuration", OK, f"{self.config_path()} is valid; {tiers} tiers.")
+            what = self.config_path() if self.source().hub is None else "What the hub read"
+            yield Finding("configuration", OK, f"{what} is valid; {plural(tiers, 'tier')}.")
+            yield from doctor_settings.check(self.source())
         for check in _CHECKS:
             yield from check(_Context(self, mig))
 
@@ -122,6 +150,11 @@ def _proxy(context: _Context) -> Iterator[Finding]:
         yield Finding("proxy", OK, f"configurable-http-proxy is in {folder}.")
 
 
+def _ports(context: _Context) -> Iterator[Finding]:
+    if context.mig is not None and context.mig.service:
+        yield from doctor_ports.check(context.command.hub_config(), context.command.config_path())
+
+
 def _database(context: _Context) -> Iterator[Finding]:
     if context.mig is None:
         return
@@ -130,7 +163,11 @@ def _database(context: _Context) -> Iterator[Finding]:
     except MigspawnerError as error:
         yield Finding("database", WRONG, str(error), "See c.MigBroker.database_url.")
         return
-    if status.current:
+    problems = soundness.problems(context.mig.resolved_database_url()) if status.current else ()
+    if problems:
+        mend = "Stop the hub, then `migspawner db restore FILE` with the newest backup."
+        yield Finding("database", WRONG, " ".join(problems[:5]), mend)
+    elif status.current:
         yield Finding("database", OK, status.message)
     elif status.state == migrations.MISSING:
         yield Finding(
@@ -140,13 +177,14 @@ def _database(context: _Context) -> Iterator[Finding]:
             "The hub makes it when it starts; `migspawner db upgrade` makes it now.",
         )
     else:
-        yield Finding("database", WRONG, status.message, "Do as the sentence says.")
+        yield Finding("database", WRONG, status.message, _DATABASE_MENDS[status.state])
 
 
 def _agent(context: _Context) -> Iterator[Finding]:
     if context.mig is None or not _has_database(context.mig):
         return
-    nodes = context.mig.open_broker().nodes()
+    broker = context.mig.open_broker()
+    nodes = broker.nodes()
     if not nodes:
         yield Finding(
             "agent",
@@ -155,7 +193,7 @@ def _agent(context: _Context) -> Iterator[Finding]:
             "Start the hub: its service 'migspawner' runs the agent. If the hub runs, look for "
             "the service in its log.",
         )
-    now = datetime.now(timezone.utc)
+    now = broker.clock()
     limit = context.mig.heartbeat_seconds
     for node in nodes:
         silent = (now - node.heartbeat_at).total_seconds()
@@ -169,6 +207,16 @@ def _agent(context: _Context) -> Iterator[Finding]:
                 f"{limit}); nothing new is given out there.",
                 "See that the hub and its service 'migspawner' run on that machine.",
             )
+
+
+def _clock(context: _Context) -> Iterator[Finding]:
+    if context.mig is not None and _has_database(context.mig):
+        yield from doctor_clock.check(context.mig.open_broker())
+
+
+def _orphans(context: _Context) -> Iterator[Finding]:
+    if context.mig is not None:
+        yield from doctor_orphans.findings(context.mig, known=_has_database(context.mig))
 
 
 def _hubs(context: _Context) -> Iterator[Finding]:
@@ -246,6 +294,12 @@ def _notices(context: _Context) -> Iterator[Finding]:
         )
 
 
+def _leases(context: _Context) -> Iterator[Finding]:
+    if context.mig is not None and _has_database(context.mig):
+        broker = context.mig.open_broker()
+        yield from doctor_leases.findings(broker.slices(), broker.clock())
+
+
 def _culler(context: _Context) -> Iterator[Finding]:
     if context.mig is not None:
         tiers = context.mig.settings().tiers
@@ -253,15 +307,37 @@ def _culler(context: _Context) -> Iterator[Finding]:
         yield from doctor_culler.check(tiers, context.command.hub_config(), seconds)
         yield from doctor_culler.impatient(tiers, seconds)
         if _has_database(context.mig):
+            yield from doctor_sessions.check(context.mig.open_broker())
             yield from doctor_culler.forgotten(tiers, context.mig.open_broker().leases())
+
+
+def _names(context: _Context) -> Iterator[Finding]:
+    if context.mig is not None:
+        command = context.command
+        yield from doctor_names.check(
+            command.config_path(), command.hub_config(), context.mig.settings()
+        )
+
+
+def _files(context: _Context) -> Iterator[Finding]:
+    if context.mig is not None:
+        command = context.command
+        yield from doctor_files.check(command.config_path(), command.hub_config(), context.mig)
+        yield from doctor_keys.check(context.mig, known=_has_database(context.mig))
 
 
 _CHECKS: tuple[Callable[[_Context], Iterator[Finding]], ...] = (
     _proxy,
+    _ports,
     _database,
+    _files,
     _cards,
     _agent,
+    _clock,
+    _orphans,
     _hubs,
+    _names,
+    _leases,
     _restart,
     _notices,
     _culler,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from importlib.metadata import version
 
 from jupyterhub_migspawner.broker.recognising import recognise
+from jupyterhub_migspawner.broker.statuses import FREE, LEASED, SliceStatus
 from jupyterhub_migspawner.broker.wanting import desired
 from jupyterhub_migspawner.cli.findings import OK, WARNING, WRONG, Finding
 from jupyterhub_migspawner.cli.output import cut_into
@@ -13,8 +14,14 @@ from jupyterhub_migspawner.config import MigBroker
 from jupyterhub_migspawner.errors import GpuError
 from jupyterhub_migspawner.gpu.cards import Card, Inventory
 from jupyterhub_migspawner.leases.rows import CardRow
+from jupyterhub_migspawner.policy.card_filter import CardFilter, CardKind, nominal_gigabytes
 from jupyterhub_migspawner.policy.tiers import Tier
-from jupyterhub_migspawner.policy.wording import plural
+from jupyterhub_migspawner.policy.wording import listed, plural
+
+_PROBLEM = (
+    "Look at `nvidia-smi -q -i {uuid}` and at the kernel's log (`dmesg`). The card is given out "
+    "again as soon as its agent finds it in order."
+)
 
 _APPLY = "Cut it by a file of layouts: migspawner layout apply FILE NAME."
 
@@ -36,10 +43,11 @@ def findings(mig: MigBroker, *, known: bool) -> Iterator[Finding]:
         )
     else:
         yield from _library(inventory)
+        yield from _binding(mig)
         for card in inventory.cards:
             yield _card(card, rows.get(card.uuid), given_whole=card.uuid in whole)
-    offered = _cut_elsewhere(mig) if known else Counter()
-    yield from _tiers(mig.settings().tiers, inventory, offered)
+    cards = inventory.cards if inventory is not None else ()
+    yield from _tiers(mig.settings().tiers, cards, *(_everywhere(mig) if known else ((), ())))
 
 
 def _library(inventory: Inventory) -> Iterator[Finding]:
@@ -52,12 +60,33 @@ def _library(inventory: Inventory) -> Iterator[Finding]:
     )
 
 
+def _binding(mig: MigBroker) -> Iterator[Finding]:
+    """Whether NVIDIA's Python binding is as new as the driver."""
+    beyond = mig.open_nvml().profiles_beyond_binding()
+    if beyond:
+        yield Finding(
+            "nvml",
+            WARNING,
+            f"nvidia-ml-py {version('nvidia-ml-py')} is older than the driver, which has "
+            f"{plural(beyond, 'kind')} of MIG profile more than it knows. They are read all the "
+            "same.",
+            "Update it: pip install --upgrade nvidia-ml-py",
+        )
+
+
 def _card(card: Card, row: CardRow | None, *, given_whole: bool) -> Finding:
     """One card as it is, against what the lease database says it should be."""
     name = f"Card {card.index} ({card.model}, {card.uuid})"
     problem = card.problem or (row.problem if row is not None else "")
     if problem:
-        return Finding("card", WRONG, f"{name}: {problem}", "Do as the sentence says.")
+        return Finding("card", WRONG, f"{name}: {problem}", _PROBLEM.format(uuid=card.uuid))
+    if row is not None and row.drained:
+        return Finding(
+            "card",
+            WARNING,
+            f"{name} is drained, and nothing on it is given out: {row.drained.rstrip('.')}.",
+            f"When it is in order: `migspawner cards resume {card.uuid}`.",
+        )
     if not card.mig_capable:
         return Finding("card", WARNING, f"{name} cannot be cut: it has no MIG.", "")
     found = "MIG off" if not card.mig_enabled else cut_into(i.profile for i in card.instances)
@@ -69,7 +98,8 @@ def _card(card: Card, row: CardRow | None, *, given_whole: bool) -> Finding:
             return Finding(
                 "card",
                 WARNING,
-                f"{name} is not yet as it should be: {found or 'no slices'}, wanted is {wanted}.",
+                f"{name} differs from its desired layout: present is {found or 'no slices'}, "
+                f"desired is {wanted}.",
                 "The agent cuts it when nobody is in the way; `migspawner slices` and `migspawner "
                 "events` show who is, and what failed.",
             )
@@ -91,27 +121,64 @@ def _card(card: Card, row: CardRow | None, *, given_whole: bool) -> Finding:
     return Finding("card", OK, f"{name} is cut into {found}.")
 
 
-def _cut_elsewhere(mig: MigBroker) -> Counter[str]:
-    """Slices by profile on every node that the lease database knows."""
-    return Counter(
-        status.row.profile for status in mig.open_broker().slices() if status.row.present
-    )
+def _everywhere(mig: MigBroker) -> tuple[Sequence[CardRow], Sequence[SliceStatus]]:
+    """The cards of all nodes, as the lease database knows them, and the slices that are there."""
+    broker = mig.open_broker()
+    return broker.cards(), [each for each in broker.slices() if each.row.present]
 
 
 def _tiers(
-    tiers: Iterable[Tier], inventory: Inventory | None, offered: Counter[str]
+    tiers: Iterable[Tier],
+    cards: Sequence[Card],
+    known: Sequence[CardRow],
+    slices: Sequence[SliceStatus],
 ) -> Iterator[Finding]:
-    cards = inventory.cards if inventory else ()
-    here = Counter(instance.profile for card in cards for instance in card.instances)
-    possible = {profile.name for card in cards for profile in card.profiles}
-    if not possible and not offered:
-        # Without any card every tier would be wrong, and the sentence above says so already.
-        return
+    """Whether there is something to give for each tier; ``cards`` are those of this machine."""
+    kinds = {card.uuid: CardKind(card.model, card.memory_mib) for card in cards if card.model}
+    # A card that cannot be read now tells less than it did.
+    kinds |= {row.uuid: row.kind for row in known}
+    lost = {row.uuid for row in known if row.state == "lost"} - {
+        card.uuid for card in cards if not card.problem
+    }
+    there = {uuid: kind for uuid, kind in kinds.items() if uuid not in lost}
+    uncut = _without_mig(cards, known)
+    some = any(card.profiles for card in cards) or bool(slices)
     for tier in tiers:
-        if tier.is_none or tier.is_whole:
+        meant = {uuid for uuid, kind in there.items() if _is_named(tier, kind)}
+        if tier.card is not None and kinds and not meant:
+            if any(_is_named(tier, kind) for kind in kinds.values()):
+                yield _with_lost_cards(tier, tier.card)
+            else:
+                yield _without_cards(tier, tier.card, there.values())
             continue
-        count = max(here[tier.profile], offered[tier.profile])
-        if count:
+        if tier.is_whole and not tier.mig_off and meant and meant <= uncut:
+            yield _with_mig_off(tier)
+            continue
+        # Without any card every tier would be wrong, and the sentence above says so already.
+        if tier.is_none or tier.is_whole or not some:
+            continue
+        mine = [card for card in cards if tier.card is None or card.uuid in meant]
+        here = sum(each.profile == tier.profile for card in mine for each in card.instances)
+        possible = {profile.name for card in mine for profile in card.profiles}
+        offered = [
+            each
+            for each in slices
+            if each.row.profile == tier.profile
+            and (tier.card is None or each.row.card_uuid in meant)
+        ]
+        count = max(here, len(offered))
+        unusable = sum(each.state not in (FREE, LEASED) for each in offered)
+        which = "" if tier.card is None else f" {tier.card.words}"
+        if count and unusable:
+            left = plural(max(0, count - unusable), "slice")
+            yield Finding(
+                "tier",
+                WARNING,
+                f"Tier {tier.name}: {left} of {tier.profile} can be given out; "
+                f"{unusable} more cannot, being drained, quarantined or missing.",
+                "`migspawner slices` says why.",
+            )
+        elif count:
             yield Finding(
                 "tier", OK, f"Tier {tier.name}: {plural(count, 'slice')} of {tier.profile}."
             )
@@ -119,7 +186,8 @@ def _tiers(
             yield Finding(
                 "tier",
                 WARNING,
-                f"Tier {tier.name}: no slice of {tier.profile} is cut.",
+                f"Tier {tier.name}: no slice of {tier.profile} is cut"
+                f"{f' on a card{which}' if which else ''}.",
                 "Cut one (migspawner layout apply), or take the tier out of the configuration.",
             )
         else:
@@ -127,6 +195,56 @@ def _tiers(
             yield Finding(
                 "tier",
                 WRONG,
-                f"Tier {tier.name}: no card has the profile {tier.profile}.",
-                f"Profiles of this machine's cards: {names}.",
+                f"Tier {tier.name}: no card{which} has the profile {tier.profile}.",
+                f"Profiles of this machine's cards{which and ' of that kind'}: {names}.",
             )
+
+
+def _without_cards(tier: Tier, card: CardFilter, kinds: Iterable[CardKind]) -> Finding:
+    models = sorted({_described(kind) for kind in kinds})
+    return Finding(
+        "tier",
+        WRONG,
+        f"Tier {tier.name}: its card {card.text!r} matches no card that is known.",
+        f"Write it for one of these, or take it out of the tier: {listed(models)}."
+        if models
+        else "Write it as `migspawner cards` shows a card's model, or take it out of the tier.",
+    )
+
+
+def _is_named(tier: Tier, kind: CardKind) -> bool:
+    """Whether the tier's field ``card`` means this kind, with MIG or without."""
+    return tier.card is None or tier.card.matches(kind)
+
+
+def _with_lost_cards(tier: Tier, card: CardFilter) -> Finding:
+    return Finding(
+        "tier",
+        WRONG,
+        f"Tier {tier.name}: its card {card.text!r} matches only cards that are lost.",
+        "`migspawner cards` shows which. If they do not come back, change the field or take the "
+        "tier out of the configuration.",
+    )
+
+
+def _without_mig(cards: Sequence[Card], known: Sequence[CardRow]) -> set[str]:
+    """The cards that have no MIG, as far as is known: of other nodes those that never had it on."""
+    here = {card.uuid: card.mig_capable for card in cards if not card.problem}
+    mig = {row.uuid: row.mig_enabled or row.mig_wanted or row.whole is not None for row in known}
+    return {uuid for uuid, has in {**mig, **here}.items() if not has}
+
+
+def _with_mig_off(tier: Tier) -> Finding:
+    which = "" if tier.card is None else f" {tier.card.words}"
+    return Finding(
+        "tier",
+        WRONG,
+        f"Tier {tier.name}: it gives whole cards with MIG on, and no card{which} has MIG on.",
+        'Write "mig": "off" in the tier for cards without MIG, or apply a layout to a card that '
+        "can be cut: migspawner layout apply FILE NAME.",
+    )
+
+
+def _described(kind: CardKind) -> str:
+    size = nominal_gigabytes(kind.memory_mib)
+    return f"{kind.model or 'unknown'} ({'memory unknown' if size is None else f'{size} GB'})"

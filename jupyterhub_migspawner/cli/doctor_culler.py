@@ -41,7 +41,7 @@ def check(
         yield Finding(
             "culler",
             WARNING,
-            f"Idle servers are ended by {listed(others)}, too, which does not see work on a GPU. "
+            f"Idle servers are also ended by {listed(others)}, which does not see work on a GPU. "
             "The hub is told of such work, so that its own culler lets it alone; a server that "
             "ends itself does not ask the hub." + _hasty(config, examine_seconds),
             "Let one of them do it: remove the other, or idle_minutes from the tiers.",
@@ -65,12 +65,16 @@ def impatient(tiers: tuple[Tier, ...], examine_seconds: float) -> Iterator[Findi
             yield Finding(
                 "culler",
                 WARNING,
-                f"Tier {tier.name!r} lets sessions be idle for {min(minutes):g} minutes, and they "
+                f"Tier {tier.name!r} lets sessions be idle for {_minutes(min(minutes))}, and they "
                 f"are looked at every {examine_seconds:g} seconds: what was not seen for half of "
                 "that time is unknown, so some may never end.",
                 f"Set c.MigBroker.examine_seconds to {min(minutes) * 10:g} or less, or give them "
-                f"{least:g} minutes.",
+                f"{_minutes(least)}.",
             )
+
+
+def _minutes(value: float) -> str:
+    return f"{value:g} minute{'' if value == 1 else 's'}"
 
 
 def forgotten(tiers: tuple[Tier, ...], leases: Iterable[LeaseRow]) -> Iterator[Finding]:
@@ -98,12 +102,12 @@ def cullers(config: Config) -> list[str]:
         # An external one is known by its rights alone: nobody else needs both.
         if isinstance(role, dict) and _may_cull({str(each) for each in role.get("scopes") or ()}):
             others = {str(each) for each in role.get("services") or ()} - known
-            found += [f"the service {name!r}, perhaps," for name in sorted(others)]
+            found += [f"perhaps the service {name!r}" for name in sorted(others)]
     for section in sorted(name for name in config if name.endswith("Spawner")):
         for name in ("args", "cmd"):
             if _speaks_of(_OWN, _listed(config[section], name)):
                 found.append(f"c.{section}.{name}")
-    return found
+    return list(dict.fromkeys(found))
 
 
 def _hasty(config: Config, examine_seconds: float) -> str:

@@ -39,13 +39,13 @@ def check(url: str, nvml: Nvml) -> Iterator[Finding]:
         yield Finding(
             "dcgm",
             WRONG,
-            f"The dcgm-exporter at {url} tells nothing of {plural(missing, 'slice')} of "
-            f"{len(slices)}.",
+            f"The dcgm-exporter at {dcgm.shown(url)} tells nothing of "
+            f"{plural(missing, 'slice')} of {len(slices)}.",
             f"Let it export {dcgm.METRIC} for every GPU instance. {_UNKNOWN}",
         )
     else:
         told = f"tells of {plural(len(slices), 'slice')}" if slices else "is there"
-        yield Finding("dcgm", OK, f"The dcgm-exporter at {url} {told}.")
+        yield Finding("dcgm", OK, f"The dcgm-exporter at {dcgm.shown(url)} {told}.")
 
 
 def _measures(nvml: Nvml, uuid: str) -> bool:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from jupyterhub_migspawner.broker.views import draft_view, request_view
+import contextlib
+from datetime import datetime
+
+from jupyterhub_migspawner.broker.views import draft_view, request_view, timestamp
 from jupyterhub_migspawner.cli.command import DONE, ID, Command, argument
+from jupyterhub_migspawner.cli.known import require_user, require_user_to_act_for
 from jupyterhub_migspawner.cli.output import Column, print_json, print_table
 from jupyterhub_migspawner.cli.people import person_named
+from jupyterhub_migspawner.cli.times import aware
 from jupyterhub_migspawner.policy.people import Person
+from jupyterhub_migspawner.policy.wording import printable
 
 _USER = argument("--user", required=True, metavar="NAME", help="whose: the name at the hub")
 _ID = argument("id", type=ID, metavar="ID", help="the draft, as the listing numbers it")
@@ -21,6 +27,7 @@ class _OfUser(Command):
 class Save(_OfUser):
     """Keep a draft."""
 
+    tells_time = True
     name = "migspawner requests drafts save"
     description = "Keep what is known so far; it is looked at when it is filed."
     arguments = (
@@ -28,14 +35,19 @@ class Save(_OfUser):
         argument("--id", dest="draft", type=ID, metavar="ID", help="write this one anew"),
         argument("--tier", metavar="T", help="the tier"),
         argument("--hours", metavar="H", help="for how long"),
-        argument("--from", dest="starts_at", metavar="TIME", help="from when on, in UTC"),
+        argument("--from", dest="starts_at", metavar="TIME", help="start time (2026-12-01T18:00)"),
         argument("--reason", metavar="TEXT", help="what for"),
     )
 
     def run(self) -> int:
         """Write it down."""
         typed = {name: self.option(name, "") for name in ("tier", "hours", "starts_at", "reason")}
-        draft = self.broker().save_draft(self.person(), draft_id=self.option("draft"), **typed)
+        with contextlib.suppress(ValueError):
+            begin = aware(datetime.fromisoformat(typed["starts_at"]), self.zone)
+            typed["starts_at"] = timestamp(begin) or ""
+        broker = self.broker()
+        require_user_to_act_for(self, broker, self.given.user)
+        draft = broker.save_draft(self.person(), draft_id=self.option("draft"), **typed)
         return self.answer(draft_view(draft), f"Draft {draft.id} of {draft.user} is kept.")
 
 
@@ -71,6 +83,7 @@ class Drop(_OfUser):
 class Drafts(_OfUser):
     """The drafts of one user."""
 
+    lists = True
     name = "migspawner requests drafts"
     description = "Requests that a user has begun to write; nobody else is shown them."
     arguments = (argument("--user", metavar="NAME", help="whose: the name at the hub"),)
@@ -84,7 +97,10 @@ class Drafts(_OfUser):
         """List them."""
         if self.option("user") is None:
             self.given.parser.error("say whose with --user NAME")
-        rows = [draft_view(draft) for draft in self.broker().drafts(self.person())]
+        broker = self.broker()
+        rows = [draft_view(draft) for draft in broker.drafts(self.person())]
+        if not rows:
+            require_user(self, broker, self.given.user)
         if self.as_json:
             print_json(rows)
             return DONE
@@ -93,7 +109,7 @@ class Drafts(_OfUser):
             Column("tier", "tier"),
             Column("hours", "hours", number=True),
             Column("from", "starts_at"),
-            Column("reason", "reason"),
+            Column("reason", "reason", below=True),
         ]
-        print_table(columns, rows, empty=f"{self.given.user} has no drafts.")
+        print_table(columns, rows, empty=f"{printable(self.given.user)} has no drafts.")
         return DONE

@@ -14,20 +14,20 @@ from jupyterhub_migspawner.broker import Broker
 from jupyterhub_migspawner.broker.views import event_view
 from jupyterhub_migspawner.cli.command import COUNT, DONE, ID, Command, argument, number_from
 from jupyterhub_migspawner.cli.following import Follower
+from jupyterhub_migspawner.cli.known import require_card, require_user
 from jupyterhub_migspawner.cli.output import (
     Column,
     print_json,
     print_json_line,
-    print_line,
     print_table,
+    print_wrapped,
     shown,
 )
+from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.leases.events import EventQuery
 from jupyterhub_migspawner.leases.kinds import FAMILIES, KINDS
 from jupyterhub_migspawner.leases.rows import EventRow
-
-#: How much of an event's detail a table shows; JSON has all of it.
-_WIDE = 100
+from jupyterhub_migspawner.policy.wording import listed
 
 #: Events listed when nobody said how many.
 _FEW = 100
@@ -40,18 +40,17 @@ _AGO = re.compile(r"(\d{1,6})([smhdw])")
 
 
 def moment(text: str) -> datetime:
-    """An argparse type: a time in UTC, or how long ago."""
+    """An argparse type: a time, perhaps without a zone, or how long ago."""
     ago = _AGO.fullmatch(text)
     try:
         if ago:
             return datetime.now(timezone.utc) - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
-        found = datetime.fromisoformat(re.sub("[zZ]$", "+00:00", text))
+        return datetime.fromisoformat(re.sub("[zZ]$", "+00:00", text))
     except (ValueError, OverflowError):
         raise argparse.ArgumentTypeError(
-            "expected a time in UTC such as 2026-11-22 or 2026-11-22T17:53:16Z, or how long ago "
-            f"such as 90m, 12h or 7d, found {text!r}"
+            "expected a time such as 2026-11-22, 2026-11-22T17:53 or 2026-11-22T17:53:16Z, or how "
+            f"long ago such as 90m, 12h or 7d, found {text!r}"
         ) from None
-    return found.replace(tzinfo=found.tzinfo or timezone.utc)
 
 
 def kind(text: str) -> str:
@@ -66,6 +65,7 @@ def kind(text: str) -> str:
 class Events(Command):
     """The event log."""
 
+    lists = True
     name = "migspawner events"
     description = (
         "Every change of a lease, request, slice or card, oldest first: the last ones, those\n"
@@ -88,8 +88,8 @@ class Events(Command):
             "--since",
             type=moment,
             metavar="TIME",
-            help="those since a time in UTC (2026-11-22, 2026-11-22T17:53:16Z) or of the last "
-            "90m, 12h, 7d, ...",
+            help="those since a time (2026-11-22, 2026-11-22T17:53, 2026-11-22T17:53:16Z) or of "
+            "the last 90m, 12h, 7d, ...",
         ),
         argument(
             "--limit",
@@ -116,28 +116,32 @@ class Events(Command):
         """List them, and go on if asked to."""
         if self.option("follow"):
             return self._follow()
-        rows = [event_view(event) for event in self._wanted()]
+        broker = self.broker()
+        rows = [event_view(event) for event in self._wanted(broker)]
+        if not rows:
+            self._require_subjects(broker)
+            self._require_after(broker)
         if self.as_json:
             print_json(rows)
             return DONE
         columns = [
             Column("id", "id", number=True),
-            Column("at", "at"),
+            Column("at", "at", time=True, seconds=True),
             Column("kind", "kind"),
             Column("user", "user"),
-            Column("lease", "lease_id", number=True),
-            Column("request", "request_id", number=True),
             Column("by", "actor"),
-            Column("detail", "text"),
+            Column("about", "about", below=True),
+            Column("detail", "text", below=True),
         ]
         for row in rows:
+            row["about"] = _about(row)
             row["text"] = _text(row["detail"])
-        print_table(columns, rows, empty="Nothing has happened yet.")
+        print_table(columns, rows, empty=self._none())
         return DONE
 
     def _query(self) -> EventQuery:
         return EventQuery(
-            since=self.option("since"),
+            since=self.time("since"),
             kinds=tuple(self.option("kind", ())),
             user=self.option("user"),
             lease_id=self.option("lease"),
@@ -145,8 +149,35 @@ class Events(Command):
             request_id=self.option("request"),
         )
 
-    def _wanted(self) -> Iterable[EventRow]:
-        broker, query = self.broker(), self._query()
+    def _require_subjects(self, broker: Broker) -> None:
+        """Refuse filters on what does not exist; see :mod:`.known`."""
+        lease, request, card = (self.option(name) for name in ("lease", "request", "card"))
+        if lease is not None:
+            broker.lease(lease)
+        if request is not None:
+            broker.request(request)
+        if card is not None:
+            require_card(broker, card)
+        user = self.option("user")
+        if user is not None:
+            require_user(self, broker, user)
+
+    def _require_after(self, broker: Broker) -> None:
+        newest = broker.last_events(0).read_to
+        after = self.option("after", 0)
+        if after > newest:
+            raise Refusal(f"There is no event {after}; the newest is {newest}.", reason="not-found")
+
+    def _none(self) -> str:
+        """What is said when there is no event to show."""
+        filters = ("since", "kind", "user", "lease", "request", "card", "after")
+        given = [f"--{name}" for name in filters if self.option(name) is not None]
+        if not given:
+            return "Nothing has been recorded yet."
+        return f"No event matches {listed(given)}."
+
+    def _wanted(self, broker: Broker) -> Iterable[EventRow]:
+        query = self._query()
         limit, after, since = self.option("limit"), self.option("after"), self.option("since")
         if limit is None and since is not None:
             return _all(broker, after or 0, query)
@@ -163,6 +194,8 @@ class Events(Command):
             )
         try:
             broker = self.broker()
+            if not broker.last_events(1, query).events:
+                self._require_subjects(broker)
             if after is None and query.since is None:
                 first = broker.last_events(limit or 0, query)
                 for event in first.events:
@@ -184,7 +217,7 @@ class Events(Command):
         if self.as_json:
             print_json_line(view)
         else:
-            print_line(_line(view))
+            print_wrapped(_line(view), first=f"{view['id']:>8}  ", indent=" " * 10)
 
 
 def _all(broker: Broker, after: int, query: EventQuery) -> Iterable[EventRow]:
@@ -194,16 +227,27 @@ def _all(broker: Broker, after: int, query: EventQuery) -> Iterable[EventRow]:
 
 
 def _line(view: dict[str, Any]) -> str:
-    about = [
-        f"{word} {view[key]}"
-        for word, key in (("lease", "lease_id"), ("request", "request_id"), ("card", "card_uuid"))
-        if view[key] is not None
-    ]
-    words = f"{view['id']:>8}  {view['at']}  {view['kind']:<18}  {shown(view['user']):<12}"
+    words = f"{view['at']}  {view['kind']}  {shown(view['user'])}"
     by = f"by {shown(view['actor'])}"
-    return "  ".join([words, ", ".join([*about, by]), _text(view["detail"])]).rstrip()
+    about = ", ".join(filter(None, [_about(view), by]))
+    return "  ".join([words, about, _text(view["detail"])]).rstrip()
+
+
+def _about(view: dict[str, Any]) -> str:
+    """The lease, request and card that an event is about."""
+    words = (("lease", "lease_id"), ("request", "request_id"), ("card", "card_uuid"))
+    return ", ".join(f"{word} {view[key]}" for word, key in words if view[key] is not None)
 
 
 def _text(detail: dict[str, Any]) -> str:
-    text = ", ".join(f"{name} {shown(value)}" for name, value in detail.items())
-    return text if len(text) <= _WIDE else text[: _WIDE - 1] + "…"
+    known = {name: value for name, value in detail.items() if value not in (None, "", [], {})}
+    return ", ".join(f"{name.replace('_', ' ')} {_value(value)}" for name, value in known.items())
+
+
+def _value(value: object) -> str:
+    """A value of an event's detail; layouts and changes are lists and objects there."""
+    if isinstance(value, dict):
+        return _text(value)
+    if isinstance(value, list) and value and all(isinstance(each, list) for each in value):
+        return ", ".join(" at ".join(map(shown, each)) for each in value)
+    return shown(value)

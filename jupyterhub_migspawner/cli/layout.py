@@ -15,15 +15,19 @@ from jupyterhub_migspawner.agent import make_cutter, make_hooks
 from jupyterhub_migspawner.agent.cutting import Cutter
 from jupyterhub_migspawner.agent.hooks import Hooks
 from jupyterhub_migspawner.broker import Broker
+from jupyterhub_migspawner.broker.wanting import desired
 from jupyterhub_migspawner.cli.applying import Applying, Result, aim, head_of
 from jupyterhub_migspawner.cli.command import DONE, REFUSED, Command, argument
 from jupyterhub_migspawner.cli.leases import operator
-from jupyterhub_migspawner.cli.output import complain, print_json, printable
-from jupyterhub_migspawner.errors import GpuError
+from jupyterhub_migspawner.cli.output import complain, cut_into, print_json, print_line
+from jupyterhub_migspawner.config import MigBroker
+from jupyterhub_migspawner.errors import GpuError, MigspawnerError
 from jupyterhub_migspawner.gpu.cards import Card, Inventory
 from jupyterhub_migspawner.gpu.layout_reader import load_layouts
 from jupyterhub_migspawner.gpu.layouts import Layout, export_layout
+from jupyterhub_migspawner.leases import migrations
 from jupyterhub_migspawner.leases.rows import LeaseRow
+from jupyterhub_migspawner.policy.wording import plural
 
 #: Seconds to wait for somebody else on this machine who is cutting cards.
 PATIENCE = 60.0
@@ -37,19 +41,49 @@ class Export(Command):
 
     name = "migspawner layout export"
     description = (
-        "Write how this machine's cards are cut now, as a file of layouts with one configuration."
+        "Write how this machine's cards are cut at present, as a file of layouts with one\n"
+        "configuration. Says on standard error where the desired layout differs."
     )
     arguments = (argument("--name", metavar="NAME", help="what to call it; default: current"),)
+    needs_tiers = False
 
     def run(self) -> int:
         """Read the cards and write the file's text."""
-        cards = self.mig().open_nvml().inventory().cards
+        mig = self.mig()
+        cards = mig.open_nvml().inventory().cards
+        _complain_each(_not_yet(mig, cards))
         text = export_layout(cards, self.option("name", "current"))
         if self.as_json:
             print_json(yaml.safe_load(text))
         else:
             print(text, end="", flush=True)
         return DONE
+
+
+def _not_yet(mig: MigBroker, cards: Sequence[Card]) -> list[str]:
+    """A sentence for each card whose present layout is not the desired one, if that is known."""
+    try:
+        if not migrations.check(mig.resolved_database_url()).current:
+            return []
+        broker = mig.open_broker()
+        rows = {row.uuid: row for row in broker.cards(node=mig.node)}
+        whole = {lease.card_uuid for lease in broker.leases(node=mig.node) if lease.whole}
+    except MigspawnerError:
+        # What is exported is in the driver; the database only adds to it.
+        return []
+    found = []
+    for card in cards:
+        row = rows.get(card.uuid)
+        wish = desired(row, given_whole=card.uuid in whole) if row is not None else None
+        here = {(each.profile, each.start) for each in card.instances if each.uuid is not None}
+        if wish is None or (wish.mig, set(wish.wants)) == (card.mig_enabled, here):
+            continue
+        want = cut_into(name for name, _ in wish.wants) or "no slices"
+        found.append(
+            f"{head_of(card.index, card.uuid)} has another desired layout "
+            f"({want if wish.mig else 'MIG off'}); the file has the present one."
+        )
+    return found
 
 
 class Assert(Command):
@@ -61,12 +95,15 @@ class Assert(Command):
         "Exit status: 0 they are, 1 they are not."
     )
     arguments = (_FILE, _NAME)
+    needs_tiers = False
 
     def run(self) -> int:
         """Compare card by card."""
         layout = load_layouts(self.given.file).layout(self.given.layout)
         cards = self.mig().open_nvml().inventory().cards
         wanted = layout.for_cards(cards)
+        notices = layout.notices(cards)
+        _complain_each(notices)
         rows: list[dict[str, Any]] = [
             {
                 "card_index": card.index,
@@ -79,19 +116,22 @@ class Assert(Command):
         ]
         unlike = [row for row in rows if not row["so"]]
         if self.as_json:
-            print_json({"layout": layout.name, "so": not unlike, "cards": rows})
+            print_json(
+                {"layout": layout.name, "so": not unlike, "notices": list(notices), "cards": rows}
+            )
         elif unlike:
             for row in unlike:
                 text = f"{_head(row['card_index'], row['card_uuid'])}: {row['why']}"
-                print(printable(text), flush=True)
+                print_line(text)
         else:
-            print(printable(f"All {len(rows)} cards are as {layout.name} wants."), flush=True)
+            print_line(_matching(len(rows), len(rows), layout))
         return REFUSED if unlike else DONE
 
 
 class Apply(Command):
     """Bring the cards to a layout."""
 
+    tells_time = True
     name = "migspawner layout apply"
     description = (
         "Cut this machine's cards as a configuration of the file wants, and keep them so.\n"
@@ -104,6 +144,7 @@ class Apply(Command):
         _NAME,
         argument("--dry-run", action="store_true", help="show the plan, change nothing"),
     )
+    needs_tiers = False
 
     def run(self) -> int:
         """Plan, say so, and carry it out."""
@@ -158,6 +199,7 @@ class Apply(Command):
 
     def _plan(self, layout: Layout, found: Inventory, leases: Sequence[LeaseRow]) -> list[Result]:
         results = [Result(each) for each in aim(layout, found.cards, leases)]
+        _complain_each(layout.notices(found.cards))
         if not self.as_json:
             for result in results:
                 self._show_plan(_row(result))
@@ -166,13 +208,13 @@ class Apply(Command):
     def _show_plan(self, row: dict[str, Any]) -> None:
         head = _head(row["card_index"], row["card_uuid"])
         if not row["steps"] and not row["waiting"]:
-            print(printable(f"{head}: nothing to do"), flush=True)
+            print_line(f"{head}: nothing to do")
             return
-        print(printable(f"{head}:"), flush=True)
+        print_line(f"{head}:")
         for step in row["steps"]:
-            print(printable(f"  {step}"), flush=True)
+            print_line(f"  {step}")
         for why in row["waiting"]:
-            print(printable(f"  wait: {why}"), flush=True)
+            print_line(f"  wait: {why}")
 
     def _finish(self, layout: Layout, results: Sequence[Result], *, dry: bool) -> int:
         rows = [_row(each, dry=dry) for each in results]
@@ -188,11 +230,15 @@ class Apply(Command):
                 head = head_of(row["card_index"], row["card_uuid"])
                 for why in row["waiting"]:
                     complain(f"migspawner: {why if head in why else f'{head} waits: {why}'}")
-            text = f"{len(rows) - len(behind)} of {len(rows)} cards are as {layout.name} wants."
-            print(printable(text), flush=True)
+            print_line(_matching(len(rows) - len(behind), len(rows), layout))
         if dry:
             return REFUSED if any(row["waiting"] for row in rows) else DONE
         return REFUSED if behind else DONE
+
+
+def _matching(done: int, total: int, layout: Layout) -> str:
+    verb = "matches" if done == 1 else "match"
+    return f"{done} of {plural(total, 'card')} {verb} the layout {layout.name}."
 
 
 def _about(node: str, cards: Sequence[Card]) -> dict[str, str]:
@@ -202,6 +248,11 @@ def _about(node: str, cards: Sequence[Card]) -> dict[str, str]:
         "MIGSPAWNER_CARD_UUID": ",".join(card.uuid for card in cards),
         "MIGSPAWNER_CARD_INDEX": ",".join(str(card.index) for card in cards),
     }
+
+
+def _complain_each(notices: Sequence[str]) -> None:
+    for notice in notices:
+        complain(f"migspawner: {notice}")
 
 
 def _head(index: int, uuid: str) -> str:

@@ -12,22 +12,12 @@ from collections.abc import Sequence
 
 from jupyterhub_migspawner import __version__
 from jupyterhub_migspawner.cli.command import DONE, REFUSED, Command, argument, parse
-from jupyterhub_migspawner.cli.db import Database
-from jupyterhub_migspawner.cli.demo import Demo
-from jupyterhub_migspawner.cli.doctor import Doctor
-from jupyterhub_migspawner.cli.events import Events
-from jupyterhub_migspawner.cli.layout import LayoutGroup
-from jupyterhub_migspawner.cli.leases import Leases
-from jupyterhub_migspawner.cli.notices import Notices
-from jupyterhub_migspawner.cli.output import complain
-from jupyterhub_migspawner.cli.queue import Queue
-from jupyterhub_migspawner.cli.quotas import Quotas
-from jupyterhub_migspawner.cli.requests import Requests
-from jupyterhub_migspawner.cli.sessions import Sessions
-from jupyterhub_migspawner.cli.simulator import Simulator
-from jupyterhub_migspawner.cli.slices import Cards, Nodes, Slices
-from jupyterhub_migspawner.cli.tiers import Tiers
+from jupyterhub_migspawner.cli.output import complain, show_as
 from jupyterhub_migspawner.errors import MigspawnerError
+from jupyterhub_migspawner.policy.wording import quoted
+
+#: Where the commands are, each in a module that is imported when it is used.
+_HERE = "jupyterhub_migspawner.cli"
 
 #: What a shell reports for a program that Ctrl-C ended.
 INTERRUPTED = 130
@@ -44,23 +34,55 @@ class Migspawner(Command):
     runs = False
     arguments = (argument("--version", action="version", version=f"migspawner {__version__}"),)
     below = {
-        "demo": (Demo, "a hub with simulated cards, ready to log in to"),
-        "doctor": (Doctor, "what is wrong with this install, and the mend"),
-        "nodes": (Nodes, "the machines with cards"),
-        "cards": (Cards, "the cards and how they are cut"),
-        "layout": (LayoutGroup, "how the cards are cut, against a file; cut them so"),
-        "slices": (Slices, "every slice, and who holds it"),
-        "tiers": (Tiers, "what people can pick, and how much of it is free"),
-        "leases": (Leases, "who holds what; release one"),
-        "sessions": (Sessions, "which are in use, when they end and why; keep one for longer"),
-        "queue": (Queue, "the waiting list: who waits for what; take and give up places"),
-        "requests": (Requests, "requests for tiers that need approval; make and decide them"),
-        "notices": (Notices, "where people are told of what happens; try it"),
-        "quotas": (Quotas, "what limits a user; exceptions from it"),
-        "events": (Events, "every change of a lease, request, slice or card; follow them"),
-        "db": (Database, "the lease database: check and upgrade its schema, compact its event log"),
-        "simulator": (Simulator, "simulated cards: make them, put processes on them, lose them"),
+        "demo": (f"{_HERE}.demo.Demo", "a hub with simulated cards, ready to log in to"),
+        "doctor": (f"{_HERE}.doctor.Doctor", "what is wrong with this install, and the mend"),
+        "nodes": (f"{_HERE}.slices.Nodes", "the machines with cards"),
+        "cards": (f"{_HERE}.slices.Cards", "the cards and how they are cut"),
+        "layout": (
+            f"{_HERE}.layout.LayoutGroup",
+            "how the cards are cut, against a file; cut them so",
+        ),
+        "slices": (f"{_HERE}.slices.Slices", "every slice, and who holds it"),
+        "tiers": (f"{_HERE}.tiers.Tiers", "what people can pick, and how much of it is free"),
+        "leases": (
+            f"{_HERE}.leases.Leases",
+            "who holds what; release one; adopt servers that have none",
+        ),
+        "sessions": (
+            f"{_HERE}.sessions.Sessions",
+            "which are in use, when they end and why; keep one for longer",
+        ),
+        "queue": (
+            f"{_HERE}.queue.Queue",
+            "the waiting list: who waits for what; take and give up places",
+        ),
+        "requests": (
+            f"{_HERE}.requests.Requests",
+            "requests for tiers that need approval; make and decide them",
+        ),
+        "notices": (f"{_HERE}.notices.Notices", "where people are told of what happens; try it"),
+        "quotas": (f"{_HERE}.quotas.Quotas", "what limits a user; exceptions from it"),
+        "events": (
+            f"{_HERE}.events.Events",
+            "every change of a lease, request, slice or card; follow them",
+        ),
+        "db": (
+            f"{_HERE}.db.Database",
+            "the lease database: check, upgrade, back up, restore and compact it",
+        ),
+        "simulator": (
+            f"{_HERE}.simulator.Simulator",
+            "simulated cards: make them, put processes on them, lose them",
+        ),
     }
+
+
+def os_error(error: OSError) -> str:
+    """What the system refused, in a sentence that names the file."""
+    why = error.strerror or type(error).__name__
+    if not isinstance(error.filename, (str, bytes)):
+        return f"The system refuses this: {why}."
+    return f"{quoted(os.fsdecode(error.filename))} cannot be used: {why}."
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -71,6 +93,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     try:
         command = parse(Migspawner, sys.argv[1:] if argv is None else argv, "migspawner")
+        show_as(command.display())
+        command.name_people_as_the_hub()
         status = command.run()
         sys.stdout.flush()
     except MigspawnerError as error:
@@ -82,6 +106,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return DONE
     except KeyboardInterrupt:
         return INTERRUPTED
+    except OSError as error:
+        complain(f"migspawner: {os_error(error)}")
+        return REFUSED
     except SystemExit as end:
         # argparse has said what there was to say (help, version, wrong use).
         return end.code if isinstance(end.code, int) else DONE

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from jupyterhub_migspawner import channels
 from jupyterhub_migspawner.cli.command import DONE, REFUSED, Command, argument
-from jupyterhub_migspawner.cli.output import Column, print_json, print_table
+from jupyterhub_migspawner.cli.known import require_user, unknown_user
+from jupyterhub_migspawner.cli.output import Column, complain, print_json, print_table
 from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.policy.messages import TRIAL
 from jupyterhub_migspawner.policy.notices import TOPICS, USERS, Channel
@@ -35,8 +36,11 @@ class Choose(Command):
         if twice:
             raise Refusal(f"{twice[0]} is both --on and --off; name it once.", reason="options")
         choices = {**dict.fromkeys(on, True), **dict.fromkeys(off, False)}
-        user = self.given.user
-        found = self.broker().choose_notices(user, choices)
+        user, broker = self.given.user, self.broker()
+        unknown = unknown_user(self, broker, user)
+        found = broker.choose_notices(user, choices)
+        if unknown:
+            complain(unknown)
         wanted = ", ".join(topic for topic, is_wanted in found.items() if is_wanted)
         return self.answer(dict(found), f"{user} is told of: {wanted or 'nothing'}.")
 
@@ -58,6 +62,7 @@ class _Try:
 class Test(Command):
     """Send a test."""
 
+    lists = True
     name = "migspawner notices test"
     description = (
         "Send a test to every channel and say what became of it.\n"
@@ -123,6 +128,7 @@ class Test(Command):
 class Notices(Command):
     """The channels, or what one user is told."""
 
+    lists = True
     name = "migspawner notices"
     description = "Where people are told of what happens; with --user what that user is told of."
     arguments = (argument("--user", metavar="NAME", help="what this user wants to be told"),)
@@ -152,7 +158,9 @@ class Notices(Command):
         return DONE
 
     def _choices(self, user: str) -> int:
-        found = self.broker().notice_choices(user)
+        broker = self.broker()
+        require_user(self, broker, user)
+        found = broker.notice_choices(user)
         if self.as_json:
             print_json(found)
         else:

@@ -14,15 +14,26 @@ from typing import Any
 from traitlets.config import Config
 from traitlets.config.loader import LazyConfigValue
 
+from jupyterhub_migspawner.config import MigBroker
 from jupyterhub_migspawner.policy.people import Person
+from jupyterhub_migspawner.policy.settings import Settings
 
 
 def person_named(config: Config, name: str) -> Person:
     """The person of that name, with the groups and rights that the configuration gives."""
     groups = frozenset(
-        group for group, members in _groups(config).items() if name in _members(members)
+        group for group, members in _groups(config).items() if name in _members(config, members)
     )
-    return Person(name=name, groups=groups, admin=name in _admins(config))
+    return Person(name=name, groups=groups, admin=name in _of_authenticators(config, "admin_users"))
+
+
+def names_in(config: Config, settings: Settings) -> frozenset[str]:
+    """All names of people that the configuration mentions, for the hub or for the broker."""
+    names = {name for members in _groups(config).values() for name in _members(config, members)}
+    names |= _of_authenticators(config, "admin_users") | _of_authenticators(config, "allowed_users")
+    names |= {user for tier in settings.tiers for user in tier.users}
+    names |= {user for rule in settings.approvers.rules for user in rule.users}
+    return frozenset((*names, *settings.quotas.users, *settings.default_tier.users))
 
 
 def _groups(config: Config) -> Mapping[str, Any]:
@@ -30,20 +41,27 @@ def _groups(config: Config) -> Mapping[str, Any]:
     return groups if isinstance(groups, Mapping) else {}
 
 
-def _members(group: Any) -> Iterable[str]:
+def _members(config: Config, group: Any) -> frozenset[str]:
     # JupyterHub takes a list of names, or a dict with the names under "users".
     if isinstance(group, Mapping):
         group = group.get("users", [])
-    return group if isinstance(group, (list, tuple, set, frozenset)) else []
+    names = group if isinstance(group, (list, tuple, set, frozenset)) else []
+    return _known_as(config, names)
 
 
-def _admins(config: Config) -> frozenset[str]:
+def _of_authenticators(config: Config, trait: str) -> frozenset[str]:
     names: set[str] = set()
     for section in config:
-        # admin_users may stand on the base class or on the authenticator that is used.
+        # It may stand on the base class or on the authenticator that is used.
         if section.endswith("Authenticator"):
-            names.update(_value(config[section], "admin_users", set()))
-    return frozenset(names)
+            names.update(_value(config[section], trait, set()))
+    return _known_as(config, names)
+
+
+def _known_as(config: Config, names: Iterable[Any]) -> frozenset[str]:
+    """The hub's names of people: it normalizes those of its own settings, too."""
+    known_as = MigBroker(config=config).known_as
+    return frozenset(known_as(name) for name in names if isinstance(name, str))
 
 
 def _value(section: Config, name: str, default: Any) -> Any:

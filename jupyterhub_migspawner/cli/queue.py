@@ -7,10 +7,11 @@ from typing import Any
 
 from jupyterhub_migspawner.broker.statuses import TicketStatus
 from jupyterhub_migspawner.broker.views import ticket_view
-from jupyterhub_migspawner.cli.command import DONE, ID, Command, argument
+from jupyterhub_migspawner.cli.command import DONE, ID, LIMIT, Command, argument
+from jupyterhub_migspawner.cli.known import require_user, require_user_to_act_for
 from jupyterhub_migspawner.cli.output import Column, print_json, print_table
 from jupyterhub_migspawner.cli.people import person_named
-from jupyterhub_migspawner.policy.wording import span
+from jupyterhub_migspawner.policy.wording import printable, span
 
 
 class Join(Command):
@@ -26,13 +27,18 @@ class Join(Command):
         argument("--tier", required=True, metavar="T", help="what they wait for"),
         argument("--server", metavar="S", help="for which server; the default one if left out"),
         argument("--start", action="store_true", help="the hub starts it when it is their turn"),
-        argument("--upward", action="store_true", help="any larger tier will do, too"),
+        argument(
+            "--upward",
+            action="store_true",
+            help="any larger tier will do, too; refused where there is none",
+        ),
     )
 
     def run(self) -> int:
         """Take it."""
         given = self.given
         broker = self.broker()
+        require_user_to_act_for(self, broker, given.user)
         row = broker.join(
             person_named(self.hub_config(), given.user),
             given.tier,
@@ -62,7 +68,7 @@ class Leave(Command):
     )
 
     def run(self) -> int:
-        """Give it up."""
+        """Leave the waiting list."""
         by = person_named(self.hub_config(), self.given.by)
         row = self.broker().leave(self.given.id, by, self.option("reason", ""))
         return self.answer(
@@ -74,9 +80,10 @@ class Leave(Command):
 class Queue(Command):
     """The waiting list."""
 
+    lists = True
     name = "migspawner queue"
     description = "Who waits for what, in which place and for how long; what is held for whom."
-    arguments = (argument("--user", metavar="NAME", help="only this user's places"),)
+    arguments = (argument("--user", metavar="NAME", help="only this user's places"), LIMIT)
     below = {
         "join": (Join, "take a place for a user"),
         "leave": (Leave, "give up a place"),
@@ -84,7 +91,11 @@ class Queue(Command):
 
     def run(self) -> int:
         """List it."""
-        rows = [ticket_view(status) for status in self.broker().queue(self.option("user"))]
+        broker, user = self.broker(), self.option("user")
+        found = broker.queue(user, part=self.part())
+        if not found and user is not None:
+            require_user(self, broker, user)
+        rows = self.shown_part([ticket_view(status) for status in found])
         rows.sort(key=lambda row: (row["place"] or 0, row["id"]))
         if self.as_json:
             print_json(rows)
@@ -96,14 +107,17 @@ class Queue(Command):
             Column("tier", "tier"),
             Column("server", "server"),
             Column("state", "state"),
-            Column("since", "since"),
-            Column("likely", "likely"),
-            Column("held until", "offer_until"),
-            Column("blocked", "blocked"),
+            Column("since", "since", time=True),
+            Column("likely wait", "likely"),
+            Column("held until", "offer_until", time=True, below=True),
+            Column("blocked", "blocked", below=True),
         ]
         for row in rows:
             row["likely"] = _likely(row["wait"])
-        print_table(columns, rows, empty="Nobody waits.")
+        empty = "The waiting list is empty."
+        if user is not None:
+            empty = f"{printable(user)} is not in the waiting list."
+        print_table(columns, rows, empty=empty)
         return DONE
 
 

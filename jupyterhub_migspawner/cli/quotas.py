@@ -8,29 +8,33 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from jupyterhub_migspawner.broker.views import exception_view, quota_view, timestamp
-from jupyterhub_migspawner.cli.command import DONE, ID, Command, argument
-from jupyterhub_migspawner.cli.output import Column, print_json, print_table
+from jupyterhub_migspawner.cli.command import DONE, ID, LIMIT, Command, argument
+from jupyterhub_migspawner.cli.known import require_user, unknown_user
+from jupyterhub_migspawner.cli.output import Column, complain, print_json, print_table
 from jupyterhub_migspawner.cli.people import person_named
 from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.policy.quota import FIELDS
+from jupyterhub_migspawner.policy.wording import printable
 
 _SPAN = re.compile(r"(\d{1,4})([hdw])")
 _UNITS = {"h": "hours", "d": "days", "w": "weeks"}
 
+TIME = "a time (2026-12-01, 2026-12-01T18:00, 2026-12-01T18:00:00Z), or how long (12h, 7d, 2w)"
+"""How a time to come may be written, for the help."""
+
 
 def end(text: str) -> datetime:
-    """An argparse type: a time in UTC to come, or how long from now on."""
+    """An argparse type: a time to come, perhaps without a zone, or how long from now on."""
     span = _SPAN.fullmatch(text)
     try:
         if span:
             return datetime.now(timezone.utc) + timedelta(**{_UNITS[span[2]]: int(span[1])})
-        found = datetime.fromisoformat(re.sub("[zZ]$", "+00:00", text))
+        return datetime.fromisoformat(re.sub("[zZ]$", "+00:00", text))
     except (ValueError, OverflowError):
         raise argparse.ArgumentTypeError(
-            "expected a time in UTC such as 2026-12-01 or 2026-12-01T18:00:00Z, or how long such "
-            f"as 12h, 7d or 2w, found {text!r}"
+            "expected a time such as 2026-12-01, 2026-12-01T18:00 or 2026-12-01T18:00:00Z, or how "
+            f"long such as 12h, 7d or 2w, found {text!r}"
         ) from None
-    return found.replace(tzinfo=found.tzinfo or timezone.utc)
 
 
 def limit(text: str) -> float | None:
@@ -59,6 +63,7 @@ class _Change(Command):
 class Lift(_Change):
     """Make an exception."""
 
+    tells_time = True
     name = "migspawner quotas lift"
     description = (
         "Let a user have more than their quota until a time. Only for admins of the hub, and not\n"
@@ -66,7 +71,13 @@ class Lift(_Change):
     )
     arguments = (
         argument("--user", required=True, metavar="NAME", help="for whom: the name at the hub"),
-        argument("--field", required=True, choices=FIELDS, help="which limit"),
+        argument(
+            "--field",
+            required=True,
+            choices=FIELDS,
+            metavar="FIELD",
+            help=f"which limit: {', '.join(FIELDS)}",
+        ),
         argument(
             "--limit", required=True, type=limit, metavar="N", help="how much instead, or none"
         ),
@@ -75,7 +86,7 @@ class Lift(_Change):
             required=True,
             type=end,
             metavar="TIME",
-            help="a time in UTC (2026-12-01, 2026-12-01T18:00:00Z), or how long (12h, 7d, 2w)",
+            help=TIME,
         ),
         argument("--reason", required=True, metavar="TEXT", help="kept with it"),
         argument("--by", required=True, metavar="NAME", help="which admin does it"),
@@ -84,9 +95,15 @@ class Lift(_Change):
     def run(self) -> int:
         """Make it."""
         given = self.given
-        row = self.broker().grant_exception(
-            given.user, given.field, given.limit, given.until, given.reason, self.by()
+        broker, until = self.broker(), self.time("until")
+        assert until is not None
+        # By then the exception itself has the name.
+        unknown = unknown_user(self, broker, given.user)
+        row = broker.grant_exception(
+            given.user, given.field, given.limit, until, given.reason, self.by()
         )
+        if unknown:
+            complain(unknown)
         much = "no limit" if row.amount is None else f"{row.amount:g}"
         return self.answer(
             exception_view(row),
@@ -116,6 +133,7 @@ class Restore(_Change):
 class Quotas(Command):
     """Quotas."""
 
+    lists = True
     name = "migspawner quotas"
     description = (
         "The exceptions from quotas that hold now; with --user what limits that user and how much\n"
@@ -124,6 +142,7 @@ class Quotas(Command):
     arguments = (
         argument("--user", metavar="NAME", help="what limits this user"),
         argument("--all", action="store_true", help="past exceptions too"),
+        LIMIT,
     )
     below = {
         "lift": (Lift, "let a user have more until a time"),
@@ -137,7 +156,8 @@ class Quotas(Command):
 
     def _exceptions(self) -> int:
         past = self.option("all", False)
-        rows = [exception_view(row) for row in self.broker().exceptions(include_past=past)]
+        found = self.broker().exceptions(include_past=past, part=self.part())
+        rows = self.shown_part([exception_view(row) for row in found])
         if self.as_json:
             print_json(rows)
             return DONE
@@ -146,10 +166,10 @@ class Quotas(Command):
             Column("user", "user"),
             Column("limit of", "field"),
             Column("now", "much"),
-            Column("until", "until"),
+            Column("until", "until", time=True),
             Column("by", "granted_by"),
-            Column("ended", "ended_at"),
-            Column("reason", "reason"),
+            Column("ended", "ended_at", time=True, below=True),
+            Column("reason", "reason", below=True),
         ]
         for row in rows:
             row["much"] = _much(row["limit"])
@@ -158,7 +178,9 @@ class Quotas(Command):
 
     def _standing(self, user: str) -> int:
         person = person_named(self.hub_config(), user)
-        rows = [quota_view(each) for each in self.broker().quota_of(person)]
+        broker = self.broker()
+        require_user(self, broker, user)
+        rows = [quota_view(each) for each in broker.quota_of(person)]
         if self.as_json:
             print_json(rows)
             return DONE
@@ -166,13 +188,13 @@ class Quotas(Command):
             Column("limit of", "field"),
             Column("limit", "much"),
             Column("used", "used", number=True),
-            Column("frees", "frees_at"),
-            Column("lifted until", "lifted"),
+            Column("frees", "frees_at", time=True),
+            Column("lifted until", "lifted", time=True),
         ]
         for row in rows:
             row["much"] = _much(row["limit"])
             row["lifted"] = max((each["until"] for each in row["exceptions"]), default=None)
-        print_table(columns, rows, empty=f"Nothing limits {user}.")
+        print_table(columns, rows, empty=f"{printable(user)} has no limits.")
         return DONE
 
 

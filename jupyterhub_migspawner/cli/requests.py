@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from jupyterhub_migspawner.broker.views import request_view, timestamp
-from jupyterhub_migspawner.cli.command import DONE, HOURS, ID, MINUTES, Command, argument
+from jupyterhub_migspawner.cli.command import DONE, HOURS, ID, LIMIT, MINUTES, Command, argument
 from jupyterhub_migspawner.cli.drafts import Drafts
+from jupyterhub_migspawner.cli.known import require_user, require_user_to_act_for
 from jupyterhub_migspawner.cli.output import Column, print_json, print_table
 from jupyterhub_migspawner.cli.people import person_named
 from jupyterhub_migspawner.cli.quotas import end as MOMENT
 from jupyterhub_migspawner.leases.rows import RequestRow
 from jupyterhub_migspawner.policy.people import Person
+from jupyterhub_migspawner.policy.wording import printable
 
 _ID = argument("id", type=ID, metavar="ID", help="the request, as the listing numbers it")
 _BY = argument("--by", required=True, metavar="NAME", help="who decides: the name at the hub")
-_FROM = "from when on, in UTC (2026-12-01T18:00); from the decision on if left out"
+_FROM = "start time (2026-12-01T18:00); as soon as it is approved if left out"
 _REASON = argument("--reason", metavar="TEXT", help="told to whoever asked")
 
 
@@ -32,6 +34,7 @@ class _Change(Command):
 class Create(_Change):
     """Make a request."""
 
+    tells_time = True
     name = "migspawner requests create"
     description = "Ask for a tier that needs approval, for a user."
     arguments = (
@@ -45,8 +48,10 @@ class Create(_Change):
     def run(self) -> int:
         """Write the request down."""
         given = self.given
-        request = self.broker().create_request(
-            self.person(given.user), given.tier, given.hours, given.reason, self.option("starts_at")
+        broker = self.broker()
+        require_user_to_act_for(self, broker, given.user)
+        request = broker.create_request(
+            self.person(given.user), given.tier, given.hours, given.reason, self.time("starts_at")
         )
         return self.told(
             request,
@@ -58,6 +63,7 @@ class Create(_Change):
 class Approve(_Change):
     """Grant a request."""
 
+    tells_time = True
     name = "migspawner requests approve"
     description = "Grant a request; nobody grants their own."
     arguments = (
@@ -124,6 +130,7 @@ class Cancel(_Change):
 class Revoke(_Change):
     """Take a grant back although it is in use."""
 
+    tells_time = True
     name = "migspawner requests revoke"
     description = "Take a grant back although a server runs on it: that ends after a warning."
     arguments = (
@@ -154,9 +161,10 @@ class Revoke(_Change):
 class Requests(Command):
     """The requests."""
 
+    lists = True
     name = "migspawner requests"
     description = "Requests for tiers that need approval, and what was decided."
-    arguments = (argument("--user", metavar="NAME", help="only those of this user"),)
+    arguments = (argument("--user", metavar="NAME", help="only those of this user"), LIMIT)
     below = {
         "drafts": (Drafts, "requests that are begun and not filed yet"),
         "create": (Create, "ask for a tier"),
@@ -168,7 +176,11 @@ class Requests(Command):
 
     def run(self) -> int:
         """List them."""
-        rows = [request_view(row) for row in self.broker().requests(user=self.option("user"))]
+        broker, user = self.broker(), self.option("user")
+        found = broker.requests(user=user, part=self.part())
+        if not found and user is not None:
+            require_user(self, broker, user)
+        rows = self.shown_part([request_view(row) for row in found])
         if self.as_json:
             print_json(rows)
             return DONE
@@ -179,9 +191,14 @@ class Requests(Command):
             Column("hours", "hours", number=True),
             Column("state", "state"),
             Column("decided by", "decided_by"),
-            Column("valid from", "valid_from"),
-            Column("valid until", "valid_until"),
-            Column("reason", "reason"),
+            Column("valid until", "valid_until", time=True),
+            Column("valid from", "valid_from", time=True, below=True),
+            Column("wanted from", "starts_at", time=True, below=True),
+            Column("reason", "reason", below=True),
+            Column("decision", "decision_reason", below=True),
         ]
-        print_table(columns, rows, empty="Nobody has asked for anything.")
+        empty = "Nobody has made a request yet."
+        if user is not None:
+            empty = f"{printable(user)} has not made a request yet."
+        print_table(columns, rows, empty=empty)
         return DONE

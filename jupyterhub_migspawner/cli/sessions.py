@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from jupyterhub_migspawner.broker.statuses import Standing
-from jupyterhub_migspawner.broker.views import standing_view, timestamp
+from jupyterhub_migspawner.broker.views import standing_view, stranded_view, timestamp
 from jupyterhub_migspawner.cli.command import DONE, ID, Command, argument
+from jupyterhub_migspawner.cli.known import require_user
 from jupyterhub_migspawner.cli.output import Column, print_json, print_table
 from jupyterhub_migspawner.cli.people import person_named
+from jupyterhub_migspawner.cli.quotas import TIME
 from jupyterhub_migspawner.cli.quotas import end as MOMENT
+from jupyterhub_migspawner.leases.rows import LOST
 from jupyterhub_migspawner.policy.people import Person
+from jupyterhub_migspawner.policy.wording import printable
 
 _ID = argument("id", type=ID, metavar="ID", help="the lease, as the listing numbers it")
 
@@ -28,6 +32,7 @@ class _Change(Command):
 class Extend(_Change):
     """Keep a session that is not in use."""
 
+    tells_time = True
     name = "migspawner sessions extend"
     description = "Keep a session that is not in use for as long again, up to its tier's ceiling."
     arguments = (
@@ -46,6 +51,7 @@ class Extend(_Change):
 class Protect(_Change):
     """Keep a session whatever it does."""
 
+    tells_time = True
     name = "migspawner sessions protect"
     description = (
         "Keep a session from being ended for being idle, until a time. Its hard end stays."
@@ -53,14 +59,14 @@ class Protect(_Change):
     arguments = (
         _ID,
         argument("--by", required=True, metavar="NAME", help="the admin who does it"),
-        argument("--until", required=True, type=MOMENT, metavar="TIME", help="in UTC, or as 7d"),
+        argument("--until", required=True, type=MOMENT, metavar="TIME", help=TIME),
         argument("--reason", required=True, metavar="TEXT", help="kept in the event log"),
     )
 
     def run(self) -> int:
         """Protect it."""
         given = self.given
-        found = self.broker().protect(given.id, self.by(), given.until, given.reason)
+        found = self.broker().protect(given.id, self.by(), self.time("until"), given.reason)
         until = timestamp(found.stay.protected_until)
         return self.told(found, f"Session {found.lease.id} is protected until {until}.")
 
@@ -86,6 +92,7 @@ class Unprotect(_Change):
 class Sessions(Command):
     """The sessions."""
 
+    lists = True
     name = "migspawner sessions"
     description = "Which sessions are in use, what says so, when they end and by which rule."
     arguments = (argument("--user", metavar="NAME", help="only those of this user"),)
@@ -97,23 +104,35 @@ class Sessions(Command):
 
     def run(self) -> int:
         """List them."""
-        rows = [standing_view(each) for each in self.broker().standings(self.option("user"))]
+        broker, user = self.broker(), self.option("user")
+        # First what is wrong.
+        rows = [stranded_view(each) for each in broker.stranded(user)]
+        rows += [standing_view(each) for each in broker.standings(user)]
+        if not rows and user is not None:
+            require_user(self, broker, user)
         if self.as_json:
             print_json(rows)
             return DONE
         for row in rows:
-            row["unknown"] = row["unknown"] or None
+            row["unknown"] = None if row["new"] else row["unknown"] or None
+            doubt = row["doubt"]
+            kind = doubt and ("GPU lost" if doubt["kind"] == LOST else doubt["kind"])
+            row["look"] = doubt and f"{kind} since {doubt['since']}"
         columns = [
             Column("id", "lease", number=True),
             Column("user", "user"),
             Column("server", "server"),
             Column("tier", "tier"),
-            Column("idle since", "idle_since"),
-            Column("ends", "ends_at"),
+            Column("idle since", "idle_since", time=True),
+            Column("ends", "ends_at", time=True),
             Column("rule", "rule"),
-            Column("extended", "extended_until"),
-            Column("protected", "protected_until"),
-            Column("unknown", "unknown"),
+            Column("extended until", "extended_until", time=True, below=True),
+            Column("protected until", "protected_until", time=True, below=True),
+            Column("protected because", "protected_why", below=True),
+            Column("unknown", "unknown", below=True),
+            Column("look at", "look", below=True),
         ]
-        print_table(columns, rows, empty="No session runs.")
+        print_table(
+            columns, rows, empty=f"No session{f' of {printable(user)}' if user else ''} is running."
+        )
         return DONE

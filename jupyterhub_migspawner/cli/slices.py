@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
+from jupyterhub_migspawner.broker import Broker
 from jupyterhub_migspawner.broker.views import card_view, node_view, slice_view
 from jupyterhub_migspawner.cli.command import DONE, Command, argument
+from jupyterhub_migspawner.cli.known import require_node
 from jupyterhub_migspawner.cli.leases import operator
 from jupyterhub_migspawner.cli.output import Column, cut_into, print_json, print_table
+from jupyterhub_migspawner.cli.unproven import print_unproven
+from jupyterhub_migspawner.policy.wording import plural
 
 _NODE = argument("--node", metavar="NAME", help="only those of this node")
 
@@ -19,11 +24,23 @@ _NO_CARDS = (
 )
 
 
+def _none(what: str, node: str | None, broker: Broker) -> str:
+    """Why a listing of cards or slices is empty."""
+    cards = broker.cards()
+    if not cards:
+        return _NO_CARDS
+    if node is not None and not any(card.node == node for card in cards):
+        return f"Node {node} has reported no card yet."
+    return f"Node {node} has no {what}." if node is not None else f"No card has a {what}."
+
+
 class Nodes(Command):
     """The nodes."""
 
+    lists = True
     name = "migspawner nodes"
     description = "The machines with cards, and when their agent last reported."
+    needs_tiers = False
 
     def run(self) -> int:
         """List them."""
@@ -37,7 +54,7 @@ class Nodes(Command):
             Column("node", "name"),
             Column("cards", "cards", number=True),
             Column("driver", "driver_version"),
-            Column("last heard of", "heartbeat_at"),
+            Column("last report", "heartbeat_at", time=True, seconds=True),
         ]
         print_table(columns, rows, empty=_NO_CARDS)
         return DONE
@@ -52,6 +69,7 @@ class Drain(Command):
         _CARD,
         argument("--reason", metavar="TEXT", help="kept in the event log"),
     )
+    needs_tiers = False
 
     def run(self) -> int:
         """Drain it."""
@@ -59,7 +77,7 @@ class Drain(Command):
         reason = self.option("reason", "drained by an administrator")
         card = broker.drain_card(self.given.uuid, reason, operator())
         live = sum(lease.card_uuid == card.uuid for lease in broker.leases(node=card.node))
-        left = f"; {live} leases on it go on" if live else ""
+        left = f"; {plural(live, 'lease')} on it {'goes' if live == 1 else 'go'} on" if live else ""
         return self.answer(card_view(card), f"Card {card.index} of {card.node} is drained{left}.")
 
 
@@ -72,6 +90,7 @@ class Resume(Command):
         "has looked at it."
     )
     arguments = (_CARD,)
+    needs_tiers = False
 
     def run(self) -> int:
         """Resume it."""
@@ -84,20 +103,46 @@ class Resume(Command):
         return self.answer(card_view(card), f"Card {card.index} of {card.node} is {state}.")
 
 
+def _cut(layout: list[dict[str, Any]], mig: bool) -> str:
+    return (cut_into(each["profile"] for each in layout) or "no slices") if mig else "MIG off"
+
+
+def _other_than_present(row: dict[str, Any]) -> str:
+    """The desired layout where it differs from the present one, else an empty text."""
+    if row["desired"] is None:
+        return ""
+    places = [
+        {(each["profile"], each["start"]) for each in row[name]} for name in ("present", "desired")
+    ]
+    if (places[0], row["mig_enabled"]) == (places[1], row["desired_mig"]):
+        return ""
+    desired = _cut(row["desired"], row["desired_mig"])
+    # The same profiles at other places look the same otherwise.
+    return f"{desired}, at other places" if desired == row["cut"] else desired
+
+
 class Cards(Command):
     """The cards."""
 
+    lists = True
     name = "migspawner cards"
-    description = "The cards, their state and the layout they are cut into."
+    description = (
+        "The cards, their state and how they are cut; the desired layout where it differs."
+    )
     arguments = (_NODE,)
     below = {
         "drain": (Drain, "give out nothing new on one"),
         "resume": (Resume, "give one out again"),
     }
+    needs_tiers = False
 
     def run(self) -> int:
         """List them."""
-        rows = [card_view(card) for card in self.broker().cards(node=self.option("node"))]
+        broker, node = self.broker(), self.option("node")
+        slices = broker.slices(node=node)
+        rows = [card_view(card, slices) for card in broker.cards(node=node)]
+        if not rows and node is not None:
+            require_node(self, broker, node)
         if self.as_json:
             print_json(rows)
             return DONE
@@ -107,31 +152,36 @@ class Cards(Command):
             Column("model", "model"),
             Column("mig", "mig_enabled"),
             Column("state", "state"),
-            Column("uuid", "uuid"),
-            Column("layout", "cut"),
-            Column("problem", "problem"),
+            Column("uuid", "uuid", below=True),
+            Column("present layout", "cut"),
+            Column("desired layout", "other", below=True),
+            Column("drained", "drained", below=True),
+            Column("problem", "problem", below=True),
         ]
         for row in rows:
-            row["cut"] = cut_into(each["profile"] for each in row["target"] or row["layout"])
-        print_table(columns, rows, empty=_NO_CARDS)
+            row["cut"] = _cut(row["present"], row["mig_enabled"])
+            row["other"] = _other_than_present(row)
+        print_table(columns, rows, empty=_none("card", node, broker))
+        print_unproven(slices)
         return DONE
 
 
 class Slices(Command):
     """The slices."""
 
+    lists = True
     name = "migspawner slices"
     description = "Every slice, whether it is free, and who holds it."
     arguments = (_NODE,)
+    needs_tiers = False
 
     def run(self) -> int:
         """List them."""
-        node = self.option("node")
-        rows = [
-            slice_view(status)
-            for status in self.broker().slices()
-            if node is None or status.row.node == node
-        ]
+        broker, node = self.broker(), self.option("node")
+        statuses = broker.slices(node=node)
+        rows = [slice_view(status) for status in statuses]
+        if not rows and node is not None:
+            require_node(self, broker, node)
         if self.as_json:
             print_json(rows)
             return DONE
@@ -144,10 +194,16 @@ class Slices(Command):
             Column("user", "user"),
             Column("server", "server"),
             Column("tier", "tier"),
-            Column("since", "since"),
-            Column("uuid", "uuid"),
+            Column("since", "since", time=True),
+            Column("uuid", "uuid", wide=True),
+            Column("reason", "why", below=True),
         ]
         # A line for each lease, where several share a slice.
         lines = [{**lease, **row} for row in rows for lease in row["leases"] or [{}]]
-        print_table(columns, lines, empty=_NO_CARDS)
+        for line in lines:
+            if line["unproven"]:
+                # Said below the table, with the way out.
+                line["why"] = None
+        print_table(columns, lines, empty=_none("slice", node, broker))
+        print_unproven(statuses)
         return DONE

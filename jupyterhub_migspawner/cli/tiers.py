@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from jupyterhub_migspawner.broker.statuses import TierOffer
 from jupyterhub_migspawner.broker.views import tier_view
 from jupyterhub_migspawner.cli.command import DONE, Command, argument
-from jupyterhub_migspawner.cli.output import Column, print_json, print_table
+from jupyterhub_migspawner.cli.known import require_user
+from jupyterhub_migspawner.cli.output import Column, print_json, print_table, print_wrapped
 from jupyterhub_migspawner.cli.people import person_named
+from jupyterhub_migspawner.policy.card_filter import Kinds
 from jupyterhub_migspawner.policy.people import Person
+from jupyterhub_migspawner.policy.queue import pool_of
 from jupyterhub_migspawner.policy.tiers import NONE, Tier
+from jupyterhub_migspawner.policy.wording import listed, printable
 
 
 class Tiers(Command):
     """The tiers."""
 
+    lists = True
     name = "migspawner tiers"
     description = "What people can pick, and how much of it is free now."
     arguments = (argument("--user", metavar="NAME", help="as this user would see them"),)
@@ -23,13 +28,14 @@ class Tiers(Command):
     def run(self) -> int:
         """List them."""
         mig = self.mig()
-        name = self.option("user")
+        name, broker = self.option("user"), mig.open_broker()
+        if name is not None:
+            require_user(self, broker, name)
         people = (
             _everybody(mig.settings().tiers)
             if name is None
             else [person_named(self.hub_config(), name)]
         )
-        broker = mig.open_broker()
         offers: dict[str, TierOffer] = {}
         for person in people:
             for offer in broker.tiers_for(person):
@@ -42,22 +48,51 @@ class Tiers(Command):
         for row in rows:
             if row["profile"] == NONE:
                 row["free"] = row["total"] = row["seats"] = None
+            if row["title"] == row["name"]:
+                row["title"] = None
         columns = [
             Column("tier", "name"),
             Column("profile", "profile"),
+            *([Column("card", "card")] if any(row["card"] for row in rows) else []),
             Column("seats", "seats", number=True),
             Column("free", "free", number=True),
             Column("of", "total", number=True),
             Column("approval", "approval"),
             Column("max hours", "max_hours", number=True),
-            Column("description", "description"),
+            Column("title", "title", below=True),
+            Column("description", "description", below=True),
         ]
         print_table(columns, rows, empty="No tier is open to this user.")
+        shown = [offers[name].tier for name in order if name in offers]
+        for sentence in shared(shown, frozenset(card.kind for card in broker.cards())):
+            print_wrapped(sentence)
+        for row in rows:
+            if row["outage"]:
+                print_wrapped(f"{printable(row['name'])}: {row['outage']}")
         return DONE
 
 
+def shared(tiers: Sequence[Tier], known: Kinds) -> Iterator[str]:
+    """Which tiers give the same slices or cards; ``known`` are the kinds of cards there are."""
+    groups: list[list[Tier]] = []
+    for tier in tiers:
+        if tier.is_none:
+            continue
+        pool = pool_of(tier, known)
+        near = [g for g in groups if any(pool.overlaps(pool_of(each, known)) for each in g)]
+        groups = [group for group in groups if group not in near]
+        groups.append([*(each for group in near for each in group), tier])
+    for group in groups:
+        if len(group) > 1:
+            what = "cards" if group[0].is_whole else f"slices of {group[0].profile}"
+            means = {known if (kinds := tier.kinds(known)) is None else kinds for tier in group}
+            part = "" if len(means) == 1 else "some of "
+            names = listed([tier.name for tier in tiers if tier in group])
+            yield f"The tiers {names} share {part}their {what}: each counts them."
+
+
 def _everybody(tiers: Sequence[Tier]) -> list[Person]:
-    """People who see all tiers between them: a stranger in every group, then who is named."""
+    """People who see all tiers between them: an admin in every group, then who is named."""
     groups = frozenset(group for tier in tiers for group in tier.groups)
     named = [tier.users[0] for tier in tiers if tier.users and not tier.groups]
-    return [Person(name, groups=groups) for name in ["", *dict.fromkeys(named)]]
+    return [Person(name, groups=groups, admin=True) for name in ["", *dict.fromkeys(named)]]

@@ -9,10 +9,13 @@ JavaScript, with a keyboard and with a screen reader.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from importlib.resources import files
 
 from jinja2 import Environment, PackageLoader
+from markupsafe import Markup
 
 from jupyterhub_migspawner.broker import TierOffer
+from jupyterhub_migspawner.policy.wording import hours, listed, minutes, moment
 
 _environment = Environment(
     loader=PackageLoader("jupyterhub_migspawner.form", "templates"),
@@ -20,18 +23,36 @@ _environment = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
+_environment.filters["moment"] = moment
+_environment.filters["hours"] = hours
+_environment.filters["listed"] = listed
+_environment.filters["minutes"] = minutes
+
+# The hub's page takes no file of the service's, which there may not be.
+_SCRIPT = Markup(
+    files("jupyterhub_migspawner.service").joinpath("static/times.js").read_text("utf-8")
+)
 
 
-def preselected(offers: Sequence[TierOffer], default: str | None = None) -> str:
-    """The tier that is picked when the page opens: the default one where it can start now."""
-    usable = [offer.tier for offer in offers if offer.usable]
-    for tier in usable:
-        if tier.name == default:
-            return tier.name
-    for tier in usable:
-        if tier.default:
-            return tier.name
-    return usable[0].name if usable else ""
+def preselected(
+    offers: Sequence[TierOffer], default: str | None = None, last: str | None = None
+) -> str:
+    """The tier that is picked when the page opens, among those that can start now.
+
+    What is held for the person comes first, since it lapses, then what they have a grant for. Then
+    comes the server's ``last`` tier, then the ``default`` one.
+    """
+    ranked = sorted(
+        (offer for offer in offers if offer.usable),
+        key=lambda offer: (
+            offer.held is None,
+            offer.grant is None,
+            offer.tier.name != last,
+            offer.tier.name != default,
+            not offer.tier.default,
+        ),
+    )
+    return ranked[0].tier.name if ranked else ""
 
 
 def render_tiers(
@@ -39,22 +60,25 @@ def render_tiers(
     *,
     notice: str = "",
     default: str | None = None,
+    last: str | None = None,
     service_url: str = "",
     typed: Mapping[str, str] | None = None,
     picked: str = "",
 ) -> str:
     """HTML for the hub's spawn form: one radio button ``tier`` for each offer.
 
-    A tier that needs approval asks for reason and hours, and a full one offers the waiting list.
+    ``default`` and ``last`` are the person's default tier and the server's last one. A tier that
+    needs approval asks for reason and hours, and a full one offers the waiting list.
     ``service_url`` is where the broker's pages are, if there are any; ``typed`` is
     what was filled in beside the tier ``picked`` and could not be used.
     """
     template = _environment.get_template("tiers.html")
     return template.render(
         offers=offers,
-        picked=picked or preselected(offers, default),
+        picked=picked or preselected(offers, default, last),
         notice=notice,
         service_url=service_url,
         typed={"tier": picked, **(typed or {})},
+        script=_SCRIPT,
         nothing=bool(offers) and not any(offer.usable for offer in offers),
     )

@@ -1,26 +1,27 @@
 """Where profiles go on a card: legal placements for a list of names, near to what is there already.
 
 Pure search over the placements the driver listed; nothing is assumed about a model. A layout is
-legal when every instance starts where its profile may, no memory slot is used twice, no profile
-exceeds its number of instances, and at most one instance has the media engines. That these rules
-are all, and that a driver left to place by itself can corner itself, is told in the MIG User Guide
-under "Partitioning".
+legal when every instance starts where its profile may, no memory slot and no media engine is used
+twice, no profile exceeds its number of instances, and the graphics instances (``+gfx``) together do
+not exceed theirs. Sources: the MIG User Guide, "Partitioning" and "Supported MIG Profiles"; the
+engines are counted as in NVIDIA's Kubernetes DRA driver, as counters beside the memory slots. The
+guide also says that a driver left to choose placements by itself can corner itself.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import zip_longest
 
 from jupyterhub_migspawner.errors import GpuError
-from jupyterhub_migspawner.gpu.cards import Placement, Profile
+from jupyterhub_migspawner.gpu.cards import Engines, Placement, Profile, engines_of_card
 
 Want = tuple[str, int]
 """A profile's name and the memory slot it starts at."""
 
-_SIZE = re.compile(r"([1-9][0-9]{0,3})g\.([1-9][0-9]{0,5})gb(.*)")
+_SIZE = re.compile(r"([1-9][0-9]{0,3})g\.(0|[1-9][0-9]{0,5})gb(.*)")
 
 
 def arrange(
@@ -79,17 +80,18 @@ def is_legal(profiles: Sequence[Profile], layout: Sequence[Want]) -> str:
                 return f"{name} at {start} and {other} want the same memory slots."
         taken[f"{name} at {start}"] = place
     counts = Counter(name for name, _ in layout)
-    for name, count in counts.items():
-        if count > by_name[name].max_instances:
-            return f"A card holds at most {by_name[name].max_instances} of {name}, not {count}."
-    if sum(by_name[name].media for name, _ in layout) > 1:
-        return "Only one instance of a card can have the media engines (+me)."
-    return ""
+    return _Limits(profiles).excess(counts)
 
 
 def legal_layouts(profiles: Sequence[Profile]) -> Iterator[tuple[Want, ...]]:
     """Every placed layout such a card can have, the empty one included, each once."""
-    yield from _grow(sorted(_places(profiles), key=lambda each: each[1].start), (), 0, Counter())
+    yield from _grow(
+        sorted(_places(profiles), key=lambda each: each[1].start),
+        _Limits(profiles),
+        (),
+        0,
+        Counter(),
+    )
 
 
 def nearest(profiles: Sequence[Profile], names: Sequence[str]) -> tuple[str, ...]:
@@ -129,9 +131,7 @@ def describe(names: Sequence[str]) -> str:
 def _layouts(by_name: dict[str, Profile], counts: Counter[str]) -> Iterator[tuple[Want, ...]]:
     """Every way to place exactly these counts, largest profiles first, equal ones once."""
     order = sorted(counts, key=lambda name: (-by_name[name].size, name))
-    if any(counts[name] > by_name[name].max_instances for name in order):
-        return
-    if sum(counts[name] for name in order if by_name[name].media) > 1:
+    if _Limits(tuple(by_name.values())).excess(counts):
         return
 
     def place(
@@ -155,22 +155,60 @@ def _layouts(by_name: dict[str, Profile], counts: Counter[str]) -> Iterator[tupl
 
 def _grow(
     places: list[tuple[Profile, Placement]],
+    limits: _Limits,
     layout: tuple[Want, ...],
     free_from: int,
     counts: Counter[str],
 ) -> Iterator[tuple[Want, ...]]:
     yield layout
     for profile, place in places:
-        if place.start < free_from or counts[profile.name] >= profile.max_instances:
+        if place.start < free_from:
             continue
-        if profile.media and counts["+me"]:
-            continue
-        more = Counter(counts)
-        more[profile.name] += 1
-        more["+me"] += profile.media
-        yield from _grow(
-            places, (*layout, (profile.name, place.start)), place.start + place.size, more
+        more = counts + Counter([profile.name])
+        if not limits.excess(more):
+            yield from _grow(
+                places,
+                limits,
+                (*layout, (profile.name, place.start)),
+                place.start + place.size,
+                more,
+            )
+
+
+class _Limits:
+    """How many of each profile one card can hold, wherever they lie."""
+
+    def __init__(self, profiles: Sequence[Profile]) -> None:
+        self._by_name = {each.name: each for each in profiles}
+        self._engines = engines_of_card(tuple(profiles))
+        self._graphics = {each.name for each in profiles if "+gfx" in each.attributes}
+        self._most_graphics = max(
+            (self._by_name[name].max_instances for name in self._graphics), default=0
         )
+
+    def excess(self, counts: Mapping[str, int]) -> str:
+        """Return ``""`` if the card can hold them all, else a sentence that says why not."""
+        taken = Engines()
+        graphics = 0
+        for name, count in counts.items():
+            profile = self._by_name[name]
+            if count > profile.max_instances:
+                return f"A card holds at most {profile.max_instances} of {name}, not {count}."
+            taken += profile.engines * count
+            graphics += count * (name in self._graphics)
+        if graphics > self._most_graphics:
+            return (
+                f"A card holds at most {self._most_graphics} instances with graphics (+gfx), "
+                f"not {graphics}."
+            )
+        scarce = taken.beyond(self._engines)
+        if scarce:
+            together = describe([name for name, count in counts.items() for _ in range(count)])
+            return (
+                f"{together} together need more {scarce} than the card has; choose profiles with "
+                "fewer media engines."
+            )
+        return ""
 
 
 def _places(profiles: Sequence[Profile]) -> list[tuple[Profile, Placement]]:
@@ -221,10 +259,9 @@ def _unknown(name: str, profiles: Sequence[Profile]) -> str:
 
 
 def _impossible(profiles: Sequence[Profile], names: Sequence[str]) -> str:
-    return (
-        f"{describe(names)} do not fit together on one card; the nearest layout that does is"
-        f" {describe(nearest(profiles, names))}."
-    )
+    why = _Limits(profiles).excess(Counter(names))
+    why = why or f"{describe(names)} do not fit together on one card."
+    return f"{why} The nearest layout that fits is {describe(nearest(profiles, names))}."
 
 
 def _preference(profile: Profile, start: int) -> int:

@@ -7,6 +7,7 @@ the ``MIG`` prefix some drivers put before them.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from jupyterhub_migspawner.gpu.codes import Code
@@ -30,13 +31,62 @@ class Placement:
 
 
 @dataclass(frozen=True)
+class Engines:
+    """Media engines that a card's instances share: each engine belongs to at most one of them."""
+
+    decoders: int = 0
+    encoders: int = 0
+    jpeg: int = 0
+    optical_flow: int = 0
+
+    def __add__(self, other: Engines) -> Engines:
+        """What two instances take together."""
+        return Engines(
+            self.decoders + other.decoders,
+            self.encoders + other.encoders,
+            self.jpeg + other.jpeg,
+            self.optical_flow + other.optical_flow,
+        )
+
+    def __mul__(self, count: int) -> Engines:
+        """What so many equal instances take."""
+        return Engines(
+            self.decoders * count,
+            self.encoders * count,
+            self.jpeg * count,
+            self.optical_flow * count,
+        )
+
+    def __or__(self, other: Engines) -> Engines:
+        """The larger number of each kind."""
+        return Engines(
+            max(self.decoders, other.decoders),
+            max(self.encoders, other.encoders),
+            max(self.jpeg, other.jpeg),
+            max(self.optical_flow, other.optical_flow),
+        )
+
+    def beyond(self, available: Engines) -> str:
+        """Name the first kind of which there are not enough; ``""`` when there are."""
+        if self.decoders > available.decoders:
+            return "decoders"
+        if self.encoders > available.encoders:
+            return "encoders"
+        if self.jpeg > available.jpeg:
+            return "JPEG engines"
+        if self.optical_flow > available.optical_flow:
+            return "optical flow engines"
+        return ""
+
+
+@dataclass(frozen=True)
 class Profile:
     """A MIG size a card offers.
 
     ``id`` is what NVML's create call takes (19 for a 1g on an A100) and means another profile on
-    another model. ``placements`` are all the card knows, whether free or taken now. ``media`` tells
-    the profiles that take the card's media engines, of which one instance may exist at a time.
-    ``whole`` is true when the profile covers every memory slot of its card.
+    another model. ``placements`` are all the card knows, whether free or taken now. ``engines`` are
+    those that one instance takes. ``whole`` is true when the profile covers every memory slot of
+    its card.
     """
 
     name: str
@@ -46,8 +96,16 @@ class Profile:
     multiprocessors: int
     max_instances: int
     placements: tuple[Placement, ...]
-    media: bool = False
+    engines: Engines = Engines()
     whole: bool = False
+
+    @property
+    def attributes(self) -> str:
+        """What the name says beyond the size, such as ``+me`` or ``-me``; ``""`` for a plain one.
+
+        Source: "Profile References" under "Supported MIG Profiles" in the MIG User Guide.
+        """
+        return re.sub(r"^[0-9]+g\.[0-9]+gb", "", self.name)
 
     @property
     def size(self) -> int:
@@ -95,9 +153,11 @@ class Card:
 
     ``problem`` is ``""`` or a sentence for the admin. A card with a problem lists only what could
     still be read: an instance that is missing from it is not proven gone. ``uuid`` is ``""`` only
-    for a card that fell off the bus before this process ever read it. ``pci_device_id`` holds
-    device and vendor as NVML gives them (0x20B010DE is an A100-SXM4-40GB). ``code`` is NVML's
-    answer behind the problem, 0 where it is none of NVML's.
+    for a card that fell off the bus before this process ever read it. ``pci_device_id`` and
+    ``pci_subsystem_id`` hold device and vendor, of the chip and of the board, as NVML gives them
+    (0x20B010DE is an A100-SXM4-40GB). ``code`` is NVML's answer behind the problem, 0 where it is
+    none of NVML's. ``recovery_action`` is what the driver wants done with the card, by
+    :data:`.xids.RECOVERY_ACTIONS`: 0 for nothing, None where the driver does not report it.
     """
 
     index: int
@@ -112,7 +172,9 @@ class Card:
     instances: tuple[Instance, ...] = ()
     problem: str = ""
     pci_device_id: int = 0
+    pci_subsystem_id: int = 0
     code: int = 0
+    recovery_action: int | None = None
 
     @property
     def lost(self) -> bool:
@@ -153,7 +215,8 @@ class Inventory:
 class GpuEvent:
     """Something the driver reported about a card, or about one instance on it.
 
-    ``xid`` is the XID number of NVIDIA's error catalogue, None for an event of another ``kind``.
+    ``xid`` is the XID number of NVIDIA's error catalogue, None for an event of another ``kind``;
+    ``recovery_action`` is what the driver wanted done with the card then, as of :class:`Card`.
     """
 
     card_uuid: str
@@ -161,6 +224,20 @@ class GpuEvent:
     xid: int | None = None
     gi_id: int | None = None
     ci_id: int | None = None
+    recovery_action: int | None = None
+
+
+def engines_of_card(profiles: tuple[Profile, ...]) -> Engines:
+    """Return the engines of a card, by what its profiles may take.
+
+    NVML reports none for the card itself. The profile of the whole card has all of them; and as
+    many instances of one profile as the driver allows can exist side by side, so a table in which
+    those take more counts as well.
+    """
+    found = Engines()
+    for each in profiles:
+        found |= each.engines * each.max_instances
+    return found
 
 
 def mark_whole(profiles: tuple[Profile, ...]) -> frozenset[int]:

@@ -80,8 +80,10 @@ _WAY_OUT: dict[int, tuple[str, str]] = {
         "Reboot the node, or reset the card with nvidia-smi --gpu-reset when nothing uses it.",
     ),
     Code.LIB_RM_VERSION_MISMATCH: (
-        "the driver was upgraded while this process ran",
-        "Restart this process; if that does not help, reboot the node.",
+        "its library and its kernel module are of different versions, as after an upgrade of the"
+        " driver",
+        "Reboot the node, or reload the nvidia kernel modules when nothing uses the cards. If only"
+        " this process is older than the upgrade, restarting it is enough.",
     ),
     Code.IN_USE: (
         "a process still uses it",

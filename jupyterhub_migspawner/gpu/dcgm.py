@@ -3,21 +3,25 @@
 Relies on its page in Prometheus' text format, on which ``DCGM_FI_PROF_GR_ENGINE_ACTIVE`` is the
 share of time in which the engine of a card (label ``UUID``), or of one GPU instance of it
 (``GPU_I_ID``), worked. Promises that whoever asks never waits: a page is fetched beside, in a
-bounded time and size, and read when the next one is asked for.
+bounded time and size, and read when the next one is asked for; and that figures from a port of this
+machine which a person's process has taken count for nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from prometheus_client.parser import text_string_to_metric_families
 from tornado.httpclient import HTTPRequest
-from tornado.simple_httpclient import SimpleAsyncHTTPClient
 
+from jupyterhub_migspawner.clients import WrongPeer, checked_client
 from jupyterhub_migspawner.errors import GpuError
+from jupyterhub_migspawner.sockets import peer_of
 
 METRIC = "DCGM_FI_PROF_GR_ENGINE_ACTIVE"
 
@@ -29,6 +33,12 @@ MOST_BYTES = 16 * 1024 * 1024
 
 MOST_AGE = 60.0
 """Seconds since it was asked for, from which on a page says nothing of now."""
+
+FIRST_PERSON = 1000
+"""The first uid of people's accounts; services have smaller ones (login.defs(5), ``UID_MIN``)."""
+
+NOBODY = 65534
+"""The uid of ``nobody``, as which exporters are often run."""
 
 Figures = Mapping[tuple[str, int | None], float]
 """Per cent of the time, by the card's UUID and the GPU instance's id; None is the whole card."""
@@ -76,20 +86,25 @@ def ask(url: str) -> Figures:
         page = asyncio.run(_page(url))
     except GpuError:
         raise
+    except WrongPeer as error:
+        raise GpuError(f"The dcgm-exporter at {url}: {error}.") from error
     except Exception as error:
         # Whatever a stranger's server does to the client: it is not there.
         kind = type(error).__name__
-        raise GpuError(f"The dcgm-exporter at {url} does not answer ({kind}).") from error
+        raise GpuError(f"The dcgm-exporter at {shown(url)} does not answer ({kind}).") from error
     try:
         return read(page)
     except GpuError as error:
-        raise GpuError(f"The dcgm-exporter at {url}: {error}") from error
+        raise GpuError(f"The dcgm-exporter at {shown(url)}: {error}") from error
+
+
+def shown(url: str) -> str:
+    """The URL as sentences may show it: a query may hold a token."""
+    return url.partition("?")[0]
 
 
 async def _page(url: str) -> str:
-    client = SimpleAsyncHTTPClient(
-        force_instance=True, max_buffer_size=MOST_BYTES, max_body_size=MOST_BYTES
-    )
+    client = checked_client(_check, max_buffer_size=MOST_BYTES, max_body_size=MOST_BYTES)
     request = HTTPRequest(
         url,
         connect_timeout=PATIENCE,
@@ -103,8 +118,19 @@ async def _page(url: str) -> str:
         client.close()
     if response.code != 200:
         told = response.error if response.code == 599 else f"status {response.code}"
-        raise GpuError(f"The dcgm-exporter at {url} does not answer ({told}).")
+        raise GpuError(f"The dcgm-exporter at {shown(url)} does not answer ({told}).")
     return response.body.decode("utf-8", "replace")
+
+
+def _check(connection: socket.socket) -> None:
+    """Raise :exc:`.WrongPeer` when a person's process answers; exporters are run by the system.
+
+    An exporter on another machine or in a container of its own address is not known.
+    """
+    owner = peer_of(connection)
+    if owner is None or owner.uid < FIRST_PERSON or owner.uid in (NOBODY, os.geteuid()):
+        return
+    raise WrongPeer(f"a process of uid {owner.uid} has its port", owner.uid)
 
 
 def read(page: str) -> Figures:

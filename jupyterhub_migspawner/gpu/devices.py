@@ -22,6 +22,9 @@ _CARDS = 32
 _FIRST_MINOR = 3  # after the nodes that configure and monitor, which no tenant gets
 _PER_INSTANCE = 1 + _COMPUTE_INSTANCES
 
+MOST_TEXT = 4 << 20
+"""Characters of a file of the driver; that with the minors of 32 cards has some 200,000."""
+
 
 @dataclass(frozen=True)
 class DeviceNode:
@@ -138,28 +141,40 @@ def capabilities_major(*, root: Path = Path("/")) -> int | None:
     """Major number of the capability nodes, which the kernel chooses anew at each boot.
 
     None where the driver is not loaded or knows no capabilities.
+
+    Raises:
+        GpuError: the list of devices is there and cannot be read.
     """
-    try:
-        text = (root / "proc/devices").read_text()
-    except OSError:
-        return None
-    found = re.search(r"^\s*(\d+)\s+nvidia-caps$", text, re.MULTILINE)
+    found = re.search(r"^\s*(\d+)\s+nvidia-caps$", _text(root, "/proc/devices"), re.MULTILINE)
     return int(found[1]) if found else None
 
 
 def _minors_table(root: Path) -> dict[str, int]:
     """The driver's table of minors by name; empty where there is none."""
-    try:
-        text = (root / "proc/driver/nvidia-caps/mig-minors").read_text()
-    except OSError:
-        return {}
+    text = _text(root, "/proc/driver/nvidia-caps/mig-minors")
     return {name: int(minor) for name, minor in re.findall(r"^(\S+) +(\d+)$", text, re.MULTILINE)}
 
 
 def _told_minor(root: Path, capability: str, otherwise: int) -> int:
-    try:
-        text = (root / capability.lstrip("/")).read_text()
-    except OSError:
-        return otherwise
-    found = re.search(r"^DeviceFileMinor: *(\d+)$", text, re.MULTILINE)
+    found = re.search(r"^DeviceFileMinor: *(\d+)$", _text(root, capability), re.MULTILINE)
     return int(found[1]) if found else otherwise
+
+
+def _text(root: Path, path: str) -> str:
+    """A file of the driver; empty where there is none. Raises :exc:`.GpuError`."""
+    try:
+        with (root / path.lstrip("/")).open() as file:
+            text = file.read(MOST_TEXT + 1)
+    except (FileNotFoundError, NotADirectoryError):
+        return ""
+    except OSError as error:
+        # What the driver says cannot be compared: a number taken on trust may be another tenant's.
+        raise GpuError(
+            f"{path} cannot be read ({error.strerror}); no process is given a node of a slice. Let "
+            "the user that runs this read it."
+        ) from error
+    if len(text) > MOST_TEXT:
+        raise GpuError(
+            f"{path} is longer than {MOST_TEXT} characters; it is no file of the driver."
+        )
+    return text

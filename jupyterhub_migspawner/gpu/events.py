@@ -14,6 +14,7 @@ import pynvml
 
 from jupyterhub_migspawner.gpu.cards import GpuEvent
 from jupyterhub_migspawner.gpu.codes import Code
+from jupyterhub_migspawner.gpu.reading import read_recovery_action
 
 _NO_INSTANCE = 0xFFFFFFFF
 _AT_MOST = 1000  # events in one reading, so that a card in a storm of errors does not hold us
@@ -81,6 +82,7 @@ class EventReader:
                     xid=int(data.eventData) if is_xid else None,
                     gi_id=_instance(data.gpuInstanceId),
                     ci_id=_instance(data.computeInstanceId),
+                    recovery_action=_recovery_action(data.device) if is_xid else None,
                 )
             )
         return tuple(found)
@@ -88,6 +90,13 @@ class EventReader:
 
 def _address(handle: Any) -> int:
     return ctypes.cast(handle, ctypes.c_void_p).value or 0
+
+
+def _recovery_action(device: Any) -> int | None:
+    try:
+        return read_recovery_action(device)
+    except pynvml.NVMLError:
+        return None  # a card that has fallen off the bus; the reading of the cards reports it
 
 
 def _instance(number: int) -> int | None:

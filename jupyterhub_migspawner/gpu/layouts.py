@@ -23,16 +23,34 @@ VERSION = "v1"
 
 
 @dataclass(frozen=True)
+class PciFilter:
+    """A ``device-filter``: device and vendor of the chip, and of the board where it is given."""
+
+    device: int
+    subsystem: int | None = None
+
+    def __str__(self) -> str:
+        """The filter as files write it."""
+        board = "" if self.subsystem is None else f":{_pci(self.subsystem)}"
+        return f"{_pci(self.device)}{board}"
+
+    def matches(self, card: Card) -> bool:
+        """Whether it is about that card."""
+        board = self.subsystem is None or self.subsystem == card.pci_subsystem_id
+        return board and self.device == card.pci_device_id
+
+
+@dataclass(frozen=True)
 class LayoutEntry:
     """What one entry of a configuration says. ``devices`` None means all cards.
 
     ``names`` are the profiles, each as often as it is wanted, and ``lines`` the line of each;
-    ``filters`` PCI ids, none for any.
+    without ``filters`` the entry is for cards of any kind.
     """
 
     line: int
     devices: tuple[int, ...] | None
-    filters: tuple[int, ...]
+    filters: tuple[PciFilter, ...]
     mig_enabled: bool
     names: tuple[str, ...]
     lines: tuple[int, ...]
@@ -40,12 +58,17 @@ class LayoutEntry:
     def matches(self, card: Card) -> bool:
         """Whether the entry is about that card.
 
-        A card that fell off the bus before it told its PCI id may be of any model.
+        A card that fell off the bus before it told its PCI id may be of any model. Where all cards
+        are to have MIG on, those without MIG, such as one that drives a display, are passed over.
         """
-        named = self.devices is None or card.index in self.devices
+        if self.devices is None:
+            if self.mig_enabled and not card.mig_capable and not card.problem:
+                return False
+        elif card.index not in self.devices:
+            return False
         if not self.filters or _unidentified(card):
-            return named
-        return named and card.pci_device_id in self.filters
+            return True
+        return any(each.matches(card) for each in self.filters)
 
 
 @dataclass(frozen=True)
@@ -87,39 +110,62 @@ class Layout:
     def for_cards(self, cards: Sequence[Card]) -> dict[int, CardLayout]:
         """What the configuration wants of each of a node's cards, by their index.
 
-        Cards that no entry names are left out: they stay as they are. A card with a problem is
-        there, but whether it can be cut so is not judged: its problem is the caller's to report.
+        Cards that no entry names are left out: they stay as they are. Of several entries that name
+        one card the last counts, as with nvidia-mig-parted. A card with a problem is there, but
+        whether it can be cut so is not judged: its problem is the caller's to report.
 
         Raises:
-            ConfigError: two entries name one card, an entry names a card the node does not have,
-                none names any that it has, or a card cannot be cut so; the sentence gives file and
-                line, and for profiles that the card does not have, or that do not fit together,
-                the nearest layout that it can have.
+            ConfigError: no entry names a card that the node has, or a card cannot be cut so; the
+                sentence gives file and line, and for profiles that the card does not have, or that
+                do not fit together, the nearest layout that it can have.
         """
         wanted: dict[int, CardLayout] = {}
-        guessed: set[int] = set()
-        for entry in self.entries:
-            self._check_devices(entry, cards)
-            for card in cards:
-                if not entry.matches(card):
-                    continue
-                guess = bool(entry.filters) and _unidentified(card)
-                if guess and card.index in wanted:
-                    continue  # one entry is enough to have its problem reported
-                if card.index in wanted and card.index not in guessed:
-                    raise ConfigError(
-                        f"{self.source}, line {entry.line}: {self.name} names card {card.index}"
-                        f" twice, here and in line {wanted[card.index].line}; leave it in one."
-                    )
-                if guess:
-                    guessed.add(card.index)
-                else:
-                    guessed.discard(card.index)
-                self._check_card(entry, card)
-                wanted[card.index] = CardLayout(entry.line, entry.mig_enabled, entry.names)
+        for card in cards:
+            entries = self._entries_of(card)
+            if not entries:
+                continue
+            entry = entries[-1]
+            self._check_card(entry, card)
+            wanted[card.index] = CardLayout(entry.line, entry.mig_enabled, entry.names)
         if not wanted:
             raise ConfigError(self._matches_none(cards))
         return wanted
+
+    def notices(self, cards: Sequence[Card]) -> tuple[str, ...]:
+        """Return what an admin should know before the layout is applied to these cards.
+
+        One sentence for each entry that names cards the node does not have, and for each card that
+        several entries name.
+        """
+        present = {each.index for each in cards}
+        found = []
+        for entry in self.entries:
+            absent = [str(each) for each in entry.devices or () if each not in present]
+            if absent:
+                found.append(
+                    f"{self.source}, line {entry.line}: {self.name} names card"
+                    f"{'s' if len(absent) > 1 else ''} {', '.join(absent)}, but this node has"
+                    f" {_counted(cards)}."
+                )
+        for card in cards:
+            entries = self._entries_of(card)
+            if len(entries) > 1:
+                others = ", ".join(str(each.line) for each in entries[:-1])
+                found.append(
+                    f"{self.source}, line {entries[-1].line}: {self.name} names card {card.index}"
+                    f" again, after line {others}; the last entry counts."
+                )
+        return tuple(found)
+
+    def _entries_of(self, card: Card) -> list[LayoutEntry]:
+        """The entries about a card; of a card of unknown model those that surely mean it, if any.
+
+        Which of several filters means such a card cannot be known; one is enough to have its
+        problem reported.
+        """
+        found = [each for each in self.entries if each.matches(card)]
+        sure = [each for each in found if not (each.filters and _unidentified(card))]
+        return sure or found[:1]
 
     def places(
         self,
@@ -135,18 +181,6 @@ class Layout:
         have = [(each.profile, each.start) for each in card.instances]
         return arrange(card.profiles, wanted.names, have=have, keep=keep, avoid=avoid)
 
-    def _check_devices(self, entry: LayoutEntry, cards: Sequence[Card]) -> None:
-        present = {each.index for each in cards}
-        missing = [each for each in entry.devices or () if each not in present]
-        if missing:
-            there = {0: "no cards", 1: "only card 0"}.get(
-                len(cards), f"{len(cards)} cards, counted from 0"
-            )
-            raise ConfigError(
-                f"{self.source}, line {entry.line}: {self.name} names card {missing[0]}, but this"
-                f" node has {there}."
-            )
-
     def _matches_none(self, cards: Sequence[Card]) -> str:
         filtered = [each for each in self.entries if each.filters and each.devices != ()]
         line = next((each.line for each in (*filtered, *self.entries)), self.line)
@@ -155,12 +189,19 @@ class Layout:
             return f"{where} has no entries, so it is for no card; give it one with devices: all."
         if not cards:
             return f"{where} is for no card, because this node has no cards."
+        if not any(each.mig_capable or each.problem for each in cards):
+            return f"{where} is for no card, because none of this node's cards supports MIG."
         if not filtered:
-            return f"{where} names no card; write devices: all, or their numbers."
-        wanted = dict.fromkeys(_pci(number) for each in filtered for number in each.filters)
+            absent = self.notices(cards)
+            return (
+                absent[0] if absent else f"{where} names no card; write devices: all, or numbers."
+            )
+        wanted = dict.fromkeys(str(each) for entry in filtered for each in entry.filters)
         there: dict[str, list[str]] = {}
         for card in cards:
-            number = "an unknown id" if _unidentified(card) else _pci(card.pci_device_id)
+            number = "an unknown id"
+            if not _unidentified(card):
+                number = str(PciFilter(card.pci_device_id, card.pci_subsystem_id))
             there.setdefault(number, []).append(str(card.index))
         has = [
             f"{number} (card{'s' if len(found) > 1 else ''} {', '.join(found)})"
@@ -261,6 +302,12 @@ def _unidentified(card: Card) -> bool:
 def _pci(number: int) -> str:
     """A PCI id as files write it."""
     return f"0x{number:08X}"
+
+
+def _counted(cards: Sequence[Card]) -> str:
+    if len(cards) < 2:
+        return "only card 0" if cards else "no cards"
+    return f"{len(cards)} cards, counted from 0"
 
 
 def _on(enabled: bool) -> str:

@@ -29,8 +29,10 @@ from jupyterhub_migspawner.gpu.codes import Code, gpu_error
 from jupyterhub_migspawner.gpu.events import EventReader
 from jupyterhub_migspawner.gpu.library import LOCK, Library
 from jupyterhub_migspawner.gpu.reading import (
+    MOST_PROCESSES,
     CardReader,
     plain_text,
+    profiles_beyond_binding,
     read_compute_instances,
     read_gpu_instances,
     read_processes,
@@ -67,6 +69,25 @@ class Nvml:
         """
         return self._run("the NVIDIA driver", "list the cards", self._read_inventory)
 
+    def profiles_beyond_binding(self) -> int:
+        """Return how many kinds of MIG profile the driver has that nvidia-ml-py does not know.
+
+        Raises:
+            GpuError: there is no usable driver.
+        """
+
+        def count() -> int:
+            found = [0]
+            for index in range(int(pynvml.nvmlDeviceGetCount())):
+                try:
+                    device = pynvml.nvmlDeviceGetHandleByIndex(index)
+                    found.append(profiles_beyond_binding(device))
+                except pynvml.NVMLError:
+                    continue  # the reading of the cards reports what is wrong with this one
+            return max(found)
+
+        return self._run("the NVIDIA driver", "describe its profiles", count)
+
     def card(self, card_uuid: str) -> Card:
         """One card as it is now, perhaps with a ``problem``.
 
@@ -85,13 +106,20 @@ class Nvml:
 
         Raises:
             GpuError: no such slice exists now (``code`` is ``Code.NOT_FOUND``), or NVML will not
-                list its processes. An error is no proof that nobody is there.
+                list its processes, or lists more than :data:`.MOST_PROCESSES`. An error is no proof
+                that nobody is there.
         """
-        return self._run(
+        found = self._run(
             f"slice {slice_uuid[:60]}",
             "tell its processes",
             lambda: read_processes(pynvml.nvmlDeviceGetHandleByUUID(slice_uuid)),
         )
+        if len(found) > MOST_PROCESSES:
+            raise GpuError(
+                f"NVML lists more than {MOST_PROCESSES} processes on slice {slice_uuid[:60]}; "
+                "whose they are is not looked up. End some of them."
+            )
+        return found
 
     def utilisation(self, uuid: str) -> float | None:
         """Per cent of the time in which the slice's engine worked since the last such call.

@@ -14,6 +14,7 @@ import pynvml
 
 from jupyterhub_migspawner.gpu.cards import (
     Card,
+    Engines,
     GpuProcess,
     Instance,
     Placement,
@@ -23,8 +24,16 @@ from jupyterhub_migspawner.gpu.cards import (
 from jupyterhub_migspawner.gpu.codes import Code, gpu_error
 
 _MIB = 1024 * 1024
+FIELD_RECOVERY_ACTION = 230
+"""``NVML_FI_DEV_GET_GPU_RECOVERY_ACTION`` of nvml.h; bindings before 12.570 lack the name."""
+
+MOST_PROCESSES = 4096
+"""Processes on one slice or card that are told apart; there are hardly more than a few dozen."""
+
 _SHARED_ENGINES = 0  # NVML_COMPUTE_INSTANCE_ENGINE_PROFILE_SHARED, the only one there is
 _SKIPPED = (Code.NOT_SUPPORTED, Code.INVALID_ARGUMENT)
+_MOST_SLOTS = 64  # profile numbers asked for; drivers of 2026 have 18
+_UNREPORTED = (Code.NOT_SUPPORTED, Code.FUNCTION_NOT_FOUND, Code.INVALID_ARGUMENT)
 _VANISHED = (Code.NOT_FOUND, Code.INVALID_ARGUMENT)
 
 
@@ -117,6 +126,7 @@ class CardReader:
 
     def _identify(self, device: Any, index: int) -> Card:
         last = self._seen.get(index)
+        pci = pynvml.nvmlDeviceGetPciInfo(device)
         uuid = plain_text(pynvml.nvmlDeviceGetUUID(device))
         known = last if last is not None and last.uuid == uuid else None
         return Card(
@@ -129,23 +139,21 @@ class CardReader:
             mig_enabled=known.mig_enabled if known else False,
             mig_pending=known.mig_pending if known else False,
             profiles=known.profiles if known else (),
-            pci_device_id=int(pynvml.nvmlDeviceGetPciInfo(device).pciDeviceId),
+            pci_device_id=int(pci.pciDeviceId),
+            pci_subsystem_id=int(pci.pciSubSystemId),
         )
 
     def _describe(self, device: Any, card: Card) -> Card:
+        card = replace(card, recovery_action=read_recovery_action(device))
         try:
             current, pending = pynvml.nvmlDeviceGetMigMode(device)
         except pynvml.NVMLError as error:
             if error.value != Code.NOT_SUPPORTED:
                 raise
-            return replace(card, memory_mib=_memory(device))
+            return replace(card, memory_mib=_memory(device) or 0)
         profiles = self.profiles(device, card.uuid)
-        try:
-            memory = _memory(device)
-        except pynvml.NVMLError as error:
-            # With MIG on, a card's own memory is for privileged callers only.
-            if error.value != Code.NO_PERMISSION:
-                raise
+        memory = _memory(device)
+        if memory is None:
             memory = card.memory_mib or max((each.memory_mib for each in profiles), default=0)
         return replace(
             card,
@@ -177,11 +185,21 @@ class CardReader:
 
 
 def read_profiles(device: Any) -> tuple[Profile, ...]:
-    """MIG profiles of a card with all their placements, largest last."""
+    """Return the MIG profiles of a card with all their placements, largest last.
+
+    The driver says where its numbers end, not the binding, which may be older than the driver.
+    """
     found: list[Profile] = []
-    for slot in range(pynvml.NVML_GPU_INSTANCE_PROFILE_COUNT):
+    for slot in range(_MOST_SLOTS):
         try:
             info = _profile_info(device, slot)
+        except pynvml.NVMLError as error:
+            if error.value == Code.INVALID_ARGUMENT:
+                break
+            if error.value == Code.NOT_SUPPORTED:
+                continue
+            raise
+        try:
             placements = _placements(device, int(info.id))
         except pynvml.NVMLError as error:
             if error.value in _SKIPPED:
@@ -197,12 +215,34 @@ def read_profiles(device: Any) -> tuple[Profile, ...]:
                 multiprocessors=int(info.multiprocessorCount),
                 max_instances=int(info.instanceCount),
                 placements=placements,
-                media="+me" in name,
+                engines=Engines(
+                    decoders=int(info.decoderCount),
+                    encoders=int(info.encoderCount),
+                    jpeg=int(info.jpegCount),
+                    optical_flow=int(info.ofaCount),
+                ),
             )
         )
-    found.sort(key=lambda each: (each.compute_slices, each.memory_mib, each.media, each.name))
+    found.sort(
+        key=lambda each: (each.compute_slices, each.memory_mib, bool(each.attributes), each.name)
+    )
     whole = mark_whole(tuple(found))
     return tuple(replace(each, whole=each.id in whole) for each in found)
+
+
+def profiles_beyond_binding(device: Any) -> int:
+    """Return how many profile numbers the driver has that this nvidia-ml-py does not know.
+
+    By nvml.h a number at or above the driver's own count is an invalid argument.
+    """
+    known = int(pynvml.NVML_GPU_INSTANCE_PROFILE_COUNT)
+    for slot in range(known, _MOST_SLOTS):
+        try:
+            _profile_info(device, slot)
+        except pynvml.NVMLError as error:
+            if error.value != Code.NOT_SUPPORTED:
+                return slot - known
+    return _MOST_SLOTS - known
 
 
 def read_gpu_instances(device: Any, profile: Profile) -> list[Any]:
@@ -217,13 +257,15 @@ def read_compute_profiles(gpu_instance: Any) -> tuple[ComputeProfile, ...]:
     """Compute instance profiles of a GPU instance."""
     found = []
     beyond = False
-    for slot in range(pynvml.NVML_COMPUTE_INSTANCE_PROFILE_COUNT):
+    for slot in range(_MOST_SLOTS):
         try:
             info = _compute_info(gpu_instance, slot)
         except pynvml.NVMLError as error:
             if error.value not in _SKIPPED:
                 raise
-            beyond = beyond or error.value == Code.INVALID_ARGUMENT
+            beyond = error.value == Code.INVALID_ARGUMENT
+            if beyond:
+                break
             continue
         found.append(
             ComputeProfile(
@@ -234,8 +276,8 @@ def read_compute_profiles(gpu_instance: Any) -> tuple[ComputeProfile, ...]:
             )
         )
     if beyond:
-        # Either the driver has fewer profiles than the binding, or the instance was destroyed
-        # meanwhile: then this raises, and no half list is remembered.
+        # Either the driver's numbers end here, or the instance was destroyed meanwhile: then this
+        # raises, and no half list is remembered.
         pynvml.nvmlGpuInstanceGetInfo(gpu_instance)
     return tuple(found)
 
@@ -265,7 +307,8 @@ def read_processes(device: Any) -> tuple[GpuProcess, ...]:
             if error.value not in (Code.NOT_SUPPORTED, Code.FUNCTION_NOT_FOUND):
                 raise
     found: dict[int, GpuProcess] = {}
-    for each in listed:
+    # One too many tells that there are more.
+    for each in listed[: MOST_PROCESSES + 1]:
         used = None if each.usedGpuMemory is None else int(each.usedGpuMemory) // _MIB
         found[int(each.pid)] = GpuProcess(int(each.pid), used)
     return tuple(found[pid] for pid in sorted(found))
@@ -318,8 +361,32 @@ def _placements(device: Any, profile_id: int) -> tuple[Placement, ...]:
     )
 
 
-def _memory(device: Any) -> int:
-    return int(pynvml.nvmlDeviceGetMemoryInfo(device).total) // _MIB
+def _memory(device: Any) -> int | None:
+    """Return the card's memory in MiB, None where the driver does not say.
+
+    With MIG on it answers only privileged callers, and never where the GPU has no memory of its
+    own (GB10, Thor).
+    """
+    try:
+        return int(pynvml.nvmlDeviceGetMemoryInfo(device).total) // _MIB
+    except pynvml.NVMLError as error:
+        if error.value not in (Code.NO_PERMISSION, Code.NOT_SUPPORTED):
+            raise
+        return None
+
+
+def read_recovery_action(device: Any) -> int | None:
+    """Return what the driver wants done with the card (``nvmlDeviceGpuRecoveryAction_t``).
+
+    None where the driver does not report it, which those before R560 do not.
+    """
+    try:
+        (value,) = pynvml.nvmlDeviceGetFieldValues(device, [FIELD_RECOVERY_ACTION])
+    except pynvml.NVMLError as error:
+        if error.value not in _UNREPORTED:
+            raise
+        return None
+    return int(value.value.uiVal) if value.nvmlReturn == Code.SUCCESS else None
 
 
 def plain_text(value: str | bytes) -> str:

@@ -10,12 +10,13 @@ environment (see :mod:`..agent.vacancy`); nothing here needs a database to say w
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
+import pwd
 from typing import Any
 
 from jupyterhub.spawner import LocalProcessSpawner, SimpleLocalProcessSpawner
 
-from jupyterhub_migspawner.agent.vacancy import start_time
+from jupyterhub_migspawner.agent.processes import PROC, Process, Unreadable, start_time
 from jupyterhub_migspawner.spawner import MigSpawnerMixin
 
 
@@ -27,6 +28,7 @@ class SameProcess:
     """
 
     pid: int
+    proc: Any
 
     # In clock ticks since boot, as proc(5) gives it; 0 while unknown.
     _pid_started = 0
@@ -34,8 +36,21 @@ class SameProcess:
     async def start(self) -> Any:
         """Start the server and remember which process it is."""
         url = await super().start()  # type: ignore[misc]
-        self._pid_started = start_time(Path(f"/proc/{self.pid}")) or 0
+        try:
+            self._pid_started = start_time(PROC / str(self.pid)) or 0
+        except Unreadable:
+            self._pid_started = 0
         return url
+
+    async def poll(self) -> int | None:
+        """The base spawner's answer, as long as the pid is still the server's."""
+        if self.proc is None and self.pid and self._pid_started and self._is_gone():
+            self.pid = 0
+        status: int | None = await super().poll()  # type: ignore[misc]
+        return status
+
+    def _mig_server_process(self) -> Process | None:
+        return Process(self.pid, self._pid_started) if self.pid and self._pid_started else None
 
     def get_state(self) -> dict[str, Any]:
         """The base spawner's state, with the start time beside the pid."""
@@ -48,8 +63,15 @@ class SameProcess:
         """Restore it; a pid that is another process by now is none of ours."""
         super().load_state(state)  # type: ignore[misc]
         self._pid_started = state.get("pid_started", 0)
-        if self._pid_started and self._pid_started != start_time(Path(f"/proc/{state['pid']}")):
+        if self._pid_started and self._is_gone():
             self.pid = 0
+
+    def _is_gone(self) -> bool:
+        """Whether the server's process does not run any more. What cannot be read may run."""
+        try:
+            return start_time(PROC / str(self.pid)) != self._pid_started
+        except Unreadable:
+            return False
 
     def clear_state(self) -> None:
         """Forget the process."""
@@ -60,6 +82,14 @@ class SameProcess:
 class MigLocalSpawner(MigSpawnerMixin, SameProcess, LocalProcessSpawner):  # type: ignore[misc]
     """Servers as system users on this machine, a slice each."""
 
+    def _mig_server_uid(self) -> int | None:
+        if type(self).make_preexec_fn is not LocalProcessSpawner.make_preexec_fn:
+            return None  # somebody has chosen other users than those of the people's names
+        try:
+            return pwd.getpwnam(self.user.name).pw_uid
+        except (KeyError, OSError):
+            return None
+
 
 class MigSimpleSpawner(
     MigSpawnerMixin,
@@ -67,3 +97,8 @@ class MigSimpleSpawner(
     SimpleLocalProcessSpawner,  # type: ignore[misc]
 ):
     """Servers as the hub's own user on this machine, a slice each: for trying things out."""
+
+    def _mig_server_uid(self) -> int | None:
+        if type(self).make_preexec_fn is not SimpleLocalProcessSpawner.make_preexec_fn:
+            return None
+        return os.geteuid()

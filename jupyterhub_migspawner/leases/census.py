@@ -4,6 +4,10 @@ A process counts once and keeps the sums; from then on it counts only those card
 event log names since, because whatever changes a card or a slice writes its event in the same
 transaction. Nothing is added to what taking a lease has to write, and nobody waits for a counter.
 
+How many there are in all goes by the desired layouts of the cards in service: it does not change
+while a card is lent whole or is being re-cut. Cards that are drained or have a problem are counted
+apart, as out of service; lost ones are not counted.
+
 Promises the numbers as they are committed, or as the asking transaction has changed them. Should a
 change have left no event, it is seen when all is counted again, at the latest after
 :data:`RELOAD`.
@@ -12,6 +16,7 @@ change have left no event, it is seen when all is counted again, at the latest a
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -20,9 +25,17 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
-from jupyterhub_migspawner.leases.conditions import IN_SERVICE, USABLE, unheld
+from jupyterhub_migspawner.leases.conditions import (
+    IN_SERVICE,
+    KIND,
+    OUT_OF_SERVICE,
+    USABLE,
+    kind_of,
+    unheld,
+)
 from jupyterhub_migspawner.leases.schema import cards, events, nodes, slices
 from jupyterhub_migspawner.leases.store import Transaction
+from jupyterhub_migspawner.policy.card_filter import Kinds
 
 RELOAD = timedelta(minutes=1)
 """How long sums are kept up before all is counted again."""
@@ -48,8 +61,11 @@ _FACTS = (
     sa.select(
         cards.c.uuid,
         cards.c.node,
+        *KIND,
         cards.c.lost,
+        cards.c.layout,
         cards.c.mig_enabled,
+        OUT_OF_SERVICE.label("out_of_service"),
         cards.c.reserved_for,
         IN_SERVICE.label("in_service"),
         USABLE.label("usable"),
@@ -58,7 +74,6 @@ _FACTS = (
         slices.c.shared_by,
         _SEATED.label("seated"),
         sa.func.sum(sa.case((_OPEN, 1), else_=0)).label("open"),
-        sa.func.sum(sa.case((slices.c.present, 1), else_=0)).label("present"),
         sa.func.sum(sa.case((unheld(slices), 1), else_=0)).label("free"),
         sa.func.sum(slices.c.held).label("held"),
         sa.func.sum(sa.case((slices.c.quarantined != "", 1), else_=0)).label("quarantined"),
@@ -136,30 +151,51 @@ class Count:
     sums: Sums
     silent: tuple[str, ...] = ()
 
-    def _reporting(self, *key: object) -> int:
-        """A sum over the nodes that have reported lately; the last part of a key is the node."""
-        silent = sum(self.sums[(*key, node)] for node in self.silent)
-        return self.sums[(*key, None)] - silent
+    def _everywhere(self, kinds: Kinds | None, *key: object) -> int:
+        """A sum over cards of certain kinds, or of all."""
+        among = (None,) if kinds is None else kinds
+        return sum(self.sums[(kind, *key)] for kind in among)
 
-    def of_profile(self, profile: str) -> tuple[int, int]:
-        """(free, total) of a profile, counting slices that exist on cards that are not lost."""
-        return self._reporting("free", profile), self.sums[("total", profile)]
+    def _reporting(self, kinds: Kinds | None, *key: object) -> int:
+        """The same over the nodes that have reported lately; the last part of a key is the node."""
+        silent = sum(self._everywhere(kinds, *key, node) for node in self.silent)
+        return self._everywhere(kinds, *key, None) - silent
 
-    def seats(self, tier: str, profile: str, seats: int) -> tuple[int, int]:
+    def of_profile(self, profile: str, kinds: Kinds | None = None) -> tuple[int, int]:
+        """(free, total) of a profile: slices to give out, and those of all desired layouts.
+
+        Like all counts, over the cards of certain ``kinds`` where these are given.
+        """
+        free = self._reporting(kinds, "free", profile)
+        return free, self._everywhere(kinds, "total", profile)
+
+    def seats(
+        self, tier: str, profile: str, seats: int, kinds: Kinds | None = None
+    ) -> tuple[int, int]:
         """(free, total) seats of a tier that has so many on each slice of a profile."""
-        free, total = self.of_profile(profile)
+        free, total = self.of_profile(profile, kinds)
         left = sum(
-            (seats - taken) * self._reporting("open", profile, tier, taken)
+            (seats - taken) * self._reporting(kinds, "open", profile, tier, taken)
             for taken in range(1, seats)
         )
         return left + seats * free, seats * total
 
-    def whole(self, *, mig_off: bool, grant_id: int | None = None) -> tuple[int, int]:
-        """(free, total) of whole cards: idle ones, and all that are not lost and could be given."""
-        free = self._reporting("idle", mig_off, None)
+    def whole(
+        self, *, mig_off: bool, grant_id: int | None = None, kinds: Kinds | None = None
+    ) -> tuple[int, int]:
+        """(free, total) of whole cards: idle ones, and all in service that could be given out."""
+        free = self._reporting(kinds, "idle", mig_off, None)
         if grant_id is not None:
-            free += self._reporting("idle", mig_off, grant_id)
-        return free, self.sums[("whole", mig_off)]
+            free += self._reporting(kinds, "idle", mig_off, grant_id)
+        return free, self._everywhere(kinds, "whole", mig_off)
+
+    def out_of_profile(self, profile: str, kinds: Kinds | None = None) -> int:
+        """How many cards with this profile in their layout are out of service."""
+        return self._everywhere(kinds, "out", profile)
+
+    def whole_out(self, *, mig_off: bool, kinds: Kinds | None = None) -> int:
+        """How many cards that could be given out whole are out of service."""
+        return self._everywhere(kinds, "whole out", mig_off)
 
 
 class Census:
@@ -230,16 +266,30 @@ def _adds(facts: Iterable[Any]) -> dict[str, Adds]:
 
 
 def _adds_of(rows: Sequence[Any]) -> Iterable[tuple[Key, int]]:
-    """What one card adds to the sums; ``rows`` are its facts, profile by profile."""
+    """What one card adds to the sums; ``rows`` are its facts, profile by profile.
+
+    Everything is added for cards of its kind, and for all cards (None).
+    """
+    kind = kind_of(rows[0])
+    for key, amount in _facts_of(rows):
+        yield (kind, *key), amount
+        yield (None, *key), amount
+
+
+def _facts_of(rows: Sequence[Any]) -> Iterable[tuple[Key, int]]:
     card = rows[0]
     if card.lost:
         return
+    layout = Counter(profile for profile, _ in card.layout)
+    for profile, number in layout.items():
+        if card.out_of_service:
+            yield ("out", profile), 1
+        else:
+            yield ("total", profile), number
     for row in rows:
         # A card without slices has one row without a profile.
         if row.profile is None:
             continue
-        if row.present:
-            yield ("total", row.profile), int(row.present)
         if card.usable and row.free:
             for node in (card.node, None):
                 yield ("free", row.profile, node), int(row.free)
@@ -248,9 +298,9 @@ def _adds_of(rows: Sequence[Any]) -> Iterable[tuple[Key, int]]:
                 yield ("open", row.profile, row.shared_by, row.seated, node), int(row.open)
     idle = card.in_service and not any(row.held or row.quarantined for row in rows)
     for mig_off in (False, True):
-        if not (card.mig_enabled or mig_off):
+        if not (card.with_mig or mig_off):
             continue
-        yield ("whole", mig_off), 1
-        if idle and (mig_off or card.has_whole):
+        yield ("whole out" if card.out_of_service else "whole", mig_off), 1
+        if idle and (mig_off or (card.mig_enabled and card.has_whole)):
             for node in (card.node, None):
                 yield ("idle", mig_off, card.reserved_for, node), 1

@@ -61,7 +61,7 @@ def drop(tx: Transaction, hub: str, user: str, draft_id: int) -> bool:
 
 
 def drop_all(tx: Transaction, hub: str, user: str, before: datetime) -> int:
-    """Throw away what a user has begun up to then."""
+    """Discard what a user has begun up to then."""
     return tx.change(_DELETE_ALL, of_hub=hub, user=user, before=before)
 
 

@@ -10,8 +10,11 @@ names the database without its password and says what to do.
 
 from __future__ import annotations
 
+import shlex
 import sqlite3
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from random import uniform
 from time import monotonic, sleep
 from typing import Any
@@ -21,6 +24,7 @@ from sqlalchemy import exc
 
 from jupyterhub_migspawner.errors import DatabaseError
 from jupyterhub_migspawner.leases import urls
+from jupyterhub_migspawner.leases.database_file import DatabaseFile
 
 WAIT_SECONDS = 30
 """Longest wait for a lock, a free connection or the other writer."""
@@ -34,6 +38,8 @@ _TRY_SECONDS = (0.0005, 0.003)
 _TURN_SECONDS = 0.02
 _TURNS = int(WAIT_SECONDS / _TURN_SECONDS)
 
+GONE = "unable to open database file: it is gone"
+
 WRITING = "migspawner_writing"
 """Execution option: this transaction is going to write."""
 
@@ -42,16 +48,35 @@ class Interrupted(DatabaseError):
     """The transaction had no effect and may be run again: lost connection, or a deadlock."""
 
 
-def make_engine(url: sa.URL) -> sa.Engine:
-    """An engine for a URL that :func:`.urls.parse` accepted; connects to nothing yet."""
+def make_engine(url: sa.URL, file: DatabaseFile | None = None) -> sa.Engine:
+    """An engine for a URL that :func:`.urls.parse` accepted; connects to nothing yet.
+
+    ``file`` is watched, where it is a SQLite database: the pool gives out no connection to a file
+    that has been deleted or replaced.
+    """
     if url.drivername == "sqlite":
-        return _sqlite(url)
+        return _sqlite(url, file)
     return _postgres(url)
 
 
-def _sqlite(url: sa.URL) -> sa.Engine:
+FILES = "migspawner_files"
+"""Where a pooled connection remembers which files it has open."""
+
+
+def _sqlite(url: sa.URL, file: DatabaseFile | None) -> sa.Engine:
+    file = file or DatabaseFile(Path(url.database or "").absolute())
+
+    def connect() -> sqlite3.Connection:
+        before = file.nodes()[0]
+        connection = file.connect()
+        if before is None or file.nodes()[0] != before:
+            connection.close()
+            raise sqlite3.OperationalError(GONE)
+        return connection
+
     engine = sa.create_engine(
         url,
+        creator=connect,
         # One writer at a time by the turnstile; the rest are readers.
         # Errors are logged; what people wrote does not belong there.
         hide_parameters=True,
@@ -67,6 +92,14 @@ def _sqlite(url: sa.URL) -> sa.Engine:
         write_ahead(connection)
         connection.execute("PRAGMA synchronous=FULL").close()
         connection.execute("PRAGMA foreign_keys=ON").close()
+        # Reading opens the write-ahead log, whose files are there from now on.
+        connection.execute("SELECT count(*) FROM sqlite_master").close()
+        record.info[FILES] = file.nodes()
+
+    @sa.event.listens_for(engine, "checkout")
+    def compare(connection: Any, record: Any, proxy: Any) -> None:
+        if record.info[FILES] != file.nodes():
+            raise exc.InvalidatePoolError("the file was replaced")
 
     @sa.event.listens_for(engine, "begin")
     def begin(connection: sa.Connection) -> None:
@@ -130,7 +163,7 @@ def _postgres(url: sa.URL) -> sa.Engine:
     except ImportError:
         raise DatabaseError(
             f"The lease database {urls.shown(url)} needs psycopg 3, which is not installed; "
-            "install jupyterhub-migspawner[postgres]."
+            f"install it: {shlex.quote(sys.executable)} -m pip install 'psycopg[binary]>=3.2'."
         ) from None
     defaults = {"connect_timeout": str(CONNECT_SECONDS), "application_name": "migspawner"}
     try:
@@ -197,14 +230,21 @@ def database_error(
     return DatabaseError(f"The lease database {name} answered: {cause}.")
 
 
+RESTORE = (
+    "stop the hub, then run `migspawner db restore FILE` with the newest backup, which keeps the "
+    "damaged one beside it. Without a backup, move the database away and start the hub: it begins "
+    "with an empty one, and slices of servers that run stay quarantined until `migspawner leases "
+    "adopt`."
+)
+
 _KNOWN: tuple[tuple[tuple[str, ...], str], ...] = (
     (
         ("file is not a database", "file is encrypted"),
-        "is not a SQLite database; check database_url, or move the file away.",
+        f"is not a SQLite database; check database_url. If it was one, it is damaged: {RESTORE}",
     ),
     (
         ("malformed",),
-        "is damaged; stop the hub and restore it from a backup.",
+        f"is damaged: {RESTORE}",
     ),
     (
         ("readonly database", "read-only transaction"),

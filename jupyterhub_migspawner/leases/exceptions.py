@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
 
+from jupyterhub_migspawner.leases.part import Part, narrowed
 from jupyterhub_migspawner.leases.rows import QuotaExceptionRow
 from jupyterhub_migspawner.leases.schema import quota_exceptions
 from jupyterhub_migspawner.leases.store import Transaction
@@ -57,16 +59,32 @@ def by_id(tx: Transaction, exception_id: int) -> QuotaExceptionRow | None:
 
 
 def select(
-    tx: Transaction, user: str | None, holding_at: datetime | None
+    tx: Transaction, user: str | None, holding_at: datetime | None, part: Part | None = None
 ) -> tuple[QuotaExceptionRow, ...]:
-    """Exceptions of a person or of all, oldest first; with a time only those that hold then."""
-    if user is None:
-        rows = tx.rows(_ALL) if holding_at is None else tx.rows(_HOLDING, now=holding_at)
-    elif holding_at is None:
-        rows = tx.rows(_OF_USER, user=user)
+    """Exceptions of a person or of all, oldest first, all of them or a part.
+
+    With a time only those that hold then.
+    """
+    wanted: dict[str, Any] = {} if user is None else {"user": user}
+    if holding_at is not None:
+        wanted["now"] = holding_at
+    if part is None:
+        rows = tx.rows(_selection(user is not None, holding_at is not None), **wanted)
     else:
-        rows = tx.rows(_HOLDING_OF_USER, user=user, now=holding_at)
+        statement = _part(user is not None, holding_at is not None, part.before is None)
+        rows = tx.rows(statement, **wanted, **part.values)[::-1]
     return tuple(QuotaExceptionRow(*row) for row in rows)
+
+
+def _selection(of_user: bool, holding: bool) -> sa.Select[Any]:
+    if of_user:
+        return _HOLDING_OF_USER if holding else _OF_USER
+    return _HOLDING if holding else _ALL
+
+
+@lru_cache(maxsize=8)
+def _part(of_user: bool, holding: bool, begins: bool) -> sa.Select[Any]:
+    return narrowed(_selection(of_user, holding), _C.id, begins)
 
 
 def end(tx: Transaction, exception_id: int, by: str, at: datetime) -> bool:

@@ -11,9 +11,11 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from jupyterhub_migspawner.leases.columns import UtcTime
+from jupyterhub_migspawner.leases.conditions import KIND, OUT_OF_SERVICE, kind_of
 from jupyterhub_migspawner.leases.rows import CardRow, Layout, NodeRow, SliceRow
 from jupyterhub_migspawner.leases.schema import cards, nodes, slices
 from jupyterhub_migspawner.leases.store import Transaction
+from jupyterhub_migspawner.policy.card_filter import CardKind, Kinds
 
 _CARD = sa.select(
     cards.c.uuid,
@@ -39,6 +41,13 @@ _CARD = sa.select(
     cards.c.problem_since,
     cards.c.incomplete,
 ).order_by(cards.c.node, cards.c.card_index, cards.c.uuid)
+_OUT_OF_SERVICE = (
+    sa.select(cards.c.layout, cards.c.drained, cards.c.problem, *KIND)
+    .where(OUT_OF_SERVICE)
+    .order_by(cards.c.node, cards.c.card_index, cards.c.uuid)
+)
+_KIND_BY_CARD = sa.select(cards.c.uuid, *KIND)
+_KINDS = sa.select(*KIND).where(~cards.c.lost).distinct()
 _CARDS_OF_NODE = _CARD.where(cards.c.node == sa.bindparam("of_node"))
 _CARD_BY_UUID = _CARD.where(cards.c.uuid == sa.bindparam("card_uuid"))
 
@@ -99,6 +108,11 @@ _UNTAKE = (
         shared_by=sa.case((slices.c.held > 1, slices.c.shared_by), else_=sa.null()),
     )
 )
+_TAKE = (
+    sa.update(slices)
+    .where(slices.c.id == sa.bindparam("slice_id"))
+    .values(held=slices.c.held + 1, shared_by=sa.bindparam("tier", type_=sa.Text()))
+)
 
 
 def _upsert_node(insert: Any) -> Any:
@@ -124,6 +138,26 @@ class CardRecord:
     lost: bool
     drained: str
     stored: Mapping[str, Any]
+
+
+def reasons_out_of_service(
+    tx: Transaction, profile: str | None, *, mig_off: bool = False, kinds: Kinds | None = None
+) -> tuple[str, ...]:
+    """Why cards with this profile in their layout are drained or have a problem, each once.
+
+    Cards of certain ``kinds``, where these are given. None stands for whole cards, with
+    ``mig_off`` also those without MIG.
+    """
+    found = []
+    for row in tx.rows(_OUT_OF_SERVICE):
+        kind = kind_of(row)
+        if profile is None:
+            counts = mig_off or kind.mig
+        else:
+            counts = any(name == profile for name, _ in row.layout)
+        if counts and (kinds is None or kind in kinds):
+            found.append(row.drained or row.problem)
+    return tuple(dict.fromkeys(found))
 
 
 def _layout(value: Any) -> Layout:
@@ -153,6 +187,7 @@ def _record(row: Any) -> CardRecord:
             reserved_until=row.reserved_until,
             problem_since=row.problem_since,
             incomplete=row.incomplete,
+            drained=row.drained,
         ),
         lost=row.lost,
         drained=row.drained,
@@ -202,6 +237,16 @@ def card_record(tx: Transaction, card_uuid: str) -> CardRecord | None:
     return _record(row) if row else None
 
 
+def kinds(tx: Transaction) -> Kinds:
+    """The kinds of cards there are; those that are lost are not."""
+    return frozenset(kind_of(row) for row in tx.rows(_KINDS))
+
+
+def kinds_by_card(tx: Transaction) -> dict[str, CardKind]:
+    """Of which kind each card is, by UUID; lost ones too."""
+    return {row.uuid: kind_of(row) for row in tx.rows(_KIND_BY_CARD)}
+
+
 def lock_card(tx: Transaction, card_uuid: str) -> None:
     """Let nobody else change the card, or take a slice of it, until the transaction ends."""
     tx.rows(_LOCK_CARD, card_uuid=card_uuid)
@@ -249,6 +294,11 @@ def insert_slice(tx: Transaction, **values: Any) -> int:
 def update_slice(tx: Transaction, slice_id: int, **changes: Any) -> None:
     """Change a slice."""
     tx.change(_UPDATE_SLICE, slice_id=slice_id, **changes)
+
+
+def take(tx: Transaction, slice_id: int, shared_by: str | None) -> None:
+    """One live lease on the slice more, whatever its state; ``shared_by`` is the tier of seats."""
+    tx.change(_TAKE, slice_id=slice_id, tier=shared_by)
 
 
 def untake(tx: Transaction, slice_id: int) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 KINDS = {
     "node.seen": "A node reported its cards for the first time.",
     "node.booted": "A node was restarted; it is offered again once its agent has looked.",
+    "node.port-taken": "Another user's process listens where the hub or a server should.",
     "card.seen": "A card was reported for the first time.",
     "card.changed": "A card was reported with other values than before.",
     "card.back": "A lost card was reported again.",
@@ -39,7 +40,10 @@ KINDS = {
     "lease.extended": "Somebody keeps a session that is not in use for longer.",
     "lease.protected": "An admin keeps a session from being ended for being idle, until a time.",
     "lease.unknown": "It is not known for long whether a session is in use.",
+    "lease.foreign": "A process of another system user is on the slice of a lease.",
+    "lease.unproven": "A session claims for long to be in use, and nothing of it works.",
     "lease.waiting": "What a lease that ends still waits for.",
+    "lease.stuck": "The slice of a lease is not proven empty long after its session ended.",
     "lease.released": "The slice of a lease was proven empty.",
     "lease.lost": "A lease ended because its card was lost.",
     "lease.xid": "The driver reported an XID error where a lease is.",
@@ -66,6 +70,8 @@ KINDS = {
     "user.deleted": "A hub deleted a user; what they had asked for is cancelled.",
     "hub.claimed": "A hub began to lend from this database, or does so from another home.",
     "hub.renamed": "A hub has another name; its leases and requests follow it.",
+    "clock.stepped": "The clock was set; the times of everything that is not over moved along.",
+    "clock.paused": "The machine was suspended or off; ends of that time come after a warning.",
     "attempt.cancelled": "A start was called off before it had a lease.",
 }
 """Kind to what it says. The word before the dot is its family."""

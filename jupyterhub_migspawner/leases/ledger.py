@@ -15,6 +15,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from jupyterhub_migspawner.leases.columns import UtcTime
+from jupyterhub_migspawner.leases.part import Part, narrowed
 from jupyterhub_migspawner.leases.rows import (
     ACTIVE,
     LIVE,
@@ -55,6 +56,7 @@ _COLUMNS = (
     leases.c.share,
     leases.c.hub,
     leases.c.ticket_id,
+    leases.c.started,
 )
 
 # Literal lists, as in the indexes: a database uses a partial index only when it can see that the
@@ -66,11 +68,15 @@ _SELECT = sa.select(*_COLUMNS)
 _BY_ATTEMPT = _SELECT.where(leases.c.attempt == sa.bindparam("attempt"))
 _BY_ID = _SELECT.where(leases.c.id == sa.bindparam("lease_id"))
 _HELD_BY = _SELECT.where(leases.c.username == sa.bindparam("user"), _IS_HELD).order_by(leases.c.id)
+_COUNTED_OF = _SELECT.where(leases.c.username == sa.bindparam("user"), _IS_LIVE).order_by(
+    leases.c.id
+)
 _ENDED = (
     _SELECT.where(leases.c.username == sa.bindparam("user"))
     .where(leases.c.hub == sa.bindparam("of_hub"), leases.c.ticket_id.is_(None))
     .where(leases.c.ended_at >= sa.bindparam("ended", type_=UtcTime()))
     .order_by(leases.c.ended_at.desc(), leases.c.id.desc())
+    .limit(sa.bindparam("most", type_=sa.Integer()))
 )
 _SPANS = sa.select(leases.c.since, leases.c.ended_at, leases.c.share).where(
     leases.c.username == sa.bindparam("user"),
@@ -104,6 +110,7 @@ _ADOPT = (
         deadline=sa.bindparam("until", type_=UtcTime()),
         ends_at=sa.bindparam("end", type_=UtcTime()),
         request_id=sa.bindparam("grant_id"),
+        started=sa.bindparam("begun", type_=UtcTime()),
         ticket_id=sa.null(),
     )
     .returning(*_COLUMNS)
@@ -126,7 +133,7 @@ _RELEASE = (
 _SHORTEN = (
     _CHANGE.where(_IS_HELD)
     .where(sa.or_(leases.c.ends_at.is_(None), leases.c.ends_at > sa.bindparam("until")))
-    .values(ends_at=sa.bindparam("until", type_=UtcTime()))
+    .values(ends_at=sa.bindparam("until", type_=UtcTime()), end_reason=sa.bindparam("why"))
     .returning(*_COLUMNS)
 )
 _ENDING = (
@@ -161,6 +168,11 @@ _LOSE = (
         end_reason=sa.bindparam("why"),
         waiting_for="",
     )
+    .returning(*_COLUMNS)
+)
+_LEAVE = (
+    _CHANGE.where(leases.c.state == LOST, leases.c.releasing_at.is_(None))
+    .values(releasing_at=sa.bindparam("now", type_=UtcTime()))
     .returning(*_COLUMNS)
 )
 _FILL_UUID = sa.update(leases).where(
@@ -221,9 +233,18 @@ def with_offers(tx: Transaction, user: str) -> tuple[LeaseRow, ...]:
     return tuple(LeaseRow(*row) for row in tx.rows(_HELD_BY, user=user))
 
 
-def ended_since(tx: Transaction, hub: str, user: str, since: datetime) -> tuple[LeaseRow, ...]:
-    """Past sessions of a user of a hub that ended since then, the latest first."""
-    return tuple(LeaseRow(*row) for row in tx.rows(_ENDED, of_hub=hub, user=user, ended=since))
+def counted_of(tx: Transaction, user: str) -> tuple[LeaseRow, ...]:
+    """All that counts against a person, at every hub: leases that are pending, active or releasing,
+    and what is held for their tickets."""
+    return tuple(LeaseRow(*row) for row in tx.rows(_COUNTED_OF, user=user))
+
+
+def ended_since(
+    tx: Transaction, hub: str, user: str, since: datetime, most: int
+) -> tuple[LeaseRow, ...]:
+    """Up to ``most`` past sessions of a user of a hub that ended since then, the latest first."""
+    rows = tx.rows(_ENDED, of_hub=hub, user=user, ended=since, most=most)
+    return tuple(LeaseRow(*row) for row in rows)
 
 
 def adopt(
@@ -236,6 +257,7 @@ def adopt(
     deadline: datetime,
     ends_at: datetime | None,
     request_id: int | None,
+    started: datetime | None = None,
 ) -> LeaseRow | None:
     """An offer becomes the pending lease of a start; None when it is no offer any more."""
     row = tx.first(
@@ -247,6 +269,7 @@ def adopt(
         until=deadline,
         end=ends_at,
         grant_id=request_id,
+        begun=started,
     )
     return LeaseRow(*row) if row else None
 
@@ -281,9 +304,12 @@ def release(tx: Transaction, lease_id: int, now: datetime, why: str) -> LeaseRow
     return LeaseRow(*row) if row else None
 
 
-def shorten(tx: Transaction, lease_id: int, until: datetime) -> LeaseRow | None:
-    """A pending or active lease ends at that time, or before as it would have anyway."""
-    row = tx.first(_SHORTEN, lease_id=lease_id, until=until)
+def shorten(tx: Transaction, lease_id: int, until: datetime, why: str) -> LeaseRow | None:
+    """A pending or active lease ends at that time, or before as it would have anyway.
+
+    ``why`` stays with it and becomes part of the reason of its end.
+    """
+    row = tx.first(_SHORTEN, lease_id=lease_id, until=until, why=why)
     return LeaseRow(*row) if row else None
 
 
@@ -313,6 +339,25 @@ def lose(tx: Transaction, lease_id: int, now: datetime, why: str) -> LeaseRow | 
     """A live lease becomes lost: its card is gone."""
     row = tx.first(_LOSE, lease_id=lease_id, now=now, why=why)
     return LeaseRow(*row) if row else None
+
+
+def leave(tx: Transaction, lease_id: int, now: datetime) -> LeaseRow | None:
+    """The server of a lease that was lost does not run any more."""
+    row = tx.first(_LEAVE, lease_id=lease_id, now=now)
+    return LeaseRow(*row) if row else None
+
+
+def stranded(tx: Transaction, hub: str, user: str | None = None) -> tuple[LeaseRow, ...]:
+    """Leases of a hub that were lost with their card while their servers run, oldest first.
+
+    Not those whose server has been given another since.
+    """
+    lost = [each for each in select(tx, hub=hub, user=user, states=(LOST,)) if each.stranded]
+    if not lost:
+        return ()
+    held = select(tx, hub=hub, user=user, states=LIVE)
+    last = {(each.user, each.server): each.id for each in held}
+    return tuple(each for each in lost if last.get((each.user, each.server), 0) < each.id)
 
 
 def fill_uuid(tx: Transaction, slice_id: int, slice_uuid: str) -> int:
@@ -356,8 +401,12 @@ def select(
     card_uuid: str | None = None,
     hub: str | None = None,
     states: Collection[str] | None = None,
+    part: Part | None = None,
 ) -> tuple[LeaseRow, ...]:
-    """Leases, oldest first; live ones only unless ``include_past`` or ``states`` say otherwise."""
+    """Leases, oldest first, all of them or a part.
+
+    Live ones only unless ``include_past`` or ``states`` say otherwise.
+    """
     asked = {
         "username": user,
         "server": server,
@@ -367,8 +416,20 @@ def select(
     }
     wanted = {name: value for name, value in asked.items() if value is not None}
     some = None if states is None else frozenset(states)
-    statement = _selection(tuple(wanted), some, include_past)
-    return tuple(LeaseRow(*row) for row in tx.rows(statement, **wanted))
+    columns = tuple(wanted)
+    if part is None:
+        found = tx.rows(_selection(columns, some, include_past), **wanted)
+    else:
+        statement = _part(columns, some, include_past, part.before is None)
+        found = tx.rows(statement, **wanted, **part.values)[::-1]
+    return tuple(LeaseRow(*row) for row in found)
+
+
+@lru_cache(maxsize=128)
+def _part(
+    columns: tuple[str, ...], states: frozenset[str] | None, include_past: bool, begins: bool
+) -> sa.Select[Any]:
+    return narrowed(_selection(columns, states, include_past), leases.c.id, begins)
 
 
 @lru_cache(maxsize=128)

@@ -8,13 +8,13 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from jupyterhub_migspawner.leases.rows import ReadingRow, StayRow
+from jupyterhub_migspawner.leases.rows import LOST, ReadingRow, StayRow
 from jupyterhub_migspawner.leases.schema import leases, readings, stays
 from jupyterhub_migspawner.leases.store import Transaction
 
 _R = readings.c
 _READ = sa.select(
-    _R.lease_id, _R.source, _R.seen_at, _R.active_at, _R.mark, _R.said, _R.trouble
+    _R.lease_id, _R.source, _R.seen_at, _R.active_at, _R.mark, _R.said, _R.trouble, _R.active_since
 ).order_by(_R.lease_id, _R.source)
 _READ_ONE = _READ.where(_R.lease_id == sa.bindparam("lease_id"))
 
@@ -22,7 +22,7 @@ _S = stays.c
 _STAYS = sa.select(
     _S.lease_id,
     _S.url,
-    _S.token,
+    _S.sealed,
     _S.extended_until,
     _S.protected_until,
     _S.protected_by,
@@ -30,6 +30,9 @@ _STAYS = sa.select(
     _S.warned_at,
     _S.alerted_at,
     _S.told_until,
+    _S.silent_since,
+    _S.silent_at,
+    _S.alerted_for,
 )
 _STAY = _STAYS.where(_S.lease_id == sa.bindparam("of_lease"))
 _CHANGE = sa.update(stays).where(_S.lease_id == sa.bindparam("of_lease"))
@@ -38,7 +41,7 @@ Upsert = postgresql.Insert | sqlite.Insert
 
 
 def _keep(insert: Upsert) -> Upsert:
-    names = ("seen_at", "active_at", "mark", "said", "trouble")
+    names = ("seen_at", "active_at", "mark", "said", "trouble", "active_since")
     return insert.on_conflict_do_update(
         index_elements=[_R.lease_id, _R.source],
         set_={name: insert.excluded[name] for name in names},
@@ -50,13 +53,19 @@ _KEEP_POSTGRES = _keep(postgresql.insert(readings))
 _STAY_SQLITE = sqlite.insert(stays).on_conflict_do_nothing()
 _STAY_POSTGRES = postgresql.insert(stays).on_conflict_do_nothing()
 
-_ALIVE = sa.select(leases.c.id).where(sa.text("leases.state IN ('pending', 'active', 'releasing')"))
+_ALIVE = sa.select(leases.c.id).where(
+    sa.or_(
+        sa.text("leases.state IN ('pending', 'active', 'releasing')"),
+        # The server of one that was lost runs on, and its person is told there.
+        sa.and_(leases.c.state == LOST, leases.c.releasing_at.is_(None)),
+    )
+)
 _FORGET_ONE = sa.delete(readings).where(
     _R.lease_id == sa.bindparam("of_lease"), _R.source == sa.bindparam("of_source")
 )
 _FORGET_READINGS = sa.delete(readings).where(_R.lease_id.not_in(_ALIVE))
 _FORGET_STAYS = sa.delete(stays).where(_S.lease_id.not_in(_ALIVE))
-_EMPTY = {"url": "", "token": "", "protected_by": "", "protected_why": ""}
+_EMPTY = {"url": "", "sealed": "", "protected_by": "", "protected_why": ""}
 
 
 def of_all(tx: Transaction) -> dict[int, tuple[ReadingRow, ...]]:
@@ -85,11 +94,12 @@ def keep(tx: Transaction, rows: Iterable[ReadingRow]) -> None:
             mark=row.mark,
             said=row.said,
             trouble=row.trouble,
+            active_since=row.active_since,
         )
 
 
 def forget(tx: Transaction, lease_id: int, source: str) -> None:
-    """Throw away what a source said that is none any more."""
+    """Discard what a source said that is none any more."""
     tx.change(_FORGET_ONE, of_lease=lease_id, of_source=source)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from jupyterhub_migspawner.leases.columns import UtcTime
+from jupyterhub_migspawner.leases.part import Part, narrowed
 from jupyterhub_migspawner.leases.rows import RequestRow
 from jupyterhub_migspawner.leases.schema import requests
 from jupyterhub_migspawner.leases.store import Transaction
@@ -39,6 +40,9 @@ _SELECT = sa.select(
 )
 _GROUPS = [column.name for column in _SELECT.selected_columns].index("groups")
 
+# Literal, as in the index: then a person's past requests are not looked at.
+_IS_OPEN = sa.text("requests.state IN ('pending', 'approved')")
+
 _LOOK = _SELECT.where(requests.c.id == sa.bindparam("request_id"))
 _BY_ID = _LOOK.with_for_update()
 _LOCK_USER = (
@@ -54,6 +58,7 @@ _GRANT = (
         requests.c.username == sa.bindparam("user"),
         requests.c.tier == sa.bindparam("tier"),
         requests.c.state == "approved",
+        _IS_OPEN,
         requests.c.valid_until > sa.bindparam("now"),
         sa.or_(requests.c.valid_from.is_(None), requests.c.valid_from <= sa.bindparam("now")),
     )
@@ -61,10 +66,9 @@ _GRANT = (
     .with_for_update()
 )
 
-_OPEN_OF_USER = _SELECT.where(
-    requests.c.username == sa.bindparam("user"),
-    sa.or_(requests.c.state == "pending", requests.c.state == "approved"),
-).order_by(requests.c.id)
+_OPEN_OF_USER = _SELECT.where(requests.c.username == sa.bindparam("user"), _IS_OPEN).order_by(
+    requests.c.id
+)
 
 _STALE = (
     _SELECT.where(
@@ -85,7 +89,7 @@ _OPEN_OF_HUB = (
         requests.c.hub == sa.bindparam("hub"),
         requests.c.username == sa.bindparam("user"),
         requests.c.created_at <= sa.bindparam("before"),
-        sa.or_(requests.c.state == "pending", requests.c.state == "approved"),
+        _IS_OPEN,
     )
     .order_by(requests.c.id)
     .with_for_update()
@@ -244,12 +248,25 @@ def move(tx: Transaction, request_id: int, was: str, **changes: Any) -> bool:
 
 
 def select(
-    tx: Transaction, user: str | None, states: Collection[str] | None
+    tx: Transaction,
+    user: str | None,
+    states: Collection[str] | None,
+    part: Part | None = None,
 ) -> tuple[RequestRow, ...]:
-    """Requests, oldest first, of one person or in some states."""
-    wanted = {"user": user} if user is not None else {}
-    statement = _selection(user is not None, None if states is None else frozenset(states))
-    return tuple(_row(row) for row in tx.rows(statement, **wanted))
+    """Requests, oldest first, of one person or in some states; all of them or a part."""
+    among = None if states is None else frozenset(states)
+    wanted: dict[str, Any] = {"user": user} if user is not None else {}
+    if part is None:
+        found = tx.rows(_selection(user is not None, among), **wanted)
+    else:
+        statement = _part(user is not None, among, part.before is None)
+        found = tx.rows(statement, **wanted, **part.values)[::-1]
+    return tuple(_row(row) for row in found)
+
+
+@lru_cache(maxsize=128)
+def _part(of_user: bool, states: frozenset[str] | None, begins: bool) -> sa.Select[Any]:
+    return narrowed(_selection(of_user, states), requests.c.id, begins)
 
 
 @lru_cache(maxsize=128)
@@ -260,4 +277,6 @@ def _selection(of_user: bool, states: frozenset[str] | None) -> sa.Select[Any]:
     if states is not None:
         among = (requests.c.state == state for state in sorted(states))
         statement = statement.where(sa.or_(sa.false(), *among))
+        if states <= {"pending", "approved"}:
+            statement = statement.where(_IS_OPEN)
     return statement

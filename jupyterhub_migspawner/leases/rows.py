@@ -10,6 +10,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from jupyterhub_migspawner.policy.card_filter import CardKind
+from jupyterhub_migspawner.policy.proof import is_overdue
+
 Want = tuple[str, int]
 """A profile name and the memory slot at which it starts."""
 
@@ -69,6 +72,7 @@ class CardRow:
     card with MIG off; ``layout_by`` says who set the layout and is empty while it is only what was
     found. ``reserved_for`` is the grant for which the card is being emptied, or None;
     ``reserved_until`` says how long it is kept, once it is empty.
+    ``drained`` is why it is drained, or empty; that holds for a lost card, too.
     ``incomplete`` says that it has GPU instances that are no slices, left from a cut that crashed.
     """
 
@@ -90,6 +94,12 @@ class CardRow:
     reserved_until: datetime | None = None
     problem_since: datetime | None = None
     incomplete: bool = False
+    drained: str = ""
+
+    @property
+    def kind(self) -> CardKind:
+        """What tiers know it by."""
+        return CardKind(self.model, self.memory_mib, self.mig_enabled or self.mig_wanted)
 
 
 @dataclass(frozen=True)
@@ -124,10 +134,12 @@ class LeaseRow:
     """A slice held by one server of one user, from before launch until it is proven empty.
 
     ``deadline`` is set while pending, ``ends_at`` where tier or grant limit the time,
-    ``releasing_at`` when the lease began to end and ``ended_at`` when the slice was empty.
+    ``releasing_at`` when the lease began to end and ``ended_at`` when the slice was empty. Of a
+    lease that was lost with its card, ``releasing_at`` is when its server was found to be over.
     ``waiting_for`` says why it is still releasing. ``share`` is the part of the card's compute.
     ``hub`` is the one whose user and server these are. ``ticket_id`` is set where no server has
-    begun to start on it: it is held for the ticket of that number, until ``deadline``.
+    begun to start on it: it is held for the ticket of that number, until ``deadline``. ``started``
+    is when the hub began this start of the server, by its own clock; None when it is not known.
     """
 
     id: int
@@ -156,11 +168,71 @@ class LeaseRow:
     share: float = 0.0
     hub: str = DEFAULT_HUB
     ticket_id: int | None = None
+    started: datetime | None = None
 
     @property
     def live(self) -> bool:
         """Whether the slice is still taken by this lease."""
         return self.state in LIVE
+
+    @property
+    def ending(self) -> bool:
+        """Whether its session has ended, and its slice is not proven empty."""
+        return self.state == RELEASING
+
+    @property
+    def stranded(self) -> bool:
+        """Whether its card was lost, and its server may still run, without a GPU."""
+        return self.state == LOST and self.releasing_at is None and self.ticket_id is None
+
+    def overdue(self, now: datetime) -> bool:
+        """Whether its slice should have been proven empty by now; something keeps it."""
+        return self.ending and is_overdue(self.releasing_at or self.since, now)
+
+    def known_end(self, now: datetime) -> datetime | None:
+        """When it ends at the latest; None when nobody can say."""
+        return None if self.overdue(now) else self.ends_at
+
+
+@dataclass(frozen=True)
+class OrphanRow:
+    """A server that runs on a slice although this database has no lease for its attempt.
+
+    ``start`` is None where only the slice's UUID is known. ``identity`` and ``generation`` are of
+    the database that lent the slice. ``vouched`` says that the hub names the server as running;
+    what else is here is its word then, and that of the processes' marks otherwise. ``pids`` are
+    processes that carry the mark, as the node's agent last saw them. ``found_at`` is when it was
+    found; of one that its hub does not run any more, when the hub said so. ``started`` is when the
+    hub began the start, by its own clock. ``url`` and ``sealed`` are how the server is asked, with
+    its token sealed for this attempt (:mod:`..keys`); empty where the hub has not saved them.
+    """
+
+    attempt: str
+    node: str = ""
+    card_uuid: str = ""
+    profile: str = ""
+    start: int | None = None
+    slice_uuid: str = ""
+    identity: str = ""
+    generation: int = 0
+    hub: str = ""
+    user: str = ""
+    server: str = ""
+    tier: str = ""
+    since: datetime | None = None
+    ends_at: datetime | None = None
+    request_id: int | None = None
+    vouched: bool = False
+    pids: tuple[int, ...] = ()
+    found_at: datetime | None = None
+    started: datetime | None = None
+    url: str = ""
+    sealed: str = ""
+
+    @property
+    def was_vouched(self) -> bool:
+        """Whether its hub once named it: no process's mark says since when it runs."""
+        return self.since is not None
 
 
 @dataclass(frozen=True)
@@ -268,15 +340,20 @@ class ReadingRow:
     mark: str
     said: str
     trouble: str
+    active_since: datetime | None = None
 
 
 @dataclass(frozen=True)
 class StayRow:
-    """What holds the end of a lease's session off, and what was said of it."""
+    """What holds the end of a lease's session off, and what was said of it.
+
+    ``url`` is its server's own address, ``sealed`` that server's token, which opens with the key of
+    the hub that started it and for that address only (:mod:`jupyterhub_migspawner.keys`).
+    """
 
     lease_id: int
     url: str = ""
-    token: str = field(default="", repr=False)
+    sealed: str = field(default="", repr=False)
     extended_until: datetime | None = None
     protected_until: datetime | None = None
     protected_by: str = ""
@@ -284,6 +361,25 @@ class StayRow:
     warned_at: datetime | None = None
     alerted_at: datetime | None = None
     told_until: datetime | None = None
+    silent_since: datetime | None = None
+    silent_at: datetime | None = None
+    alerted_for: str | None = None
+
+
+@dataclass(frozen=True)
+class ProcessesRow:
+    """The processes of a lease's session: pids with start times, in clock ticks since boot.
+
+    ``uid`` is the system user that its server runs as, None while unknown. ``boot_id`` is the boot
+    of the node's kernel that the start times count from. ``reported`` are uids of other users
+    whose processes on the slice were reported.
+    """
+
+    lease_id: int
+    uid: int | None = None
+    boot_id: str = ""
+    known: tuple[tuple[int, int], ...] = ()
+    reported: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,18 @@ metadata = sa.MetaData(
     }
 )
 
+# Which database this is: made once, and told apart from its own older copies by the generation,
+# which grows with every restore, and by the newest lease and event.
+database_identity = sa.Table(
+    "database_identity",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("identity", sa.Text, nullable=False),
+    sa.Column("generation", BigId, nullable=False),
+    sa.Column("made_at", UtcTime, nullable=False),
+    sa.CheckConstraint("id = 1", name="one_row"),
+)
+
 nodes = sa.Table(
     "nodes",
     metadata,
@@ -44,6 +56,20 @@ hubs = sa.Table(
     sa.Column("name", sa.Text, primary_key=True),
     sa.Column("home", sa.Text, nullable=False),
     sa.Column("seen_at", UtcTime),
+)
+
+# What the time was when a machine had been up for ``ticks`` seconds; all processes of that machine
+# count on from there.
+clocks = sa.Table(
+    "clocks",
+    metadata,
+    sa.Column("boot_id", sa.Text, primary_key=True),
+    sa.Column("moment", UtcTime, nullable=False),
+    sa.Column("ticks", sa.Float(53), nullable=False),
+    # As ticks, without the time in which the machine slept.
+    sa.Column("awake", sa.Float(53), nullable=False),
+    # How many steps of the clock were found.
+    sa.Column("steps", sa.BigInteger, nullable=False),
 )
 
 cards = sa.Table(
@@ -178,6 +204,14 @@ requests = sa.Table(
     sa.CheckConstraint("hours > 0", name="hours"),
     sa.Index("requests_user", "username", "tier"),
     sa.Index("requests_state", "state"),
+    sa.Index("requests_of_user", "username", "id"),
+    sa.Index(
+        "requests_open",
+        "username",
+        "id",
+        sqlite_where=sa.text("state IN ('pending', 'approved')"),
+        postgresql_where=sa.text("state IN ('pending', 'approved')"),
+    ),
 )
 
 # What somebody has begun to write and nobody else sees.
@@ -227,6 +261,7 @@ tickets = sa.Table(
         sqlite_where=sa.text("state IN ('waiting', 'offered')"),
         postgresql_where=sa.text("state IN ('waiting', 'offered')"),
     ),
+    sa.Index("tickets_of_user", "hub", "username", "id"),
     sa.Index(
         "tickets_open",
         "state",
@@ -268,6 +303,9 @@ leases = sa.Table(
     sa.Column("ticket_id", BigId, sa.ForeignKey("tickets.id")),
     # The end of which its person was told that it comes.
     sa.Column("warned_for", UtcTime),
+    # When the hub began this start of the server, by the hub's own clock and never converted: by
+    # that the hub's server and the lease know each other, whatever clocks do meanwhile.
+    sa.Column("started", UtcTime),
     sa.CheckConstraint(
         "state IN ('pending', 'active', 'releasing', 'released', 'lost')", name="state"
     ),
@@ -296,6 +334,7 @@ leases = sa.Table(
         sqlite_where=sa.text("state IN ('pending', 'active', 'releasing')"),
         postgresql_where=sa.text("state IN ('pending', 'active', 'releasing')"),
     ),
+    sa.Index("leases_of_user", "username", "id"),
     sa.Index("leases_user_since", "username", "since"),
     sa.Index("leases_user_ended", "username", "ended_at"),
 )
@@ -332,6 +371,8 @@ readings = sa.Table(
     sa.Column("mark", sa.Text, nullable=False),
     sa.Column("said", sa.Text, nullable=False),
     sa.Column("trouble", sa.Text, nullable=False),
+    # Since when it tells of activity again and again.
+    sa.Column("active_since", UtcTime),
 )
 
 # What is known of the session of a live lease besides: how its server is asked, what holds its
@@ -340,9 +381,9 @@ stays = sa.Table(
     "stays",
     metadata,
     sa.Column("lease_id", BigId, sa.ForeignKey("leases.id"), primary_key=True, autoincrement=False),
-    # The server's own address and its own token, which gives access to that server alone.
+    # The server's own address, and its own token as its hub has sealed it for that address. Other
+    # hubs and all nodes read this table: no token stands in it in clear.
     sa.Column("url", sa.Text, nullable=False),
-    sa.Column("token", sa.Text, nullable=False),
     sa.Column("extended_until", UtcTime),
     sa.Column("protected_until", UtcTime),
     sa.Column("protected_by", sa.Text, nullable=False),
@@ -350,6 +391,27 @@ stays = sa.Table(
     sa.Column("warned_at", UtcTime),
     sa.Column("alerted_at", UtcTime),
     sa.Column("told_until", UtcTime),
+    # The first and the last time that it was unknown whether it is in use.
+    sa.Column("silent_since", UtcTime),
+    sa.Column("silent_at", UtcTime),
+    # What kind of doubt admins were told of.
+    sa.Column("alerted_for", sa.Text),
+    sa.Column("sealed", sa.Text, nullable=False, server_default=sa.text("''")),
+)
+
+# The processes of a live lease's session, as its node's agent has seen them: an agent that starts
+# again must still know those that have dropped their mark.
+processes = sa.Table(
+    "processes",
+    metadata,
+    sa.Column("lease_id", BigId, sa.ForeignKey("leases.id"), primary_key=True, autoincrement=False),
+    # The system user that the server runs as.
+    sa.Column("uid", sa.BigInteger),
+    # Of the kernel in which the processes have these pids and start times.
+    sa.Column("boot_id", sa.Text, nullable=False),
+    sa.Column("known", Json, nullable=False),
+    # Uids of other users whose processes on the slice were reported.
+    sa.Column("reported", Json, nullable=False),
 )
 
 # What users have said that they want to be told, and what not.
@@ -363,6 +425,16 @@ notice_choices = sa.Table(
     sa.Column("changed_at", UtcTime, nullable=False),
 )
 
+# How many actions of each person count at a moment; see policy/rates.py.
+action_rates = sa.Table(
+    "action_rates",
+    metadata,
+    sa.Column("hub", sa.Text, primary_key=True),
+    sa.Column("username", sa.Text, primary_key=True),
+    sa.Column("level", sa.Float(53), nullable=False),
+    sa.Column("at", UtcTime, nullable=False),
+)
+
 tombstones = sa.Table(
     "tombstones",
     metadata,
@@ -370,6 +442,39 @@ tombstones = sa.Table(
     sa.Column("attempt", sa.Text, primary_key=True),
     sa.Column("reason", sa.Text, nullable=False),
     sa.Column("at", UtcTime, nullable=False),
+)
+
+# Servers that run on a slice although this database has no lease of theirs, as after it was
+# deleted or replaced by an older copy. Their processes' marks show them, or their hub names them.
+orphans = sa.Table(
+    "orphans",
+    metadata,
+    sa.Column("attempt", sa.Text, primary_key=True),
+    sa.Column("node", sa.Text, nullable=False),
+    sa.Column("card_uuid", sa.Text, nullable=False),
+    sa.Column("profile", sa.Text, nullable=False),
+    # None where only the slice's UUID is known.
+    sa.Column("start", sa.Integer),
+    sa.Column("slice_uuid", sa.Text, nullable=False),
+    # Of the database that lent the slice.
+    sa.Column("identity", sa.Text, nullable=False),
+    sa.Column("generation", BigId, nullable=False),
+    sa.Column("hub", sa.Text, nullable=False),
+    sa.Column("username", sa.Text, nullable=False),
+    sa.Column("server", sa.Text, nullable=False),
+    sa.Column("tier", sa.Text, nullable=False),
+    sa.Column("since", UtcTime),
+    sa.Column("ends_at", UtcTime),
+    sa.Column("request_id", BigId),
+    # Whether its hub says that it runs; then user, server and tier are the hub's word.
+    sa.Column("vouched", sa.Boolean, nullable=False),
+    # Processes with its mark, as its node's agent last saw them.
+    sa.Column("pids", Json, nullable=False),
+    sa.Column("found_at", UtcTime, nullable=False),
+    # What its hub has saved of it: by the hub's own clock; the server's address, its sealed token.
+    sa.Column("started", UtcTime),
+    sa.Column("url", sa.Text, nullable=False, server_default=sa.text("''")),
+    sa.Column("sealed", sa.Text, nullable=False, server_default=sa.text("''")),
 )
 
 events = sa.Table(

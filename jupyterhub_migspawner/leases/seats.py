@@ -14,15 +14,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
-from jupyterhub_migspawner.leases.conditions import ON_NODE, REPORTING, USABLE
+from jupyterhub_migspawner.leases.conditions import (
+    ON_NODE,
+    REPORTING,
+    USABLE,
+    kind_values,
+    of_kinds,
+)
 from jupyterhub_migspawner.leases.schema import SHARED, cards, leases, nodes, slices
 from jupyterhub_migspawner.leases.shelf import Taken
 from jupyterhub_migspawner.leases.store import Transaction
+from jupyterhub_migspawner.policy.card_filter import Kinds
 
 MOST_OFFERED = 16
 """How many slices with a free seat are tried."""
@@ -40,7 +48,8 @@ _JOINABLE = (
 _FULLEST_FIRST = (slices.c.held.desc(), slices.c.card_uuid.desc(), slices.c.start.desc())
 
 
-def _offers(*, on_node: bool) -> sa.Select[Any]:
+@lru_cache(maxsize=64)
+def _offers(*, on_node: bool, kinds: int | None) -> sa.Select[Any]:
     found = (
         sa.select(
             slices.c.id,
@@ -55,10 +64,11 @@ def _offers(*, on_node: bool) -> sa.Select[Any]:
         .order_by(*_FULLEST_FIRST)
         .limit(sa.literal_column(str(MOST_OFFERED)))
     )
-    return found.where(ON_NODE) if on_node else found
+    if on_node:
+        found = found.where(ON_NODE)
+    return found if kinds is None else found.where(of_kinds(kinds))
 
 
-_OFFERS = {on_node: _offers(on_node=on_node) for on_node in (False, True)}
 # As in the shelf: the first goes round what others hold, the second waits for how that ends.
 _CHOICE = """
     SELECT slices.id
@@ -106,16 +116,22 @@ def offers(
     seats: int,
     silent_before: datetime,
     node: str | None = None,
+    kinds: Kinds | None = None,
 ) -> list[SharedSlice]:
     """Slices that a tier of so many seats a slice has, with a seat free; the fullest first.
 
-    At most :data:`MOST_OFFERED`.
+    At most :data:`MOST_OFFERED`; on a ``node``, and on cards of certain ``kinds``, where these are
+    given.
     """
+    if kinds is not None and not kinds:
+        return []
     values: dict[str, object] = {"tier": tier, "of_profile": profile, "seats": seats}
     values["silent_before"] = silent_before
     if node is not None:
         values["on_node"] = node
-    return [SharedSlice(*row) for row in tx.rows(_OFFERS[node is not None], **values)]
+    values |= kind_values(kinds or ())
+    statement = _offers(on_node=node is not None, kinds=None if kinds is None else len(kinds))
+    return [SharedSlice(*row) for row in tx.rows(statement, **values)]
 
 
 def join(

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -24,10 +25,13 @@ from jupyterhub_migspawner.leases.conditions import (
     ON_NODE,
     REPORTING,
     USABLE,
+    kind_values,
+    of_kinds,
     unheld,
 )
 from jupyterhub_migspawner.leases.schema import FREE, cards, nodes, slices
 from jupyterhub_migspawner.leases.store import Transaction
+from jupyterhub_migspawner.policy.card_filter import Kinds
 from jupyterhub_migspawner.policy.placement import CardLoad, FreeSlice
 
 MOST_SETTLED = 64
@@ -45,15 +49,21 @@ _OF_KIND = {
 }
 
 
-def _offers(whole: bool, *, on_node: bool) -> sa.Select[Any]:
-    """The first cards with a free slice of a kind: the first such slice, and the card's load.
+@lru_cache(maxsize=64)
+def _offers(whole: bool, *, on_node: bool, kinds: int | None) -> sa.Select[Any]:
+    """The first cards with a free slice of a size: the first such slice, and the card's load.
 
-    The index of free slices is read in its order until enough cards are found, and only the slices
-    of those are looked at, so that the size of the cluster does not matter.
+    ``kinds`` is of how many kinds the cards may be, None for any. The index of free slices is read
+    in its order until enough cards are found, and only the slices of those are looked at, so that
+    the size of the cluster does not matter.
     """
     first = sa.select(slices.c.card_uuid, sa.func.min(slices.c.start).label("start"))
+    if on_node or kinds is not None:
+        first = first.join(cards, cards.c.uuid == slices.c.card_uuid)
     if on_node:
-        first = first.join(cards, cards.c.uuid == slices.c.card_uuid).where(ON_NODE)
+        first = first.where(ON_NODE)
+    if kinds is not None:
+        first = first.where(of_kinds(kinds))
     some = (
         first.where(_OF_KIND[whole], FREE, slices.c.card_uuid > sa.bindparam("after"))
         .group_by(slices.c.card_uuid)
@@ -98,12 +108,6 @@ def _offers(whole: bool, *, on_node: bool) -> sa.Select[Any]:
         .order_by(some.c.card_uuid)
     )
 
-
-_OFFERS = {
-    (whole, on_node): _offers(whole, on_node=on_node)
-    for whole in (False, True)
-    for on_node in (False, True)
-}
 
 # Everybody who waits for several cards does so in the order of their UUIDs. What may be taken from
 # them is read again once they are settled.
@@ -175,18 +179,29 @@ class Taken:
 
 
 def offers(
-    tx: Transaction, profile: str | None, silent_before: datetime, node: str | None = None
+    tx: Transaction,
+    profile: str | None,
+    silent_before: datetime,
+    node: str | None = None,
+    kinds: Kinds | None = None,
 ) -> list[Offer]:
     """Free slices of a profile, or for None those that take a whole card: the first of each card.
 
-    Of at most :data:`MOST_OFFERED` cards, those that come first by their UUIDs.
+    Of at most :data:`MOST_OFFERED` cards, those that come first by their UUIDs, on a ``node`` and
+    of certain ``kinds`` where these are given.
     """
-    values: dict[str, object] = {"silent_before": silent_before}
+    if kinds is not None and not kinds:
+        return []
+    values: dict[str, object] = {"silent_before": silent_before, **kind_values(kinds or ())}
     if profile is not None:
         values["of_profile"] = profile
     if node is not None:
         values["on_node"] = node
-    statement = _OFFERS[profile is None, node is not None]
+    statement = _offers(
+        profile is None,
+        on_node=node is not None,
+        kinds=None if kinds is None else len(kinds),
+    )
     after = ""
     while True:
         rows = tx.rows(statement, after=after, **values)

@@ -3,7 +3,8 @@
 Relies on :mod:`.engine` for connections and their errors and on :mod:`.migrations` for the schema.
 Promises: a store that opened has exactly the schema this code knows; a transaction happens as a
 whole or not at all; on SQLite threads write in order of arrival; a lost connection costs the calls
-it hits, not the next one.
+it hits, not the next one; and that a database which is another one than was opened, or an older
+copy of it, is neither read nor written.
 """
 
 from __future__ import annotations
@@ -19,14 +20,17 @@ import sqlalchemy as sa
 from sqlalchemy import exc
 
 from jupyterhub_migspawner.errors import DatabaseError
-from jupyterhub_migspawner.leases import migrations, urls
+from jupyterhub_migspawner.leases import identity, migrations, urls
+from jupyterhub_migspawner.leases.database_file import DatabaseFile
 from jupyterhub_migspawner.leases.engine import (
+    FILES,
     WAIT_SECONDS,
     Interrupted,
     begin_writing,
     database_error,
     make_engine,
 )
+from jupyterhub_migspawner.leases.identity import Position
 from jupyterhub_migspawner.leases.prepared import Prepared, Statements
 from jupyterhub_migspawner.leases.turnstile import Turnstile
 from jupyterhub_migspawner.leases.wakeups import Wakeups
@@ -122,18 +126,25 @@ class Transaction:
             self.rows(_LOCK, space=_LOCK_SPACE, numbers=numbers)
 
 
+def _position(cursor: Any) -> Position | None:
+    cursor.execute(identity.POSITION)
+    rows = cursor.fetchall()
+    return identity.position_of(rows[0] if rows else None)
+
+
 class Store:
     """An open lease database; thread-safe."""
 
-    def __init__(self, url: sa.URL, engine: sa.Engine) -> None:
+    def __init__(self, url: sa.URL, engine: sa.Engine, file: DatabaseFile | None = None) -> None:
         self._engine = engine
+        self._file = file
+        self._seen: Position | None = None
         self._statements = Statements(engine.dialect)
         self._failure: type[Exception] = engine.dialect.loaded_dbapi.Error
         self._turnstile: Turnstile | None = None
-        file = urls.file_of(url)
         if file is not None:
             with _turnstiles_guard:
-                key = str(file.resolve())
+                key = str(file.path.resolve())
                 self._turnstile = _turnstiles.setdefault(key, Turnstile())
         self.name = urls.shown(url)
         #: Called with each statement and its values, and with ``COMMIT``, before the driver is:
@@ -151,7 +162,17 @@ class Store:
         """
         migrations.ready(url, create=create)
         parsed = urls.parse(url)
-        return cls(parsed, make_engine(parsed))
+        path = urls.file_of(parsed)
+        file = None if path is None else DatabaseFile(path)
+        store = cls(parsed, make_engine(parsed, file), file)
+        with store.transaction(write=False):
+            return store
+
+    @property
+    def position(self) -> Position:
+        """How far the database had come when this process last looked; asks nothing."""
+        assert self._seen is not None  # since it was opened
+        return self._seen
 
     def close(self) -> None:
         """Close all connections; a later call would open new ones. Waiters are woken no more."""
@@ -184,17 +205,26 @@ class Store:
                             begin_writing(cursor, WAIT_SECONDS)
                         else:
                             cursor.execute("BEGIN")
-                    yield Transaction(
+                    self._compare(connection, cursor)
+                    transaction = Transaction(
                         cursor,
                         self._statements,
                         self.watch,
                         postgres=self.postgres,
                         writing=write,
                     )
+                    yield transaction
+                    # Whatever counts is an event, too.
+                    reached = _position(cursor) if transaction.announced else None
                     if self.watch is not None:
                         self.watch("COMMIT", ())
                     committing = True
                     connection.commit()
+                    self._note(reached)
+                    if write and self._is_elsewhere(connection):
+                        raise identity.replaced(self.name, "its file was replaced just now")
+                    if write and self._file is not None:
+                        self._file.trouble(None)
                 except self._failure as error:
                     lost = self._is_lost(connection, error)
                     raise database_error(
@@ -204,6 +234,12 @@ class Store:
     @contextmanager
     def _connection(self) -> Iterator[sa.PoolProxiedConnection]:
         """A connection of the pool; what was not committed is rolled back when it goes back."""
+        if self._file is not None:
+            if self._seen is not None and not self._file.path.exists():
+                raise identity.replaced(self.name, "its file was deleted")
+            if why := self._file.trouble(self._seen):
+                self._engine.dispose()
+                raise identity.replaced(self.name, f"its file was written over: {why}")
         try:
             connection = self._engine.raw_connection()
         except (self._failure, exc.SQLAlchemyError) as error:
@@ -212,6 +248,32 @@ class Store:
             yield connection
         finally:
             connection.close()
+
+    def _compare(self, connection: sa.PoolProxiedConnection, cursor: Any) -> None:
+        """Raise unless this is the database that this process has used so far."""
+        if self._is_elsewhere(connection):
+            # Nothing was read or written yet, and the next connection is to the new file.
+            raise Interrupted(f"The file of the lease database {self.name} was replaced just now.")
+        before = self._seen
+        try:
+            found = _position(cursor)
+        except self._failure as error:
+            if not identity.has_no_table(error):
+                raise
+            found = None
+        why = identity.difference(before, found) if before is not None else ""
+        if found is None or why:
+            raise identity.replaced(self.name, why or "it is empty")
+        self._note(found)
+
+    def _note(self, found: Position | None) -> None:
+        """Remember how far the database has come. Another thread may know of more by now."""
+        if found is not None and (self._seen is None or not identity.difference(self._seen, found)):
+            self._seen = found
+
+    def _is_elsewhere(self, connection: sa.PoolProxiedConnection) -> bool:
+        """Whether the connection has another file open than the one that has the name now."""
+        return self._file is not None and connection.info[FILES] != self._file.nodes()
 
     def _is_lost(self, connection: sa.PoolProxiedConnection, error: Exception) -> bool:
         """Whether the connection is gone; then the others of the pool are not trusted either."""

@@ -10,6 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from jupyterhub_migspawner.leases.columns import UtcTime
+from jupyterhub_migspawner.leases.part import Part, narrowed
 from jupyterhub_migspawner.leases.rows import TicketRow
 from jupyterhub_migspawner.leases.schema import hubs, tickets
 from jupyterhub_migspawner.leases.store import Transaction
@@ -149,12 +150,23 @@ def select(
     hub: str | None = None,
     user: str | None = None,
     states: Collection[str] | None = None,
+    part: Part | None = None,
 ) -> tuple[TicketRow, ...]:
-    """Tickets, oldest first; open ones unless asked otherwise."""
+    """Tickets, oldest first, all of them or a part; open ones unless asked otherwise."""
     wanted = {"hub": hub, "username": user}
     wanted = {name: value for name, value in wanted.items() if value is not None}
-    statement = _selection(tuple(wanted), frozenset(OPEN if states is None else states))
-    return tuple(_row(row) for row in tx.rows(statement, **wanted))
+    among = frozenset(OPEN if states is None else states)
+    if part is None:
+        found = tx.rows(_selection(tuple(wanted), among), **wanted)
+    else:
+        statement = _part(tuple(wanted), among, part.before is None)
+        found = tx.rows(statement, **wanted, **part.values)[::-1]
+    return tuple(_row(row) for row in found)
+
+
+@lru_cache(maxsize=64)
+def _part(columns: tuple[str, ...], states: frozenset[str], begins: bool) -> sa.Select[Any]:
+    return narrowed(_selection(columns, states), _C.id, begins)
 
 
 @lru_cache(maxsize=64)

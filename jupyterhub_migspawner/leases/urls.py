@@ -19,6 +19,8 @@ EXPECTED = (
     "(several nodes)"
 )
 
+_FILE = re.compile(r"[\w./~ -]*")
+
 _SQLITE = re.compile(r"sqlite(?:\+pysqlite)?:(?:///(?P<path>.*)|.*)", re.DOTALL)
 
 
@@ -37,6 +39,12 @@ def parse(url: object) -> sa.URL:
     except Exception:
         # The parser's own message repeats the URL, password included.
         raise DatabaseError(f"The database URL {_masked(url)} is no URL; {EXPECTED}.") from None
+    if "@" in (parsed.host or "") or (parsed.password and "@" in (parsed.username or "")):
+        # Where the password ends is a guess then, and its rest would be shown as the host.
+        raise DatabaseError(
+            f"The database URL {_masked(url)} has more than one @; write an @ in the user's name "
+            "or password as %40."
+        )
     kind, _, driver = parsed.drivername.partition("+")
     if kind == "postgres":
         raise DatabaseError(
@@ -77,7 +85,29 @@ def file_of(url: sa.URL) -> Path | None:
     return Path(url.database or "").absolute() if url.drivername == "sqlite" else None
 
 
+def is_missing(file: Path) -> bool:
+    """Whether a database's file does not exist.
+
+    Raises :class:`~jupyterhub_migspawner.errors.DatabaseError` where this user may not look: what
+    cannot be seen is not missing.
+    """
+    try:
+        file.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError as error:
+        raise DatabaseError(
+            f"The lease database sqlite:///{file} cannot be looked at ({error.strerror}); run this "
+            "as root or as the user who runs the hub."
+        ) from error
+    return False
+
+
 def _masked(text: str) -> str:
     """A text that is no URL, with all that could be a password left out."""
     text = re.sub(r"^.*@", "***@", text, flags=re.DOTALL)
-    return quoted(re.sub(r"\?.*", "?…", text, flags=re.DOTALL))
+    text = re.sub(r"\?.*", "?…", text, flags=re.DOTALL)
+    if not text.startswith(("***@", "sqlite")) and not _FILE.fullmatch(text):
+        # Without an @ everything behind the first colon or sign of equality may be one.
+        text = re.sub(r"[:=].*", r"…", text, flags=re.DOTALL)
+    return quoted(text)

@@ -13,7 +13,6 @@ first look after it: whoever begins to wait is woken once when they are listened
 from __future__ import annotations
 
 import logging
-import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -22,6 +21,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from jupyterhub_migspawner.leases.database_file import DatabaseFile
 from jupyterhub_migspawner.leases.engine import first_line
 
 log = logging.getLogger("migspawner.leases")
@@ -130,14 +130,17 @@ class Wakeups:
 
     def _poll(self, listened: threading.Event) -> None:
         # Never to be made: a file that somebody has moved away must not come back empty.
-        file = Path(str(self._engine.url.database)).absolute().as_uri() + "?mode=rw"
-        with closing(sqlite3.connect(file, uri=True, isolation_level=None)) as connection:
+        file = DatabaseFile(Path(str(self._engine.url.database)).absolute())
+        with closing(file.connect()) as connection:
             seen = asked = -1
+            opened = file.nodes()[0]
             while not self._closed.is_set():
                 with self._guard:
                     while not self._rings and not self._closed.is_set():
                         self._guard.wait()
                     now_asked = self._asked
+                if file.nodes()[0] != opened:
+                    return
                 version = connection.execute("PRAGMA data_version").fetchone()[0]
                 listened.set()
                 if (version, now_asked) != (seen, asked):

@@ -5,21 +5,26 @@ The card's lock is needed alone, so that no part of it is being taken meanwhile.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 
 from jupyterhub_migspawner.leases.conditions import (
+    KIND,
     MAY_TAKE_ALL,
     ON_NODE,
     REPORTING,
+    kind_of,
     unheld,
 )
 from jupyterhub_migspawner.leases.rows import MIG_OFF
 from jupyterhub_migspawner.leases.schema import cards, nodes, slices
 from jupyterhub_migspawner.leases.shelf import Taken
 from jupyterhub_migspawner.leases.store import Transaction
+from jupyterhub_migspawner.policy.card_filter import CardKind, Kinds
 from jupyterhub_migspawner.policy.placement import CardLoad
 
 _LOADS = (
@@ -41,12 +46,12 @@ _WHOLE = (
         cards.c.uuid,
         cards.c.node,
         cards.c.card_index,
+        *KIND,
         cards.c.compute_slices,
         cards.c.whole_profile,
         cards.c.whole_start,
         cards.c.whole_size,
         cards.c.whole_memory_mib,
-        cards.c.memory_mib,
         cards.c.reserved_for,
         sa.func.coalesce(_LOADS.c.free_compute, 0).label("free_compute"),
         sa.func.coalesce(_LOADS.c.live, 0).label("live"),
@@ -93,7 +98,9 @@ class IdleCard:
     start: int
     size: int
     memory_mib: int
+    kind: CardKind
     grant_id: int | None = None
+    is_kept: bool = False
 
     @property
     def mig_off(self) -> bool:
@@ -108,16 +115,19 @@ def idle_cards(
     *,
     grant_id: int | None = None,
     mig_off: bool = False,
+    kinds: Kinds | None = None,
 ) -> list[IdleCard]:
-    """Cards that could be given out whole, those first that are reserved for the grant.
+    """Cards that could be given out whole; if any are reserved for the grant, only these.
 
-    With ``mig_off`` as cards without MIG, else as one slice over all of it.
+    With ``mig_off`` as cards without MIG, else as one slice over all of it; only of certain
+    ``kinds`` where these are given.
     """
     values = {"silent_before": silent_before, "grant_id": grant_id, "mig_off": mig_off}
     if node is None:
         rows = tx.rows(_IDLE, **values)
     else:
         rows = tx.rows(_IDLE_ON_NODE, **values, on_node=node)
+    rows = _of_kinds(rows, kinds)
     reserved = [row for row in rows if row.reserved_for is not None]
     return [
         IdleCard(
@@ -127,16 +137,30 @@ def idle_cards(
             MIG_OFF[1] if mig_off else row.whole_start,
             row.whole_size or 0,
             row.memory_mib if mig_off else row.whole_memory_mib,
+            kind_of(row),
             grant_id,
+            bool(reserved),
         )
         for row in reserved or rows
     ]
 
 
-def is_kept(tx: Transaction, silent_before: datetime, grant_id: int, *, mig_off: bool) -> bool:
+def is_kept(
+    tx: Transaction,
+    silent_before: datetime,
+    grant_id: int,
+    *,
+    mig_off: bool,
+    kinds: Kinds | None = None,
+) -> bool:
     """Whether an idle card is set aside for the grant."""
     rows = tx.rows(_IDLE, silent_before=silent_before, grant_id=grant_id, mig_off=mig_off)
-    return any(row.reserved_for is not None for row in rows)
+    return any(row.reserved_for is not None for row in _of_kinds(rows, kinds))
+
+
+def _of_kinds(rows: Sequence[Any], kinds: Kinds | None) -> list[Any]:
+    """Those of some cards that are of certain kinds: all are read anyway."""
+    return [row for row in rows if kinds is None or kind_of(row) in kinds]
 
 
 def busy_cards(
@@ -146,8 +170,12 @@ def busy_cards(
     *,
     grant_id: int | None = None,
     mig_off: bool = False,
+    kinds: Kinds | None = None,
 ) -> list[tuple[CardLoad, bool]]:
-    """Cards that could be given out whole but for who is on them, and whether each is reserved."""
+    """Cards that could be given out whole but for who is on them, and whether each is reserved.
+
+    Only of certain ``kinds`` where these are given.
+    """
     values = {"silent_before": silent_before, "grant_id": grant_id, "mig_off": mig_off}
     if node is None:
         rows = tx.rows(_BUSY, **values)
@@ -158,7 +186,7 @@ def busy_cards(
             CardLoad(row.uuid, row.node, row.card_index, int(row.free_compute), int(row.live)),
             row.reserved_for is not None,
         )
-        for row in rows
+        for row in _of_kinds(rows, kinds)
     ]
 
 

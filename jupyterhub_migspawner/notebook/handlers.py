@@ -1,5 +1,5 @@
-"""What the broker's service asks and says here: the kernels' work, and the notice of an end, which
-is read and answered from JupyterLab.
+"""What the broker's service asks and says here: what is done, and the notice of an end, which is
+read and answered from JupyterLab.
 
 Relies on Jupyter Server to know who may talk to this server. Promises that nothing here is use of
 the server, so that an open page that asks does not keep it; and that a wish to be kept stays until
@@ -19,13 +19,14 @@ from jupyter_server.base.handlers import APIHandler
 from jupyter_server.utils import url_path_join
 from tornado.web import Application, HTTPError, authenticated
 
-from jupyterhub_migspawner.notebook import KERNELS_PATH, PATH
+from jupyterhub_migspawner.notebook import ACTIVITY_PATH, KERNELS_PATH, PATH
+from jupyterhub_migspawner.notebook.activity import Activity
 from jupyterhub_migspawner.notebook.kernels import Kernels
 
 _MOST_BYTES = 16 * 1024
 _MOST_CHARACTERS = 1000
 _LONGEST = 86400.0  # seconds that a notice may hold
-_TEXTS = ("rule", "ends_at", "page")
+_TEXTS = ("rule", "why", "ends_at", "page")
 
 
 @dataclass
@@ -77,14 +78,14 @@ class NoticeHandler(APIHandler):
         """The person wishes to be kept; the service hears of it when it next comes by."""
         notice = self.told.now()
         if notice is None or not notice.get("extendable"):
-            raise HTTPError(409, "There is no end of this session that could be put off.")
+            raise HTTPError(409, "This session has no end that could be postponed.")
         self.told.wish = self.told.wish or uuid.uuid4().hex
         self.set_status(202)
         self.finish(json.dumps({"wished": True}))
 
     def _word(self) -> dict[str, Any]:
         if len(self.request.body) > _MOST_BYTES:
-            raise HTTPError(413, "That is longer than any notice.")
+            raise HTTPError(413, "The notice is too long.")
         try:
             word = json.loads(self.request.body)
         except (ValueError, RecursionError):
@@ -92,7 +93,7 @@ class NoticeHandler(APIHandler):
         if not isinstance(word, dict) or not (
             _is_notice(word.get("notice")) and _is_answer(word.get("answer"))
         ):
-            raise HTTPError(400, "That is no notice.")
+            raise HTTPError(400, "This is not a valid notice.")
         return word
 
 
@@ -109,6 +110,21 @@ class KernelsHandler(APIHandler):
     def get(self) -> None:
         """Each kernel that is watched, for the service."""
         self.finish(json.dumps(self.kernels.said()))
+
+
+class ActivityHandler(APIHandler):
+    """What the person has done without a kernel."""
+
+    _track_activity = False
+
+    def initialize(self, activity: Activity) -> None:
+        """Called by tornado for each request."""
+        self.activity = activity
+
+    @authenticated
+    def get(self) -> None:
+        """How many acts there have been, for the service, which compares it with what it was."""
+        self.finish(json.dumps({"acts": self.activity.acts}))
 
 
 def _is_notice(value: Any) -> bool:
@@ -139,13 +155,14 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str) and len(value) <= _MOST_CHARACTERS
 
 
-def add_handlers(app: Application, kernels: Kernels) -> None:
-    """Give the server its two addresses."""
+def add_handlers(app: Application, kernels: Kernels, activity: Activity) -> None:
+    """Give the server its addresses."""
     base = app.settings["base_url"]
     app.add_handlers(
         ".*$",
         [
             (url_path_join(base, PATH), NoticeHandler, {"told": Told()}),
             (url_path_join(base, KERNELS_PATH), KernelsHandler, {"kernels": kernels}),
+            (url_path_join(base, ACTIVITY_PATH), ActivityHandler, {"activity": activity}),
         ],
     )

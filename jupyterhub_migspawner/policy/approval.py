@@ -13,7 +13,7 @@ from typing import Any
 
 from jupyterhub_migspawner.errors import ConfigError
 from jupyterhub_migspawner.policy.fields import NAME_LIMIT
-from jupyterhub_migspawner.policy.people import Person
+from jupyterhub_migspawner.policy.people import KnownAs, Person, as_written
 from jupyterhub_migspawner.policy.wording import nearest, quoted
 
 DRAFT = "draft"
@@ -64,34 +64,39 @@ class Approvers:
 
     def include(self, person: Person) -> bool:
         """Whether this person decides about anything at all."""
-        return any(rule.names(person) for rule in self.rules)
+        return person.decides and any(rule.names(person) for rule in self.rules)
 
     def cover(self, person: Person, tier: str, groups: Collection[str]) -> bool:
         """Whether this person decides about that tier for somebody of these groups."""
-        return any(rule.names(person) and rule.covers(tier, groups) for rule in self.rules)
+        return person.decides and any(
+            rule.names(person) and rule.covers(tier, groups) for rule in self.rules
+        )
 
 
 _EXPECTED = "a list such as ['group:pi', 'user:ada']"
 _FIELDS = ("approvers", "tiers", "for_groups")
 
 
-def parse_approvers(raw: object, tiers: Collection[str] | None = None) -> Approvers:
+def parse_approvers(
+    raw: object, tiers: Collection[str] | None = None, known_as: KnownAs = as_written
+) -> Approvers:
     """``MigBroker.approvers``: a list of ``"user:NAME"``, ``"group:NAME"`` and of dicts with
     ``approvers`` (such a list), and ``tiers`` and ``for_groups`` that narrow it; None means nobody.
 
-    ``tiers`` are the names there are. Raises :class:`~jupyterhub_migspawner.errors.ConfigError`.
+    ``tiers`` are the names there are; ``known_as`` gives the hub's names of people. Raises
+    :class:`~jupyterhub_migspawner.errors.ConfigError`.
     """
     if raw is None:
         return Approvers()
     if not isinstance(raw, (list, tuple, set, frozenset)):
         raise ConfigError(f"MigBroker.approvers is {quoted(raw)}; expected {_EXPECTED}.")
     everything = [entry for entry in raw if not isinstance(entry, Mapping)]
-    rules = [_rule("MigBroker.approvers", everything)] if everything else []
-    rules += [_narrow(entry, tiers) for entry in raw if isinstance(entry, Mapping)]
+    rules = [_rule("MigBroker.approvers", everything, known_as)] if everything else []
+    rules += [_narrow(entry, tiers, known_as) for entry in raw if isinstance(entry, Mapping)]
     return Approvers(tuple(rules))
 
 
-def _rule(where: str, entries: Collection[object], **narrowed: Any) -> Rule:
+def _rule(where: str, entries: Collection[object], known_as: KnownAs, **narrowed: Any) -> Rule:
     users: set[str] = set()
     groups: set[str] = set()
     for entry in entries:
@@ -101,11 +106,14 @@ def _rule(where: str, entries: Collection[object], **narrowed: Any) -> Rule:
                 f"{where}: entry {quoted(entry)}; expected 'user:NAME' or "
                 f"'group:NAME', as in {_EXPECTED}."
             )
-        (users if kind == "user" else groups).add(name)
+        if kind == "group":
+            groups.add(name)
+        else:
+            users.add(known_as(name))
     return Rule(frozenset(users), frozenset(groups), **narrowed)
 
 
-def _narrow(entry: Mapping[Any, Any], tiers: Collection[str] | None) -> Rule:
+def _narrow(entry: Mapping[Any, Any], tiers: Collection[str] | None, known_as: KnownAs) -> Rule:
     where = f"MigBroker.approvers: entry {quoted(dict(entry))}"
     for key in entry:
         if key not in _FIELDS:
@@ -136,7 +144,7 @@ def _narrow(entry: Mapping[Any, Any], tiers: Collection[str] | None) -> Rule:
     approvers = entry["approvers"]
     if not isinstance(approvers, (list, tuple, set, frozenset)) or not approvers:
         raise ConfigError(f"{where}: field 'approvers'; expected {_EXPECTED}.")
-    return _rule(where, approvers, tiers=lists["tiers"], for_groups=lists["for_groups"])
+    return _rule(where, approvers, known_as, tiers=lists["tiers"], for_groups=lists["for_groups"])
 
 
 def may_decide(
@@ -151,12 +159,12 @@ def may_decide(
     ``groups`` are the user's, as the hub had them when they asked.
     """
     if by.name == request_user:
-        return "Nobody decides about their own request; ask another approver."
-    if by.admin or approvers.cover(by, tier, groups):
+        return "You cannot decide on your own request; ask another approver."
+    if by.decides and (by.admin or approvers.cover(by, tier, groups)):
         return ""
     if approvers.include(by):
-        return "You decide about other tiers or other groups; the approvers of this one do."
-    return "You may not decide about requests; the hub's admins and the approvers do."
+        return "You are an approver for other tiers or groups, not for this request."
+    return "Only the hub's admins and the approvers decide on requests."
 
 
 def may_move(state: str, to: str) -> str:

@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from jupyterhub_migspawner.errors import ConfigError
-from jupyterhub_migspawner.policy.fields import NAME_LIMIT
-from jupyterhub_migspawner.policy.people import Person
+from jupyterhub_migspawner.policy.fields import NAME_LIMIT, by_person
+from jupyterhub_migspawner.policy.people import KnownAs, Person, as_written
 from jupyterhub_migspawner.policy.tiers import Tier, open_tiers
 from jupyterhub_migspawner.policy.wording import listed, nearest, quoted
 
@@ -38,7 +38,7 @@ class DefaultTiers:
             return self._asked(person, mine)
         of_groups = (name for group, name in self.groups.items() if group in person.groups)
         for name in (self.users.get(person.name), *of_groups, self.everybody):
-            if name is not None and name in mine:
+            if name in mine:
                 return name
         return None
 
@@ -59,8 +59,13 @@ class DefaultTiers:
         return None
 
 
-def parse_default_tier(raw: object, tiers: Sequence[Tier]) -> DefaultTiers:
-    """``MigBroker.default_tier``. Raises :class:`~jupyterhub_migspawner.errors.ConfigError`."""
+def parse_default_tier(
+    raw: object, tiers: Sequence[Tier], known_as: KnownAs = as_written
+) -> DefaultTiers:
+    """``MigBroker.default_tier``; ``known_as`` gives the hub's names of people.
+
+    Raises :class:`~jupyterhub_migspawner.errors.ConfigError`.
+    """
     names = [tier.name for tier in tiers]
 
     def known(where: str, name: object) -> str:
@@ -77,7 +82,7 @@ def parse_default_tier(raw: object, tiers: Sequence[Tier]) -> DefaultTiers:
         return DefaultTiers(function=raw)
     if not isinstance(raw, Mapping):
         return DefaultTiers(known("", raw))
-    users: dict[str, str] = {}
+    users: list[tuple[str, str]] = []
     groups: dict[str, str] = {}
     everybody = None
     for key, value in raw.items():
@@ -85,11 +90,13 @@ def parse_default_tier(raw: object, tiers: Sequence[Tier]) -> DefaultTiers:
         where = f"[{quoted(key)}]"
         if key == "default":
             everybody = known(where, value)
-        elif kind in ("user", "group") and name.strip() and len(name) <= NAME_LIMIT:
-            (users if kind == "user" else groups)[name] = known(where, value)
+        elif kind == "user" and name.strip() and len(name) <= NAME_LIMIT:
+            users.append((name, known(where, value)))
+        elif kind == "group" and name.strip() and len(name) <= NAME_LIMIT:
+            groups[name] = known(where, value)
         else:
             raise ConfigError(
                 f"MigBroker.default_tier: unknown entry {quoted(key)}{nearest(key, ['default'])}; "
                 "expected 'default', 'group:NAME' or 'user:NAME'."
             )
-    return DefaultTiers(everybody, users, groups)
+    return DefaultTiers(everybody, by_person("MigBroker.default_tier", users, known_as), groups)

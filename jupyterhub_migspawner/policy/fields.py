@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime, timezone
+from typing import TypeVar
 
 from jupyterhub_migspawner.errors import ConfigError, Refusal
+from jupyterhub_migspawner.policy.people import KnownAs, as_written
 from jupyterhub_migspawner.policy.wording import listed, nearest, quoted
+
+T = TypeVar("T")
 
 NAME_LIMIT = 255
 """JupyterHub stores names of users and groups in columns of this many characters."""
@@ -95,8 +99,11 @@ class Entry:
             raise self.wrong(field, f"a whole number from {low} to {high}")
         return value
 
-    def names(self, field: str, example: str) -> tuple[str, ...]:
-        """A list of names, without repeats, in the order given; empty when absent."""
+    def names(self, field: str, example: str, known_as: KnownAs = as_written) -> tuple[str, ...]:
+        """A list of names, without repeats, in the order given; empty when absent.
+
+        ``known_as`` says what each stands for.
+        """
         value = self.raw.get(field, ())
         expected = f"a list of names such as [{example!r}]"
         # A bare string is the classic slip: it is iterable and would read as single letters.
@@ -106,7 +113,24 @@ class Entry:
             if not isinstance(name, str) or not name.strip() or len(name) > NAME_LIMIT:
                 raise self.wrong(field, expected)
         found = sorted(value) if isinstance(value, (set, frozenset)) else value
-        return tuple(dict.fromkeys(found))
+        return tuple(dict.fromkeys(known_as(name) for name in found))
+
+
+def by_person(
+    where: str, entries: Iterable[tuple[str, T]], known_as: KnownAs = as_written
+) -> dict[str, T]:
+    """Values by the hub's names of people. Raises :exc:`.ConfigError` for two of one person."""
+    found: dict[str, T] = {}
+    written: dict[str, str] = {}
+    for name, value in entries:
+        known = known_as(name)
+        if known in found:
+            raise ConfigError(
+                f"{where} has an entry for {quoted(written[known])} and one for {quoted(name)}, "
+                f"who are one user at the hub, {quoted(known)}; expected one entry."
+            )
+        found[known], written[known] = value, name
+    return found
 
 
 def read_hours(text: str) -> float:
@@ -121,7 +145,7 @@ def read_minutes(text: str) -> float:
 
 def _read_number(what: str, text: str, example: str) -> float:
     try:
-        return float(text.strip().replace(",", "."))
+        return float(text.replace(",", "."))
     except ValueError:
         raise Refusal(
             f"The {what} are {quoted(text)}; expected a number such as {example}.",

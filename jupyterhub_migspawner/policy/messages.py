@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta, timezone, tzinfo
 from typing import Any
 
+from jupyterhub_migspawner.policy.clock import NOTABLE
+from jupyterhub_migspawner.policy.markup import cut_words
 from jupyterhub_migspawner.policy.notices import ADMINS, APPROVERS, GROUP, USERS, Channel
+from jupyterhub_migspawner.policy.times import localised
 from jupyterhub_migspawner.policy.wording import moment, number
 
 MOST_TITLE = 150
 MOST_TYPED = 500
 """Characters of a text that somebody typed; the page has all of it."""
+
+MOST_STUCK = 1500
+"""Characters about a slice that is still taken: five processes and the command that ends them."""
+
+MOST_LISTED = 10
+"""Messages that are named in one that stands for several."""
 
 DAY = timedelta(days=1)
 
@@ -54,21 +63,57 @@ class Message:
     groups: frozenset[str] = frozenset()
     page: str = ""
 
+    @property
+    def is_mergeable(self) -> bool:
+        """Whether several about one person may be told as one: those about requests."""
+        return self.audience == APPROVERS or self.topic == "requests"
+
     def is_for(self, channel: Channel) -> bool:
         """Whether the channel hears of it."""
         if channel.audience.startswith(GROUP):
             return self.audience == APPROVERS and channel.audience[len(GROUP) :] in self.groups
         return channel.audience == self.audience
 
-    def text(self, address: str = "") -> str:
-        """The body, with the way to the page where the service's address is known."""
-        return f"{self.body}\n\n{address}{self.page}" if address else self.body
+    def text(self, address: str = "", channel: Channel | None = None) -> str:
+        """The body, with the way to the page where the service's address is known.
+
+        For a channel, nothing in the body acts as markup there.
+        """
+        body = self.body if channel is None else channel.shown(self.body)
+        return f"{body}\n\n{address}{self.page}" if address else body
 
 
-def message_of(event: Happening) -> Message | None:
-    """What is told of an event; None for those that nobody is told of."""
+def merged(messages: Sequence[Message], more: int = 0) -> Message:
+    """One message for several about one person's requests, ``more`` of which are only counted."""
+    first, number = messages[0], len(messages) + more
+    whose = "your requests" if first.audience == USERS else f"requests of {_line(first.user, 60)}"
+    listed = [f"{each.title}." for each in messages[:MOST_LISTED]]
+    rest = number - len(listed)
+    return replace(
+        first,
+        title=_line(f"{number} messages about {whose}"),
+        body=_lines(*listed, f"And {rest} more." if rest else ""),
+        until=max(each.until for each in messages),
+    )
+
+
+def message_of(
+    event: Happening,
+    zone: tzinfo | None = timezone.utc,
+    title_of: Callable[[str], str] = str,
+) -> Message | None:
+    """The message about an event; None for those that nobody is notified of.
+
+    Its times are in ``zone``, which they name; None is the machine's own. ``title_of`` gives what
+    people call the tier of a name.
+    """
     make = _MESSAGES.get(event.kind)
-    return None if make is None else make(event, event.detail or {})
+    detail = dict(event.detail or {})
+    for name in ("tier", "offered"):
+        if isinstance(detail.get(name), str):
+            detail[name] = title_of(detail[name])
+    made = None if make is None else make(event, detail)
+    return None if made is None else replace(made, body=localised(made.body, zone))
 
 
 TRIAL = ("Test of GPU notices", "This is a test: notices of GPU sessions reach you here.")
@@ -78,7 +123,7 @@ TRIAL = ("Test of GPU notices", "This is a test: notices of GPU sessions reach y
 def _line(text: object, most: int = MOST_TITLE) -> str:
     """Text from a person or a machine, on one line and cut."""
     words = " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
-    words = _CALLS.sub("@\u200b", words)
+    words = cut_words(_CALLS.sub("@\u200b", words))
     return words if len(words) <= most else words[: most - 1] + "…"
 
 
@@ -136,8 +181,8 @@ def _created(event: Happening, detail: Mapping[str, Any]) -> Message:
         detail,
         f"{_line(event.user, 60)} asks for {_asked(detail)}",
         _lines(
-            f"Request {event.request_id} waits for a decision.",
-            f"It is wanted from {moment(wanted)} on." if wanted else "",
+            f"Request {event.request_id} is waiting for a decision.",
+            f"Requested start: {moment(wanted)}." if wanted else "",
             _typed(detail, "Reason: "),
         ),
     )
@@ -149,8 +194,7 @@ def _seconded(event: Happening, detail: Mapping[str, Any]) -> Message:
         detail,
         f"One more approval is needed for request {event.request_id} of {_line(event.user, 60)}",
         _lines(
-            f"{_line(event.actor, 60)} has approved {_asked(detail)}; somebody else has to as "
-            "well.",
+            f"{_line(event.actor, 60)} has approved {_asked(detail)}; a second approval is needed.",
             _typed(detail, "They say: "),
         ),
     )
@@ -160,7 +204,7 @@ def _waiting(event: Happening, detail: Mapping[str, Any]) -> Message:
     return _to_approvers(
         event,
         detail,
-        f"Request {event.request_id} of {_line(event.user, 60)} still waits",
+        f"Request {event.request_id} of {_line(event.user, 60)} is still waiting",
         _lines(f"{_line(event.user, 60)} asks for {_asked(detail)}.", f"So far {_typed(detail)}."),
     )
 
@@ -190,9 +234,11 @@ def _decided(event: Happening, detail: Mapping[str, Any]) -> Message:
     when = ""
     if begin and end:
         at_once = begin <= event.at
-        when = f"It holds {'' if at_once else f'from {moment(begin)} '}until {moment(end)}."
+        when = f"It is valid {'' if at_once else f'from {moment(begin)} '}until {moment(end)}."
         if not at_once:
-            when += " A card that is kept for it goes to others half an hour after it begins."
+            when += (
+                " A card that is kept for it goes to others if it is not used within half an hour."
+            )
     body = _lines(f"You may use {_asked(detail)}.", when, _typed(detail, says))
     title = f"Your request {event.request_id} is approved"
     return _to_user(event, "requests", title, body, page="requests")
@@ -222,7 +268,7 @@ def _grant_ends(event: Happening, detail: Mapping[str, Any]) -> Message:
     end = _time(detail, "until")
     body = _lines(
         f"Your grant of {_asked(detail)}: {_typed(detail)}.",
-        "A server that runs on it ends then; save your work before.",
+        "A server that uses it ends then; save your work first.",
     )
     title = f"Your grant {event.request_id} ends soon"
     return _to_user(event, "requests", title, body, until=end, page="requests")
@@ -231,10 +277,10 @@ def _grant_ends(event: Happening, detail: Mapping[str, Any]) -> Message:
 def _offered(event: Happening, detail: Mapping[str, Any]) -> Message:
     end = _time(detail, "until")
     held = f"{_line(detail.get('offered', '?'), 60)} is held for you"
-    go_on = "Start your server before then, or it goes to whoever waits next."
+    go_on = "Start your server before then, or it is offered to the next person."
     if detail.get("start"):
         go_on = (
-            "The hub starts your server, unless one of that name still runs: stop that one first."
+            "The hub will start your server, unless one of that name is running: stop that first."
         )
     body = _lines(f"{held}{f' until {moment(end)}' if end else ''}.", go_on)
     return _to_user(event, "offers", "It is your turn for a GPU", body, until=end, page="queue")
@@ -243,9 +289,9 @@ def _offered(event: Happening, detail: Mapping[str, Any]) -> Message:
 def _lapsed(event: Happening, detail: Mapping[str, Any]) -> Message:
     body = _lines(
         f"You waited for {_line(detail.get('tier', '?'), 60)}: {_typed(detail)}.",
-        "Take a place again if you still need it.",
+        "Join the waiting list again if you still need it.",
     )
-    title = "Your place in the waiting list is over"
+    title = "Your turn on the waiting list has passed"
     return _to_user(event, "offers", title, body, page="queue")
 
 
@@ -254,7 +300,7 @@ def _place_lost(event: Happening, detail: Mapping[str, Any]) -> Message | None:
     if event.actor == event.user or "deleted" in str(detail.get("why", "")):
         return None
     body = f"You waited for {_line(detail.get('tier', '?'), 60)}. Reason: {_typed(detail)}."
-    title = "You have no place in the waiting list any more"
+    title = "You are no longer on the waiting list"
     return _to_user(event, "offers", title, body, page="queue")
 
 
@@ -264,12 +310,10 @@ def _place_blocked(event: Happening, detail: Mapping[str, Any]) -> Message | Non
     if not why or "just now" in why:
         return None
     body = _lines(
-        f"You wait for {_line(detail.get('tier', '?'), 60)}, and others are let past: {why}",
+        f"You are waiting for {_line(detail.get('tier', '?'), 60)}, but others can go first: {why}",
         "You keep your place.",
     )
-    return _to_user(
-        event, "offers", "Your turn in the waiting list has to wait", body, page="queue"
-    )
+    return _to_user(event, "offers", "Your turn on the waiting list is delayed", body, page="queue")
 
 
 def _server(detail: Mapping[str, Any]) -> str:
@@ -281,7 +325,7 @@ def _session_ends(event: Happening, detail: Mapping[str, Any]) -> Message:
     end = _time(detail, "until")
     body = _lines(
         f"{_server(detail)} on {_line(detail.get('tier', '?'), 60)} ends"
-        f"{f' at {moment(end)}' if end else ' soon'}. Save your work before.",
+        f"{f' on {moment(end)}' if end else ' soon'}. Save your work first.",
         _typed(detail, "Why: "),
     )
     return _to_user(event, "sessions", "Your GPU session ends soon", body, until=end)
@@ -295,9 +339,57 @@ def _session_lost(event: Happening, detail: Mapping[str, Any]) -> Message:
 def _nobody_knows(event: Happening, detail: Mapping[str, Any]) -> Message:
     body = _lines(
         f"Session {event.lease_id} of {_line(event.user, 60)}: {_typed(detail)}.",
-        "It is not ended for being idle while that is so.",
+        "It is not ended for being idle while this is unknown.",
     )
     title = f"It is unknown whether a session of {_line(event.user, 60)} is in use"
+    return Message(ADMINS, _line(title), body, event.at + DAY)
+
+
+def _only_claims(event: Happening, detail: Mapping[str, Any]) -> Message:
+    body = _lines(
+        f"Session {event.lease_id} of {_line(event.user, 60)}: {_typed(detail)}.",
+        "It is not ended for that; ask them, or end it with 'migspawner leases release'.",
+    )
+    title = f"A session of {_line(event.user, 60)} may not be in use"
+    return Message(ADMINS, _line(title), body, event.at + DAY)
+
+
+def _clock_set(event: Happening, detail: Mapping[str, Any]) -> Message | None:
+    seconds = detail.get("seconds")
+    if isinstance(seconds, (int, float)) and abs(seconds) < NOTABLE.total_seconds():
+        return None
+    why = _typed(detail)
+    body = _lines(
+        f"{why[:1].upper()}{why[1:]}.",
+        "Check grants with a fixed date, and that the clock of the machine is synchronized.",
+    )
+    return Message(ADMINS, "The clock of the GPU service was set", body, event.at + DAY)
+
+
+def _stood_still(event: Happening, detail: Mapping[str, Any]) -> Message | None:
+    why = _typed(detail)
+    if detail.get("held") == 0:
+        return None
+    body = f"{why[:1].upper()}{why[1:]}."
+    return Message(ADMINS, "The GPU service's machine was suspended or off", body, event.at + DAY)
+
+
+def _foreign(event: Happening, detail: Mapping[str, Any]) -> Message:
+    body = _lines(
+        f"Session {event.lease_id} of {_line(event.user, 60)} has a slice on which others run: "
+        f"{_typed(detail)}.",
+        "Their use does not keep the session alive, and the slice is not given to anybody else "
+        "while they are on it.",
+    )
+    title = f"A process of another user is on a slice of {_line(event.user, 60)}"
+    return Message(ADMINS, _line(title), body, event.at + DAY)
+
+
+def _stuck(event: Happening, detail: Mapping[str, Any]) -> Message:
+    body = _lines(
+        _line(detail.get("why", ""), MOST_STUCK), _line(detail.get("mend", ""), MOST_TYPED)
+    )
+    title = f"A slice is still taken after a session of {_line(event.user, 60)}"
     return Message(ADMINS, _line(title), body, event.at + DAY)
 
 
@@ -307,6 +399,19 @@ def _card_lost(event: Happening, detail: Mapping[str, Any]) -> Message:
         "Sessions on it have ended as lost, and nothing is given out on it until it is back.",
     )
     title = f"A GPU of {_line(event.actor, 60)} is lost"
+    return Message(ADMINS, _line(title), body, event.at + DAY)
+
+
+def _port_taken(event: Happening, detail: Mapping[str, Any]) -> Message:
+    found = detail.get("pids")
+    pids = [str(pid) for pid in found if isinstance(pid, int)] if isinstance(found, list) else []
+    body = _lines(
+        _typed(detail),
+        "No token was sent to it. Browsers may have sent it cookies, while the proxy still led "
+        "there: end it, and have that person sign out of the hub.",
+        f"Look at it with: ps -fp {','.join(pids[:20])}" if pids else "",
+    )
+    title = f"Another user's process has taken a port on {_line(event.actor, 60)}"
     return Message(ADMINS, _line(title), body, event.at + DAY)
 
 
@@ -327,7 +432,13 @@ _MESSAGES: dict[str, Callable[[Happening, Mapping[str, Any]], Message | None]] =
     "lease.shortened": _session_ends,
     "lease.lost": _session_lost,
     "lease.unknown": _nobody_knows,
+    "lease.foreign": _foreign,
+    "lease.unproven": _only_claims,
+    "lease.stuck": _stuck,
     "card.lost": _card_lost,
+    "node.port-taken": _port_taken,
+    "clock.stepped": _clock_set,
+    "clock.paused": _stood_still,
 }
 
 KINDS = frozenset(_MESSAGES)

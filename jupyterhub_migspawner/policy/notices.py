@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 from urllib.parse import quote
 
 from jupyterhub_migspawner.errors import ConfigError
-from jupyterhub_migspawner.policy.fields import NAME_LIMIT
+from jupyterhub_migspawner.policy.fields import NAME_LIMIT, by_person
+from jupyterhub_migspawner.policy.markup import for_channel
+from jupyterhub_migspawner.policy.people import KnownAs, as_written
 from jupyterhub_migspawner.policy.wording import nearest, quoted
 
 ADMINS = "admins"
@@ -22,9 +24,9 @@ USERS = "users"
 GROUP = "group:"
 
 TOPICS = {
-    "requests": "What becomes of my requests and grants",
-    "offers": "When it is my turn in the waiting list",
-    "sessions": "Before a session of mine is ended, and when its GPU fails",
+    "requests": "About decisions on my requests, and the end of my grants",
+    "offers": "When it is my turn on the waiting list",
+    "sessions": "Before one of my sessions ends, and when its GPU fails",
 }
 """What a user may be told of, each of which they can do without."""
 
@@ -58,6 +60,11 @@ class Channel:
         """What it is called in sentences; nothing secret is in it."""
         found = _SCHEME.match(self.url)
         return f"{self.audience}[{self.number}] ({found[0] if found else '?'})"
+
+    def shown(self, text: str) -> str:
+        """Text as it may be sent there, so that nothing in it acts as markup or calls people."""
+        found = _SCHEME.match(self.url)
+        return for_channel(text, found[0] if found else "")
 
     @property
     def wants_address(self) -> bool:
@@ -100,9 +107,10 @@ _EXPECTED = (
 _KEYS = (ADMINS, APPROVERS, USERS, "addresses")
 
 
-def parse_notices(raw: object) -> Notices:
+def parse_notices(raw: object, known_as: KnownAs = as_written) -> Notices:
     """``MigBroker.notices`` as it was written; empty or None means that nobody is told.
 
+    ``known_as`` gives the hub's names of the people that have addresses.
     Whether Apprise knows a URL is not looked at here. Raises
     :class:`~jupyterhub_migspawner.errors.ConfigError`.
     """
@@ -126,7 +134,7 @@ def parse_notices(raw: object) -> Notices:
         raise ConfigError(
             f"MigBroker.notices has {len(channels)} channels; expected at most {MOST_CHANNELS}."
         )
-    notices = Notices(tuple(channels), _addresses(raw.get("addresses")))
+    notices = Notices(tuple(channels), _addresses(raw.get("addresses"), known_as))
     wanting = [channel for channel in notices.channels if channel.wants_address]
     if wanting and not notices.addresses:
         raise ConfigError(
@@ -166,7 +174,7 @@ def _channels(audience: str, value: object) -> list[Channel]:
     return found
 
 
-def _addresses(value: object) -> Addresses:
+def _addresses(value: object, known_as: KnownAs) -> Addresses:
     if value is None:
         return {}
     if callable(value):
@@ -174,7 +182,7 @@ def _addresses(value: object) -> Addresses:
     if isinstance(value, Mapping) and all(
         isinstance(name, str) and isinstance(address, str) for name, address in value.items()
     ):
-        return dict(value)
+        return by_person("MigBroker.notices['addresses']", value.items(), known_as)
     raise ConfigError(
         f"MigBroker.notices['addresses'] is a {type(value).__name__}; expected a dict of addresses "
         "by user, such as {'ada': 'ada@example.org'}, or a function of a user's name."

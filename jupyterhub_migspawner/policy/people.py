@@ -6,7 +6,16 @@ the hub, which alone knows them; every decision in :mod:`jupyterhub_migspawner.p
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+
+KnownAs = Callable[[str], str]
+"""Gives the hub's name of a person for the name that stands in the admin's file."""
+
+
+def as_written(name: str) -> str:
+    """The name itself, for where no hub's rule is at hand."""
+    return name
 
 
 @dataclass(frozen=True)
@@ -16,3 +25,5 @@ class Person:
     name: str
     groups: frozenset[str] = frozenset()
     admin: bool = False
+    decides: bool = True
+    """Whether what they signed in with may decide on requests, if they are an approver at all."""

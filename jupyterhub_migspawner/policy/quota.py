@@ -11,20 +11,22 @@ what the others would give: the least of all caps that hold for the person count
 the admin's word about that very person and is bounded by nothing. An exception that an admin has
 granted lifts the field it names while it lasts, over everything; it never lowers it.
 
-Held now means pending and active leases. One that is being given back no longer counts as held,
-so that a server can be started again at once, but its GPU-hours run until the slice is empty.
+Counted are all leases whose slice is not proven empty: those of servers that start or run, and
+those of sessions that have ended (:mod:`.proof`). Their GPU-hours run until the proof, too: until
+then nobody else can have the slice. After an ordinary stop that takes a second or two.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from jupyterhub_migspawner.errors import ConfigError
-from jupyterhub_migspawner.policy.fields import NAME_LIMIT, Entry
-from jupyterhub_migspawner.policy.people import Person
+from jupyterhub_migspawner.policy.fields import NAME_LIMIT, Entry, by_person
+from jupyterhub_migspawner.policy.people import KnownAs, Person, as_written
+from jupyterhub_migspawner.policy.proof import Ending, in_words
 from jupyterhub_migspawner.policy.tiers import Tier
 from jupyterhub_migspawner.policy.wording import moment, nearest, number, plural, quoted
 
@@ -37,7 +39,8 @@ class Quota:
     """What one person may have; None is no limit.
 
     ``servers`` counts running servers, those without a GPU too; ``live`` and ``whole_cards`` count
-    leases held at a time; GPU-hours count over the last 7 and the last 30 days.
+    leases held at a time; GPU-hours count over the last 7 and the last 30 days. Sessions that have
+    ended count in all of them until their slice is proven empty.
     """
 
     servers: int | None = None
@@ -141,7 +144,9 @@ class Span:
 class Usage:
     """What a person holds and has used, as of ``now`` (aware, UTC).
 
-    ``servers`` are the person's other servers that run or start, as the hub knows them.
+    ``live`` and ``whole_cards`` count leases of servers that run or start. ``servers`` are the
+    person's other servers that run or start, as the hub knows them. ``ending`` are the sessions
+    that have ended but are not proven empty; they count as well.
     """
 
     now: datetime
@@ -149,6 +154,26 @@ class Usage:
     whole_cards: int = 0
     spans: Sequence[Span] = ()
     servers: int = 0
+    ending: tuple[Ending, ...] = ()
+
+    def settled(self) -> Usage:
+        """What is left of it once the sessions that ended a moment ago are proven empty."""
+        stuck = tuple(each for each in self.ending if each.overdue(self.now))
+        return replace(self, ending=stuck)
+
+    def counted(self, field: str) -> int:
+        """How much of a quota that counts (:data:`COUNTS`) is used."""
+        return int(getattr(self, field)) + len(self.ending_in(field))
+
+    def ending_in(self, field: str) -> tuple[Ending, ...]:
+        """The sessions that have ended and still count in a quota of :data:`COUNTS`."""
+        return tuple(
+            each
+            for each in self.ending
+            if field == "live"
+            or (field == "servers" and each.counts_as_server)
+            or (field == "whole_cards" and each.whole)
+        )
 
     def gpu_hours(self, window: timedelta, at: datetime | None = None) -> float:
         """Weighted hours used in the window that ends at ``at``, if all that runs ended now."""
@@ -175,10 +200,10 @@ class Usage:
         return self.now + timedelta(minutes=low)
 
 
-def parse_quotas(raw: object) -> Quotas:
+def parse_quotas(raw: object, known_as: KnownAs = as_written) -> Quotas:
     """``MigBroker.quotas``: ``"default"``, ``"group:NAME"`` and ``"user:NAME"`` to their fields.
 
-    None or an empty dict sets no quota. Raises
+    None or an empty dict sets no quota; ``known_as`` gives the hub's names of people. Raises
     :class:`~jupyterhub_migspawner.errors.ConfigError` naming entry, field, found and expected.
     """
     if raw is None:
@@ -190,7 +215,7 @@ def parse_quotas(raw: object) -> Quotas:
         )
     default: Limits = {}
     groups: dict[str, Limits] = {}
-    users: dict[str, Limits] = {}
+    users: list[tuple[str, Limits]] = []
     caps: set[str] = set()
     for key, value in raw.items():
         kind, _, name = key.partition(":") if isinstance(key, str) else ("", "", "")
@@ -198,7 +223,10 @@ def parse_quotas(raw: object) -> Quotas:
             default, cap = _parse_limits(key, value, may_cap=True)
         elif kind in ("group", "user") and name.strip() and len(name) <= NAME_LIMIT:
             limits, cap = _parse_limits(key, value, may_cap=kind == "group")
-            (groups if kind == "group" else users)[name] = limits
+            if kind == "group":
+                groups[name] = limits
+            else:
+                users.append((name, limits))
         else:
             raise ConfigError(
                 f"MigBroker.quotas: unknown entry {quoted(key)}{nearest(key, ['default'])}; "
@@ -206,7 +234,7 @@ def parse_quotas(raw: object) -> Quotas:
             )
         if cap:
             caps.add(name)
-    return Quotas(default, groups, users, frozenset(caps))
+    return Quotas(default, groups, by_person("MigBroker.quotas", users, known_as), frozenset(caps))
 
 
 def _parse_limits(key: str, raw: object, *, may_cap: bool) -> tuple[Limits, bool]:
@@ -220,32 +248,25 @@ def _parse_limits(key: str, raw: object, *, may_cap: bool) -> tuple[Limits, bool
             limits[name] = entry.count(name, unit, zero=True)
         else:
             limits[name] = entry.amount(name, "GPU-hours", zero=True)
-    return limits, may_cap and entry.flag("cap")
+    return limits, entry.flag("cap")
 
 
 def check(quota: Quota, used: Usage, tier: Tier) -> str:
     """Why one more lease of this tier would exceed the quota; empty when it would not."""
-    if quota.servers is not None and used.servers >= quota.servers:
-        return (
-            f"Your quota allows {plural(quota.servers, 'server')} at a time (servers) and you have "
-            f"{used.servers}. " + _stop_one(quota.servers)
-        )
+    for name, most_of, what, counts in (
+        ("servers", quota.servers, "server", True),
+        ("live", quota.live, "GPU server", not tier.is_none),
+        ("whole_cards", quota.whole_cards, "whole card", tier.is_whole),
+    ):
+        have = used.counted(name)
+        if counts and most_of is not None and have >= most_of:
+            return (
+                f"Your quota allows {plural(most_of, what)} at a time and you have "
+                f"{have}. {_way_out(most_of, have, used.ending_in(name))}"
+            )
     if tier.is_none:
         return ""
-    if quota.live is not None and used.live >= quota.live:
-        return (
-            f"Your quota allows {plural(quota.live, 'GPU server')} at a time (live) and you have "
-            f"{used.live}. " + _stop_one(quota.live)
-        )
-    if tier.is_whole and quota.whole_cards is not None and used.whole_cards >= quota.whole_cards:
-        return (
-            f"Your quota allows {plural(quota.whole_cards, 'whole card')} at a time (whole_cards) "
-            f"and you have {used.whole_cards}. " + _stop_one(quota.whole_cards)
-        )
-    for name, limit, window in (
-        ("gpu_hours_per_week", quota.gpu_hours_per_week, WEEK),
-        ("gpu_hours_per_month", quota.gpu_hours_per_month, MONTH),
-    ):
+    for limit, window in ((quota.gpu_hours_per_week, WEEK), (quota.gpu_hours_per_month, MONTH)):
         if limit is None:
             continue
         hours = used.gpu_hours(window)
@@ -255,10 +276,10 @@ def check(quota: Quota, used: Usage, tier: Tier) -> str:
         when = (
             "A tier without a GPU is not limited."
             if frees is None
-            else f"It frees from {moment(frees)} on, if you hold nothing until then."
+            else f"You can use more from {moment(frees)}, if you use nothing until then."
         )
         return (
-            f"Your quota allows {number(limit)} GPU-hours in {window.days} days ({name}) and you "
+            f"Your quota allows {number(limit)} GPU-hours in {window.days} days and you "
             f"have used {number(hours)}. {when}"
         )
     return ""
@@ -272,9 +293,9 @@ def standing(
     A count frees when something is stopped, which is no time that is known.
     """
     found: list[tuple[str, float | None, float, datetime | None]] = [
-        ("servers", quota.servers, used.servers, None),
-        ("live", quota.live, used.live, None),
-        ("whole_cards", quota.whole_cards, used.whole_cards, None),
+        ("servers", quota.servers, used.counted("servers"), None),
+        ("live", quota.live, used.counted("live"), None),
+        ("whole_cards", quota.whole_cards, used.counted("whole_cards"), None),
     ]
     for name, limit, window in (
         ("gpu_hours_per_week", quota.gpu_hours_per_week, WEEK),
@@ -287,7 +308,12 @@ def standing(
     return tuple(each for each in found if each[1] is not None)
 
 
-def _stop_one(limit: int) -> str:
+def _way_out(limit: int, have: int, ending: Sequence[Ending]) -> str:
     if limit == 0:
         return "Choose a tier that your quota allows, or ask the administrators of this hub."
-    return "It frees as soon as you stop one of them."
+    over = have - len(ending) - limit + 1
+    if over > 0:
+        these = "it" if have == 1 else "one of them" if over == 1 else f"{over} of them"
+        return f"Stop {these} to start another."
+    words = in_words(ending)
+    return words if have == len(ending) else f"{words} You can also stop a running one."

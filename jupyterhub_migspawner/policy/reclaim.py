@@ -8,6 +8,7 @@ ends for being idle. Promises that activity never brings an end nearer.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -32,6 +33,9 @@ IDLE = "idle"
 TIME = "time"
 """The rules a session may end by: nobody uses it, or its time is over."""
 
+_OTHERS, _WANTED = "; others wait", "; others were waiting"
+_MEASURED = re.compile(rf"(nothing has used it since [^:]*:\d\d UTC): .*?({_OTHERS})?$", re.DOTALL)
+
 
 @dataclass(frozen=True)
 class Reading:
@@ -39,6 +43,7 @@ class Reading:
 
     ``seen_at`` is when it last answered (None: never), ``active_at`` the last activity that it
     knows of, ``said`` what that was, in words, and ``trouble`` why it does not answer now.
+    ``active_since`` is since when it tells of activity again and again.
     """
 
     source: str
@@ -46,6 +51,7 @@ class Reading:
     active_at: datetime | None = None
     said: str = ""
     trouble: str = ""
+    active_since: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -54,7 +60,8 @@ class Session:
 
     ``limit`` is how long it may be idle (None: for ever), ``limit_when_wanted`` how long while
     others wait for what it has. ``needed`` are the sources that have to answer: those of
-    :data:`ALWAYS`, and any other that is there. ``ends_at`` ends it whatever happens.
+    :data:`ALWAYS`, and any other that is there. ``ends_at`` ends it whatever happens, and
+    ``ends_why`` says who has brought that end forward, and why; empty where nobody has.
     ``extended_until`` and ``protected_until`` hold its end for being idle off. ``warned_at`` is
     when its person was last told of such an end, and ``told_until`` the end that was told.
     """
@@ -64,6 +71,7 @@ class Session:
     readings: tuple[Reading, ...] = ()
     needed: frozenset[str] = ALWAYS
     ends_at: datetime | None = None
+    ends_why: str = ""
     limit_when_wanted: timedelta | None = None
     wanted: bool = False
     extended_until: datetime | None = None
@@ -89,7 +97,8 @@ class Verdict:
     ``ends_at`` is None when no end is known; ``rule`` is which rule ends it then. ``idle_since``
     is None while a needed source is unknown, and where idleness does not count. ``warn`` says that
     its person has to be told now, ``near`` that the end is as near as people are told of.
-    ``unknown`` are the sources that do not answer, since ``unknown_since``.
+    ``unknown`` are the sources that do not answer, since ``unknown_since``; ``new`` says that the
+    session has only just started, so that nobody has asked them yet.
     """
 
     ends_at: datetime | None
@@ -100,6 +109,7 @@ class Verdict:
     near: bool = False
     unknown: tuple[str, ...] = ()
     unknown_since: datetime | None = None
+    new: bool = False
 
     def over(self, now: datetime) -> bool:
         """Whether the session ends now."""
@@ -110,19 +120,24 @@ def verdict(session: Session, rules: Rules, now: datetime) -> Verdict:
     """When this session ends as things stand, by which rule, and why."""
     readings = {reading.source: reading for reading in session.readings}
     unknown, unknown_since = _unknown(session, readings, rules, now)
+    new = bool(unknown) and _is_new(session, readings, unknown, rules, now)
     known = not unknown and session.limit is not None
     idle_since = _idle_since(session, now) if known else None
     end, warn, near = _idle_end(session, idle_since, rules, now)
     if session.ends_at is not None and (end is None or session.ends_at <= end):
         was = "was" if session.ends_at <= now else "is"
         why = f"its time {was} over at {moment(session.ends_at)}"
+        if session.ends_why:
+            why += f"; {session.ends_why}"
         near = session.ends_at - rules.warning <= now
-        return Verdict(session.ends_at, TIME, why, idle_since, False, near, unknown, unknown_since)
+        return Verdict(
+            session.ends_at, TIME, why, idle_since, False, near, unknown, unknown_since, new
+        )
     if end is None or idle_since is None:
-        return Verdict(None, "", "", idle_since, False, False, unknown, unknown_since)
+        return Verdict(None, "", "", idle_since, False, False, unknown, unknown_since, new)
     why = f"nothing has used it since {moment(idle_since)}: {_evidence(session.readings)}"
     if session.wanted and session.limit_when_wanted is not None:
-        why += "; others wait"
+        why += _OTHERS
     return Verdict(end, IDLE, why, idle_since, warn, near)
 
 
@@ -140,6 +155,18 @@ def _unknown(
         if seen is None or seen > now + fresh or now - seen > fresh:
             silent[source] = session.since if seen is None else min(seen, now)
     return tuple(sorted(silent)), min(silent.values(), default=None)
+
+
+def _is_new(
+    session: Session,
+    readings: dict[str, Reading],
+    unknown: tuple[str, ...],
+    rules: Rules,
+    now: datetime,
+) -> bool:
+    """Whether what is unknown has not been asked yet, as the session has only just started."""
+    never = all(source not in readings or readings[source].seen_at is None for source in unknown)
+    return never and timedelta(0) <= now - session.since <= rules.fresh
 
 
 def _idle_since(session: Session, now: datetime) -> datetime:
@@ -186,15 +213,22 @@ def _evidence(readings: Collection[Reading]) -> str:
 
 def in_words(found: Verdict, now: datetime, extendable: bool = True) -> str:
     """The verdict as its person reads it; empty when nothing is to be said."""
+    if found.new:
+        return "It has only just started and has not been checked for use yet."
     if found.unknown:
         names = listed(SOURCES.get(source, source) for source in found.unknown)
         return (
-            f"Nobody can tell whether it is in use: the {names} cannot be read. It is not ended "
-            "for being idle while that is so."
+            f"It is unknown whether it is in use: the {names} cannot be read. It is not ended "
+            "for being idle while this is unknown."
         )
     if found.rule == IDLE and found.ends_at is not None and found.idle_since is not None:
         return (
-            f"Not in use for {span(now - found.idle_since)}; it ends at {moment(found.ends_at)} "
+            f"Not in use for {span(now - found.idle_since)}; it ends on {moment(found.ends_at)} "
             f"unless you use{' or extend' if extendable else ''} it."
         )
     return ""
+
+
+def short_reason(reason: str) -> str:
+    """The reason of an end as its user reads it: of an idle session without what was measured."""
+    return _MEASURED.sub(lambda found: found[1] + _WANTED * bool(found[2]), reason)

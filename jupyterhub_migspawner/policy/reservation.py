@@ -7,9 +7,10 @@ until then gives it on: their session is no longer than the time until a card is
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 
+from jupyterhub_migspawner.policy.card_filter import CardKind, Kinds
 from jupyterhub_migspawner.policy.tiers import Tier
 
 WITHOUT_LIMIT = timedelta(hours=24)
@@ -43,6 +44,47 @@ def longest_until(
         if total - taken - 1 < number:
             return begin
     return None
+
+
+def latest_by_kind(
+    totals: Mapping[CardKind, int],
+    others: Sequence[tuple[CardKind, datetime | None]],
+    coming: Sequence[tuple[Kinds, datetime]],
+) -> dict[CardKind, datetime]:
+    """:func:`longest_until` for a session on a whole card of each kind; without those that no
+    coming grant needs.
+
+    ``totals`` are the numbers of cards, ``others`` are on cards of which kinds, and ``coming`` need
+    one of which. Grants that can do with other cards do not shorten a session on this one.
+    """
+    latest: dict[CardKind, datetime] = {}
+    for group in _groups(kinds for kinds, _ in coming):
+        until = longest_until(
+            sum(total for kind, total in totals.items() if kind in group),
+            [end for kind, end in others if kind in group],
+            [begin for kinds, begin in coming if kinds <= group],
+        )
+        if until is not None:
+            latest |= {kind: min(until, latest.get(kind, until)) for kind in group}
+    return latest
+
+
+MOST_GROUPS = 64
+"""Sets of kinds that are looked at one by one."""
+
+
+def _groups(sets: Iterable[Kinds]) -> set[Kinds]:
+    """Sets of kinds, and what those that overlap are together: who needs one of either competes
+    for all of them.
+    """
+    found = set(sets)
+    while True:
+        if len(found) > MOST_GROUPS:
+            return found | {frozenset().union(*found)}
+        both = {one | two for one in found for two in found if one & two}
+        if both <= found:
+            return found
+        found |= both
 
 
 def is_due(valid_from: datetime, longest: timedelta, now: datetime) -> bool:

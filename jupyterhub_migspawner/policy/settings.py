@@ -7,14 +7,16 @@ take it as it is.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import tzinfo
 from urllib.parse import urlsplit
 
 from jupyterhub_migspawner.errors import ConfigError
 from jupyterhub_migspawner.policy.approval import Approvers
 from jupyterhub_migspawner.policy.defaults import DefaultTiers
 from jupyterhub_migspawner.policy.notices import Notices
-from jupyterhub_migspawner.policy.people import Person
+from jupyterhub_migspawner.policy.people import KnownAs, Person, as_written
 from jupyterhub_migspawner.policy.quota import Quotas
+from jupyterhub_migspawner.policy.server_names import ServerNames
 from jupyterhub_migspawner.policy.tiers import Tier
 from jupyterhub_migspawner.policy.wording import quoted
 
@@ -32,8 +34,12 @@ class Settings:
     ``warn_minutes``: how long before the end of their session people are told.
     ``examine_seconds``: how often it is looked whether sessions are in use.
     ``unknown_minutes``: how long that may be unknown until admins are told.
+    ``unproven_hours``: how long a session may claim use without any until admins are told.
     ``dcgm_url``: where each node's dcgm-exporter tells how much slices are used; empty for nowhere.
+    ``actions_per_minute``: how many changes one person may ask for in a minute; 0 for any.
+    ``server_names``: which names servers may have at this hub.
     ``notices``: where they, approvers and admins are told.
+    ``zone``: in which messages give times; None for the machine's own.
     ``request_days``: a request nobody decided about expires after this many days.
     """
 
@@ -50,25 +56,38 @@ class Settings:
     warn_minutes: int = 15
     examine_seconds: float = 60.0
     unknown_minutes: int = 30
-    dcgm_url: str = ""
+    unproven_hours: int = 6
+    dcgm_url: str = field(default="", repr=False)
+    actions_per_minute: int = 0
     notices: Notices = field(default_factory=Notices)
+    zone: tzinfo | None = None
+    server_names: ServerNames = field(default_factory=ServerNames)
     hub: str = "hub"
+    known_as: KnownAs = field(default=as_written, compare=False)
+    """Gives the hub's name of a person for a name that somebody typed."""
 
     def __post_init__(self) -> None:
         for name in (
             *("pending_seconds", "heartbeat_seconds", "request_days", "offer_minutes"),
             *("remind_hours", "grant_warning_minutes", "warn_minutes"),
-            "unknown_minutes",
+            *("unknown_minutes", "unproven_hours"),
         ):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ConfigError(
                     f"MigBroker.{name} is {quoted(value)}; expected a whole number above 0."
                 )
+        rate = self.actions_per_minute
+        if isinstance(rate, bool) or not isinstance(rate, int) or rate < 0:
+            raise ConfigError(
+                f"MigBroker.actions_per_minute is {quoted(rate)}; expected a whole number, or 0 "
+                "for no limit."
+            )
         if self.dcgm_url and not _is_web_address(self.dcgm_url):
             raise ConfigError(
-                f"MigBroker.dcgm_url is {quoted(self.dcgm_url)}; expected a URL of each node's own "
-                "dcgm-exporter, such as http://localhost:9400/metrics, or nothing."
+                f"MigBroker.dcgm_url is {_masked(self.dcgm_url)}; expected a URL of each node's "
+                "own dcgm-exporter without a password, such as http://localhost:9400/metrics, or "
+                "nothing."
             )
         if not self.hub.strip() or len(self.hub) > 255 or not self.hub.isprintable():
             raise ConfigError(
@@ -85,6 +104,17 @@ class Settings:
             if tier.name == name:
                 return tier
         return None
+
+    def title_of(self, name: str) -> str:
+        """What people call the tier of that name; the name where the tier was removed."""
+        tier = self.tier(name)
+        return tier.title if tier is not None else name
+
+
+def _masked(url: str) -> str:
+    """A URL that is none, without what may be a password in it."""
+    _, at, rest = url.rpartition("@")
+    return quoted(f"***@{rest}" if at else rest)
 
 
 def _is_web_address(url: str) -> bool:

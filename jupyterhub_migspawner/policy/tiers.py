@@ -10,12 +10,19 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from jupyterhub_migspawner.errors import ConfigError, Refusal
+from jupyterhub_migspawner.policy.card_filter import (
+    EXPECTED,
+    CardFilter,
+    CardKind,
+    Kinds,
+    parse_card_filter,
+)
 from jupyterhub_migspawner.policy.fields import Entry
-from jupyterhub_migspawner.policy.people import Person
+from jupyterhub_migspawner.policy.people import KnownAs, Person, as_written
 from jupyterhub_migspawner.policy.wording import listed, nearest, quoted
 
 log = logging.getLogger("migspawner.policy")
@@ -36,6 +43,7 @@ FIELDS = (
     "title",
     "description",
     "profile",
+    "card",
     "groups",
     "users",
     "allow",
@@ -59,7 +67,8 @@ EXTEND_HOURS = 8.0
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 # As drivers name GPU instance profiles: 1g.5gb, 1g.5gb+me, 1g.24gb+me.all, 1g.24gb-me, 2g.48gb+gfx.
-_PROFILE = re.compile(r"[1-9][0-9]?g\.[1-9][0-9]{0,3}gb([+-][a-z]+(\.[a-z]+)*)*")
+# Those of Thor, which shares the CPU's memory, are called 1g.0gb and the like.
+_PROFILE = re.compile(r"[1-9][0-9]?g\.(0|[1-9][0-9]{0,3})gb([+-][a-z]+(\.[a-z]+)*)*")
 
 
 @dataclass(frozen=True)
@@ -77,6 +86,7 @@ class Tier:
     its last use a session may be kept by extending it. ``mig_off`` gives a whole card with MIG
     turned off, which resets an A100; otherwise a whole card is one slice over all of it. ``seats``
     is how many leases of this tier may be on one slice at a time; 1 gives each a slice of its own.
+    ``card`` says which cards it means, for slices and whole cards alike; None: any.
     """
 
     name: str
@@ -98,6 +108,7 @@ class Tier:
     default: bool = False
     mig_off: bool = False
     seats: int = 1
+    card: CardFilter | None = None
 
     @property
     def shares(self) -> bool:
@@ -114,10 +125,41 @@ class Tier:
         """Whether this tier gives no GPU."""
         return self.profile == NONE
 
+    @property
+    def needs_mig(self) -> bool:
+        """Whether it gives a slice over all of a card, which one without MIG never has."""
+        return self.is_whole and not self.mig_off
 
-def parse_tiers(raw: object) -> tuple[Tier, ...]:
+    def means(self, kind: CardKind) -> bool:
+        """Whether it gives cards of this kind, or slices of them."""
+        if self.needs_mig and not kind.mig:
+            return False
+        return self.card is None or self.card.matches(kind)
+
+    def kinds(self, known: Iterable[CardKind]) -> Kinds | None:
+        """The known kinds of cards that it means; None for any card."""
+        every = frozenset(known)
+        meant = frozenset(kind for kind in every if self.means(kind))
+        return None if self.card is None and meant == every else meant
+
+
+def tiers_on(
+    tiers: Iterable[Tier], kinds: Kinds | None, known: Collection[CardKind]
+) -> tuple[Tier, ...]:
+    """The tiers that mean any of some ``kinds`` of cards; None for these: of all that are known."""
+    if kinds is None:
+        return tuple(tiers)
+    return tuple(
+        tier
+        for tier in tiers
+        if (means := tier.kinds(known)) is None or not means.isdisjoint(kinds)
+    )
+
+
+def parse_tiers(raw: object, known_as: KnownAs = as_written) -> tuple[Tier, ...]:
     """The tiers of ``MigBroker.tiers``, in the admin's order.
 
+    ``known_as`` gives the hub's names of the people they name.
     Raises :class:`~jupyterhub_migspawner.errors.ConfigError` for anything that is not exactly as
     documented.
     """
@@ -128,7 +170,9 @@ def parse_tiers(raw: object) -> tuple[Tier, ...]:
         )
     if not raw:
         raise ConfigError("MigBroker.tiers is empty; expected at least one tier.")
-    tiers = tuple(_parse_tier(position, entry) for position, entry in enumerate(raw, start=1))
+    tiers = tuple(
+        _parse_tier(position, entry, known_as) for position, entry in enumerate(raw, start=1)
+    )
     seen: dict[str, int] = {}
     for position, tier in enumerate(tiers, start=1):
         if tier.name in seen:
@@ -146,7 +190,7 @@ def parse_tiers(raw: object) -> tuple[Tier, ...]:
     return tiers
 
 
-def _parse_tier(position: int, raw: object) -> Tier:
+def _parse_tier(position: int, raw: object, known_as: KnownAs) -> Tier:
     where = f"tier number {position}"
     if isinstance(raw, Mapping) and isinstance(raw.get("name"), str) and raw["name"]:
         where = f"tier {quoted(raw['name'])}"
@@ -170,6 +214,13 @@ def _parse_tier(position: int, raw: object) -> Tier:
         raise entry.wrong("profile", expected)
     if profile == NONE and entry.flag("approval"):
         raise entry.wrong("approval", "False for a tier without a GPU: there is nothing to grant")
+    card = None
+    if entry.raw.get("card") is not None:
+        card = parse_card_filter(entry.raw["card"])
+        if card is None:
+            raise entry.wrong("card", EXPECTED)
+        if profile == NONE:
+            raise entry.wrong("card", "nothing, for a tier without a GPU is on no card")
     mig = entry.raw.get("mig", "on")
     if mig not in ("on", "off"):
         raise entry.wrong("mig", "'on' (one slice over the whole card) or 'off' (no MIG at all)")
@@ -202,7 +253,7 @@ def _parse_tier(position: int, raw: object) -> Tier:
         description=entry.text("description", "", DESCRIPTION_LIMIT),
         profile=profile,
         groups=entry.names("groups", "vision"),
-        users=entry.names("users", "ada"),
+        users=entry.names("users", "ada", known_as),
         allow=allow,
         seen_by=() if everybody else entry.names("seen_by", "vision"),
         seen_by_all=everybody,
@@ -216,6 +267,7 @@ def _parse_tier(position: int, raw: object) -> Tier:
         default=entry.flag("default"),
         mig_off=mig == "off",
         seats=seats,
+        card=card,
     )
 
 
@@ -230,7 +282,7 @@ def may_use(tier: Tier, person: Person) -> str:
         return ""
     if tier.allow is not None and _allowed(tier, person):
         return ""
-    return f"Tier {tier.name!r} is not open to you."
+    return f"Tier {quoted(tier.title)} is not open to you."
 
 
 def _allowed(tier: Tier, person: Person) -> bool:
@@ -278,7 +330,7 @@ def default_tier(tiers: Sequence[Tier], person: Person, default: str | None = No
     mine = open_tiers(tiers, person)
     if not mine:
         raise Refusal(
-            "No tier is open to you; ask the administrators of this hub.", reason="not-allowed"
+            "No tier is available to you; ask the administrators of this hub.", reason="not-allowed"
         )
     ranked = sorted(mine, key=lambda tier: (tier.name != default, not tier.default, tier.approval))
     return ranked[0]
@@ -310,7 +362,8 @@ def choose_tier(
         return default_tier(tiers, person, default)
     name = options["tier"]
     mine = [tier.name for tier in open_tiers(tiers, person)]
-    offer = f"You may choose {listed(mine, 'or')}." if mine else "No tier is open to you."
+    known = [_named(tier) for tier in open_tiers(tiers, person)]
+    offer = f"You may choose {listed(known, 'or')}." if mine else "No tier is available to you."
     if not isinstance(name, str):
         raise Refusal(
             f"Option 'tier' is {quoted(name)}; expected the name of a tier. {offer}",
@@ -325,3 +378,22 @@ def choose_tier(
     raise Refusal(
         f"There is no tier {quoted(name)}{nearest(name, mine)}. {offer}", reason="options"
     )
+
+
+def _named(tier: Tier) -> str:
+    """What is written to choose it, and what it is called."""
+    return tier.name if tier.title == tier.name else f"{tier.name} ({tier.title})"
+
+
+def choice_holds(tiers: Sequence[Tier], person: Person, options: object) -> bool:
+    """Whether somebody could still make a choice that was stored; no choice always holds.
+
+    A tier that was renamed, or whose group the person has left, does not.
+    """
+    if isinstance(options, Mapping) and options.get("tier") is None and options.keys() <= {"tier"}:
+        return True
+    try:
+        choose_tier(tiers, person, options)
+    except Refusal:
+        return False
+    return True

@@ -28,6 +28,17 @@ def quoted(value: object) -> str:
     return text if len(text) <= QUOTED_LIMIT else text[: QUOTED_LIMIT - 2] + "…" + text[-1]
 
 
+def printable(text: str) -> str:
+    """``text`` with every character that does not print written as its escape.
+
+    That is what could steer a terminal, begin another line or turn the direction of writing.
+    """
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode("ascii")
+        for char in text
+    )
+
+
 def listed(words: Iterable[str], joiner: str = "and") -> str:
     """``a``, ``a and b``, ``a, b and c``."""
     items = list(words)
@@ -65,6 +76,29 @@ def span(length: timedelta) -> str:
 def number(value: float) -> str:
     """``40`` for 40.0, otherwise one or two digits: ``39.86``."""
     return f"{value:.2f}".rstrip("0").rstrip(".")
+
+
+def memory(mib: float) -> str:
+    """An amount of GPU memory as it is shown everywhere: ``40 GiB``, otherwise ``4.8 GiB``.
+
+    ``mib`` is in MiB. Profile names are not used for it: a ``1g.5gb`` slice has 4.75 GiB.
+    """
+    return f"{mib / 1024:.1f}".removesuffix(".0") + " GiB"
+
+
+def hours(value: float | str) -> str:
+    """``1 hour``, ``2.5 hours``; what somebody typed that is no number stands in quotes."""
+    try:
+        told = number(float(value))
+    except ValueError:
+        return f"{quoted(str(value))} hours"
+    return f"{told} {'hour' if told == '1' else 'hours'}"
+
+
+def minutes(value: float) -> str:
+    """``1 minute``, ``2.5 minutes``."""
+    told = number(value)
+    return f"{told} {'minute' if told == '1' else 'minutes'}"
 
 
 def plural(count: int, one: str, many: str | None = None) -> str:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from jupyterhub_migspawner.broker import views
-from jupyterhub_migspawner.policy.people import Person
-from jupyterhub_migspawner.service.auth import Visitor
 from jupyterhub_migspawner.service.body import Field
 from jupyterhub_migspawner.service.hub import HubError
 from jupyterhub_migspawner.service.problem import Problem
@@ -27,12 +25,17 @@ class MyQuota(ApiHandler):
         """List the limits that count for the visitor."""
         self.flags()
         person = self.who.person
+        number, stopping = None, []
         try:
-            servers = len(await self.parts.hub.servers_of(person.name) or ())
+            servers = await self.parts.hub.servers_of(person.name) or ()
         except HubError as error:
             self.log_exception(type(error), error, None)
-            servers = None
-        standing = await self.ask(lambda broker: broker.quota_of(person, servers=servers))
+        else:
+            number = len(servers)
+            stopping = [server.name for server in servers if server.pending == "stop"]
+        standing = await self.ask(
+            lambda broker: broker.quota_of(person, servers=number, stopping=stopping)
+        )
         self.reply([views.quota_view(each) for each in standing])
 
 
@@ -41,21 +44,25 @@ class Exceptions(ApiHandler):
 
     async def get(self) -> None:
         """List the visitor's exceptions; everybody's for admins."""
-        flags = self.flags("all", "past")
+        flags, part = self.listing("all", "past")
         if flags["all"] and not self.who.is_admin:
             raise Problem(403, "not-allowed", "Only admins see everybody's exceptions.")
         user = None if flags["all"] else self.who.person.name
-        rows = await self.ask(lambda broker: broker.exceptions(user, include_past=flags["past"]))
-        self.reply([views.exception_view(row) for row in rows])
+        rows = await self.ask(
+            lambda broker: broker.exceptions(
+                user, include_past=flags["past"], part=part.and_one_more
+            )
+        )
+        self.reply_part(rows, views.exception_view, part)
 
     async def post(self) -> None:
         """Make an exception."""
         self.flags()
         asked = self.fields(NEW_EXCEPTION)
-        by = maker(self.who)
+        by = self.who.maker
         row = await self.ask(
             lambda broker: broker.grant_exception(
-                asked["user"],
+                broker.settings.known_as(asked["user"]),
                 asked["field"],
                 asked["limit"],
                 asked["until"],
@@ -74,12 +81,6 @@ class OneException(ApiHandler):
         self.flags()
         exception_id = read_id("exception", raw_id)
         reason = self.fields(REASON).get("reason", "")
-        by = maker(self.who)
+        by = self.who.maker
         row = await self.ask(lambda broker: broker.end_exception(exception_id, reason, by))
         self.reply(views.exception_view(row))
-
-
-def maker(visitor: Visitor) -> Person:
-    """The visitor as the broker's rules on exceptions see them: the scope makes an admin."""
-    person = visitor.person
-    return Person(person.name, person.groups, visitor.is_admin)

@@ -12,7 +12,7 @@ import json
 import logging
 import re
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, partial
 from importlib.resources import files
 from typing import Any
 
@@ -80,7 +80,7 @@ class Slices(ApiHandler):
     async def get(self) -> None:
         """List the slices."""
         self.flags()
-        viewer = None if self.who.is_admin else self.who.person
+        viewer = self.who.maker
         slices = await self.ask(lambda broker: broker.slices())
         self.reply([views.slice_view(status, viewer) for status in slices])
 
@@ -90,12 +90,17 @@ class Leases(ApiHandler):
 
     async def get(self) -> None:
         """List leases: live ones, with ``past`` those that ended too."""
-        flags = self.flags("all", "past")
+        flags, part = self.listing("all", "past")
         if flags["all"] and not self.who.is_admin:
             raise Problem(403, "not-allowed", "Only admins see everybody's leases.")
         user = None if flags["all"] else self.who.person.name
-        leases = await self.ask(lambda broker: broker.leases(include_past=flags["past"], user=user))
-        self.reply([views.lease_view(lease) for lease in leases])
+        admin = self.who.is_admin
+        leases = await self.ask(
+            lambda broker: broker.leases(
+                include_past=flags["past"], user=user, part=part.and_one_more
+            )
+        )
+        self.reply_part(leases, partial(views.lease_view, admin=admin), part)
 
 
 class OneLease(ApiHandler):
@@ -136,15 +141,19 @@ class Requests(ApiHandler):
 
     async def get(self) -> None:
         """List the visitor's requests; everybody's for whoever may decide."""
-        if self.flags("all")["all"]:
-            if not is_approver(self.who, self.parts.settings.approvers):
+        flags, part = self.listing("all")
+        if flags["all"]:
+            visitor, approvers = self.who, self.parts.settings.approvers
+            if not is_approver(visitor, approvers):
                 raise Problem(403, "not-allowed", "Only approvers see everybody's requests.")
-            every = await self.ask(lambda broker: broker.requests())
-            requests = decidable(self.who, every, self.parts.settings.approvers)
+            found = await self.ask(lambda broker: decidable(broker, visitor, approvers, part))
+            if found.older_than is not None:
+                self.link_next(found.older_than, part)
+            self.reply([views.request_view(request) for request in found.requests])
         else:
             name = self.who.person.name
-            requests = await self.ask(lambda broker: broker.requests(user=name))
-        self.reply([views.request_view(request) for request in requests])
+            mine = await self.ask(lambda broker: broker.requests(user=name, part=part.and_one_more))
+            self.reply_part(mine, views.request_view, part)
 
     async def post(self) -> None:
         """Ask for a tier."""

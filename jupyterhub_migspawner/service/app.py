@@ -1,10 +1,10 @@
 """The service as a process: put together from the hub's environment and the admin's file, run, end.
 
 Relies on what the hub gives a managed service in its environment (``jupyterhub.services.service``)
-and on :mod:`..config`. Promises to listen on the loopback address that the hub named and nowhere
-else, to keep everything that blocks off the event loop (a few threads for the lease database, one
-of its own for the cards), to end cleanly on SIGTERM and SIGINT and when the hub is gone, and to die
-with a sentence when it cannot start.
+and on :mod:`..config`. Promises to listen on the sockets that the hub holds for it, or else on the
+loopback address that the hub named, and nowhere else; to keep everything that blocks off the event
+loop (threads for the lease database, a process for the cards); to end cleanly on SIGTERM and SIGINT
+and when the hub is gone; and to die with a sentence when it cannot start.
 """
 
 from __future__ import annotations
@@ -17,24 +17,26 @@ import logging
 import os
 import secrets
 import signal
+import socket
 import ssl
-import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
 from jupyterhub.services.auth import HubOAuth
-from tornado.httpserver import HTTPServer
-from tornado.log import LogFormatter
+from tornado.netutil import bind_sockets
 from tornado.web import Application, RequestHandler
 from traitlets.config import Config
 
 from jupyterhub_migspawner import channels
-from jupyterhub_migspawner.agent import make_agent
+from jupyterhub_migspawner.agent.orphans import shut_orphans
 from jupyterhub_migspawner.broker import utc_now
-from jupyterhub_migspawner.config import MigBroker, load_config_file
+from jupyterhub_migspawner.config import MigBroker
 from jupyterhub_migspawner.errors import ConfigError, MigspawnerError
+from jupyterhub_migspawner.leases import backups
+from jupyterhub_migspawner.ports import CALLERS, SOCKETS, ask_for_sockets
 from jupyterhub_migspawner.service import (
     api,
     certificates,
@@ -47,23 +49,35 @@ from jupyterhub_migspawner.service import (
     request_pages,
     serving,
 )
-from jupyterhub_migspawner.service.auth import hub_oauth
-from jupyterhub_migspawner.service.body import MOST_READ
+from jupyterhub_migspawner.service.alarms import Alarms
+from jupyterhub_migspawner.service.auth import MOST_PATH, CheckedHubOAuth, hub_oauth
 from jupyterhub_migspawner.service.compacting import Compactor
+from jupyterhub_migspawner.service.connections import (
+    Connections,
+    connection_limit,
+    raise_file_limit,
+)
 from jupyterhub_migspawner.service.emitting import Emitter, event_logger
 from jupyterhub_migspawner.service.examining import Examiner
 from jupyterhub_migspawner.service.hub import HubApi
+from jupyterhub_migspawner.service.logs import set_up_log
 from jupyterhub_migspawner.service.looks import Looks
 from jupyterhub_migspawner.service.loops import Loop, Reconciler
+from jupyterhub_migspawner.service.node import AgentProcess
 from jupyterhub_migspawner.service.noticing import Outbox
 from jupyterhub_migspawner.service.parts import Parts
 from jupyterhub_migspawner.service.pauses import keep_short
+from jupyterhub_migspawner.service.settings import HubGone, settings
+from jupyterhub_migspawner.service.turns import Turns
 from jupyterhub_migspawner.wiring import HUB_PID
 
 log = logging.getLogger("migspawner.service")
+requests_log = logging.getLogger("migspawner.service.requests")
 
-#: Threads that wait for the lease database.
+#: Threads that wait for the lease database: for requests, and for the service's own rounds, which
+#: no number of requests may hold up.
 DATABASE_THREADS = 4
+ROUND_THREADS = 4
 
 #: Seconds a round under way is given to end when the service does.
 PATIENCE = 10.0
@@ -93,19 +107,23 @@ class Service:
         self,
         config: Config,
         address: Address,
-        hub_auth: HubOAuth,
+        hub_auth: CheckedHubOAuth,
         *,
+        agent: AgentProcess,
+        environ: Mapping[str, str],
         ssl_client: ssl.SSLContext | None = None,
         ssl_servers: ssl.SSLContext | None = None,
     ) -> None:
         """Opens the lease database. Raises :exc:`.ConfigError` or :exc:`.DatabaseError`."""
         options = MigBroker(config=config)
+        options.may_create = not backups.was_lost(options.resolved_database_url())
         broker = options.open_broker()
-        self._nvml = options.open_nvml()
+        shut_orphans(options, broker)
         self._address = address
+        self._environ = environ
         self._database = ThreadPoolExecutor(DATABASE_THREADS, "database")
-        self._cards = ThreadPoolExecutor(1, "cards")
-        parts = Parts(
+        self._rounds = ThreadPoolExecutor(ROUND_THREADS, "rounds")
+        requests = Parts(
             broker=broker,
             settings=options.settings(),
             hub=HubApi(
@@ -116,20 +134,20 @@ class Service:
                 ahead=lambda: utc_now() - broker.clock(),
             ),
             database=self._database,
+            key_file=options.key_file_of_hub(),
             home=options.hub_home,
             prefix=hub_auth.base_url,
             hub_prefix=hub_auth.hub_prefix,
             hub_host=hub_auth.hub_host,
         )
-        self.application = application(parts, hub_auth, Looks(parts, config))
-        agent = make_agent(options)
-
-        async def look_at_cards() -> None:
-            await asyncio.get_running_loop().run_in_executor(self._cards, agent.tick)
-
-        self._examiner = Examiner(parts, ssl_context=ssl_servers)
+        self.application = application(requests, hub_auth, Looks(requests, config))
+        self._agent = agent
+        parts = replace(requests, database=self._rounds)
+        alarms = Alarms(parts, options.node)
+        requests.hub.stranger = alarms.at_hub
+        hub_auth.stranger = alarms.at_hub
+        self._examiner = Examiner(parts, ssl_context=ssl_servers, wrong_peer=alarms.at_server)
         loops = [
-            Loop("look at the cards", options.tick_seconds, look_at_cards),
             Loop(
                 "comparison of leases with servers",
                 options.reconcile_seconds,
@@ -155,25 +173,59 @@ class Service:
             reader = f"hub {broker.hub}"
             emitter = Emitter(parts, logger, reader)
             loops.append(Loop("passing on of events", emitting.PAUSE, emitter.round))
-        self._loops = tuple(loops)
+        broker.watch_clock()
+        self._loops = tuple(loop.in_time(parts) for loop in loops)
 
     async def run(self, stop: asyncio.Event) -> bool:
         """Serve until ``stop`` is set. False when a round under way did not come to its end."""
         gc.collect()
         keep_short()
-        server = HTTPServer(
-            self.application,
-            xheaders=True,
-            max_body_size=MOST_READ,
+        callers = None if self._environ.get(CALLERS) == "any" else ()
+        server = Connections(
+            self.application, callers=callers, most=connection_limit(raise_file_limit())
         )
+        with ExitStack() as held:
+            sockets = self._sockets(held)
+            if sockets is None:
+                log.warning("The hub that started this service is gone.")
+                return True
+            server.serve(sockets)
+            return await self._serve(server, stop)
+
+    def _sockets(self, held: ExitStack) -> list[socket.socket] | None:
+        """The sockets to listen on; None when the hub that holds them is gone.
+
+        Raises :exc:`.ConfigError` when the service cannot listen where it should.
+        """
+        name = self._environ.get(SOCKETS)
+        if not name:
+            return self._own_sockets()
         try:
-            server.listen(self._address.port, address=self._address.host)
+            given = ask_for_sockets(name, int(self._environ.get(HUB_PID) or os.getppid()))
+        except ConnectionRefusedError:
+            return None
+        except OSError as error:
+            raise ConfigError(
+                f"The service does not get its sockets from its hub: {error}. The hub starts it "
+                "as a process of its own, without another program in between, and needs free file "
+                "descriptors."
+            ) from None
+        held.callback(given.line.close)
+        return list(given.listening)
+
+    def _own_sockets(self) -> list[socket.socket]:
+        """What a service listens on whose entry in the hub's configuration the admin wrote."""
+        try:
+            return bind_sockets(self._address.port, self._address.host)
         except OSError as error:
             raise ConfigError(
                 f"The service cannot listen on {self._address.host} port {self._address.port}: "
                 f"{error}. Give it another port in its 'url' in JupyterHub.services."
             ) from None
+
+    async def _serve(self, server: Connections, stop: asyncio.Event) -> bool:
         log.info("The GPU service listens on %s port %d.", self._address.host, self._address.port)
+        agent = asyncio.ensure_future(self._agent.run(stop))
         tasks = [asyncio.ensure_future(loop.run(stop)) for loop in self._loops]
         try:
             await stop.wait()
@@ -181,13 +233,12 @@ class Service:
             log.info("The GPU service ends.")
             server.stop()
             stop.set()
-            _, late = await asyncio.wait(tasks, timeout=PATIENCE)
+            _, late = await asyncio.wait([*tasks, agent], timeout=PATIENCE)
             await server.close_all_connections()
-            self._database.shutdown(wait=False, cancel_futures=True)
-            self._cards.shutdown(wait=False, cancel_futures=True)
+            for pool in (self._database, self._rounds):
+                pool.shutdown(wait=False, cancel_futures=True)
             if not late:
                 self._examiner.close()
-                self._nvml.close()
         return not late
 
 
@@ -220,6 +271,7 @@ def application(parts: Parts, hub_auth: HubOAuth, looks: Looks) -> Application:
         parts=parts,
         hub_auth=hub_auth,
         looks=looks,
+        turns=Turns(),
     )
 
 
@@ -233,12 +285,12 @@ def log_request(handler: RequestHandler) -> None:
     elif status >= 400 or request.method not in ("GET", "HEAD"):
         level = logging.INFO
     visitor = getattr(handler, "visitor", None)
-    log.log(
+    requests_log.log(
         level,
         "%d %s %s %s %.0f ms",
         status,
         request.method,
-        request.path,
+        request.path[:MOST_PATH],
         visitor.person.name if visitor else "-",
         1000 * request.request_time(),
     )
@@ -272,7 +324,10 @@ def _is_loopback(host: str) -> bool:
 
 
 def from_environment(config_file: str, environ: Mapping[str, str]) -> Service:
-    """The service as the hub wants it. Raises a :exc:`.MigspawnerError` that says what is wrong."""
+    """The service as the hub wants it.
+
+    Raises a :exc:`.MigspawnerError` that says what is wrong, and :exc:`.HubGone`.
+    """
     missing = [name for name in FROM_HUB if not environ.get(name)]
     if missing:
         raise ConfigError(
@@ -280,7 +335,9 @@ def from_environment(config_file: str, environ: Mapping[str, str]) -> Service:
             "'jupyterhub_migspawner.setup(c)' in the hub's configuration file makes it so."
         )
     address = listening_address(environ["JUPYTERHUB_SERVICE_URL"])
-    config = load_config_file(config_file)
+    hub = int(environ.get(HUB_PID) or os.getppid())
+    given = settings(config_file, environ, hub)
+    config = given.config
     # With internal_ssl the hub's API asks for a certificate. The way from the proxy to here stays
     # http on the loopback address: the hub cannot reach a managed service by https (JupyterHub
     # 6.1, app.py: it uses a server's TLS context to connect).
@@ -288,6 +345,8 @@ def from_environment(config_file: str, environ: Mapping[str, str]) -> Service:
         config,
         address,
         hub_oauth(environ),
+        agent=AgentProcess(config_file, given.document),
+        environ=environ,
         ssl_client=certificates.for_the_hub(environ),
         ssl_servers=certificates.for_servers(config, environ),
     )
@@ -309,32 +368,34 @@ async def serve(service: Service, hub: int) -> bool:
 async def _outlived(stop: asyncio.Event, hub: int) -> None:
     """End with the hub: a killed hub leaves its services behind, and its successor starts others.
 
-    Two services would both work on the same cards, and the old one's token is worth nothing.
+    Two services would both work on the same cards, and the old one's token is worth nothing. The
+    kernel says at once that the hub has ended (pidfd_open(2)); its pid is looked at as well, for a
+    hub that had ended before, and for kernels before 5.3.
     """
-    while not stop.is_set():
-        try:
-            await asyncio.wait_for(stop.wait(), 1.0)
-        except asyncio.TimeoutError:
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    descriptor = -1
+    try:
+        descriptor = os.pidfd_open(hub)
+        loop.add_reader(descriptor, ended.set)
+    except (OSError, AttributeError):
+        pass
+    ends = {asyncio.ensure_future(each.wait()) for each in (stop, ended)}
+    try:
+        while not stop.is_set():
             if os.getppid() != hub:
                 log.warning("The hub that started this service is gone.")
                 stop.set()
-
-
-def set_up_log() -> None:
-    """Log lines like the hub's, among which they stand."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(
-        LogFormatter(
-            fmt="%(color)s[%(levelname)1.1s %(asctime)s.%(msecs).03d %(name)s]%(end_color)s "
-            "%(message)s",
-            datefmt="%Y-%m-%d %H:%M:%S",
-            color=sys.stderr.isatty(),
-        )
-    )
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
-    # The hub's library tells of every cookie it sets.
-    logging.getLogger("tornado.application").setLevel(logging.WARNING)
-    logging.getLogger("alembic").setLevel(logging.WARNING)
+                return
+            await asyncio.wait(ends, timeout=1.0, return_when=asyncio.FIRST_COMPLETED)
+            if ended.is_set():
+                await asyncio.sleep(0.01)  # the kernel is about to give this process another parent
+    finally:
+        for each in ends:
+            each.cancel()
+        if descriptor >= 0:
+            loop.remove_reader(descriptor)
+            os.close(descriptor)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -353,8 +414,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except MigspawnerError as error:
         log.critical("The GPU service cannot start: %s", error)
         return 1
+    except OSError as error:
+        # A path of the configuration, or what this user may have open.
+        named = isinstance(error.filename, (str, bytes))
+        where = f"{os.fsdecode(error.filename)!r}: " if named else ""
+        log.critical("The GPU service ends: %s%s.", where, error.strerror or error)
+        log.debug("It was raised here.", exc_info=True)
+        return 1
     if not ended:
-        log.warning("A look at the cards did not come to its end; the service ends without it.")
+        log.warning("A round did not come to its end; the service ends without it.")
         logging.shutdown()
         # Its thread would keep the process: the next start goes on where it was.
         os._exit(0)
@@ -362,4 +430,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 async def _main(config_file: str, hub: int) -> bool:
-    return await serve(from_environment(config_file, os.environ), hub)
+    try:
+        service = from_environment(config_file, os.environ)
+    except HubGone:
+        log.warning("The hub that started this service is gone.")
+        return True
+    return await serve(service, hub)

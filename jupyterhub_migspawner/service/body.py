@@ -21,8 +21,9 @@ from jupyterhub_migspawner.service.problem import Problem
 MOST_BYTES = 64 * 1024
 
 #: Bytes up to which a body is read at all, so that what is too large still gets its sentence.
-#: Beyond it the connection is closed (tornado.httpserver, max_body_size).
-MOST_READ = 4 * 1024 * 1024
+#: Beyond it the connection is closed (tornado.httpserver, max_body_size). Every connection may hold
+#: as many before it is known who sends them.
+MOST_READ = 256 * 1024
 
 #: Characters of a name or of a reason; the broker may be stricter.
 MOST_NAME = 200
@@ -76,6 +77,18 @@ def read_flags(query: Mapping[str, list[bytes]], known: Collection[str]) -> dict
             _refuse(f"The parameter {name!r} is true or false.")
         flags[name] = words <= {"true", "1"}
     return flags
+
+
+def read_count(query: Mapping[str, list[bytes]], name: str, most: int) -> int | None:
+    """A query parameter that is a whole number from 1 to ``most``; None where it is left out."""
+    values = query.get(name)
+    if values is None:
+        return None
+    text = values[0].decode("ascii", "replace")
+    digits = len(values) == 1 and text.isascii() and text.isdigit() and len(text) <= len(str(most))
+    if not digits or not 1 <= int(text) <= most:
+        _refuse(f"The parameter {name!r} must be a whole number from 1 to {most}.")
+    return int(text)
 
 
 def too_large(size: int) -> Problem:

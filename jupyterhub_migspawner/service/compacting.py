@@ -41,7 +41,8 @@ class Compactor:
             return
         if self._so_far is None:
             now = self._clock()
-            if self._next is not None and now < self._next:
+            # One further away than that was noted before the clock was set back.
+            if self._next is not None and self._next - _DAY <= now < self._next:
                 return
             self._so_far = await self._parts.ask(lambda broker: broker.begin_compaction(self._days))
             self._next = now + _DAY

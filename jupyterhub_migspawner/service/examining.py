@@ -20,6 +20,7 @@ from functools import partial
 from jupyterhub_migspawner.broker import Broker
 from jupyterhub_migspawner.broker.reclaiming import Answer
 from jupyterhub_migspawner.broker.statuses import Standing
+from jupyterhub_migspawner.clients import WrongPeer
 from jupyterhub_migspawner.leases.rows import LeaseRow
 from jupyterhub_migspawner.policy.reclaim import IDLE, KERNELS
 from jupyterhub_migspawner.service.hub import HubAway, HubError
@@ -28,6 +29,7 @@ from jupyterhub_migspawner.service.notebooks import IN_FLIGHT, Notebooks, NotSai
 from jupyterhub_migspawner.service.parts import Parts
 from jupyterhub_migspawner.service.pauses import keep_short
 from jupyterhub_migspawner.service.telling import Teller
+from jupyterhub_migspawner.service.tokens import Reach, Tokens
 
 log = logging.getLogger("migspawner.service")
 
@@ -62,15 +64,18 @@ class Examiner:
         clock: Callable[[], datetime] | None = None,
         ssl_context: ssl.SSLContext | None = None,
         in_flight: int = IN_FLIGHT,
+        wrong_peer: Callable[[Reach, WrongPeer], None] = lambda reach, error: None,
     ) -> None:
         self._parts = parts
         self._clock = clock or parts.broker.clock
-        self._notebooks = Notebooks(ssl_context, in_flight)
-        self._teller = Teller(parts, self._notebooks)
+        self._notebooks = Notebooks(ssl_context, in_flight, wrong_peer=wrong_peer)
+        self._tokens = Tokens(parts)
+        self._teller = Teller(parts, self._notebooks, self._tokens)
         self._told: dict[int, datetime] = {}
         self._in_flight = in_flight
         self._silent: dict[int, int] = {}
         self._count = itertools.count()
+        self._steps = parts.broker.clock_steps
 
     def close(self) -> None:
         """Let go of all connections."""
@@ -80,7 +85,9 @@ class Examiner:
         """Look at every session once. Raises :exc:`.DatabaseError` and :exc:`.HubError`."""
         keep_short()  # a round over many makes enough for the collector to look at everything
         ask = self._parts.ask
-        found = [each for each in await ask(lambda broker: broker.standings()) if _matters(each)]
+        every = await ask(lambda broker: broker.standings())
+        await self._tokens.refresh(every)
+        found = [each for each in every if _matters(each)]
         silent = [each for each in found if each.lease.id in self._silent]
         self._silent = {each.lease.id: self._silent[each.lease.id] for each in silent}
         silent.sort(key=lambda each: self._silent[each.lease.id])
@@ -93,7 +100,8 @@ class Examiner:
         over = [each for each in standings if each.verdict.rule == IDLE and each.verdict.over(now)]
         await _several(self._end, over)
         await ask(lambda broker: broker.forget_sessions())
-        await self._teller.round(await ask(lambda broker: broker.standings()))
+        lost = await ask(lambda broker: broker.stranded_servers())
+        await self._teller.round(await ask(lambda broker: broker.standings()), lost)
         await self._tell_hub(standings)
         # Last of all and not for long: however many hang, as behind a cut cable, what the others
         # say is fresh when it is decided by.
@@ -133,7 +141,7 @@ class Examiner:
     async def _answer(self, standing: Standing) -> Answer:
         lease_id = standing.lease.id
         try:
-            said = await self._notebooks.runs(standing.stay)
+            said = await self._notebooks.runs(self._tokens.reach(standing))
         except NotSaid as trouble:
             self._silent[lease_id] = next(self._count)
             return Answer(lease_id, KERNELS, trouble=str(trouble))
@@ -168,6 +176,10 @@ class Examiner:
         With the server's own token, which allows just that (JupyterHub, role ``server``).
         """
         live = {each.lease.id for each in standings}
+        if self._steps != self._parts.broker.clock_steps:
+            # The clock was set: what was noted by the old one says nothing.
+            self._steps = self._parts.broker.clock_steps
+            self._told.clear()
         self._told = {key: at for key, at in self._told.items() if key in live}
         away = False
 
@@ -175,11 +187,12 @@ class Examiner:
             nonlocal away
             if away:
                 return  # the others will be told of in a later round
-            lease = each.lease
+            lease, reach = each.lease, self._tokens.reach(each)
             try:
-                await self._parts.hub.note_activity(
-                    lease.user, lease.server, each.used, each.stay.token
-                )
+                if not reach.trouble:
+                    await self._parts.hub.note_activity(
+                        lease.user, lease.server, each.used, reach.token
+                    )
             except HubAway as error:
                 away = True
                 log.info("The hub is not told that lease %d is in use: %s", lease.id, error)
@@ -201,8 +214,10 @@ class Examiner:
         """Whether the session was used since the hub was told of it, and that is a while ago."""
         told = self._told_at(standing)
         rounds = timedelta(seconds=5 * self._parts.settings.examine_seconds)
-        known = _matters(standing) and bool(standing.stay.token) and standing.used > told
-        return known and self._clock() - told >= min(TELL_HUB, rounds)
+        if not _matters(standing) or standing.used <= told:
+            return False
+        due = self._clock() - told >= min(TELL_HUB, rounds)
+        return due and not self._tokens.reach(standing).trouble
 
 
 async def _several(

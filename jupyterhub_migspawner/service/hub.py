@@ -15,10 +15,12 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPRequest
+from tornado.httpclient import HTTPClientError, HTTPRequest
 
+from jupyterhub_migspawner.clients import WrongPeer, checked_client
 from jupyterhub_migspawner.errors import MigspawnerError
 from jupyterhub_migspawner.policy.people import Person
+from jupyterhub_migspawner.service.peers import check_hub
 
 #: Without the media type the hub silently cuts long lists (jupyterhub.apihandlers.base).
 PAGINATED = "application/jupyterhub-pagination+json"
@@ -52,6 +54,8 @@ class HubServer:
     tier: str
     """What its options name; empty when they name none."""
     options: Mapping[str, Any] = field(default_factory=dict)
+    noted: datetime | None = None
+    """As :attr:`started`, in UTC by the hub's own clock, as the hub noted it."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,8 @@ class HubApi:
         self._page_size = page_size
         self._timeout = timeout
         self._ahead = ahead
+        #: Hears of another user's process at the hub's port.
+        self.stranger: Callable[[WrongPeer], None] = lambda error: None
 
     async def servers(self) -> dict[tuple[str, str], HubServer]:
         """Every live server by (user, server name). Raises :exc:`HubError` unless complete."""
@@ -128,6 +134,18 @@ class HubApi:
                 raise HubError(_lacks(lacking))
             return None
         return _servers_of(model, self._ahead())
+
+    async def server_names(self, user: str) -> frozenset[str]:
+        """The names of the servers that the hub has for a user, running or not.
+
+        Raises :exc:`HubError`.
+        """
+        path = f"/users/{_quoted(user)}?include_stopped_servers=1"
+        model = _mapping(await self._get(path, missing_is_none=True) or {"servers": {}})
+        servers = model.get("servers")
+        if not isinstance(servers, dict):
+            raise HubError(_lacks(frozenset({"read:servers"})))
+        return frozenset(name for name in servers if isinstance(name, str))
 
     async def account(self, user: str) -> Account | None:
         """A user with their groups and live servers; None when the hub has no such user."""
@@ -208,10 +226,15 @@ class HubApi:
             follow_redirects=False,
             ssl_options=self._ssl,
         )
+        client = checked_client(check_hub)
         try:
-            response = await AsyncHTTPClient().fetch(request, raise_error=False)
+            response = await client.fetch(request, raise_error=False)
         except (HTTPClientError, OSError, ValueError) as error:
+            if isinstance(error, WrongPeer):
+                self.stranger(error)
             raise HubAway(f"The hub does not answer at {self._api_url} ({error}).") from error
+        finally:
+            client.close()
         if response.code == 599:
             raise HubAway(f"The hub does not answer at {self._api_url} ({response.error}).")
         return response.code, response.body
@@ -248,6 +271,7 @@ def _server(user: str, raw: Any, ahead: timedelta) -> HubServer:
         url=url if isinstance(url, str) else "",
         tier=tier if isinstance(tier, str) else "",
         options=options,
+        noted=started,
     )
 
 
@@ -272,6 +296,9 @@ def _mapping(raw: Any) -> dict[str, Any]:
 
 
 def _quoted(part: str) -> str:
+    if part in (".", ".."):
+        # Not changed by quoting: it would be another address.
+        raise HubError(f"Nothing can be asked of the hub about {part!r}.")
     # The same characters that the hub itself leaves alone (jupyterhub.utils.url_escape_path).
     return quote(part, safe="@~")
 

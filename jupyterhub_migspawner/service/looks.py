@@ -19,9 +19,11 @@ from jupyterhub.utils import url_path_join
 from traitlets.config import Config
 from traitlets.config.loader import LazyConfigValue
 
+from jupyterhub_migspawner.policy.wording import hours, listed, minutes
+from jupyterhub_migspawner.scopes import SERVICE_NAME
 from jupyterhub_migspawner.service.auth import Visitor
 from jupyterhub_migspawner.service.parts import Parts
-from jupyterhub_migspawner.wiring import SERVICE_NAME
+from jupyterhub_migspawner.wiring import with_templates
 
 log = logging.getLogger("migspawner.service")
 
@@ -57,8 +59,9 @@ class Looks:
         self._data = str(_set_in(config.JupyterHub, "data_files_path", DATA_FILES_PATH))
         original = str(Path(self._data, "templates"))
         theirs = [str(path) for path in _set_in(config.JupyterHub, "template_paths", [])]
-        self._plain = _environment([original], original)
-        self._theirs = _environment([*theirs, original], original) if theirs else self._plain
+        self._plain = _environment(with_templates([original], self._data), original)
+        paths = with_templates([*theirs, original], self._data)
+        self._theirs = _environment(paths, original) if theirs else self._plain
         variables = _set_in(config.JupyterHub, "template_vars", {})
         # The hub calls those that can be called with its own user object, which is not here.
         self._variables = {name: v for name, v in variables.items() if not callable(v)}
@@ -107,7 +110,7 @@ class Looks:
 
 def _environment(paths: list[str], original: str) -> Environment:
     """The hub's order of search, with the service's own pages behind it."""
-    return Environment(
+    made = Environment(
         loader=ChoiceLoader(
             [
                 PackageLoader("jupyterhub_migspawner.service", "templates"),
@@ -120,6 +123,10 @@ def _environment(paths: list[str], original: str) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    made.filters["hours"] = hours
+    made.filters["listed"] = listed
+    made.filters["minutes"] = minutes
+    return made
 
 
 def _set_in(section: Config, name: str, default: Any) -> Any:

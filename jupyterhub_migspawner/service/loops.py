@@ -11,13 +11,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Collection
 from datetime import datetime, timedelta
 from functools import partial
 
 from jupyterhub_migspawner.broker import Broker
+from jupyterhub_migspawner.broker.clock import length
 from jupyterhub_migspawner.errors import MigspawnerError, Refusal
-from jupyterhub_migspawner.leases.rows import ACTIVE, HELD, PENDING, LeaseRow
+from jupyterhub_migspawner.leases.rows import ACTIVE, HELD, PENDING, LeaseRow, OrphanRow
+from jupyterhub_migspawner.outages import Outage
+from jupyterhub_migspawner.policy.wording import plural
 from jupyterhub_migspawner.service.hub import HubAway, HubError, HubServer
 from jupyterhub_migspawner.service.parts import Parts
 
@@ -28,6 +32,9 @@ ACTOR = "service"
 #: By how much two readings of one clock may differ, over a network and a minute.
 READINGS = timedelta(milliseconds=250)
 
+#: By how much a time that the hub noted may differ when it is read again: some databases round it.
+NOTED = timedelta(seconds=1)
+
 #: A start takes its lease within so long, unless it waits for a slice that is being given back.
 AT_ONCE = timedelta(seconds=30)
 
@@ -37,11 +44,19 @@ Key = tuple[str, str]
 class Loop:
     """Runs one thing again and again, ``seconds`` after it last ended, whatever becomes of it."""
 
-    def __init__(self, name: str, seconds: float, round_: Callable[[], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        name: str,
+        seconds: float,
+        round_: Callable[[], Awaitable[None]],
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.name = name
         self.seconds = seconds
         self._round = round_
-        self._trouble = ""
+        self._monotonic = monotonic
+        self._outage = Outage(monotonic=monotonic)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Go on until ``stop`` is set; a round under way is finished first."""
@@ -53,24 +68,36 @@ class Loop:
                 continue
 
     async def once(self) -> None:
-        """One round. Trouble is logged when it begins, changes and ends, not each time."""
+        """One round. An outage is logged when it begins, changes and is over, not each time."""
         try:
             await self._round()
         except MigspawnerError as error:
-            self._say(str(error))
+            if self._outage.failed(str(error)):
+                log.warning("The %s is skipped for now: %s", self.name, error)
         except Exception as error:
-            if self._trouble != repr(error):
+            if self._outage.failed(repr(error)):
                 log.exception("The %s failed in a way it does not know; it goes on.", self.name)
-            self._trouble = repr(error)
         else:
-            if self._trouble:
-                log.info("The %s works again.", self.name)
-            self._trouble = ""
+            failures = self._outage.worked()
+            if failures:
+                log.info("The %s works again, after %s.", self.name, plural(failures, "failure"))
 
-    def _say(self, trouble: str) -> None:
-        if self._trouble != trouble:
-            log.warning("The %s is skipped for now: %s", self.name, trouble)
-        self._trouble = trouble
+    def in_time(self, parts: Parts) -> Loop:
+        """The same, with a look before each round whether the clock was set: no round decides by a
+        clock that jumped, and none is made while nobody knows."""
+
+        async def timed() -> None:
+            step = await parts.ask(lambda broker: broker.watch_clock())
+            if step:
+                log.warning(
+                    "The clock was set %s by %s; sessions, grants and offers keep the time that "
+                    "they had left.",
+                    "forward" if step > timedelta(0) else "back",
+                    length(step),
+                )
+            await self._round()
+
+        return Loop(self.name, self.seconds, timed, monotonic=self._monotonic)
 
 
 class Reconciler:
@@ -97,19 +124,31 @@ class Reconciler:
         await self._parts.ask(lambda broker: broker.expire_requests())
         await self._parts.ask(lambda broker: broker.remind())
         await self._parts.ask(lambda broker: broker.warn_of_ends())
+        await self._parts.ask(lambda broker: broker.warn_of_stuck())
         await self._parts.ask(lambda broker: broker.keep_coming_cards())
         every = await self._parts.ask(lambda broker: broker.leases(hub=broker.hub))
         # What is held for a ticket has no server yet; the waiting list looks after it.
         leases = [lease for lease in every if lease.ticket_id is None]
         before, self._without_server = self._without_server, frozenset()
-        if not leases:
+        orphans = await self._parts.ask(lambda broker: broker.orphans())
+        # A server without a lease is nobody's to stop; only whether it still runs is noted.
+        vouched = [each for each in orphans if each.vouched and each.hub == self._parts.broker.hub]
+        stranded = await self._parts.ask(lambda broker: broker.stranded())
+        if not leases and not vouched and not stranded:
             return
         servers = await self._parts.hub.servers()
+        for orphan in vouched:
+            if (orphan.user, orphan.server) not in servers:
+                await self._disown(orphan)
+        for lease in stranded:
+            if not _runs(lease, servers.get((lease.user, lease.server))):
+                await self._leave(lease)
         now = self._clock()
         gone = {
             lease.id
             for lease in leases
-            if is_due(lease, now) and (lease.user, lease.server) not in servers
+            if is_due(lease, now)
+            and not _has_server(lease, servers.get((lease.user, lease.server)))
         }
         self._without_server = frozenset(gone)
         self._said = {lease.id: self._said[lease.id] for lease in leases if lease.id in self._said}
@@ -127,6 +166,18 @@ class Reconciler:
                 # One server that the hub cannot stop must not keep the others running.
                 self._say(lease, str(error))
 
+    async def _disown(self, orphan: OrphanRow) -> None:
+        """Note that a server without a lease has ended, unless the hub now says otherwise."""
+        running = await self._parts.hub.servers_of(orphan.user) or ()
+        if not any(server.name == orphan.server for server in running):
+            await self._parts.ask(lambda broker: broker.unvouch(orphan.user, orphan.server))
+
+    async def _leave(self, lease: LeaseRow) -> None:
+        """Note that a server without its card is over, unless the hub now says otherwise."""
+        running = await self._parts.hub.servers_of(lease.user) or ()
+        if not any(server.name == lease.server and _runs(lease, server) for server in running):
+            await self._parts.ask(partial(Broker.note_stopped, lease_id=lease.id))
+
     async def _give_back(
         self, lease: LeaseRow, held: Collection[Key], servers: Collection[HubServer]
     ) -> None:
@@ -141,7 +192,7 @@ class Reconciler:
                 "without one, so the user may have been renamed. The lease is given back once "
                 "that server has stopped.",
             )
-        elif not any(server.name == lease.server for server in running or ()):
+        elif not any(s.name == lease.server and _has_server(lease, s) for s in running or ()):
             await self._release(lease, "its server is gone")
 
     async def _may_be_of(self, lease: LeaseRow, server: HubServer) -> bool:
@@ -210,6 +261,11 @@ class Reconciler:
             self._said[lease.id] = text
 
 
+def _runs(lease: LeaseRow, server: HubServer | None) -> bool:
+    """Whether this is the very server that the lease was taken for."""
+    return server is not None and is_server_of(lease, server)
+
+
 def is_due(lease: LeaseRow, now: datetime) -> bool:
     """Whether the hub should know this lease's server by now.
 
@@ -221,14 +277,35 @@ def is_due(lease: LeaseRow, now: datetime) -> bool:
     return lease.state == PENDING and lease.deadline is not None and lease.deadline <= now
 
 
+def _has_server(lease: LeaseRow, server: HubServer | None) -> bool:
+    """Whether what the hub runs under the name of a lease's server may be that server.
+
+    It is not where both know when the hub began the start, and the hub began another one: the lease
+    is of an older copy of the database. No clock is asked; the hub noted both.
+    """
+    if server is None:
+        return False
+    known = lease.started is not None and server.noted is not None
+    return not known or bool(server.pending) or _same_start(lease, server)
+
+
+def _same_start(lease: LeaseRow, server: HubServer) -> bool:
+    assert lease.started is not None
+    assert server.noted is not None
+    return abs(server.noted - lease.started) <= NOTED
+
+
 def is_server_of(lease: LeaseRow, server: HubServer) -> bool:
     """Whether the lease was taken for this start of the server, and it is not ending already.
 
     The hub notes the start of a server before it asks the spawner, and the spawner takes the lease
-    (``jupyterhub.user.User.spawn``): a server that started after the lease has another one.
+    (``jupyterhub.user.User.spawn``): a server that started after the lease has another one. A lease
+    that knows when the hub began its start has just that one, whatever clocks did meanwhile.
     """
     if server.pending == "stop" or server.started is None:
         return False
+    if lease.started is not None and server.noted is not None:
+        return _same_start(lease, server)
     return server.started <= lease.since + READINGS
 
 
@@ -246,4 +323,5 @@ def may_be_renamed(
         return False
     if not is_server_of(lease, server) or server.started is None:
         return False
-    return unknown or lease.since - server.started <= AT_ONCE
+    known = lease.started is not None and server.noted is not None
+    return unknown or known or lease.since - server.started <= AT_ONCE

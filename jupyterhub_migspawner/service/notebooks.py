@@ -3,7 +3,8 @@
 Relies on Jupyter Server's REST API, and for what is to be told on this package's extension of it
 (:mod:`jupyterhub_migspawner.notebook`), where that is installed. Promises that whatever a server
 says, slowly or at length, costs a bounded time and nobody else's turn (it is read and understood
-beside the caller's event loop); and that no token but a server's own is ever sent to it.
+beside the caller's event loop); and that no token but a server's own is ever sent to it, and to
+nobody else (:mod:`.peers`).
 """
 
 from __future__ import annotations
@@ -12,17 +13,19 @@ import asyncio
 import hashlib
 import json
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
 from tornado.httpclient import HTTPRequest, HTTPResponse
 from tornado.httputil import HTTPInputError
-from tornado.simple_httpclient import SimpleAsyncHTTPClient
 
-from jupyterhub_migspawner.leases.rows import StayRow
-from jupyterhub_migspawner.notebook import KERNELS_PATH, PATH
+from jupyterhub_migspawner.clients import WrongPeer, checked_client
+from jupyterhub_migspawner.notebook import ACTIVITY_PATH, KERNELS_PATH, PATH
 from jupyterhub_migspawner.service.aside import Aside
+from jupyterhub_migspawner.service.peers import ServerCheck
+from jupyterhub_migspawner.service.tokens import Reach
 
 THREAD = "migspawner-notebooks"
 
@@ -69,57 +72,60 @@ class Notebooks:
     """Talks to servers; at most ``in_flight`` at the same time."""
 
     def __init__(
-        self, ssl_context: ssl.SSLContext | None = None, in_flight: int = IN_FLIGHT
+        self,
+        ssl_context: ssl.SSLContext | None = None,
+        in_flight: int = IN_FLIGHT,
+        *,
+        wrong_peer: Callable[[Reach, WrongPeer], None] = lambda reach, error: None,
     ) -> None:
+        """``wrong_peer`` hears, in another thread, of those who answer in a server's place."""
         self._ssl = ssl_context
         self._turns = asyncio.Semaphore(in_flight)
         self._aside = Aside(THREAD)
-        self._client = self._aside.make(
-            lambda: SimpleAsyncHTTPClient(
-                force_instance=True,
-                max_clients=2 * in_flight,
-                # Older tornado bounds a body without a length by its buffer alone.
-                max_buffer_size=MOST_BYTES,
-                max_body_size=MOST_BYTES,
-                max_header_size=MOST_HEADERS,
-            )
-        )
+        self._peers = ServerCheck()
+        self._wrong_peer = wrong_peer
 
     def close(self) -> None:
         """Let go of all connections; what is being asked is not answered any more."""
-        self._aside.close(self._client.close)
+        self._aside.close(lambda: None)
 
-    async def runs(self, stay: StayRow) -> Said:
+    async def runs(self, reach: Reach) -> Said:
         """What runs on a server. Raises :exc:`NotSaid`."""
-        if not stay.url:
-            raise NotSaid("it is not known where its server answers")
+        if reach.trouble:
+            raise NotSaid(reach.trouble)
         async with self._turns:
-            return await self._aside.run(self._runs(stay))
+            return await self._aside.run(self._runs(reach))
 
-    async def _runs(self, stay: StayRow) -> Said:
+    async def _runs(self, reach: Reach) -> Said:
         try:
-            # One time for all three: none of them is the longer for coming last.
-            said = await asyncio.wait_for(self._lists(stay), 2 * PATIENCE)
+            # One time for all of them: none of them is the longer for coming last.
+            said = await asyncio.wait_for(self._lists(reach), 2 * PATIENCE)
         except asyncio.TimeoutError as error:
             raise NotSaid("its server does not answer in time") from error
         return read(*said)
 
-    async def _lists(self, stay: StayRow) -> tuple[list[Any], list[Any], list[Any]]:
-        kernels = await self._list(stay, "api/kernels")
-        terminals = await self._list(stay, "api/terminals")
+    async def _lists(self, reach: Reach) -> tuple[list[Any], list[Any], list[Any], int | None]:
+        kernels = await self._list(reach, "api/kernels")
+        terminals = await self._list(reach, "api/terminals")
         # Where this package's extension is not installed, the server's own word has to do.
-        return kernels, terminals, await self._list(stay, KERNELS_PATH)
+        watched = await self._list(reach, KERNELS_PATH)
+        return kernels, terminals, watched, await self._acts(reach)
 
-    async def tell(self, stay: StayRow, word: dict[str, Any]) -> str:
+    async def _acts(self, reach: Reach) -> int | None:
+        """How much the server's person has done beside kernels and terminals; None if not told."""
+        response = await self._ask(reach, ACTIVITY_PATH)
+        return None if response.code == 404 else _number(_read_json(response), "acts")
+
+    async def tell(self, reach: Reach, word: dict[str, Any]) -> str:
         """Say something to a server's person; their wish to be kept, or nothing.
 
         A server without this package's extension hears nothing of it. Raises :exc:`NotSaid`.
         """
         async with self._turns:
-            return await self._aside.run(self._tell(stay, json.dumps(word)))
+            return await self._aside.run(self._tell(reach, json.dumps(word)))
 
-    async def _tell(self, stay: StayRow, word: str) -> str:
-        response = await self._ask(stay, PATH, "PUT", word)
+    async def _tell(self, reach: Reach, word: str) -> str:
+        response = await self._ask(reach, PATH, "PUT", word)
         if response.code == 404:
             return ""
         found = _read_json(response)
@@ -128,9 +134,9 @@ class Notebooks:
             raise NotSaid("what its server says cannot be read")
         return wish
 
-    async def _list(self, stay: StayRow, path: str) -> list[Any]:
+    async def _list(self, reach: Reach, path: str) -> list[Any]:
         """A list of the server's own API. That it was asked is no activity of anybody's."""
-        response = await self._ask(stay, path)
+        response = await self._ask(reach, path)
         if response.code == 404 and path != "api/kernels":
             return []  # a server without terminals (terminals_enabled), or without our extension
         found = _read_json(response)
@@ -139,7 +145,7 @@ class Notebooks:
         return found
 
     async def _ask(
-        self, stay: StayRow, path: str, method: str = "GET", body: str | None = None
+        self, reach: Reach, path: str, method: str = "GET", body: str | None = None
     ) -> HTTPResponse:
         in_chunks = False
 
@@ -152,26 +158,42 @@ class Notebooks:
                 raise HTTPInputError("An answer in chunks is not read.")
 
         request = HTTPRequest(
-            f"{stay.url}{path}?no_track_activity=1",
+            f"{reach.url}{path}?no_track_activity=1",
             method=method,
             body=body,
-            headers={"Authorization": f"token {stay.token}", "Accept": "application/json"},
+            headers={"Authorization": f"token {reach.token}", "Accept": "application/json"},
             connect_timeout=PATIENCE,
             request_timeout=PATIENCE,
             follow_redirects=False,
             decompress_response=False,
             header_callback=look,
-            ssl_options=self._ssl if urlsplit(stay.url).scheme == "https" else None,
+            ssl_options=self._ssl if urlsplit(reach.url).scheme == "https" else None,
+        )
+        client = checked_client(
+            self._peers.of(reach.user, reach.attempt),
+            # Older tornado bounds a body without a length by its buffer alone.
+            max_buffer_size=MOST_BYTES,
+            max_body_size=MOST_BYTES,
+            max_header_size=MOST_HEADERS,
         )
         try:
-            return await asyncio.wait_for(
-                self._client.fetch(request, raise_error=False), 2 * PATIENCE
-            )
+            return await asyncio.wait_for(client.fetch(request, raise_error=False), 2 * PATIENCE)
+        except WrongPeer as error:
+            self._wrong_peer(reach, error)
+            raise NotSaid(str(error)) from error
         except Exception as error:
             # Whatever a stranger's server does to the client: it has not said anything.
             if in_chunks:
                 raise NotSaid("its server answers in chunks, as no Jupyter Server does") from error
-            raise NotSaid(f"its server does not answer ({type(error).__name__})") from error
+            raise NotSaid(f"its server does not answer{_why(error)}") from error
+        finally:
+            client.close()
+
+
+def _why(error: Exception) -> str:
+    """What the system says of a call that failed, in brackets; not every failure has such words."""
+    said = error.strerror if isinstance(error, OSError) else None
+    return f" ({said[0].lower()}{said[1:]})" if said else ""
 
 
 def _read_json(response: HTTPResponse) -> Any:
@@ -186,11 +208,17 @@ def _read_json(response: HTTPResponse) -> Any:
         return None
 
 
-def read(kernels: list[Any], terminals: list[Any], watched: list[Any] | None = None) -> Said:
+def read(
+    kernels: list[Any],
+    terminals: list[Any],
+    watched: list[Any] | None = None,
+    acts: int | None = None,
+) -> Said:
     """What a server's lists of kernels and terminals say. Raises :exc:`NotSaid`.
 
     ``watched`` is what this package's extension has heard from the kernels themselves: by that,
     what a page asks by itself is no use, and a cell computes on whatever else is done meanwhile.
+    ``acts`` is how often its person has written or opened something, by the same extension.
     Times are compared with those of before and with nothing else: whose clock they were told by
     does not matter. That somebody is connected is no sign of use.
     """
@@ -212,12 +240,15 @@ def read(kernels: list[Any], terminals: list[Any], watched: list[Any] | None = N
     words = f"{len(kernels)} kernel{'' if len(kernels) == 1 else 's'}, {busy} busy"
     if terminals:
         words += f"; {len(terminals)} terminal{'' if len(terminals) == 1 else 's'}"
+    if acts is not None:
+        marks.append(f"person {acts}")
+        words += f"; {acts} {'act' if acts == 1 else 'acts'} in the browser"
     digest = hashlib.sha256("\n".join(sorted(marks)).encode("utf-8", "replace")).hexdigest()
     return Said(digest, bool(busy), words)
 
 
 def _number(model: Any, name: str) -> int:
-    value = model.get(name)
+    value = model.get(name) if isinstance(model, dict) else None
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         raise NotSaid("what its server says cannot be read")
     return value

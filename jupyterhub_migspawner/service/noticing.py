@@ -23,8 +23,9 @@ from jupyterhub_migspawner import channels
 from jupyterhub_migspawner.broker import Broker
 from jupyterhub_migspawner.leases.events import EventQuery
 from jupyterhub_migspawner.leases.rows import EventRow
+from jupyterhub_migspawner.policy.backlog import Backlog, Entry
 from jupyterhub_migspawner.policy.messages import KINDS, Happening, Message, message_of
-from jupyterhub_migspawner.policy.notices import USERS, Channel, Notices
+from jupyterhub_migspawner.policy.notices import APPROVERS, USERS, Channel, Notices
 from jupyterhub_migspawner.service.parts import Parts
 
 log = logging.getLogger("migspawner.service")
@@ -44,8 +45,7 @@ OVERDUE = timedelta(minutes=1)
 MOST_HUNG = 3
 """Threads of a channel that may be left hanging; with so many it waits until one of them ends."""
 
-MOST_WAITING = 100
-"""Messages of a channel that are read ahead of what was sent."""
+WITHDRAWN = "request.cancelled"
 
 _PAGE = 200
 _SENDINGS = 20
@@ -54,18 +54,8 @@ Send = Callable[[Channel, str, str, str, str], str]
 
 
 @dataclass
-class _Waiting:
-    """A message on its way: ``id`` is its event's."""
-
-    id: int
-    message: Message
-    due: datetime
-    tries: int = 0
-
-
-@dataclass
 class _Sending:
-    waiting: _Waiting
+    entry: Entry
     since: datetime
     done: asyncio.Future[str]
 
@@ -98,7 +88,7 @@ class Outbox:
         self._reader = f"notices {parts.broker.hub} {digest}"
         self._noted: int | None = None
         self._read_to = 0
-        self._waiting: dict[int, _Waiting] = {}
+        self._backlog = Backlog()
         self._sending: _Sending | None = None
         self._hung: list[asyncio.Future[str]] = []
         self.sent = 0
@@ -119,20 +109,23 @@ class Outbox:
 
     async def _read(self) -> None:
         stale = 0
-        while len(self._waiting) < MOST_WAITING:
+        while not self._backlog.is_full:
             query = EventQuery(kinds=tuple(sorted(KINDS)))
             page = await self._parts.ask(
                 partial(Broker.event_page, after_id=self._read_to, limit=_PAGE, query=query)
             )
             now = self._clock()
             for event in page.events:
+                if event.kind == WITHDRAWN and event.request_id is not None:
+                    # Whom it was not announced to is not told of it any more.
+                    self._backlog.withdraw(event.request_id, APPROVERS)
                 message = self._message(event)
                 if message is None:
                     continue
                 if message.until <= now:
                     stale += 1
                     continue
-                self._waiting[event.id] = _Waiting(event.id, message, now)
+                self._backlog.add(event.id, message, now, event.request_id)
             self._read_to = page.read_to
             if len(page.events) < _PAGE:
                 break
@@ -158,7 +151,9 @@ class Outbox:
                 event.lease_id,
                 event.card_uuid,
                 event.detail,
-            )
+            ),
+            self._parts.settings.zone,
+            self._parts.settings.title_of,
         )
         return message if message is not None and message.is_for(self._channel) else None
 
@@ -168,36 +163,34 @@ class Outbox:
             if sum(not each.done() for each in self._hung) >= MOST_HUNG:
                 return False
             now = self._clock()
-            due = [each for each in self._waiting.values() if each.due <= now]
-            if not due:
+            entry = self._backlog.next(now)
+            if entry is None:
                 return False
-            # Those that never failed first: one address that does not work keeps nobody waiting.
-            waiting = min(due, key=lambda each: (each.tries, each.id))
-            if waiting.message.until <= now:
-                self._give_up(waiting, "it came too late to be of use")
+            if entry.message.until <= now:
+                self._give_up(entry, "it came too late to be of use")
                 return True
-            if not await self._is_wanted(waiting.message):
-                del self._waiting[waiting.id]
+            if not await self._is_wanted(entry.message):
+                self._backlog.drop(entry)
                 return True
-            self._sending = _Sending(waiting, now, self._begin(waiting.message))
+            self._sending = _Sending(entry, now, self._begin(entry.message))
         sending = self._sending
         await asyncio.wait({sending.done}, timeout=PATIENCE)
         if not sending.done.done():
-            if self._clock() - sending.since < OVERDUE:
+            if abs(self._clock() - sending.since) < OVERDUE:
                 return False
             # Its thread cannot be ended; it is left behind, and what it says is not listened to.
             self._sending = None
             self._hung = [each for each in self._hung if not each.done()]
             self._hung.append(sending.done)
-            self._failed(sending.waiting, "it takes longer than a minute")
+            self._failed(sending.entry, "it takes longer than a minute")
             return True
         self._sending = None
         trouble = sending.done.result()
         if not trouble:
             self.sent += 1
-            self._waiting.pop(sending.waiting.id, None)
+            self._backlog.sent(sending.entry, self._clock())
         else:
-            self._failed(sending.waiting, trouble)
+            self._failed(sending.entry, trouble)
         return True
 
     async def _is_wanted(self, message: Message) -> bool:
@@ -236,36 +229,37 @@ class Outbox:
             told = "%r is not told through %s: there is no name or address to send to."
             log.info(told, message.user, self._channel.name)
             return ""
-        body = message.text(self._link)
-        return self._send(self._channel, message.title, body, message.user, address)
+        title = self._channel.shown(message.title)
+        body = message.text(self._link, self._channel)
+        return self._send(self._channel, title, body, message.user, address)
 
-    def _failed(self, waiting: _Waiting, trouble: str) -> None:
-        waiting.tries += 1
-        if waiting.tries > len(AGAIN):
-            self._give_up(waiting, trouble)
+    def _failed(self, entry: Entry, trouble: str) -> None:
+        if entry.tries >= len(AGAIN):
+            self._give_up(entry, trouble)
             return
-        waiting.due = self._clock() + AGAIN[waiting.tries - 1]
+        self._backlog.again(entry, self._clock() + AGAIN[entry.tries])
         log.warning(
             "Notice %d could not be sent to %s: %s. It is tried again.",
-            waiting.id,
+            entry.id,
             self._channel.name,
             trouble,
         )
 
-    def _give_up(self, waiting: _Waiting, trouble: str) -> None:
+    def _give_up(self, entry: Entry, trouble: str) -> None:
         self.given_up += 1
-        self._waiting.pop(waiting.id, None)
+        self._backlog.drop(entry)
         log.error(
             "Notice %d (%r) is given up, %s did not take it: %s.",
-            waiting.id,
-            waiting.message.title,
+            entry.id,
+            entry.message.title,
             self._channel.name,
             trouble,
         )
 
     async def _note(self) -> None:
         """Note up to where everything was sent or given up."""
-        done = min(self._waiting, default=self._read_to + 1) - 1
+        first = self._backlog.first_id
+        done = self._read_to if first is None else first - 1
         if self._noted is None or done > self._noted:
             await self._parts.ask(partial(Broker.move_reader, reader=self._reader, event_id=done))
             self._noted = done

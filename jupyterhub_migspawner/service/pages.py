@@ -16,8 +16,12 @@ from jupyterhub.services.auth import HubOAuthCallbackHandler
 from tornado.web import HTTPError, RedirectHandler, RequestHandler, StaticFileHandler
 
 from jupyterhub_migspawner.broker import Broker
+from jupyterhub_migspawner.broker.leasing import why_ending
+from jupyterhub_migspawner.broker.statuses import Standing
 from jupyterhub_migspawner.errors import Refusal
+from jupyterhub_migspawner.leases.part import Part
 from jupyterhub_migspawner.leases.rows import LIVE, LOST
+from jupyterhub_migspawner.policy.reclaim import short_reason
 from jupyterhub_migspawner.policy.tiers import Tier
 from jupyterhub_migspawner.service.approvers import is_approver
 from jupyterhub_migspawner.service.auth import Asked
@@ -26,6 +30,7 @@ from jupyterhub_migspawner.service.limits import limits_of
 from jupyterhub_migspawner.service.looks import Looks
 from jupyterhub_migspawner.service.problem import Problem
 from jupyterhub_migspawner.service.rest import read_id
+from jupyterhub_migspawner.service.session_api import extend
 from jupyterhub_migspawner.service.sessions import moment, sessions_of, use_of
 
 #: The hub's page has scripts in it and admins add their own, so scripts are not restricted here;
@@ -35,6 +40,15 @@ POLICY = "frame-ancestors 'none'; object-src 'none'; base-uri 'none'; form-actio
 
 #: Ended sessions on the page.
 MOST_ENDED = 5
+
+#: Slices that are not proven empty on an admin's page; `migspawner doctor` names all of them.
+MOST_UNPROVEN = 20
+#: Lost sessions that are looked through for why a server has no GPU any more.
+MOST_LOST = 50
+
+#: Sessions to look at, and servers without a lease, that the page shows to admins; ``migspawner
+#: sessions`` and ``migspawner doctor`` have more.
+MOST_ODD = 20
 
 STATIC = Path(__file__).parent / "static"
 
@@ -66,6 +80,8 @@ class Page(Asked):
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """The hub's error page with the sentence in it."""
+        if self.answer.retry_after is not None:
+            self.set_header("Retry-After", str(self.answer.retry_after))
         try:
             self.show(
                 "problem.html",
@@ -106,15 +122,29 @@ class MySession(Page):
             servers = None
 
         running = None if servers is None else len(servers)
+        stopping = [server.name for server in servers or () if server.pending == "stop"]
 
         def read(broker: Broker) -> tuple[Any, Any, Any, Any, Tier | None, Any, Any]:
-            leases = broker.leases(user=person.name, hub=broker.hub, states=(*LIVE, LOST))
+            leases = broker.leases(user=person.name, hub=broker.hub, states=LIVE)
+            lost = broker.leases(
+                user=person.name, hub=broker.hub, states=(LOST,), part=Part(MOST_LOST)
+            )
+            leases = (*lost, *broker.unadopted_sessions(person.name), *leases)
             cards = {card.uuid: card for card in broker.cards()} if leases else {}
-            quotas = broker.quota_of(person, servers=running)
+            quotas = broker.quota_of(person, servers=running, stopping=stopping)
             standings = broker.standings(person.name)
             offers = broker.tiers_for(person)
-            ended = broker.ended_lately(person.name)[:MOST_ENDED]
+            ended = broker.ended_lately(person.name, most=MOST_ENDED)
             return leases, cards, offers, quotas, default_tier(broker), standings, ended
+
+        def unproven(broker: Broker) -> list[tuple[str, str]]:
+            now = broker.clock()
+            return [
+                why_ending(lease, status.row.quarantined)
+                for status in broker.slices()
+                for lease in status.leases
+                if lease.overdue(now)
+            ]
 
         def default_tier(broker: Broker) -> Tier | None:
             try:
@@ -124,6 +154,8 @@ class MySession(Page):
             return tier if tier.is_none else None
 
         leases, cards, offers, quotas, unnamed, standings, ended = await self.ask(read)
+        odd = await self.ask(doubtful) if self.visitor.is_admin else []
+        orphans = await self.ask(Broker.orphans) if self.visitor.is_admin else ()
         now = self.parts.broker.clock()
         indexes = {uuid: card.index for uuid, card in cards.items()}
         troubled = {uuid for uuid, card in cards.items() if card.problem}
@@ -131,14 +163,31 @@ class MySession(Page):
             "my_session.html",
             sessions=sessions_of(servers, leases, settings, indexes, unnamed, troubled),
             uses={each.lease.id: use_of(each, now, settings.examine_seconds) for each in standings},
+            title_of=self.parts.settings.title_of,
+            short_reason=short_reason,
             ended=[(moment(each.ended_at), each) for each in ended if each.ended_at],
             told=self.told(),
             problem=problem,
             hub_is_silent=servers is None,
+            orphans=orphans[:MOST_ODD],
+            hub_name=self.parts.broker.hub,
+            more_orphans=len(orphans[MOST_ODD:]),
+            odd=[(moment(each.doubt.since), each) for each in odd if each.doubt is not None],
             offers=offers,
+            deadlines={
+                each.held.id: moment(each.held.deadline) if each.held.deadline else None
+                for each in offers
+                if each.held is not None
+            },
             limits=limits_of(quotas),
             decides=is_approver(self.visitor, settings.approvers),
+            unproven=(await self.ask(unproven))[:MOST_UNPROVEN] if self.visitor.is_admin else [],
         )
+
+
+def doubtful(broker: Broker) -> list[Standing]:
+    """The sessions of this hub that admins should look at, as many as a page shows."""
+    return [each for each in broker.standings() if each.doubt is not None][:MOST_ODD]
 
 
 class ExtendMine(MySession):
@@ -151,11 +200,11 @@ class ExtendMine(MySession):
     async def post(self, raw_id: str) -> None:
         """Extend it."""
         assert self.visitor is not None
-        lease_id, by = read_id("lease", raw_id), self.visitor.person
+        lease_id, visitor = read_id("lease", raw_id), self.visitor
         try:
-            await self.ask(lambda broker: broker.extend(lease_id, by))
+            await self.ask(lambda broker: extend(broker, lease_id, visitor))
         except Refusal as refusal:
-            self.set_status(refusal.status)
+            self.refuse(refusal)
             await self.page(str(refusal))
             return
         self.redirect(f"{self.parts.prefix}?extended={lease_id}", status=303)
@@ -182,7 +231,7 @@ class Callback(Page, HubOAuthCallbackHandler):  # type: ignore[misc]
             raise Problem(
                 error.status_code,
                 "sign-in",
-                "Signing in did not come to its end; perhaps it took too long. "
+                "Signing in was not completed; perhaps it took too long. "
                 "Go to the hub's home page and open this page again from there.",
             ) from None
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from jupyterhub_migspawner.broker import Broker
+from jupyterhub_migspawner.keys import KeyFile
 from jupyterhub_migspawner.policy.settings import Settings
 from jupyterhub_migspawner.service.hub import HubApi
 
@@ -19,15 +20,17 @@ T = TypeVar("T")
 class Parts:
     """The parts of one running service.
 
-    ``home`` tells this hub from another one of its name. ``prefix`` is where the service lives and
-    ``hub_prefix`` where the hub does, both as they stand in a URL (escaped, with a slash at each
-    end); ``hub_host`` is empty unless the hub spreads people over subdomains.
+    ``key_file`` is the hub's own. ``home`` tells this hub from another one of its name. ``prefix``
+    is where the service lives and ``hub_prefix`` where the hub does, both as they stand in a URL
+    (escaped, with a slash at each end); ``hub_host`` is empty unless the hub spreads people over
+    subdomains.
     """
 
     broker: Broker
     settings: Settings
     hub: HubApi
     database: Executor
+    key_file: KeyFile
     home: str
     prefix: str
     hub_prefix: str

@@ -31,6 +31,8 @@ class Answer:
     status: int
     reason: str
     message: str
+    retry_after: int | None = None
+    """Seconds after which the same may be asked again; a header carries them."""
 
     def as_json(self) -> dict[str, object]:
         """The three keys of every JSON error."""
@@ -42,12 +44,12 @@ _BY_STATUS = {
     401: ("not-signed-in", "Nobody is signed in; sign in, or send a token of the hub."),
     403: ("not-allowed", "This is not allowed."),
     404: ("not-found", "There is nothing at this address."),
-    405: ("method", "This address does not know that method."),
+    405: ("method", "This address does not support that method."),
     413: ("too-large", "This request is too large."),
     500: (
         "internal",
-        "The service failed on this request in a way it does not know. "
-        "The details are in its log; please tell the hub's admins.",
+        "This request failed because of an unexpected error. "
+        "The details are in the log of the service; please tell the hub's admins.",
     ),
 }
 
@@ -57,25 +59,25 @@ def answer_for(error: BaseException | None, status: int = 500) -> Answer:
     if isinstance(error, Problem):
         return Answer(error.status_code, error.word, error.sentence)
     if isinstance(error, Refusal):
-        return Answer(error.status, error.reason, str(error))
+        return Answer(error.status, error.reason, str(error), error.retry_after)
     if isinstance(error, DatabaseError):
         return Answer(
             503,
             "database",
-            "The lease database does not answer just now, so nothing was changed. Running "
+            "The lease database is not responding right now, so nothing was changed. Running "
             "sessions are not affected. Try again in a minute.",
         )
     if isinstance(error, HubError):
         return Answer(
             503,
             "hub",
-            "The hub does not answer this service as it should just now, so nothing was changed. "
+            "The hub is not responding properly right now, so nothing was changed. "
             "Try again in a minute.",
         )
     if isinstance(error, GpuError):
         return Answer(503, "cards", str(error))
     if isinstance(error, ConfigError):
-        return Answer(503, "configuration", "The hub's admins have to mend the configuration.")
+        return Answer(503, "configuration", "The hub's admins have to fix the configuration.")
     if isinstance(error, HTTPError):
         status = error.status_code
     word, sentence = _BY_STATUS.get(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from jupyterhub_migspawner.broker import Broker, views
 from jupyterhub_migspawner.broker.statuses import TicketStatus
+from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.leases.rows import TicketRow
-from jupyterhub_migspawner.service.allowances import maker
 from jupyterhub_migspawner.service.body import Field
+from jupyterhub_migspawner.service.parts import Parts
 from jupyterhub_migspawner.service.problem import Problem
 from jupyterhub_migspawner.service.rest import REASON, ApiHandler, read_id
 
@@ -24,27 +25,30 @@ class Queue(ApiHandler):
 
     async def get(self) -> None:
         """List the visitor's places; everybody's for admins."""
-        if self.flags("all")["all"]:
-            if not self.who.is_admin:
-                raise Problem(403, "not-allowed", "Only admins see everybody's places.")
-            found = await self.ask(lambda broker: broker.queue())
-        else:
-            name = self.who.person.name
-            found = await self.ask(lambda broker: broker.queue(name))
-        self.reply([views.ticket_view(status) for status in found])
+        flags, part = self.listing("all")
+        if flags["all"] and not self.who.is_admin:
+            raise Problem(403, "not-allowed", "Only admins see everybody's places.")
+        name = None if flags["all"] else self.who.person.name
+        found = await self.ask(lambda broker: broker.queue(name, part=part.and_one_more))
+        self.reply_part(found, views.ticket_view, part)
 
     async def post(self) -> None:
         """Take a place, or change what it is for."""
         self.flags()
         asked = self.fields(NEW_TICKET)
-        person = self.who.person
+        visitor, person = self.who, self.who.person
+        existing = await is_existing(self.parts, person.name, asked.get("server", ""))
 
         def join(broker: Broker) -> TicketStatus:
+            server, start = asked.get("server", ""), asked.get("start", False)
+            if start:
+                visitor.demand_start(server, "have a server started")
             ticket = broker.join(
                 person,
                 asked["tier"],
-                server=asked.get("server", ""),
-                start=asked.get("start", False),
+                server=server,
+                start=start,
+                existing=existing,
                 upward=asked.get("upward", False),
             )
             return standing(broker, ticket)
@@ -56,13 +60,32 @@ class OneTicket(ApiHandler):
     """A place by its ticket's id."""
 
     async def delete(self, raw_id: str) -> None:
-        """Give it up, and with it what is held for it."""
+        """Give up this place, and what is held for it."""
         self.flags()
         ticket_id = read_id("ticket", raw_id)
         reason = self.fields(REASON).get("reason", "")
-        by = maker(self.who)
+        by = self.who.maker
         ticket = await self.ask(lambda broker: broker.leave(ticket_id, by, reason))
         self.reply(views.ticket_view(TicketStatus(ticket, 0, None, None)))
+
+
+async def is_existing(parts: Parts, user: str, server: str) -> bool:
+    """Whether the hub has that server already, where it matters: its name may then be an old one.
+
+    Raises :class:`~jupyterhub_migspawner.errors.Refusal` (``conflict``) where the hub would not
+    start one more, and :exc:`.HubError` when the hub does not say so.
+    """
+    names = parts.settings.server_names
+    if not server or names.why_not(server, existing=True):
+        return False
+    wrong = bool(names.why_not(server))
+    if not wrong and not names.most:
+        return False
+    known = await parts.hub.server_names(user)
+    why_not = "" if wrong else names.one_too_many(server, known)
+    if why_not:
+        raise Refusal(why_not, reason="conflict")
+    return server in known
 
 
 def standing(broker: Broker, ticket: TicketRow) -> TicketStatus:

@@ -12,11 +12,14 @@ from urllib.parse import quote, urlencode
 
 from jupyterhub_migspawner.broker import Broker, TierOffer
 from jupyterhub_migspawner.broker.statuses import TicketStatus
+from jupyterhub_migspawner.errors import Refusal
+from jupyterhub_migspawner.leases.part import Part
 from jupyterhub_migspawner.leases.rows import TicketRow
 from jupyterhub_migspawner.policy.queue import wait_in_words
 from jupyterhub_migspawner.policy.settings import Settings
 from jupyterhub_migspawner.policy.wording import listed
 from jupyterhub_migspawner.service.hub import HubError
+from jupyterhub_migspawner.service.queue_api import is_existing
 from jupyterhub_migspawner.service.request_pages import RequestPage
 from jupyterhub_migspawner.service.rest import read_id
 from jupyterhub_migspawner.service.sessions import moment
@@ -37,19 +40,28 @@ class MyQueue(RequestPage):
     async def post(self) -> None:
         """Take a place."""
         assert self.visitor is not None
-        person = self.visitor.person
+        visitor = self.visitor
         typed = {name: self.field(name) for name in ("tier", "server", "start", "upward")}
-        problem = await self.change(
-            lambda broker: broker.join(
-                person,
+        try:
+            existing = await is_existing(self.parts, visitor.person.name, typed["server"])
+        except Refusal as refusal:
+            self.refuse(refusal)
+            await self.page(typed, str(refusal))
+            return
+
+        def join(broker: Broker) -> TicketRow:
+            if typed["start"]:
+                visitor.demand_start(typed["server"], "have a server started")
+            return broker.join(
+                visitor.person,
                 typed["tier"],
                 server=typed["server"],
                 start=bool(typed["start"]),
                 upward=bool(typed["upward"]),
-            ),
-            "joined",
-            "queue",
-        )
+                existing=existing,
+            )
+
+        problem = await self.change(join, "joined", "queue")
         if problem:
             await self.page(typed, problem)
 
@@ -68,21 +80,33 @@ class MyQueue(RequestPage):
         def read(
             broker: Broker,
         ) -> tuple[tuple[TicketStatus, ...], tuple[TicketRow, ...], tuple[TierOffer, ...]]:
-            past = broker.tickets(person.name, hub=broker.hub, states=ENDED)
+            past = broker.tickets(person.name, hub=broker.hub, states=ENDED, part=Part(MOST_SHOWN))
             return broker.queue(person.name), past, broker.tiers_for(person)
 
         places, past, offers = await self.ask(read)
         told = self.told(
             {
-                "joined": "You are on the waiting list, with ticket {id}; that is all.",
-                "left": "Ticket {id} is given up.",
+                "joined": (
+                    "You are on the waiting list, with ticket {id}.",
+                    lambda id_: any(each.row.id == id_ for each in places),
+                ),
+                "left": (
+                    "Ticket {id} is given up.",
+                    lambda id_: any(each.id == id_ for each in past),
+                ),
             }
         )
         settings = self.parts.settings
         self.show(
             "queue.html",
-            places=[self._shown(status, settings, running) for status in places],
-            past=[shown_past(row, settings) for row in reversed(past)][:MOST_SHOWN],
+            places=[
+                {
+                    **self._shown(status, settings, running),
+                    "gone": all(o.tier.name != status.row.tier or not o.open for o in offers),
+                }
+                for status in places
+            ],
+            past=[shown_past(row, settings) for row in reversed(past)],
             offers=[offer for offer in offers if offer.may_wait],
             minutes=settings.offer_minutes,
             typed=typed,
@@ -104,15 +128,15 @@ class MyQueue(RequestPage):
         return {
             "id": row.id,
             "state": row.state,
-            "tier": _title(row.tier, settings),
-            "others": listed([_title(name, settings) for name in row.tiers[1:]], "or"),
+            "tier": settings.title_of(row.tier),
+            "others": listed([settings.title_of(name) for name in row.tiers[1:]], "or"),
             "server": row.server,
             "start": row.start,
             "since": moment(row.created_at),
             "place": status.place,
             "wait": "" if status.expectation is None else wait_in_words(status.expectation),
             "blocked": row.blocked,
-            "held": _title(lease.tier, settings) if lease is not None else "",
+            "held": settings.title_of(lease.tier) if lease is not None else "",
             "until": moment(lease.deadline) if lease is not None and lease.deadline else None,
             "start_url": start_url,
             "in_the_way": running is not None and row.server in running,
@@ -127,7 +151,7 @@ class LeaveMine(MyQueue):
         self.redirect(f"{self.parts.prefix}queue")
 
     async def post(self, raw_id: str) -> None:  # type: ignore[override]
-        """Give it up."""
+        """Leave the waiting list."""
         assert self.visitor is not None
         ticket_id, by = read_id("ticket", raw_id), self.visitor.person
         problem = await self.change(lambda broker: broker.leave(ticket_id, by), "left", "queue")
@@ -139,16 +163,11 @@ def shown_past(row: TicketRow, settings: Settings) -> dict[str, Any]:
     """A place that is over."""
     return {
         "id": row.id,
-        "tier": _title(row.tier, settings),
+        "tier": settings.title_of(row.tier),
         "state": row.state,
         "why": row.end_reason,
         "ended": moment(row.ended_at) if row.ended_at else None,
     }
-
-
-def _title(name: str, settings: Settings) -> str:
-    tier = settings.tier(name)
-    return tier.title if tier is not None else name
 
 
 def handlers(prefix: str) -> list[Any]:

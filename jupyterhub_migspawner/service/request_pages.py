@@ -10,16 +10,24 @@ import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import datetime, timezone
+from functools import partial
 from typing import Any, TypeVar
 
 from jupyterhub_migspawner.broker import Broker, TierOffer
 from jupyterhub_migspawner.errors import Refusal
-from jupyterhub_migspawner.leases.rows import DraftRow, RequestRow, TicketRow
-from jupyterhub_migspawner.policy.approval import APPROVED, CANCELLED, PENDING
+from jupyterhub_migspawner.leases.part import Part
+from jupyterhub_migspawner.leases.rows import LIVE, DraftRow, LeaseRow, RequestRow, TicketRow
+from jupyterhub_migspawner.policy.approval import APPROVED, CANCELLED, DENIED, PENDING
 from jupyterhub_migspawner.policy.fields import read_hours, read_minutes, read_moment
 from jupyterhub_migspawner.policy.settings import Settings
 from jupyterhub_migspawner.policy.wording import number
-from jupyterhub_migspawner.service.approvers import decidable, is_approver
+from jupyterhub_migspawner.service.approvers import (
+    Decidable,
+    decidable,
+    is_approver,
+    only_shown,
+)
+from jupyterhub_migspawner.service.hub import HubError
 from jupyterhub_migspawner.service.pages import Page
 from jupyterhub_migspawner.service.problem import Problem
 from jupyterhub_migspawner.service.rest import read_id
@@ -33,8 +41,25 @@ TYPED = ("tier", "hours", "starts_at", "reason")
 
 Changed = TypeVar("Changed", RequestRow, TicketRow, DraftRow)
 
+#: What an approver may just have done, by the word in the address: the sentence, and the state in
+#: which the request is then.
+DONE_TO = {
+    "approved": ("Request {id} is approved.", APPROVED),
+    "denied": ("Request {id} is denied.", DENIED),
+    "seconded": ("You have approved request {id}; a second approval is needed.", PENDING),
+    "back": ("Grant {id} is taken back. A server that uses it keeps running.", CANCELLED),
+    "revoked": ("Grant {id} is revoked; servers that use it end after the warning.", CANCELLED),
+}
+
 #: Past requests on a page.
 MOST_SHOWN = 50
+
+#: Open requests on the page of those who decide.
+MOST_DECIDED = 100
+
+
+def _is_in(states: Mapping[int, str], state: str, request_id: int) -> bool:
+    return states.get(request_id) == state
 
 
 class RequestPage(Page):
@@ -54,17 +79,34 @@ class RequestPage(Page):
         try:
             changed = await self.ask(use)
         except Refusal as refusal:
-            self.set_status(refusal.status)
+            self.refuse(refusal)
             return str(refusal)
         word = done if isinstance(done, str) else done(changed)
         self.redirect(f"{self.parts.prefix}{back}?{word}={changed.id}", status=303)
         return ""
 
-    def told(self, words: Mapping[str, str]) -> str:
-        """What was just done, as the address says; its number is looked at and nothing else."""
-        for word, sentence in words.items():
+    async def running(self, user: str) -> frozenset[str] | None:
+        """The names of a person's live servers; None where the hub does not say."""
+        try:
+            servers = await self.parts.hub.servers_of(user) or ()
+        except HubError as error:
+            self.log_exception(type(error), error, None)
+            return None
+        return frozenset(server.name for server in servers)
+
+    def before(self) -> int | None:
+        """Where the part of a list begins that the address asks for; None for the newest."""
+        found = self.get_query_argument("before", "")
+        return int(found) if found.isascii() and found.isdigit() and len(found) <= 18 else None
+
+    def told(self, words: Mapping[str, tuple[str, Callable[[int], bool]]]) -> str:
+        """What was just done, as the address says: a sentence for each word and when it is true.
+
+        Anybody can write an address, so nothing is said of a number for which it is not.
+        """
+        for word, (sentence, holds) in words.items():
             found = self.get_query_argument(word, "")
-            if found.isascii() and found.isdigit() and len(found) <= 18:
+            if found.isascii() and found.isdigit() and len(found) <= 18 and holds(int(found)):
                 return sentence.format(id=int(found))
         return ""
 
@@ -123,24 +165,68 @@ class MyRequests(RequestPage):
 
         def read(
             broker: Broker,
-        ) -> tuple[tuple[RequestRow, ...], tuple[TierOffer, ...], tuple[DraftRow, ...]]:
+        ) -> tuple[
+            tuple[RequestRow, ...],
+            tuple[TierOffer, ...],
+            tuple[DraftRow, ...],
+            tuple[LeaseRow, ...],
+        ]:
             broker.expire_requests()
-            mine = broker.requests(user=person.name)
-            return mine, broker.tiers_for(person), broker.drafts(person)
+            mine = broker.requests(user=person.name, part=Part(MOST_SHOWN + 1, before))
+            if before is None:
+                # What is open is shown, whatever came after it.
+                open_ones = broker.requests(
+                    user=person.name, states=(PENDING, APPROVED), part=Part(MOST_SHOWN)
+                )
+                known = {each.id for each in mine}
+                mine = (*(each for each in open_ones if each.id not in known), *mine)
+            leases = broker.leases(user=person.name, hub=broker.hub, states=LIVE)
+            return mine, broker.tiers_for(person), broker.drafts(person), leases
 
-        requests, offers, drafts = await self.ask(read)
+        before = self.before()
+        requests, offers, drafts, leases = await self.ask(read)
+        running = await self.running(person.name)
+        newest = requests[-MOST_SHOWN - 1 :]
+        older = newest[1].id if len(newest) > MOST_SHOWN else None
+        if older is not None:
+            requests = tuple(
+                each for each in requests if each.id >= older or each.state in (PENDING, APPROVED)
+            )
+        states = {each.id: each.state for each in requests}
+        begun = {each.id for each in drafts}
         told = self.told(
             {
-                "asked": "Request {id} is filed. Somebody who may approve it will decide.",
-                "cancelled": "Request {id} is cancelled.",
-                "kept": "Draft {id} is kept; nobody else sees it.",
-                "dropped": "Draft {id} is thrown away.",
+                "asked": (
+                    "Request {id} is filed. An approver will decide on it.",
+                    lambda id_: states.get(id_) == PENDING,
+                ),
+                "cancelled": (
+                    "Request {id} is cancelled.",
+                    lambda id_: states.get(id_) == CANCELLED,
+                ),
+                "kept": ("Draft {id} is saved; only you can see it.", begun.__contains__),
+                "dropped": ("Draft {id} is gone.", lambda id_: id_ not in begun),
             }
         )
+        on_grants = {lease.request_id: lease for lease in leases if lease.request_id}
+        usable = {offer.tier.name for offer in offers if offer.open and offer.tier.approval}
         self.show(
             "requests.html",
-            requests=shown(requests, self.parts.settings, self.parts.broker.clock()),
-            drafts=drafts,
+            requests=[
+                {
+                    **each,
+                    "gone": each["open"] and each["tier_name"] not in usable,
+                    "lease": on_grants.get(each["id"]),
+                }
+                for each in shown(requests, self.parts.settings, self.parts.broker.clock())
+            ],
+            default_runs=running is not None and "" in running,
+            named_servers=self.parts.settings.server_names.named,
+            drafts=[
+                (draft, self.parts.settings.title_of(draft.tier), draft.tier in usable)
+                for draft in drafts
+            ],
+            older=older,
             tiers=[offer.tier for offer in offers if offer.open and offer.tier.approval],
             typed=typed,
             problem=problem,
@@ -227,22 +313,45 @@ class Decisions(RequestPage):
         """Show what waits; ``typed`` stands in the form of request ``about``."""
         assert self.visitor is not None
 
-        def read(broker: Broker) -> tuple[tuple[RequestRow, ...], frozenset[int | None]]:
+        visitor, approvers, part = (
+            self.visitor,
+            self.parts.settings.approvers,
+            Part(MOST_DECIDED, self.before()),
+        )
+
+        decided = frozenset(
+            int(value)
+            for word in DONE_TO
+            if (value := self.get_query_argument(word, "")).isascii()
+            and value.isdigit()
+            and len(value) <= 18
+        )
+
+        def read(
+            broker: Broker,
+        ) -> tuple[Decidable, list[RequestRow], frozenset[int | None], dict[int, RequestRow]]:
+            looked_up: dict[int, RequestRow] = {}
+            for id_ in decided:
+                with suppress(Refusal):
+                    row = broker.request(id_)
+                    looked_up |= {each.id: each for each in only_shown([row], visitor, approvers)}
             broker.expire_requests()
             in_use = frozenset(lease.request_id for lease in broker.leases())
-            found = broker.requests(states=(PENDING, APPROVED))
-            known = {each.id for each in found}
+            found = decidable(broker, visitor, approvers, part, (PENDING, APPROVED))
             # What was taken back may be in use all the same, until somebody revokes it.
-            rest = [broker.request(id_) for id_ in sorted(filter(None, in_use - known))]
-            return (*found, *(each for each in rest if each.state == CANCELLED)), in_use
+            rest = [broker.request(id_) for id_ in sorted(filter(None, in_use))]
+            cancelled = [each for each in rest if each.state == CANCELLED]
+            return found, list(only_shown(cancelled, visitor, approvers)), in_use, looked_up
 
-        every, in_use = await self.ask(read)
-        mine = decidable(self.visitor, every, self.parts.settings.approvers)
+        found, cancelled, in_use, done = await self.ask(read)
+        states = {id_: request.state for id_, request in done.items()}
         now = self.parts.broker.clock()
-        requests = shown(mine, self.parts.settings, now, most=None, in_use=in_use)
+        mine = (*found.requests, *cancelled)
+        requests = shown(mine, self.parts.settings, now, in_use=in_use)
         self.show(
             "decisions.html",
             waiting=[each for each in requests if each["state"] == PENDING][::-1],
+            older=found.older_than,
             granted=[each for each in requests if each["state"] in (APPROVED, CANCELLED)],
             me=self.visitor.person.name,
             problem=problem,
@@ -252,11 +361,8 @@ class Decisions(RequestPage):
             if problem
             else self.told(
                 {
-                    "approved": "Request {id} is approved.",
-                    "denied": "Request {id} is denied.",
-                    "seconded": "You have approved request {id}; somebody else has to, too.",
-                    "back": "Grant {id} is taken back. A server that runs on it goes on.",
-                    "revoked": "Grant {id} is revoked; what runs on it ends after the warning.",
+                    word: (sentence, partial(_is_in, states, state))
+                    for word, (sentence, state) in DONE_TO.items()
                 }
             ),
         )
@@ -278,7 +384,7 @@ class Decide(Decisions):
             hours = read_hours(typed["hours"]) if what == "approve" else 0.0
             minutes = read_minutes(typed["minutes"]) if what == "revoke" else 0.0
         except Refusal as refusal:
-            self.set_status(refusal.status)
+            self.refuse(refusal)
             await self.page(str(refusal), request_id, typed)
             return
         uses: dict[str, tuple[str, Callable[[Broker], RequestRow]]] = {
@@ -308,7 +414,6 @@ def shown(
     requests: tuple[RequestRow, ...],
     settings: Settings,
     now: datetime,
-    most: int | None = MOST_SHOWN,
     in_use: frozenset[int | None] = frozenset(),
 ) -> list[dict[str, Any]]:
     """Requests as the pages show them, the newest first."""
@@ -319,8 +424,11 @@ def shown(
             {
                 "id": request.id,
                 "user": request.user,
-                "tier": tier.title if tier else request.tier,
+                "tier": settings.title_of(request.tier),
+                "tier_name": request.tier,
+                "grantable": tier is not None and tier.approval,
                 "hours": number(request.hours),
+                "most": number(min(request.hours, tier.max_hours or request.hours)) if tier else "",
                 "reason": request.reason,
                 "state": request.state,
                 "open": request.state in (PENDING, APPROVED),
@@ -328,6 +436,7 @@ def shown(
                 "decided_by": request.decided_by,
                 "answer": request.decision_reason,
                 "until": moment(request.valid_until) if request.valid_until else None,
+                "over": request.valid_until is not None and request.valid_until <= now,
                 "begins": moment(request.valid_from)
                 if request.valid_from and request.valid_from > now
                 else None,
@@ -336,7 +445,7 @@ def shown(
                 "in_use": request.id in in_use,
             }
         )
-    return found if most is None else found[:most]
+    return found
 
 
 def handlers(prefix: str) -> list[Any]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+from urllib.parse import urlencode
 
 from tornado.web import RequestHandler
 
+from jupyterhub_migspawner.leases.part import MOST_ROWS, Part
 from jupyterhub_migspawner.service import body
 from jupyterhub_migspawner.service.auth import Asked, Visitor
 from jupyterhub_migspawner.service.body import Field
@@ -18,6 +20,12 @@ REASON = {"reason": Field("text")}
 
 #: Ids count up from 1 in a 64-bit column; longer digits name nothing.
 MOST_DIGITS = 18
+MOST_ID = 10**MOST_DIGITS - 1
+
+#: Rows of a list unless asked otherwise.
+USUAL_ROWS = 100
+
+T = TypeVar("T")
 
 
 class ApiHandler(Asked):
@@ -53,6 +61,36 @@ class ApiHandler(Asked):
         """The query's parameters, all true or false."""
         return body.read_flags(self.request.query_arguments, known)
 
+    def listing(self, *known: str) -> tuple[dict[str, bool], Part]:
+        """The parameters of a list: flags, and which part of it is asked for."""
+        query = dict(self.request.query_arguments)
+        limit = body.read_count(query, "limit", MOST_ROWS)
+        before = body.read_count(query, "before", MOST_ID)
+        rest = {name: query[name] for name in query if name not in ("limit", "before")}
+        return body.read_flags(rest, known), Part(limit or USUAL_ROWS, before)
+
+    def reply_part(
+        self, rows: Sequence[T], view: Callable[[T], Any], part: Part, *, id_name: str = "id"
+    ) -> None:
+        """Answer with the newest rows of a list, of which one more than asked for were read.
+
+        ``Link`` leads to the rows before those, where there are any. ``id_name`` is the field of
+        the view that they are ordered by.
+        """
+        shown = rows[-part.limit :]
+        if len(rows) > part.limit:
+            self.link_next(view(shown[0])[id_name], part)
+        self.reply([view(row) for row in shown])
+
+    def link_next(self, before: int, part: Part) -> None:
+        """Say where the rows with smaller ids than ``before`` are."""
+        kept = {
+            name: values[-1].decode("utf-8", "replace")
+            for name, values in self.request.query_arguments.items()
+        }
+        query = urlencode({**kept, "limit": part.limit, "before": before})
+        self.set_header("Link", f'<{self.request.path}?{query}>; rel="next"')
+
     def fields(self, known: Mapping[str, Field]) -> dict[str, Any]:
         """The body's fields, checked."""
         content_type = self.request.headers.get("Content-Type", "")
@@ -69,6 +107,8 @@ class ApiHandler(Asked):
             self.set_header("Allow", ", ".join(sorted(methods_of(type(self)))))
         if status_code == 401:
             self.set_header("WWW-Authenticate", "token")
+        if self.answer.retry_after is not None:
+            self.set_header("Retry-After", str(self.answer.retry_after))
         self.finish(json.dumps(self.answer.as_json()))
 
 

@@ -74,11 +74,13 @@ class Server:
         if account is _UNKNOWN:
             return
         person = None if account is None else account.person
-        others = 0
-        if account is not None:
-            others = sum(server.name != ticket.server for server in account.servers)
+        servers = () if account is None else account.servers
+        others = [server for server in servers if server.name != ticket.server]
+        stopping = [server.name for server in others if server.pending == "stop"]
         offered = await self._parts.ask(
-            lambda broker: broker.offer(ticket.id, person, other_servers=others)
+            lambda broker: broker.offer(
+                ticket.id, person, other_servers=len(others), stopping=stopping
+            )
         )
         if offered.lease is None:
             self._resting[ticket.id] = self._elapsed() + REST

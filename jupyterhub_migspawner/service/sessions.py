@@ -11,13 +11,21 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 
 from jupyterhub_migspawner.broker.statuses import Standing
+from jupyterhub_migspawner.broker.unadopted import NO_LEASE
 from jupyterhub_migspawner.leases.rows import ACTIVE, LOST, PENDING, RELEASING, LeaseRow
-from jupyterhub_migspawner.policy.reclaim import IDLE, in_words
+from jupyterhub_migspawner.policy import proof
+from jupyterhub_migspawner.policy.reclaim import IDLE, in_words, short_reason
 from jupyterhub_migspawner.policy.settings import Settings
 from jupyterhub_migspawner.policy.tiers import Tier
+from jupyterhub_migspawner.policy.wording import memory as in_gib
+from jupyterhub_migspawner.policy.wording import moment as in_words_utc
 from jupyterhub_migspawner.service.hub import HubServer
 
 # The cause is for whoever can mend it, and stands in the list of cards.
+_UNADOPTED = (
+    "The database that records sessions was replaced and does not know this one. Your server keeps "
+    "running and counts against your limits; the hub's admins can see it."
+)
 _TROUBLE = (
     "The card of this session does not answer as it should, so work on the GPU may fail. Save what "
     "you have; if it does not pass, your admin can see what is wrong."
@@ -26,9 +34,10 @@ _TROUBLE = (
 
 @dataclass(frozen=True)
 class Moment:
-    """A time as the page shows it: readable in the service's time zone, exact in UTC."""
+    """A time as the page shows it where no script runs, which shows it in the reader's zone."""
 
-    local: str
+    text: str
+    """In UTC, as sentences say it."""
     utc: str
     machine: str
     """ISO 8601, for the ``datetime`` attribute."""
@@ -41,7 +50,7 @@ class Session:
     server: str
     """Empty for the default server."""
     state: str
-    """A word: ``starting``, ``running``, ``stopping`` or ``unknown``."""
+    """A word: ``starting``, ``running``, ``stopping``, ``unknown`` or ``lost``."""
     explanation: str
     tier: str
     """The tier's title, empty when nobody knows it."""
@@ -55,9 +64,9 @@ class Session:
     """How many people may be on the slice at a time."""
 
     @property
-    def memory_gib(self) -> str:
-        """The slice's memory, in GiB to one decimal."""
-        return f"{self.lease.memory_mib / 1024:.1f}" if self.lease else ""
+    def memory(self) -> str:
+        """The slice's memory, with its unit."""
+        return in_gib(self.lease.memory_mib) if self.lease else ""
 
 
 def sessions_of(
@@ -100,9 +109,10 @@ def sessions_of(
     return tuple(
         Session(
             server=name,
-            state=state,
+            state="lost" if loss and not explanation else state,
             explanation=explanation
-            or _loss(server, lease, lost.get(name))
+            or loss
+            or (_UNADOPTED if lease is not None and lease.id == NO_LEASE else "")
             or (_TROUBLE if lease is not None and lease.card_uuid in troubled else ""),
             tier=_title(lease, server, settings, unnamed),
             lease=lease,
@@ -114,6 +124,7 @@ def sessions_of(
         )
         for name, server, lease in found
         for state, explanation in [_state(server, lease, servers is None)]
+        for loss in [_loss(server, lease, lost.get(name))]
     )
 
 
@@ -145,20 +156,25 @@ def _state(
     server: HubServer | None, lease: LeaseRow | None, hub_is_silent: bool
 ) -> tuple[str, str]:
     if lease is not None and lease.state == RELEASING:
-        waiting = f": {lease.waiting_for}" if lease.waiting_for else "."
-        return "stopping", f"The slice is being given back{waiting}"
+        since = lease.releasing_at or lease.since
+        why = f" ({short_reason(lease.end_reason).rstrip('.')})" if lease.end_reason else ""
+        return "stopping", (
+            f"The slice is being released: the session ended at {in_words_utc(since)}{why}, but "
+            f"{proof.cause(lease.waiting_for)}. It counts as yours until the slice is proven "
+            "empty. If that takes longer than a few minutes, ask an admin of this hub."
+        )
     if server is None:
         if hub_is_silent:
-            return "unknown", "The hub does not say just now whether this server runs."
+            return "unknown", "The hub cannot say right now whether this server is running."
         if lease is not None and lease.state == PENDING:
-            return "starting", "The slice is set aside; the server is on its way."
-        return "unknown", "The hub does not run this server; its slice will be given back."
+            return "starting", "The slice is allocated; the server is starting."
+        return "unknown", "The hub does not run this server; its slice will be released."
     if server.pending == "spawn" or (lease is not None and lease.state == PENDING):
-        return "starting", "The server is on its way."
+        return "starting", "The server is starting."
     if server.pending == "stop":
         return "stopping", "The server is being stopped."
     if server.pending == "check":
-        return "running", "The hub has started again and is looking after this server."
+        return "running", "The hub was restarted and is checking this server."
     return "running", ""
 
 
@@ -174,13 +190,9 @@ def _title(
     lease: LeaseRow | None, server: HubServer | None, settings: Settings, unnamed: Tier | None
 ) -> str:
     name = lease.tier if lease else server.tier if server else ""
-    tier = settings.tier(name)
-    if tier is not None:
-        return tier.title
     if not name and unnamed is not None:
         return unnamed.title
-    # A tier that the admin has taken out of the configuration while this session runs.
-    return name
+    return settings.title_of(name)
 
 
 def _seats(lease: LeaseRow | None, settings: Settings) -> int:
@@ -195,10 +207,9 @@ def _since(lease: LeaseRow | None, server: HubServer | None) -> Moment | None:
 
 def moment(at: datetime) -> Moment:
     """A time of the lease database or the hub for people."""
-    local = at.astimezone()
     utc = at.astimezone(timezone.utc)
     return Moment(
-        local=f"{local:%a %d %b %Y, %H:%M} {local.tzname()}".rstrip(),
+        text=in_words_utc(at),
         utc=f"{utc:%Y-%m-%d %H:%M:%S} UTC",
         machine=f"{utc:%Y-%m-%dT%H:%M:%SZ}",
     )

@@ -10,20 +10,28 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Collection
+from contextlib import suppress
 from functools import partial
+from textwrap import shorten
 from typing import Any
 
 from jupyterhub_migspawner.broker import Broker
-from jupyterhub_migspawner.broker.statuses import Standing
+from jupyterhub_migspawner.broker.statuses import Standing, Stranded
 from jupyterhub_migspawner.broker.views import timestamp
 from jupyterhub_migspawner.errors import Refusal
+from jupyterhub_migspawner.leases.rows import LOST
 from jupyterhub_migspawner.policy.people import Person
+from jupyterhub_migspawner.policy.reclaim import TIME
 from jupyterhub_migspawner.service.notebooks import Notebooks, NotSaid
 from jupyterhub_migspawner.service.parts import Parts
+from jupyterhub_migspawner.service.tokens import Tokens
 
 log = logging.getLogger("migspawner.service")
 
-WHY = "asked for inside the server"
+MOST_WHY = 300
+"""Characters; what somebody has written may be longer than a notice."""
+
+WHY = "requested inside the server"
 
 Notice = dict[str, Any]
 
@@ -31,32 +39,53 @@ Notice = dict[str, Any]
 class Teller:
     """Tells servers, and hears their people's wishes."""
 
-    def __init__(self, parts: Parts, notebooks: Notebooks) -> None:
+    def __init__(self, parts: Parts, notebooks: Notebooks, tokens: Tokens) -> None:
         self._parts = parts
+        self._tokens = tokens
         self._notebooks = notebooks
         self._said: dict[int, Notice | None] = {}
 
-    async def round(self, standings: Collection[Standing]) -> None:
+    async def round(self, standings: Collection[Standing], lost: Collection[Stranded] = ()) -> None:
         """Tell all who have something to be told. Raises :exc:`.DatabaseError`."""
-        live = {each.lease.id for each in standings}
+        live = {each.lease.id for each in standings} | {each.lease.id for each in lost}
         self._said = {key: said for key, said in self._said.items() if key in live}
         news = [each for each in standings if each.verdict.near or self._said.get(each.lease.id)]
-        await asyncio.gather(*(self.tell(each) for each in news))
+        await asyncio.gather(
+            *(self.tell(each) for each in news), *(self._tell_loss(each) for each in lost)
+        )
 
     async def tell(self, standing: Standing) -> None:
         """Tell one, and grant what its person wishes. Raises :exc:`.DatabaseError`."""
         lease_id, notice = standing.lease.id, self._notice(standing)
-        if not standing.stay.url or (notice is None and self._said.get(lease_id) is None):
+        reach = self._tokens.reach(standing)
+        if reach.trouble or (notice is None and self._said.get(lease_id) is None):
             return
         try:
-            wish = await self._notebooks.tell(standing.stay, {"notice": notice})
+            wish = await self._notebooks.tell(reach, {"notice": notice})
             if wish:
                 after, answer = await self._grant(standing, wish)
                 notice = self._notice(after)
-                await self._notebooks.tell(after.stay, {"notice": notice, "answer": answer})
+                await self._notebooks.tell(reach, {"notice": notice, "answer": answer})
         except NotSaid as trouble:
             log.debug("The server of lease %d is told nothing: %s", lease_id, trouble)
         self._said[lease_id] = notice
+
+    async def _tell_loss(self, lost: Stranded) -> None:
+        """Tell a server that its card is gone, for as long as it runs."""
+        lease = lost.lease
+        reach = self._tokens.reach(lost)
+        if reach.trouble:
+            return
+        notice = {
+            "rule": LOST,
+            "why": shorten(lease.end_reason, MOST_WHY),
+            "ends_at": timestamp(lease.ended_at),
+            "extendable": False,
+            **self._everywhere(),
+        }
+        with suppress(NotSaid):
+            await self._notebooks.tell(reach, {"notice": notice})
+        self._said[lease.id] = notice
 
     async def _grant(self, standing: Standing, wish: str) -> tuple[Standing, dict[str, str]]:
         """Keep a session for longer as its person would on the page; how it stands then."""
@@ -75,8 +104,15 @@ class Teller:
             return None
         return {
             "rule": found.rule,
+            # Who has brought the end forward, and why; empty where nobody has.
+            "why": shorten(standing.lease.end_reason, MOST_WHY) if found.rule == TIME else "",
             "ends_at": timestamp(found.ends_at),
             "extendable": standing.extendable,
+            **self._everywhere(),
+        }
+
+    def _everywhere(self) -> Notice:
+        return {
             "page": f"{self._parts.hub_host}{self._parts.prefix}",
             # Told again in each round; nobody is left with the word of a service that is gone.
             "holds_seconds": 3 * self._parts.settings.examine_seconds,

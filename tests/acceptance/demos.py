@@ -15,7 +15,8 @@ from typing import Any
 
 import requests
 
-from tests.benchmarks.hub import free_ports
+from jupyterhub_migspawner.cli.demo.credentials import KEY, LINK_PATH, Links
+from tests.ports import free_ports
 
 CLI = [sys.executable, "-m", "jupyterhub_migspawner.cli"]
 
@@ -32,16 +33,24 @@ class Demo:
         self.port = port or free_ports(1)[0]
         self.process: subprocess.Popen[str] | None = None
         self.answer: dict[str, Any] = {}
+        #: What the caller's environment holds besides this process's own.
+        self.environment: dict[str, str] = {}
 
     @property
     def url(self) -> str:
         """Where people log in, with a slash at its end."""
         return str(self.answer["url"])
 
+    @property
+    def password(self) -> str:
+        """What all its users sign in with."""
+        return str(self.answer["password"])
+
     def launch(self, *flags: str) -> subprocess.Popen[str]:
         """Start the program, whatever comes of it."""
         self.process = subprocess.Popen(
             [*CLI, "demo", "--port", str(self.port), "--dir", str(self.directory), *flags],
+            env={**os.environ, **self.environment},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -126,19 +135,31 @@ class Demo:
         """Log in by the form, as a browser does."""
         return Person(self, user)
 
+    def log_in_by_link(self, user: str) -> Person:
+        """Log in by a link."""
+        return Person(self, user, self.link(user))
+
+    def link(self, user: str) -> str:
+        """A login link made now: those of the start are too old on a machine that is slow."""
+        key = Links(self.directory).create(user)
+        return f"{self.url}hub{LINK_PATH}?{KEY}={key}"
+
 
 class Person:
     """Somebody at the demo, with a browser's cookies."""
 
-    def __init__(self, demo: Demo, name: str) -> None:
+    def __init__(self, demo: Demo, name: str, link: str = "") -> None:
         self.demo = demo
         self.name = name
         self.session = requests.Session()
+        if link:
+            assert self.session.get(link, allow_redirects=False).status_code == 302
+            return
         page = self.session.get(f"{demo.url}hub/login")
         assert page.status_code == 200, page.text
         form = {
             "username": name,
-            "password": "demo",
+            "password": demo.password,
             "_xsrf": self.session.cookies.get("_xsrf", path="/hub/"),
         }
         answer = self.session.post(f"{demo.url}hub/login", data=form, allow_redirects=False)
@@ -182,9 +203,11 @@ class Person:
 
     def start_kernel(self) -> None:
         """Start a kernel on the own server."""
-        answer = requests.post(
-            f"{self.demo.url}user/{self.name}/api/kernels",
-            headers={"Authorization": f"token {self.token()}"},
-            timeout=PATIENCE,
-        )
-        assert answer.status_code == 201, answer.text
+        url = f"{self.demo.url}user/{self.name}/api/kernels"
+        self.post(url, {"Authorization": f"token {self.token()}"})
+
+    def post(self, url: str, headers: dict[str, str]) -> Any:
+        """What a server answers when it has made something new."""
+        answer = requests.post(url, headers=headers, timeout=PATIENCE)
+        assert answer.status_code in (200, 201), answer.text
+        return answer.json()

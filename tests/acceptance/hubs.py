@@ -15,15 +15,21 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from jupyterhub_migspawner.broker import Broker
 from jupyterhub_migspawner.errors import ConfigError, DatabaseError
 from jupyterhub_migspawner.leases.rows import LeaseRow
-from tests.benchmarks.hub import free_ports
+from tests.ports import free_ports
 
 CONFIG = """
 import sys
 import jupyterhub_migspawner
+import jupyterhub.spawner
+sys.path.append({tests!r})
+from tests.ports import free_ports
+# No other process of a busy machine gets a server's port before the server has bound it.
+jupyterhub.spawner.random_port = lambda: free_ports(1)[0]
 c = get_config()  # noqa
 jupyterhub_migspawner.setup(c)
 c.JupyterHub.spawner_class = "mig-simple"
@@ -35,7 +41,7 @@ c.MigBroker.tiers = [
     {{"name": "card", "profile": "whole", "approval": True, "max_hours": 48}},
 ]
 c.JupyterHub.authenticator_class = "dummy"
-c.DummyAuthenticator.password = "demo"
+c.DummyAuthenticator.password = {password!r}
 c.Authenticator.allow_all = True
 c.Authenticator.admin_users = {{"admin"}}
 c.JupyterHub.bind_url = "http://127.0.0.1:{port}{base_url}"
@@ -73,7 +79,8 @@ class Hub:
         from jupyterhub_migspawner.gpu.simulator import create_state
 
         self.directory = directory
-        self.token = secrets.token_hex(16)
+        # The tests may run as root, and every user of the machine reaches this hub.
+        self.token, self.password = secrets.token_hex(16), secrets.token_hex(16)
         create_state(
             str(directory / "cards.json"),
             cards=len(layouts),
@@ -90,12 +97,17 @@ class Hub:
                 api_port=api_port,
                 base_url=base_url,
                 token=self.token,
+                password=self.password,
+                tests=str(Path(__file__).parents[2]),
                 tiny=Path(__file__).parent.parent / "benchmarks" / "tiny_server.py",
                 extra=extra,
             )
         )
         self.url = f"http://127.0.0.1:{port}{base_url}"
         self.process: subprocess.Popen[bytes] | None = None
+        #: What the hub alone has: variables of its environment, settings of its command line.
+        self.environ: dict[str, str] = {}
+        self.overrides: dict[str, str] = {}
 
     def launch(self) -> subprocess.Popen[bytes]:
         """Start the hub's process, whatever comes of it."""
@@ -103,9 +115,12 @@ class Hub:
         environ = {k: v for k, v in os.environ.items() if k != "MIGSPAWNER_NVML"}
         with (self.directory / "hub.log").open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "jupyterhub", "-f", str(self.config)],
+                [
+                    *(sys.executable, "-m", "jupyterhub", "-f", str(self.config)),
+                    *(f"--MigBroker.{name}={value}" for name, value in self.overrides.items()),
+                ],
                 cwd=self.directory,
-                env={**environ, "PATH": ":".join([*bins, os.environ["PATH"]])},
+                env={**environ, **self.environ, "PATH": ":".join([*bins, os.environ["PATH"]])},
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -149,9 +164,37 @@ class Hub:
         self.process.kill()
         self.process.wait(10)
 
+    def service_pids(self) -> list[int]:
+        """The processes of this hub's service; of a killed hub's, too, until it notices."""
+        found = []
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                try:
+                    line = (entry / "cmdline").read_bytes().split(b"\0")
+                except OSError:
+                    continue
+                if b"jupyterhub_migspawner.service" in line and str(self.config).encode() in line:
+                    found.append(int(entry.name))
+        return found
+
+    def kill_service(self) -> None:
+        """SIGKILL to the service, and so to the agent in it."""
+        for pid in self.service_pids():
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue  # it ended by itself just now
+
+    def restart(self) -> None:
+        """Have a new hub read the configuration; servers go on meanwhile."""
+        self.kill()
+        self.until(lambda: not self.service_pids())
+        self.start()
+        self.until(lambda: self.service("GET", "tiers")[0] != 503)
+
     def end_everything(self) -> None:
         """Whatever a killed hub left in its session or marked as its servers."""
-        from jupyterhub_migspawner.agent.vacancy import marked_processes
+        from tests.processes import marked_processes
 
         try:
             attempts = {lease.attempt for lease in self.rows(include_past=True)}
@@ -166,7 +209,7 @@ class Hub:
         """What the hub, its proxy and its service have printed."""
         return (self.directory / "hub.log").read_text(errors="replace")
 
-    def until(self, holds: Callable[[], bool], seconds: float = 90) -> None:
+    def until(self, holds: Callable[[], bool], seconds: float = 600) -> None:
         """Wait for something other processes do; its limit only ends a test that has failed."""
         give_up = time.monotonic() + seconds
         while not holds():
@@ -217,7 +260,10 @@ class Hub:
         """The broker over the hub's lease database, in this process."""
         from jupyterhub_migspawner.config import MigBroker, load_config_file
 
-        return MigBroker(config=load_config_file(self.config)).open_broker()
+        with patch.dict(os.environ, self.environ):
+            config = load_config_file(self.config)
+        config.MigBroker.update(self.overrides)
+        return MigBroker(config=config).open_broker()
 
     def rows(self, *, include_past: bool = False) -> tuple[LeaseRow, ...]:
         """The leases as the database has them."""

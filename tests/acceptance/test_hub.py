@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from jupyterhub_migspawner.agent.vacancy import marked_processes
 from tests.acceptance.hubs import Hub
+from tests.processes import marked_processes
 
 
 @pytest.fixture

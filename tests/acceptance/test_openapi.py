@@ -22,6 +22,8 @@ from tests.acceptance.hubs import Hub
 EXTRA = """
 c.JupyterHub.load_groups = {"pi": {"users": ["eve"]}}
 c.MigBroker.approvers = ["group:pi"]
+c.JupyterHub.allow_named_servers = True
+c.MigBroker.actions_per_minute = 0
 """
 
 #: Of each address and method, in each of the phases.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ import requests
 from bs4 import BeautifulSoup
 
 from tests.acceptance.hubs import Hub
+
+INTRUDER = secrets.token_hex(16)
 
 EXTRA = """
 c.JupyterHub.load_groups = {"pi": {"users": ["marie"]}}
@@ -34,7 +37,7 @@ c.JupyterHub.load_roles += [
         "scopes": ["access:services"],
     },
 ]
-c.JupyterHub.services += [{"name": "intruder", "api_token": "the-token-of-an-intruder"}]
+c.JupyterHub.services += [{"name": "intruder", "api_token": "{intruder}"}]
 c.JupyterHub.allow_named_servers = True
 c.MigBroker.tiers += [{"name": "brief", "profile": "1g.5gb", "max_hours": 0.0005}]
 """
@@ -45,7 +48,7 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
     hub = Hub(
         tmp_path_factory.mktemp("service"),
         layouts=[["3g.20gb", "1g.5gb", "1g.5gb", "1g.5gb"]],
-        extra=EXTRA,
+        extra=EXTRA.replace("{intruder}", INTRUDER),
         base_url="/@/space%20word/",
     )
     try:
@@ -69,7 +72,7 @@ class Browser:
         cookies = [c for c in self.session.cookies if c.name == "_xsrf"]
         answer = self.session.post(
             login,
-            data={"username": name, "password": "demo", "_xsrf": cookies[0].value},
+            data={"username": name, "password": hub.password, "_xsrf": cookies[0].value},
             timeout=30,
             allow_redirects=False,
         )
@@ -94,7 +97,7 @@ def test_a_person_signs_in_starts_and_sees_their_slice(hub: Hub) -> None:
     first = ada.page()
     assert first.status_code == 200
     assert first.url == ada.url
-    assert "You have no session running" in text_of(first)
+    assert "You have no running session" in text_of(first)
     assert "3 of 3 free" in text_of(first)
     status, _ = hub.api("POST", "users/ada/server", {"tier": "small"})
     assert status == 201
@@ -169,7 +172,7 @@ def test_whoever_has_no_business_here_gets_a_sentence(hub: Hub) -> None:
     nobody = requests.get(hub.url + "services/migspawner/api/leases", timeout=30)
     refused(401, (nobody.status_code, nobody.json()))
     refused(401, hub.service("GET", "leases", token="made-up"))
-    refused(403, hub.service("GET", "leases", token="the-token-of-an-intruder"))
+    refused(403, hub.service("GET", "leases", token=INTRUDER))
     narrow = hub.token_of("ada", ["access:servers!user=ada"])
     refused(403, hub.service("GET", "leases", token=narrow))
     ada = hub.token_of("ada")
@@ -178,7 +181,9 @@ def test_whoever_has_no_business_here_gets_a_sentence(hub: Hub) -> None:
     refused(404, hub.service("GET", "nothing", token=ada))
     refused(405, hub.service("PUT", "tiers", {}, ada))
     refused(400, hub.service("POST", "requests", b"{", ada))
-    refused(413, hub.service("POST", "requests", b"[" * 1024 * 1024, ada))
+    refused(413, hub.service("POST", "requests", b"[" * 128 * 1024, ada))
+    # What is far too long is not read at all.
+    assert hub.service("POST", "requests", b"[" * 1024 * 1024, ada)[0] == 400
     strange = Browser(hub, "ada").page("nothing")
     assert strange.status_code == 404
     assert "There is no such page" in strange.text

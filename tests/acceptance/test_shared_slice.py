@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from jupyterhub_migspawner.agent.vacancy import marked_processes
 from jupyterhub_migspawner.gpu import simulator
 from jupyterhub_migspawner.leases.rows import LeaseRow
 from tests.acceptance.hubs import Hub
+from tests.processes import marked_processes
 
 TIERS = """
 c.MigBroker.tiers = [

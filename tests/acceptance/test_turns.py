@@ -81,4 +81,4 @@ def test_who_leaves_the_group_leaves_the_list(hub: Hub) -> None:
     hub.until(lambda: places(hub) == [])
     assert holders(hub) == []
     (event,) = hub.cli("events", "--kind", "ticket.cancelled")
-    assert "not open to its user any more" in event["detail"]["why"]
+    assert "no longer open to its user" in event["detail"]["why"]

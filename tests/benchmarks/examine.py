@@ -12,10 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from jupyterhub_migspawner.broker.reclaiming import Answer
+from jupyterhub_migspawner.keys import KeyFile
 from jupyterhub_migspawner.policy.reclaim import PROCESSES
 from jupyterhub_migspawner.service.examining import Examiner
 from jupyterhub_migspawner.service.hub import HubApi
 from jupyterhub_migspawner.service.parts import Parts
+from tests.sealing import reach
 from tests.store.lab import Lab, card
 
 SESSIONS = 2_000
@@ -38,6 +40,7 @@ def examined(directory: Path, every: int) -> dict[str, float]:
     """One such round; two in ``every`` servers are strange."""
     directory.mkdir(parents=True)
     lab = Lab(f"sqlite:///{directory}/leases.sqlite", tiers=TIERS)
+    key_file = KeyFile(directory / "migspawner_key")
     lab.report(*(card(index) for index in range(SESSIONS // 7 + 1)))
     with quiet_server() as origin:
         leases = []
@@ -45,22 +48,23 @@ def examined(directory: Path, every: int) -> dict[str, float]:
             lease = lab.broker.activate(lab.start(f"user{number}").attempt)
             assert lease is not None
             way = "user" if number % every < every - 2 else "strange"
-            lab.broker.reach(lease.attempt, f"{origin}/{way}/{number}/", "a-token")
+            reach(lab.broker, key_file, lease, f"{origin}/{way}/{number}/", "a-token")
             leases.append(lease)
         lab.broker.note_answers([Answer(lease.id, PROCESSES, "x") for lease in leases])
         try:
-            return asyncio.run(measured(lab, origin, every))
+            return asyncio.run(measured(lab, key_file, origin, every))
         finally:
             lab.close()
 
 
-async def measured(lab: Lab, origin: str, every: int) -> dict[str, float]:
+async def measured(lab: Lab, key_file: KeyFile, origin: str, every: int) -> dict[str, float]:
     with ThreadPoolExecutor(4) as database:
         parts = Parts(
             broker=lab.broker,
             settings=lab.broker.settings,
             hub=HubApi(f"{origin}/hub/api", "a-token"),
             database=database,
+            key_file=key_file,
             home="here",
             prefix="/",
             hub_prefix="/hub/",

@@ -6,7 +6,6 @@ import json
 import os
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +14,8 @@ import urllib.request
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from tests.ports import free_ports
 
 HERE = Path(__file__).parent
 
@@ -54,6 +55,7 @@ if {shared!r}:
 
     c.JupyterHub.spawner_class = MigShared if MIXIN else Shared
 c.JupyterHub.authenticator_class = "dummy"
+c.DummyAuthenticator.password = {token!r}
 c.Authenticator.allow_all = True
 c.JupyterHub.bind_url = "http://127.0.0.1:{port}"
 c.JupyterHub.hub_bind_url = "http://127.0.0.1:{hub_port}"
@@ -94,17 +96,6 @@ def timed(self):
 
 asyncio.events.Handle._run = timed
 """
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports of 127.0.0.1 that nobody listens on now."""
-    probes = [socket.socket() for _ in range(count)]
-    for probe in probes:
-        probe.bind(("127.0.0.1", 0))
-    ports = [int(probe.getsockname()[1]) for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
 
 
 class Hub:

@@ -28,7 +28,7 @@ class Visitor:
     def log_in(self) -> None:
         self.page.goto(self.demo.url)
         self.page.fill("input[name=username]", self.name)
-        self.page.fill("input[name=password]", "demo")
+        self.page.fill("input[name=password]", self.demo.password)
         self.page.click("#login_submit")
         self.page.wait_for_url("**/hub/spawn")
 
@@ -115,3 +115,16 @@ def test_a_researcher_without_gpu_sees_none(demo: Demo, visitors: dict[str, Visi
     linus.open_notebook()
     assert linus.run_cell(CODE) == "''"
     assert "linus" not in {lease["user"] for lease in demo.cli("leases")}
+
+
+def test_a_login_link_signs_in_once(demo: Demo, visitors: dict[str, Visitor]) -> None:
+    ada, grace = visitors["ada"], visitors["grace"]
+    link = demo.link("ada")
+    ada.page.goto(link)
+    # To the spawn page, or to the server that an earlier test left running.
+    ada.page.wait_for_url(lambda url: "login" not in url)
+    assert "key=" not in ada.page.url
+    ada.page.goto(f"{demo.url}hub/home")
+    expect(ada.page.locator("body")).to_contain_text("ada")
+    grace.page.goto(link)
+    expect(grace.page.get_by_text("This login link has been used already")).to_be_visible()

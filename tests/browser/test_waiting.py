@@ -16,7 +16,7 @@ def test_a_full_tier_is_waited_for_and_started(browser: Browser, demo: Demo) -> 
 
     grace = logged_in(browser, demo, "grace")
     pick(grace, "medium")
-    expect(grace.get_by_label("Start it for me when it is my turn")).to_be_checked()
+    expect(grace.get_by_label("Start my server when it is my turn")).to_be_checked()
     press(grace, "Start")
     grace.wait_for_url("**/services/migspawner/queue?joined=*")
     expect(grace.get_by_role("status")).to_contain_text("You are on the waiting list")
@@ -27,11 +27,11 @@ def test_a_full_tier_is_waited_for_and_started(browser: Browser, demo: Demo) -> 
     # A second one who only wants to hear of it, and gives up.
     linus = logged_in(browser, demo, "linus")
     pick(linus, "medium")
-    linus.get_by_label("Start it for me when it is my turn").uncheck()
+    linus.get_by_label("Start my server when it is my turn").uncheck()
     press(linus, "Start")
     linus.wait_for_url("**/queue?joined=*")
     expect(linus.locator("[data-state=waiting]")).to_contain_text("You are number 2.")
-    press(linus, "Give it up( for Medium)?")
+    press(linus, "Leave the waiting list( for Medium)?")
     linus.wait_for_url("**/queue?left=*")
 
     ada.goto(f"{demo.url}hub/home")

@@ -26,8 +26,10 @@ from typing import Any
 from jupyterhub_migspawner.errors import DatabaseError, Refusal
 from jupyterhub_migspawner.policy.people import Person as Somebody
 from tests.chaos.hub import ChaosHub
+from tests.chaos.losses import Losses
 from tests.chaos.plan import Plan, Step
 from tests.chaos.reports import Process, Report, read_reports
+from tests.chaos.strangers import Strangers
 from tests.store.postgres import Cluster
 
 #: Seconds in which everything must be in order once nothing is killed any more. It only ends a
@@ -69,6 +71,8 @@ class Day:
         self._cluster = cluster
         self._people = [Person(name, steps) for name, steps in plan.people.items()]
         self._log = directory / "day.log"
+        self._strangers = Strangers()
+        self.losses = Losses(self.hub, self._say)
         self._begun = time.monotonic()
         self._over = threading.Event()
         self._guard = threading.Lock()
@@ -78,6 +82,7 @@ class Day:
         self.hub.start()
         for person in self._people:
             assert self.hub.api("POST", f"users/{person.name}")[0] == 201
+        self.losses.back_up()
         self._begun = time.monotonic()
         with ThreadPoolExecutor(len(self._people) + 2) as pool:
             doings = [pool.submit(self._strike)]
@@ -103,6 +108,7 @@ class Day:
     def end(self) -> None:
         """Nothing of the day is left running."""
         self._over.set()
+        self._strangers.leave()
         if self.hub.process is not None:
             self.hub.stop()
             self.hub.end_everything()
@@ -239,11 +245,25 @@ class Day:
                 return
             self._say(f"blow: {step.what}")
             self.blows += 1
+            if "descriptors" in step.what:
+                self._strangers.half_send(self.hub.service_port())
+            if "port" in step.what:
+                self._strangers.wait_for(self.hub.service_port())
+            if step.what == "mark":
+                self._hide_processes()
+            if "clock" in step.what:
+                # Between ten days too slow and ten too fast, and never nearly right.
+                self.hub.set_clock(20 * step.later - (9 if step.later > 0.5 else 11))
+            # While people work, as a timer would: a loss may bring this moment back.
+            self.losses.back_up()
+            if "database" in step.what and "server" not in step.what:
+                self._replace_database(step)
+                continue
             if "service" in step.what:
                 self.hub.kill_service()
             if "hub" in step.what:
                 self.hub.kill()
-            if "database" in step.what:
+            if "server of the database" in step.what:
                 assert self._cluster is not None
                 self._cluster.stop(at_once="at once" in step.what)
                 self._over.wait(2 * step.later)
@@ -251,6 +271,68 @@ class Day:
 
         while not self._over.is_set() and not self._evening():
             self._wait_with_hub(0.2)
+
+    def _replace_database(self, step: Step) -> None:
+        """Lose the database or bring an older one back, start hub and service, and adopt."""
+        # Without a server that runs there is little to lose.
+        for _ in range(100):
+            if len(self._living()) >= 2 or self._over.is_set() or self._evening():
+                break
+            self._wait_with_hub(0.2)
+        if "hub" in step.what:
+            self.hub.kill()
+            self.hub.kill_service()
+        if "restored" in step.what:
+            self.losses.restore(step.later)
+        elif "swapped" in step.what:
+            self.losses.swap(step.later)
+        else:
+            self.losses.lose()
+        self._say("the database is another one")
+        if "hub" not in step.what:
+            # People go on clicking at a hub whose database is not the one that it knows.
+            self._wait_with_hub(5 * step.later)
+            self.hub.kill()
+            self.hub.kill_service()
+        self.hub.forget()
+        if self._await_hub():
+            for wrong in self.losses.offered(self._living):
+                self._break(wrong)
+            # Now and then the admin comes late.
+            self._wait_with_hub(10 * step.later**2)
+            self._adopt()
+
+    def _await_hub(self) -> bool:
+        """Wait until the hub answers and its service has reported the cards; False in the evening
+        of a day on which that never was."""
+        while not self._over.is_set():
+            self._wait_with_hub(0.2)
+            with contextlib.suppress(DatabaseError):
+                if self._fetch("GET", "users")[0] == 200 and self.hub.broker().slices():
+                    return True
+        return False
+
+    def _adopt(self) -> None:
+        self.losses.adopt(self._living, self._hub_runs)
+
+    def _living(self) -> list[Report]:
+        return [report for report in self.reports() if report.process.lives]
+
+    def _hub_runs(self, report: Report) -> bool:
+        """Whether this process is a server of the hub's, or may be: it does not say otherwise."""
+        status, model = self._fetch("GET", f"users/{report.user}")
+        server = ((model or {}).get("servers") or {}).get("")
+        if status != 200 or server is None:
+            return status != 200
+        if server["pending"]:
+            return True
+        return bool(self._known(Person(report.user, ())) == report.process)
+
+    def _hide_processes(self) -> None:
+        """Each server leaves a process that drops its environment and stays on the slice."""
+        for report in self.reports():
+            if report.process.lives and "start" in report.events:
+                os.kill(report.process.pid, signal.SIGUSR1)
 
     def _past_plan(self) -> bool:
         return time.monotonic() >= self._begun + self.plan.seconds
@@ -285,6 +367,9 @@ class Day:
         while why := self._unsettled():
             self._nobody_waits()
             self._wait_with_hub(0.5)
+            # What could not be adopted at first may be now.
+            if self.losses.times and self.hub.broker().orphans():
+                self._adopt()
             if self.plan.seconds < 120 and not refreshed and self._fetch("GET", "users")[0] == 200:
                 # A short day does not wait for the deadlines of starts that nobody finished: the
                 # next start of the same server replaces them.
@@ -330,3 +415,5 @@ class Day:
             for event in sorted({"taken", "missing", "torn"}.intersection(report.events)):
                 others = [r for r in reports if r.slice == report.slice and r != report]
                 self._break(f"{event}: {report}; on that slice besides: {others}")
+        for heard in self._strangers.heard():
+            self._break(f"a stranger at the service's port heard {heard!r}")

@@ -5,11 +5,13 @@ Times that are long for a day of a minute are short here; nothing else is change
 
 from __future__ import annotations
 
-import os
-import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from jupyterhub_migspawner.broker import Broker
+from jupyterhub_migspawner.errors import DatabaseError
 from jupyterhub_migspawner.leases.rows import LeaseRow
 from jupyterhub_migspawner.leases.store import Store
 from jupyterhub_migspawner.policy.settings import Settings
@@ -17,8 +19,9 @@ from jupyterhub_migspawner.policy.tiers import parse_tiers
 from tests.acceptance.hubs import Hub
 
 TIERS = [
-    {"name": "small", "profile": "1g.5gb", "default": True},
-    {"name": "large", "profile": "3g.20gb"},
+    # Longer than any day, and shorter than what the clock is set by.
+    {"name": "small", "profile": "1g.5gb", "default": True, "max_hours": 12},
+    {"name": "large", "profile": "3g.20gb", "max_hours": 12},
     {"name": "card", "profile": "whole"},
 ]
 
@@ -26,21 +29,14 @@ TIERS = [
 LAYOUTS = [["1g.5gb", "1g.5gb"], ["3g.20gb", "1g.5gb"]]
 
 CONFIG = """
-import jupyterhub.services.service as services
 import jupyterhub_migspawner.agent.vacancy as vacancy
 from jupyterhub_migspawner.launchers.local import MigSimpleSpawner
-from traitlets import Integer
-
-class Watched(services._ServiceSpawner):
-    "Whether a service lives is looked at each second."
-    poll_interval = Integer(1)
 
 class Hurried(MigSimpleSpawner):
     "A start that nobody finishes is over after less than a minute."
     def _mig_pending_seconds(self):
         return 45
 
-services._ServiceSpawner = Watched
 vacancy.TERMINATE_AFTER, vacancy.KILL_AFTER = 5.0, 8.0
 c.JupyterHub.spawner_class = Hurried
 c.Spawner.start_timeout = c.Spawner.http_timeout = 20
@@ -57,6 +53,20 @@ c.JupyterHub.load_roles += [
 ]
 """
 
+#: The machine's wall clock, for hub and service, is off by as many seconds as a file says.
+CLOCK = """
+import datetime
+import jupyterhub.utils, jupyterhub_migspawner.leases.clock
+
+class SetClock(datetime.datetime):
+    @classmethod
+    def now(cls, tz=None):
+        with open({file!r}) as offset:
+            return datetime.datetime.now(tz) + datetime.timedelta(seconds=float(offset.read()))
+
+jupyterhub.utils.datetime = jupyterhub_migspawner.leases.clock.datetime = SetClock
+"""
+
 
 class ChaosHub(Hub):
     """A hub on two cards, whose service can be killed and whose leases are read beside it."""
@@ -65,6 +75,8 @@ class ChaosHub(Hub):
         self.database = database
         self.reports = directory / "reports"
         self.reports.mkdir()
+        self._clock = directory / "clock"
+        self._clock.write_text("0")
         super().__init__(
             directory,
             layouts=LAYOUTS,
@@ -74,41 +86,53 @@ class ChaosHub(Hub):
                 server=str(Path(__file__).parent / "reporting_server.py"),
                 reports=str(self.reports),
                 machine=str(directory / "cards.json"),
-            ),
+            )
+            + CLOCK.format(file=str(self._clock)),
         )
         self._store: Store | None = None
+        self._closed = False
+        self._guard = threading.Lock()
 
     def broker(self) -> Broker:
         """A look into the lease database, made by the hub on its first start."""
-        if self._store is None:
-            self._store = Store.open(self.database)
-        return Broker(self._store, Settings(tiers=parse_tiers(TIERS)))
+        with self._guard:
+            if self._closed:
+                raise DatabaseError("An admin is just replacing it.")
+            if self._store is None:
+                self._store = Store.open(self.database)
+            return Broker(self._store, Settings(tiers=parse_tiers(TIERS)))
+
+    @contextmanager
+    def closed(self) -> Iterator[None]:
+        """Nobody of the day looks into the database for the length of this block."""
+        self._closed = True
+        try:
+            self.forget()
+            yield
+        finally:
+            self._closed = False
+
+    def forget(self) -> None:
+        """The database is, or will be, another one: look at what is there from now on."""
+        with self._guard:
+            if self._store is not None:
+                self._store.close()
+            self._store = None
 
     def rows(self, *, include_past: bool = False) -> tuple[LeaseRow, ...]:
         return self.broker().leases(include_past=include_past)
 
-    def service_pids(self) -> list[int]:
-        """The processes of this hub's service; of a killed hub's, too, until it notices."""
-        found = []
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit():
-                try:
-                    line = (entry / "cmdline").read_bytes().split(b"\0")
-                except OSError:
-                    continue
-                if b"jupyterhub_migspawner.service" in line and str(self.config).encode() in line:
-                    found.append(int(entry.name))
-        return found
+    def service_port(self) -> int:
+        """The TCP port by which the hub knows its service; 0 before it has one."""
+        lines = [x for x in self.log().splitlines() if "The GPU service listens on" in x]
+        return int(lines[-1].rpartition(" ")[2].rstrip(".")) if lines else 0
 
-    def kill_service(self) -> None:
-        """SIGKILL to the service, and so to the agent in it."""
-        for pid in self.service_pids():
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue  # it ended by itself just now
+    def set_clock(self, days: float) -> None:
+        """Set the clock of hub and service, compared with the right time."""
+        changed = self._clock.with_suffix(".new")
+        changed.write_text(str(days * 86_400))
+        changed.replace(self._clock)
 
     def close(self) -> None:
         """Close the look into the database."""
-        if self._store is not None:
-            self._store.close()
+        self.forget()

@@ -7,14 +7,30 @@ a kill hits whatever the processes are doing at that moment.
 from __future__ import annotations
 
 import random
+from collections.abc import Collection
 from dataclasses import dataclass
 
 #: What people do with their server, and how often against the rest.
 CLICKS = {"small": 8, "large": 3, "card": 1, "hasty": 3, "stop": 3, "wait": 3}
 
 #: What is killed, and how often against the rest.
-BLOWS = {"hub": 4, "service": 3, "hub and service": 2}
-BLOWS_TO_A_SERVER = {"database": 3, "database at once": 2, "hub and database": 1}
+BLOWS = {
+    "hub": 4,
+    "service": 3,
+    "hub and service": 2,
+    "clock": 2,
+    "descriptors": 1,
+    "port of the service": 2,
+    "mark": 3,
+    "database lost": 1,
+    "database swapped": 1,
+    "hub and service, database restored": 1,
+}
+BLOWS_TO_A_SERVER = {
+    "server of the database": 3,
+    "server of the database at once": 2,
+    "hub and server of the database": 1,
+}
 
 
 @dataclass(frozen=True)
@@ -36,9 +52,18 @@ class Plan:
     blows: tuple[Step, ...]
 
 
-def make_plan(seed: int, seconds: float, people: int, *, server: bool) -> Plan:
-    """A day of ``seconds``; ``server`` says that the database is one that can be restarted."""
+def make_plan(
+    seed: int, seconds: float, people: int, *, server: bool, only: Collection[str] = ()
+) -> Plan:
+    """A day of ``seconds``; ``server`` says that the database is one that can be restarted.
+
+    ``only`` names the blows to choose from; all of them when it is empty.
+    """
     blows = {**BLOWS, **BLOWS_TO_A_SERVER} if server else BLOWS
+    if only:
+        if unknown := sorted(set(only) - {*BLOWS, *BLOWS_TO_A_SERVER}):
+            raise ValueError(f"There is no blow {unknown}; known are {sorted(blows)}.")
+        blows = {what: often for what, often in blows.items() if what in only}
     return Plan(
         seed,
         seconds,

@@ -18,11 +18,11 @@ import sqlalchemy as sa
 
 from jupyterhub_migspawner.agent import Agent
 from jupyterhub_migspawner.agent.turn import Turn
-from jupyterhub_migspawner.agent.vacancy import marked_processes
 from jupyterhub_migspawner.broker import Broker
 from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.gpu import simulator
 from jupyterhub_migspawner.gpu.nvml import Nvml
+from jupyterhub_migspawner.keys import KeyFile
 from jupyterhub_migspawner.leases.rows import LeaseRow
 from jupyterhub_migspawner.leases.store import Store
 from jupyterhub_migspawner.policy.people import Person
@@ -33,6 +33,7 @@ from jupyterhub_migspawner.service.loops import Reconciler
 from jupyterhub_migspawner.service.parts import Parts
 from tests.chaos.lives import NODE, TIERS
 from tests.chaos.spawner import SERVER
+from tests.processes import marked_processes
 from tests.unit.service.fake_hub import SERVICE_TOKEN, FakeHub, server
 
 SLICES = 2
@@ -79,6 +80,7 @@ class Machine:
             settings=self.settings,
             hub=HubApi(self.hub.url, SERVICE_TOKEN),
             database=self._database,
+            key_file=KeyFile(self.folder / "migspawner_key"),
             home="here",
             prefix="/",
             hub_prefix="/hub/",

@@ -4,7 +4,8 @@ It believes its environment alone. One line of JSON each: ``start``, ``end``; ``
 process holds the same slice, ``missing`` when the machine has no such slice, ``torn`` when its
 environment names two. The kernel is the witness: each slice has a file that whoever is on it locks
 (flock(2)), and the lock lives exactly as long as the processes do. The driver is told of them too.
-Each leaves a process behind that outlives it for a moment.
+Each leaves a process behind that outlives it for a moment; and, whenever it gets SIGUSR1, one that
+carries no mark, descends from nobody, listens to nothing and stays on the slice.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import json
 import os
 import signal
 import socket
+import sys
 import time
 from pathlib import Path
 
@@ -28,6 +30,14 @@ ANSWER = (
 REPORTS = Path(os.environ["CHAOS_REPORTS"])
 MACHINE = os.environ["CHAOS_MACHINE"]
 SLICE = os.environ["CUDA_VISIBLE_DEVICES"]
+
+# Ends by itself, at the latest when nobody looks any more.
+HIDDEN = """
+import signal, time
+for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, signal.SIG_IGN)
+time.sleep(300)
+"""
 
 # The server's own, also in what it leaves behind: one file for both.
 PID = os.getpid()
@@ -55,6 +65,7 @@ def use_slice() -> None:
         say("torn")
     # Never closed: its end is the end of the last process that has it.
     lock = os.open(REPORTS / f"{SLICE}.lock", os.O_RDWR | os.O_CREAT)
+    os.set_inheritable(lock, True)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -80,6 +91,19 @@ def leave_behind(seconds: float) -> None:
     os._exit(0)
 
 
+def hide(number: int, frame: object) -> None:
+    """What a program does that is started by ``env -i setsid`` in the background."""
+    child = os.fork()
+    if child:
+        os.waitpid(child, 0)
+        return
+    os.setsid()
+    if os.fork():
+        os._exit(0)
+    tell_driver()
+    os.execve(sys.executable, [sys.executable, "-S", "-E", "-c", HIDDEN], {})
+
+
 def end(number: int, frame: object) -> None:
     say("end")
     os._exit(0)
@@ -102,6 +126,7 @@ def serve() -> None:
                 continue  # whoever asked was killed
 
 
+signal.signal(signal.SIGUSR1, hide)
 say("start")
 for number in (signal.SIGINT, signal.SIGTERM):
     signal.signal(number, end)

@@ -1,6 +1,8 @@
 """Whatever is killed while people work: slices stay theirs alone, and everything converges.
 
-``MIGSPAWNER_CHAOS_SEED`` gives a day's seed back, ``MIGSPAWNER_CHAOS_MINUTES`` makes it longer.
+``MIGSPAWNER_CHAOS_SEED`` gives a day's seed back, ``MIGSPAWNER_CHAOS_MINUTES`` makes it longer, and
+``MIGSPAWNER_CHAOS_BLOWS`` names the only kinds of blow that fall (of :mod:`tests.chaos.plan`,
+separated by semicolons).
 """
 
 from __future__ import annotations
@@ -25,12 +27,13 @@ def test_no_kill_costs_anybody_a_slice_or_a_server(
 ) -> None:
     seed = int(os.environ.get("MIGSPAWNER_CHAOS_SEED") or secrets.randbelow(10**9))
     minutes = float(os.environ.get("MIGSPAWNER_CHAOS_MINUTES") or 0.7)
+    only = [each for each in os.environ.get("MIGSPAWNER_CHAOS_BLOWS", "").split(";") if each]
     cluster: Cluster | None = None
     database = f"sqlite:///{tmp_path}/leases.sqlite"
     if kind == "postgresql":
         cluster = request.getfixturevalue("postgres")
         database = cluster.new_database()
-    plan = make_plan(seed, 60 * minutes, 5, server=cluster is not None)
+    plan = make_plan(seed, 60 * minutes, 5, server=cluster is not None, only=only)
     with capsys.disabled():
         print(f"\nA day of {60 * minutes:.0f} s on {kind}, MIGSPAWNER_CHAOS_SEED={seed}")
     day = Day(plan, tmp_path, database, cluster)
@@ -45,3 +48,8 @@ def test_no_kill_costs_anybody_a_slice_or_a_server(
         day.end()
     with capsys.disabled():
         print(f"{day.blows} blows, {len(servers)} servers, {day.started} starts answered.")
+        losses = day.losses
+        print(
+            f"The database was replaced {losses.times} times; {losses.quarantined} slices were "
+            f"quarantined for it, {losses.adopted} servers adopted."
+        )

@@ -38,8 +38,11 @@ class Database:
 
 
 @pytest.fixture(scope="module")
-def lives() -> Iterator[Callable[[dict[str, Any]], int]]:
-    """Lives a life in a process of its own; how that process ended."""
+def lives(postgres: Cluster) -> Iterator[Callable[[dict[str, Any]], int]]:
+    """Lives a life in a process of its own; how that process ended.
+
+    Started after the cluster, whose password it finds by an environment variable.
+    """
     nursery = subprocess.Popen(
         [sys.executable, "-m", "tests.chaos.lives"],
         cwd=ROOT,
@@ -143,15 +146,15 @@ async def test_every_death_is_mended(
     tmp_path: Path,
 ) -> None:
     deaths: list[str] = []
-    store = Store.open(database.url)
     status = -signal.SIGKILL
     while status != 0:
         points = len(deaths) + 1
         # Each death is followed by a new start of the same server on one of the databases, and on
         # the other one by nothing but time.
         impatient = points % 2 == (kind == "sqlite")
-        store.close()
         database.empty()
+        # A store knows how far its database had come, and refuses one that was emptied under it.
+        store = Store.open(database.url)
         machine = Machine(tmp_path, store, hub)
         told = {"name": life, "folder": str(tmp_path), "url": database.url, "points": points}
         try:

@@ -12,6 +12,7 @@ import pytest
 from jupyterhub_migspawner.leases import migrations
 from tests.store.lab import Lab
 from tests.store.postgres import SKIP, Cluster, programs
+from tests.store.watching import Watched
 
 
 @pytest.fixture(scope="session")
@@ -105,3 +106,9 @@ def emptied(kind: str, url: str, request: pytest.FixtureRequest) -> Iterator[Any
         return url
 
     yield empty
+
+
+@pytest.fixture
+def watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each transaction is compared with the events it wrote."""
+    monkeypatch.setattr("tests.store.lab.Store", Watched)

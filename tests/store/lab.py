@@ -22,7 +22,7 @@ from jupyterhub_migspawner.policy.tiers import parse_tiers
 START = datetime(2026, 11, 23, 9, 0, tzinfo=timezone.utc)
 
 
-def _profile(
+def profile(
     name: str, number: int, compute: int, memory: int, starts: Sequence[int], size: int, whole: bool
 ) -> Profile:
     return Profile(
@@ -38,16 +38,16 @@ def _profile(
 
 
 A100 = (
-    _profile("1g.5gb", 19, 1, 4864, range(7), 1, False),
-    _profile("2g.10gb", 14, 2, 9856, (0, 2, 4), 2, False),
-    _profile("3g.20gb", 9, 3, 19968, (0, 4), 4, False),
-    _profile("4g.20gb", 5, 4, 19968, (0,), 4, False),
-    _profile("7g.40gb", 0, 7, 40192, (0,), 8, True),
+    profile("1g.5gb", 19, 1, 4864, range(7), 1, False),
+    profile("2g.10gb", 14, 2, 9856, (0, 2, 4), 2, False),
+    profile("3g.20gb", 9, 3, 19968, (0, 4), 4, False),
+    profile("4g.20gb", 5, 4, 19968, (0,), 4, False),
+    profile("7g.40gb", 0, 7, 40192, (0,), 8, True),
 )
 A30 = (
-    _profile("1g.6gb", 14, 1, 5952, range(4), 1, False),
-    _profile("2g.12gb", 5, 2, 11968, (0, 2), 2, False),
-    _profile("4g.24gb", 0, 4, 24004, (0,), 4, True),
+    profile("1g.6gb", 14, 1, 5952, range(4), 1, False),
+    profile("2g.12gb", 5, 2, 11968, (0, 2), 2, False),
+    profile("4g.24gb", 0, 4, 24004, (0,), 4, True),
 )
 
 SEVENTHS = tuple(("1g.5gb", start) for start in range(7))

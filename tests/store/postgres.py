@@ -1,16 +1,18 @@
 """A private PostgreSQL cluster for one test session, on a free port of the loopback address.
 
 Runs as user postgres when the tests run as root, because PostgreSQL refuses root. It dies with the
-test process, whatever ends that.
+test process, whatever ends that. Its superuser, who may run programs, has a random password; this
+process and its children find it in the file that PGPASSFILE names, so that no URL shows it.
 """
 
 from __future__ import annotations
 
+import atexit
 import os
 import pwd
+import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -22,6 +24,7 @@ import psycopg
 
 from jupyterhub_migspawner.leases.migrations import HEAD, VERSION_TABLE
 from jupyterhub_migspawner.leases.schema import metadata
+from tests.ports import free_ports
 
 SKIP = "MIGSPAWNER_TESTS_WITHOUT_POSTGRES"
 
@@ -39,6 +42,17 @@ def programs() -> Path | None:
     return found_dirs[-1] if found_dirs else None
 
 
+def _remember(port: int, password: str) -> None:
+    """Let libpq find the password (libpq, "The Password File")."""
+    file = os.environ.get("PGPASSFILE", "")
+    if os.path.basename(file) != f"migspawner-pgpass-{os.getpid()}":
+        folder = tempfile.mkdtemp(prefix="migspawner-pgpass-")
+        file = os.environ["PGPASSFILE"] = f"{folder}/migspawner-pgpass-{os.getpid()}"
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "w") as opened:
+        opened.write(f"127.0.0.1:{port}:*:postgres:{password}\n")
+
+
 class Cluster:
     def __init__(self, bin_dir: Path, *, durable: bool = False) -> None:
         self._bin = bin_dir
@@ -53,18 +67,26 @@ class Cluster:
             self._as = ["--reuid", "postgres", "--regid", "postgres", "--init-groups"]
         self._server: subprocess.Popen[bytes] | None = None
         self._log = (self._home.parent / f"{self._home.name}.log").open("wb")
+        password = secrets.token_hex(16)
+        chosen = self._home / "password"
+        chosen.touch(0o600)
+        chosen.write_text(password)
+        if self._as:
+            os.chown(chosen, account.pw_uid, account.pw_gid)
         subprocess.run(
             [
                 *("setpriv", *self._as, str(bin_dir / "initdb"), "-D", str(self._home / "data")),
-                *("-A", "trust", "-U", "postgres", "-N", "-E", "UTF8", "--locale=C"),
+                *("-A", "scram-sha-256", "--pwfile", str(chosen)),
+                *("-U", "postgres", "-N", "-E", "UTF8", "--locale=C"),
             ],
             check=True,
             stdout=self._log,
             stderr=self._log,
             cwd="/",
         )
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            self.port = probe.getsockname()[1]
+        chosen.unlink()
+        (self.port,) = free_ports(1)
+        _remember(self.port, password)
         self.start()
 
     def start(self) -> None:

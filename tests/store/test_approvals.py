@@ -118,7 +118,9 @@ def test_every_transition_is_allowed_or_refused_as_the_table_says(
 def test_an_admin_does_not_approve_their_own_request(lab: Lab) -> None:
     request = lab.broker.create_request(ROOT, "card", 5, "mine")
     for person in (ROOT, Person("root", frozenset({"pi"}), admin=True)):
-        assert "their own" in refused("not-allowed", lab.broker.decide, request.id, person, True)
+        assert "your own request" in refused(
+            "not-allowed", lab.broker.decide, request.id, person, True
+        )
     assert lab.broker.request(request.id).state == "pending"
 
 

@@ -94,6 +94,7 @@ def test_whatever_happens_the_kept_count_is_that_of_a_new_process(
             pass
         report(chance.choice(["n1", "n2"]))
         assert offers(lab) == offers(lab, cold(lab)), f"after step {number}, act {act}"
+        assert all(offer.free <= offer.total for offer in offers(lab)), f"after step {number}"
 
 
 # SQLite has one writer at a time: no later one can be first.

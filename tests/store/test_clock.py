@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,8 @@ import pytest
 
 from jupyterhub_migspawner.broker import Broker, utc_now
 from jupyterhub_migspawner.errors import DatabaseError
-from jupyterhub_migspawner.leases.clock import DatabaseClock, read_clock
+from jupyterhub_migspawner.leases.clock import DatabaseClock, LeaseClock, read_clock
+from jupyterhub_migspawner.policy.clock import TOLERANCE
 from jupyterhub_migspawner.policy.people import Person
 from tests.store.lab import Lab, card, inventory
 from tests.store.postgres import Cluster
@@ -87,7 +88,7 @@ def test_deadlines_of_two_hubs_with_different_clocks_agree(server_lab: Lab) -> N
     brokers = []
     for _ in range(2):
         broker = Broker(server_lab.store, server_lab.broker.settings)
-        assert isinstance(broker.clock, DatabaseClock)
+        assert isinstance(broker.clock, LeaseClock)
         brokers.append(broker)
     machine = Machine()
     brokers[0] = Broker(
@@ -128,8 +129,27 @@ def test_while_the_server_is_away_the_time_goes_on(postgres: Cluster, server_lab
 
 def test_one_machine_with_sqlite_goes_by_its_own_clock(tmp_path: Path) -> None:
     lab = Lab(f"sqlite:///{tmp_path / 'leases.sqlite'}")
-    assert Broker(lab.store, lab.broker.settings).clock is utc_now
+    broker = Broker(lab.store, lab.broker.settings)
+    broker.leases()
+    before = utc_now()
+    assert before <= broker.clock() <= utc_now()
     lab.close()
+
+
+def test_all_processes_of_a_machine_count_on_from_one_anchor(make_lab: Callable[..., Lab]) -> None:
+    lab = make_lab()
+    service, hub = (Broker(lab.store, lab.broker.settings) for _ in range(2))
+    service.watch_clock()
+    hub.leases()
+    ends = []
+    for broker in (service, hub):
+        assert isinstance(broker.clock, LeaseClock)
+        assert broker.clock.anchor is not None
+        ends.append(broker.clock.anchor)
+    assert ends[0] == ends[1]
+    assert abs(service.clock() - utc_now()) < TOLERANCE
+    earlier = service.clock()
+    assert earlier <= hub.clock() <= service.clock()
 
 
 def test_nobody_waits_for_a_server_that_another_thread_is_asking(

@@ -100,7 +100,7 @@ def test_an_exception_that_is_ended_counts_no_more(lab: Lab) -> None:
     [
         ({"by": Person("grace")}, "not-allowed", "Only admins"),
         ({"by": Person("grace", frozenset({"pi"}))}, "not-allowed", "Only admins"),
-        ({"by": Person("ada", admin=True)}, "not-allowed", "themselves"),
+        ({"by": Person("ada", admin=True)}, "not-allowed", "for yourself"),
         ({"field": "lives"}, "options", "'live'"),
         ({"field": "cap"}, "options", "cap"),
         ({"field": ""}, "options", "known are"),

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
 from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.gpu.cards import Card, Inventory
+from jupyterhub_migspawner.leases import inventory as inventory_of_store
 from tests.store.lab import MIXED, SEVENTHS, WHOLE, Lab, card, inventory
 from tests.store.test_lease_life import refused
 
@@ -111,6 +113,48 @@ def test_a_vanished_card_is_lost_and_its_leases_with_it(lab: Lab) -> None:
     assert lab.states()[(0, "1g.5gb", 1)] == "free"
     # What was lost stays so; whoever is told to start again does.
     assert lab.broker.lease(lease.id).state == "lost"
+
+
+def test_a_server_without_its_card_is_listed_until_it_is_over(lab: Lab) -> None:
+    lease = lab.start()
+    named = lab.start("ada", server="two")
+    for each in (lease, named, lab.start("grace")):
+        lab.broker.activate(each.attempt)
+    lab.report(card(1))
+    assert [each.user for each in lab.broker.stranded()] == ["ada", "ada", "grace"]
+    assert lab.broker.stranded("linus") == ()
+    # Started again: that server has another slice, and the other one still has none.
+    lab.start("ada")
+    assert [each.id for each in lab.broker.stranded("ada")] == [named.id]
+    # A stop that comes late is not that of the server that runs now.
+    early = lease.since - timedelta(seconds=1)
+    lab.broker.release_server("ada", "two", "the server stopped", "hub", early)
+    assert [each.id for each in lab.broker.stranded("ada")] == [named.id]
+    lab.broker.release_server("ada", "two", "the server stopped", "hub")
+    assert lab.broker.stranded("ada") == ()
+    assert lab.broker.lease(named.id).state == "lost"
+    # Nor does it come back with the card.
+    lab.report()
+    assert [each.user for each in lab.broker.stranded()] == ["grace"]
+
+
+def test_a_lease_that_was_ending_leaves_no_server_without_its_card(lab: Lab) -> None:
+    lease = lab.start()
+    lab.broker.release_server("ada", "", "the server stopped", "hub")
+    lab.report(card(1))
+    assert lab.broker.lease(lease.id).state == "lost"
+    assert lab.broker.stranded() == ()
+
+
+def test_a_card_that_is_first_seen_during_a_look_is_in_the_next_one(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each statement of PostgreSQL sees what is committed by then."""
+    read = inventory_of_store.card_records
+    with monkeypatch.context() as patch:
+        patch.setattr(inventory_of_store, "card_records", lambda tx, node: read(tx, node)[:1])
+        assert {status.row.card_uuid for status in lab.broker.slices()} == {"GPU-0"}
+    assert {status.row.card_uuid for status in lab.broker.slices()} == {"GPU-0", "GPU-1"}
 
 
 def test_other_nodes_cards_are_not_lost_by_a_report(lab: Lab) -> None:

@@ -6,6 +6,7 @@ the broker has to tell exactly what the model expects. A failure prints the step
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -46,6 +47,7 @@ class Held:
     place: Place
     state: str = "pending"
     seat: int = 0
+    grant: int | None = None
 
 
 @dataclass
@@ -138,6 +140,10 @@ class Model:
     def held_by(self, user: str) -> list[Held]:
         return [h for h in self.live if h.user == user and h.state != "releasing"]
 
+    def counted_of(self, user: str) -> list[Held]:
+        """What counts against a person: all that is not proven empty."""
+        return [held for held in self.live if held.user == user]
+
     def acquire(self, user: str, server: str, tier: str, attempt: str) -> str | Held | None:
         """A refusal's reason, the lease to get again, or None for a new one (or none at all)."""
         for held in self.live + self.past:
@@ -154,10 +160,10 @@ class Model:
         if tier == "cpu":
             return None
         if tier == "card":
-            on_grant = [h for h in self.held_by(user) if h.tier == "card"]
-            if user not in self.grants or on_grant:
+            in_use = {held.grant for held in self.counted_of(user)}
+            if user not in self.grants or self.grants[user] in in_use:
                 return "approval"
-        if len(self.held_by(user)) >= LIVE_QUOTA:
+        if len(self.counted_of(user)) >= LIVE_QUOTA:
             return "quota"
         free: set[Any] = self.free(PROFILE[tier]) if tier != "card" else set()
         if tier == "card":
@@ -274,7 +280,7 @@ class BrokerMachine(RuleBasedStateMachine):
             assert place in joinable or place in model.free(PROFILE[tier])
             assert lease.slice_uuid == f"MIG-{index}-{lease.profile}-{lease.start}"
         held = Held(lease.id, lease.user, lease.server, tier, lease.attempt, place)
-        held.seat = lease.seat
+        held.seat, held.grant = lease.seat, lease.request_id
         model.live.append(held)
 
     @precondition(lambda self: self.model.live)
@@ -418,6 +424,36 @@ class BrokerMachine(RuleBasedStateMachine):
     def leases_are_those_of_the_model(self) -> None:
         found = {lease.id: lease.state for lease in self.lab.broker.leases()}
         assert found == {held.lease_id: held.state for held in self.model.live}
+
+    @invariant()
+    def nobody_has_more_than_their_quota_and_no_grant_two_cards(self) -> None:
+        live = self.lab.broker.leases()
+        assert max(Counter(lease.user for lease in live).values(), default=0) <= LIVE_QUOTA
+        cards = Counter(lease.request_id for lease in live if lease.whole)
+        assert max(cards.values(), default=0) <= 1
+        for user, number in Counter(lease.user for lease in live).items():
+            (limit,) = self.lab.broker.quota_of(Person(user))
+            assert (limit.field, limit.used) == ("live", number)
+
+    @invariant()
+    def what_is_offered_is_given(self) -> None:
+        for user in ("ada", "grace", "linus"):
+            groups = frozenset({"vision"}) if user == "ada" else frozenset()
+            full = len(self.model.counted_of(user)) >= LIVE_QUOTA
+            in_use = {held.grant for held in self.model.counted_of(user)}
+            for offer in self.lab.broker.tiers_for(Person(user, groups)):
+                if offer.tier.name == "cpu":
+                    assert offer.usable
+                elif full:
+                    assert not offer.usable
+                elif offer.tier.name == "card" and offer.open:
+                    mine = self.model.grants.get(user)
+                    if mine is None or mine in in_use:
+                        assert not offer.usable
+                        continue
+                    # A start takes a card, or sets one aside that is to be emptied.
+                    sets_aside = self.model.may_take_all(mine) & self.model.busy()
+                    assert offer.usable == bool(self.model.idle_cards(mine) or sets_aside)
 
     @invariant()
     def a_slice_has_one_lease_or_seats_of_one_tier(self) -> None:

@@ -86,6 +86,16 @@ def test_a_wrong_url_is_refused_without_showing_its_password(url: Any, words: li
     assert "\n" not in sentence
 
 
+def test_without_psycopg_the_command_that_installs_it_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(DatabaseError) as refused:
+        Store.open("postgresql://lab:secret@db/leases")
+    assert f"{sys.executable} -m pip install 'psycopg[binary]>=3.2'" in str(refused.value)
+    assert "secret" not in str(refused.value)
+
+
 @pytest.mark.parametrize("scheme", ["postgresql", "postgresql+psycopg"])
 def test_both_ways_of_naming_postgresql_work(postgres: Cluster, scheme: str) -> None:
     url = postgres.new_database()

@@ -117,7 +117,7 @@ def test_slices_of_one_size_are_waited_for_whatever_their_seats(
     held = lab.start("x", "own")
     lab.broker.join(Person("ada"), waits)
     lab.stop(held)
-    assert "1 person waits" in refused("capacity", lab.start, "late", comes)
+    assert "1 person is waiting" in refused("capacity", lab.start, "late", comes)
     serve(lab)
     assert states(lab) == {"ada": "offered"}
 

@@ -107,7 +107,7 @@ def test_places_are_few(make_lab: Callable[..., Lab]) -> None:
     lab.broker.claim_hub(HOME)
     for number in range(5):
         join(lab, "ada", f"t{number}")
-    assert "give up one" in refused("conflict", join, lab, "ada", "t5")
+    assert "leave one" in refused("conflict", join, lab, "ada", "t5")
     join(lab, "ada", "t0", start=True)
 
 
@@ -118,8 +118,8 @@ def test_what_gets_free_is_held_for_the_first_who_waits(full: Lab) -> None:
     assert full.broker.turns() == ()
     stop_of(full, "mary")
     # Nobody slips in between, and those who wait are told who comes first.
-    assert "2 people wait" in refused("capacity", full.start, "eve", "medium")
-    assert "1 person waits" in refused("capacity", full.start, "ada", "medium")
+    assert "2 people are waiting" in refused("capacity", full.start, "eve", "medium")
+    assert "1 person is waiting" in refused("capacity", full.start, "ada", "medium")
     assert [ticket.id for ticket in full.broker.turns()] == [ada.id]
     lease = held(offer(full, ada))
     assert (lease.user, lease.state, lease.ticket_id) == ("ada", "pending", ada.id)
@@ -231,8 +231,8 @@ def test_a_place_ends_with_the_right_to_it(full: Lab) -> None:
     gone = join(full, "grace", "medium")
     for user in ("lee", "mary"):
         stop_of(full, user)
-    assert "not open to its user any more" in offer(full, large).why
-    assert full.broker.offer(gone.id, None).why == "the hub has no such user any more"
+    assert "no longer open to its user" in offer(full, large).why
+    assert full.broker.offer(gone.id, None).why == "the hub no longer has this user"
     assert (state(full, large), state(full, gone)) == ("cancelled", "cancelled")
     assert full.broker.leases(user="ada") == full.broker.leases(user="grace") == ()
     assert full.broker.offer(large.id, Person("ada", frozenset({"vision"}))).lease is None

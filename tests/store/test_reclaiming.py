@@ -14,6 +14,7 @@ import pytest
 from jupyterhub_migspawner.broker.reclaiming import Answer
 from jupyterhub_migspawner.leases import readings
 from jupyterhub_migspawner.leases.rows import LeaseRow
+from jupyterhub_migspawner.policy.doubts import UNKNOWN, UNPROVEN
 from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.policy.reclaim import IDLE, KERNELS, PROCESSES, TIME, USE
 from tests.store.lab import START, TIERS, Lab, card
@@ -120,12 +121,93 @@ def test_a_source_that_is_silent_ends_nothing_and_is_told_of_once(lab: Lab, sour
     assert lab.kinds().count("lease.unknown") == 1
     (event,) = [each for each in lab.broker.events() if each.kind == "lease.unknown"]
     assert "away" in event.detail["why"]
-    # Known again, and unknown again: told again.
-    hear(lab, lease)
-    lab.broker.note_unknown()
-    lab.clock.pass_time(minutes=40)
-    lab.broker.note_unknown()
+    # One answer does not make it known; an answer in each look does, and then it is told again.
+    for number in range(4):
+        lab.clock.pass_time(minutes=10)
+        hear(lab, lease)
+        lab.broker.note_unknown()
+        assert (lab.broker.standings()[0].doubt is None) == (number == 3)
+    for _ in range(5):
+        lab.clock.pass_time(minutes=10)
+        lab.broker.note_unknown()
     assert lab.kinds().count("lease.unknown") == 2
+
+
+def test_a_server_that_answers_now_and_then_is_noted_and_not_ended(lab: Lab) -> None:
+    lease = run(lab)
+    for minute in range(1, 121):
+        lab.clock.pass_time(minutes=1)
+        lab.broker.note_answers([Answer(lease.id, PROCESSES, "quiet")])
+        # It answers once in five minutes, so it is never known for as long as it takes.
+        answers = minute % 5 == 0
+        said = Answer(lease.id, KERNELS, "quiet", trouble="" if answers else "no answer")
+        lab.broker.note_answers([said])
+        lab.broker.note_unknown()
+        warned = [each.lease.id for each in lab.broker.standings() if each.verdict.warn]
+        lab.broker.warn_idle(warned)
+        assert lab.broker.end_over(lease.id) is None or minute % 5 == 0
+        if state(lab, lease) != "active":
+            break
+    (standing,) = lab.broker.standings()
+    assert standing.doubt is not None
+    assert standing.doubt.kind == UNKNOWN
+    assert standing.doubt.since < START + timedelta(minutes=10)
+    assert lab.kinds().count("lease.unknown") == 1
+
+
+def test_one_that_is_silent_whenever_it_should_end_is_noted(lab: Lab) -> None:
+    lease = run(lab)
+    for _ in range(120):
+        lab.clock.pass_time(minutes=1)
+        lab.broker.note_answers([Answer(lease.id, PROCESSES, "quiet")])
+        lab.broker.note_answers([Answer(lease.id, KERNELS, "quiet")])
+        lab.broker.note_answers([Answer(lease.id, KERNELS, trouble="no answer")])
+        lab.broker.note_unknown()
+        lab.broker.warn_idle([lease.id])
+        assert lab.broker.end_over(lease.id) is None
+    (standing,) = lab.broker.standings()
+    assert standing.doubt is not None
+    assert "should have ended at" in standing.doubt.why
+    assert lab.kinds().count("lease.unknown") == 1
+
+
+@pytest.mark.parametrize("busy", [True, False])
+def test_one_that_says_busy_for_ever_while_nothing_works_is_noted(lab: Lab, busy: bool) -> None:
+    lease = run(lab)
+    hours = lab.broker.settings.unproven_hours
+    for minute in range(1, hours * 60 + 2):
+        # A cell that waits for input, a dead kernel, or an answer that was made up.
+        mark = "x" if busy else f"{minute}"
+        said = Answer(lease.id, KERNELS, mark, busy=busy, said="1 kernel busy")
+        lab.clock.pass_time(minutes=1)
+        lab.broker.note_answers([said, Answer(lease.id, PROCESSES, "quiet")])
+        assert (lab.broker.standings()[0].doubt is None) == (minute < hours * 60)
+        lab.broker.note_unknown()
+    assert state(lab, lease) == "active"
+    (standing,) = lab.broker.standings()
+    assert standing.doubt is not None
+    assert (standing.doubt.kind, standing.doubt.since) == (UNPROVEN, START)
+    assert "1 kernel busy" in standing.doubt.why
+    assert lab.kinds().count("lease.unproven") == 1
+    # As soon as something works, there is nothing to look at.
+    lab.broker.note_answers([Answer(lease.id, PROCESSES, "works", busy=True)])
+    lab.broker.note_unknown()
+    assert lab.broker.standings()[0].doubt is None
+    assert lab.broker.standings()[0].stay.alerted_at is None
+
+
+def test_work_and_pauses_are_no_doubt(lab: Lab) -> None:
+    working, pausing = run(lab), run(lab, "grace")
+    for minute in range(0, 24 * 60, 10):
+        lab.clock.pass_time(minutes=10)
+        works = Answer(working.id, PROCESSES, "x", busy=minute % 300 == 0)
+        lab.broker.note_answers([Answer(working.id, KERNELS, "x", busy=True), works])
+        # A person who types now and then, and sleeps.
+        types = minute % (4 * 60) < 150
+        said = Answer(pausing.id, KERNELS, f"{minute}" if types else "asleep")
+        lab.broker.note_answers([said, Answer(pausing.id, PROCESSES, "quiet")])
+        lab.broker.note_unknown()
+        assert [each.doubt for each in lab.broker.standings()] == [None, None]
 
 
 def test_a_first_look_counts_as_use(lab: Lab) -> None:
@@ -158,6 +240,29 @@ def test_that_one_waits_oneself_ends_nothing_sooner(lab: Lab) -> None:
     run(lab, "grace")
     later(lab, mine, 30)
     lab.broker.join(ADA, "idling", server="second")
+    assert not lab.broker.standings("ada")[0].verdict.warn
+
+
+def test_a_place_that_is_blocked_ends_nothing_sooner(make_lab: Callable[..., Lab]) -> None:
+    lab = make_lab(tiers=[*TIERS, IDLING, COURSE], quotas={"user:linus": {"live": 0}})
+    lab.report(card(0, (("1g.5gb", 0), ("1g.5gb", 1))))
+    lab.broker.claim_hub("here")
+    mine = run(lab)
+    run(lab, "grace")
+    later(lab, mine, 30)
+    ticket = lab.broker.join(Person("linus"), "idling")
+    assert lab.broker.standings("ada")[0].verdict.warn
+    # Linus cannot have it, whoever gives it back.
+    assert lab.broker.offer(ticket.id, Person("linus")).ticket.blocked
+    assert not lab.broker.standings("ada")[0].verdict.warn
+    assert lab.broker.warn_idle([mine.id]) == ()
+
+
+def test_a_place_for_something_else_ends_nothing_sooner(lab: Lab) -> None:
+    mine = run(lab)
+    run(lab, "grace")
+    later(lab, mine, 30)
+    lab.broker.join(Person("linus"), "medium")
     assert not lab.broker.standings("ada")[0].verdict.warn
 
 
@@ -293,7 +398,13 @@ def test_an_end_of_a_protection_leaves_time_for_a_word(lab: Lab) -> None:
     ("by", "until", "why", "reason", "sentence"),
     [
         (ADA, START + timedelta(days=1), "x", "not-allowed", "Only admins"),
-        (Person("ada", admin=True), START + timedelta(days=1), "x", "not-allowed", "their own"),
+        (
+            Person("ada", admin=True),
+            START + timedelta(days=1),
+            "x",
+            "not-allowed",
+            "your own session",
+        ),
         (ROOT, START + timedelta(days=91), "x", "options", "the next 90 days"),
         (ROOT, START, "x", "options", "the next 90 days"),
         (ROOT, datetime(2026, 12, 1), "x", "options", "with its zone"),
@@ -327,10 +438,10 @@ def test_who_extends_in_the_last_moment_keeps_it_or_is_told(lab: Lab) -> None:
 
 def test_what_sessions_that_are_over_said_is_forgotten_and_their_token_with_it(lab: Lab) -> None:
     lease = run(lab)
-    lab.broker.reach(lease.attempt, "http://127.0.0.1:9/user/ada/", "a-secret")
+    lab.broker.reach(lease.attempt, "http://127.0.0.1:9/user/ada/", "v1:sealed")
     (standing,) = lab.broker.standings()
     assert standing.stay.url == "http://127.0.0.1:9/user/ada/"
-    assert "a-secret" not in repr(standing)
+    assert "v1:sealed" not in repr(standing)
     assert kept(lab) == (1, 2)
     lab.broker.forget_sessions()
     assert lab.broker.standings() == (standing,)

@@ -112,7 +112,9 @@ def test_who_may_do_what_in_which_state(lab: Lab, state: str, act: str) -> None:
 def test_a_pi_decides_for_their_own_group_only(lab: Lab) -> None:
     eve = PEOPLE["pi of the group"]
     request = ask(lab, person=LEE)
-    assert "other groups" in refused("not-allowed", lab.broker.decide, request.id, eve, True)
+    assert "other tiers or groups" in refused(
+        "not-allowed", lab.broker.decide, request.id, eve, True
+    )
     # The groups count that they had when they asked.
     mine = ask(lab)
     assert lab.broker.decide(mine.id, eve, True).state == "approved"
@@ -202,7 +204,7 @@ def test_a_beginning_that_is_over_at_the_decision_is_now(lab: Lab) -> None:
 )
 def test_beginnings_that_make_no_sense_are_refused(lab: Lab, begin: Any) -> None:
     before = lab.stored()
-    assert "The beginning is" in refused("options", ask, lab, starts_at=begin)
+    assert "The start time is" in refused("options", ask, lab, starts_at=begin)
     assert lab.stored() == before
 
 
@@ -241,6 +243,8 @@ def test_a_revoked_grant_ends_what_runs_on_it_after_a_warning(lab: Lab) -> None:
     assert "is empty" in refused("options", lab.broker.revoke, grant.id, root, " ")
     request, leases = lab.broker.revoke(grant.id, root, "the fan is dying", 30)
     assert (request.state, request.decision_reason) == ("cancelled", "the fan is dying")
+    # Not until when it was granted once.
+    assert request.valid_until == START + timedelta(minutes=30)
     assert [each.ends_at for each in leases] == [START + timedelta(minutes=30)]
     assert lab.broker.lease(lease.id).state == "active"
     if other is not None:
@@ -248,9 +252,61 @@ def test_a_revoked_grant_ends_what_runs_on_it_after_a_warning(lab: Lab) -> None:
     refused("approval", lab.start, "ada", "once", "second")
     # Once more only to end it sooner.
     refused("conflict", lab.broker.revoke, grant.id, root, "again", 30)
-    assert lab.broker.revoke(grant.id, root, "it smokes", 1)[1][0].ends_at == START + timedelta(
-        minutes=1
-    )
+    request, leases = lab.broker.revoke(grant.id, root, "it smokes", 1)
+    assert leases[0].ends_at == request.valid_until == START + timedelta(minutes=1)
+
+
+@pytest.mark.parametrize("by", [ADA, PEOPLE["admin"]])
+def test_a_grant_that_is_taken_back_says_by_whom_and_until_when_it_was_one(
+    lab: Lab, by: Person
+) -> None:
+    grant = lab.grant("ada", "once", hours=20)
+    lab.clock.pass_time(hours=1)
+    back = lab.broker.cancel_request(grant.id, by)
+    assert (back.decided_by, back.decided_at, back.valid_until) == (by.name, *[lab.clock.now] * 2)
+    lab.report()
+    used = lab.grant("ada", "once", hours=20)
+    lease = lab.start("ada", "once")
+    lab.broker.activate(lease.attempt)
+    back = lab.broker.cancel_request(used.id, by)
+    assert (back.decided_by, back.valid_until) == (by.name, lease.ends_at)
+    asked = ask(lab)
+    assert lab.broker.cancel_request(asked.id, by).valid_until is None
+
+
+@pytest.mark.parametrize("hours", [0, 1])
+def test_a_revoked_grant_that_is_not_in_use_is_over_at_once(lab: Lab, hours: int) -> None:
+    grant = lab.grant("ada", "once", hours=20)
+    lab.clock.pass_time(hours=hours)
+    request, leases = lab.broker.revoke(grant.id, PEOPLE["admin"], "x", 30)
+    assert (request.valid_until, leases) == (lab.clock.now, ())
+
+
+@pytest.mark.parametrize("minutes", [0, 30])
+def test_what_a_revocation_ends_says_who_did_it_and_why(lab: Lab, minutes: int) -> None:
+    grant = lab.grant("ada", "once", hours=20)
+    lease = lab.start("ada", "once")
+    lab.broker.activate(lease.attempt)
+    lab.broker.revoke(grant.id, PEOPLE["admin"], "the fan is dying", minutes)
+    (standing,) = lab.broker.standings("ada")
+    why = f"its grant was revoked by {PEOPLE['admin'].name}: the fan is dying"
+    assert why in standing.verdict.why
+    lab.clock.pass_time(minutes=minutes)
+    ended = lab.broker.end_over(lease.id)
+    assert ended is not None
+    assert ended.state == "releasing"
+    assert why in ended.end_reason
+    (event,) = (each for each in lab.broker.events() if each.kind == "lease.releasing")
+    assert why in event.detail["why"]
+
+
+def test_what_ends_before_a_revocation_does_so_for_its_own_reason(lab: Lab) -> None:
+    grant = lab.grant("ada", "once", hours=20)
+    lease = lab.start("ada", "once")
+    lab.broker.activate(lease.attempt)
+    lab.broker.revoke(grant.id, PEOPLE["admin"], "the fan is dying", 30)
+    lab.broker.release_server("ada", "", "the server stopped", "hub")
+    assert lab.broker.lease(lease.id).end_reason == "the server stopped"
 
 
 @pytest.mark.parametrize("by", [ADA, PEOPLE["admin"]])

@@ -191,4 +191,6 @@ def test_who_approved_first_cannot_be_the_second_under_another_name(
     lab.broker.decide(asked.id, Person("pia", frozenset({"pi"})), True)
     lab.broker.rename_user("pia", "curie")
     curie = Person("curie", frozenset({"pi"}))
-    assert "somebody else has to" in refused("conflict", lab.broker.decide, asked.id, curie, True)
+    assert "a second approval is needed" in refused(
+        "conflict", lab.broker.decide, asked.id, curie, True
+    )

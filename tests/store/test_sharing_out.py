@@ -51,7 +51,7 @@ def test_an_unusable_tier_says_why(make_lab: Callable[..., Lab]) -> None:
     lab.start("grace")
     why = {o.tier.name: o.why for o in lab.broker.tiers_for(Person("ada"))}
     assert why == {
-        "small": "No 1g.5gb slice is free for tier small: 1 of 1 are taken or out of service.",
+        "small": "No 1g.5gb slice is free for tier small: the only one is taken or out of service.",
         "medium": "No 2g.10gb slice is free for tier medium: no card is cut into 2g.10gb now.",
         "card": "Tier 'card' needs approval: ask for it first.",
         "cpu": "",
@@ -161,30 +161,34 @@ def test_a_drained_card_gets_nothing_new_until_it_is_resumed(lab: Lab) -> None:
     refused("not-found", lab.broker.drain_card, "GPU-9", "why", "root")
 
 
-def test_live_leases_count_against_the_quota_until_the_server_is_over(
+def test_live_leases_count_against_the_quota_until_they_are_proven_empty(
     make_lab: Callable[..., Lab],
 ) -> None:
     lab = make_lab(quotas={"default": {"live": 1}, "group:vision": {"live": 2}})
     lab.report()
     first = lab.start("ada", server="a")
-    assert "1 GPU server at a time (live) and you have 1" in refused(
-        "quota", lab.start, "ada", server="b"
-    )
+    assert "1 GPU server at a time and you have 1" in refused("quota", lab.start, "ada", server="b")
     assert offers(lab)["small"][2] is False
     lab.start("ada", server="b", groups=["vision"])
     refused("quota", lab.start, "ada", server="c", groups=["vision"])
     lab.broker.activate(first.attempt)
     lab.broker.release_lease(first.id, "over", "ada")
+    refused("quota", lab.start, "ada", server="c", groups=["vision"])
+    lab.broker.confirm_empty(first.id)
     lab.start("ada", server="c", groups=["vision"])
     lab.start("grace")
 
 
-def test_restarting_the_same_server_is_no_second_one(make_lab: Callable[..., Lab]) -> None:
+def test_restarting_the_same_server_waits_for_what_it_has_left(
+    make_lab: Callable[..., Lab],
+) -> None:
     lab = make_lab(quotas={"default": {"live": 1}})
     lab.report()
     old = lab.start("ada")
-    new = lab.start("ada")
-    assert (lab.broker.lease(old.id).state, new.state) == ("releasing", "pending")
+    refused("quota", lab.start, "ada")
+    assert lab.broker.lease(old.id).state == "releasing"
+    lab.broker.confirm_empty(old.id)
+    assert lab.start("ada").state == "pending"
 
 
 def test_gpu_hours_are_weighted_count_until_now_and_free_with_time(
@@ -209,7 +213,7 @@ def test_gpu_hours_are_weighted_count_until_now_and_free_with_time(
     lab.clock.pass_time(hours=1)
     lab.report(*cards)
     # Two sevenths more: 3.04 in all.
-    assert "allows 3 GPU-hours in 7 days (gpu_hours_per_week) and you have used 3.04" in refused(
+    assert "allows 3 GPU-hours in 7 days and you have used 3.04" in refused(
         "quota", lab.start, "ada", "seventh", "d"
     )
     lab.start("grace", "seventh")

@@ -49,6 +49,36 @@ def test_a_webhook_gets_the_text_as_it_is(web: Hook) -> None:
     assert "http" not in str(body)
 
 
+@pytest.mark.parametrize(
+    ("url", "field"),
+    [
+        ("mmost://127.0.0.1:{port}/3ccdd113474722377935511fc85d3dd4", "text"),
+        ("mmost://127.0.0.1:{port}/3ccdd113474722377935511fc85d3dd4?format=markdown", "text"),
+        ("gotify://127.0.0.1:{port}/token12345678901", "message"),
+        ("ntfy://127.0.0.1:{port}/topic", "message"),
+    ],
+)
+def test_chats_get_text_that_acts_on_nothing(web: Hook, url: str, field: str) -> None:
+    channel = Channel("approvers", 0, url.format(port=web.server.server_port))
+    typed = "<!channel> @everyone <@&1> [x](http://evil.example) **b**"
+    title, body = channel.shown(f"T {typed}"), channel.shown(f"Reason: {typed}")
+    assert channels.send(channel, title, body) == ""
+    [(_, sent)] = web.heard
+    for acting in ("<!", "@everyone", "<@", "[x](", "**b**"):
+        assert acting not in str(sent)
+    assert "everyone" in sent[field]
+
+
+def test_a_title_is_one_header_of_a_mail(post: Mailbox) -> None:
+    url = f"mailto://127.0.0.1:{post.port}?from=hub@example.org&to=ada@example.org&mode=insecure"
+    title = "It is your turn\r\nBcc: eve@example.org\r\n\r\nforged"
+    channels.send(Channel("admins", 0, url), title, "body\r\n.\r\nRCPT TO:<eve@example.org>\r\nend")
+    [(receivers, mail)] = post.mails
+    assert receivers == ["ada@example.org"]
+    assert mail["Bcc"] is None
+    assert "Bcc" in mail["Subject"]
+
+
 def test_a_mail_goes_to_the_users_address_alone(post: Mailbox) -> None:
     url = f"mailto://127.0.0.1:{post.port}?from=hub@example.org&to={{address}}&mode=insecure"
     channel = Channel("users", 0, url)

@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 import yaml
 
+from jupyterhub_migspawner.cli.demo.cards import MIXED, cut, tiers_for
 from jupyterhub_migspawner.config import MigBroker, load_config_file
 from jupyterhub_migspawner.errors import GpuError
 from jupyterhub_migspawner.gpu.arrange import arrange, is_legal
-from jupyterhub_migspawner.gpu.simulator import MODELS, profiles_of
+from jupyterhub_migspawner.gpu.simulator import MODELS, find_model, profiles_of
+from jupyterhub_migspawner.policy.wording import memory
 
 CONFIG = Path(__file__).parents[2] / "config"
 
@@ -23,6 +25,16 @@ def test_the_one_machine_example_is_valid() -> None:
     assert [tier.name for tier in settings.tiers] == ["cpu", "small", "large", "card"]
     assert config.JupyterHub.cleanup_servers is False
     assert config.JupyterHub.spawner_class == "mig-local"
+
+
+def test_sizes_in_the_examples_are_those_that_sessions_show() -> None:
+    config = load_config_file(CONFIG / "one-machine" / "jupyterhub_config.py")
+    a100 = profiles_of(find_model("A100-SXM4-40GB"))
+    demo = tiers_for(a100, cut(a100, MIXED, 2))
+    sizes = {profile.name: memory(profile.memory_mib) for profile in a100}
+    for tier in (*demo, *config.MigBroker.tiers):
+        if tier["profile"] in sizes:
+            assert f" {sizes[tier['profile']]}" in tier["description"]
 
 
 def layouts() -> Iterator[tuple[str, dict[str, Any]]]:

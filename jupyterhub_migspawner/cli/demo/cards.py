@@ -6,18 +6,23 @@ Promises a legal layout for every card, or a sentence that names what cannot be.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Any
 
 from jupyterhub_migspawner.cli.output import cut_into
 from jupyterhub_migspawner.errors import GpuError, Refusal
 from jupyterhub_migspawner.gpu.arrange import Want, arrange
 from jupyterhub_migspawner.gpu.cards import Profile
+from jupyterhub_migspawner.policy.wording import memory
 
 #: Every second card cut into as many of the smallest as fit, the others balanced.
 MIXED = "mixed"
 BALANCED = "balanced"
 _ALL = "all-"
+
+#: After so many minutes without use a session of the demo's idle tier ends; and while others wait.
+IDLE_MINUTES = 10
+IDLE_MINUTES_WHEN_WANTED = 4
 
 
 def number_of_cards(layout: str, asked: int | None) -> int:
@@ -56,7 +61,7 @@ def sizes(profiles: Sequence[Profile]) -> dict[str, Profile]:
         plain = [
             profile
             for profile in profiles
-            if profile.compute_slices == slices and not profile.media and not profile.whole
+            if profile.compute_slices == slices and not profile.attributes and not profile.whole
         ]
         if plain:
             found[title] = min(plain, key=lambda profile: profile.memory_mib)
@@ -79,7 +84,9 @@ def tiers_for(
     ]
     named = {profile.name: title for title, profile in sizes(profiles).items()}
     cut_into = {name for card in layout for name, _ in card}
-    for profile in sorted(profiles, key=lambda p: (p.compute_slices, p.memory_mib, p.media)):
+    for profile in sorted(
+        profiles, key=lambda p: (p.compute_slices, p.memory_mib, bool(p.attributes), p.name)
+    ):
         if profile.whole or not (profile.name in named or profile.name in cut_into):
             continue
         tiers.append(
@@ -87,11 +94,13 @@ def tiers_for(
                 "name": named.get(profile.name, profile.name.replace("+", "-")),
                 "title": named.get(profile.name, profile.name).capitalize(),
                 "description": f"{_share(profile)} of a card's compute, "
-                f"{profile.memory_mib / 1024:.0f} GiB of its memory.",
+                f"{memory(profile.memory_mib)} of its memory.",
                 "profile": profile.name,
             }
         )
     tiers[1]["default"] = True
+    _idle_rule(tiers)
+    tiers.append(_shared(tiers[1:], cut_into, profiles))
     tiers.append(
         {
             "name": "card",
@@ -103,6 +112,29 @@ def tiers_for(
         }
     )
     return tiers
+
+
+def _idle_rule(tiers: Sequence[dict[str, Any]]) -> None:
+    """Let sessions of one tier end that nobody uses, soon enough to see it happen."""
+    tier = next((each for each in tiers if each["name"] == "medium"), tiers[1])
+    tier["idle_minutes"] = IDLE_MINUTES
+    tier["idle_minutes_when_wanted"] = IDLE_MINUTES_WHEN_WANTED
+
+
+def _shared(
+    tiers: Sequence[dict[str, Any]], cut_into: Container[str], profiles: Sequence[Profile]
+) -> dict[str, Any]:
+    """A tier whose people share a slice: of the smallest size that the cards are cut into."""
+    like = next((tier for tier in tiers if tier["profile"] in cut_into), tiers[0])
+    profile = next(each for each in profiles if each.name == like["profile"])
+    size = memory(profile.memory_mib)
+    return {
+        "name": "course",
+        "title": "Course",
+        "description": f"For exercises: several people on a slice with {size}.",
+        "profile": profile.name,
+        "seats": 4,
+    }
 
 
 def described(card: Sequence[Want]) -> str:

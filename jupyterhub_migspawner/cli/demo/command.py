@@ -1,25 +1,40 @@
 """``migspawner demo``: a hub with simulated cards, ready to log in to.
 
 Relies on the simulator, on JupyterHub and its proxy, and on nothing outside this machine. Promises
-that the hub listens on 127.0.0.1 alone and that nothing it started is left when the demo ends.
+that the hub listens on 127.0.0.1 alone, that nobody signs in without what the demo prints, that no
+notebook server is root's, and that nothing it started is left when the demo ends.
 """
 
 from __future__ import annotations
 
+import os
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
 from jupyterhub_migspawner.cli.command import COUNT, DONE, PORT, REFUSED, Command, argument
 from jupyterhub_migspawner.cli.demo import cards as demo_cards
 from jupyterhub_migspawner.cli.demo import files
+from jupyterhub_migspawner.cli.demo.accounts import USERS, Accounts
+from jupyterhub_migspawner.cli.demo.confinement import check_root
+from jupyterhub_migspawner.cli.demo.credentials import (
+    KEY,
+    LINK_PATH,
+    LINK_SECONDS,
+    Links,
+    make_password,
+)
 from jupyterhub_migspawner.cli.demo.hub import Hub, Stopped, free_ports
 from jupyterhub_migspawner.cli.demo.processes import Signals, marked
-from jupyterhub_migspawner.cli.demo.tools import search_path
+from jupyterhub_migspawner.cli.demo.tools import own_name, search_path
+from jupyterhub_migspawner.cli.demo.tour import Tour
 from jupyterhub_migspawner.cli.output import complain, print_json
+from jupyterhub_migspawner.config import load_config_file
 from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.gpu.arrange import Want
 from jupyterhub_migspawner.gpu.cards import Profile
 from jupyterhub_migspawner.gpu.simulator import create_state, find_model, profiles_of
+from jupyterhub_migspawner.ports import is_safe
 
 _MODEL = "A100-SXM4-40GB"
 
@@ -30,8 +45,10 @@ class Demo(Command):
     name = "migspawner demo"
     description = (
         "Run a JupyterHub with simulated cards on 127.0.0.1 until Ctrl-C. Users admin, ada, grace\n"
-        "and linus log in with the password 'demo'. State is kept in the folder --dir, where the\n"
-        "hub's configuration is left as jupyterhub_config.py."
+        "and linus sign in by links that work once, or with the demo's password; the start prints\n"
+        "both. State is kept in the folder --dir, which is closed to other users; the hub's\n"
+        "configuration is left there as jupyterhub_config.py. Servers run as the user who starts\n"
+        "the demo; when that is root, as an unprivileged user for each person."
     )
     arguments = (
         argument("--port", type=PORT, metavar="N", help="port to log in at (default: 8000)"),
@@ -48,24 +65,28 @@ class Demo(Command):
 
     def run(self) -> int:
         """Make the folder ready, run the hub until a signal comes, stop everything."""
+        directory = Path(os.path.expanduser(self.option("dir", "demo"))).resolve()
+        os.umask(0o077)
+        # Now: the demo's configuration, once it is read here, puts its own folders on PATH.
+        self._name = own_name()
         path = search_path()
-        directory = Path(self.option("dir", "demo")).expanduser().resolve()
         with files.claim(directory):
+            _warn_of_others(directory)
             _refuse_leftovers(directory)
             ports = free_ports(self.option("port", 8000))
             profiles, layout = self._make_cards(directory)
             config = files.write_config(
                 directory, ports, path, demo_cards.tiers_for(profiles, layout)
             )
+            check_root(directory, path)
             with Signals() as signals:
                 return self._serve(Hub(directory, config, ports, path), config, signals)
 
     def _serve(self, hub: Hub, config: Path, signals: Signals) -> int:
         status = DONE
-        if not self.as_json:
-            print(f"Starting the hub; its log is {hub.log}.", flush=True)
+        self._say(f"Starting the hub; its log is {hub.log}.")
         try:
-            hub.wait_until_ready(signals)
+            hub.wait_until_ready(signals, lambda step: self._say(f"  {step}"))
             self._announce(hub, config)
             hub.wait_until_ended(signals)
         except Stopped:
@@ -76,9 +97,13 @@ class Demo(Command):
             pids = ", ".join(f"{process.pid} ({process.command[:60]})" for process in left)
             complain(f"These processes of the demo could not be ended: {pids}.")
             status = REFUSED
-        elif not self.as_json:
-            print("Stopped; nothing of the demo is left running.", flush=True)
+        else:
+            self._say("Stopped; nothing of the demo is left running.")
         return status
+
+    def _say(self, line: str) -> None:
+        if not self.as_json:
+            print(line, flush=True)
 
     def _make_cards(self, directory: Path) -> tuple[Sequence[Profile], Sequence[Sequence[Want]]]:
         """The cards' profiles and layout: those of an earlier start, or new ones as asked."""
@@ -111,41 +136,76 @@ class Demo(Command):
                 model=record.model,
                 layouts=[[name for name, _ in card] for card in cut],
             )
+            (directory / files.CARDS).chmod(0o600)
             files.write_record(directory, record)
         self._cards = (record, cut)
         return profiles, cut
 
     def _announce(self, hub: Hub, config: Path) -> None:
         record, cut = self._cards
+        password = make_password(hub.directory)
+        unused = Links(hub.directory)
+        links = {user: f"{hub.url}hub{LINK_PATH}?{KEY}={unused.create(user)}" for user in USERS}
         if self.as_json:
             print_json(
                 {
                     "url": hub.url,
-                    "users": list(files.USERS),
-                    "password": files.PASSWORD,
+                    "login_links": links,
+                    "login_link_seconds": LINK_SECONDS,
+                    "users": list(USERS),
+                    "password": password,
                     "config": str(config),
                     "log": str(hub.log),
                     "hub_pid": hub.pid,
                 }
             )
             return
+        people = [*USERS[1:], USERS[0]]
+        tour = Tour(load_config_file(config))
+        steps = tour.steps() or ["a quota, an idle rule and more in a new folder: --dir NAME"]
         lines = [
-            "The demo hub is ready.",
+            "The demo hub is ready. Open a link to sign in; each works once, within "
+            f"{LINK_SECONDS / 60:.0f} minutes:",
             "",
-            f"  Log in   {hub.url}",
-            f"  Users    admin (may approve), {', '.join(files.USERS[1:])}; "
-            f"password: {files.PASSWORD}",
+            *(f"  {user:<8} {links[user]}" for user in people),
+            "",
+            f"Later, or as another user, sign in at {hub.url} with this password:",
+            "",
+            f"  {password}",
+            "",
+            f"  Users    {tour.people()}",
+            f"  Try      {steps[0]}",
+            *(f"           {step}" for step in steps[1:]),
+            f"  Servers  {self._servers_run_as(hub.directory)}",
             f"  Cards    {record.cards} simulated {record.model}",
             *(
                 f"           card {index}: {demo_cards.described(card)}"
                 for index, card in enumerate(cut)
             ),
             f"  Folder   {hub.directory}",
-            f"  Look     migspawner slices -f {config}",
+            f"  Look     {self._name} slices -f {shlex.quote(str(config))}",
             "",
             "Ctrl-C stops it and everything it started.",
         ]
         print("\n".join(lines), flush=True)
+
+    def _servers_run_as(self, directory: Path) -> str:
+        if os.geteuid() == 0:
+            return f"run as unprivileged users, with homes in {Accounts(directory).homes}"
+        return (
+            f"run as you, user {os.geteuid()}:\n"
+            "           whoever has the password or a link can do here what you can do"
+        )
+
+
+def _warn_of_others(directory: Path) -> None:
+    """Say where root's demo runs what another user of the machine can replace."""
+    if os.geteuid() == 0 and not is_safe(directory):
+        complain(
+            f"Another user can replace the folder {directory}, as it lies in one of theirs, and so "
+            "have root run what they like. Use --dir with a folder below one of root's, or start "
+            "the demo as that user."
+        )
 
 
 def _refuse_leftovers(directory: Path) -> None:

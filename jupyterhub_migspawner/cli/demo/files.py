@@ -17,17 +17,21 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from jupyterhub_migspawner import files
+from jupyterhub_migspawner.cli.demo.accounts import USERS
+from jupyterhub_migspawner.cli.demo.confinement import check_owner
 from jupyterhub_migspawner.cli.demo.processes import MARK
 from jupyterhub_migspawner.errors import MigspawnerError, Refusal
 
 CONFIG = "jupyterhub_config.py"
 CARDS = "cards.json"
 LOG = "jupyterhub.log"
-_RECORD = "demo.json"
+RECORD = "demo.json"
 _LOCK = "demo.lock"
 
-USERS = ("admin", "ada", "grace", "linus")
-PASSWORD = "demo"  # noqa: S105  # the point of a demo; it listens on 127.0.0.1 alone
+
+#: What an earlier version wrote: a password that everybody knows.
+_KNOWN = 'DummyAuthenticator.password = "demo"'
 
 _BEGIN = "# --- written anew by every `migspawner demo` -----------------------------------------\n"
 _END = "# --- yours to change from here on ---------------------------------------------------\n"
@@ -53,17 +57,19 @@ class Record:
 
 @contextmanager
 def claim(directory: Path) -> Iterator[None]:
-    """Hold the directory for one running demo. Raises :exc:`Refusal` when another one does."""
-    config = directory / CONFIG
-    if config.exists() and _BEGIN not in config.read_text(encoding="utf-8", errors="replace"):
-        raise Refusal(
-            f"{config} was not written by the demo, which would have to replace it; "
-            "choose another folder with --dir.",
-            reason="conflict",
-        )
+    """Hold the directory for one running demo, and close it to other users.
+
+    Raises :exc:`Refusal` when another demo holds it, or when it is not a demo's.
+    """
     with _reported(directory):
-        directory.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(directory / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        _refuse_other_folders(directory)
+        files.make_folder(directory)
+        check_owner(directory)
+        # Of an earlier version, whose files were as private as the user's umask made them.
+        for file in directory.iterdir():
+            if not file.is_symlink() and file.is_file():
+                file.chmod(files.FILE_MODE)
+        descriptor = files.open_file(directory / _LOCK)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -82,9 +88,38 @@ def claim(directory: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+def _refuse_other_folders(directory: Path) -> None:
+    """Raise :exc:`Refusal` for a folder in which a demo would be among somebody's other files."""
+    if not directory.is_dir():
+        return
+    if directory.stat().st_uid != os.geteuid():
+        check_owner(directory)
+    config = directory / CONFIG
+    text = config.read_text(encoding="utf-8", errors="replace") if config.exists() else ""
+    if text and _BEGIN not in text:
+        raise Refusal(
+            f"{config} was not written by the demo, which would have to replace it; "
+            "choose another folder with --dir.",
+            reason="conflict",
+        )
+    if _KNOWN in text:
+        raise Refusal(
+            f"{config} is of an earlier version and lets everybody in with a password that is no "
+            "secret. Remove the file to have a new one made; what you changed in it has to be "
+            "changed again.",
+            reason="conflict",
+        )
+    if not text and not (directory / _LOCK).exists() and any(directory.iterdir()):
+        raise Refusal(
+            f"{directory} holds other files, and a demo closes its folder to other users; name a "
+            "new folder with --dir.",
+            reason="conflict",
+        )
+
+
 def read_record(directory: Path) -> Record | None:
     """What an earlier start noted of the cards; None in a new directory."""
-    file = directory / _RECORD
+    file = directory / RECORD
     try:
         return Record(**json.loads(file.read_text(encoding="utf-8")))
     except FileNotFoundError:
@@ -99,7 +134,7 @@ def read_record(directory: Path) -> Record | None:
 def write_record(directory: Path, record: Record) -> None:
     """Note what the cards were made from."""
     with _reported(directory):
-        (directory / _RECORD).write_text(json.dumps(asdict(record)) + "\n", encoding="utf-8")
+        files.replace(directory / RECORD, json.dumps(asdict(record)) + "\n")
 
 
 def write_config(
@@ -115,7 +150,6 @@ def write_config(
                 tiers=_literal(tiers),
                 names="{" + ", ".join(map(_quoted, USERS)) + "}",
                 admin=_quoted(USERS[0]),
-                password=_quoted(PASSWORD),
                 cards=CARDS,
                 mark=MARK,
             )
@@ -129,9 +163,7 @@ def write_config(
                     "file to have a new one made."
                 )
             text = head + lines + tail
-        beside = file.with_suffix(".new")
-        beside.write_text(text, encoding="utf-8")
-        beside.replace(file)
+        files.replace(file, text)
     return file
 
 
@@ -179,12 +211,16 @@ _TEXT = string.Template('''\
 
 Start it again with `migspawner demo --dir FOLDER`, or without the demo around it with
 `jupyterhub -f` and this file. Real cards need no more than another `c.MigBroker.nvml` (none at
-all) and an authenticator that checks passwords.
+all), and what your people sign in with and work as in place of what the demo has for that.
 """
 
 import os
 
 import jupyterhub_migspawner
+from jupyterhub_migspawner.cli.demo.accounts import USERS
+from jupyterhub_migspawner.cli.demo.confinement import confine
+
+DEMO = "jupyterhub_migspawner.cli.demo"
 
 c = get_config()  # noqa
 
@@ -197,32 +233,45 @@ c.MigBroker.nvml = "sim:" + os.path.join(DIRECTORY, "$cards")
 c.MigBroker.directory = DIRECTORY
 c.MigBroker.database_url = "sqlite:///migspawner.sqlite"
 
-# What people can pick.
+# What people can pick. Sessions of a tier with "idle_minutes" end when nobody has used them for so
+# long, sooner while somebody waits; a tier with "seats" puts several people on one slice.
 c.MigBroker.tiers = $tiers
 
-# How much they may have. For example: one slice each, two for the group "vision".
-# c.MigBroker.quotas = {"default": {"live": 1}, "group:vision": {"live": 2}}
+# Sessions are looked at more often than on a hub of many people, so that their end can be watched.
+c.MigBroker.examine_seconds = 15
+c.MigBroker.warn_minutes = 5
 
-# The hub's admins approve requests; so may, for example, a group.
-# c.MigBroker.approvers = ["group:pi"]
-# c.JupyterHub.load_groups = {"pi": {"users": ["grace"]}}
+# Who belongs together: grace leads the group, linus is a student.
+c.JupyterHub.load_groups = {
+    "pi": {"users": ["grace"]},
+    "students": {"users": ["linus"]},
+}
 
-# Anybody who knows the password is let in: for a demo on 127.0.0.1, never for a real hub.
-c.JupyterHub.authenticator_class = "dummy"
-c.DummyAuthenticator.password = $password
+# How much they may have: two servers with a GPU at once; students one, and five GPU-hours a week.
+c.MigBroker.quotas = {
+    "default": {"live": 2},
+    "group:students": {"live": 1, "gpu_hours_per_week": 5},
+}
+
+# The hub's admins approve requests, and so may the members of this group.
+c.MigBroker.approvers = ["group:pi"]
+
+# People sign in with the password that is in the file "password", or by a link that the demo prints
+# and that works once.
+c.JupyterHub.authenticator_class = f"{DEMO}.authenticator.DemoAuthenticator"
 c.Authenticator.allowed_users = $names
 c.Authenticator.admin_users = {$admin}
 
-# Notebook servers are plain processes of whoever runs the hub, each with a home of its own here.
-c.JupyterHub.spawner_class = "mig-simple"
+# Notebook servers are plain processes: of the user who runs the hub, or, when that is root, of an
+# unprivileged user for each person.
+c.JupyterHub.spawner_class = f"{DEMO}.spawner.DemoSpawner"
 c.SimpleLocalProcessSpawner.home_dir_template = os.path.join(DIRECTORY, "homes", "{username}")
+c.Spawner.ip = "127.0.0.1"
 c.Spawner.start_timeout = 120
 c.Spawner.http_timeout = 120
 c.Spawner.environment = {"$mark": DIRECTORY}
 # JupyterLab would ask the world outside for a newer version of itself.
 c.Spawner.args = ["--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
-if os.geteuid() == 0:
-    c.Spawner.args.append("--allow-root")
 c.JupyterHub.allow_named_servers = True
 
 # Everything on 127.0.0.1, everything kept in this folder, and everything stopped with the hub.
@@ -235,4 +284,7 @@ c.JupyterHub.cookie_secret_file = os.path.join(DIRECTORY, "jupyterhub_cookie_sec
 c.JupyterHub.pid_file = os.path.join(DIRECTORY, "jupyterhub.pid")
 c.JupyterHub.cleanup_servers = True
 os.environ["PATH"] = os.pathsep.join([*TOOLS, os.environ.get("PATH", os.defpath)])
+
+# Private files, nothing that listens beyond 127.0.0.1, nothing of root's for people who sign in.
+confine(c, DIRECTORY, TOOLS)
 ''')

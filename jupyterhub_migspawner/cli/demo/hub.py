@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import http.client
 import os
+import random
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
-from datetime import datetime, timedelta, timezone
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
+from datetime import timedelta
 from pathlib import Path
 
-from jupyterhub_migspawner.cli.command import load_quietly
+from jupyterhub_migspawner import files
+from jupyterhub_migspawner.cli.demo.confinement import FOREIGN
 from jupyterhub_migspawner.cli.demo.files import LOG, Ports
 from jupyterhub_migspawner.cli.demo.processes import (
     MARK,
@@ -24,6 +26,7 @@ from jupyterhub_migspawner.cli.demo.processes import (
     end,
     reap,
 )
+from jupyterhub_migspawner.cli.source import read_quietly
 from jupyterhub_migspawner.config import MigBroker
 from jupyterhub_migspawner.errors import MigspawnerError, Refusal
 
@@ -32,8 +35,9 @@ _START = 120.0
 #: Seconds a hub gets to stop its servers, its service and its proxy by itself.
 _STOP = 45.0
 
-#: What must not reach the demo's hub from a hub or a simulator around this process.
-_FOREIGN = ("JUPYTERHUB_", "JPY_", "CONFIGPROXY_", "MIGSPAWNER_")
+#: Where ports are looked for that the hub and the proxy bind a little later: below those that Linux
+#: gives to whoever asks for any (ip(7), ip_local_port_range), so that hardly anybody takes them.
+_QUIET_PORTS = range(20_000, 32_000)
 
 
 class Stopped(Exception):
@@ -41,23 +45,39 @@ class Stopped(Exception):
 
 
 def free_ports(public: int) -> Ports:
-    """The public port and two free ones. Raises :exc:`Refusal` when the public one is taken."""
+    """Return the public port and two free ones, all of 127.0.0.1.
+
+    Raises :exc:`Refusal` when the public one is taken.
+    """
     with ExitStack() as stack:
-        numbers = []
-        for wanted in (public, 0, 0):
-            probe = stack.enter_context(socket.socket())
-            # As the proxy will bind it: what waits out its time after an earlier demo is no bar.
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", wanted))
-            except OSError as error:
-                raise Refusal(
-                    f"Port {wanted} on 127.0.0.1 cannot be used ({error.strerror}); choose "
-                    "another with --port.",
-                    reason="conflict",
-                ) from error
-            numbers.append(probe.getsockname()[1])
-    return Ports(*numbers)
+        try:
+            stack.enter_context(_bound(public))
+        except OSError as error:
+            raise Refusal(
+                f"Port {public} on 127.0.0.1 cannot be used ({error.strerror}); choose another "
+                "with --port.",
+                reason="conflict",
+            ) from error
+        found: list[int] = []
+        for port in random.sample(_QUIET_PORTS, 200):
+            with suppress(OSError):
+                stack.enter_context(_bound(port))
+                found.append(port)
+            if len(found) == 2:
+                return Ports(public, *found)
+    raise Refusal("There is no free port for the hub on 127.0.0.1.", reason="conflict")
+
+
+def _bound(port: int) -> socket.socket:
+    probe = socket.socket()
+    # As the proxy will bind it: what waits out its time after an earlier demo is no bar.
+    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        probe.bind(("127.0.0.1", port))
+    except OSError:
+        probe.close()
+        raise
+    return probe
 
 
 class Hub:
@@ -69,12 +89,12 @@ class Hub:
         self.ports = ports
         self.log = directory / LOG
         environment = {
-            name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN)
+            name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)
         }
         environment[MARK] = str(directory)
         environment["PATH"] = os.pathsep.join([*path, os.environ.get("PATH", os.defpath)])
         adopt_orphans()
-        with self.log.open("ab") as log:
+        with open(files.open_file(self.log, os.O_WRONLY | os.O_APPEND), "ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "jupyterhub", "-f", str(config)],
                 cwd=directory,
@@ -82,6 +102,8 @@ class Hub:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                # JupyterHub creates its database with whatever mode the umask leaves.
+                umask=0o077,
                 # Ctrl-C in the terminal is for the demo alone, which then stops the hub in order.
                 start_new_session=True,
             )
@@ -101,18 +123,21 @@ class Hub:
         reap(self._process)
         return self._process.returncode is None
 
-    def wait_until_ready(self, signals: Signals) -> None:
-        """Return when hub and service answer.
+    def wait_until_ready(self, signals: Signals, say: Callable[[str], None]) -> None:
+        """Return when hub and service answer; ``say`` is given each step that is done.
 
         Raises :exc:`Stopped` when a signal comes first, :exc:`MigspawnerError` when the hub ends or
         does not answer in time.
         """
         deadline = time.monotonic() + _START
-        waited_for = [
-            lambda: self._status("/hub/health") == 200,
-            # Before the service is there, the hub answers for it: with a redirect to its own pages.
-            lambda: self._status("/services/migspawner/api/tiers") == 401,
-            self._knows_cards,
+        waited_for: list[tuple[str, Callable[[], bool]]] = [
+            ("the hub answers", lambda: self._status("/hub/health") == 200),
+            (
+                "the slice broker's service answers",
+                # Before it is there, the hub answers for it: with a redirect to its own pages.
+                lambda: self._status("/services/migspawner/api/tiers") == 401,
+            ),
+            ("the cards are read", self._knows_cards),
         ]
         while waited_for:
             if signals.wait(0.2):
@@ -124,8 +149,8 @@ class Hub:
                     f"The hub did not answer at {self.url} within {_START:.0f} seconds."
                     f"{self._last_lines()}"
                 )
-            while waited_for and waited_for[0]():
-                waited_for.pop(0)
+            while waited_for and waited_for[0][1]():
+                say(waited_for.pop(0)[0])
 
     def wait_until_ended(self, signals: Signals) -> None:
         """Return when a signal asks for it; raises :exc:`MigspawnerError` when the hub ends."""
@@ -159,10 +184,11 @@ class Hub:
 
     def _knows_cards(self) -> bool:
         """Whether the agent has written its first inventory: until then every tier is empty."""
-        now = datetime.now(timezone.utc)
-        mig = MigBroker(config=load_quietly(self.config))
+        mig = MigBroker(config=read_quietly(self.config))
         limit = timedelta(seconds=mig.heartbeat_seconds)
-        return any(now - node.heartbeat_at < limit for node in mig.open_broker().nodes())
+        broker = mig.open_broker()
+        nodes = broker.nodes()
+        return any(broker.clock() - node.heartbeat_at < limit for node in nodes)
 
     def _last_lines(self) -> str:
         text = self.log.read_text(encoding="utf-8", errors="replace")

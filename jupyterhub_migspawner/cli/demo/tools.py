@@ -8,9 +8,11 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from jupyterhub_migspawner.errors import MigspawnerError
@@ -28,10 +30,23 @@ def search_path() -> list[str]:
     folders = [ours, proxy_folder(), node] if node_on_path() else [node, ours, proxy_folder()]
     if importlib.util.find_spec("jupyterlab") is None:
         raise MigspawnerError(
-            "JupyterLab is not installed beside this program; install the extra 'demo': "
-            f"{sys.executable} -m pip install 'jupyterhub-migspawner[demo]'."
+            "JupyterLab is not installed beside this program; install it: "
+            f"{shlex.quote(sys.executable)} -m pip install 'jupyterlab>=4'."
         )
     return list(dict.fromkeys(str(folder) for folder in folders))
+
+
+def own_name() -> str:
+    """Return what a person types here to run this very program: its name, or its path."""
+    program = Path(sys.executable).parent / "migspawner"
+    found = shutil.which("migspawner")
+    if found is not None and Path(found).resolve() == program.resolve():
+        return "migspawner"
+    if not program.exists():
+        return f"{shlex.quote(sys.executable)} -m jupyterhub_migspawner.cli"
+    with suppress(ValueError):
+        return shlex.quote(str(program.relative_to(Path.cwd())))
+    return shlex.quote(str(program))
 
 
 def proxy_folder() -> Path:

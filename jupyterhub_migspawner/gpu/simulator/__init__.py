@@ -2,11 +2,12 @@
 
 ``MIGSPAWNER_NVML=sim:FILE`` selects it. The file is shared by all processes that name it, so a hub,
 a service and a command line see the same cards. See ``library`` for the stand-in itself,
-``state`` for the file, ``cutting`` for the rules and ``models`` for the cards it knows.
+``state`` for the file, ``cutting`` for the rules and ``catalogue`` for the cards it knows.
 """
 
 from __future__ import annotations
 
+from jupyterhub_migspawner.gpu.simulator.catalogue import MODELS, find_model
 from jupyterhub_migspawner.gpu.simulator.control import (
     add_monitor,
     add_process,
@@ -21,10 +22,10 @@ from jupyterhub_migspawner.gpu.simulator.control import (
     remove_monitor,
     remove_process,
     report_xid,
+    set_recovery_action,
     set_switches,
     slice_uuids,
 )
-from jupyterhub_migspawner.gpu.simulator.models import MODELS, find_model
 
 __all__ = [
     "MODELS",
@@ -42,6 +43,7 @@ __all__ = [
     "remove_monitor",
     "remove_process",
     "report_xid",
+    "set_recovery_action",
     "set_switches",
     "slice_uuids",
 ]

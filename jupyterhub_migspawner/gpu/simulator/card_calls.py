@@ -33,6 +33,10 @@ from jupyterhub_migspawner.gpu.simulator.processes import living
 from jupyterhub_migspawner.gpu.simulator.schema import CardState, State
 from jupyterhub_migspawner.gpu.simulator.session import Session, enter, leave, require_privilege
 
+# NVML_FI_DEV_GET_GPU_RECOVERY_ACTION and NVML_VALUE_TYPE_UNSIGNED_INT of nvml.h.
+_FIELD_RECOVERY_ACTION = 230
+_UNSIGNED_INT = 1
+
 _MESSAGES = {
     Code.SUCCESS: "The operation was successful",
     Code.UNINITIALIZED: "Uninitialized",
@@ -144,7 +148,7 @@ def nvmlDeviceGetPciInfo_v3(session: Session, device: object, info: object) -> N
         bus=card["bus"],
         device=0,
         pciDeviceId=model_of(card).pci_device_id,
-        pciSubSystemId=0x145F10DE,
+        pciSubSystemId=0x134F10DE,
         busId=_bus_id(card).encode(),
     )
 
@@ -156,6 +160,21 @@ def nvmlDeviceGetCudaComputeCapability(
     capability = model_of(_card(session, device)).compute_capability
     write_number(major, capability[0])
     write_number(minor, capability[1])
+
+
+@symbol
+def nvmlDeviceGetFieldValues(
+    session: Session, device: object, count: object, values: object
+) -> None:
+    card = _card(session, device)
+    for index in range(number(count)):
+        value = pointed(values)[index]
+        action = card.get("recovery_action")
+        if value.fieldId == _FIELD_RECOVERY_ACTION and action is not None:
+            fill(value, nvmlReturn=int(Code.SUCCESS), valueType=_UNSIGNED_INT)
+            value.value.uiVal = action
+        else:
+            fill(value, nvmlReturn=int(Code.NOT_SUPPORTED))
 
 
 @symbol

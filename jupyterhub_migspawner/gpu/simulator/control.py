@@ -16,6 +16,7 @@ from jupyterhub_migspawner.errors import GpuError
 from jupyterhub_migspawner.gpu.arrange import arrange
 from jupyterhub_migspawner.gpu.cards import Placement, Profile
 from jupyterhub_migspawner.gpu.codes import Code
+from jupyterhub_migspawner.gpu.simulator.catalogue import find_model
 from jupyterhub_migspawner.gpu.simulator.cutting import (
     card_uuid,
     create_compute,
@@ -23,7 +24,7 @@ from jupyterhub_migspawner.gpu.simulator.cutting import (
     model_of,
     slice_uuid,
 )
-from jupyterhub_migspawner.gpu.simulator.models import Model, find_model
+from jupyterhub_migspawner.gpu.simulator.models import Model
 from jupyterhub_migspawner.gpu.simulator.processes import living, start_time
 from jupyterhub_migspawner.gpu.simulator.schema import (
     FORMAT,
@@ -181,6 +182,8 @@ def reboot(path: StatePath) -> None:
             keeps = model_of(card).resets_for_mig
             card["mig"] = card["pending"] = card["pending"] and keeps
             card["lost"] = False
+            if "recovery_action" in card:
+                card["recovery_action"] = 0
             card["instances"] = []
             card["processes"] = []
             card["holders"] = []
@@ -206,6 +209,16 @@ def report_xid(
     with StateFile(path).change() as state:
         _find(state, card_uuid)
         _report(state, card_uuid, xid, gi_id, ci_id)
+
+
+def set_recovery_action(path: StatePath, card_uuid: str, action: int) -> None:
+    """Let the driver ask for something to be done with a card: ``nvmlDeviceGpuRecoveryAction_t``.
+
+    Without it the driver reports none, as those before R560 do. A restart of the machine sets it
+    to nothing.
+    """
+    with StateFile(path).change() as state:
+        _find(state, card_uuid)["recovery_action"] = action
 
 
 def set_switches(
@@ -278,7 +291,7 @@ def profiles_of(model: Model) -> tuple[Profile, ...]:
             multiprocessors=each.multiprocessors,
             max_instances=each.max_instances,
             placements=tuple(Placement(start, each.size) for start in each.starts),
-            media=each.media,
+            engines=each.engines,
             whole=each.size == model.slots,
         )
         for each in model.profiles
@@ -322,7 +335,10 @@ def _cut(card: CardState, names: Sequence[str]) -> None:
 
 
 def _started(pid: int) -> int:
-    started = start_time(pid)
+    try:
+        started = start_time(pid)
+    except OSError as error:
+        raise GpuError(f"Process {pid} cannot be looked at: {error.strerror}.") from error
     if started is None:
         raise GpuError(f"No process {pid} runs on this machine; give the id of one that does.")
     return started

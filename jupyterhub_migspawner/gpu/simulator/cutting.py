@@ -1,7 +1,7 @@
 """What a simulated card allows: where instances fit, what number and UUID they get, when they go.
 
 The rules are the driver's: an instance may lie at the starts its profile lists, memory slots are
-never shared, and one instance at a time has the media engines. A refusal is a :class:`Fault` with
+never shared, and no media engine belongs to two instances. A refusal is a :class:`Fault` with
 NVML's return code, as the library below the Python binding would give it.
 """
 
@@ -11,8 +11,10 @@ import hashlib
 import uuid
 from collections.abc import Sequence
 
+from jupyterhub_migspawner.gpu.cards import Engines
 from jupyterhub_migspawner.gpu.codes import Code
-from jupyterhub_migspawner.gpu.simulator.models import MODELS, GiProfile, Model
+from jupyterhub_migspawner.gpu.simulator.catalogue import MODELS
+from jupyterhub_migspawner.gpu.simulator.models import GiProfile, Model
 from jupyterhub_migspawner.gpu.simulator.processes import living
 from jupyterhub_migspawner.gpu.simulator.schema import (
     CardState,
@@ -60,13 +62,14 @@ def taken_slots(card: CardState) -> int:
 
 def capacity(card: CardState, profile: GiProfile) -> int:
     """How many more instances of the profile fit, one after the other, with all others staying."""
-    if profile.media and _media_taken(card):
-        return 0
     taken, count = taken_slots(card), 0
+    engines = _engines_taken(card) + profile.engines
+    available = model_of(card).engines
     for start in sorted(profile.starts):
         mask = _mask(start, profile.size)
-        if not taken & mask:
+        if not taken & mask and not engines.beyond(available):
             taken |= mask
+            engines += profile.engines
             count += 1
     existing = sum(each["profile_id"] == profile.id for each in card["instances"])
     return max(0, min(count, profile.max_instances - existing))
@@ -167,8 +170,10 @@ def instance_id(slots: int, start: int, size: int, swapped: bool) -> int:
     """
     if size == slots:
         return 0
-    if slots == 4:
-        return 1 + start // 2 if size == 2 else 3 + start
+    if slots in (4, 12):
+        # Quarters: an A30, and an RTX PRO 6000 with three memory slots for each.
+        quarter = slots // 4
+        return 1 + start // (2 * quarter) if size == 2 * quarter else 3 + start // quarter
     if swapped:
         start = (start + 4) % 8
     if size == 4:
@@ -211,8 +216,11 @@ def _digest(words: bytes) -> str:
     return str(uuid.UUID(bytes=digest[:16], version=5))
 
 
-def _media_taken(card: CardState) -> bool:
-    return any(profile_of(card, each["profile_id"]).media for each in card["instances"])
+def _engines_taken(card: CardState) -> Engines:
+    taken = Engines()
+    for each in card["instances"]:
+        taken += profile_of(card, each["profile_id"]).engines
+    return taken
 
 
 def _mask(start: int, size: int) -> int:

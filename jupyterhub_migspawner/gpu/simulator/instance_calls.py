@@ -4,6 +4,7 @@ from __future__ import annotations
 
 # Each function is documented in NVML's API reference under its own name.
 # ruff: noqa: D103
+from dataclasses import astuple
 from typing import Any
 
 from jupyterhub_migspawner.gpu.codes import Code
@@ -285,7 +286,7 @@ def _profile_by_slot(session: Session, device: object, slot: object) -> GiProfil
 
 
 def _describe(info: Any, profile: GiProfile) -> None:
-    copy, decoder, encoder, jpeg, optical = profile.engines
+    copy, (decoder, encoder, jpeg, optical) = profile.copy_engines, astuple(profile.engines)
     fill(
         info,
         id=profile.id,
@@ -364,7 +365,7 @@ def _compute_profile(
 
 
 def _describe_compute(info: Any, profile: GiProfile, part: CiProfile) -> None:
-    copy, decoder, encoder, jpeg, optical = profile.engines
+    copy, (decoder, encoder, jpeg, optical) = profile.copy_engines, astuple(profile.engines)
     fill(
         info,
         id=part.id,

@@ -16,14 +16,17 @@ _Entry = TypeVar("_Entry", ProcessState, HolderState)
 
 
 def start_time(pid: int) -> int | None:
-    """When the process started, in clock ticks since boot; None when it is gone or a zombie."""
+    """When the process started, in clock ticks since boot; None when it is gone or a zombie.
+
+    Raises :exc:`OSError` when that cannot be read.
+    """
     try:
         text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
-    except OSError:
+    except (FileNotFoundError, ProcessLookupError):
         return None
     # The command's name stands in parentheses and may itself hold spaces and parentheses.
     fields = text.rpartition(")")[2].split()
-    if len(fields) < 20 or fields[0] in "ZXx":
+    if len(fields) < 20 or (fields[0] in "ZXx" and int(fields[17]) <= 1):
         return None
     return int(fields[19])
 
@@ -35,4 +38,11 @@ def use_of(processes: list[ProcessState]) -> float:
 
 def living(entries: list[_Entry]) -> list[_Entry]:
     """Those entries whose process still runs."""
-    return [each for each in entries if start_time(each["pid"]) == each["started"]]
+    return [each for each in entries if _lives(each["pid"], each["started"])]
+
+
+def _lives(pid: int, started: int) -> bool:
+    try:
+        return start_time(pid) == started
+    except OSError:
+        return True

@@ -52,7 +52,7 @@ class HolderState(TypedDict):
     gi_id: int | None
 
 
-class CardState(TypedDict):
+class _Card(TypedDict):
     """One card. ``serial`` is its unique number, ``swapped`` that its halves are numbered swapped.
 
     ``processes`` use the whole card while MIG is off; ``holders`` are monitors. ``leaked`` are ids
@@ -74,6 +74,15 @@ class CardState(TypedDict):
     processes: list[ProcessState]
     holders: list[HolderState]
     leaked: list[int]
+
+
+class CardState(_Card, total=False):
+    """A card as it is stored.
+
+    ``recovery_action`` is what the driver wants done with it; it does not report any where missing.
+    """
+
+    recovery_action: int
 
 
 class EventState(TypedDict):

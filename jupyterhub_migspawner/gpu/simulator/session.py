@@ -66,7 +66,11 @@ def enter(session: Session) -> None:
     if session.initialised and state["boot"] == session.boot:
         session.initialised += 1
         return
-    me = HolderState(pid=os.getpid(), started=start_time(os.getpid()) or 0, gi_id=None)
+    try:
+        started = start_time(os.getpid()) or 0
+    except OSError:
+        raise Fault(Code.OPERATING_SYSTEM) from None
+    me = HolderState(pid=os.getpid(), started=started, gi_id=None)
     try:
         with session.file.change() as changed:
             changed["clients"] = [*living(changed["clients"]), me]

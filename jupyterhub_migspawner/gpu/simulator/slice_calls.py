@@ -7,6 +7,8 @@ from __future__ import annotations
 
 # Each function is documented in NVML's API reference under its own name.
 # ruff: noqa: D103
+from dataclasses import astuple
+
 from jupyterhub_migspawner.gpu.codes import Code
 from jupyterhub_migspawner.gpu.simulator.cutting import Fault, model_of, profile_of, slice_uuid
 from jupyterhub_migspawner.gpu.simulator.exports import symbol
@@ -120,7 +122,7 @@ def nvmlDeviceGetAttributes_v2(session: Session, device: object, attributes: obj
         for each in model_of(card).compute_profiles(profile)
         if each.id == compute["profile_id"]
     )
-    copy, decoder, encoder, jpeg, optical = profile.engines
+    copy, (decoder, encoder, jpeg, optical) = profile.copy_engines, astuple(profile.engines)
     fill(
         pointed(attributes),
         multiprocessorCount=part.multiprocessors,
@@ -242,6 +244,8 @@ def _parent_only(session: Session, device: object) -> CardState:
 def _memory(session: Session, device: object) -> tuple[int, int]:
     """Total and used bytes; compute instances of one GPU instance share one figure."""
     card, instance, _ = _device(session, device)
+    if model_of(card).unified_memory:
+        raise Fault(Code.NOT_SUPPORTED)
     if instance is None:
         if card["mig"]:
             require_privilege(session.state())

@@ -25,10 +25,10 @@ class StateFile:
     """Access to one state file, safe between threads and processes."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path).absolute()
-        self._guard = threading.Lock()
-        self._cached: State | None = None
         self._descriptor = -1
+        self._cached: State | None = None
+        self._guard = threading.Lock()
+        self.path = Path(path).absolute()
 
     def read(self) -> State:
         """The state as it stands. Treat it as read-only: it may be handed out again.
@@ -47,8 +47,12 @@ class StateFile:
             # with another file's content, so comparing numbers proves that nothing was replaced.
             self._forget()
             self._descriptor = descriptor
-            with open(descriptor, "rb", closefd=False) as stream:
-                self._cached = self._parse(stream.read())
+            try:
+                with open(descriptor, "rb", closefd=False) as stream:
+                    content = stream.read()
+            except OSError as error:  # it is a folder
+                raise self._unreadable(error) from error
+            self._cached = self._parse(content)
             return self._cached
 
     @contextmanager
@@ -81,10 +85,17 @@ class StateFile:
                 )
             self._replace(state)
 
+    # Held by the class: at the end of the interpreter modules are emptied before objects go.
+    _close = staticmethod(os.close)
+
     def close(self) -> None:
         """Close what :meth:`read` holds open; reading again opens it again."""
         with self._guard:
             self._forget()
+
+    def __del__(self) -> None:
+        # Who opens a simulator for a moment and forgets it leaves no open file behind.
+        self._forget()
 
     def _is_current(self) -> bool:
         now = os.stat(self.path)
@@ -93,7 +104,7 @@ class StateFile:
 
     def _forget(self) -> None:
         if self._descriptor >= 0:
-            os.close(self._descriptor)
+            self._close(self._descriptor)
         self._descriptor = -1
         self._cached = None
 

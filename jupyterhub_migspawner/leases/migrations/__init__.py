@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import os
 import threading
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import exc
 
+from jupyterhub_migspawner import files
 from jupyterhub_migspawner.errors import DatabaseError
-from jupyterhub_migspawner.leases import urls
+from jupyterhub_migspawner.leases import identity, urls
 from jupyterhub_migspawner.leases.engine import WRITING, database_error, make_engine
 
 REVISIONS = (
@@ -32,6 +35,13 @@ REVISIONS = (
     "0010",
     "0011",
     "0012",
+    "0013",
+    "0014",
+    "0015",
+    "0016",
+    "0017",
+    "0018",
+    "0019",
 )
 """All schema revisions this code knows, oldest first."""
 
@@ -85,7 +95,7 @@ def check(url: str) -> Status:
     """
     parsed = urls.parse(url)
     file = urls.file_of(parsed)
-    if file is not None and not file.exists():
+    if file is not None and urls.is_missing(file):
         # Connecting would make an empty file.
         return _status(urls.shown(parsed), MISSING, None)
     return _work(parsed, (), writing=False)
@@ -100,7 +110,7 @@ def ready(url: str, *, create: bool) -> Status:
     parsed = urls.parse(url)
     if create:
         _make_file(parsed)
-    elif (file := urls.file_of(parsed)) is not None and not file.exists():
+    elif (file := urls.file_of(parsed)) is not None and urls.is_missing(file):
         _status(urls.shown(parsed), MISSING, None).demand_current()
     status = _work(parsed, (MISSING,) if create else (), writing=True)
     status.demand_current()
@@ -110,13 +120,58 @@ def ready(url: str, *, create: bool) -> Status:
 def upgrade(url: str) -> Status:
     """Create the schema or bring it to :data:`HEAD`; returns the status afterwards.
 
-    Raises :class:`~jupyterhub_migspawner.errors.DatabaseError`; the database is then as it was.
+    What a step has removed from a database of an older schema is erased from its file, too. Raises
+    :class:`~jupyterhub_migspawner.errors.DatabaseError`; the database is then as it was, or what
+    was removed is not erased yet, which the message says.
     """
     parsed = urls.parse(url)
     _make_file(parsed)
+    before = check(url)
     status = _work(parsed, (MISSING, BEHIND), writing=True)
     status.demand_current()
+    if before.state == BEHIND:
+        erase(url)
     return status
+
+
+def erase(url: str) -> None:
+    """Overwrite what was deleted: old versions of rows hold what once stood in clear.
+
+    On SQLite in the file and its write-ahead log. On PostgreSQL in the table that held tokens; the
+    server's own log and its backups are not reached. Nothing else may have the database open.
+    Raises :class:`~jupyterhub_migspawner.errors.DatabaseError`.
+    """
+    parsed = urls.parse(url)
+    name = urls.shown(parsed)
+    engine = make_engine(parsed)
+    try:
+        # Neither database does this in a transaction.
+        with closing(engine.raw_connection()) as connection:
+            bare: Any = connection.dbapi_connection
+            if engine.dialect.name == "postgresql":
+                bare.autocommit = True
+                bare.execute("VACUUM FULL stays")
+                return
+            bare.execute("VACUUM").close()
+            # The log still holds the old pages until it is cut to nothing.
+            (busy, _, _) = bare.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            if busy:
+                raise DatabaseError(f"The lease database {name} is in use.")
+    except (DatabaseError, exc.SQLAlchemyError, engine.dialect.loaded_dbapi.Error) as error:
+        cause = error if isinstance(error, DatabaseError) else None
+        cause = cause or database_error(name, error, committing=False)
+        raise DatabaseError(
+            f"{cause} Its schema is current, but what was deleted, such as tokens of servers, may "
+            "still stand in its files: stop everything that uses it and run `migspawner db "
+            "upgrade` again."
+        ) from error
+    finally:
+        engine.dispose()
+
+
+def create(connection: sa.Connection) -> None:
+    """Make the tables in an open transaction of a database that has none of them."""
+    _migrate(connection)
 
 
 def _work(url: sa.URL, migrate_from: tuple[str, ...], *, writing: bool) -> Status:
@@ -133,6 +188,8 @@ def _work(url: sa.URL, migrate_from: tuple[str, ...], *, writing: bool) -> Statu
             if status.state in migrate_from:
                 _migrate(connection)
                 status = _read(name, connection)
+            if writing and status.current:
+                identity.ensure(connection)
             return status
     except exc.SQLAlchemyError as error:
         raise database_error(name, error, committing=True) from error
@@ -163,12 +220,15 @@ def _status(name: str, state: str, revision: str | None) -> Status:
     message = {
         CURRENT: f"The lease database {name} has the current schema, revision {HEAD}.",
         MISSING: f"The lease database {name} does not exist yet or is empty; "
-        "run `migspawner db upgrade` to create it.",
+        "run `migspawner db upgrade` to create it. If it has been in use, restore it instead: "
+        "`migspawner db restore FILE`.",
         BEHIND: f"The lease database {name} has schema revision {revision}, older than the "
-        f"{HEAD} this version needs; stop the hub and run `migspawner db upgrade`.",
+        f"{HEAD} this version needs; stop the hub, keep a backup (`migspawner db backup FILE`, or "
+        "pg_dump), and run `migspawner db upgrade`.",
         AHEAD: f"The lease database {name} has schema revision {revision}, which this version "
         f"does not know; it knows up to {HEAD}. It was written by a newer jupyterhub-migspawner: "
-        "install that version again, or restore a backup from before the upgrade.",
+        "install that version again, or restore a backup from before the upgrade with `migspawner "
+        "db restore FILE`.",
         FOREIGN: f"The database {name} holds tables of another program; give the lease database "
         "a file or database of its own in database_url.",
     }[state]
@@ -194,7 +254,7 @@ def _make_file(url: sa.URL) -> None:
     It holds who worked when and why they asked for more.
     """
     file = urls.file_of(url)
-    if file is None or file.exists():
+    if file is None or not urls.is_missing(file):
         return
     name = urls.shown(url)
     if not file.parent.is_dir():
@@ -203,7 +263,7 @@ def _make_file(url: sa.URL) -> None:
             "does not exist. Make it, or correct database_url."
         )
     try:
-        os.close(os.open(file, os.O_CREAT | os.O_RDWR, 0o600))
+        os.close(files.open_file(file))
     except OSError as error:
         raise DatabaseError(
             f"The lease database {name} cannot be created: {error.strerror}. Give the user that "

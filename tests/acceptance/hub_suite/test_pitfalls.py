@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from bs4 import BeautifulSoup
+from jupyterhub import orm
 from jupyterhub.tests import mocking
 from jupyterhub.tests.test_api import add_user, api_request
 from jupyterhub.tests.utils import AsyncSession, async_requests, get_page, public_url
@@ -250,6 +251,20 @@ async def test_a_start_cancelled_by_its_user_leaves_no_lease_behind(
     await lab.until_empty("hope")
 
 
+async def test_whom_a_server_runs_as_is_known_though_its_start_fails(
+    app: Any, lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(self: Any) -> Any:
+        raise OSError("there is no such program")
+
+    monkeypatch.setattr(LeaseTaking, "_mig_server_uid", lambda self: 4321)
+    monkeypatch.setattr(mocking.MockSpawner.__bases__[1], "start", fail)
+    add_user(app.db, app=app, name="ida")
+    assert (await start(app, "ida")).status_code == 500
+    (known,) = lab.broker.processes_of_node(lab.broker.nodes()[0].name).values()
+    assert (known.uid, known.known) == (4321, ())
+
+
 async def test_a_lease_that_ended_during_the_start_ends_the_start(
     app: Any, lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -420,3 +435,142 @@ async def test_the_database_away_is_said_and_nothing_starts(
     message = response.json()["message"]
     assert "lease database" in message
     assert "secret" not in message
+
+
+def without(lab: Lab, *names: str) -> Config:
+    """The lab's configuration after its admin has taken tiers out of it."""
+    config = Config(lab.config)
+    config.MigBroker.tiers = [tier for tier in TIERS if tier["name"] not in names]
+    return config
+
+
+async def until_it_runs(spawner: Any) -> None:
+    while not spawner.ready:
+        assert spawner.active
+        await asyncio.sleep(0.05)
+
+
+async def test_a_stored_choice_of_a_removed_tier_counts_as_none(
+    app: Any, lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the admin panel starts servers, and any script: without saying which tier."""
+    user = add_user(app.db, app=app, name="sara")
+    assert (await start(app, "sara", {"tier": "cpu", "kept": "option"})).status_code == 201
+    await stop(app, "sara")
+    monkeypatch.setattr(LeaseTaking, "mig_settings", without(lab, "cpu"))
+    assert (await start(app, "sara")).status_code == 201
+    assert [lease.tier for lease in lab.leases("sara")] == ["small"]
+    # What others read of the server is what holds.
+    assert user.spawner.user_options == {"kept": "option"}
+    model = (await api_request(app, "users", "sara")).json()
+    assert model["servers"][""]["user_options"] == {"kept": "option"}
+    told = [event["message"] async for event in user.spawner.progress()]
+    assert "no longer available" in told[0]
+    assert "small" in told[0]
+    await stop(app, "sara")
+    # It is said once: from here on the server has no choice stored.
+    assert (await start(app, "sara")).status_code == 201
+    told = [event["message"] async for event in user.spawner.progress()]
+    assert not any("no longer available" in message for message in told)
+    await stop(app, "sara")
+
+
+async def test_a_stored_choice_ends_with_its_group(app: Any, lab: Lab) -> None:
+    user = add_user(app.db, app=app, name="tara")
+    group = orm.Group(name="vision", users=[user.orm_user])
+    app.db.add(group)
+    app.db.commit()
+    assert (await start(app, "tara", {"tier": "large"})).status_code == 201
+    await stop(app, "tara")
+    app.db.delete(group)
+    app.db.commit()
+    assert (await start(app, "tara")).status_code == 201
+    assert [lease.tier for lease in lab.leases("tara")] == ["small"]
+    await stop(app, "tara")
+    # Asked for by name it is refused, and the refused choice is not kept.
+    assert (await start(app, "tara", {"tier": "large"})).status_code == 403
+    assert (await start(app, "tara")).status_code == 201
+    await stop(app, "tara")
+
+
+async def test_a_stored_choice_ends_with_its_grant(app: Any, lab: Lab) -> None:
+    user = add_user(app.db, app=app, name="uma")
+    user.spawner.orm_spawner.user_options = {"tier": "card"}
+    app.db.commit()
+    assert (await start(app, "uma")).status_code == 201
+    assert [lease.tier for lease in lab.leases("uma")] == ["small"]
+    await stop(app, "uma")
+    assert (await start(app, "uma", {"tier": "card"})).status_code == 403
+
+
+@pytest.mark.parametrize("stored", [{"tier": ["small"]}, {"teir": "cpu"}])
+async def test_whatever_is_stored_a_server_can_start(app: Any, lab: Lab, stored: Any) -> None:
+    name = f"vera{len(str(stored))}"
+    user = add_user(app.db, app=app, name=name)
+    user.spawner.orm_spawner.user_options = stored
+    app.db.commit()
+    assert (await start(app, name)).status_code == 201
+    assert [lease.tier for lease in lab.leases(name)] == ["small"]
+    await stop(app, name)
+
+
+@pytest.mark.parametrize("server", ["", "train"])
+async def test_the_form_says_that_the_stored_choice_is_gone(
+    app: Any, lab: Lab, several_servers: None, monkeypatch: pytest.MonkeyPatch, server: str
+) -> None:
+    """Also where there is one tier, and so usually no form."""
+    name = f"wilma{server}"
+    user = add_user(app.db, app=app, name=name)
+    assert (await start(app, name, {"tier": "cpu"}, server)).status_code == 201
+    await stop(app, name, server)
+    monkeypatch.setattr(LeaseTaking, "mig_settings", without(lab, "cpu", "card"))
+    cookies = await app.login_user(name)
+    path = f"spawn/{name}/{server}" if server else "spawn"
+    page = await get_page(path, app, cookies=cookies)
+    assert page.status_code == 200
+    form = BeautifulSoup(page.text, "html.parser")
+    assert "no longer available" in form.select_one("#migspawner-tiers [role=status]").text
+    assert [field["value"] for field in form.select("input[name=tier][checked]")] == ["small"]
+    response = await async_requests.post(
+        page.url, data={"tier": "small", "_xsrf": cookies["_xsrf"]}, cookies=cookies
+    )
+    assert response.status_code == 200
+    await until_it_runs(user.spawners[server])
+    assert [lease.tier for lease in lab.leases(name)] == ["small"]
+    await stop(app, name, server)
+    # Now that one was chosen there is nothing to ask: it starts.
+    page = await get_page(path, app, cookies=cookies)
+    assert "migspawner-tiers" not in page.text
+    await until_it_runs(user.spawners[server])
+    await stop(app, name, server)
+
+
+async def test_a_link_to_a_tier_that_is_gone_is_not_remembered(app: Any, lab: Lab) -> None:
+    user = add_user(app.db, app=app, name="xenia")
+    cookies = await app.login_user("xenia")
+    # The hub answers with the form, or after a second with the page of a start that is pending.
+    page = await get_page("spawn?tier=gone", app, cookies=cookies)
+    assert page.status_code in (200, 400)
+    while user.spawner.active:
+        await asyncio.sleep(0.05)
+    assert lab.leases("xenia") == []
+    page = await get_page("spawn", app, cookies=cookies)
+    assert page.status_code == 200
+    assert BeautifulSoup(page.text, "html.parser").select("input[name=tier]")
+    assert "no longer available" not in page.text
+
+
+async def test_a_server_remembers_its_tier(app: Any, lab: Lab, several_servers: None) -> None:
+    add_user(app.db, app=app, name="yara")
+    for server, tier in (("", "small"), ("notes", "cpu")):
+        assert (await start(app, "yara", {"tier": tier}, server)).status_code == 201
+        await stop(app, "yara", server)
+    cookies = await app.login_user("yara")
+    for path, tier in (
+        ("spawn", "small"),
+        ("spawn/yara/notes", "cpu"),
+        ("spawn/yara/new", "small"),
+    ):
+        page = await get_page(path, app, cookies=cookies)
+        form = BeautifulSoup(page.text, "html.parser")
+        assert [field["value"] for field in form.select("input[name=tier][checked]")] == [tier]

@@ -14,6 +14,7 @@ from hypothesis import settings
 from jupyterhub_migspawner.agent import Agent
 from jupyterhub_migspawner.agent.cutting import Cutter
 from jupyterhub_migspawner.agent.hooks import Hooks
+from jupyterhub_migspawner.agent.processes import PROC
 from jupyterhub_migspawner.agent.turn import Turn
 from jupyterhub_migspawner.gpu import simulator
 from jupyterhub_migspawner.gpu.arrange import Want, arrange
@@ -32,18 +33,20 @@ class Node:
     """One machine: its state file, its lab, an agent that can be killed and started again."""
 
     def __init__(self, folder: Path, layouts: Sequence[Sequence[str]] | None, **options: Any):
+        """``real_processes`` are those of this machine, in the place of a folder to be filled."""
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.path = folder / "machine.json"
-        tiers = options.pop("tiers", None)
+        tiers, real = options.pop("tiers", None), options.pop("real_processes", False)
         options.setdefault("cards", len(layouts or [0]))
         simulator.create_state(self.path, layouts=layouts, seed="tests", **options)
         self.lab = Lab(f"sqlite:///{folder / 'leases.sqlite'}", tiers=tiers)
         self.broker = self.lab.broker
         self.seconds = 0.0
         self.hooks = Hooks()
-        self.proc = folder / "proc"
-        self.proc.mkdir()
+        self.proc = PROC if real else folder / "proc"
+        if not real:
+            self.proc.mkdir()
         self.restart()
 
     def restart(self) -> None:

@@ -29,8 +29,8 @@ from tests.unit.agent.conftest import Node, NodeMaker
 from tests.unit.gpu.test_card_partition import A30, A100, card_with
 
 LAYOUTS = {
-    "A30": list(legal_layouts([each for each in A30 if not each.media])),
-    "A100-SXM4-40GB": list(legal_layouts([each for each in A100 if not each.media])),
+    "A30": list(legal_layouts([each for each in A30 if not each.attributes])),
+    "A100-SXM4-40GB": list(legal_layouts([each for each in A100 if not each.attributes])),
 }
 
 TIERS = [

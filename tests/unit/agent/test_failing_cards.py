@@ -69,6 +69,7 @@ def test_a_card_that_no_process_saw_before_it_was_lost_is_known_by_its_index(
     node.tick()
     lease = running(node)
     others = [each.uuid for each in node.broker.cards() if each.uuid != lease.card_uuid]
+    (index,) = [each.index for each in node.nvml.inventory().cards if each.uuid == lease.card_uuid]
     simulator.lose_card(node.path, lease.card_uuid)
     simulator.lose_card(node.path, others[0])
     node.restart()
@@ -77,8 +78,16 @@ def test_a_card_that_no_process_saw_before_it_was_lost_is_known_by_its_index(
     assert states == {lease.card_uuid: "lost", others[0]: "lost", others[1]: "ok"}
     over = node.broker.lease(lease.id)
     assert over.state == "lost"
-    assert lease.card_uuid in over.end_reason
+    # Its user reads this, to whom a UUID says nothing.
+    assert f"Card {index} of node n1" in over.end_reason
+    assert lease.card_uuid not in over.end_reason
     assert "fallen off the bus" in over.end_reason
+    (lost,) = [
+        each
+        for each in node.broker.events(limit=1000)
+        if each.kind == "card.lost" and each.card_uuid == lease.card_uuid
+    ]
+    assert lease.card_uuid in lost.detail["why"]
 
 
 def test_an_onlookers_reading_loses_no_card(make_node: NodeMaker) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from jupyterhub_migspawner.agent.returns import hold_back
 from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.gpu import simulator
 from tests.unit.agent.conftest import SMALL, Node, NodeMaker
@@ -19,6 +20,12 @@ def mark(node: Node, pid: int, attempt: str) -> Path:
     (entry / "environ").write_bytes(f"MIGSPAWNER_ATTEMPT={attempt}\0".encode())
     (entry / "stat").write_text(f"{pid} (python) S " + " ".join(["0"] * 40))
     return entry
+
+
+def held_back(node: Node) -> str:
+    """Why the card would be held back now."""
+    found = hold_back(node.broker, "n1", node.nvml.inventory(), node.proc)
+    return found.cards[0].problem
 
 
 def test_the_leases_of_a_lost_card_are_lost_with_a_reason(make_node: NodeMaker) -> None:
@@ -135,6 +142,61 @@ def test_hardware_that_cannot_be_trusted_is_not_lent_again(make_node: NodeMaker)
     assert "migspawner cards resume" in why
 
 
+@pytest.mark.parametrize(
+    "xid", [46, 143, *range(144, 151), 154, 155, 156, 157, 158, 160, 161, 167, 171, 172, 173, 175]
+)
+def test_newer_errors_take_out_the_slice_or_card_they_hit(make_node: NodeMaker, xid: int) -> None:
+    node = make_node(SMALL, SMALL)
+    node.tick()
+    row = next(s.row for s in node.broker.slices() if s.row.card_index == 0 and s.row.start == 2)
+    simulator.report_xid(node.path, row.card_uuid, xid, gi_id=row.gi_id, ci_id=0)
+    simulator.report_xid(node.path, node.card(1).uuid, xid)
+    node.tick()
+    assert node.states()[(0, "1g.5gb", 2)] == "quarantined"
+    assert node.card(1).state == "draining"
+
+
+def test_the_drivers_own_word_decides_where_an_error_may_be_harmless(make_node: NodeMaker) -> None:
+    node = make_node(SMALL, SMALL)
+    node.tick()
+    for uuid in simulator.card_uuids(node.path):
+        simulator.set_recovery_action(node.path, uuid, 0)
+    simulator.report_xid(node.path, node.card(0).uuid, 157)
+    simulator.report_xid(node.path, node.card(1).uuid, 95)
+    node.tick()
+    assert [node.card(index).state for index in (0, 1)] == ["ok", "draining"]
+
+
+def test_a_card_is_drained_while_its_driver_asks_for_recovery(make_node: NodeMaker) -> None:
+    node = make_node(SMALL, SMALL)
+    node.tick()
+    lease = node.lab.start("ada")
+    uuid = lease.card_uuid
+    simulator.set_recovery_action(node.path, uuid, 4)
+    node.tick()
+    (card,) = (each for each in node.broker.cards() if each.uuid == uuid)
+    assert card.state == "draining"
+    (event,) = [e for e in node.broker.events() if e.kind == "card.drained"]
+    assert "drain and reset the card" in event.detail["why"]
+    assert node.broker.lease(lease.id).state == "pending"
+    node.tick()
+    assert node.kinds().count("card.drained") == 1
+    simulator.set_recovery_action(node.path, uuid, 0)
+    node.tick()
+    assert {each.state for each in node.broker.cards()} == {"ok"}
+    assert "card.resumed" in node.kinds()
+
+
+def test_a_drain_by_an_admin_outlives_the_drivers_recovery(make_node: NodeMaker) -> None:
+    node = make_node(SMALL)
+    node.tick()
+    node.broker.drain_card(node.card().uuid, "to be moved", "root")
+    for action in (1, 0):
+        simulator.set_recovery_action(node.path, node.card().uuid, action)
+        node.tick()
+    assert node.card().state == "draining"
+
+
 def test_an_error_on_a_card_nobody_knows_is_no_trouble(make_node: NodeMaker) -> None:
     node = make_node(SMALL)
     simulator.report_xid(node.path, simulator.card_uuids(node.path)[0], 13)
@@ -156,3 +218,68 @@ def test_a_living_process_on_a_returned_card_holds_it_back(
     assert node.card().state == "lost"
     node.tick()
     assert f"process {pid}" in node.card().problem
+    # Not for one round only: it is held back for as long as the process is there.
+    node.tick(3)
+    assert f"process {pid}" in node.card().problem
+    simulator.remove_process(node.path, uuid, pid)
+    node.tick(2)
+    assert node.card().problem == ""
+
+
+@pytest.mark.parametrize("name", ["stat", "environ"])
+def test_a_process_that_cannot_be_read_holds_a_returned_card_back(
+    make_node: NodeMaker, name: str
+) -> None:
+    node = make_node(SMALL)
+    node.tick()
+    lease = node.lab.start("ada")
+    node.broker.activate(lease.attempt)
+    simulator.lose_card(node.path, node.card().uuid)
+    node.tick()
+    entry = mark(node, 4711, lease.attempt)
+    (entry / name).unlink()
+    (entry / name).symlink_to(entry / name)
+    simulator.reboot(node.path)
+    assert "it is not known who is on it: process 4711" in held_back(node)
+    (entry / name).unlink()
+    entry.rename(node.folder / "gone")
+    assert held_back(node) == ""
+
+
+def test_processes_that_cannot_be_listed_hold_a_returned_card_back(make_node: NodeMaker) -> None:
+    node = make_node(SMALL)
+    node.tick()
+    simulator.lose_card(node.path, node.card().uuid)
+    node.tick()
+    away = node.proc.rename(node.folder / "away")
+    simulator.reboot(node.path)
+    assert "it is not known who is on it" in held_back(node)
+    away.rename(node.proc)
+    assert held_back(node) == ""
+
+
+def test_a_process_that_dropped_its_mark_holds_a_returned_card_back(make_node: NodeMaker) -> None:
+    node = make_node(SMALL)
+    node.tick()
+    lease = node.lab.start("ada")
+    node.broker.activate(lease.attempt)
+    entry = mark(node, 4711, lease.attempt)
+    node.tick(2)
+    (entry / "environ").write_bytes(b"A=1\0")
+    simulator.lose_card(node.path, node.card().uuid)
+    node.tick()
+    node.restart()
+    simulator.reboot(node.path)
+    node.tick(2)
+    assert "process 4711 of before it was lost still runs" in node.card().problem
+
+
+def test_a_card_that_was_never_lost_is_held_back_for_nobody(
+    make_node: NodeMaker, sleeper: Callable[[], int]
+) -> None:
+    node = make_node(SMALL)
+    node.tick()
+    lease = node.lab.start("ada")
+    node.broker.activate(lease.attempt)
+    simulator.add_process(node.path, str(lease.slice_uuid), sleeper())
+    assert held_back(node) == ""

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from jupyterhub_migspawner.agent.vacancy import KILL_AFTER, belongs_to
+from jupyterhub_migspawner.agent.vacancy import (
+    KILL_AFTER,
+    STUCK_SECONDS,
+    TERMINATE_AFTER,
+    Vacancy,
+    belongs_to,
+)
 from jupyterhub_migspawner.gpu import simulator
 from jupyterhub_migspawner.leases.rows import LeaseRow
+from tests.store.lab import Lab
 from tests.unit.agent.conftest import Node, NodeMaker
 
 Sleeper = Callable[[], int]
@@ -129,6 +137,36 @@ def test_what_belongs_to_nobody_for_certain_keeps_the_seat_and_is_left_alone(
         simulator.remove_process(node.path, only(node), pid)
     node.tick()
     assert state(node, ada)[0] == "released"
+
+
+def test_a_slice_is_shared_while_others_are_on_it_whatever_its_tier_says_now(
+    node: Node, sleeper: Sleeper
+) -> None:
+    ada, grace = sit_down(node, "ada"), sit_down(node, "grace")
+    server = shown(node, sleeper(), ada.attempt)
+    computes(node, shown(node, sleeper(), grace.attempt))
+    nobodys = computes(node, shown(node, sleeper()))
+    # The admin has taken the seats away since, and the service was restarted.
+    later = Lab(node.lab.url, clock=node.lab.clock, tiers=[{"name": "course", "profile": "1g.5gb"}])
+    now = [0.0]
+    vacancy = Vacancy(later.broker, node.nvml, node="n1", proc=node.proc, monotonic=lambda: now[0])
+    try:
+        vacancy.look_at_all()
+        shutil.rmtree(node.proc / str(server))
+        node.stop(ada)
+        for now[0] in (
+            10.0,
+            10 + TERMINATE_AFTER,
+            10 + KILL_AFTER,
+            10 + KILL_AFTER + STUCK_SECONDS,
+        ):
+            vacancy.look_at_all()
+        assert state(node, ada)[0] == "releasing"
+        assert os.waitid(os.P_PID, nobodys, ENDED | os.WNOHANG) is None
+        (status,) = node.broker.slices()
+        assert f"process {nobodys}" in status.row.quarantined
+    finally:
+        later.close()
 
 
 def test_a_mark_of_somebody_who_is_not_on_the_slice_proves_nothing(

@@ -219,6 +219,34 @@ def test_a_server_whose_processes_cannot_be_seen_is_unknown(session: Session) ->
     assert found.trouble == "no process of this server can be seen on its node"
 
 
+@pytest.mark.parametrize("file", ["stat", "status"])
+def test_processes_that_cannot_be_read_are_not_idle(
+    session: Session, on_slice: Callable[[], int], file: str
+) -> None:
+    pid = on_slice()
+    session.look()
+    before = session.look()
+    assert before is not None
+    path = session.node.proc / str(pid) / file
+    path.unlink(missing_ok=True)
+    path.symlink_to(path)
+    found = session.look()
+    assert found is not None
+    assert "its processes cannot be read" in found.trouble
+    assert (found.seen_at, found.active_at) == (before.seen_at, before.active_at)
+
+
+def test_processes_that_cannot_be_listed_are_not_idle(session: Session) -> None:
+    before = session.look()
+    assert before is not None
+    away = session.node.proc.rename(session.node.proc.with_name("away"))
+    found = session.look()
+    away.rename(session.node.proc)
+    assert found is not None
+    assert "the processes of its node cannot be read" in found.trouble
+    assert (found.seen_at, found.active_at) == (before.seen_at, before.active_at)
+
+
 def test_an_agent_that_starts_again_says_nothing_until_it_has_looked_twice(
     session: Session,
 ) -> None:

@@ -33,6 +33,7 @@ c.MigBroker.approvers = ["group:pi"]
 c.JupyterHub.load_groups = {"pi": {"users": ["grace"]}, "vision": ["ada"]}
 c.JupyterHub.cleanup_servers = False
 c.Authenticator.admin_users = {"admin"}
+c.Authenticator.allowed_users = {"eve", "linus"}
 """
 
 
@@ -72,12 +73,12 @@ class Install:
     def broker(self) -> Broker:
         return self.mig.open_broker()
 
-    def report(self, *, minutes_ago: float = 0) -> None:
+    def report(self, *, minutes_ago: float = 0, node: str = "n1") -> None:
         """What an agent does: write its inventory to the lease database."""
         at = datetime.now(timezone.utc) - timedelta(minutes=minutes_ago)
         store = Store.open(self.mig.resolved_database_url(), create=True)
         Broker(store, self.mig.settings(), clock=lambda: at).record_inventory(
-            "n1", self.mig.open_nvml().inventory()
+            node, self.mig.open_nvml().inventory()
         )
         store.close()
 

@@ -6,13 +6,18 @@ import re
 import sqlite3
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from jupyterhub_migspawner.cli.main import main
 from jupyterhub_migspawner.cli.slices import Slices
+from jupyterhub_migspawner.cli.tiers import shared
+from jupyterhub_migspawner.gpu.cards import Inventory
+from jupyterhub_migspawner.policy.card_filter import CardKind
 from jupyterhub_migspawner.policy.people import Person
+from jupyterhub_migspawner.policy.tiers import parse_tiers
 from tests.unit.cli.conftest import Install
 
 
@@ -31,7 +36,7 @@ def test_slices_say_where_they_are_and_who_holds_them(install: Install) -> None:
     assert leased[0]["lease"]["tier"] == "small"
     assert {entry["state"] for entry in slices} == {"leased", "free"}
     assert "ada" in install.run("slices").out
-    assert install.run("slices", "--json", "--node", "n2").json == []
+    assert len(install.run("slices", "--json", "--node", "n1").json) == 11
 
 
 def test_nodes_and_cards(install: Install) -> None:
@@ -67,6 +72,23 @@ def test_tiers_show_what_is_free_of_each(install: Install) -> None:
     ]  # fmt: skip
 
 
+def test_a_server_that_lost_its_card_stays_in_the_lists(install: Install) -> None:
+    lease = install.broker.acquire(Person("ada"), "", "small", "a1")
+    assert lease is not None
+    install.broker.activate("a1")
+    install.broker.record_inventory("n1", Inventory("", ""))
+    for words in (("leases",), ("sessions",), ("leases", "--user", "ada")):
+        shown = install.run(*words).out
+        assert "ada" in shown, words
+        assert "GPU lost" in shown, words
+    assert [each["state"] for each in install.run("leases", "--json").json] == ["lost"]
+    (session,) = install.run("sessions", "--json").json
+    assert session["doubt"]["kind"] == "lost"
+    install.broker.release_server("ada", "", "the server stopped", "hub")
+    assert "ada" not in install.run("leases").out
+    assert install.run("sessions", "--json").json == []
+
+
 def test_a_lease_is_released_by_its_number(install: Install) -> None:
     assert "No slice is held by anybody" in install.run("leases").out
     install.broker.acquire(Person("ada"), "", "small", "attempt-1")
@@ -98,7 +120,7 @@ def test_a_lease_is_released_by_its_number(install: Install) -> None:
 
 
 def test_a_request_goes_from_asking_to_a_grant(install: Install) -> None:
-    assert "Nobody has asked" in install.run("requests").out
+    assert "Nobody has made a request" in install.run("requests").out
     asked = install.run(
         "requests", "create", "--user", "ada", "--tier", "card", "--hours", "4",
         "--reason", "<b>benchmark</b>", "--json",
@@ -107,7 +129,10 @@ def test_a_request_goes_from_asking_to_a_grant(install: Install) -> None:
     number = str(asked.json["id"])
     assert (asked.json["state"], asked.json["hours"]) == ("pending", 4.0)
 
-    for name, sentence in (("ada", "their own request"), ("linus", "may not decide")):
+    for name, sentence in (
+        ("ada", "your own request"),
+        ("linus", "admins and the approvers decide"),
+    ):
         refused = install.run("requests", "approve", number, "--by", name)
         assert refused.status == 1
         assert sentence in refused.err
@@ -243,6 +268,17 @@ def test_a_setting_on_the_command_line_goes_before_the_file(install: Install) ->
     assert "database_url" in wrong.err
 
 
+def test_a_password_typed_as_an_argument_is_pointed_out(install: Install) -> None:
+    """Everybody can see the arguments of a process; it is not repeated on top of that."""
+    url = "postgresql://migspawner:se/cr@et@127.0.0.1:9/none"
+    copied = install.run("db", "copy", url)
+    assert copied.status == 1
+    assert "Every user of this machine can read the password in URL" in copied.err
+    assert "cr@et" not in copied.err + copied.out
+    silent = install.run("db", "copy", "postgresql://migspawner@127.0.0.1:9/none")
+    assert "Every user" not in silent.err
+
+
 def test_a_reader_that_has_read_enough_is_no_trouble(install: Install) -> None:
     script = f"{sys.executable} -m jupyterhub_migspawner.cli events --json -f {install.config}"
     done = subprocess.run(
@@ -296,3 +332,123 @@ def test_simulated_cards_are_made_used_and_lost(install: Install) -> None:
     unknown = install.run("simulator", "lose", file, "--card", "GPU-0")
     assert unknown.status == 1
     assert "GPU-0" in unknown.err
+
+
+def test_cards_show_the_present_layout_and_the_desired_one_where_it_differs(
+    install: Install,
+) -> None:
+    card = install.broker.cards()[0]
+    said = install.run("cards").out
+    assert "desired layout" not in said
+    install.broker.set_layout(card.uuid, (("7g.40gb", 0),), True, "root")
+    said = install.run("cards").out
+    assert "7 x 1g.5gb" in said
+    assert "desired layout: 7g.40gb" in said
+    row = install.run("cards", "--json").json[0]
+    assert [each["profile"] for each in row["present"]] == ["1g.5gb"] * 7
+    assert row["desired"] == [{"profile": "7g.40gb", "start": 0}]
+    exported = install.run("layout", "export")
+    assert "1g.5gb" in exported.out
+    assert "7g.40gb" not in exported.out
+    assert "has another desired layout (7g.40gb); the file has the present one." in exported.err
+
+
+def test_cards_name_other_places_of_the_same_profiles(install: Install) -> None:
+    card = install.broker.cards()[1]
+    moved = (("3g.20gb", 0), ("2g.10gb", 4), ("1g.5gb", 6), ("1g.5gb", 7))
+    install.broker.set_layout(card.uuid, moved[:3], True, "root")
+    assert "desired layout: 3g.20gb, 2g.10gb, 1g.5gb" in install.run("cards").out
+    assert "MIG off" not in install.run("cards").out
+    install.broker.set_layout(card.uuid, (), False, "root")
+    assert "desired layout: MIG off" in install.run("cards").out
+
+
+def test_cards_say_why_they_are_drained_and_are_not_ok_with_a_problem(install: Install) -> None:
+    cards = install.broker.cards()
+    install.broker.acquire(Person("ada"), "", "small", "attempt-1")
+    card = next(c for c in cards if c.uuid == install.broker.leases()[0].card_uuid)
+    said = install.run("cards", "drain", card.uuid, "--reason", "a fan is loud").out
+    assert "1 lease on it goes on." in said
+    assert "drained: a fan is loud" in install.run("cards").out
+    found = install.mig.open_nvml().inventory()
+    broken = replace(found.cards[0], problem="it is too hot")
+    install.broker.record_inventory("n1", replace(found, cards=(broken, found.cards[1])))
+    install.broker.resume_card(card.uuid, "root")
+    states = [row["state"] for row in install.run("cards", "--json").json]
+    assert states == ["problem", "ok"]
+    assert "problem: it is too hot" in install.run("cards").out
+
+
+def test_tiers_say_which_of_their_cards_are_out_of_service(install: Install) -> None:
+    assert "out of service" not in install.run("tiers").out
+    (card, _) = install.broker.cards()
+    install.run("cards", "drain", card.uuid, "--reason", "a fan is loud")
+    said = install.run("tiers").out
+    assert "small: 1 of its cards is out of service: a fan is loud." in " ".join(said.split())
+    assert "large: " not in said
+    row = next(r for r in install.run("tiers", "--json").json if r["name"] == "small")
+    assert (row["free"], row["total"]) == (2, 2)
+    assert row["outage"] == "1 of its cards is out of service: a fan is loud."
+
+
+def test_tiers_that_share_slices_say_so(install: Install) -> None:
+    assert "share" not in install.run("tiers").out
+    install.edit('"name": "large", "profile": "3g.20gb"', '"name": "large", "profile": "1g.5gb"')
+    said = install.run("tiers").out
+    assert "The tiers small and large share their slices of 1g.5gb: each counts them." in said
+
+
+def test_tiers_say_which_cards_they_mean(install: Install) -> None:
+    assert "CARD" not in install.run("tiers").out.splitlines()[0].split()
+    assert {row["card"] for row in install.run("tiers", "--json").json} == {None}
+    install.edit('"name": "large",', '"name": "large", "card": "A100*40GB",')
+    answer = install.run("tiers")
+    assert "CARD" in answer.out.splitlines()[0].split()
+    assert "A100*40GB" in answer.out
+    assert max(map(len, answer.out.splitlines())) <= 80
+    cards = {row["name"]: row["card"] for row in install.run("tiers", "--json").json}
+    assert cards["large"] == "A100*40GB"
+    assert cards["small"] is None
+    install.edit('"A100*40GB"', '"H100*"')
+    (large,) = [row for row in install.run("tiers", "--json").json if row["name"] == "large"]
+    assert (large["free"], large["total"]) == (0, 0)
+
+
+A100_40 = CardKind("NVIDIA A100-SXM4-40GB", 40960)
+A100_80 = CardKind("NVIDIA A100 80GB PCIe", 81920)
+H100 = CardKind("NVIDIA H100 80GB HBM3", 81559)
+
+
+@pytest.mark.parametrize(
+    ("cards", "said"),
+    [
+        ([None, None], ["The tiers t0 and t1 share their slices of 1g.10gb"]),
+        (["A100*", "H100*"], []),
+        (["80GB", "*80GB*"], ["The tiers t0 and t1 share their slices of 1g.10gb"]),
+        (["A100*", "80GB"], ["The tiers t0 and t1 share some of their slices of 1g.10gb"]),
+        (["A100*", None], ["The tiers t0 and t1 share some of their slices of 1g.10gb"]),
+        # Two that have nothing in common may both share with a third.
+        (
+            ["A100*", "H100*", ">=40GB"],
+            ["The tiers t0, t1 and t2 share some of their slices of 1g.10gb"],
+        ),
+        (
+            ["40GB", "H100*", "A100*40GB", "H100*80GB*"],
+            [
+                "The tiers t0 and t2 share their slices of 1g.10gb",
+                "The tiers t1 and t3 share their slices of 1g.10gb",
+            ],
+        ),
+        (["T4", None], []),
+    ],
+)
+def test_tiers_share_what_is_on_the_same_cards(cards: list[str | None], said: list[str]) -> None:
+    tiers = parse_tiers(
+        [
+            *({"name": f"t{n}", "profile": "1g.10gb", "card": c} for n, c in enumerate(cards)),
+            {"name": "whole", "profile": "whole"},
+            {"name": "cpu", "profile": "none"},
+        ]
+    )
+    found = list(shared(tiers, frozenset((A100_40, A100_80, H100))))
+    assert found == [f"{each}: each counts them." for each in said]

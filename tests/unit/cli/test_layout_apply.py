@@ -60,7 +60,7 @@ def test_who_waited_for_the_agent_in_vain_looks_whether_it_did_the_work(
     with Turn(two.folder, "n1").taken() as mine:
         assert mine
         said = two.run("layout", "apply", str(EXAMPLE), "all-balanced")
-        assert "2 of 2 cards are as all-balanced wants" in said
+        assert "2 of 2 cards match the layout all-balanced" in said
         two.run("layout", "apply", str(EXAMPLE), "all-3g.20gb", status=1)
         assert "Nothing was changed." in two.errors
     assert two.json("cards") == stored
@@ -139,11 +139,11 @@ def without(found: Any, uuid: str) -> Any:
 
 def test_a_card_that_cannot_be_cut_is_as_a_layout_without_mig_wants(shell: Shell) -> None:
     simulator.create_state(shell.machine, cards=1, model="Tesla T4")
-    assert "All 1 cards" in shell.run("layout", "assert", str(EXAMPLE), "all-disabled")
+    assert "1 of 1 card matches" in shell.run("layout", "assert", str(EXAMPLE), "all-disabled")
     said = shell.run("layout", "apply", str(EXAMPLE), "all-disabled")
     assert "card 0" in said
     assert "nothing to do" in said
-    assert "1 of 1 cards are as all-disabled wants" in said
+    assert "1 of 1 card matches the layout all-disabled" in said
     assert shell.broker().cards()[0].layout_by == ""
 
 
@@ -224,7 +224,7 @@ def test_who_has_a_card_with_mig_off_is_not_in_the_way_of_mig_off(shell: Shell) 
     shell.broker().record_inventory("n1", shell.inventory())
     assert shell.broker().lease(lease.id).slice_uuid == lease.card_uuid
     said = shell.run("layout", "apply", str(EXAMPLE), "all-disabled")
-    assert "1 of 1 cards are as all-disabled wants" in said
+    assert "1 of 1 card matches the layout all-disabled" in said
 
 
 def test_a_layout_is_chosen_from_the_live_leases_of_its_card(two: Shell) -> None:

@@ -154,7 +154,7 @@ def test_slices_that_both_layouts_have_stay_with_their_people(two: Shell) -> Non
     [
         (("none.yaml", "x"), "none.yaml"),
         ((str(EXAMPLE), "all-1g.5g"), "Did you mean 'all-1g.5gb'?"),
-        ((str(EXAMPLE), "custom-config"), "names card 2, but this node has 2 cards"),
+        ((str(EXAMPLE), "all-1g.10gb.me"), "has no layout 'all-1g.10gb.me'"),
     ],
 )
 def test_a_wrong_file_or_name_changes_nothing(
@@ -243,7 +243,7 @@ def test_a_dead_card_is_told_also_when_mig_is_to_be_off(two: Shell) -> None:
     two.broker().confirm_empty(two.broker().leases()[0].id)
     simulator.lose_card(two.machine, uuid)
     said = two.run("layout", "apply", str(EXAMPLE), "all-disabled", status=1)
-    assert "1 of 2 cards are as all-disabled wants" in said
+    assert "1 of 2 cards matches the layout all-disabled" in said
     assert uuid in two.errors
     assert "off the bus" in two.errors
     said = two.run("layout", "assert", str(EXAMPLE), "all-disabled", status=1)
@@ -327,7 +327,7 @@ def test_a_command_that_fails_afterwards_is_told_and_is_no_success(two: Shell) -
     two.run("layout", "apply", str(EXAMPLE), "all-1g.5gb")
     with_commands(two, command(two.folder, "stop"), command(two.folder, "start", 4))
     said = two.run("layout", "apply", str(EXAMPLE), "all-3g.20gb", status=1)
-    assert "2 of 2 cards are as all-3g.20gb wants" in said
+    assert "2 of 2 cards match the layout all-3g.20gb" in said
     assert "failed with exit status 4" in two.errors
     failed = [e for e in two.broker().events(limit=10_000) if e.kind == "card.step-failed"]
     assert {e.card_uuid for e in failed} == set(simulator.card_uuids(two.machine))
@@ -426,3 +426,26 @@ def test_a_card_is_switched_though_the_agent_holds_the_driver_open(
     two.run("layout", "assert", str(EXAMPLE), "all-disabled")
     two.run("layout", "apply", str(EXAMPLE), "all-balanced")
     two.run("layout", "assert", str(EXAMPLE), "all-balanced")
+
+
+def test_cards_are_cut_before_the_admin_has_written_any_tier(two: Shell) -> None:
+    """What tiers make sense shows only in how the cards are cut."""
+    text = two.config.read_text()
+    two.config.write_text(text.partition("c.MigBroker.tiers")[0])
+    assert "1g.5gb" in two.run("layout", "export")
+    assert two.run("layout", "assert", str(EXAMPLE), "all-3g.20gb", status=1)
+    assert two.run("layout", "apply", str(EXAMPLE), "all-3g.20gb", "--dry-run")
+    applied = two.run("layout", "apply", str(EXAMPLE), "all-3g.20gb")
+    assert "2 of 2 cards match the layout all-3g.20gb." in applied
+    assert two.run("layout", "assert", str(EXAMPLE), "all-3g.20gb")
+    for listing in ("cards", "slices", "nodes"):
+        two.run(listing)
+    # A hub cannot go without, nor can what is about people.
+    two.run("leases", status=1)
+    assert "at least one tier" in two.errors
+
+
+def test_a_wrong_tier_is_still_named_when_cards_are_cut(two: Shell) -> None:
+    two.config.write_text(two.config.read_text() + 'c.MigBroker.tiers = [{"name": "small"}]\n')
+    two.run("layout", "apply", str(EXAMPLE), "all-3g.20gb", status=1)
+    assert "'small'" in two.errors

@@ -62,13 +62,26 @@ def test_the_tiers_of_the_default_cards() -> None:
         ("small", "1g.5gb"),
         ("medium", "2g.10gb"),
         ("large", "3g.20gb"),
+        ("course", "1g.5gb"),
         ("card", "whole"),
     ]
+    assert [tier["name"] for tier in tiers if "seats" in tier] == ["course"]
+    assert [tier["name"] for tier in tiers if "idle_minutes" in tier] == ["medium"]
+
+
+def test_people_share_what_the_cards_are_cut_into() -> None:
+    for layout, profile in (("all-3g.20gb", "3g.20gb"), ("all-7g.40gb", "1g.5gb")):
+        tiers = cards.tiers_for(profiles(), cards.cut(profiles(), layout, 1))
+        assert {tier["name"]: tier["profile"] for tier in tiers}["course"] == profile
 
 
 def test_a_profile_of_an_unusual_layout_gets_a_tier_of_its_own() -> None:
     cut = cards.cut(profiles(), "4g.20gb,1g.10gb,1g.5gb+me", 1)
-    found = {tier["profile"]: tier["name"] for tier in cards.tiers_for(profiles(), cut)}
+    found = {
+        tier["profile"]: tier["name"]
+        for tier in cards.tiers_for(profiles(), cut)
+        if tier["name"] != "course"
+    }
     assert found["4g.20gb"] == "4g.20gb"
     assert found["1g.5gb+me"] == "1g.5gb-me"
     parse_tiers(cards.tiers_for(profiles(), cut))

@@ -38,7 +38,7 @@ def test_an_exception_from_its_making_to_its_end(limited: Install) -> None:
 def test_no_limit_until_a_date(limited: Install) -> None:
     words = [word if word != "3" else "none" for word in LIFT]
     assert limited.run(*words, "--until", "7d", "--by", "admin").status == 0
-    assert limited.run("quotas", "--user", "ada").out == "Nothing limits ada.\n"
+    assert limited.run("quotas", "--user", "ada").out == "ada has no limits.\n"
     assert "no limit" in limited.run("quotas").out
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from jupyterhub_migspawner import __version__
-from jupyterhub_migspawner.cli.command import Command, build_parser
+from jupyterhub_migspawner.cli.command import Command, build_parser, command_of
 from jupyterhub_migspawner.cli.main import Migspawner, main
 
 
@@ -16,7 +19,7 @@ def commands(
 ) -> Iterator[tuple[type[Command], tuple[str, ...]]]:
     yield command, words
     for word, (below, _) in command.below.items():
-        yield from commands(below, (*words, word))
+        yield from commands(command_of(below), (*words, word))
 
 
 ALL = list(commands())
@@ -38,6 +41,7 @@ def test_the_commands_of_this_release_and_no_others() -> None:
         "tiers",
         "leases",
         "leases release",
+        "leases adopt",
         "sessions",
         "sessions extend",
         "sessions protect",
@@ -65,6 +69,9 @@ def test_the_commands_of_this_release_and_no_others() -> None:
         "db",
         "db check",
         "db upgrade",
+        "db backup",
+        "db restore",
+        "db copy",
         "db compact",
         "db adopt",
         "simulator",
@@ -179,3 +186,43 @@ def test_a_strange_character_in_a_wrong_word_is_escaped(
 ) -> None:
     assert main(["slices", "\x1b[2J"]) == 2
     assert "\x1b" not in capsys.readouterr().err
+
+
+HEAVY = ("jupyterhub", "sqlalchemy", "alembic", "pynvml", "prometheus_client", "tornado")
+
+
+def loaded_by(*words: str) -> set[str]:
+    """The packages that a run of the program imports, and those of this project."""
+    program = (
+        "import sys\n"
+        "from jupyterhub_migspawner.cli.main import main\n"
+        f"status = main({list(words)!r})\n"
+        "print(*{name.split('.')[0] for name in sys.modules}, file=sys.stderr)\n"
+        "print(*{n for n in sys.modules if n.startswith('jupyterhub_mig')}, file=sys.stderr)\n"
+        "sys.exit(status)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return set(done.stderr.split())
+
+
+def test_help_loads_none_of_what_the_commands_need() -> None:
+    loaded = loaded_by("--help")
+    assert not loaded & {*HEAVY, "jupyterhub_migspawner.broker", "jupyterhub_migspawner.config"}
+
+
+def test_a_listing_loads_no_hub_no_agent_and_no_driver(tmp_path: Path) -> None:
+    file = tmp_path / "jupyterhub_config.py"
+    file.write_text(
+        "import jupyterhub_migspawner\n"
+        "c = get_config()\n"
+        "jupyterhub_migspawner.setup(c)\n"
+        "c.MigBroker.tiers = [{'name': 'small', 'profile': '1g.5gb'}]\n"
+        f"c.MigBroker.directory = {str(tmp_path)!r}\n"
+    )
+    loaded = loaded_by("leases", "-f", str(file))
+    assert "sqlalchemy" in loaded
+    unneeded = {"jupyterhub", "pynvml", "prometheus_client", "jupyterhub_migspawner.agent"}
+    assert not loaded & unneeded

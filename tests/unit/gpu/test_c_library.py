@@ -121,6 +121,7 @@ def test_events_are_read_with_the_instance_they_hit(told) -> None:
         "xid": 43,
         "gi_id": 24,
         "ci_id": 0,
+        "recovery_action": None,
     }
 
 

@@ -49,7 +49,17 @@ def test_every_slice_is_told_with_its_place_size_and_uuid(make_machine) -> None:
         ("a100-40gb", "1g.5gb 1g.5gb+me 1g.10gb 2g.10gb 3g.20gb 4g.20gb 7g.40gb"),
         ("A100-SXM4-80GB", "1g.10gb 1g.10gb+me 1g.20gb 2g.20gb 3g.40gb 4g.40gb 7g.80gb"),
         ("nvidia a30", "1g.6gb 1g.6gb+me 2g.12gb 2g.12gb+me 4g.24gb"),
+        ("A100 80GB PCIe", "1g.10gb 1g.10gb+me 1g.20gb 2g.20gb 3g.40gb 4g.40gb 7g.80gb"),
+        ("a100-pcie-40gb", "1g.5gb 1g.5gb+me 1g.10gb 2g.10gb 3g.20gb 4g.20gb 7g.40gb"),
         ("h100", "1g.10gb 1g.10gb+me 1g.20gb 2g.20gb 3g.40gb 4g.40gb 7g.80gb"),
+        ("h200", "1g.18gb 1g.18gb+me 1g.35gb 2g.35gb 3g.71gb 4g.71gb 7g.141gb"),
+        ("gh200", "1g.12gb 1g.12gb+me 1g.24gb 2g.24gb 3g.48gb 4g.48gb 7g.96gb"),
+        ("b200", "1g.23gb 1g.23gb+me 1g.45gb 2g.45gb 3g.90gb 4g.90gb 7g.180gb"),
+        (
+            "RTX PRO 6000",
+            "1g.24gb 1g.24gb+gfx 1g.24gb+me 1g.24gb+me.all 1g.24gb-me "
+            "2g.48gb 2g.48gb+gfx 2g.48gb+me.all 2g.48gb-me 4g.96gb 4g.96gb+gfx",
+        ),
     ],
 )
 @pytest.mark.parametrize("prefixed", [False, True])
@@ -60,8 +70,12 @@ def test_profiles_have_the_drivers_names_without_prefix(
     simulator.set_switches(machine.path, prefixed_names=prefixed)
     (card,) = machine.nvml.inventory().cards
     assert [each.name for each in card.profiles] == names.split()
-    assert [each.name for each in card.profiles if each.whole] == names.split()[-1:]
-    assert all(("+me" in each.name) == each.media for each in card.profiles)
+    assert [each.name for each in card.profiles if each.whole] == [
+        name for name in names.split() if name.startswith(names.split()[-1].partition("+")[0])
+    ]
+    assert [each.name for each in card.profiles if each.attributes] == [
+        name for name in names.split() if not name.endswith("gb")
+    ]
 
 
 def test_the_full_compute_instance_takes_all_multiprocessors(make_machine) -> None:
@@ -73,10 +87,46 @@ def test_the_full_compute_instance_takes_all_multiprocessors(make_machine) -> No
     assert pynvml.nvmlDeviceGetName(device) == "NVIDIA H100 80GB HBM3 MIG 1g.20gb"
 
 
-def test_a_card_that_cannot_be_cut_is_no_problem(make_machine) -> None:
-    (card,) = make_machine(model="T4").nvml.inventory().cards
+@pytest.mark.parametrize(("model", "memory_mib"), [("T4", 15360), ("GB10", 0)])
+def test_a_card_that_cannot_be_cut_is_no_problem(make_machine, model, memory_mib) -> None:
+    """Nor is one that shares the CPU's memory and answers no question about its own."""
+    (card,) = make_machine(model=model).nvml.inventory().cards
     assert (card.mig_capable, card.mig_enabled, card.problem) == (False, False, "")
-    assert card.profiles == card.instances == ()
+    assert (card.memory_mib, card.profiles, card.instances) == (memory_mib, (), ())
+
+
+def test_an_older_binding_hides_no_slice_of_a_newer_profile(
+    make_machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """nvidia-ml-py 12.535 knows ten kinds of profile and eight of compute instances."""
+    names = ["1g.24gb+me.all", "1g.24gb-me", "2g.48gb-me"]
+    machine = make_machine(model="rtx pro 6000", layouts=[names])
+    assert machine.nvml.profiles_beyond_binding() == 0
+    monkeypatch.setattr(pynvml, "NVML_GPU_INSTANCE_PROFILE_COUNT", 10)
+    monkeypatch.setattr(pynvml, "NVML_COMPUTE_INSTANCE_PROFILE_COUNT", 1)
+    (card,) = machine.nvml.inventory().cards
+    assert sorted(each.profile for each in card.instances) == sorted(names)
+    assert all(each.uuid for each in card.instances)
+    assert len(card.profiles) == 11
+    assert machine.nvml.profiles_beyond_binding() == 8
+
+
+def test_a_driver_that_does_not_match_its_kernel_module_is_named_as_that(make_machine) -> None:
+    machine = make_machine()
+    simulator.fail_call(machine.path, "nvmlInitWithFlags", Code.LIB_RM_VERSION_MISMATCH)
+    with pytest.raises(GpuError, match=r"different versions, as after an upgrade.*Reboot the node"):
+        machine.nvml.inventory()
+
+
+def test_an_rtx_pro_6000_numbers_its_instances_by_quarters(make_machine) -> None:
+    machine = make_machine(model="rtx pro 6000", layouts=[["1g.24gb"] * 2 + ["2g.48gb-me"]])
+    (card,) = machine.nvml.inventory().cards
+    assert [(each.profile, each.start, each.size, each.gi_id) for each in card.instances] == [
+        ("2g.48gb-me", 0, 6, 1),
+        ("1g.24gb", 6, 3, 5),
+        ("1g.24gb", 9, 3, 6),
+    ]
+    assert {each.memory_mib for each in card.instances} == {24192, 48512}
 
 
 @pytest.mark.parametrize("need_mig", [False, True])

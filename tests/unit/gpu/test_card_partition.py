@@ -27,9 +27,9 @@ from jupyterhub_migspawner.gpu.partition import (
 )
 
 A100 = simulator.profiles_of(simulator.find_model("a100"))
-NVIDIAS_FIVE = tuple(each for each in A100 if not each.media and each.name != "1g.10gb")
+NVIDIAS_FIVE = tuple(each for each in A100 if not each.attributes and each.name != "1g.10gb")
 A30 = simulator.profiles_of(simulator.find_model("a30"))
-A30_THREE = tuple(each for each in A30 if not each.media)
+A30_THREE = tuple(each for each in A30 if not each.attributes)
 
 
 def card_with(

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from hypothesis import given
@@ -12,12 +15,19 @@ from hypothesis import strategies as st
 from jupyterhub_migspawner.errors import GpuError
 from jupyterhub_migspawner.gpu.arrange import Want, arrange, is_legal, legal_layouts, nearest
 from jupyterhub_migspawner.gpu.cards import Profile
-from jupyterhub_migspawner.gpu.simulator import MODELS, find_model, profiles_of
+from jupyterhub_migspawner.gpu.nvml import Nvml
+from jupyterhub_migspawner.gpu.simulator import (
+    MODELS,
+    card_uuids,
+    create_state,
+    find_model,
+    profiles_of,
+)
 
 A100 = profiles_of(find_model("a100"))
 A30 = profiles_of(find_model("a30"))
-NVIDIAS_FIVE = tuple(each for each in A100 if not each.media and each.name != "1g.10gb")
-A30_THREE = tuple(each for each in A30 if not each.media)
+NVIDIAS_FIVE = tuple(each for each in A100 if not each.attributes and each.name != "1g.10gb")
+A30_THREE = tuple(each for each in A30 if not each.attributes)
 
 
 def maximal(profiles: tuple[Profile, ...]) -> list[frozenset[tuple[str, int]]]:
@@ -29,7 +39,7 @@ def maximal(profiles: tuple[Profile, ...]) -> list[frozenset[tuple[str, int]]]:
     ("profiles", "layouts", "full"),
     [
         pytest.param(NVIDIAS_FIVE, 298, 19, id="A100"),
-        pytest.param(tuple(e for e in A100 if not e.media), 723, 78, id="A100 with 1g.10gb"),
+        pytest.param(tuple(e for e in A100 if not e.attributes), 723, 78, id="A100 with 1g.10gb"),
         pytest.param(A30_THREE, 26, 5, id="A30"),
     ],
 )
@@ -80,7 +90,82 @@ def test_an_illegal_layout_is_refused_with_its_reason(
 
 
 def test_two_profiles_with_the_media_engines_do_not_share_an_a30() -> None:
-    assert "media engines" in is_legal(A30, [("1g.6gb+me", 3), ("2g.12gb+me", 0)])
+    assert "more JPEG engines than the card has" in is_legal(
+        A30, [("1g.6gb+me", 3), ("2g.12gb+me", 0)]
+    )
+
+
+RTX = profiles_of(find_model("rtx pro 6000"))
+
+
+@pytest.mark.parametrize(
+    ("layout", "why"),
+    [
+        # Every decoder is the first one's, however many memory slots are left.
+        ([("1g.24gb+me.all", 0), ("1g.24gb+me", 3)], "more decoders"),
+        ([("1g.24gb+me.all", 9), ("1g.24gb", 0)], "more decoders"),
+        ([("2g.48gb+me.all", 0), ("2g.48gb", 6)], "more decoders"),
+        ([("1g.24gb+me.all", 0), ("1g.24gb+gfx", 3)], "more decoders"),
+        ([("2g.48gb+me.all", 0), ("1g.24gb+me.all", 6)], "more decoders"),
+        ([("1g.24gb+me.all", 0), ("1g.24gb-me", 3), ("2g.48gb-me", 6)], ""),
+        ([("2g.48gb+me.all", 6), ("2g.48gb-me", 0)], ""),
+        ([("1g.24gb+me", 0), ("1g.24gb", 3), ("1g.24gb+gfx", 6), ("1g.24gb-me", 9)], ""),
+        ([("2g.48gb+gfx", 0), ("2g.48gb", 6)], ""),
+    ],
+)
+def test_engines_of_an_rtx_pro_6000_belong_to_one_instance_each(
+    layout: list[tuple[str, int]], why: str
+) -> None:
+    said = is_legal(RTX, layout)
+    assert (why in said) if why else said == ""
+    names = [name for name, _ in layout]
+    if why:
+        with pytest.raises(GpuError, match=why):
+            arrange(RTX, names)
+    else:
+        assert arrange(RTX, names)
+
+
+@given(st.sampled_from(sorted(MODELS)), st.data())
+def test_the_driver_makes_what_is_legal_and_refuses_what_is_not(
+    model: str, data: st.DataObject
+) -> None:
+    """What the rules allow is what the simulated driver does, which counts in its own way."""
+    profiles = profiles_of(MODELS[model])
+    if not profiles:
+        return
+    places = [(each, place) for each in profiles for place in each.placements]
+    chosen = data.draw(st.lists(st.sampled_from(places), max_size=6))
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "machine.json"
+        create_state(path, cards=1, model=model, layouts=[[]])
+        nvml = Nvml(f"sim:{path}")
+        (card,) = card_uuids(path)
+        there: list[Want] = []
+        for profile, place in chosen:
+            want = (profile.name, place.start)
+            if want in there:
+                continue
+            legal = is_legal(profiles, [*there, want]) == ""
+            try:
+                nvml.create_instance(card, *want)
+                made = True
+            except GpuError:
+                made = False
+            assert made == legal, (there, want)
+            there += [want] if made else []
+        nvml.close()
+
+
+def test_a_card_holds_no_more_graphics_instances_than_its_driver_says() -> None:
+    few = tuple(
+        replace(each, max_instances=1) if each.name == "1g.24gb+gfx" else each for each in RTX
+    )
+    assert "at most 1 of 1g.24gb+gfx" in is_legal(few, [("1g.24gb+gfx", 0), ("1g.24gb+gfx", 3)])
+    one = tuple(replace(each, max_instances=1) if "+gfx" in each.name else each for each in RTX)
+    assert "at most 1 instances with graphics" in is_legal(
+        one, [("1g.24gb+gfx", 0), ("2g.48gb+gfx", 6)]
+    )
 
 
 @given(st.sampled_from(sorted(MODELS)), st.data())
@@ -99,7 +184,7 @@ def test_whatever_is_arranged_is_legal_and_complete(model: str, data: st.DataObj
         assert is_legal(profiles, layout) == ""
         assert Counter(name for name, _ in layout) == Counter(names)
     else:
-        with pytest.raises(GpuError, match="nearest layout that does is"):
+        with pytest.raises(GpuError, match="nearest layout that fits is"):
             arrange(profiles, names)
         assert arrange(profiles, nearest(profiles, names))
 
@@ -201,7 +286,7 @@ def test_the_nearest_layout_is_of_like_slices(
 
 
 def test_what_does_not_fit_names_the_nearest_layout_that_does() -> None:
-    with pytest.raises(GpuError, match=r"nearest layout that does is 4g\.20gb, 3g\.20gb"):
+    with pytest.raises(GpuError, match=r"nearest layout that fits is 4g\.20gb, 3g\.20gb"):
         arrange(A100, ["4g.20gb", "3g.20gb", "1g.5gb"])
 
 

@@ -15,6 +15,7 @@ from jupyterhub_migspawner.errors import GpuError
 from jupyterhub_migspawner.gpu import dcgm
 from jupyterhub_migspawner.gpu.dcgm import Exporter, Figures, read
 from tests.exporters import CARD, HEAD, Answer, Site, line, page
+from tests.unit.strangers import STRANGER, as_stranger, needs_root
 
 
 def test_figures_are_per_card_and_gpu_instance() -> None:
@@ -187,3 +188,24 @@ def test_nobody_there(exporter: Exporter, site: Site) -> None:
     site.server.server_close()
     with pytest.raises(GpuError, match="does not answer"):
         said(exporter)
+
+
+EXPORTER = """
+import socket
+listening = socket.create_server(("127.0.0.1", 0))
+print(listening.getsockname()[1], flush=True)
+while True:
+    connection, _ = listening.accept()
+    connection.recv(65536)
+    connection.sendall(b"HTTP/1.0 200 OK\\r\\nContent-Length: 0\\r\\n\\r\\n")
+    connection.close()
+"""
+
+
+@needs_root
+def test_figures_from_a_persons_process_count_for_nothing() -> None:
+    with as_stranger(EXPORTER) as stranger:
+        assert stranger.stdout is not None
+        port = int(stranger.stdout.readline())
+        with pytest.raises(GpuError, match=f"uid {STRANGER} has its port"):
+            dcgm.ask(f"http://127.0.0.1:{port}/metrics")

@@ -98,6 +98,26 @@ def test_a_driver_that_numbers_otherwise_gets_no_node_handed_out(
         slice_nodes(0, 2, 0, root=tree)
 
 
+@pytest.mark.parametrize(
+    "file",
+    [
+        "proc/driver/nvidia-caps/mig-minors",
+        "proc/driver/nvidia/capabilities/gpu0/mig/gi2/access",
+        "proc/devices",
+    ],
+)
+def test_what_the_driver_says_and_nobody_may_read_is_not_taken_for_nothing(
+    make_machine, tmp_path: Path, file: str
+) -> None:
+    tree = tmp_path / "tree"
+    make_machine(layouts=[["3g.20gb"]], tree=tree)
+    path = tree / file
+    path.unlink(missing_ok=True)
+    path.symlink_to(path)
+    with pytest.raises(GpuError, match="cannot be read"):
+        capabilities_major(root=tree) if "devices" in file else slice_nodes(0, 2, 0, root=tree)
+
+
 def test_a_missing_node_is_made_by_nvidias_tool(tmp_path: Path) -> None:
     nodes = slice_nodes(1, 0, 0, root=tmp_path)
     assert [creation_command(each) for each in missing_nodes(nodes, root=tmp_path)] == [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import subprocess
 import sys
 import time
@@ -13,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from jupyterhub_migspawner.notebook import PATH
-from tests.benchmarks.hub import free_ports
+from tests.ports import free_ports
 
-TOKEN = "one"
+# Every user of the machine reaches these servers, which run as the tests do.
+TOKEN = secrets.token_hex(16)
 
 
 class Server:
@@ -23,6 +25,7 @@ class Server:
 
     def __init__(self, folder: Path, attempt: str) -> None:
         (port,) = free_ports(1)
+        self.attempt = attempt
         self.url = f"http://127.0.0.1:{port}/user/ada/"
         environ = {
             **os.environ,

@@ -6,7 +6,6 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +13,10 @@ import pytest
 from jupyter_client.blocking import BlockingKernelClient
 from jupyter_client.session import Session
 
-from jupyterhub_migspawner.leases.rows import StayRow
 from jupyterhub_migspawner.notebook import KERNELS_PATH
 from jupyterhub_migspawner.notebook.kernels import Kernel, Kernels
 from jupyterhub_migspawner.service.notebooks import Notebooks, Said
+from jupyterhub_migspawner.service.tokens import Reach
 from tests.unit.notebook.servers import TOKEN, Server
 
 PANELS = ("usage_request", "create_subshell_request", "kernel_info_request")
@@ -88,7 +87,7 @@ async def said(person: Person) -> Said:
     """What the service makes of it."""
     notebooks = Notebooks()
     try:
-        return await notebooks.runs(replace(StayRow(1), url=person.server.url, token=TOKEN))
+        return await notebooks.runs(Reach(person.server.url, TOKEN, attempt=person.server.attempt))
     finally:
         notebooks.close()
 

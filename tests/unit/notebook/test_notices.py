@@ -13,6 +13,7 @@ from tests.unit.notebook.servers import Server
 
 NOTICE = {
     "rule": "idle",
+    "why": "",
     "ends_at": "2026-11-23T12:00:00Z",
     "extendable": True,
     "page": "/services/migspawner/",

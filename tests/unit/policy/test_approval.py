@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from jupyterhub_migspawner.errors import ConfigError
 from jupyterhub_migspawner.policy import approval
 from jupyterhub_migspawner.policy.approval import TRANSITIONS, may_decide, may_move, parse_approvers
+from jupyterhub_migspawner.policy.fields import NAME_LIMIT
 from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.policy.reservation import WITHOUT_LIMIT, is_due, longest_session
 from jupyterhub_migspawner.policy.tiers import parse_tiers
@@ -70,7 +72,64 @@ def test_nobody_decides_about_their_own(
     raw: list[Any], name: str, groups: frozenset[str], admin: bool, tier: str
 ) -> None:
     by = Person(name, groups, admin=admin)
-    assert "their own request" in may_decide(name, by, parse_approvers(raw, TIERS), tier, groups)
+    assert "your own request" in may_decide(name, by, parse_approvers(raw, TIERS), tier, groups)
+
+
+@given(CONFIGURED, NAMES, GROUPS, st.booleans(), st.sampled_from(TIERS))
+def test_a_sign_in_that_may_not_decide_decides_nothing(
+    raw: list[Any], name: str, groups: frozenset[str], admin: bool, tier: str
+) -> None:
+    approvers = parse_approvers(raw, TIERS)
+    by = Person(name, groups, admin=admin, decides=False)
+    assert may_decide("grace", by, approvers, tier, groups).startswith("Only the hub's admins")
+    assert not approvers.include(by)
+    assert not approvers.cover(by, tier, groups)
+
+
+@pytest.mark.parametrize("container", [list, tuple, set, frozenset])
+def test_lists_may_be_written_as_any_collection(container: Callable[[list[str]], Any]) -> None:
+    simple = parse_approvers(container(["user:eve"]))
+    assert may_decide("ada", Person("eve"), simple, "card") == ""
+    narrow = parse_approvers(
+        [
+            {
+                "approvers": container(["user:eve"]),
+                "tiers": container(["card"]),
+                "for_groups": container(["vision"]),
+            }
+        ]
+    )
+    groups = frozenset({"vision"})
+    assert may_decide("ada", Person("eve"), narrow, "card", groups) == ""
+    assert may_decide("ada", Person("eve"), narrow, "board", groups)
+    assert may_decide("ada", Person("eve"), narrow, "card")
+
+
+def test_names_of_approvers_are_as_long_as_the_hub_s() -> None:
+    name = "a" * NAME_LIMIT
+    assert parse_approvers([f"user:{name}"]).include(Person(name))
+    with pytest.raises(ConfigError, match="expected 'user:NAME'"):
+        parse_approvers([f"user:{name}a"])
+
+
+def test_tiers_are_checked_only_where_they_are_known() -> None:
+    found = parse_approvers([{"approvers": ["user:eve"], "tiers": ["crad"]}])
+    assert found.cover(Person("eve"), "crad", ())
+    with pytest.raises(ConfigError, match="there is no tier 'crad'"):
+        parse_approvers([{"approvers": ["user:eve"], "tiers": ["crad"]}], ())
+
+
+def test_of_several_unknown_tiers_the_first_by_name_is_told() -> None:
+    wrong = ["x", "y", "b", "z", "card", "c"]
+    with pytest.raises(ConfigError, match="there is no tier 'b'"):
+        parse_approvers([{"approvers": ["user:eve"], "tiers": wrong}], TIERS)
+
+
+@pytest.mark.parametrize("field", ["tiers", "for_groups"])
+@pytest.mark.parametrize("odd", [7, "", "  "])
+def test_each_name_of_a_list_is_checked(field: str, odd: object) -> None:
+    with pytest.raises(ConfigError, match=f"field '{field}' is"):
+        parse_approvers([{"approvers": ["user:eve"], field: ["card", odd]}], TIERS)
 
 
 @pytest.mark.parametrize(
@@ -110,6 +169,16 @@ def test_whatever_is_tried_a_request_that_ended_stays_as_it_is(tries: list[str])
         was_granted |= state == approval.APPROVED
         assert state != approval.USED or was_granted
         assert state != approval.DRAFT
+
+
+def test_a_request_moves_in_these_ways_and_no_others() -> None:
+    ways = {
+        "draft": {"pending", "cancelled"},
+        "pending": {"approved", "denied", "cancelled", "expired"},
+        "approved": {"used", "expired", "cancelled"},
+    }
+    for state in TRANSITIONS:
+        assert {to for to in TRANSITIONS if may_move(state, to) == ""} == ways.get(state, set())
 
 
 def test_a_refused_move_says_what_it_is() -> None:

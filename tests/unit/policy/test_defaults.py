@@ -41,6 +41,7 @@ EVE = Person("eve")
         (lambda person: "large" if person.groups else "small", "large", "large", "small"),
         (lambda person: "large", "large", "large", None),
         (lambda person: 7, None, None, None),
+        (lambda person: ["small"], None, None, None),
         (lambda person: None, None, None, None),
         (lambda person: 1 / 0, None, None, None),
     ],
@@ -60,6 +61,10 @@ def test_the_default_tier(raw: Any, ada: str, bob: str, eve: str) -> None:
         ({"default": "smal"}, r"default_tier\['default'\] is 'smal' \(did you mean"),
         ({"vision": "small"}, "unknown entry 'vision'.*expected 'default', 'group:NAME'"),
         ({"group:": "small"}, "unknown entry 'group:'"),
+        ({"group: ": "small"}, "unknown entry 'group: '"),
+        ({"team:x": "small"}, "unknown entry 'team:x'"),
+        ({7: "small"}, "unknown entry 7"),
+        ({f"user:{'a' * 256}": "small"}, "unknown entry 'user:a"),
         ({"group:vision": None}, "is None; expected one of the tiers: small, medium or large"),
         (["small"], "expected one of the tiers"),
         (3, "expected one of the tiers"),
@@ -68,6 +73,29 @@ def test_the_default_tier(raw: Any, ada: str, bob: str, eve: str) -> None:
 def test_a_default_tier_that_is_none_is_refused(raw: Any, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         parse_default_tier(raw, TIERS)
+
+
+def test_names_in_the_default_tier_are_as_long_as_the_hub_s() -> None:
+    name = "a" * 255
+    assert parse_default_tier({f"user:{name}": "small"}, TIERS).of(Person(name), TIERS) == "small"
+
+
+@pytest.mark.parametrize(
+    ("function", "told"),
+    [
+        (lambda person: 7, "gave 7 for 'eve', which is no tier of theirs"),
+        (lambda person: "large", "gave 'large' for 'eve', which is no tier of theirs"),
+        (lambda person: 1 / 0, "failed for 'eve'"),
+        (lambda person: None, ""),
+        (lambda person: "small", ""),
+    ],
+)
+def test_an_answer_that_is_no_tier_is_logged(
+    function: Any, told: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    parse_default_tier(function, TIERS).of(EVE, TIERS)
+    assert told in caplog.text
+    assert bool(caplog.text) == bool(told)
 
 
 def test_a_function_says_who_may_use_a_tier() -> None:

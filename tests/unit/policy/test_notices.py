@@ -75,6 +75,54 @@ def test_a_mistake_is_named_and_nothing_secret_is_said(raw: Any, sentence: str) 
     assert SECRET not in str(told.value)
 
 
+@pytest.mark.parametrize(
+    "raw",
+    [
+        {"admins": [f"json://x/{n}" for n in range(50)]},
+        {"admins": ("json://x/",)},
+        {"users": ["json://x/{user}"]},
+        {f"group:{'a' * 255}": ["json://x/"]},
+    ],
+)
+def test_what_is_right_is_taken(raw: Any) -> None:
+    (urls,) = raw.values()
+    assert [channel.url for channel in parse_notices(raw).channels] == list(urls)
+
+
+@pytest.mark.parametrize("key", ["group: ", f"group:{'a' * 256}", "visitors", "vision:x"])
+def test_a_group_of_people_has_a_name_of_a_possible_length(key: str) -> None:
+    with pytest.raises(ConfigError, match="there is no key"):
+        parse_notices({key: []})
+
+
+@pytest.mark.parametrize("wrong", [{"ada": "a@x", "eve": 7}, {"ada": "a@x", 7: "b@x"}, {7: "a@x"}])
+def test_every_name_and_address_is_a_text(wrong: Any) -> None:
+    with pytest.raises(ConfigError, match="expected a dict of addresses"):
+        parse_notices({"addresses": wrong})
+
+
+def test_a_function_may_know_the_addresses() -> None:
+    known: dict[str, object] = {"ada": "ada@x", "eve": None, "joe": 7}
+    notices = parse_notices({"users": ["json://x/{address}"], "addresses": known.get})
+    assert [notices.address(user) for user in known] == ["ada@x", "", ""]
+
+
+def test_only_channels_of_its_own_are_an_audiences() -> None:
+    notices = parse_notices({"users": ["json://x/{user}"]})
+    assert notices.tell("users")
+    assert not notices.tell("admins")
+
+
+def test_only_a_users_url_is_filled_in() -> None:
+    assert Channel("admins", 0, "json://x/{user}").url_for("ada") == "json://x/{user}"
+
+
+def test_a_url_without_a_scheme_is_taken_for_a_chat() -> None:
+    odd = Channel("admins", 0, "nonsense")
+    assert odd.name == "admins[0] (?)"
+    assert "@" not in odd.shown("@all")
+
+
 @given(st.text(max_size=40), st.text(max_size=40))
 def test_a_name_never_changes_where_a_users_channel_leads(user: str, address: str) -> None:
     channel = Channel("users", 0, "mailtos://hub:pw@mail.example.org?to={user}@x&cc={address}")
@@ -114,37 +162,37 @@ UNTIL = {"until": "2026-11-23T17:00:00Z"}
     [
         (
             *("request.created", {}, "approvers", "", "ada asks for card for 8 hours"),
-            "Request 7 waits for a decision.\nReason: a long run",
+            "Request 7 is waiting for a decision.\nReason: a long run",
         ),
         (
             *("request.created", {"wanted": "2026-12-01T08:00:00Z"}, "approvers", ""),
             "ada asks for card for 8 hours",
-            "Request 7 waits for a decision.\nIt is wanted from Tue 01 Dec 2026 08:00 UTC on.\n"
+            "Request 7 is waiting for a decision.\nRequested start: Tue 01 Dec 2026 08:00 UTC.\n"
             "Reason: a long run",
         ),
         (
             *("request.seconded", {}, "approvers", ""),
             "One more approval is needed for request 7 of ada",
-            "noether has approved card for 8 hours; somebody else has to as well.\n"
+            "noether has approved card for 8 hours; a second approval is needed.\n"
             "They say: a long run",
         ),
         (
             *("request.reminder", {"why": "nobody has decided for 24 hours"}, "approvers", ""),
-            "Request 7 of ada still waits",
+            "Request 7 of ada is still waiting",
             "ada asks for card for 8 hours.\nSo far nobody has decided for 24 hours.",
         ),
         (
             *("request.approved", {"from": "2026-11-23T09:00:00Z", **UNTIL}, "users", "requests"),
             "Your request 7 is approved",
-            "You may use card for 8 hours.\nIt holds until Mon 23 Nov 2026 17:00 UTC.\n"
+            "You may use card for 8 hours.\nIt is valid until Mon 23 Nov 2026 17:00 UTC.\n"
             "noether says: a long run",
         ),
         (
             *("request.approved", {"from": "2026-11-23T12:00:00Z", **UNTIL, "why": ""}),
             *("users", "requests", "Your request 7 is approved"),
-            "You may use card for 8 hours.\nIt holds from Mon 23 Nov 2026 12:00 UTC until "
-            "Mon 23 Nov 2026 17:00 UTC. A card that is kept for it goes to others half an hour "
-            "after it begins.",
+            "You may use card for 8 hours.\nIt is valid from Mon 23 Nov 2026 12:00 UTC until "
+            "Mon 23 Nov 2026 17:00 UTC. A card that is kept for it goes to others if it is "
+            "not used within half an hour.",
         ),
         (
             *("request.denied", {"hours": 1}, "users", "requests", "Your request 7 is denied"),
@@ -155,54 +203,55 @@ UNTIL = {"until": "2026-11-23T17:00:00Z"}
             "noether has taken back card for 8 hours.\nReason: a long run",
         ),
         (
-            *("request.expired", {"why": "nobody decided about it"}, "users", "requests"),
+            *("request.expired", {"why": "nobody decided on it"}, "users", "requests"),
             "Your request 7 has expired",
-            "You asked for card for 8 hours, and nobody decided about it. Ask again if you still "
+            "You asked for card for 8 hours, and nobody decided on it. Ask again if you still "
             "need it.",
         ),
         (
             *("request.ending", {**UNTIL, "why": "it ends at 17:00"}, "users", "requests"),
             "Your grant 7 ends soon",
-            "Your grant of card for 8 hours: it ends at 17:00.\nA server that runs on it ends "
-            "then; save your work before.",
+            "Your grant of card for 8 hours: it ends at 17:00.\nA server that uses it ends "
+            "then; save your work first.",
         ),
         (
             *("ticket.offered", {"offered": "large", **UNTIL, "start": False}, "users", "offers"),
             "It is your turn for a GPU",
             "large is held for you until Mon 23 Nov 2026 17:00 UTC.\nStart your server before "
-            "then, or it goes to whoever waits next.",
+            "then, or it is offered to the next person.",
         ),
         (
             *("ticket.offered", {"offered": "large", **UNTIL, "start": True}, "users", "offers"),
             "It is your turn for a GPU",
-            "large is held for you until Mon 23 Nov 2026 17:00 UTC.\nThe hub starts your server, "
-            "unless one of that name still runs: stop that one first.",
+            "large is held for you until Mon 23 Nov 2026 17:00 UTC.\nThe hub will start your "
+            "server, unless one of that name is running: stop that first.",
         ),
         (
             *("ticket.lapsed", {"why": "nobody took it"}, "users", "offers"),
-            "Your place in the waiting list is over",
-            "You waited for card: nobody took it.\nTake a place again if you still need it.",
+            "Your turn on the waiting list has passed",
+            "You waited for card: nobody took it.\n"
+            "Join the waiting list again if you still need it.",
         ),
         (
             *("ticket.cancelled", {"why": "left the group"}, "users", "offers"),
-            "You have no place in the waiting list any more",
+            "You are no longer on the waiting list",
             "You waited for card. Reason: left the group.",
         ),
         (
             *("ticket.blocked", {"why": "Your quota is used up."}, "users", "offers"),
-            "Your turn in the waiting list has to wait",
-            "You wait for card, and others are let past: Your quota is used up.\nYou keep your "
-            "place.",
+            "Your turn on the waiting list is delayed",
+            "You are waiting for card, but others can go first: Your quota is used up.\n"
+            "You keep your place.",
         ),
         (
             *("lease.ending", {**UNTIL, "why": ""}, "users", "sessions"),
             "Your GPU session ends soon",
-            "Your server on card ends at Mon 23 Nov 2026 17:00 UTC. Save your work before.",
+            "Your server on card ends on Mon 23 Nov 2026 17:00 UTC. Save your work first.",
         ),
         (
             *("lease.shortened", {**UNTIL, "server": "run"}, "users", "sessions"),
             "Your GPU session ends soon",
-            "Your server run on card ends at Mon 23 Nov 2026 17:00 UTC. Save your work before.\n"
+            "Your server run on card ends on Mon 23 Nov 2026 17:00 UTC. Save your work first.\n"
             "Why: a long run",
         ),
         (
@@ -212,7 +261,38 @@ UNTIL = {"until": "2026-11-23T17:00:00Z"}
         (
             *("lease.unknown", {"why": "nobody can tell"}, "admins", ""),
             "It is unknown whether a session of ada is in use",
-            "Session 12 of ada: nobody can tell.\nIt is not ended for being idle while that is so.",
+            "Session 12 of ada: nobody can tell.\n"
+            "It is not ended for being idle while this is unknown.",
+        ),
+        (
+            *("clock.stepped", {"seconds": -7200, "why": "the clock was set back"}, "admins", ""),
+            "The clock of the GPU service was set",
+            "The clock was set back.\nCheck grants with a fixed date, and that the clock "
+            "of the machine is synchronized.",
+        ),
+        (
+            *("clock.paused", {"seconds": 90, "held": 2, "why": "it was off"}, "admins", ""),
+            "The GPU service's machine was suspended or off",
+            "It was off.",
+        ),
+        (
+            *("lease.foreign", {"why": "process 7 (python, user bob) on the slice"}, "admins", ""),
+            "A process of another user is on a slice of ada",
+            "Session 12 of ada has a slice on which others run: process 7 (python, user bob) on "
+            "the slice.\nTheir use does not keep the session alive, and the slice is not given to "
+            "anybody else while they are on it.",
+        ),
+        (
+            *("lease.stuck", {"why": "Lease 12: pid 7.", "mend": "`kill -9 7`"}, "admins", ""),
+            "A slice is still taken after a session of ada",
+            "Lease 12: pid 7.\n`kill -9 7`",
+        ),
+        (
+            *("node.port-taken", {"why": "It is eve's.", "pids": [7, 8]}, "admins", ""),
+            "Another user's process has taken a port on noether",
+            "It is eve's.\nNo token was sent to it. Browsers may have sent it cookies, while the "
+            "proxy still led there: end it, and have that person sign out of the hub.\nLook at it "
+            "with: ps -fp 7,8",
         ),
         (
             *("card.lost", {"why": "Card 0 is not listed."}, "admins", ""),
@@ -249,6 +329,8 @@ def test_there_is_a_sentence_for_each_of_these_kinds_and_each_is_a_kind() -> Non
         ("request.expired", "migspawner", UNTIL),
         ("ticket.cancelled", "ada", {}),
         ("ticket.cancelled", "migspawner", {"why": "the hub has deleted its user"}),
+        ("clock.stepped", "migspawner", {"seconds": 5, "why": "it was set"}),
+        ("clock.paused", "migspawner", {"seconds": 5000, "held": 0, "why": "it slept"}),
         ("ticket.blocked", "migspawner", {"why": ""}),
         ("ticket.blocked", "migspawner", {"why": "what is free cannot be given to it just now"}),
     ],

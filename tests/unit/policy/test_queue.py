@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 
 import pytest
@@ -9,16 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jupyterhub_migspawner.policy import queue
-from jupyterhub_migspawner.policy.queue import MOST_OVERTAKEN, Occupied, Turn, Waiting
+from jupyterhub_migspawner.policy.queue import MOST_OVERTAKEN, Occupied, Pool, Turn, Waiting
 from jupyterhub_migspawner.policy.tiers import Tier, parse_tiers
 
 NOON = datetime(2026, 11, 23, 12, 0, tzinfo=timezone.utc)
 MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
+SMALL, MEDIUM, LARGE, WHOLE = map(Pool, ("small", "medium", "large", "whole"))
 
 
-def waiting(number: int, minutes: float = 0, *pools: str, **more: float) -> Waiting:
+def waiting(number: int, minutes: float = 0, *pools: Pool, **more: float) -> Waiting:
     values = {"hours": float(more.get("hours", 0)), "overtaken": int(more.get("overtaken", 0))}
-    return Waiting(number, NOON + minutes * MINUTE, pools or ("small",), **values)  # type: ignore[arg-type]
+    return Waiting(number, NOON + minutes * MINUTE, pools or (SMALL,), **values)  # type: ignore[arg-type]
 
 
 def ids(tickets: tuple[Waiting, ...]) -> list[int]:
@@ -49,44 +51,44 @@ def test_who_was_overtaken_often_enough_is_next() -> None:
 
 def test_turns_go_to_whoever_can_use_what_is_free() -> None:
     tickets = [
-        waiting(1, 0, "large"),
-        waiting(2, 1, "small", "large"),
-        waiting(3, 2, "small"),
+        waiting(1, 0, LARGE),
+        waiting(2, 1, SMALL, LARGE),
+        waiting(3, 2, SMALL),
     ]
-    assert queue.turns(tickets, {"small": 1}) == (Turn(2, "small"),)
-    assert queue.turns(tickets, {"large": 1, "small": 0}) == (Turn(1, "large"),)
-    assert queue.turns(tickets, {"large": 2, "small": 1}) == (
-        Turn(1, "large"),
-        Turn(2, "small"),
+    assert queue.turns(tickets, {SMALL: 1}) == (Turn(2, SMALL),)
+    assert queue.turns(tickets, {LARGE: 1, SMALL: 0}) == (Turn(1, LARGE),)
+    assert queue.turns(tickets, {LARGE: 2, SMALL: 1}) == (
+        Turn(1, LARGE),
+        Turn(2, SMALL),
     )
     assert queue.turns(tickets, {}) == ()
 
 
 def test_positions_count_only_those_who_wait_for_the_same() -> None:
-    tickets = [waiting(1, 0, "large"), waiting(2, 1, "small"), waiting(3, 2, "small", "large")]
+    tickets = [waiting(1, 0, LARGE), waiting(2, 1, SMALL), waiting(3, 2, SMALL, LARGE)]
     assert [queue.position(number, tickets) for number in (1, 2, 3)] == [1, 1, 3]
 
 
 tickets_strategy = st.lists(
     st.tuples(
         st.integers(0, 2000),
-        st.sets(st.sampled_from(["small", "medium", "whole"]), min_size=1),
+        st.sets(st.sampled_from([SMALL, MEDIUM, WHOLE]), min_size=1),
         st.floats(0, 500),
         st.integers(0, MOST_OVERTAKEN + 2),
     ),
     max_size=12,
 ).map(
     lambda many: [
-        Waiting(number, NOON + minutes * MINUTE, tuple(sorted(pools)), hours, overtaken)
+        Waiting(number, NOON + minutes * MINUTE, tuple(sorted(pools, key=str)), hours, overtaken)
         for number, (minutes, pools, hours, overtaken) in enumerate(many, start=1)
     ]
 )
-room_strategy = st.dictionaries(st.sampled_from(["small", "medium", "whole"]), st.integers(0, 5))
+room_strategy = st.dictionaries(st.sampled_from([SMALL, MEDIUM, WHOLE]), st.integers(0, 5))
 
 
 @given(tickets_strategy, room_strategy, st.randoms())
 def test_turns_do_not_depend_on_the_order_in_which_tickets_are_read(
-    tickets: list[Waiting], room: dict[str, int], random: object
+    tickets: list[Waiting], room: dict[Pool, int], random: object
 ) -> None:
     shuffled = list(tickets)
     random.shuffle(shuffled)  # type: ignore[attr-defined]
@@ -95,7 +97,7 @@ def test_turns_do_not_depend_on_the_order_in_which_tickets_are_read(
 
 @given(tickets_strategy, room_strategy)
 def test_turns_give_out_what_is_there_and_leave_nothing_that_somebody_could_use(
-    tickets: list[Waiting], room: dict[str, int]
+    tickets: list[Waiting], room: dict[Pool, int]
 ) -> None:
     turns = queue.turns(tickets, room)
     left = dict(room)
@@ -120,13 +122,13 @@ def test_no_ticket_is_overtaken_by_more_than_the_bound(
     steps: list[tuple[int, int, float]], hours: float
 ) -> None:
     """One slice at a time gets free while lighter users keep coming; the heavy one is served."""
-    patient = Waiting(0, NOON, ("small",), hours)
+    patient = Waiting(0, NOON, (SMALL,), hours)
     line, now = [patient], NOON
     after = 0
     for number, (minutes, freed, used) in enumerate(steps, start=1):
         now += minutes * MINUTE
-        line.append(Waiting(number, now, ("small",), used))
-        for turn in queue.turns(line, {"small": freed}):
+        line.append(Waiting(number, now, (SMALL,), used))
+        for turn in queue.turns(line, {SMALL: freed}):
             served = next(ticket for ticket in line if ticket.id == turn.id)
             passed = queue.passed_by(served, turn.pool, line)
             line = [
@@ -221,15 +223,21 @@ spans = st.timedeltas(timedelta(0), 48 * HOUR)
     st.lists(st.tuples(spans, st.none() | spans), max_size=5),
     st.lists(spans, max_size=40),
     st.none() | spans,
+    st.integers(0, 3),
 )
 def test_later_places_never_wait_less_and_likely_is_never_later_than_latest(
     place: int,
     taken: list[tuple[timedelta, timedelta | None]],
     past: list[timedelta],
     longest: timedelta | None,
+    stuck: int,
 ) -> None:
     occupied = [Occupied(NOON - age, None if left is None else NOON + left) for age, left in taken]
     here = queue.expected(place, occupied, past, NOON, longest=longest)
+    # What is stuck changes nothing but that it is counted.
+    late = [Occupied(NOON - HOUR, NOON, NOON, stuck=True)] * stuck
+    beside = queue.expected(place, [*late, *occupied], past, NOON, longest=longest)
+    assert beside == replace(here, stuck=stuck)
     after = queue.expected(place + 1, occupied, past, NOON, longest=longest)
     if here.likely is not None and here.latest is not None:
         assert here.likely <= here.latest

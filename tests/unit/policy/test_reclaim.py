@@ -19,8 +19,10 @@ from jupyterhub_migspawner.policy.reclaim import (
     Rules,
     Session,
     in_words,
+    short_reason,
     verdict,
 )
+from jupyterhub_migspawner.policy.wording import moment
 
 NOON = datetime(2026, 11, 23, 12, 0, tzinfo=timezone.utc)
 RULES = Rules(warning=timedelta(minutes=15), fresh=timedelta(minutes=3))
@@ -275,10 +277,24 @@ def test_a_clock_that_is_ahead_gains_nothing_for_ever() -> None:
 def test_words() -> None:
     now = NOON
     assert in_words(verdict(session(30), RULES, now), now) == (
-        "Not in use for 30 minutes; it ends at Mon 23 Nov 2026 12:30 UTC unless you use or extend "
+        "Not in use for 30 minutes; it ends on Mon 23 Nov 2026 12:30 UTC unless you use or extend "
         "it."
     )
     unknown = verdict(session(30, seen=10), RULES, now)
     assert unknown.unknown_since == NOON - minutes(10)
     assert "the kernels and terminals and processes cannot be read" in in_words(unknown, now)
     assert in_words(verdict(session(30, limit=None), RULES, now), now) == ""
+
+
+@given(SESSIONS)
+def test_the_user_reads_why_an_idle_session_ended_without_what_was_measured(
+    session: Session,
+) -> None:
+    found = verdict(session, RULES, NOON)
+    said = short_reason(found.why)
+    if found.rule != IDLE:
+        assert said == found.why
+        return
+    assert found.idle_since is not None
+    others = "; others were waiting" if found.why.endswith("; others wait") else ""
+    assert said == f"nothing has used it since {moment(found.idle_since)}{others}"

@@ -10,7 +10,13 @@ from hypothesis import strategies as st
 
 from jupyterhub_migspawner.errors import ConfigError, Refusal
 from jupyterhub_migspawner.policy.people import Person
-from jupyterhub_migspawner.policy.tiers import choose_tier, may_use, open_tiers, parse_tiers
+from jupyterhub_migspawner.policy.tiers import (
+    EXTEND_HOURS,
+    choose_tier,
+    may_use,
+    open_tiers,
+    parse_tiers,
+)
 
 TIERS = parse_tiers(
     [
@@ -74,7 +80,17 @@ def test_a_tier_shares_its_slices_when_it_says_so() -> None:
 
 @pytest.mark.parametrize(
     "profile",
-    ["1g.5gb", "7g.80gb", "1g.10gb+me", "1g.24gb+me.all", "1g.24gb-me", "2g.48gb+gfx", "1g.141gb"],
+    [
+        "1g.5gb",
+        "7g.80gb",
+        "1g.10gb+me",
+        "1g.24gb+me.all",
+        "1g.24gb-me",
+        "2g.48gb+gfx",
+        "1g.141gb",
+        "1g.0gb+me",
+        "3g.0gb",
+    ],
 )
 def test_profiles_are_taken_as_drivers_name_them(profile: str) -> None:
     (tier,) = parse_tiers([{"name": "t", "profile": profile}])
@@ -157,6 +173,85 @@ def test_a_wrong_tier_is_named_with_field_found_and_expected(raw: Any, words: li
     assert len(str(caught.value)) < 400
 
 
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"profile": "whole", "mig": "none"}, ["'mig'", "'none'", "'on'", "'off'"]),
+        ({"profile": "whole", "mig": True}, ["'mig'", "True"]),
+        ({"mig": "off"}, ["'mig'", "'off'", "only a tier of profile 'whole'"]),
+        ({"approvals": 2}, ["'approvals'", "2", "needs no approval"]),
+        ({"grant_starts": 1}, ["'grant_starts'", "1", "needs no approval"]),
+        ({"approvals": 3, "approval": True}, ["'approvals'", "3", "from 1 to 2"]),
+        ({"grant_starts": 0, "approval": True}, ["'grant_starts'", "0", "above 0"]),
+        (
+            {"idle_minutes": 5, "idle_minutes_when_wanted": 0},
+            ["'idle_minutes_when_wanted'", "0", "above 0"],
+        ),
+    ],
+)
+def test_fields_that_do_not_fit_together_are_named(more: dict[str, Any], words: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_tiers([{**OK, **more}])
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_fields_are_taken_up_to_their_bounds() -> None:
+    (tier,) = parse_tiers(
+        [
+            {
+                "name": "x" * 64,
+                "profile": "whole",
+                "mig": "off",
+                "approval": True,
+                "approvals": 2,
+                "grant_starts": 1,
+                "idle_minutes": 5,
+                "idle_minutes_when_wanted": 5,
+                "default": True,
+            }
+        ]
+    )
+    assert (tier.mig_off, tier.approvals, tier.grant_starts) == (True, 2, 1)
+    assert (tier.idle_minutes, tier.idle_minutes_when_wanted, tier.default) == (5, 5, True)
+    (plain,) = parse_tiers(({**OK, "approvals": 1, "seats": 2, "title": ""},))
+    assert (plain.mig_off, plain.shares, plain.title) == (False, True, "small")
+
+
+@pytest.mark.parametrize(("hours", "found"), [(None, EXTEND_HOURS), (0, 0), (3, 3), (0.5, 0.5)])
+def test_how_long_a_session_may_be_extended_can_be_set(hours: float | None, found: float) -> None:
+    (tier,) = parse_tiers([OK if hours is None else {**OK, "extend_hours": hours}])
+    assert tier.extend_hours == found
+
+
+def test_a_tier_that_is_named_is_given_to_those_it_is_open_to() -> None:
+    assert choose_tier(TIERS, ADA, {"tier": "large"}).name == "large"
+
+
+def test_a_tier_with_only_a_function_is_open_to_those_it_names() -> None:
+    (tier,) = parse_tiers([{**OK, "allow": lambda person: person.name == "ada"}])
+    assert may_use(tier, ADA) == ""
+    assert may_use(tier, GRACE)
+
+
+def test_an_answer_of_a_function_that_is_no_yes_or_no_is_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    (tier,) = parse_tiers([{**OK, "allow": lambda person: "yes"}])
+    assert may_use(tier, ADA)
+    assert "gave 'yes' for 'ada'; expected True or False" in caplog.text
+    (broken,) = parse_tiers([{**OK, "allow": lambda person: 1 / 0}])
+    assert may_use(broken, ADA)
+    assert "'allow' of tier 'small' failed for 'ada'" in caplog.text
+
+
+def test_who_asks_for_a_tier_and_has_none_is_told_so() -> None:
+    with pytest.raises(Refusal, match="No tier is available to you") as caught:
+        choose_tier(TIERS[2:], GRACE, {"tier": "large"})
+    assert caught.value.reason == "not-allowed"
+    assert "You may choose" not in str(caught.value)
+
+
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(),
@@ -199,7 +294,7 @@ def test_the_default_is_always_a_tier_the_person_may_use() -> None:
 
 
 def test_somebody_without_any_tier_is_told_so() -> None:
-    with pytest.raises(Refusal, match="No tier is open to you") as caught:
+    with pytest.raises(Refusal, match="No tier is available to you") as caught:
         choose_tier(TIERS[2:], GRACE, {})
     assert caught.value.reason == "not-allowed"
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from jupyterhub.services.auth import HubOAuth
 from tornado.httpclient import AsyncHTTPClient, HTTPRequest
 from tornado.httpserver import HTTPServer
 from tornado.httputil import HTTPHeaders
@@ -22,6 +21,7 @@ from traitlets.config import Config
 from jupyterhub_migspawner.broker import Broker
 from jupyterhub_migspawner.gpu.nvml import Nvml
 from jupyterhub_migspawner.gpu.simulator import create_state
+from jupyterhub_migspawner.keys import KeyFile
 from jupyterhub_migspawner.leases.rows import LeaseRow
 from jupyterhub_migspawner.leases.store import Store
 from jupyterhub_migspawner.policy.approval import parse_approvers
@@ -29,11 +29,13 @@ from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.policy.settings import Settings
 from jupyterhub_migspawner.policy.tiers import parse_tiers
 from jupyterhub_migspawner.service.app import application
+from jupyterhub_migspawner.service.auth import CheckedHubOAuth
 from jupyterhub_migspawner.service.body import MOST_READ
 from jupyterhub_migspawner.service.examining import Examiner
 from jupyterhub_migspawner.service.hub import HubApi
 from jupyterhub_migspawner.service.looks import Looks
 from jupyterhub_migspawner.service.parts import Parts
+from tests.sealing import reach
 from tests.unit.service.fake_hub import ACCESS, SERVICE_TOKEN, FakeHub
 from tests.unit.service.notebook_servers import Notebook, serving
 
@@ -80,6 +82,10 @@ class World:
         assert lease is not None
         return lease
 
+    def reach(self, lease: LeaseRow, url: str, token: str) -> None:
+        """What the spawner stores when the server of a lease runs."""
+        reach(self.broker, self.parts.key_file, lease, url, token)
+
     def pass_by(self, **time: float) -> None:
         """Let time go by, which the node spends alive."""
         self.now += timedelta(**time)
@@ -114,6 +120,7 @@ def world(tmp_path: Path, hub: FakeHub) -> Iterator[World]:
             settings=SETTINGS,
             hub=HubApi(hub.url, SERVICE_TOKEN),
             database=database,
+            key_file=KeyFile(tmp_path / "migspawner_key"),
             home="here",
             prefix=PREFIX,
             hub_prefix=HUB_PREFIX,
@@ -189,7 +196,7 @@ class Site:
 
 @pytest.fixture
 async def site(world: World) -> AsyncIterator[Site]:
-    auth = HubOAuth(
+    auth = CheckedHubOAuth(
         api_url=world.hub.url,
         api_token=SERVICE_TOKEN,
         oauth_client_id="service-migspawner",

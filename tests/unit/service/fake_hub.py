@@ -11,6 +11,8 @@ from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 from tornado.web import Application, RequestHandler
 
+from jupyterhub_migspawner.scopes import SELF_SCOPE
+
 SERVICE_TOKEN = "the-service-itself"
 SERVICE_SCOPES = [
     "list:users",
@@ -71,7 +73,8 @@ class FakeHub:
     ) -> str:
         """A token of this person, with all they may do unless ``scopes`` say less."""
         if scopes is None:
-            scopes = (ACCESS, "admin:servers") if admin else (ACCESS,)
+            own = (f"servers!user={name}", f"start:servers!user={name}")
+            scopes = (ACCESS, SELF_SCOPE, *own, *(("admin:servers",) if admin else ()))
         token = f"token-of-{name}-{len(self.tokens)}"
         self.tokens[token] = {
             "kind": kind,
@@ -91,6 +94,7 @@ class FakeHub:
             Application(
                 [
                     (r"/hub/api/user", WhoAmI, {"hub": self}),
+                    (r"/hub/api/oauth2/token", NoToken, {"hub": self}),
                     (r"/hub/api/users", Users, {"hub": self}),
                     (r"/hub/api/users/([^/]+)", User, {"hub": self}),
                     (r"/hub/api/users/([^/]+)/activity", Activity, {"hub": self}),
@@ -145,6 +149,14 @@ class WhoAmI(Answer):
         else:
             self.set_status(403)
             self.reply({"message": "Forbidden"})
+
+
+class NoToken(Answer):
+    """Nobody finishes signing in at this hub; every code is a guess."""
+
+    def post(self) -> None:
+        self.set_status(400)
+        self.reply({"error": "invalid_grant"})
 
 
 class Users(Answer):

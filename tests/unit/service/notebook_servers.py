@@ -17,7 +17,7 @@ from tornado.web import Application, RequestHandler
 
 from jupyterhub_migspawner.broker.reclaiming import Answer
 from jupyterhub_migspawner.leases.rows import LeaseRow
-from jupyterhub_migspawner.notebook import KERNELS_PATH, PATH
+from jupyterhub_migspawner.notebook import ACTIVITY_PATH, KERNELS_PATH, PATH
 from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.policy.reclaim import KERNELS, PROCESSES
 from tests.store.lab import card, inventory
@@ -40,6 +40,7 @@ class Notebook:
     terminals: Any = field(default_factory=list)
     # What its extension has heard from the kernels; None where it is not installed.
     watched: Any = None
+    acts: Any = None
     how: str = "well"
     where: str = ""
     asked: list[tuple[str, str]] = field(default_factory=list)
@@ -137,8 +138,9 @@ class Lists(RequestHandler):
             "api/kernels": self.notebook.kernels,
             "api/terminals": self.notebook.terminals,
             KERNELS_PATH: self.notebook.watched,
+            ACTIVITY_PATH: None if self.notebook.acts is None else {"acts": self.notebook.acts},
         }[what]
-        if what == KERNELS_PATH and found is None:
+        if what in (KERNELS_PATH, ACTIVITY_PATH) and found is None:
             self.set_status(404)
             return
         self.write(json.dumps(found))
@@ -151,7 +153,11 @@ async def serving() -> AsyncIterator[Notebook]:
     made.url = f"http://127.0.0.1:{sockets[0].getsockname()[1]}/user/ada/"
     app = Application(
         [
-            (rf"/user/[^/]+/(api/kernels|api/terminals|{KERNELS_PATH})", Lists, {"notebook": made}),
+            (
+                rf"/user/[^/]+/(api/kernels|api/terminals|{KERNELS_PATH}|{ACTIVITY_PATH})",
+                Lists,
+                {"notebook": made},
+            ),
             (rf"/user/[^/]+/{PATH}", Notices, {"notebook": made}),
         ],
         log_function=lambda handler: None,
@@ -166,7 +172,7 @@ async def serving() -> AsyncIterator[Notebook]:
 
 def lend(world: World, notebook: Notebook, user: str = "ada", tier: str = "small") -> LeaseRow:
     lease = world.lend(user, tier=tier)
-    world.broker.reach(lease.attempt, notebook.url, TOKEN)
+    world.reach(lease, notebook.url, TOKEN)
     world.hub.users[user] = {"": server(started=lease.since - timedelta(seconds=1))}
     quiet(world, lease)
     return lease
@@ -182,7 +188,7 @@ def lend_many(world: World, notebook: Notebook, count: int) -> list[LeaseRow]:
         lease = world.broker.acquire(Person(f"u{number}"), "", "small", f"many-{number}", "n9")
         assert lease is not None
         world.broker.activate(lease.attempt)
-        world.broker.reach(lease.attempt, notebook.url, TOKEN)
+        world.reach(lease, notebook.url, TOKEN)
         leases.append(lease)
     return leases
 

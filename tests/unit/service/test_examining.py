@@ -194,6 +194,31 @@ async def test_what_an_extension_says_is_not_taken_for_granted(
     assert "cannot be read" in reading(world, lease).trouble
 
 
+async def test_who_writes_without_a_kernel_is_there(
+    world: World, examiner: Examiner, notebook: Notebook
+) -> None:
+    lease = lend(world, notebook)
+    notebook.kernels, notebook.acts = [], 5
+    await examiner.round()
+    begun = reading(world, lease)
+    assert begun.said == "0 kernels, 0 busy; 5 acts in the browser"
+    await pass_by(world, examiner, lease, 600)
+    assert reading(world, lease).active_at == begun.active_at, "a tab that is only open"
+    notebook.acts += 1
+    await examiner.round()
+    assert reading(world, lease).active_at > begun.active_at
+
+
+@pytest.mark.parametrize("acts", [-1, "5", True, [1]])
+async def test_acts_that_are_no_number_are_unknown(
+    world: World, examiner: Examiner, notebook: Notebook, acts: Any
+) -> None:
+    lease = lend(world, notebook)
+    notebook.acts = acts
+    await examiner.round()
+    assert "cannot be read" in reading(world, lease).trouble
+
+
 async def test_a_server_without_terminals_is_no_trouble(
     world: World, examiner: Examiner, notebook: Notebook
 ) -> None:
@@ -302,7 +327,7 @@ async def test_one_strange_server_keeps_nobody_from_being_looked_at(
     strange = await asyncio.start_server(answer, "127.0.0.1", 0)
     idle, odd = lend(world, notebook), lend(world, notebook, "mallory")
     port = strange.sockets[0].getsockname()[1]
-    world.broker.reach(odd.attempt, f"http://127.0.0.1:{port}/", TOKEN)
+    world.reach(odd, f"http://127.0.0.1:{port}/", TOKEN)
     await examiner.round()
     for minutes in (46, 16):
         world.pass_by(minutes=minutes)

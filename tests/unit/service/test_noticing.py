@@ -9,17 +9,20 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
+from jupyterhub_migspawner import channels
 from jupyterhub_migspawner.broker import Broker
 from jupyterhub_migspawner.errors import DatabaseError
-from jupyterhub_migspawner.policy.notices import Notices, parse_notices
+from jupyterhub_migspawner.policy.backlog import MOST_SINGLE, MOST_WAITING
+from jupyterhub_migspawner.policy.notices import Channel, Notices, parse_notices
 from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.service.loops import Loop
-from jupyterhub_migspawner.service.noticing import AGAIN, MOST_HUNG, MOST_WAITING, Outbox
+from jupyterhub_migspawner.service.noticing import AGAIN, MOST_HUNG, Outbox
 from tests.sinks import Hook, hook, refused_port, silent
-from tests.unit.service.conftest import World
+from tests.unit.service.conftest import World, settle
 
 ADA = Person("ada", frozenset({"vision"}))
 PI = Person("noether", frozenset({"pi"}))
@@ -27,6 +30,8 @@ PI = Person("noether", frozenset({"pi"}))
 
 @pytest.fixture
 def web() -> Iterator[Hook]:
+    # Apprise takes long to load, and a round waits only briefly for a sending.
+    channels.check([Channel("admins", 0, "json://127.0.0.1")])
     with hook() as made:
         yield made
 
@@ -134,6 +139,45 @@ async def test_one_address_that_fails_keeps_nobody_waiting(world: World) -> None
     world.broker.decide(ask(world, Person("zoe")), PI, False)
     await box.round()
     assert tried[4:] == ["zoe", "ada", "ada"]
+
+
+async def test_a_flood_is_few_messages_and_another_is_told_at_once(world: World, web: Hook) -> None:
+    box = outbox(world, "approvers", web.url)
+    await box.round()
+    for number in range(91):
+        filed = ask(world, Person("mallory"))
+        if number % 10:
+            world.broker.cancel_request(filed, Person("mallory"))
+    ask(world)
+    await box.round()
+    titles = [title for _, title in web.titles]
+    # What was taken back before it was announced is not announced, nor that it was.
+    assert len(titles) == MOST_SINGLE + 1
+    assert titles.index("ada asks for card for 8 hours") <= MOST_SINGLE
+    assert f"{10 - MOST_SINGLE + 1} messages about requests of mallory" in titles
+    for _ in range(20):
+        await box.round()
+    assert len(web.heard) == len(titles)
+    # Once announced, a request may be taken back in silence, and there is room for others again.
+    world.pass_by(minutes=1)
+    ask(world)
+    await box.round()
+    assert len(web.heard) == len(titles) + 1
+    assert box._noted == world.broker.last_events(0).read_to
+
+
+async def test_who_withdraws_at_once_is_not_announced_after_a_restart_either(
+    world: World, web: Hook
+) -> None:
+    await outbox(world, "approvers", web.url).round()
+    number = ask(world)
+    world.broker.cancel_request(number, ADA)
+    other = ask(world)
+    for _ in range(2):
+        await outbox(world, "approvers", web.url).round()
+    assert [body["message"].splitlines()[0] for _, body in web.heard] == [
+        f"Request {other} is waiting for a decision."
+    ]
 
 
 async def test_a_dead_channel_blocks_nothing(world: World, web: Hook) -> None:
@@ -303,7 +347,7 @@ async def test_no_more_is_read_ahead_than_can_be_kept(world: World) -> None:
         world.broker.decide(ask(world, Person(f"u{number}")), PI, False)
     for _ in range(5):
         await box.round()
-    assert MOST_WAITING <= len(box._waiting) <= MOST_WAITING + 200
+    assert MOST_WAITING <= len(box._backlog) <= MOST_WAITING + 200
     noted = box._noted
     while box.given_up < MOST_WAITING + 150:
         world.pass_by(minutes=11)
@@ -341,3 +385,19 @@ async def test_a_database_that_is_away_loses_nothing(
 def test_pauses_grow_and_end_within_a_quarter_of_an_hour() -> None:
     assert list(AGAIN) == sorted(AGAIN)
     assert sum(AGAIN, timedelta()) < timedelta(minutes=15)
+
+
+async def test_what_is_sent_names_its_times_in_the_zone_of_the_settings(
+    world: World, web: Hook
+) -> None:
+    zone = ZoneInfo("Europe/Berlin")
+    settle(world, zone=zone)
+    box = outbox(world, "users", f"{web.url}/users/{{user}}")
+    await box.round()
+    request = ask(world)
+    world.broker.decide(request, PI, True, "run")
+    await box.round()
+    (said,) = [body["message"] for _, body in web.heard]
+    ends = world.broker.clock() + timedelta(hours=8)
+    assert f"until {ends.astimezone(zone):%a %d %b %Y %H:%M %Z}" in said
+    assert "UTC" not in said

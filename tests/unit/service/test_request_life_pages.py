@@ -101,17 +101,17 @@ async def test_a_second_approver_is_asked_for(strict: Site) -> None:
     reply = await marie.send("decisions/1/approve", hours="6", reason="fine")
     back_to(reply, "decisions?seconded=1")
     assert (
-        "You have approved it; somebody else has to, too."
+        "You have approved it; a second approval is needed."
         in (await marie.open("decisions?seconded=1")).text
     )
     assert (await marie.send("decisions/1/approve", hours="6", reason="")).status == 409
     ada = Visitor(strict, "ada")
     assert (
-        "Approved by marie; one more has to."
+        "Approved by marie; a second approval is needed."
         in words(await ada.open("requests"), "[data-request]")[0]
     )
     page = await emmy.open("decisions")
-    assert "Approved by marie; one more is needed." in words(page, "[data-request]")[0]
+    assert "Approved by marie; a second approval is needed." in words(page, "[data-request]")[0]
     back_to(await emmy.send("decisions/1/approve", hours="6", reason=""), "decisions?approved=1")
     assert broker.request(1).hours == 6
 
@@ -122,13 +122,13 @@ async def test_a_grant_for_a_coming_time_says_when_it_begins(site: Site) -> None
     broker.decide(asked.id, ROOT, True, "fine")
     ada, root = Visitor(site, "ada"), Visitor(site, "root", admin=True)
     (said,) = words(await ada.open("requests"), "[data-request]")
-    assert "Decided by root: fine. Valid from Tue 24 Nov 2026, 12:00 UTC until Tue" in said
+    assert "Decided by root: fine. Valid from Tue 24 Nov 2026 12:00 UTC until Tue" in said
     assert "Start a server with it" not in said
     page = await root.open("decisions")
-    assert "card from Tue 24 Nov 2026, 12:00 UTC until" in words(page, "li[data-request]")[0]
+    assert "card from Tue 24 Nov 2026 12:00 UTC until" in words(page, "li[data-request]")[0]
     site.world.pass_by(days=2)
     (said,) = words(await ada.open("requests"), "[data-request]")
-    assert "Valid until Tue 24 Nov 2026, 22:00 UTC" in said
+    assert "Valid until Tue 24 Nov 2026 22:00 UTC" in said
     assert "Start a server with it" in said
 
 
@@ -154,6 +154,15 @@ async def test_a_grant_in_use_is_revoked_with_a_warning(site: Site) -> None:
     )
     (after,) = world.broker.leases(user="ada")
     assert (after.id, after.ends_at) == (lease.id, world.now + timedelta(minutes=5))
+    (said,) = words((await root.open("decisions")), "#granted + ul li > span")
+    assert "taken back by root: a fire" in said
+    ada = Visitor(site, "ada")
+    (said,) = words(await ada.open("requests"), "[data-request]")
+    assert "Taken back by root: a fire. Servers that use it end at" in said
+    assert "Valid until" not in said
+    world.pass_by(minutes=6)
+    (said,) = words(await ada.open("requests"), "[data-request]")
+    assert "It ended at" in said
     assert (await root.send("decisions/1/revoke", minutes="5", reason="x")).status == 409
     ada = Visitor(site, "ada")
     assert (await ada.open("decisions/1/revoke")).status == 403
@@ -221,7 +230,7 @@ async def test_what_one_is_told_is_chosen_on_a_page(site: Site) -> None:
     page = await ada.open("notices")
     soup = BeautifulSoup(page.text, "html.parser")
     assert [box["name"] for box in soup.select("input[type=checkbox][checked]")] == [*TOPICS]
-    assert "sends no notices to users yet" in page.text
+    assert "does not send notices to users yet" in page.text
     back_to(await ada.send("notices", requests="1", sessions="1"), "notices?kept=1")
     settle(site.world, notices=parse_notices({"users": ["json://x/{user}"]}))
     page = await ada.open("notices?kept=1")
@@ -230,11 +239,34 @@ async def test_what_one_is_told_is_chosen_on_a_page(site: Site) -> None:
         "requests",
         "sessions",
     ]
-    assert words(page, "[role=status]") == ["What you are told is noted."]
-    assert "sends no notices" not in page.text
+    assert words(page, "[role=status]") == ["Your choice is saved."]
+    assert "does not send notices" not in page.text
     # Nothing ticked is nothing wanted; without the page's token nothing is done.
     stranger = Visitor(site, "eve")
     assert (await stranger.send("notices")).status == 403
     back_to(await ada.send("notices"), "notices?kept=1")
     assert not any(site.world.broker.notice_choices("ada").values())
     assert all(site.world.broker.notice_choices("eve").values())
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        *(f"requests?{word}=999" for word in ("asked", "cancelled", "kept")),
+        *(
+            f"decisions?{word}=999"
+            for word in ("approved", "denied", "seconded", "back", "revoked")
+        ),
+        *(f"queue?{word}=999" for word in ("joined", "left")),
+    ],
+)
+async def test_nothing_is_said_of_what_does_not_exist(site: Site, address: str) -> None:
+    page = await Visitor(site, "root", admin=True).open(address)
+    assert "999" not in BeautifulSoup(page.text, "html.parser").get_text()
+
+
+async def test_the_request_of_another_is_not_said_to_be_ones_own(site: Site) -> None:
+    made = site.world.broker.create_request(ADA, "card", 2, "x").id
+    grace = await Visitor(site, "grace").open(f"requests?asked={made}")
+    assert "is filed" not in grace.text
+    assert "is filed" in (await Visitor(site, "ada").open(f"requests?asked={made}")).text

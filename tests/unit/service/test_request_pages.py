@@ -10,7 +10,7 @@ from bs4 import BeautifulSoup
 
 from jupyterhub_migspawner.policy.approval import parse_approvers
 from jupyterhub_migspawner.policy.people import Person
-from jupyterhub_migspawner.wiring import APPROVE_SCOPE
+from jupyterhub_migspawner.scopes import APPROVE_SCOPE
 from tests.unit.service.conftest import PREFIX, Reply, Site
 from tests.unit.service.fake_hub import ACCESS
 
@@ -64,9 +64,7 @@ async def test_a_request_is_filed_shown_and_withdrawn(site: Site) -> None:
     (request,) = site.world.broker.requests()
     assert (request.user, request.hours, request.reason) == ("ada", 2.5, EVIL)
     page = await ada.open("requests?asked=1")
-    assert words(page, "[role=status]") == [
-        "Request 1 is filed. Somebody who may approve it will decide."
-    ]
+    assert words(page, "[role=status]") == ["Request 1 is filed. An approver will decide on it."]
     assert EVIL not in page.text
     assert "2.5 hours" in words(page, "[data-request] h2")[0]
     back_to(await ada.send("requests/1/cancel"), "requests?cancelled=1")

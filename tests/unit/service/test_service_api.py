@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -12,8 +13,8 @@ from jsonschema import Draft202012Validator
 
 from jupyterhub_migspawner.errors import DatabaseError
 from jupyterhub_migspawner.policy.quota import parse_quotas
+from jupyterhub_migspawner.scopes import ADMIN_SCOPE, APPROVE_SCOPE
 from jupyterhub_migspawner.service import api
-from jupyterhub_migspawner.wiring import ADMIN_SCOPE, APPROVE_SCOPE
 from tests.unit.service.conftest import NOON, PREFIX, Reply, Site
 from tests.unit.service.fake_hub import ACCESS, SERVICE_TOKEN, server
 
@@ -90,7 +91,9 @@ async def test_an_admins_token_opens_no_more_than_it_was_made_for(site: Site) ->
     ada = site.world.hub.sign_in("ada")
     request = (await site.ask("POST", "api/requests", body=asked, token=ada)).json
     path = f"api/requests/{request['id']}/approve"
-    refused(await site.ask("POST", path, body={}, token=narrow), 403, "not decide")
+    refused(
+        await site.ask("POST", path, body={}, token=narrow), 403, "admins and the approvers decide"
+    )
     full = site.world.hub.sign_in("root", admin=True)
     assert (await site.ask("POST", path, body={}, token=full)).status == 200
 
@@ -154,9 +157,15 @@ async def test_who_may_decide_and_that_nobody_decides_about_themselves(site: Sit
     path = f"api/requests/{request['id']}"
     refused(await site.ask("POST", f"{path}/approve", token=ada), 403, "own request")
     grace = hub.sign_in("grace")
-    refused(await site.ask("POST", f"{path}/approve", token=grace), 403, "may not decide")
+    refused(
+        await site.ask("POST", f"{path}/approve", token=grace),
+        403,
+        "admins and the approvers decide",
+    )
     # A scope counts only in the token that carries it.
-    refused(await site.ask("POST", f"{path}/deny", token=hub.sign_in("linus")), 403, "may not")
+    refused(
+        await site.ask("POST", f"{path}/deny", token=hub.sign_in("linus")), 403, "approvers decide"
+    )
     linus = hub.sign_in("linus", scopes=(ACCESS, APPROVE_SCOPE))
     assert len(check(await site.ask("GET", "api/requests?all=true", token=linus), "Request")) == 1
     denied = check(
@@ -202,7 +211,7 @@ async def test_a_request_for_a_tier_that_cannot_be_asked_for_is_a_sentence(
     assert site.world.broker.requests() == ()
 
 
-@pytest.mark.parametrize("size", [64 * 1024 + 1, 1024 * 1024])
+@pytest.mark.parametrize("size", [64 * 1024 + 1, 250 * 1000])
 async def test_a_body_that_is_too_large_is_told_so(site: Site, size: int) -> None:
     ada = site.world.hub.sign_in("ada")
     body = json.dumps({"reason": "x" * size}).encode()
@@ -378,7 +387,7 @@ async def test_exceptions_are_made_seen_and_ended(site: Site) -> None:
         ({"until": 5}, 400, "a number"),
         ({"until": "2020-01-01T00:00:00Z"}, 400, "in the next 366 days"),
         ({"field": "lives"}, 400, "'live'"),
-        ({"user": "root"}, 403, "themselves"),
+        ({"user": "root"}, 403, "for yourself"),
         ({"granted_by": "ada"}, 400, "no field"),
         ({"reason": ""}, 400, "reason"),
     ],
@@ -417,3 +426,22 @@ async def test_what_limits_me(site: Site) -> None:
     hub.fail_with = 500
     found = check(await site.ask("GET", "api/quota", token=ada), "Limit")
     assert found[0]["used"] is None
+
+
+async def test_a_token_in_an_address_does_not_reach_the_log(
+    site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    token = site.world.hub.sign_in("ada")
+
+    def fail(*arguments: Any, **named: Any) -> None:
+        raise RuntimeError("something unexpected")
+
+    monkeypatch.setattr("jupyterhub_migspawner.service.rest.ApiHandler.flags", fail)
+    with caplog.at_level(logging.DEBUG):
+        answer = await site.ask("GET", "api/slices?token=hunter2T0K3N", token=token)
+        await site.ask("GET", "api/nothing?token=hunter2T0K3N", token=token)
+        await site.ask("PATCH", "api/slices?token=hunter2T0K3N", token=token)
+    assert answer.status == 500
+    assert "something unexpected" in caplog.text
+    assert "GET /@/space%20word/services/migspawner/api/slices" in caplog.text
+    assert "hunter2T0K3N" not in caplog.text

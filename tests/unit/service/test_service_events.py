@@ -14,15 +14,18 @@ from typing import Any
 import pytest
 from traitlets.config import Config
 
+from jupyterhub_migspawner.broker import Broker
 from jupyterhub_migspawner.broker.reclaiming import Answer
 from jupyterhub_migspawner.errors import ConfigError, DatabaseError, Refusal
 from jupyterhub_migspawner.gpu.cards import GpuEvent
 from jupyterhub_migspawner.leases import events as event_log
 from jupyterhub_migspawner.leases.kinds import FAMILIES, KINDS
+from jupyterhub_migspawner.leases.rows import LeaseRow
 from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.policy.reclaim import KERNELS, PROCESSES
 from jupyterhub_migspawner.service.compacting import Compactor
 from jupyterhub_migspawner.service.emitting import Emitter, emit, event_logger, schema_id
+from tests.store.clocks import Clocks
 from tests.store.lab import MIXED, SEVENTHS, TIERS, WHOLE, Lab, card, inventory
 from tests.unit.service.conftest import World
 
@@ -67,6 +70,7 @@ def do_everything(lab: Lab) -> None:
     lab.report()
     lease = lab.start("ada")
     broker.activate(lease.attempt)
+    broker.note_foreign(lease.id, {4711: "eve"}, "a process of eve is on its slice")
     broker.release_lease(lease.id, "over", "root")
     broker.note_waiting(lease.id, "a process")
     broker.confirm_empty(lease.id)
@@ -118,6 +122,7 @@ def do_everything(lab: Lab) -> None:
     wait_for_everything(lab)
     ask_for_everything(lab)
     keep_everything(lab)
+    set_the_clock(lab)
     renamed = Lab(lab.url, clock=lab.clock, hub="physics")
     renamed.broker.claim_hub("here")
     renamed.close()
@@ -151,10 +156,12 @@ def keep_everything(lab: Lab) -> None:
     idle = {"name": "idle", "profile": "1g.5gb", "idle_minutes": 60}
     strict = Lab(lab.url, clock=lab.clock, tiers=[*TIERS, idle])
     strict.report(card(0), card(1), card(2, MIXED))
+    strict.broker.note_port_taken(node="n1", why="eve has the port", uid=1007, pids=(4711,))
     lease = strict.broker.activate(strict.start("zoe", "idle").attempt)
     assert lease is not None
     sources = (KERNELS, PROCESSES)
     strict.broker.note_answers([Answer(lease.id, source, "x") for source in sources])
+    claim_for_hours(strict, lease)
     strict.broker.extend(lease.id, Person("zoe"))
     strict.broker.protect(lease.id, ROOT, lab.clock() + timedelta(days=1), "a deadline")
     lab.clock.pass_time(hours=1)
@@ -167,7 +174,29 @@ def keep_everything(lab: Lab) -> None:
     lab.clock.pass_time(minutes=15)
     strict.broker.note_answers([Answer(lease.id, source, "x") for source in sources])
     assert strict.broker.end_over(lease.id) is not None
+    lab.clock.pass_time(minutes=5)
+    strict.broker.warn_of_stuck()
     strict.close()
+
+
+def claim_for_hours(lab: Lab, lease: LeaseRow) -> None:
+    for _ in range(40):
+        lab.clock.pass_time(minutes=10)
+        busy = Answer(lease.id, KERNELS, "x", busy=True)
+        lab.broker.note_answers([busy, Answer(lease.id, PROCESSES, "x")])
+        lab.broker.note_unknown()
+
+
+def set_the_clock(lab: Lab) -> None:
+    clocks = Clocks()
+    clocks.wall = lab.clock()
+    broker = Broker(lab.store, lab.broker.settings, machine=clocks.machine())
+    broker.watch_clock()
+    clocks.sleep(hours=1)
+    broker.watch_clock()
+    clocks.wall += timedelta(hours=1)
+    assert broker.watch_clock() == timedelta(hours=1)
+    lab.clock.now = clocks.wall
 
 
 def wait_for_everything(lab: Lab) -> None:

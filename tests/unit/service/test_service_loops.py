@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from jupyterhub_migspawner.broker import Broker
-from jupyterhub_migspawner.errors import Refusal
+from jupyterhub_migspawner.errors import DatabaseError, Refusal
 from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.service.hub import HubApi, HubAway, HubError
 from jupyterhub_migspawner.service.loops import Loop, Reconciler
+from tests.store.lab import inventory
 from tests.unit.service.conftest import World
 from tests.unit.service.fake_hub import SERVICE_TOKEN, server
 
@@ -51,6 +52,33 @@ async def test_a_lease_with_a_server_stays(world: World, reconciler: Reconciler)
     first, second = world.lend("ada"), world.lend("ada", "second")
     await rounds(reconciler, 4)
     assert world.live() == {first.id: "active", second.id: "active"}
+
+
+async def test_admins_hear_once_of_a_slice_that_stays_taken(
+    world: World, reconciler: Reconciler
+) -> None:
+    lease = world.lend("ada")
+    world.broker.release_lease(lease.id, "over", "root")
+    for minutes, told in ((4, 0), (1, 1), (10, 1)):
+        world.pass_by(minutes=minutes)
+        await reconciler.round()
+        assert [event.kind for event in world.broker.events()].count("lease.stuck") == told
+
+
+@pytest.mark.parametrize("after", ["gone", "again"])
+async def test_a_server_that_lost_its_card_is_known_until_the_hub_has_ended_it(
+    world: World, reconciler: Reconciler, after: str
+) -> None:
+    world.hub.users["ada"] = {"": running(world)}
+    lease = world.lend("ada")
+    world.broker.record_inventory("node1", inventory())
+    await rounds(reconciler, 2)
+    assert [each.id for each in world.broker.stranded()] == [lease.id]
+    assert world.hub.stopped == [], "its person has work to save"
+    world.pass_by(minutes=1)
+    world.hub.users["ada"] = {} if after == "gone" else {"": server(started=world.now)}
+    await rounds(reconciler, 1)
+    assert world.broker.stranded() == ()
 
 
 @pytest.mark.parametrize("pending", ["spawn", "stop", "check"])
@@ -113,6 +141,39 @@ async def test_what_the_list_misses_is_asked_for_by_name_before_anything_ends(
         return {}
 
     monkeypatch.setattr(world.parts.hub, "servers", nothing)
+    await rounds(reconciler, 4)
+    assert world.live() == {lease.id: "active"}
+
+
+async def test_a_lease_of_an_earlier_start_goes_back_while_the_server_runs(
+    world: World, reconciler: Reconciler
+) -> None:
+    """An older copy of the lease database still has it, and the hub runs a later start."""
+    begun = world.now - timedelta(seconds=1)
+    lease = world.broker.acquire(Person("ada"), "", "small", "the-first", started=begun)
+    assert lease is not None
+    world.broker.activate("the-first")
+    world.hub.users["ada"] = {"": server(started=begun + timedelta(minutes=5))}
+    await reconciler.round()
+    assert world.live() == {lease.id: "active"}
+    await reconciler.round()
+    assert world.live() == {lease.id: "releasing"}
+    await rounds(reconciler, 2)
+    assert world.hub.stopped == []
+
+
+@pytest.mark.parametrize(
+    "more", [{}, {"ready": False, "pending": "stop"}, {"ready": False, "pending": "spawn"}]
+)
+async def test_a_start_that_both_know_keeps_its_lease_whatever_the_hub_is_busy_with(
+    world: World, reconciler: Reconciler, more: dict[str, Any]
+) -> None:
+    begun = world.now - timedelta(seconds=1)
+    lease = world.broker.acquire(Person("ada"), "", "small", "the-first", started=begun)
+    assert lease is not None
+    world.broker.activate("the-first")
+    later = timedelta(minutes=5) if more else timedelta(milliseconds=900)
+    world.hub.users["ada"] = {"": server(started=begun + later, **more)}
     await rounds(reconciler, 4)
     assert world.live() == {lease.id: "active"}
 
@@ -334,9 +395,11 @@ async def test_a_loop_goes_on_after_trouble_and_says_so_once(
     trouble: list[Exception | None] = [HubError("no answer"), HubError("no answer"), None, None]
     stop = asyncio.Event()
     under_way = 0
+    seconds = 0.0
 
     async def round_() -> None:
-        nonlocal under_way
+        nonlocal under_way, seconds
+        seconds += 30
         under_way += 1
         assert under_way == 1
         await asyncio.sleep(0)
@@ -348,9 +411,50 @@ async def test_a_loop_goes_on_after_trouble_and_says_so_once(
             raise found
 
     with caplog.at_level(logging.INFO):
-        await Loop("comparison", 0.0, round_).run(stop)
+        await Loop("comparison", 0.0, round_, monotonic=lambda: seconds).run(stop)
     assert caplog.text.count("no answer") == 1
-    assert caplog.text.count("works again") == 1
+    assert caplog.text.count("The comparison works again, after 2 failures.") == 1
+
+
+async def test_a_full_disk_is_one_outage_though_most_rounds_write_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The agent's rounds write every five seconds; those between them go well."""
+    seconds = 0.0
+    full = True
+
+    async def round_() -> None:
+        if full and seconds % 5 == 0:
+            raise DatabaseError(f"The disk is full (try {seconds:.0f}).")
+
+    loop = Loop("look at the cards", 1.0, round_, monotonic=lambda: seconds)
+    with caplog.at_level(logging.INFO):
+        while seconds < 600:
+            await loop.once()
+            seconds += 1
+        assert len(caplog.records) == 1
+        full = False
+        while seconds < 700:
+            await loop.once()
+            seconds += 1
+    assert [record.getMessage() for record in caplog.records] == [
+        "The look at the cards is skipped for now: The disk is full (try 0).",
+        "The look at the cards works again, after 120 failures.",
+    ]
+
+
+async def test_another_error_in_an_outage_is_logged_but_not_without_end(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    names = iter(f"error {chr(97 + number)}" for number in range(26))
+
+    async def round_() -> None:
+        raise HubError(next(names))
+
+    loop = Loop("comparison", 0.0, round_)
+    for _ in range(26):
+        await loop.once()
+    assert len(caplog.records) == 10
 
 
 async def test_a_loop_survives_what_it_does_not_know(caplog: pytest.LogCaptureFixture) -> None:

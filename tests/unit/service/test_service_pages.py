@@ -12,10 +12,12 @@ from bs4 import BeautifulSoup
 from traitlets.config import Config
 
 from jupyterhub_migspawner.errors import DatabaseError
+from jupyterhub_migspawner.leases.rows import LeaseRow, OrphanRow
 from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.policy.quota import parse_quotas
+from jupyterhub_migspawner.policy.tiers import parse_tiers
 from jupyterhub_migspawner.service.looks import Looks, PageUser
-from tests.unit.service.conftest import HUB_PREFIX, NOON, PREFIX, Reply, Site
+from tests.unit.service.conftest import HUB_PREFIX, NOON, PREFIX, Reply, Site, settle
 from tests.unit.service.fake_hub import server
 
 EVIL = '<script>alert("x")</script>'
@@ -62,6 +64,91 @@ async def test_a_session_shows_its_slice(site: Site) -> None:
     assert soup.select_one("section a.btn")["href"] == "/@/space%20word/user/someone/"  # type: ignore[index]
 
 
+def unknown(lease: LeaseRow, attempt: str, user: str, **more: Any) -> OrphanRow:
+    """A server that another database, or a newer copy of this one, had given that slice."""
+    found = OrphanRow(
+        attempt=attempt,
+        node=lease.node,
+        card_uuid=lease.card_uuid,
+        profile=lease.profile,
+        start=lease.start,
+        hub=lease.hub,
+        user=user,
+        tier=lease.tier,
+    )
+    return replace(found, **more)
+
+
+async def test_admins_are_warned_of_servers_that_the_database_does_not_know(site: Site) -> None:
+    ada, admin = site.world.hub.sign_in("ada"), site.world.hub.sign_in("root", admin=True)
+    lease, broker = site.world.lend("grace"), site.world.broker
+    assert "data-orphans" not in (await page(site, admin)).text
+    broker.vouch([unknown(lease, "a", "ada", since=NOON, vouched=True)])
+    broker.note_marks("node1", [unknown(lease, "b", EVIL, server="exp", pids=(4711,))])
+    (warning,) = BeautifulSoup((await page(site, admin)).text, "html.parser").select(
+        "[data-orphans]"
+    )
+    first, second = (" ".join(each.text.split()) for each in warning.select("li"))
+    assert first == "Server exp of " + EVIL + (
+        ", 1g.5gb on node node1, process 4711, according to its own process only"
+    )
+    assert second == "The default server of ada, 1g.5gb on node node1"
+    assert [each.text for each in warning.select("code")] == [
+        "migspawner leases adopt --dry-run",
+        "migspawner leases adopt",
+        "migspawner db restore FILE",
+    ]
+    assert "data-orphans" not in (await page(site, ada)).text
+
+
+async def test_the_warning_names_some_and_counts_all(site: Site) -> None:
+    admin = site.world.hub.sign_in("root", admin=True)
+    lease = site.world.lend("grace")
+    marks = [unknown(lease, f"attempt {number}", f"user{number}") for number in range(23)]
+    site.world.broker.note_marks("node1", marks)
+    warning = BeautifulSoup((await page(site, admin)).text, "html.parser").select_one(
+        "[data-orphans]"
+    )
+    assert warning is not None
+    assert warning["data-orphans"] == "23"
+    assert len(warning.select("[data-attempt]")) == 20
+    assert "and 3 more" in warning.text
+
+
+async def test_the_holder_of_an_unknown_server_learns_how_it_stands(site: Site) -> None:
+    ada = site.world.hub.sign_in("ada")
+    lease = site.world.lend("grace")
+    site.world.broker.vouch([unknown(lease, "a", "ada", since=NOON, vouched=True)])
+    site.world.hub.users["ada"] = {"": server(started=NOON, user_options={"tier": "small"})}
+    soup = BeautifulSoup((await page(site, ada)).text, "html.parser")
+    (session,) = facts(soup)
+    assert session["state"] == "running"
+    assert session["Tier"] == "Small <b>&</b>"
+    assert session["Slice"].startswith("1g.5gb with ")
+    assert "GPU" not in session
+    assert "does not know this one. Your server keeps running" in soup.text
+
+
+async def test_admins_see_what_keeps_a_slice_from_being_proven_empty(site: Site) -> None:
+    ada, admin = site.world.hub.sign_in("ada"), site.world.hub.sign_in("root", admin=True)
+    lease = site.world.lend("ada")
+    site.world.broker.release_lease(lease.id, "over", "root")
+    site.world.broker.note_waiting(lease.id, "NVML still lists pid 4711 <of> mallory")
+    assert "data-unproven" not in (await page(site, admin)).text
+    site.world.pass_by(minutes=1)
+    (entry,) = BeautifulSoup((await page(site, admin)).text, "html.parser").select(
+        "[data-unproven]"
+    )
+    assert f"Lease {lease.id} of ada ended at" in entry.text
+    assert "pid 4711 <of> mallory" in entry.text
+    assert "kill -9 4711" in entry.text
+    # Its holder learns that something runs, and nothing of whose it is.
+    mine = (await page(site, ada)).text
+    assert "a program is still running on its slice" in mine
+    assert "4711" not in mine
+    assert "data-unproven" not in mine
+
+
 async def test_a_server_without_a_gpu_shows_its_tier_from_the_hub(site: Site) -> None:
     token = site.world.hub.sign_in("ada")
     site.world.hub.users["ada"] = {
@@ -76,7 +163,7 @@ async def test_a_server_without_a_gpu_shows_its_tier_from_the_hub(site: Site) ->
 async def test_without_a_session_there_is_a_way_to_start_one(site: Site) -> None:
     token = site.world.hub.sign_in("ada")
     soup = BeautifulSoup((await page(site, token)).text, "html.parser")
-    assert "You have no session running" in soup.get_text()
+    assert "You have no running session" in soup.get_text()
     assert soup.find("a", string="Start a session")["href"] == HUB_PREFIX + "spawn"  # type: ignore[index]
 
 
@@ -91,8 +178,70 @@ async def test_tiers_show_what_is_free_and_why_not(site: Site) -> None:
     assert list(tiers) == ["cpu", "small", "card"]
     assert "2 of 3 free" in tiers["small"]
     assert "for at most 8 hours" in tiers["small"]
-    assert "no GPU needed" in tiers["cpu"]
+    assert "no GPU, always available" in tiers["cpu"]
     assert "only with approval" in tiers["card"]
+
+
+async def test_tiers_say_which_cards_are_out_of_service_and_to_admins_why(site: Site) -> None:
+    (card,) = site.world.broker.cards()
+    site.world.broker.drain_card(card.uuid, "the <fan> is broken", "root")
+    told = {}
+    for name, admin in (("ada", False), ("root", True)):
+        token = site.world.hub.sign_in(name, admin=admin)
+        soup = BeautifulSoup((await page(site, token)).text, "html.parser")
+        (tier,) = soup.select("li[data-tier=small]")
+        told[name] = " ".join(tier.get_text().split())
+        (row,) = [
+            row
+            for row in (await site.ask("GET", "api/tiers", token=token)).json
+            if row["name"] == "small"
+        ]
+        assert row["outage"] in row["why"]
+        assert row["total"] == 0
+        assert told[name].count(row["outage"]) == 1
+    assert "0 of 0 free" in told["ada"]
+    assert "Its only card is out of service." in told["ada"]
+    assert "fan" not in told["ada"]
+    assert "Its only card is out of service: the <fan> is broken." in told["root"]
+
+
+async def test_tiers_say_after_how_long_without_use_they_end(site: Site) -> None:
+    settle(
+        site.world,
+        tiers=parse_tiers(
+            [
+                {"name": "cpu", "profile": "none", "idle_minutes": 5},
+                {
+                    "name": "small",
+                    "profile": "1g.5gb",
+                    "idle_minutes": 90,
+                    "idle_minutes_when_wanted": 1,
+                },
+            ]
+        ),
+    )
+    soup = BeautifulSoup((await page(site, site.world.hub.sign_in("ada"))).text, "html.parser")
+    small, cpu = (
+        " ".join(soup.select(f"li[data-tier={name}]")[0].get_text().split())
+        for name in ("small", "cpu")
+    )
+    assert ", ends after 90 minutes without use (1 minute while others wait)" in small
+    assert "without use" not in cpu
+
+
+async def test_tiers_say_which_others_count_the_same_slices(site: Site) -> None:
+    token = site.world.hub.sign_in("zoe")
+    soup = BeautifulSoup((await page(site, token)).text, "html.parser")
+    (tier,) = [" ".join(e.get_text().split()) for e in soup.select("li[data-tier=course]")]
+    assert "Uses the same slices as Small <b>&</b>: each counts them." in tier
+    (row,) = [
+        row
+        for row in (await site.ask("GET", "api/tiers", token=token)).json
+        if row["name"] == "small"
+    ]
+    assert row["shares_with"] == ["course"]
+    ada = site.world.hub.sign_in("ada")
+    assert "Uses the same" not in (await page(site, ada)).text
 
 
 async def test_a_slice_that_is_shared_is_shown_so(site: Site) -> None:
@@ -154,7 +303,7 @@ async def test_a_silent_hub_is_said_and_leases_are_shown_all_the_same(site: Site
     reply = await page(site, token)
     assert reply.status == 200
     soup = BeautifulSoup(reply.text, "html.parser")
-    assert "hub does not answer" in " ".join(soup.get_text().split())
+    assert "hub is not responding" in " ".join(soup.get_text().split())
     (session,) = facts(soup)
     assert (session["state"], session["Slice UUID"]) == ("unknown", lease.slice_uuid)
 
@@ -170,7 +319,7 @@ async def test_a_database_that_is_away_is_a_page_with_a_sentence(
     monkeypatch.setattr(site.world.broker.store, "read", away)
     reply = await page(site, token)
     assert reply.status == 503
-    assert "The lease database does not answer" in reply.text
+    assert "The lease database is not responding" in reply.text
     assert "secret" not in reply.text
     assert "navbar" in reply.text
 
@@ -192,7 +341,7 @@ async def test_a_broken_sign_in_is_a_sentence(site: Site) -> None:
     for query in ("", "?code=x", "?code=x&state=forged", "?error=no&error_description=<b>"):
         reply = await site.ask("GET", "oauth_callback" + query.replace("<b>", "%3Cb%3E"))
         assert reply.status in (400, 403), reply.text
-        assert "Signing in did not come to its end" in reply.text
+        assert "Signing in was not completed" in reply.text
 
 
 async def test_an_address_without_the_last_slash_leads_to_the_page(site: Site) -> None:

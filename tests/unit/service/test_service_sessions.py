@@ -60,7 +60,7 @@ def test_a_server_with_a_lease_is_one_session_with_its_slice() -> None:
     assert session.state == "running"
     assert session.tier == "Small slice"
     assert session.card_index == 3
-    assert session.memory_gib == "4.8"
+    assert session.memory == "4.8 GiB"
     assert session.since == moment(NOON)
     assert session.ends_at == moment(NOON + timedelta(hours=24))
     assert session.url == "/user/ada/"
@@ -104,10 +104,11 @@ def test_states_follow_hub_and_lease() -> None:
 
 def test_a_server_that_stops_and_its_slice_are_one_session() -> None:
     stopping = replace(SERVER, ready=False, pending="stop")
-    returning = replace(LEASE, state="releasing", waiting_for="processes still run")
+    returning = replace(LEASE, state="releasing", waiting_for="NVML still lists pid 7")
     (session,) = sessions_of((stopping,), (returning,), SETTINGS, {})
     assert (session.state, session.lease) == ("stopping", returning)
-    assert "processes still run" in session.explanation
+    assert "a program is still running on its slice" in session.explanation
+    assert "pid 7" not in session.explanation
 
 
 def test_a_slice_of_the_last_start_stands_beside_the_new_server() -> None:
@@ -135,9 +136,10 @@ def test_a_server_whose_card_was_lost_says_so_until_it_starts_anew() -> None:
     (session,) = sessions_of((SERVER,), (lost,), SETTINGS, {})
     assert session.lease is None
     assert session.explanation == "Card 3 fell off the bus. Start again."
+    assert session.state == "lost"
     anew = replace(SERVER, started=NOON + timedelta(minutes=5))
     (session,) = sessions_of((anew,), (lost,), SETTINGS, {})
-    assert session.explanation == ""
+    assert (session.state, session.explanation) == ("running", "")
     assert sessions_of((), (lost,), SETTINGS, {}) == ()
 
 
@@ -149,4 +151,4 @@ def test_a_session_on_a_card_in_trouble_says_so() -> None:
     assert session.explanation == ""
     ending = replace(LEASE, state="releasing")
     (session,) = sessions_of((), (ending,), SETTINGS, {}, troubled={"GPU-1"})
-    assert "being given back" in session.explanation
+    assert "being released" in session.explanation

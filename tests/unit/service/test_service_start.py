@@ -15,6 +15,7 @@ from tornado.httpclient import AsyncHTTPClient
 
 from jupyterhub_migspawner.errors import ConfigError, DatabaseError
 from jupyterhub_migspawner.gpu.simulator import create_state
+from jupyterhub_migspawner.ports import ServicePorts
 from jupyterhub_migspawner.service.app import (
     Address,
     from_environment,
@@ -63,7 +64,8 @@ def test_a_hub_that_was_killed_before_its_service_looked_is_noticed(tmp_path: Pa
 
 
 def test_setup_tells_the_service_which_process_the_hub_is(tmp_path: Path) -> None:
-    assert service_entry(tmp_path)["environment"][HUB_PID] == str(os.getpid())
+    entry = service_entry(tmp_path, ServicePorts(None))
+    assert entry["environment"][HUB_PID] == str(os.getpid())
 
 
 @pytest.mark.parametrize(

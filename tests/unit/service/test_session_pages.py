@@ -17,6 +17,7 @@ from tests.unit.service.test_request_pages import Visitor, back_to, words
 
 def run(world: World, user: str = "ada", **limits: float) -> LeaseRow:
     tier = {"name": "small", "profile": "1g.5gb", "idle_minutes": 60, "extend_hours": 2, **limits}
+    tier["title"] = "A small slice"
     settle(world, tiers=parse_tiers([tier, {"name": "large", "profile": "3g.20gb"}]))
     lease = world.lend(user)
     world.hub.users[user] = {"": server(started=lease.since)}
@@ -38,7 +39,7 @@ async def test_an_idle_session_says_when_it_ends_and_is_kept_by_a_button(site: S
     quiet(world, lease)
     page = await ada.open("")
     (said,) = words(page, "[data-use]")
-    assert said.startswith("Not in use for 50 minutes; it ends at Sun 22 Nov 2026 13:05 UTC")
+    assert said.startswith("Not in use for 50 minutes; it ends on Sun 22 Nov 2026 13:05 UTC")
     path = f"sessions/{lease.id}/extend"
     back_to(await ada.send(path), f"?extended={lease.id}")
     assert words(await ada.open(f"?extended={lease.id}"), "[role=status]") == [
@@ -54,13 +55,26 @@ async def test_an_idle_session_says_when_it_ends_and_is_kept_by_a_button(site: S
     assert (await stranger.send(path)).status == 403
 
 
+async def test_admins_see_the_sessions_to_look_at_and_nobody_else_does(site: Site) -> None:
+    world = site.world
+    lease = run(world)
+    for _ in range(5):
+        world.pass_by(minutes=10)
+        world.broker.note_unknown()
+    root, ada = Visitor(site, "root", admin=True), Visitor(site, "ada")
+    (said,) = words(await root.open(""), f"[data-odd] [data-lease='{lease.id}']")
+    assert f"Session {lease.id} of ada" in said
+    assert "nobody can tell" in said
+    assert words(await ada.open(""), "[data-odd]") == []
+
+
 async def test_what_nobody_can_tell_is_said(site: Site) -> None:
     lease = run(site.world)
     ada = Visitor(site, "ada")
     site.world.hub.users["ada"] = {"": server(started=lease.since)}
     site.world.pass_by(minutes=50)
     page = await ada.open("")
-    assert "Nobody can tell whether it is in use" in words(page, "[data-use]")[0]
+    assert "It is unknown whether it is in use" in words(page, "[data-use]")[0]
     assert "Keep it for longer" not in page.text
 
 
@@ -71,7 +85,7 @@ async def test_a_protection_is_shown(site: Site) -> None:
     world.hub.users["ada"] = {"": server(started=lease.since)}
     root = Person("root", admin=True)
     world.broker.protect(lease.id, root, world.now + timedelta(days=1), "a deadline")
-    assert "An admin keeps it" in (await ada.open("")).text
+    assert "An admin has protected it" in (await ada.open("")).text
 
 
 async def test_a_session_without_a_limit_says_nothing_of_its_use(site: Site) -> None:
@@ -111,9 +125,12 @@ async def test_sessions_by_rest(site: Site) -> None:
     for forged in ("0", "x", "9" * 30, "-1"):
         assert (await site.ask("POST", f"api/sessions/{forged}/extend", token=ada)).status == 404
     # The token by which the server is asked is nobody's to see.
-    world.broker.reach(lease.attempt, "http://127.0.0.1:9/", "a-secret")
+    world.reach(lease, "http://127.0.0.1:9/", "a-secret")
+    (standing,) = world.broker.standings()
     for token in (ada, root):
-        assert "a-secret" not in (await site.ask("GET", "api/sessions", token=token)).text
+        said = (await site.ask("GET", "api/sessions", token=token)).text
+        assert "a-secret" not in said
+        assert standing.stay.sealed not in said
 
 
 async def test_why_one_was_stopped_is_on_the_page(site: Site) -> None:
@@ -129,7 +146,9 @@ async def test_why_one_was_stopped_is_on_the_page(site: Site) -> None:
     world.broker.confirm_empty(lease.id)
     world.hub.users["ada"] = {}
     (said,) = words(await ada.open(""), "[data-ended]")
-    assert "your server on small, nothing has used it since Sun 22 Nov 2026 12:00 UTC" in said
+    assert (
+        "your server on A small slice, nothing has used it since Sun 22 Nov 2026 12:00 UTC" in said
+    )
     assert words(await eve.open(""), "[data-ended]") == []
     world.pass_by(days=4)
     assert words(await ada.open(""), "[data-ended]") == []

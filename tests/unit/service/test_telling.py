@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
+from jupyterhub_migspawner.leases import ledger
 from jupyterhub_migspawner.service import notebooks
 from jupyterhub_migspawner.service.examining import Examiner
+from tests.store.lab import inventory
 from tests.unit.service.conftest import World
 from tests.unit.service.notebook_servers import Notebook, lend, pass_by
 
@@ -35,6 +38,7 @@ async def test_the_server_is_told_when_its_person_is(
     (ending,) = events(world, "lease.ending")
     assert notebook.told["notice"] == {
         "rule": "idle",
+        "why": "",
         "ends_at": ending.detail["until"],
         "extendable": True,
         "page": world.parts.prefix,
@@ -49,6 +53,43 @@ async def test_the_server_is_told_when_its_person_is(
     assert notebook.words == words
 
 
+async def test_who_has_brought_an_end_forward_is_told_with_it(
+    world: World, examiner: Examiner, notebook: Notebook
+) -> None:
+    lease = lend(world, notebook)
+    await examiner.round()
+    assert notebook.words == 0
+    why = "its grant was revoked by root: a fire " + "!" * 2000
+    with world.broker.store.transaction() as tx:
+        ledger.shorten(tx, lease.id, world.now + timedelta(minutes=10), why)
+    await pass_by(world, examiner, lease, 1)
+    notice = notebook.told["notice"]
+    assert notice["rule"] == "time"
+    assert notice["why"].startswith("its grant was revoked by root: a fire")
+    assert len(notice["why"]) <= 300
+
+
+async def test_a_server_that_lost_its_card_is_told_until_it_is_over(
+    world: World, examiner: Examiner, notebook: Notebook
+) -> None:
+    lease = lend(world, notebook)
+    await examiner.round()
+    assert notebook.words == 0
+    world.broker.record_inventory("node1", inventory())
+    await examiner.round()
+    notice = notebook.told["notice"]
+    assert (notice["rule"], notice["extendable"]) == ("lost", False)
+    assert notice["why"].startswith("Your session has lost its GPU")
+    # In each round: the notice holds for three of them only.
+    for words in (2, 3):
+        await examiner.round()
+        assert notebook.words == words
+    notebook.how = "hangs"
+    world.broker.note_stopped(lease.id)
+    await examiner.round()
+    assert notebook.words == 3
+
+
 async def test_a_wish_is_granted_as_on_the_page_and_answered(
     world: World, examiner: Examiner, notebook: Notebook
 ) -> None:
@@ -57,7 +98,7 @@ async def test_a_wish_is_granted_as_on_the_page_and_answered(
     await pass_by(world, examiner, lease, 1)
     (extended,) = events(world, "lease.extended")
     assert extended.actor == "ada"
-    assert extended.detail["why"] == "asked for inside the server"
+    assert extended.detail["why"] == "requested inside the server"
     answer = notebook.told["answer"]
     assert (answer["wish"], answer["refusal"]) == ("w1", "")
     assert answer["kept_until"] == extended.detail["until"]

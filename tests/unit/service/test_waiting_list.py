@@ -107,8 +107,8 @@ async def test_who_left_the_group_or_the_hub_gets_nothing(world: World, round_: 
     await round_()
     assert tickets(world) == {"ada": "cancelled", "grace": "cancelled"}
     reasons = {t.user: t.end_reason for t in world.broker.tickets(states=("cancelled",))}
-    assert "not open to its user any more" in reasons["ada"]
-    assert "no such user" in reasons["grace"]
+    assert "no longer open to its user" in reasons["ada"]
+    assert "the hub no longer has this user" in reasons["grace"]
     assert world.live().keys() == {lease.id for lease in world.broker.leases()}
     assert not world.broker.leases(user="ada")
 
@@ -205,6 +205,8 @@ async def test_places_by_rest(site: Site) -> None:
         ({"tier": "small", "server": "x" * 300}, "300 characters"),
         ({"tier": "large"}, "not open to you"),
         ({"tier": "cpu"}, "has no GPU"),
+        ({"tier": "cpu", "upward": True}, "has no GPU"),
+        ({"tier": "small", "upward": True}, "none that you may use is larger"),
         ({"tier": "small"}, "has 3 free"),
     ],
 )
@@ -227,7 +229,7 @@ async def test_a_place_is_taken_shown_and_given_up(site: Site) -> None:
     held = fill(world)
     ada = Visitor(site, "ada")
     first = await ada.open("queue?tier=small")
-    assert words(first, ".lead") == ["You wait for nothing."]
+    assert words(first, ".lead") == ["You are not on the waiting list."]
     assert words(first, "option") == ["Small <b>&</b>"]
     reply = await ada.send("queue", tier="small", server="", start="1")
     (ticket,) = world.broker.tickets("ada")
@@ -236,7 +238,7 @@ async def test_a_place_is_taken_shown_and_given_up(site: Site) -> None:
     assert "You are on the waiting list" in words(page, ".alert-success")[0]
     (shown,) = words(page, "[data-state=waiting]")
     assert "You are next." in shown
-    assert "the hub starts your server" in shown
+    assert "the hub will start your server" in shown
 
     free(world, held[0])
     await Server(world.parts).round()
@@ -245,7 +247,7 @@ async def test_a_place_is_taken_shown_and_given_up(site: Site) -> None:
     assert "It is your turn: Small <b>&</b> is held for you until" in shown
     assert "/hub/spawn/ada?tier=small" in page.text
     session = await ada.open("")
-    assert "You have no session running" in session.text
+    assert "You have no running session" in session.text
     assert "One is held for you" in session.text
 
     back_to(await ada.send(f"queue/{ticket.id}/leave"), f"queue?left={ticket.id}")
@@ -255,11 +257,37 @@ async def test_a_place_is_taken_shown_and_given_up(site: Site) -> None:
     assert (await ada.send(f"queue/{ticket.id}/leave")).status == 409
 
 
+async def test_a_larger_tier_is_offered_only_to_who_may_use_one(site: Site) -> None:
+    fill(site.world)
+    ada, grace = Visitor(site, "ada"), Visitor(site, "grace", groups=["vision"])
+    assert "arger tier" not in (await ada.open("queue")).text
+    assert words(await grace.open("queue"), "label[for=upward]") == ["Also accept any larger tier"]
+    reply = await ada.send("queue", tier="small", server="", upward="1")
+    assert reply.status == 400
+    said = words(reply, ".alert-danger")[0]
+    assert "There is no larger tier to wait for beside 'Small <b>&</b>'" in said
+    assert (await grace.send("queue", tier="small", server="", upward="1")).status == 303
+    (ticket,) = site.world.broker.tickets()
+    assert (ticket.user, ticket.tiers) == ("grace", ("small", "large"))
+
+
+async def test_a_larger_tier_is_offered_by_name_where_one_of_the_tiers_has_none(
+    site: Site,
+) -> None:
+    fill(site.world)
+    boss = Person("boss", frozenset({"vision"}))
+    assert site.world.broker.acquire(boss, "", "large", "attempt-of-boss")
+    page = await Visitor(site, "grace", groups=["vision"]).open("queue")
+    assert words(page, "label[for=upward]") == [
+        "Also accept any larger tier; only for Small <b>&</b>"
+    ]
+
+
 async def test_what_is_refused_keeps_what_was_typed(site: Site) -> None:
     fill(site.world)
     ada = Visitor(site, "ada")
     await ada.open("queue")
-    reply = await ada.send("queue", tier="small", server="x" * 300, upward="1")
+    reply = await ada.send("queue", tier="small", server="x" * 300, start="1")
     assert reply.status == 400
     assert "300 characters" in words(reply, ".alert-danger")[0]
     assert "x" * 300 in reply.text
@@ -287,7 +315,7 @@ async def test_a_server_in_the_way_is_named(site: Site, world: World) -> None:
     free(world, held[0])
     await Server(world.parts).round()
     page = await Visitor(site, "ada").open("queue")
-    assert "still runs: save your work and stop it" in words(page, "[data-state=offered]")[0]
+    assert "is still running: save your work and stop it" in words(page, "[data-state=offered]")[0]
     assert "Start it now" not in page.text
 
 

@@ -55,15 +55,20 @@
 
   function message({ notice, wished }) {
     const end = clock(notice.ends_at);
+    if (notice.rule === "lost") {
+      return `GPU lost at ${end}. ${notice.why}`;
+    }
     if (notice.rule !== "idle") {
-      return `This GPU session ends at ${end}: its time is over then. Save your work.`;
+      // Somebody may have brought the end forward; who and why is said by the broker.
+      const why = notice.why ? notice.why.replace(/\.$/, "") : "its time limit is reached";
+      return `This GPU session ends at ${end}: ${why}. Save your work.`;
     }
     if (wished) {
-      return `This GPU session is not in use and ends at ${end}. You asked to keep it; that takes a moment.`;
+      return `This GPU session is not in use and ends at ${end}. Your request to keep it is being processed.`;
     }
     return (
-      `This GPU session is not in use and ends at ${end}. Use it and it stays` +
-      (notice.extendable ? ", or keep it for longer." : ".")
+      `This GPU session is not in use and ends at ${end}. ` +
+      (notice.extendable ? "Use it or extend it to keep it." : "Use it to keep it.")
     );
   }
 
@@ -125,7 +130,7 @@
       if (notice.page) {
         actions.push({ label: "My GPU sessions", commandId: OPEN, args: { page: notice.page } });
       }
-      const shown = { message: text, type: "warning" };
+      const shown = { message: text, type: notice.rule === "lost" ? "error" : "warning" };
       if (this.id !== null) {
         const updated = { ...shown, id: this.id, autoClose: false, actions };
         if (await commands.execute("apputils:update-notification", updated)) {
@@ -145,7 +150,7 @@
         }
       } catch (error) {
         await this.app.commands.execute("apputils:notify", {
-          message: `It could not be asked to keep this session: ${error.message}`,
+          message: `This session could not be extended: ${error.message}`,
           type: "error",
           options: { autoClose: false },
         });

@@ -1,0 +1,299 @@
+"""Servers that run on slices although this database has no lease for them.
+
+They are what is left when the database was deleted, or restored from an older copy, while people
+worked. Their processes say in their environment which slice they were given, and their hub says it
+from the spawner's saved state. Until they are gone, or adopted, :mod:`.quarantine` keeps their
+slices from everybody else. Promises that nothing here ends a server.
+
+Adoption is for an admin to decide. What a process says of itself is its user's word, and a hub that
+was pointed at the wrong database would fill that with its leases.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from jupyterhub_migspawner.broker import recording
+from jupyterhub_migspawner.broker.acquiring import begin_release
+from jupyterhub_migspawner.broker.base import NAME_LIMIT, BrokerBase, text, wanted_name
+from jupyterhub_migspawner.broker.quarantine import ORPHAN, PASSING, note, quarantines
+from jupyterhub_migspawner.broker.unadopted import share_of, slice_of
+from jupyterhub_migspawner.leases import hubs, inventory, ledger, orphans, readings, requests
+from jupyterhub_migspawner.leases.rows import (
+    ACTIVE,
+    DEFAULT_HUB,
+    LeaseRow,
+    OrphanRow,
+    SliceRow,
+)
+from jupyterhub_migspawner.leases.store import Transaction
+from jupyterhub_migspawner.policy.wording import quoted
+
+
+@dataclass(frozen=True)
+class Adoption:
+    """What became of an orphan: its lease, or why it has none."""
+
+    orphan: OrphanRow
+    lease: LeaseRow | None
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Guests:
+    """Servers of a node without a lease that may not be ended with whatever lease has their slice.
+
+    ``running`` are those that their hub runs now. ``unsure`` are those of other hubs that have not
+    started on this database since they were found.
+    """
+
+    running: tuple[OrphanRow, ...] = ()
+    unsure: tuple[OrphanRow, ...] = ()
+
+    @property
+    def attempts(self) -> frozenset[str]:
+        """The attempts of all of them."""
+        return frozenset(each.attempt for each in (*self.running, *self.unsure))
+
+    def on(self, lease: LeaseRow) -> frozenset[str]:
+        """The attempts that their hub runs on the slice of a lease."""
+        return frozenset(each.attempt for each in self.running if _names(each, lease))
+
+
+class Orphans(BrokerBase):
+    """Use cases about servers without a lease."""
+
+    def orphans(self) -> tuple[OrphanRow, ...]:
+        """All that are known now, by node and user."""
+        return self._read(orphans.every)
+
+    def guests(self, node: str) -> Guests:
+        """Servers of a node without a lease that are to go on whatever lease ends there.
+
+        An older copy of the database still has the lease of whoever had a slice before. A mark
+        alone saves no process: anybody can set one. It takes the word of the mark's hub; and as
+        long as another hub could not give that, its processes are left alone, too.
+        """
+
+        def work(tx: Transaction) -> Guests:
+            here = [each for each in orphans.every(tx) if each.node == node]
+            return Guests(
+                tuple(each for each in here if each.vouched),
+                tuple(
+                    each
+                    for each in here
+                    if not each.vouched and each.hub != self.hub and _unheard(tx, each)
+                ),
+            )
+
+        return self._read(work)
+
+    def note_marks(self, node: str, marks: Sequence[OrphanRow]) -> tuple[OrphanRow, ...]:
+        """Living processes of a node carry these marks: shut what they use without a lease.
+
+        For the start of a hub or service: a database that was restored a moment ago offers its
+        nodes' slices before an agent has looked. Returns those without a lease.
+        """
+        return self._run(lambda tx: note(tx, wanted_name(node), marks, self._now()))
+
+    def vouch(self, named: Sequence[OrphanRow]) -> tuple[OrphanRow, ...]:
+        """This hub runs these servers: remember those whose attempts have no lease here.
+
+        Their slices are quarantined at once. Returns those without a lease.
+        """
+
+        def work(tx: Transaction) -> tuple[OrphanRow, ...]:
+            now = self._now()
+            unknown = [each for each in named if ledger.by_attempt(tx, each.attempt) is None]
+            for each in unknown:
+                before = orphans.by_attempt(tx, each.attempt)
+                pids = before.pids if before is not None else ()
+                orphans.keep(tx, replace(each, vouched=True, pids=pids, found_at=now))
+            for node in sorted({each.node for each in unknown}):
+                inventory.lock_cards_of_node(tx, node)
+                for change in quarantines(tx, node, now, {}):
+                    change()
+            return tuple(unknown)
+
+        return self._run(work) if named else ()
+
+    def unvouch(self, user: str, server: str) -> None:
+        """This server of this hub does not run any more; its node's agent looks for the rest."""
+        of_user, of_server = wanted_name(user), wanted_name(server)
+        self._run(lambda tx: orphans.unvouch(tx, self.hub, of_user, of_server, self._now()))
+
+    def adopt_orphans(
+        self, actor: str, attempts: Collection[str] | None = None, *, dry_run: bool = False
+    ) -> tuple[Adoption, ...]:
+        """Give servers without a lease one again, all of them or some, in one transaction.
+
+        Each gets the slice that it has, if that is there and nobody's, and keeps it as long as its
+        saved state says, but never less than the time for which people are warned. What is left
+        from an earlier start of the same server begins to end. Those that cannot be adopted stay
+        as they are, with the reason. ``dry_run`` changes nothing.
+        """
+        text("actor", actor, NAME_LIMIT)
+
+        def work(tx: Transaction) -> tuple[Adoption, ...]:
+            now = self._now()
+            every = [
+                each for each in orphans.every(tx) if attempts is None or each.attempt in attempts
+            ]
+            for node in sorted({each.node for each in every}):
+                inventory.lock_cards_of_node(tx, node)
+            done: list[Adoption] = []
+            for each in every:
+                done.append(self._adopt_orphan(tx, each, done, actor, now, dry_run=dry_run))
+            if not dry_run:
+                for node in sorted({each.node for each in every}):
+                    for change in quarantines(tx, node, now, {}):
+                        change()
+            return tuple(done)
+
+        return self._run(work)
+
+    def _adopt_orphan(
+        self,
+        tx: Transaction,
+        orphan: OrphanRow,
+        done: Iterable[Adoption],
+        actor: str,
+        now: datetime,
+        *,
+        dry_run: bool,
+    ) -> Adoption:
+        hub = orphan.hub or DEFAULT_HUB
+        if not orphan.user:
+            return Adoption(orphan, None, "nothing says whose server it is")
+        row = slice_of(tx, orphan)
+        if row is None:
+            return Adoption(orphan, None, "its slice is not there any more")
+        if row.quarantined and not row.quarantined.startswith((ORPHAN, *PASSING)):
+            return Adoption(orphan, None, f"its slice is quarantined: {row.quarantined}")
+        tier = self.settings.tier(orphan.tier)
+        seats = tier.seats if tier is not None and tier.shares else 1
+        mine = [each.lease for each in done if each.lease and each.lease.slice_id == row.id]
+        live = [
+            *(each for each in ledger.select(tx, card_uuid=row.card_uuid) if each.id),
+            *(mine if dry_run else ()),
+        ]
+        held = [each for each in live if each.slice_id == row.id]
+        shared = all(each.tier == orphan.tier for each in held)
+        if len(held) >= seats or not shared:
+            other = held[0]
+            return Adoption(orphan, None, f"lease {other.id} of {quoted(other.user)} has its slice")
+        whole = row.whole and seats == 1
+        elsewhere = [each for each in live if each.slice_id != row.id]
+        if elsewhere and (whole or any(each.whole for each in elsewhere)):
+            return Adoption(orphan, None, f"lease {elsewhere[0].id} has a part of its card")
+        others = [
+            each
+            for each in ledger.held_by(tx, orphan.user)
+            if (each.hub, each.server) == (hub, orphan.server)
+        ]
+        twin = next((e for e in done if e.lease and _server(e.lease) == (hub, *_of(orphan))), None)
+        if twin is not None:
+            return Adoption(orphan, None, "another process names the same server")
+        since = orphan.since or orphan.found_at or now
+        if any(each.since > since and orphan.since is not None for each in others):
+            return Adoption(orphan, None, f"lease {others[0].id} is of a later start of the server")
+        if others and not orphan.vouched:
+            why = (
+                f"lease {others[0].id} is of another start of the server, and its hub runs that one"
+            )
+            return Adoption(orphan, None, why)
+        lease = self._lease(tx, orphan, row, hub, now, seats=seats, held=held)
+        if dry_run:
+            return Adoption(orphan, lease)
+        for each in others:
+            begin_release(tx, each, "an earlier start of the same server", actor, now)
+        lease = ledger.insert(tx, lease)
+        inventory.take(tx, row.id, orphan.tier if seats > 1 else None)
+        recording.lease_event(
+            tx, lease, now, actor, why="adopted: its server ran without a lease", adopted=True
+        )
+        if orphan.url and orphan.sealed:
+            readings.change(tx, lease.id, url=orphan.url, sealed=orphan.sealed)
+        orphans.forget(tx, orphan.attempt)
+        return Adoption(orphan, lease)
+
+    def _lease(
+        self,
+        tx: Transaction,
+        orphan: OrphanRow,
+        row: SliceRow,
+        hub: str,
+        now: datetime,
+        *,
+        seats: int,
+        held: Sequence[LeaseRow],
+    ) -> LeaseRow:
+        ends_at = orphan.ends_at
+        tier = self.settings.tier(orphan.tier)
+        if ends_at is None and tier is not None and tier.max_hours is not None:
+            ends_at = (orphan.since or now) + timedelta(hours=tier.max_hours)
+        if ends_at is not None:
+            ends_at = max(ends_at, now + timedelta(minutes=self.settings.warn_minutes))
+        taken = {each.seat for each in held}
+        return LeaseRow(
+            id=0,
+            attempt=orphan.attempt,
+            user=orphan.user,
+            server=orphan.server,
+            tier=orphan.tier,
+            state=ACTIVE,
+            slice_id=row.id,
+            slice_uuid=row.uuid,
+            node=row.node,
+            card_uuid=row.card_uuid,
+            profile=row.profile,
+            memory_mib=row.memory_mib,
+            since=min(orphan.since or now, now),
+            deadline=None,
+            ends_at=ends_at,
+            ended_at=None,
+            end_reason="",
+            waiting_for="",
+            request_id=_grant(tx, orphan),
+            start=row.start,
+            seat=next(seat for seat in range(len(taken) + 1) if seat not in taken),
+            whole=row.whole and seats == 1,
+            share=share_of(tx, row) / seats,
+            hub=hub,
+            started=orphan.started,
+        )
+
+
+def _names(orphan: OrphanRow, lease: LeaseRow) -> bool:
+    """Whether an orphan's mark names the slice of a lease."""
+    place = (orphan.card_uuid, orphan.profile, orphan.start)
+    same = place == (lease.card_uuid, lease.profile, lease.start)
+    return same or bool(orphan.slice_uuid and orphan.slice_uuid == lease.slice_uuid)
+
+
+def _unheard(tx: Transaction, orphan: OrphanRow) -> bool:
+    """Whether the hub of an orphan has not been there since that was found."""
+    hub = hubs.by_name(tx, orphan.hub)
+    if hub is None or orphan.found_at is None:
+        return False
+    return hub.seen_at is None or hub.seen_at < orphan.found_at
+
+
+def _of(orphan: OrphanRow) -> tuple[str, str]:
+    return orphan.user, orphan.server
+
+
+def _server(lease: LeaseRow) -> tuple[str, str, str]:
+    return lease.hub, lease.user, lease.server
+
+
+def _grant(tx: Transaction, orphan: OrphanRow) -> int | None:
+    """The grant it ran on, if this database has it and it is that user's."""
+    if orphan.request_id is None:
+        return None
+    grant = requests.by_id(tx, orphan.request_id)
+    if grant is None or (grant.user, grant.tier) != (orphan.user, orphan.tier):
+        return None
+    return grant.id

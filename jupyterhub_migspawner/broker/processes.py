@@ -1,0 +1,108 @@
+"""Processes of sessions: what the agents know of them, and who else is on a slice.
+
+The agent proves slices empty by what it reads on its node; what it has seen there and could not
+see again after a restart is kept here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from datetime import timedelta
+from typing import Any
+
+from jupyterhub_migspawner.broker.base import BROKER, BrokerBase, stored, wanted_id, wanted_name
+from jupyterhub_migspawner.broker.recording import lease_event
+from jupyterhub_migspawner.leases import ledger, processes
+from jupyterhub_migspawner.leases.rows import LeaseRow, ProcessesRow
+from jupyterhub_migspawner.leases.store import Transaction
+
+MOST_KNOWN = 512
+"""Processes of one session that are kept."""
+
+MOST_REPORTED = 32
+"""Other users on one slice that are reported during one lease."""
+
+KEPT = timedelta(days=30)
+"""How long the processes of a lease that was lost with its card are known."""
+
+
+class Processes(BrokerBase):
+    """Use cases about processes."""
+
+    def processes_of_node(self, node: str) -> dict[int, ProcessesRow]:
+        """What is known of the processes of the sessions of a node, by lease."""
+        return self._read(lambda tx: processes.of_node(tx, wanted_name(node)))
+
+    def note_server(self, attempt: str, row: ProcessesRow) -> None:
+        """Note the first process of a start, and the system user it runs as.
+
+        ``row`` says which, with any lease id. Ignored where the attempt has no live lease.
+        """
+
+        def work(tx: Transaction) -> None:
+            lease = ledger.by_attempt(tx, wanted_name(attempt))
+            if lease is None or not lease.live:
+                return
+            before = processes.of_lease(tx, lease.id)
+            known = [*row.known]
+            if before.boot_id == row.boot_id:
+                known += [each for each in before.known if each not in row.known]
+            processes.change(
+                tx,
+                lease.id,
+                uid=before.uid if row.uid is None else row.uid,
+                boot_id=row.boot_id,
+                known=[list(each) for each in known[:MOST_KNOWN]],
+            )
+
+        self._run(work)
+
+    def note_processes(self, rows: Collection[ProcessesRow]) -> None:
+        """Keep what an agent knows of the sessions of its node.
+
+        At most :data:`MOST_KNOWN` processes of each, the first ones. A uid that is known stays.
+        """
+
+        def work(tx: Transaction) -> None:
+            for row in sorted(rows, key=lambda each: each.lease_id):
+                values: dict[str, Any] = {
+                    "boot_id": row.boot_id,
+                    "known": [list(e) for e in row.known[:MOST_KNOWN]],
+                }
+                if row.uid is not None and processes.of_lease(tx, row.lease_id).uid is None:
+                    values["uid"] = row.uid
+                processes.change(tx, row.lease_id, **values)
+
+        if rows:
+            self._run(work)
+
+    def note_foreign(
+        self, lease_id: int, users: Mapping[int, str], why: str, again: Collection[int] = ()
+    ) -> LeaseRow | None:
+        """Report processes of other system users on the slice of a live lease; each user once.
+
+        ``users`` are their names by uid, ``why`` a sentence for admins; those in ``again`` are
+        reported once more. Returns the lease when there was something to report.
+        """
+
+        def work(tx: Transaction) -> LeaseRow | None:
+            lease = ledger.by_id(tx, wanted_id(lease_id))
+            if lease is None or not lease.live:
+                return None
+            before = processes.of_lease(tx, lease_id).reported
+            new = [uid for uid in sorted(users) if uid not in before or uid in again]
+            every = [*before, *(uid for uid in new if uid not in before)]
+            if not new or len(every) > MOST_REPORTED:
+                return None
+            processes.change(tx, lease_id, reported=every)
+            names = [stored(users[uid]) for uid in new]
+            lease_event(
+                tx, lease, self._now(), BROKER, kind="lease.foreign", why=stored(why), users=names
+            )
+            return lease
+
+        return self._run(work)
+
+    def forget_processes(self) -> None:
+        """Forget the processes of sessions that are over."""
+        self._run(lambda tx: processes.forget_ended(tx, self._now() - KEPT))

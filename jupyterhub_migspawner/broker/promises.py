@@ -1,0 +1,91 @@
+"""Whole cards promised to grants that begin later, as a start that begins now sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+
+from jupyterhub_migspawner.broker.stock import out_of_service, stock
+from jupyterhub_migspawner.leases import inventory, ledger, requests
+from jupyterhub_migspawner.leases.census import Count
+from jupyterhub_migspawner.leases.rows import RequestRow
+from jupyterhub_migspawner.leases.store import Transaction
+from jupyterhub_migspawner.policy.card_filter import CardKind, Kinds
+from jupyterhub_migspawner.policy.reservation import latest_by_kind
+from jupyterhub_migspawner.policy.settings import Settings
+from jupyterhub_migspawner.policy.tiers import Tier
+from jupyterhub_migspawner.policy.wording import moment
+
+SHORTEST = timedelta(minutes=10)
+"""A session on a whole card that would have to end sooner for a coming grant is not begun."""
+
+
+def latest_ends(
+    tx: Transaction,
+    settings: Settings,
+    asked: Tier,
+    grant: RequestRow | None,
+    now: datetime,
+    count: Count,
+    but: int | None = None,
+) -> dict[CardKind, datetime]:
+    """When a session on a whole card of each kind has to give it on to a grant that begins by then.
+
+    Without the kinds that no coming grant needs. The lease ``but`` is its own already.
+    """
+    coming = []
+    for each in requests.coming(tx, now):
+        tier = settings.tier(each.tier)
+        own = grant is not None and each.id == grant.id
+        if tier is not None and tier.is_whole and not own and each.valid_from is not None:
+            coming.append((tier, each.valid_from))
+    if not coming:
+        return {}
+    # Sessions may still run on cards that are out of service.
+    of_cards = inventory.kinds_by_card(tx)
+    known = frozenset(of_cards.values())
+    return latest_by_kind(
+        {kind: _number(count, asked, frozenset((kind,))) for kind in known},
+        [
+            (of_cards[lease.card_uuid], lease.known_end(now))
+            for lease in ledger.select(tx)
+            if lease.whole and lease.id != but and lease.card_uuid in of_cards
+        ],
+        [
+            (known if (kinds := tier.kinds(known)) is None else kinds, begin)
+            for tier, begin in coming
+        ],
+    )
+
+
+def unpromised(
+    tx: Transaction, latest: Mapping[CardKind, datetime], kinds: Kinds | None, now: datetime
+) -> tuple[Kinds | None, str]:
+    """Those of some kinds of cards on which a session may begin now; the sentence for where every
+    one of them is promised, or ``""``.
+    """
+    promised = {kind for kind, end in latest.items() if end <= now + SHORTEST}
+    if not promised:
+        return kinds, ""
+    among = inventory.kinds(tx) if kinds is None else kinds
+    left = among - promised
+    if left or not among:
+        return left, ""
+    begin = min(latest[kind] for kind in among)
+    return left, (
+        f"Every card is promised to a grant that begins at {moment(begin)}. Please try again after "
+        "that."
+    )
+
+
+def _number(count: Count, tier: Tier, kinds: Kinds) -> int:
+    """How many cards there are, in service or not."""
+    return stock(count, tier, kinds)[1] + out_of_service(count, tier, kinds)
+
+
+def of_card(
+    tx: Transaction, latest: Mapping[CardKind, datetime], card_uuid: str
+) -> datetime | None:
+    """What holds for a card of what holds for its kind."""
+    card = inventory.card_record(tx, card_uuid) if latest else None
+    return None if card is None else latest.get(card.row.kind)

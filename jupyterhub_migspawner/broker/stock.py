@@ -1,0 +1,71 @@
+"""How much of a tier there is, and what is said of its cards that are out of service.
+
+The form, the REST API, the pages and the refusals of :mod:`.acquiring` use the same answers.
+"""
+
+from __future__ import annotations
+
+from jupyterhub_migspawner.leases import inventory
+from jupyterhub_migspawner.leases.census import Count
+from jupyterhub_migspawner.leases.store import Transaction
+from jupyterhub_migspawner.policy.card_filter import Kinds
+from jupyterhub_migspawner.policy.people import Person
+from jupyterhub_migspawner.policy.settings import Settings
+from jupyterhub_migspawner.policy.tiers import Tier
+from jupyterhub_migspawner.policy.wording import printable
+
+MOST_REASONS = 3
+"""How many different reasons a sentence names."""
+
+
+def stock(
+    count: Count, tier: Tier, kinds: Kinds | None, grant_id: int | None = None
+) -> tuple[int, int]:
+    """(free, total) of a tier, in seats where it shares slices; both 0 without a GPU.
+
+    ``kinds`` are the kinds of cards that count, here and below; None: all.
+    """
+    if tier.is_none:
+        return 0, 0
+    if tier.is_whole:
+        return count.whole(mig_off=tier.mig_off, grant_id=grant_id, kinds=kinds)
+    return count.seats(tier.name, tier.profile, tier.seats, kinds)
+
+
+def out_of_service(count: Count, tier: Tier, kinds: Kinds | None) -> int:
+    """How many cards of a tier are drained or have a problem."""
+    if tier.is_none:
+        return 0
+    if tier.is_whole:
+        return count.whole_out(mig_off=tier.mig_off, kinds=kinds)
+    return count.out_of_profile(tier.profile, kinds)
+
+
+def outage(
+    tx: Transaction,
+    settings: Settings,
+    person: Person,
+    tier: Tier,
+    count: Count,
+    kinds: Kinds | None,
+) -> str:
+    """The sentence about a tier's cards that are out of service; empty when none is.
+
+    Admins and approvers read the reasons, too: they are the admins' own words, or the driver's.
+    """
+    out, total = out_of_service(count, tier, kinds), stock(count, tier, kinds)[1]
+    if not out:
+        return ""
+    if total:
+        head = f"{out} of its cards {'is' if out == 1 else 'are'} out of service"
+    else:
+        head = "Its only card is" if out == 1 else f"All {out} of its cards are"
+        head += " out of service"
+    if not (person.admin or settings.approvers.include(person)):
+        return f"{head}."
+    reasons = inventory.reasons_out_of_service(
+        tx, None if tier.is_whole else tier.profile, mig_off=tier.mig_off, kinds=kinds
+    )
+    named = "; ".join(printable(each).rstrip(". ") for each in reasons[:MOST_REASONS])
+    more = len(reasons) - MOST_REASONS
+    return f"{head}: {named}{f'; and {more} more' if more > 0 else ''}."

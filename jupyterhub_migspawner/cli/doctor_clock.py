@@ -1,0 +1,49 @@
+"""What ``migspawner doctor`` says about the clock."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+
+from jupyterhub_migspawner.broker import Broker
+from jupyterhub_migspawner.broker.clock import length
+from jupyterhub_migspawner.cli.findings import OK, WARNING, Finding
+from jupyterhub_migspawner.leases.events import EventQuery
+from jupyterhub_migspawner.policy.clock import NOTABLE
+from jupyterhub_migspawner.policy.wording import moment
+
+LATELY = timedelta(days=7)
+"""How long a step of the clock is shown."""
+
+_MEND = (
+    "See that the machine keeps its time: one of chrony, ntpd and systemd-timesyncd runs, and "
+    "`timedatectl` says that the clock is synchronised. Look over what was granted for a certain "
+    "date: it moved with the clock."
+)
+
+
+def check(broker: Broker) -> Iterator[Finding]:
+    """Whether the clock is what leases go by, and whether it was set in the last days."""
+    # The log's order is that of its ids: after a step, times are no help to find the latest.
+    query = EventQuery(kinds=("clock.stepped",))
+    steps = broker.last_events(20, query).events
+    now = broker.clock()
+    away = broker.clock_difference()
+    if away:
+        how = "ahead of" if away > timedelta(0) else "behind"
+        yield Finding(
+            "clock",
+            WARNING,
+            f"This machine's clock is {length(away)} {how} the time that leases go by: it was set, "
+            "and the service has not looked since.",
+            f"Start the hub: its service moves what is live along. {_MEND}",
+        )
+    recent = [
+        event
+        for event in steps
+        if abs(event.detail["seconds"]) >= NOTABLE.total_seconds() and now - event.at < LATELY
+    ]
+    for event in recent[-3:]:
+        yield Finding("clock", WARNING, f"{moment(event.at)}: {event.detail['why']}.", _MEND)
+    if not away and not recent:
+        yield Finding("clock", OK, "The clock was not set in the last 7 days.")

@@ -1,0 +1,18 @@
+"""What ``migspawner doctor`` says of slices that are not proven empty long after their session."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+
+from jupyterhub_migspawner.broker.leasing import why_ending
+from jupyterhub_migspawner.broker.statuses import SliceStatus
+from jupyterhub_migspawner.cli.findings import WRONG, Finding
+
+
+def findings(slices: Iterable[SliceStatus], now: datetime) -> Iterator[Finding]:
+    """One for each lease that should have been proven empty by now."""
+    for status in slices:
+        for lease in status.leases:
+            if lease.overdue(now):
+                yield Finding("lease", WRONG, *why_ending(lease, status.row.quarantined))

@@ -1,0 +1,18 @@
+"""What every unit test relies on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from jupyterhub_migspawner import config
+
+
+@pytest.fixture(autouse=True)
+def databases_closed() -> Iterator[None]:
+    """A test's lease databases are closed after it: a process has 1,024 descriptors by default."""
+    before = set(config._stores)
+    yield
+    for url in set(config._stores) - before:
+        config._stores.pop(url).close()

@@ -1,0 +1,78 @@
+"""What the hub says of its running servers' leases when the lease database cannot be asked."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Sequence
+
+import pytest
+
+from jupyterhub_migspawner import claims
+from jupyterhub_migspawner.errors import DatabaseError
+from jupyterhub_migspawner.leases.rows import OrphanRow
+
+
+class Away:
+    """A lease database that cannot be asked a few times; notes what is asked of it then."""
+
+    def __init__(self, *errors: Exception) -> None:
+        self.errors = list(errors)
+        self.named: list[list[str]] = []
+        self.asked = threading.Event()
+
+    def open_broker(self) -> Away:
+        if self.errors:
+            raise self.errors.pop(0)
+        return self
+
+    def vouch(self, named: Sequence[OrphanRow]) -> tuple[OrphanRow, ...]:
+        self.named.append([each.user for each in named])
+        self.asked.set()
+        return ()
+
+
+def mark(user: str) -> OrphanRow:
+    return OrphanRow(attempt=f"attempt of {user}", user=user)
+
+
+def settle() -> None:
+    """Wait until whoever looks up has nothing left to do."""
+    for thread in list(claims._threads):
+        thread.join(60)
+
+
+@pytest.mark.parametrize(
+    "error", [DatabaseError("It is away."), OSError(24, "Too many open files")]
+)
+def test_what_cannot_be_looked_up_is_in_the_log_once_and_tried_again(
+    caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    caplog.set_level(logging.INFO)
+    away, pauses = Away(error, error, error), list[float]()
+    second = threading.Event()
+
+    def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        assert second.wait(60)
+
+    claims.vouch(away, mark("ada"), logging.getLogger("hub"), pause)  # type: ignore[arg-type]
+    # One that comes during the outage is looked up with the first.
+    claims.vouch(away, mark("grace"), logging.getLogger("hub"), pause)  # type: ignore[arg-type]
+    second.set()
+    assert away.asked.wait(60)
+    settle()
+    assert pauses == [claims.RETRY_SECONDS] * 3
+    assert away.named == [["ada", "grace"]]
+    assert caplog.text.count("not looked up whether all running servers have leases") == 1
+    assert str(error) in caplog.text
+    assert caplog.text.count("are looked up now") == 1
+
+
+def test_each_server_is_looked_up_once() -> None:
+    for user in ("ada", "grace"):
+        away = Away()
+        claims.vouch(away, mark(user), logging.getLogger("hub"))  # type: ignore[arg-type]
+        assert away.asked.wait(60)
+        settle()
+        assert away.named == [[user]]
