@@ -24,6 +24,7 @@ from jupyterhub_migspawner.config import MigBroker, broker_config
 from jupyterhub_migspawner.errors import DatabaseError, MigspawnerError, Refusal
 from jupyterhub_migspawner.form import render_tiers
 from jupyterhub_migspawner.form.options import own_options, split_form, wishes
+from jupyterhub_migspawner.hub_spawner import HubSpawner
 from jupyterhub_migspawner.policy.fields import read_hours
 from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.policy.tiers import Tier, choice_holds, choose_tier
@@ -43,7 +44,7 @@ _PAGE_PATIENCE = 5.0
 GONE = "The tier last chosen for this server is no longer available to you"
 
 
-class TierChoice(Configurable):
+class TierChoice(HubSpawner, Configurable):
     """The part of the spawner that is there before a start."""
 
     # Of one start only: ``clear_state`` runs before each.
@@ -68,7 +69,7 @@ class TierChoice(Configurable):
 
     def _mig_person(self) -> Person:
         """Who this server belongs to, as the hub knows them; nothing of it comes from a form."""
-        user = self.user  # type: ignore[attr-defined]
+        user = self.user
         return Person(user.name, frozenset(g.name for g in user.groups), bool(user.admin))
 
     async def get_options_form(self) -> str:
@@ -77,14 +78,14 @@ class TierChoice(Configurable):
         Nothing is asked where there is nothing to choose: a person with a single tier starts
         straight away, unless the server's last choice no longer holds.
         """
-        base = await super().get_options_form()  # type: ignore[misc]
+        base = await super().get_options_form()
         person = self._mig_person()
         try:
             offers = await asyncio.wait_for(
                 self._mig_call(lambda broker: broker.tiers_for(person)), _PAGE_PATIENCE
             )
         except (DatabaseError, asyncio.TimeoutError) as error:
-            self.log.error("No tiers to show: %r", error)  # type: ignore[attr-defined]
+            self.log.error("No tiers to show: %r", error)
             return render_tiers((), notice=DATABASE_AWAY) + (base or "")
         mine = [offer for offer in offers if offer.open]
         stored = self._mig_stored()
@@ -116,7 +117,7 @@ class TierChoice(Configurable):
 
         With ``subdomain_host`` services have a host of their own, which a spawner is not told.
         """
-        settings = self.user.settings  # type: ignore[attr-defined]
+        settings = self.user.settings
         if not self.mig_config.service or settings.get("subdomain_host"):
             return ""
         return str(url_path_join(settings["base_url"], "services", SERVICE_NAME) + "/")
@@ -137,7 +138,7 @@ class TierChoice(Configurable):
         own, rest = split_form(form_data)
         tier = own.get("tier")
         await self._mig_wish(tier, wishes(form_data, tier), sender)
-        options = await maybe_future(super().run_options_from_form(rest))  # type: ignore[misc]
+        options = await maybe_future(super().run_options_from_form(rest))
         self._mig_sent = own
         return {**options, **own}
 
@@ -145,7 +146,7 @@ class TierChoice(Configurable):
         """Submit the request or take the place that the form asks for, and raise what says so."""
         if not wish:
             return
-        person, server = self._mig_person(), self.name  # type: ignore[attr-defined]
+        person, server = self._mig_person(), self.name
         url = self._mig_service_url()
 
         def do(broker: Broker) -> Exception | None:
@@ -178,7 +179,7 @@ class TierChoice(Configurable):
             answer = await self._mig_call(do)
         except MigspawnerError as error:
             self._mig_typed = (str(name), wish)
-            raise spawn_exception(self.log, error) from None  # type: ignore[attr-defined]
+            raise spawn_exception(self.log, error) from None
         if answer is not None:
             raise answer
 
@@ -187,7 +188,7 @@ class TierChoice(Configurable):
         own, rest = split_form(query_data)
         options = {}
         if rest:
-            options = await maybe_future(super().options_from_query(rest))  # type: ignore[misc]
+            options = await maybe_future(super().options_from_query(rest))
         self._mig_sent = own
         return {**options, **own}
 
@@ -201,7 +202,7 @@ class TierChoice(Configurable):
         """
         sent = self._mig_came_with_this_start(user_options)
         if not sent and not await self._mig_still_holds(user_options):
-            self.log.info("%s of %s.", GONE, self._log_name)  # type: ignore[attr-defined]
+            self.log.info("%s of %s.", GONE, self._log_name)
             user_options, self._mig_replaced = self._mig_forget_choice(user_options), True
         try:
             self._mig_choose(user_options)
@@ -210,7 +211,7 @@ class TierChoice(Configurable):
             self._mig_forget_choice(user_options)
             raise
         if getattr(self, "apply_user_options", None):
-            await super()._run_apply_user_options(user_options)  # type: ignore[misc]
+            await super()._run_apply_user_options(user_options)
 
     def _mig_came_with_this_start(self, user_options: Any) -> bool:
         """Whether a form, query or REST body brought these options; else the hub had them stored.
@@ -221,13 +222,13 @@ class TierChoice(Configurable):
         sent, self._mig_sent = self._mig_sent, None
         if not own or sent == own:
             return bool(own)
-        body = _body_of(self.handler)  # type: ignore[attr-defined]
+        body = _body_of(self.handler)
         inner = body.get("user_options") if isinstance(body, dict) else None
         return bool(own_options(body) == own or own_options(inner) == own)
 
     def _mig_stored(self) -> Any:
         """What the hub keeps of this server's last choice, for starts that name none."""
-        return getattr(self.orm_spawner, "user_options", None) or {}  # type: ignore[attr-defined]
+        return getattr(self.orm_spawner, "user_options", None) or {}
 
     def _mig_holds(self, stored: Any) -> bool:
         """Whether a stored choice is one that this person could make now."""
@@ -260,7 +261,7 @@ class TierChoice(Configurable):
             if isinstance(user_options, dict)
             else {}
         )
-        self.user_options = self.orm_spawner.user_options = rest  # type: ignore[attr-defined]
+        self.user_options = self.orm_spawner.user_options = rest
         return rest
 
     def _mig_choose(self, user_options: Any) -> Tier:
@@ -274,7 +275,7 @@ class TierChoice(Configurable):
                 default=settings.default_of(person),
             )
         except MigspawnerError as error:
-            raise spawn_exception(self.log, error) from None  # type: ignore[attr-defined]
+            raise spawn_exception(self.log, error) from None
         return self._mig_tier
 
     # -- the broker, off the event loop ----------------------------------------------------------

@@ -86,12 +86,12 @@ class MigSpawnerMixin(TierChoice):
             self._mig_lease = await self._mig_acquire(tier, attempt)
             self._mig_database = self._mig_broker().store.position
         except MigspawnerError as error:
-            raise spawn_exception(self.log, error) from None  # type: ignore[attr-defined]
-        url = await maybe_future(super().start())  # type: ignore[misc]
+            raise spawn_exception(self.log, error) from None
+        url = await maybe_future(super().start())
         if self._mig_lease is not None and not await self._mig_activate(attempt):
             # The hub stops a server whose start failed, so that nobody else's slice is used.
             raise spawn_exception(
-                self.log,  # type: ignore[attr-defined]
+                self.log,
                 Refusal(
                     "Your slice was taken back while the server started. Please start again.",
                     reason="conflict",
@@ -111,12 +111,8 @@ class MigSpawnerMixin(TierChoice):
 
     async def _mig_tell_reach(self, attempt: str, url: Any) -> None:
         """Store how this server is asked for its kernels; without that it never counts as idle."""
-        address = server_address(
-            url,
-            base_url=self.server.base_url,  # type: ignore[attr-defined]
-            internal_ssl=self.internal_ssl,  # type: ignore[attr-defined]
-        )
-        token = self.api_token  # type: ignore[attr-defined]
+        address = server_address(url, base_url=self.server.base_url, internal_ssl=self.internal_ssl)
+        token = self.api_token
         config, lease = self.mig_config, self._mig_lease
         if lease is None or not address or not config.service:
             return
@@ -132,11 +128,7 @@ class MigSpawnerMixin(TierChoice):
         try:
             await self._mig_call(store)
         except MigspawnerError as error:
-            self.log.warning(  # type: ignore[attr-defined]
-                "It will be unknown whether %s is in use: %s",
-                self._log_name,  # type: ignore[attr-defined]
-                error,
-            )
+            self.log.warning("It will be unknown whether %s is in use: %s", self._log_name, error)
 
     async def _mig_acquire(self, tier: Tier, attempt: str) -> LeaseRow | None:
         """One lease for this attempt, or None for a tier without GPU.
@@ -146,7 +138,7 @@ class MigSpawnerMixin(TierChoice):
         that neither order of the two leaves a lease behind.
         """
         person = self._mig_person()
-        server = self.name  # type: ignore[attr-defined]
+        server = self.name
         others, stopping = self._mig_others()
         deadline = self._mig_pending_seconds()
         started = self._mig_started()
@@ -240,16 +232,16 @@ class MigSpawnerMixin(TierChoice):
 
     def _mig_started(self) -> datetime | None:
         """When the hub began this start: it has noted that before it asks (``User.spawn``)."""
-        begun: datetime | None = self.orm_spawner.started  # type: ignore[attr-defined]
+        begun = self.orm_spawner.started
         # The hub's database keeps times in UTC without saying so.
         return None if begun is None else begun.replace(tzinfo=timezone.utc)
 
     def _mig_others(self) -> tuple[int, list[str]]:
         """How many other servers this person has: all that run, and those that started earlier;
         and the names of those among them that are being stopped."""
-        mine = self.orm_spawner.started  # type: ignore[attr-defined]
+        mine = self.orm_spawner.started
         number, stopping = 0, []
-        for other in self.user.spawners.values():  # type: ignore[attr-defined]
+        for other in self.user.spawners.values():
             if other is self or not other.active:
                 continue
             begun = other.orm_spawner.started
@@ -261,7 +253,7 @@ class MigSpawnerMixin(TierChoice):
 
     def _mig_pending_seconds(self) -> int:
         """A lease may stay pending as long as this start may take, and a minute more."""
-        patience = self.start_timeout + self.http_timeout  # type: ignore[attr-defined]
+        patience = self.start_timeout + self.http_timeout
         return max(self.mig_config.pending_seconds, int(patience) + 60)
 
     async def _mig_activate(self, attempt: str) -> bool:
@@ -281,11 +273,7 @@ class MigSpawnerMixin(TierChoice):
         try:
             return await self._mig_call(activate)
         except DatabaseError as error:
-            self.log.warning(  # type: ignore[attr-defined]
-                "The lease of %s stays pending for now: %s",
-                self._log_name,  # type: ignore[attr-defined]
-                error,
-            )
+            self.log.warning("The lease of %s stays pending for now: %s", self._log_name, error)
             return True
 
     def get_env(self) -> dict[str, str]:
@@ -294,7 +282,7 @@ class MigSpawnerMixin(TierChoice):
         A variable that is merely absent would leave every card visible, and a value from an
         earlier start or from the admin's ``environment`` would name somebody else's slice.
         """
-        env: dict[str, str] = super().get_env()  # type: ignore[misc]
+        env = super().get_env()
         env.update(slice_environment(self._mig_tier, self._mig_lease, self._mig_database))
         return env
 
@@ -305,7 +293,7 @@ class MigSpawnerMixin(TierChoice):
 
         Nothing in it is secret, and nothing here needs it to say whether the server runs.
         """
-        state: dict[str, Any] = super().get_state()  # type: ignore[misc]
+        state = super().get_state()
         if self._mig_lease is not None and self._mig_database is not None:
             self._mig_saved = state_of(self._mig_lease, self._mig_database, *self._mig_reach)
         if self._mig_saved:
@@ -314,17 +302,12 @@ class MigSpawnerMixin(TierChoice):
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Restore it; the lease database is asked, beside the hub's loop, whether it knows it."""
-        super().load_state(state)  # type: ignore[misc]
+        super().load_state(state)
         saved = state.get(STATE)
         self._mig_saved = saved if isinstance(saved, dict) else {}
-        mark = mark_in_state(
-            self._mig_saved,
-            self.user.name,  # type: ignore[attr-defined]
-            self.name,  # type: ignore[attr-defined]
-            self.mig_config.hub,
-        )
+        mark = mark_in_state(self._mig_saved, self.user.name, self.name, self.mig_config.hub)
         if mark is not None:
-            vouch(self.mig_config, mark, self.log)  # type: ignore[attr-defined]
+            vouch(self.mig_config, mark, self.log)
 
     async def progress(self) -> AsyncIterator[dict[str, Any]]:
         """Which slice this server gets, then what the base spawner has to say."""
@@ -336,19 +319,19 @@ class MigSpawnerMixin(TierChoice):
             if tier is not None and not tier.is_none and self._mig_lease is None:
                 yield {"progress": 10, "message": f"Looking for a free slice for tier {tier.title}"}
                 # Several pages may watch one start at once: each looks for itself.
-                while self._mig_lease is None and self._spawn_pending:  # type: ignore[attr-defined]  # noqa: ASYNC110
+                while self._mig_lease is None and self._spawn_pending:  # noqa: ASYNC110
                     await asyncio.sleep(0.1)
             lease = self._mig_lease
             if lease is not None:
                 yield {"progress": 30, "message": f"Yours: {describe(lease, tier)}"}
-        async for event in super().progress():  # type: ignore[misc]
+        async for event in super().progress():
             yield event
 
     # -- end -------------------------------------------------------------------------------------
 
     def clear_state(self) -> None:
         """Forget the slice: the hub calls this before every start and after every end."""
-        super().clear_state()  # type: ignore[misc]
+        super().clear_state()
         self._mig_tier = None
         self._mig_replaced = False
         self._mig_lease = None
@@ -359,15 +342,13 @@ class MigSpawnerMixin(TierChoice):
     async def run_post_stop_hook(self) -> None:
         """After the admin's hook, hand the lease back; it ends once the slice is proven empty."""
         try:
-            await maybe_future(super().run_post_stop_hook())  # type: ignore[misc]
+            await maybe_future(super().run_post_stop_hook())
         finally:
             await self._mig_release()
 
     async def _mig_release(self) -> None:
         """Never raises and never hangs the hub's stop: what fails here the service does later."""
-        user = self.user.name  # type: ignore[attr-defined]
-        server = self.name  # type: ignore[attr-defined]
-        config = self.mig_config
+        user, server, config = self.user.name, self.name, self.mig_config
         # Should this run late, behind a database that was away, it must not touch the lease of
         # the server's next start.
         ended = config.moment()
@@ -389,21 +370,21 @@ class MigSpawnerMixin(TierChoice):
             future = self._mig_submit(give_back, pool=_releases)
             await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(future)), timeout=10)
         except asyncio.TimeoutError:
-            self.log.warning(  # type: ignore[attr-defined]
+            self.log.warning(
                 "Handing back the slice of %s takes long; it goes on in the background.",
-                self._log_name,  # type: ignore[attr-defined]
+                self._log_name,
             )
         except MigspawnerError as error:
-            self.log.error(  # type: ignore[attr-defined]
+            self.log.error(
                 "The slice of %s could not be handed back now; the service will do it: %s",
-                self._log_name,  # type: ignore[attr-defined]
+                self._log_name,
                 error,
             )
         except Exception:
             # The hub's own clean-up of the server comes after this, and must come.
-            self.log.exception(  # type: ignore[attr-defined]
+            self.log.exception(
                 "The slice of %s could not be handed back now; the service will do it.",
-                self._log_name,  # type: ignore[attr-defined]
+                self._log_name,
             )
 
     async def rename(self, old_name: str, new_name: str) -> None:
@@ -411,12 +392,12 @@ class MigSpawnerMixin(TierChoice):
         parent = getattr(super(), "rename", None)
         if parent is not None:
             await maybe_future(parent(old_name, new_name))
-        user, moment = self.user.name, self.mig_config.moment()  # type: ignore[attr-defined]
+        user, moment = self.user.name, self.mig_config.moment()
         try:
             await self._mig_call(lambda b: b.rename_server(user, old_name, new_name, moment))
         except MigspawnerError as error:
             # The lease ends under the old name as well; the rename must not fail over it.
-            self.log.warning("A lease keeps its server's old name: %s", error)  # type: ignore[attr-defined]
+            self.log.warning("A lease keeps its server's old name: %s", error)
 
 
 def server_address(url: Any, *, base_url: str, internal_ssl: bool) -> str:

@@ -17,10 +17,11 @@ from typing import Any
 from jupyterhub.spawner import LocalProcessSpawner, SimpleLocalProcessSpawner
 
 from jupyterhub_migspawner.agent.processes import PROC, Process, Unreadable, start_time
+from jupyterhub_migspawner.hub_spawner import HubSpawner
 from jupyterhub_migspawner.spawner import MigSpawnerMixin
 
 
-class SameProcess:
+class SameProcess(HubSpawner):
     """Keeps the start time of a server's process, so that its pid is never another's.
 
     The base spawner keeps the pid alone. After a reboot that pid may be a stranger's, and a hub
@@ -35,7 +36,7 @@ class SameProcess:
 
     async def start(self) -> Any:
         """Start the server and remember which process it is."""
-        url = await super().start()  # type: ignore[misc]
+        url = await super().start()
         try:
             self._pid_started = start_time(PROC / str(self.pid)) or 0
         except Unreadable:
@@ -46,22 +47,21 @@ class SameProcess:
         """The base spawner's answer, as long as the pid is still the server's."""
         if self.proc is None and self.pid and self._pid_started and self._is_gone():
             self.pid = 0
-        status: int | None = await super().poll()  # type: ignore[misc]
-        return status
+        return await super().poll()
 
     def _mig_server_process(self) -> Process | None:
         return Process(self.pid, self._pid_started) if self.pid and self._pid_started else None
 
     def get_state(self) -> dict[str, Any]:
         """The base spawner's state, with the start time beside the pid."""
-        state: dict[str, Any] = super().get_state()  # type: ignore[misc]
+        state = super().get_state()
         if "pid" in state and self._pid_started:
             state["pid_started"] = self._pid_started
         return state
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Restore it; a pid that is another process by now is none of ours."""
-        super().load_state(state)  # type: ignore[misc]
+        super().load_state(state)
         self._pid_started = state.get("pid_started", 0)
         if self._pid_started and self._is_gone():
             self.pid = 0
@@ -75,7 +75,7 @@ class SameProcess:
 
     def clear_state(self) -> None:
         """Forget the process."""
-        super().clear_state()  # type: ignore[misc]
+        super().clear_state()
         self._pid_started = 0
 
 

@@ -30,7 +30,7 @@ run() {
 
 echo "== What a spawner that lends something must get right"
 "$python" -m pytest -q -p migspawner_plugin -p jupyterhub.tests.conftest -c "$here/hub_suite/pytest.ini" \
-  --rootdir "$here/hub_suite" "$here/hub_suite/test_pitfalls.py"
+  --rootdir "$here/hub_suite" "$here/hub_suite/test_pitfalls.py" "$here/hub_suite/test_hub_spawner.py"
 run test_named_servers.py
 if [[ ${1:-} == short ]]; then exit 0; fi
 run test_api.py -k "spawn or server or stop or progress or pending"
