@@ -1,4 +1,5 @@
 # make demo      a hub with simulated cards on http://127.0.0.1:8000 (ARGS="--port 9000" for another)
+# make check     style, types, imports and the fast tests, in a minute
 # make test      everything that continuous integration checks
 # make help      the rest
 
@@ -16,13 +17,15 @@ PROXY := configurable-http-proxy@^5.1
 TEST_PACKAGES := chromium fonts-dejavu-core postgresql gcc libc6-dev acl
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test bench docs reference clean system-packages installed-for-tests \
-	style types house unit store acceptance browser acceptance-hub-suite acceptance-hub-5 \
+.PHONY: help install demo check test bench docs reference clean system-packages installed-for-tests \
+	style types house fast unit store acceptance browser acceptance-hub-suite acceptance-hub-5 \
 	chaos chaos-short
 
 help:
 	@echo 'make install   install into $(VENV), with JupyterHub, JupyterLab and the proxy'
 	@echo 'make demo      install, then run a hub with simulated cards; ARGS="--port 9000" is passed on'
+	@echo 'make check     install only what it needs, then check style, types and imports and run the'
+	@echo '               fast tests: a minute, without root, node, PostgreSQL or Chromium'
 	@echo 'make test      install what the tests need, then run all of them'
 	@echo 'make bench     measure what a lease costs; writes bench.json; ARGS="lease_flat_10k" for one'
 	@echo 'make chaos     kill hub, service and database while people work, on both databases;'
@@ -31,7 +34,8 @@ help:
 	@echo 'make docs      build the documentation into docs/_build/html'
 	@echo 'make reference write the pages of docs/reference that come from the code'
 	@echo 'make clean     remove what was built (not $(VENV), not the state of a demo)'
-	@echo 'Parts of make test: style types house unit store acceptance browser'
+	@echo 'Parts of make check: style types house fast'
+	@echo 'Parts of make test: style types house fast unit store acceptance browser'
 	@echo '                   chaos-short acceptance-hub-suite acceptance-hub-5'
 
 # --- installing ---------------------------------------------------------------------------------
@@ -56,6 +60,11 @@ $(DONE)/proxy: | $(BIN)/python
 	@test ! -e $(BIN)/node || ln -sf "$$(.ci/node-path $(VENV))/node" $(BIN)/node
 	PATH="$(CURDIR)/$(BIN):$$(.ci/node-path $(VENV)):$$PATH" \
 		npm install --silent --no-fund --no-audit --prefix $(VENV)/proxy '$(PROXY)'
+	@mkdir -p $(DONE) && touch $@
+
+# No more than make check needs, which is where a contributor begins.
+$(DONE)/check: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet -e '.[check]'
 	@mkdir -p $(DONE) && touch $@
 
 $(DONE)/test: $(DONE)/demo
@@ -114,8 +123,13 @@ clean:
 TOOLS = $(CURDIR)/$(BIN):$(CURDIR)/$(VENV)/proxy/node_modules/.bin:$(shell .ci/node-path $(VENV)):$(PATH)
 PYTEST = PATH="$(TOOLS)" $(BIN)/python -m pytest
 
+# Two at a time, for the type check uses one processor. All of them, so that one run tells everything.
+check: $(DONE)/check
+	@$(MAKE) --no-print-directory --keep-going -j2 --output-sync=target types fast style house
+	@echo 'Checked. Before a change is merged, make test runs everything.'
+
 test: installed-for-tests
-	$(MAKE) --no-print-directory style types house unit store acceptance browser chaos-short acceptance-hub-suite acceptance-hub-5
+	$(MAKE) --no-print-directory style types house fast unit store acceptance browser chaos-short acceptance-hub-suite acceptance-hub-5
 	@echo 'All checks passed.'
 
 style:
@@ -127,6 +141,9 @@ types:
 
 house:
 	$(BIN)/lint-imports
+
+fast:
+	$(BIN)/python -m pytest -n auto --timeout 300 tests/fast
 
 unit:
 	$(PYTEST) -n auto --dist loadfile --timeout 300 tests/unit

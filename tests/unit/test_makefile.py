@@ -20,7 +20,10 @@ def tree(tmp_path: Path) -> Path:
     notebook = "jupyterhub_migspawner/notebook"
     ignored = shutil.ignore_patterns("__pycache__")
     shutil.copytree(HERE / notebook, tmp_path / notebook, ignore=ignored)
-    made = [".venv/bin/python", *(f".venv/.installed/{name}" for name in ("demo", "proxy", "test"))]
+    made = [
+        ".venv/bin/python",
+        *(f".venv/.installed/{name}" for name in ("demo", "proxy", "check", "test")),
+    ]
     for number, name in enumerate(made):
         file = tmp_path / name
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -31,7 +34,8 @@ def tree(tmp_path: Path) -> Path:
 
 def would_install(tree: Path) -> bool:
     """Whether ``make install`` has something to do (``make --question``)."""
-    command = ["make", "--question", "install", ".venv/.installed/test"]
+    stamps = [f".venv/.installed/{name}" for name in ("check", "test")]
+    command = ["make", "--question", "install", *stamps]
     done = subprocess.run(command, cwd=tree, capture_output=True, text=True, check=False)
     assert done.returncode in (0, 1), done.stderr
     return done.returncode == 1
@@ -65,3 +69,31 @@ def test_what_is_copied_at_an_install_is_installed_again(tree: Path, changed: st
     assert (tree / changed).is_file()
     later(tree / changed)
     assert would_install(tree)
+
+
+def commands(tree: Path, target: str) -> list[str]:
+    """What ``make`` would run for a target (``make --dry-run``)."""
+    done = subprocess.run(
+        ["make", "--dry-run", target], cwd=tree, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def test_a_check_installs_no_more_than_it_needs(tree: Path) -> None:
+    shutil.rmtree(tree / ".venv/.installed")
+    ran = commands(tree, "check")
+    assert [line for line in ran if "install " in line or "packages" in line] == [
+        ".venv/bin/python -m pip install --quiet -e '.[check]'"
+    ]
+    assert not any("npm" in line or "node-path" in line for line in ran)
+
+
+def test_a_check_is_a_part_of_the_tests(tree: Path) -> None:
+    (tree / ".ci").symlink_to(HERE / ".ci")
+    parts = (".venv/bin/ruff", ".venv/bin/mypy", ".venv/bin/lint-imports", " tests/fast")
+    checked, tested = ("\n".join(commands(tree, target)) for target in ("check", "test"))
+    for part in parts:
+        assert part in checked
+        assert part in tested
+    assert " tests/unit" not in checked

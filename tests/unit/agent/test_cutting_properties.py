@@ -25,8 +25,8 @@ from jupyterhub_migspawner.errors import GpuError, Refusal
 from jupyterhub_migspawner.gpu import simulator
 from jupyterhub_migspawner.gpu.arrange import Want, legal_layouts
 from jupyterhub_migspawner.gpu.partition import Create, Destroy, Mode
+from tests.fast.gpu.test_card_partition import A30, A100, card_with
 from tests.unit.agent.conftest import Node, NodeMaker
-from tests.unit.gpu.test_card_partition import A30, A100, card_with
 
 LAYOUTS = {
     "A30": list(legal_layouts([each for each in A30 if not each.attributes])),
