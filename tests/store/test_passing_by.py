@@ -80,6 +80,21 @@ def test_one_that_is_passed_over_keeps_nobody_and_is_looked_at_again(
     assert states(lab) == {"ada": "offered"}
 
 
+def test_one_that_is_blocked_is_overtaken_by_nobody(make_lab: Callable[..., Lab]) -> None:
+    lab = make_lab()
+    alive(lab)
+    held = lab.start("mary", "medium")
+    for name in ("ada", "eve", "bob"):
+        lab.broker.join(Person(name), "medium")
+        lab.clock.pass_time(minutes=1)
+        alive(lab)
+    lab.broker.pass_over(ticket_of(lab, "ada").id, "nobody knows who that is")
+    lab.stop(held)
+    assert lab.broker.offer(ticket_of(lab, "bob").id, Person("bob")).lease is not None
+    # What ada could not have been given was eve's turn, and not hers.
+    assert (ticket_of(lab, "ada").overtaken, ticket_of(lab, "eve").overtaken) == (0, 1)
+
+
 def test_what_blocked_several_is_looked_at_for_each(make_lab: Callable[..., Lab]) -> None:
     lab = make_lab(quotas={"default": {"live": 1}})
     alive(lab)
