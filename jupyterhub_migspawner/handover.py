@@ -67,7 +67,8 @@ class Handover:
     def __init__(self, home: str, document: bytes) -> None:
         """Keep the document in memory and open the socket. Raises :exc:`OSError`."""
         self.name = f"{_prefix(home)}{secrets.token_hex(8)}"
-        self._file = sealed_file(document)
+        #: The descriptor of the sealed file with the document.
+        self.file = sealed_file(document)
         self._asked = socket.socket(socket.AF_UNIX)
         self._asked.bind(f"\0{self.name}")
         self._asked.listen(128)
@@ -91,7 +92,7 @@ class Handover:
         # Who asks and has gone again is nobody's trouble.
         with suppress(BrokenPipeError, ConnectionError):
             if _peer(line)[1] in (0, os.geteuid()):
-                socket.send_fds(line, [_GIVEN], [self._file])
+                socket.send_fds(line, [_GIVEN], [self.file])
             else:
                 line.sendall(_REFUSED)
 

@@ -2,8 +2,9 @@
 
 Relies on the broker for every decision and on the hub for the order of calls. Promises that a
 lease is committed before anything is launched, that whatever way a start or a stop ends the lease
-is handed back for proof (never simply dropped), that ``poll()`` asks neither database nor NVML,
-and that no blocking call runs on the hub's event loop.
+is released for the node's agent to prove its slice empty (never simply dropped), that nothing here
+opens NVML and ``poll()`` does not ask the database either, and that no blocking call runs on the
+hub's event loop.
 
 Order of calls in the hub (``jupyterhub.user.User.spawn`` and ``.stop``, 5.4 to 6.1): a start runs
 ``clear_state``, ``_run_apply_user_options``, ``start``; every end, whether stopped, died, timed out
@@ -31,7 +32,6 @@ from traitlets import Bool, Float
 
 from jupyterhub_migspawner.agent.families import first_process
 from jupyterhub_migspawner.agent.processes import Process
-from jupyterhub_migspawner.agent.vacancy import Vacancy
 from jupyterhub_migspawner.broker import Broker
 from jupyterhub_migspawner.broker.marks import STATE, mark_in_state, state_of
 from jupyterhub_migspawner.choosing import GONE, TierChoice
@@ -340,7 +340,7 @@ class MigSpawnerMixin(TierChoice):
         self._mig_reach = ("", "")
 
     async def run_post_stop_hook(self) -> None:
-        """After the admin's hook, hand the lease back; it ends once the slice is proven empty."""
+        """After the admin's hook, release the lease; the agent ends it once the slice is empty."""
         try:
             await maybe_future(super().run_post_stop_hook())
         finally:
@@ -354,17 +354,10 @@ class MigSpawnerMixin(TierChoice):
         ended = config.moment()
 
         def give_back(broker: Broker) -> None:
-            nvml = config.open_nvml()
-            vacancy = Vacancy(broker, nvml, node=config.node)
-            try:
-                for lease in broker.release_server(
-                    user, server, "the server stopped", actor="hub", taken_before=ended
-                ):
-                    vacancy.look(lease)
-                broker.unvouch(user, server)
-            finally:
-                # A hub that holds the driver open keeps cards from being switched out of MIG.
-                nvml.close()
+            broker.release_server(
+                user, server, "the server stopped", actor="hub", taken_before=ended
+            )
+            broker.unvouch(user, server)
 
         try:
             future = self._mig_submit(give_back, pool=_releases)

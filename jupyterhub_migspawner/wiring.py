@@ -7,7 +7,9 @@ be used stops with a sentence before its proxy runs.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import os
+import subprocess
 import sys
 import time
 from collections import deque
@@ -20,13 +22,14 @@ from traitlets.config import Config
 from jupyterhub_migspawner import channels
 from jupyterhub_migspawner.agent import families
 from jupyterhub_migspawner.agent.orphans import shut_orphans
-from jupyterhub_migspawner.broker import utc_now
+from jupyterhub_migspawner.broker import Broker, utc_now
 from jupyterhub_migspawner.broker.marks import strangeness
 from jupyterhub_migspawner.config import MigBroker
 from jupyterhub_migspawner.config_file import home_of
 from jupyterhub_migspawner.errors import ConfigError, MigspawnerError
 from jupyterhub_migspawner.gpu.boot import boot_id
 from jupyterhub_migspawner.handover import SETTINGS, Handover
+from jupyterhub_migspawner.leases.rows import RELEASING
 from jupyterhub_migspawner.policy.wording import plural
 from jupyterhub_migspawner.ports import CALLERS, SOCKETS, ServicePorts, socket_folder
 from jupyterhub_migspawner.resolved import resolve, settled
@@ -65,6 +68,9 @@ SERVICE_ROLE: dict[str, Any] = {
 #: Tells the service which process its hub is.
 HUB_PID = families.HUB_PID
 
+LAST_LOOK_SECONDS = 20.0
+"""Seconds that a hub waits at its end for the last look at its servers' slices."""
+
 HUB_SECRETS = {"CONFIGPROXY_AUTH_TOKEN", "JPY_COOKIE_SECRET"}
 
 
@@ -88,7 +94,7 @@ def complete_hub(app: Any, config: Config, config_file: Path) -> None:
         opened.note_boot(broker.node, boot_id())
         # Nor anything that a server uses of which the database does not know.
         orphans = shut_orphans(broker, opened)
-        settings = hand_over(app, broker, config, config_file)
+        offered = hand_over(app, broker, config, config_file)
     except MigspawnerError as error:
         app.log.critical("%s: %s", config_file, error)
         app.exit(1)
@@ -100,6 +106,7 @@ def complete_hub(app: Any, config: Config, config_file: Path) -> None:
             plural(len(orphans), "running server"),
             strangeness(orphans, opened.store.position),
         )
+    atexit.register(look_at_end, opened, broker.node, config_file, offered.file, app.log)
     # Only here, in a hub: what it imports is the hub's.
     from jupyterhub_migspawner.accounts import Accounts
 
@@ -117,7 +124,7 @@ def complete_hub(app: Any, config: Config, config_file: Path) -> None:
         app.services = [
             *app.services,
             service_entry(
-                config_file, ports, callers="hub" if own_proxy else "any", settings=settings
+                config_file, ports, callers="hub" if own_proxy else "any", settings=offered.name
             ),
         ]
         if ports.socket_url:
@@ -153,8 +160,8 @@ def hub_major() -> int:
     return int(version("jupyterhub").split(".")[0])
 
 
-def hand_over(app: Any, broker: MigBroker, config: Config, config_file: Path) -> str:
-    """Offer what this hub read to its service and to the command line; returns where.
+def hand_over(app: Any, broker: MigBroker, config: Config, config_file: Path) -> Handover:
+    """Offer what this hub read to its service and to the command line.
 
     Raises :exc:`.ConfigError` when this system does not let it.
     """
@@ -175,7 +182,35 @@ def hand_over(app: Any, broker: MigBroker, config: Config, config_file: Path) ->
             f"The hub cannot hand its settings to its service: {error.strerror or error}."
         ) from error
     offered.serve()
-    return offered.name
+    return offered
+
+
+def look_at_end(broker: Broker, node: str, config_file: Path, settings: int, log: Any) -> None:
+    """Have the slices of servers that this hub stopped as it ended proven empty. Never raises.
+
+    JupyterHub ends its services, and so the node's agent, before its servers
+    (``JupyterHub.cleanup``, 5.4 to 6.1). Without this look their leases would count until the next
+    agent runs, however long the hub is off. A process of its own looks: the hub's never opens NVML.
+    What it does not prove, the next agent does.
+
+    ``settings`` is the descriptor of what the hub read.
+    """
+    try:
+        if not broker.leases(hub=broker.hub, node=node, states=(RELEASING,)):
+            return
+        subprocess.run(
+            [
+                *(sys.executable, "-m", "jupyterhub_migspawner.service.node", "--once"),
+                *("--config", str(config_file), "--settings", str(settings)),
+            ],
+            stdin=subprocess.DEVNULL,
+            env=_service_environment(),
+            pass_fds=(settings,),
+            timeout=LAST_LOOK_SECONDS,
+            check=False,
+        )
+    except (MigspawnerError, OSError, subprocess.SubprocessError) as error:
+        log.warning("Slices that were in use stay taken until the hub runs again: %s", error)
 
 
 def service_entry(

@@ -15,17 +15,21 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 from traitlets.config import Config
 
 from jupyterhub_migspawner.agent import make_agent
+from jupyterhub_migspawner.agent.vacancy import Vacancy
 from jupyterhub_migspawner.config import MigBroker, load_config_file
-from jupyterhub_migspawner.errors import MigspawnerError
+from jupyterhub_migspawner.errors import MigspawnerError, Refusal
 from jupyterhub_migspawner.handover import SETTINGS, read_file, sealed_file
 from jupyterhub_migspawner.leases import backups
+from jupyterhub_migspawner.leases.rows import RELEASING
 from jupyterhub_migspawner.outages import Outage
 from jupyterhub_migspawner.ports import CALLERS, SOCKETS
 from jupyterhub_migspawner.service.connections import raise_file_limit
@@ -40,6 +44,9 @@ PATIENCE = 10.0
 
 STEADY = 60.0
 """Seconds after which an agent that ended is started again at once."""
+
+SECOND_LOOK = 1.0
+"""Seconds between the two looks of a hub that ends."""
 
 LONGEST_PAUSE = 30.0
 """Most seconds before an agent that ends again and again is started again."""
@@ -163,8 +170,30 @@ async def look_after_cards(options: MigBroker, stop: asyncio.Event) -> bool:
     return not late
 
 
+def look_once(options: MigBroker, *, sleep: Callable[[float], object] = time.sleep) -> None:
+    """Confirm what is being released on this node, as far as it is empty now; ends no process.
+
+    Looks twice, since a server that was stopped a moment ago may still be going. ``sleep`` gets
+    seconds. Raises :exc:`.ConfigError` and :exc:`.DatabaseError`.
+    """
+    options.may_create = False
+    broker, nvml = options.open_broker(), options.open_nvml()
+    vacancy = Vacancy(broker, nvml, node=options.node)
+    try:
+        for pause in (0.0, SECOND_LOOK):
+            ending = broker.leases(node=options.node, states=(RELEASING,))
+            if ending:
+                sleep(pause)
+            for lease in ending:
+                # Somebody else may have moved it on meanwhile.
+                with suppress(Refusal):
+                    vacancy.look(lease)
+    finally:
+        nvml.close()
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Be this node's agent until standard input ends; 1 when it could not start."""
+    """Be this node's agent until standard input ends, or for a look; 1 when it could not start."""
     parser = argparse.ArgumentParser(
         prog="python -m jupyterhub_migspawner.service.node",
         description="The node's agent. The slice broker's service starts it.",
@@ -176,11 +205,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="DESCRIPTOR",
         help="the open file with the hub's settings; without it the configuration file is read",
     )
+    parser.add_argument(
+        "--once",
+        action="store_true",
+        help="look once whether what is being released is empty, and end; a hub that ends does so",
+    )
     arguments = parser.parse_args(argv)
     set_up_log()
     raise_file_limit()
     try:
         options = MigBroker(config=_config(arguments.config, arguments.settings))
+        if arguments.once:
+            look_once(options)
+            return 0
         ended = asyncio.run(_main(options))
     except MigspawnerError as error:
         log.critical("The agent of this node cannot start: %s", error)

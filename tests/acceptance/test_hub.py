@@ -178,3 +178,45 @@ def test_sigterm_leaves_nothing_running(make_hub: Any) -> None:
     )
     assert session.stdout.strip() == ""
     assert hub.cli("leases") == []
+
+
+WATCHED = """
+import os
+import pynvml
+from jupyterhub.app import JupyterHub
+
+def note(what):
+    with open({path!r}, "a") as file:
+        print(what, os.getpid(), file=file)
+
+def opened(init=pynvml.nvmlInit):
+    note("opened by")
+    init()
+
+# Whoever else reads this file is not the hub.
+if JupyterHub.initialized():
+    note("watched:")
+    pynvml.nvmlInit = opened
+"""
+
+
+def test_the_hub_s_own_process_never_opens_nvml(make_hub: Any, tmp_path: Path) -> None:
+    """A process that holds the driver open keeps cards from being switched in or out of MIG."""
+    notes = tmp_path / "notes"
+    hub = make_hub(layouts=[["1g.5gb"] * 2], extra=WATCHED.format(path=str(notes)))
+    hub.start()
+    assert hub.process is not None
+    hub.api("POST", "users/ada")
+    # A stop, a server that dies, a stop at the hub's own end.
+    for last in ("stopped", "died", "hub stopped"):
+        assert hub.api("POST", "users/ada/server", {"tier": "small"})[0] == 201
+        (lease,) = [each for each in hub.rows() if each.state == "active"]
+        if last == "died":
+            for process in marked_processes()[lease.attempt]:
+                process.signal(signal.SIGKILL, Path("/proc"))
+        if last != "hub stopped":
+            assert hub.api("DELETE", "users/ada/server")[0] in (202, 204)
+            hub.until(lambda: hub.rows() == ())
+    hub.stop()
+    assert hub.rows() == ()
+    assert notes.read_text().splitlines() == [f"watched: {hub.process.pid}"]

@@ -10,7 +10,9 @@ from __future__ import annotations
 import os
 import signal
 import tempfile
+import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from traitlets.config import Config
 from jupyterhub_migspawner.agent import Agent
 from jupyterhub_migspawner.broker.marks import STATE as LEASE_STATE
 from jupyterhub_migspawner.config import MigBroker, broker_config
+from jupyterhub_migspawner.errors import DatabaseError
 from jupyterhub_migspawner.gpu.simulator import create_state
 from jupyterhub_migspawner.spawner import MigSpawnerMixin
 
@@ -86,12 +89,28 @@ def _agent() -> Agent:
     return Agent(broker.open_broker(), broker.open_nvml(), node=broker.node, inventory_seconds=3600)
 
 
+_ended = threading.Event()
+
+
+def _look(agent: Agent) -> None:
+    while not _ended.wait(0.2):
+        with suppress(DatabaseError):
+            agent.tick()
+
+
+_thread = threading.Thread(target=_look, args=(_agent(),), name="agent", daemon=True)
+
+
 def pytest_sessionstart(session: pytest.Session) -> None:
+    """No service runs in these hubs: their agent proves here what their servers give back."""
     assert _agent().take_inventory()
+    _thread.start()
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """No lease may be live once the servers are gone; leftovers get the agent's usual patience."""
+    _ended.set()
+    _thread.join()
     broker = MigBroker(config=SETTINGS).open_broker()
     agent = _agent()
     give_up = time.monotonic() + 60

@@ -103,6 +103,17 @@ async def stop(app: Any, name: str, server: str = "") -> Any:
     return await api_request(app, "users", name, *path, method="delete")
 
 
+async def end(app: Any, lab: Lab, name: str, server: str = "") -> Any:
+    """Stop a server of which nothing is left, and let the agent prove that."""
+    answer = await stop(app, name, server)
+    for _ in range(600):
+        if not any(lease.server == server for lease in lab.leases(name)):
+            return answer
+        await asyncio.to_thread(lab.agent.tick)
+        await asyncio.sleep(0.1)
+    raise AssertionError(f"still live: {lab.leases(name)}")
+
+
 async def environment_of(app: Any, user: Any, server: str = "") -> dict[str, str]:
     """What the running server itself says its environment is."""
     cookies = await app.login_user(user.name)
@@ -124,7 +135,7 @@ async def test_a_server_is_told_its_slice_and_gives_it_back(app: Any, lab: Lab) 
     assert env["CUDA_VISIBLE_DEVICES"] == env["NVIDIA_VISIBLE_DEVICES"] == lease.slice_uuid
     assert env["MIGSPAWNER_TIER"] == "small"
     assert env["MIGSPAWNER_MEMORY_MIB"] == str(lease.memory_mib)
-    assert (await stop(app, "ada")).status_code == 204
+    assert (await end(app, lab, "ada")).status_code == 204
     assert lab.leases("ada") == []
     assert lab.free() == 4
 
@@ -132,13 +143,13 @@ async def test_a_server_is_told_its_slice_and_gives_it_back(app: Any, lab: Lab) 
 async def test_no_gpu_hides_every_card_also_after_a_gpu_session(app: Any, lab: Lab) -> None:
     user = add_user(app.db, app=app, name="cathy")
     assert (await start(app, "cathy", {"tier": "small"})).status_code == 201
-    await stop(app, "cathy")
+    await end(app, lab, "cathy")
     assert (await start(app, "cathy", {"tier": "cpu"})).status_code == 201
     env = await environment_of(app, user)
     assert env["CUDA_VISIBLE_DEVICES"] == ""
     assert env["NVIDIA_VISIBLE_DEVICES"] == "void"
     assert lab.leases("cathy") == []
-    await stop(app, "cathy")
+    await end(app, lab, "cathy")
 
 
 async def test_a_server_that_dies_gives_its_slice_back(app: Any, lab: Lab) -> None:
@@ -225,7 +236,7 @@ async def test_a_start_cancelled_at_its_timeout_leaves_no_lease_behind(app: Any,
     assert lab.free() == 4
     user.spawner.start_timeout = 60
     assert (await start(app, "gina")).status_code == 201
-    await stop(app, "gina")
+    await end(app, lab, "gina")
 
 
 async def test_a_start_cancelled_by_its_user_leaves_no_lease_behind(
@@ -311,13 +322,13 @@ async def test_a_late_release_never_ends_the_next_start(app: Any, lab: Lab) -> N
     """The database is away while a server stops; it is back only after the next one runs."""
     add_user(app.db, app=app, name="iris")
     assert (await start(app, "iris")).status_code == 201
-    await stop(app, "iris")
+    await end(app, lab, "iris")
     ended = utc_now()
     assert (await start(app, "iris")).status_code == 201
     late = lab.broker.release_server("iris", "", "late", actor="hub", taken_before=ended)
     assert late == ()
     assert [lease.state for lease in lab.leases("iris")] == ["active"]
-    await stop(app, "iris")
+    await end(app, lab, "iris")
 
 
 @pytest.mark.parametrize(
@@ -351,7 +362,7 @@ async def test_no_options_mean_the_default_tier(app: Any, lab: Lab, options: Any
     add_user(app.db, app=app, name=name)
     assert (await start(app, name, options)).status_code == 201
     assert [lease.tier for lease in lab.leases(name)] == ["small"]
-    await stop(app, name)
+    await end(app, lab, name)
 
 
 async def test_each_named_server_has_a_slice_of_its_own(
@@ -365,9 +376,9 @@ async def test_each_named_server_has_a_slice_of_its_own(
     assert leases[""].slice_uuid != leases["train"].slice_uuid
     env = await environment_of(app, user, "train")
     assert env["CUDA_VISIBLE_DEVICES"] == leases["train"].slice_uuid
-    await stop(app, "lena", "train")
+    await end(app, lab, "lena", "train")
     assert {lease.server for lease in lab.leases("lena")} == {""}
-    await stop(app, "lena")
+    await end(app, lab, "lena")
 
 
 @pytest.mark.parametrize("server", ["", "train"])
@@ -420,7 +431,7 @@ async def test_a_full_tier_is_refused_with_what_is_free(app: Any, lab: Lab) -> N
     assert "cpu" in message
     assert "large" not in message  # not hers to know
     for name in names[:2]:
-        await stop(app, name)
+        await end(app, lab, name)
 
 
 async def test_the_database_away_is_said_and_nothing_starts(
@@ -456,7 +467,7 @@ async def test_a_stored_choice_of_a_removed_tier_counts_as_none(
     """As the admin panel starts servers, and any script: without saying which tier."""
     user = add_user(app.db, app=app, name="sara")
     assert (await start(app, "sara", {"tier": "cpu", "kept": "option"})).status_code == 201
-    await stop(app, "sara")
+    await end(app, lab, "sara")
     monkeypatch.setattr(LeaseTaking, "mig_settings", without(lab, "cpu"))
     assert (await start(app, "sara")).status_code == 201
     assert [lease.tier for lease in lab.leases("sara")] == ["small"]
@@ -467,12 +478,12 @@ async def test_a_stored_choice_of_a_removed_tier_counts_as_none(
     told = [event["message"] async for event in user.spawner.progress()]
     assert "no longer available" in told[0]
     assert "small" in told[0]
-    await stop(app, "sara")
+    await end(app, lab, "sara")
     # It is said once: from here on the server has no choice stored.
     assert (await start(app, "sara")).status_code == 201
     told = [event["message"] async for event in user.spawner.progress()]
     assert not any("no longer available" in message for message in told)
-    await stop(app, "sara")
+    await end(app, lab, "sara")
 
 
 async def test_a_stored_choice_ends_with_its_group(app: Any, lab: Lab) -> None:
@@ -481,16 +492,16 @@ async def test_a_stored_choice_ends_with_its_group(app: Any, lab: Lab) -> None:
     app.db.add(group)
     app.db.commit()
     assert (await start(app, "tara", {"tier": "large"})).status_code == 201
-    await stop(app, "tara")
+    await end(app, lab, "tara")
     app.db.delete(group)
     app.db.commit()
     assert (await start(app, "tara")).status_code == 201
     assert [lease.tier for lease in lab.leases("tara")] == ["small"]
-    await stop(app, "tara")
+    await end(app, lab, "tara")
     # Asked for by name it is refused, and the refused choice is not kept.
     assert (await start(app, "tara", {"tier": "large"})).status_code == 403
     assert (await start(app, "tara")).status_code == 201
-    await stop(app, "tara")
+    await end(app, lab, "tara")
 
 
 async def test_a_stored_choice_ends_with_its_grant(app: Any, lab: Lab) -> None:
@@ -499,7 +510,7 @@ async def test_a_stored_choice_ends_with_its_grant(app: Any, lab: Lab) -> None:
     app.db.commit()
     assert (await start(app, "uma")).status_code == 201
     assert [lease.tier for lease in lab.leases("uma")] == ["small"]
-    await stop(app, "uma")
+    await end(app, lab, "uma")
     assert (await start(app, "uma", {"tier": "card"})).status_code == 403
 
 
@@ -511,7 +522,7 @@ async def test_whatever_is_stored_a_server_can_start(app: Any, lab: Lab, stored:
     app.db.commit()
     assert (await start(app, name)).status_code == 201
     assert [lease.tier for lease in lab.leases(name)] == ["small"]
-    await stop(app, name)
+    await end(app, lab, name)
 
 
 @pytest.mark.parametrize("server", ["", "train"])
@@ -522,7 +533,7 @@ async def test_the_form_says_that_the_stored_choice_is_gone(
     name = f"wilma{server}"
     user = add_user(app.db, app=app, name=name)
     assert (await start(app, name, {"tier": "cpu"}, server)).status_code == 201
-    await stop(app, name, server)
+    await end(app, lab, name, server)
     monkeypatch.setattr(LeaseTaking, "mig_settings", without(lab, "cpu", "card"))
     cookies = await app.login_user(name)
     path = f"spawn/{name}/{server}" if server else "spawn"
@@ -537,12 +548,12 @@ async def test_the_form_says_that_the_stored_choice_is_gone(
     assert response.status_code == 200
     await until_it_runs(user.spawners[server])
     assert [lease.tier for lease in lab.leases(name)] == ["small"]
-    await stop(app, name, server)
+    await end(app, lab, name, server)
     # Now that one was chosen there is nothing to ask: it starts.
     page = await get_page(path, app, cookies=cookies)
     assert "migspawner-tiers" not in page.text
     await until_it_runs(user.spawners[server])
-    await stop(app, name, server)
+    await end(app, lab, name, server)
 
 
 async def test_a_link_to_a_tier_that_is_gone_is_not_remembered(app: Any, lab: Lab) -> None:
@@ -564,7 +575,7 @@ async def test_a_server_remembers_its_tier(app: Any, lab: Lab, several_servers: 
     add_user(app.db, app=app, name="yara")
     for server, tier in (("", "small"), ("notes", "cpu")):
         assert (await start(app, "yara", {"tier": tier}, server)).status_code == 201
-        await stop(app, "yara", server)
+        await end(app, lab, "yara", server)
     cookies = await app.login_user("yara")
     for path, tier in (
         ("spawn", "small"),
