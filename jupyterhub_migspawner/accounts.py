@@ -1,7 +1,7 @@
 """The hub's accounts: what a user whom it renames or deletes takes along or leaves.
 
 Relies on the events of the hub's own tables (``jupyterhub.orm.User``, 5.4 to 6), since no hook
-tells of a rename, and on nothing being so before it is committed. Promises that the hub never waits
+reports a rename, and on nothing being so before it is committed. Promises that the hub never waits
 for the lease database: one thread passes on what happened, in order, and tries again while the
 database is away. What a hub that is killed had not passed on is lost; its service then keeps a
 renamed user's running server, and gives the lease back when that has stopped.
@@ -34,7 +34,7 @@ _KEY = "migspawner_changes"
 
 
 class Accounts:
-    """Tells the broker of every user that this hub renames or deletes."""
+    """Reports every user that this hub renames or deletes to the broker."""
 
     def __init__(self, mig: MigBroker, *, pause: float = PAUSE) -> None:
         self._mig = mig

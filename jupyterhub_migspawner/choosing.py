@@ -1,7 +1,7 @@
 """What a person chooses before a start: the form, the options, and what comes instead of a start.
 
 Relies on the broker for every decision. Promises that options are checked the same way whichever
-way they came, that a form which asks for a tier, or takes a place in the waiting list, starts
+way they came, that a form which asks for a tier, or joins the waiting list, starts
 nothing, and that no blocking call runs on the hub's event loop.
 """
 
@@ -39,8 +39,8 @@ _pool = ThreadPoolExecutor(max_workers=4, thread_name_prefix="migspawner")
 #: Seconds the spawn page waits for the database before it says that it does not answer.
 _PAGE_PATIENCE = 5.0
 
-#: What is said of a stored choice that no longer holds. It names no tier: one that was renamed has
-#: no title any more, and one of a group that the person has left is not theirs to read about.
+#: The sentence about a stored choice that no longer holds. It names no tier: one that was renamed
+#: has no title any more, and one of a group that the person has left is not theirs to read about.
 GONE = "The tier last chosen for this server is no longer available to you"
 
 
@@ -115,7 +115,7 @@ class TierChoice(HubSpawner, Configurable):
     def _mig_service_url(self) -> str:
         """Where the broker's pages are; empty where the hub does not run them, or elsewhere.
 
-        With ``subdomain_host`` services have a host of their own, which a spawner is not told.
+        With ``subdomain_host`` services have a host of their own, which a spawner does not know.
         """
         settings = self.user.settings
         if not self.mig_config.service or settings.get("subdomain_host"):

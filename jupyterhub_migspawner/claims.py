@@ -1,7 +1,7 @@
 """What this hub remembers of its running servers' leases, told to the lease database at its start.
 
 Relies on the spawners' saved state. Promises that no call blocks the hub's event loop, that all
-servers of a start are looked up together, and that trouble with the database costs none of them
+servers of a start are looked up together, and that an error of the database costs none of them
 anything: their processes' marks say the same to the node's agent, and the look-up is tried again
 until it succeeds.
 """

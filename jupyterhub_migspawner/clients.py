@@ -19,7 +19,7 @@ Check = Callable[[socket.socket], None]
 
 
 class WrongPeer(OSError):
-    """Somebody else answers, or it is not known who; the text says so.
+    """Another process answers, or it is not known which; the text says so.
 
     ``uid`` is that of another local user who has the port, None where that is not what is wrong.
     """

@@ -65,9 +65,9 @@ class MigBroker(LoggingConfigurable):
         and optionally ``title``, ``description``, ``approval``, ``max_hours``, ``idle_minutes``,
         ``default``, ``mig`` (for whole cards), ``seats`` (how many sessions share a slice) and
         ``card`` (which cards it means, by model such as ``A100*`` or memory such as ``>=40GB``).
-        Who may use it: whoever ``groups`` or ``users`` names or ``allow`` says True for, a function
-        of a person (with ``name``, ``groups`` and ``admin``); without any of these everybody. Who
-        sees it without using it: the groups in ``seen_by``, or ``"everybody"``.
+        Who may use it: those whom ``groups`` or ``users`` names or for whom ``allow`` returns True,
+        a function of a person (with ``name``, ``groups`` and ``admin``); without any of these
+        everybody. Who sees it without using it: the groups in ``seen_by``, or ``"everybody"``.
         """,
     ).tag(config=True)
     quotas = AnyTrait(
@@ -101,7 +101,7 @@ class MigBroker(LoggingConfigurable):
         60,
         help="""
         How many changes one person may ask for in a minute at this hub: requests and what is done
-        with them, drafts, places in the waiting list, extensions, choices of notices, decisions.
+        with them, drafts, tickets, extensions, choices of notices, decisions.
         What is beyond is refused with when to try again. Admins of the hub and the command line
         have no limit; 0 is none for anybody.
         """,
@@ -174,25 +174,25 @@ class MigBroker(LoggingConfigurable):
         10,
         min=1,
         help="""
-        Minutes for which what somebody waited for is held for them, before it goes to the next in
-        the waiting list.
+        Minutes for which an offer from the waiting list is held for its user, before it goes to the
+        next in the waiting list.
         """,
     ).tag(config=True)
     remind_hours = Integer(
         24, min=1, help="Hours after which approvers are reminded of a request."
     ).tag(config=True)
     grant_warning_minutes = Integer(
-        60, min=1, help="Minutes before the end of a grant at which its user is told."
+        60, min=1, help="Minutes before the end of a grant at which its user is warned."
     ).tag(config=True)
     warn_minutes = Integer(
-        15, min=1, help="Minutes before the end of a session's time at which its user is told."
+        15, min=1, help="Minutes before the end of a session's time at which its user is warned."
     ).tag(config=True)
     examine_seconds = Float(
         60.0,
         min=0.05,
         max=3600.0,
         help="""
-        Seconds between two looks whether sessions of tiers with ``idle_minutes`` are in use. What
+        Seconds between two checks whether sessions of tiers with ``idle_minutes`` are in use. What
         was not seen for three of these is unknown, and ends nothing. An hour at most.
         """,
     ).tag(config=True)
@@ -200,7 +200,7 @@ class MigBroker(LoggingConfigurable):
         30,
         min=1,
         help="""
-        Minutes for which it may be unknown whether a session is in use, before admins are told.
+        Minutes for which it may be unknown whether a session is in use, before admins are notified.
         """,
     ).tag(config=True)
     unproven_hours = Integer(
@@ -222,7 +222,7 @@ class MigBroker(LoggingConfigurable):
     notices = AnyTrait(
         {},
         help="""
-        Who is told of requests, decisions, offers, sessions that end and lost cards, through
+        Who is notified of requests, decisions, offers, sessions that end and lost cards, through
         Apprise: a dict of lists of its URLs. ``admins`` hear of lost cards; ``approvers`` of every
         request, ``group:NAME`` of those of people in that group; ``users`` of what is theirs, at
         the URLs in which ``{user}`` and ``{address}`` are filled in. ``addresses`` is a dict or a
@@ -241,7 +241,7 @@ class MigBroker(LoggingConfigurable):
         400,
         min=0,
         help="""
-        Days for which single events are kept; 0 means for ever. Older ones become counts by month,
+        Days for which single events are kept; 0 means forever. Older ones become counts by month,
         person, tier, profile and card. Leases and requests themselves are always kept, and so are
         the events of live leases and open requests.
         """,
@@ -470,7 +470,7 @@ class MigBroker(LoggingConfigurable):
             return self._broker
 
     def moment(self) -> datetime:
-        """The time that leases are told in, aware, in UTC; never waits for the database."""
+        """The time that leases use, aware, in UTC; never waits for the database."""
         broker = self._broker
         return utc_now() if broker is None else broker.clock()
 

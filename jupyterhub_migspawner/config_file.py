@@ -99,7 +99,7 @@ def expanded(path: str) -> Path:
 
 
 def home_of(place: Path) -> str:
-    """What tells the hub that is configured there from all others."""
+    """What identifies the hub that is configured there among all others."""
     return f"{socket.gethostname()}:{place.resolve()}"
 
 

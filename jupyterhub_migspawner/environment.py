@@ -1,4 +1,4 @@
-"""What a server is told of its slice: its environment, and a line for the person who waits."""
+"""What a server learns about its slice: its environment, and a line for the person who waits."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jupyterhub_migspawner.policy.wording import memory
 def slice_environment(
     tier: Tier | None, lease: LeaseRow | None, database: Position | None = None
 ) -> dict[str, str]:
-    """What a server is told of its slice; with no lease, that it has none.
+    """What a server learns about its slice; with no lease, that it has none.
 
     ``database`` is the one that has the lease.
 

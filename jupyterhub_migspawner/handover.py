@@ -62,7 +62,7 @@ class Answer:
 
 
 class Handover:
-    """The settings of one hub, for whoever may ask; ``home`` is what tells it from others."""
+    """The settings of one hub, for processes that may ask; ``home`` identifies the hub."""
 
     def __init__(self, home: str, document: bytes) -> None:
         """Keep the document in memory and open the socket. Raises :exc:`OSError`."""
@@ -89,7 +89,7 @@ class Handover:
 
     def _answer(self, line: socket.socket) -> None:
         line.settimeout(1.0)
-        # Who asks and has gone again is nobody's trouble.
+        # A client that has gone again needs no answer.
         with suppress(BrokenPipeError, ConnectionError):
             if _peer(line)[1] in (0, os.geteuid()):
                 socket.send_fds(line, [_GIVEN], [self.file])

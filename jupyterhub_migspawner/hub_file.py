@@ -1,8 +1,8 @@
 """The one line of the admin's file that wires everything: spawner, service, scopes and roles.
 
 Relies on the hub that is just reading the file, where there is one. Promises that what the file
-says afterwards wins, and that whoever reads the file without a hub, such as the command line, loads
-nothing that only a hub needs.
+says afterwards wins, and that a program that reads the file without a hub, such as the command
+line, loads nothing that only a hub needs.
 """
 
 from __future__ import annotations

@@ -57,7 +57,8 @@ class Encoder:
 
     def _container(self, value: Any, at: Steps) -> Any:
         if isinstance(value, LazyConfigValue):
-            # Its pieces are lists, and a dict or a set; a value that was asked for is made anew.
+            # Its pieces are lists, and a dict or a set; a value that was asked for is created
+            # again.
             pieces = {name: getattr(value, name) for name in _LAZY}
             return {_TAG: "lazy", "v": self._pairs(pieces, at)}
         if isinstance(value, DeferredConfigList):

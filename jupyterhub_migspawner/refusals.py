@@ -1,4 +1,4 @@
-"""How a start that cannot be is told: a refusal as the hub shows it, on hub 5 and 6 alike."""
+"""How a refused start is shown: a refusal as the hub shows it, on hub 5 and 6 alike."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ NO_GPU = (
 
 
 def spawn_exception(log: Any, error: MigspawnerError) -> Exception:
-    """What the hub shows: a refusal as it stands, trouble without its inner details."""
+    """What the hub shows: a refusal as it stands, an error without its inner details."""
     make: Callable[..., Exception] = partial(RefusedSpawn, reason=getattr(error, "reason", "error"))
     if isinstance(error, Refusal):
         return make(str(error), status_code=error.status)

@@ -55,7 +55,7 @@ class MigSpawnerMixin(TierChoice):
         5.0,
         min=0,
         help="""
-        Seconds a start waits for a slice that is just being given back, also by the person's own
+        Seconds a start waits for a slice that is being given back, also by the person's own
         last session. Longer waits do not belong in a start: it holds one of the hub's concurrent
         spawns.
         """,
@@ -280,7 +280,7 @@ class MigSpawnerMixin(TierChoice):
         """The base spawner's environment with the slice in it; always set, for no GPU too.
 
         A variable that is merely absent would leave every card visible, and a value from an
-        earlier start or from the admin's ``environment`` would name somebody else's slice.
+        earlier start or from the admin's ``environment`` would name another user's slice.
         """
         env = super().get_env()
         env.update(slice_environment(self._mig_tier, self._mig_lease, self._mig_database))

@@ -71,7 +71,7 @@ class Usernames:
                 if isinstance(found, str) and found:
                     return found
             except Exception as error:
-                # Such as PAM for somebody who has no account on this machine.
+                # Such as PAM for a user who has no account on this machine.
                 log.debug("The hub's authenticator did not normalize %r: %r", name, error)
         lower = name.lower()
         if lower in self._given_lower:

@@ -48,7 +48,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 USER_SCOPES = (ACCESS_SCOPE, SELF_SCOPE)
 
 #: What the service may ask of the hub: who is in which group, which servers run, to end one that is
-#: past its end, and to start one for whoever waited for it. (JupyterHub 5 has no narrower scope
+#: past its end, and to start one for a user who waited for it. (JupyterHub 5 has no narrower scope
 #: than ``servers`` for a start.)
 SERVICE_ROLE: dict[str, Any] = {
     "name": "migspawner-service",
@@ -80,7 +80,7 @@ def complete_hub(app: Any, config: Config, config_file: Path) -> None:
         refuse_wrapped(app.spawner_class)
         broker = MigBroker(config=config)
         # Opened here, before the proxy runs and people wait: a database that this version cannot
-        # use is said now, and no later call has to import and open it on the event loop.
+        # use is reported now, and no later call has to import and open it on the event loop.
         # After a restart of this machine nothing on it is offered before its agent has looked.
         channels.check(broker.settings().notices.channels)
         # The service may not find the authenticator's class, such as one of the file itself.

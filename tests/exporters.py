@@ -27,7 +27,7 @@ Answer = Callable[[BaseHTTPRequestHandler], None]
 
 
 class Site:
-    """A real server on loopback that answers as it is told."""
+    """A real server on loopback that answers as configured."""
 
     def __init__(self) -> None:
         self.answer: Answer = lambda handler: None

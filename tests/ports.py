@@ -34,7 +34,7 @@ def free_ports(count: int) -> list[int]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             with socket.socket() as probe:
                 probe.bind(("127.0.0.1", port))
-        except OSError:  # reserved by another test process, or used by a stranger
+        except OSError:  # reserved by another test process, or used by another program
             os.close(descriptor)
             continue
         _held.append(descriptor)

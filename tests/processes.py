@@ -15,7 +15,7 @@ PATIENCE = 60.0
 def marked_processes() -> dict[str, list[Process]]:
     """Every process of this machine that carries a mark, by attempt.
 
-    A process of somebody else that is just becoming another program cannot be read for a moment,
+    A process of another user that is just becoming another program cannot be read for a moment,
     and the agent takes no such look for a whole one. Nor does a test: it looks again.
     """
     give_up = time.monotonic() + PATIENCE

@@ -56,7 +56,7 @@ c.MigBroker.quotas = {
 # Who decides about whole cards, besides the hub's admins. Nobody decides for themselves.
 c.MigBroker.approvers = ["group:pi"]
 
-# Who is told of what, through Apprise; `migspawner notices test` tries it. See
+# Who is notified of what, through Apprise; `migspawner notices test` tries it. See
 # docs/how-to/notifications.md.
 # c.MigBroker.notices = {
 #     "admins": ["mailtos://hub:PASSWORD@mail.example.org?to=gpu-admins@example.org"],

@@ -1,9 +1,9 @@
-"""Bringing cards from how they are cut to how they shall be.
+"""Reconcile a card's MIG layout with the desired one.
 
 Used by the node's agent in its rounds and by the command line for ``layout apply``, at the same
-time if it so happens. Relies on the broker for what is wanted and who holds what, and on NVML for
-what is. Promises: an instance is destroyed only after the broker gave it up for that, and never
-with a process on it; every step is recorded; after a crash at any step the next round plans anew
+time if it so happens. Relies on the broker for the desired layout and who holds what, and on NVML
+for what is. Promises: an instance is destroyed only after the broker gave it up for that, and never
+with a process on it; every step is recorded; after a crash at any step the next round plans again
 from the card as it then is and goes on; what must wait is named with who holds it.
 """
 
@@ -31,7 +31,7 @@ from jupyterhub_migspawner.leases.rows import CardRow, LeaseRow, Want
 
 log = logging.getLogger("migspawner.agent")
 
-#: Seconds in which the node's agent notices that somebody cuts, and lets go of the driver.
+#: Seconds in which the node's agent notices another process that cuts, and lets go of the driver.
 LET_GO_SECONDS = 5.0
 PAUSE_SECONDS = 0.25
 
@@ -40,7 +40,7 @@ PAUSE_SECONDS = 0.25
 class Outcome:
     """What one look at a card came to: the steps done, and in sentences what has to wait.
 
-    ``busy`` is True when somebody else on this machine was cutting, so that nothing was tried.
+    ``busy`` is True when another process on this machine was cutting, so that nothing was tried.
     """
 
     card_uuid: str
@@ -50,7 +50,7 @@ class Outcome:
 
     @property
     def done(self) -> bool:
-        """Whether the card is as it shall be."""
+        """Whether the card has its desired layout."""
         return not self.busy and not self.waiting
 
 
@@ -113,9 +113,9 @@ class Cutter:
         self._sleep = sleep
 
     def read(self, patience: float = 0.0) -> Inventory | None:
-        """Read the cards and write down what is there; None while somebody else is cutting.
+        """Read the cards and write down what is there; None while another process is cutting.
 
-        Not beside somebody who cuts: a reading from before a destruction would bring the slice
+        Not while another process cuts: a reading from before a destruction would bring the slice
         back to the shelf. Raises :exc:`.GpuError` when the cards cannot be read at all.
         """
         with self.turn.taken() as mine:
@@ -144,12 +144,12 @@ class Cutter:
         found = recognise(self._nvml.inventory(), known)
         forbidden = [each for each in found.cards if each.code == Code.NO_PERMISSION]
         if forbidden and not self._agent:
-            # What one user may not see is no trouble of the card, and not to be written down so.
+            # What one user may not see is no problem of the card and is not recorded as one.
             raise GpuError(forbidden[0].problem, code=Code.NO_PERMISSION)
         return self._check(found)
 
     def make_way(self) -> bool:
-        """Let go of the driver when somebody who cuts needs the cards alone; whether they do.
+        """Let go of the driver when a process that cuts needs the cards alone; whether they do.
 
         Not for every cut: who lets go hears nothing of the errors that cards report meanwhile.
         """
@@ -165,7 +165,7 @@ class Cutter:
             self._nvml.close()  # nothing is missed by it
 
     def behind(self) -> list[CardRow]:
-        """Cards that are not yet as they shall be, as far as the last reading shows.
+        """Cards that do not have their desired layout yet, as far as the last reading shows.
 
         Without the driver: the cards are read every few seconds anyway. Left out are cards with a
         problem, until a reading finds them well again.
@@ -182,7 +182,7 @@ class Cutter:
             if wish is None or card.problem:
                 continue
             reached = (card.mig_enabled, there.get(card.uuid, set())) == (wish.mig, set(wish.wants))
-            # On a card that nobody has set a layout for, somebody may be half way through a cut
+            # On a card that has no layout set, an admin may be half way through a cut
             # by hand.
             unfinished = card.incomplete and bool(card.layout_by)
             if not reached or unfinished or card.target is not None:
@@ -190,7 +190,7 @@ class Cutter:
         return found
 
     def converge(self, card_uuid: str, patience: float = 0.0) -> Outcome:
-        """Bring one card as near to what it shall be as is possible now.
+        """Bring one card as near to its desired layout as is possible now.
 
         Raises :exc:`.GpuError` when a step fails; what was done before stays done.
         """
@@ -277,7 +277,7 @@ class Cutter:
             except GpuError as error:
                 if error.code != Code.IN_USE or not patience:
                     raise
-        # Nobody may have the card open for this one, or somebody who only looks on is in its way.
+        # Nobody may have the card open for this one, or a process that only reads is in its way.
         with self.turn.alone():
             return self._try(card, step, patience)
 

@@ -1,10 +1,10 @@
 """Read what another process can delay, without waiting for it longer than a moment.
 
-The kernel reads a process's environment out of that process's own memory. Whoever owns the process
-can have that memory come from a file system that never answers (FUSE), and the read then waits for
-ever: ``ps`` hangs on such a process, and so would an agent. Reads therefore run in a thread of
-their own. One that does not come back is left behind, and its owner's processes are not read again
-for a while, so that no user can fill a node with waiting threads.
+The kernel reads a process's environment out of that process's own memory. The owner of the process
+can have that memory come from a file system that never answers (FUSE), and the read then waits
+without end: ``ps`` hangs on such a process, and so would an agent. Reads therefore run in
+separate threads. One that does not come back is left behind, and its owner's processes are not read
+again for a while, so that no user can fill a node with waiting threads.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class _Worker:
 
     def __init__(self) -> None:
         self.tasks: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        # A thread that waits for ever must not keep this process from ending.
+        # A thread that waits forever must not keep this process from ending.
         threading.Thread(target=self._work, name="migspawner-read", daemon=True).start()
 
     def _work(self) -> None:

@@ -181,7 +181,7 @@ class Environments:
             try:
                 owners.setdefault(os.stat(self._proc / str(pid)).st_uid, []).append(pid)
             except OSError:
-                owners.setdefault(-1, []).append(pid)  # whoever reads it finds out why
+                owners.setdefault(-1, []).append(pid)  # the reader finds out why
         taken: list[int] = []
         left: list[int] = []
         begins, self._begins = self._begins, {}

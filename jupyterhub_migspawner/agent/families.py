@@ -102,9 +102,9 @@ class _Known:
 class Families:
     """The processes of the sessions of one node, and the memory of them.
 
-    ``keep`` says whether what is remembered is written down for the time after a restart. Whoever
-    gives ``environments`` begins its rounds; otherwise each look is one. ``hub`` is the pid of the
-    hub that this process is, or was started by.
+    ``keep`` says whether what is remembered is written down for the time after a restart. The
+    caller that gives ``environments`` begins its rounds; otherwise each look is one. ``hub`` is the
+    pid of the hub that this process is, or was started by.
     """
 
     def __init__(
@@ -136,7 +136,7 @@ class Families:
         self.snapshot = Snapshot({}, {}, {})
 
     def look(self, leases: Collection[LeaseRow]) -> None:
-        """Read all processes anew, and remember those of these leases, of this node.
+        """Read all processes again, and remember those of these leases, of this node.
 
         The leases have to be read before: what is then not found of one whose server has ended
         does not exist. Raises :exc:`Unreadable` and :exc:`.DatabaseError`.
@@ -189,7 +189,7 @@ class Families:
         The first few are described.
         """
         if lease.ticket_id is not None:
-            # It was held for a place in the waiting list, and no server was ever started on it.
+            # It was held for a ticket in the queue, and no server was ever started on it.
             # With no user to compare, anybody's unreadable process would keep the slice.
             return []
         uids, first, last = self.uids(lease), self._first(lease), self._last(lease)
@@ -227,7 +227,7 @@ class Families:
             pid = now.parent
             now = read_facts(self._proc / str(pid))
             if now is None:
-                # A parent that has ended since was somebody's all the same.
+                # A parent that has ended since belonged to a session all the same.
                 return self.snapshot.owners.get(pid, "")
         raise endless(self._proc / str(pid))
 

@@ -3,7 +3,7 @@
 Monitoring that holds a card open keeps it from being cut: a hook stops it before, another starts it
 again after. Relies on the admin's commands to be quick; promises that one which fails or takes too
 long stops the cut before anything was changed, with its last words in the report, and that the
-commands for afterwards run whenever one for before was started, and are told when they fail.
+commands for afterwards run whenever one for before was started, and are reported when they fail.
 """
 
 from __future__ import annotations

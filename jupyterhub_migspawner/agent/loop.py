@@ -1,11 +1,11 @@
 """One agent per node: what happens to cards and slices happens here.
 
-Relies on the broker for what is wanted and on NVML for what is. Promises that every step can be
+Relies on the broker for the desired layout and on NVML for what is. Promises that every step can be
 repeated, so that a crash anywhere is mended by the next round; that nothing with a live lease or a
-process on it is destroyed; and that trouble with the cards or the database ends a round, never the
+process on it is destroyed; and that an error of the cards or the database ends a round, never the
 loop.
 
-``tick`` blocks (a cut takes seconds on real cards): call it from one thread of its own, never from
+``tick`` blocks (a cut takes seconds on real cards): call it from one separate thread, never from
 an event loop.
 """
 
@@ -156,7 +156,7 @@ class Agent:
             return False
         self._worked("inventory")
         if found is None:
-            # Somebody else is cutting, who reads the cards as well.
+            # Another process is cutting, which reads the cards as well.
             self._stay_alive()
             return False
         self._knows_cards = True
@@ -198,7 +198,7 @@ class Agent:
                 self._say(card.uuid, f"Card {card.index} ({card.uuid}) is not cut yet: {error}")
 
     def _cut(self, card: CardRow) -> None:
-        """Bring one card nearer to what it shall be, unless it waits for the same as before."""
+        """Bring one card nearer to its desired layout, unless it waits for the same as before."""
         live = [each for each in self._broker.leases(node=self.node) if each.card_uuid == card.uuid]
         asked = (card.layout, card.target, card.mig_wanted, [(e.id, e.state) for e in live])
         before = self._tried.get(card.uuid)

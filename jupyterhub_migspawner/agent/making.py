@@ -26,7 +26,7 @@ def make_agent(options: MigBroker) -> Agent:
 def make_cutter(options: MigBroker, actor: str) -> Cutter:
     """A cutter of this machine's cards beside its agent; ``actor`` is named in the events.
 
-    It runs no commands around a cut: whoever cuts several cards runs them once around all.
+    It runs no commands around a cut: a caller that cuts several cards runs them once around all.
     """
     broker = options.open_broker()
     return Cutter(

@@ -1,6 +1,6 @@
 """How much the slices of sessions are used: NVML where it can tell, else DCGM where it is set up.
 
-Promises that a figure that ought to be there and is not is said to be missing: then nobody knows
+Promises that a figure that ought to be there and is not is reported as missing: then nobody knows
 whether the session is in use. Where neither can tell, there is no such source, and the processes'
 CPU time is what counts.
 """
@@ -65,7 +65,7 @@ class Measuring:
             percent = self._percent(lease, lease.slice_uuid)
         except GpuError as error:
             if error.code == Code.NOT_FOUND:
-                return None  # whoever looks for its processes says what that means
+                return None  # the search for its processes says what that means
             if error.code in UNMEASURED:
                 return self._no_source(lease, error)
             return Answer(lease.id, USE, trouble=str(error))

@@ -1,7 +1,7 @@
 """Servers of this machine by the marks of their processes, whatever the lease database knows.
 
 Relies on ``/proc``. Promises that what cannot be read is not taken for gone: a process that belongs
-to somebody else is named as unreadable, and any other failure is an error.
+to another user is named as unreadable, and any other failure is an error.
 """
 
 from __future__ import annotations

@@ -280,7 +280,7 @@ def environment_of(entry: Path, names: frozenset[bytes] = frozenset()) -> Enviro
 
 
 def patiently(entry: Path, work: Callable[[], T]) -> T:
-    """Do something that reads a process's memory, which its owner can delay for ever.
+    """Do something that reads a process's memory, which its owner can delay without limit.
 
     ``entry`` is its ``/proc/PID`` folder. Raises :exc:`Unreadable` when it takes too long.
     """

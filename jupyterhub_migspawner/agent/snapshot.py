@@ -1,7 +1,7 @@
 """All processes of this machine at one moment, and the session that each belongs to.
 
 Relies on :mod:`.processes` for what ``/proc`` tells, and on :mod:`.environments` for how much of it
-is read. Promises that what cannot be read, or was not, is said to be unknown.
+is read. Promises that what cannot be read, or was not, is reported as unknown.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Snapshot:
     """The living processes of the machine, and the attempt that each belongs to, by pid.
 
     ``unknown`` are those of which neither mark nor descent can be read. ``complete`` says that
-    none ended before it was read in the end: what such a one has started may be missing.
+    none ended before it was read in the end: what that process has started may be missing.
     """
 
     facts: Mapping[int, Facts]
@@ -182,7 +182,7 @@ def belongs_to(pid: int, proc: Path = PROC) -> str:
 
     An empty string when nothing proves any. A process that has lost its parent was given to another
     one (proc(5), ``PPID``), which is init or an ancestor of its own: it is never counted as
-    somebody's of whom it does not descend. Raises :exc:`Unreadable`.
+    a descendant of a session from which it does not descend. Raises :exc:`Unreadable`.
     """
     seen: set[int] = set()
     while pid > 1 and pid not in seen:
@@ -229,7 +229,7 @@ def _set_apart(hub: int, facts: Mapping[int, Facts], owners: dict[int, str]) -> 
 
 def _inherit(facts: Mapping[int, Facts], owners: dict[int, str], hub: int) -> None:
     """Give each process without an owner that of its nearest ancestor with one, up to the hub."""
-    # Whoever was walked past has its owner by now: a long line of descent is walked once.
+    # Every process walked past has its owner by now: a long line of descent is walked once.
     known: set[int] = set()
     for pid in sorted(facts):
         line = []

@@ -1,7 +1,7 @@
 """Who is on slices where nobody of theirs belongs.
 
-A program that somebody started outside of any server, or one that hid from the proof of an empty
-slice: whoever got the slice next would share it without knowing. On a slice that nobody has, the
+A program that a user started outside of any server, or one that hid from the proof of an empty
+slice: the next holder of the slice would share it without knowing. On a slice that nobody has, the
 slice is quarantined, says who is on it, and comes back when they are gone. On a leased one, a
 process of another system user than the session's is reported to admins. Nothing is ended here, for
 nobody knows whose it is.

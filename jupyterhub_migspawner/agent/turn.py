@@ -67,7 +67,7 @@ class Turn:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Whoever holds the lock asks everybody else to let go of the driver during the block."""
+        """As holder of the lock, ask all others to let go of the driver during the block."""
         if self._mine is None:
             yield
             return
@@ -78,7 +78,7 @@ class Turn:
             os.ftruncate(self._mine, 0)
 
     def must_let_go(self) -> bool:
-        """Whether somebody else holds the lock now and needs the cards free of onlookers.
+        """Whether another process holds the lock now and needs the cards free of onlookers.
 
         Raises :exc:`.GpuError` when the file cannot be opened.
         """

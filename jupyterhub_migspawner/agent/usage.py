@@ -2,12 +2,12 @@
 
 Relies on ``/proc`` and NVML of this machine, and on :mod:`.families` for which processes are a
 session's. Promises that work without a word is seen, in a kernel, a terminal or the background;
-that where a session's processes cannot be seen, that is said and not taken for idleness; and that
-another system user's process on the slice keeps no session.
+that where a session's processes cannot be seen, that is reported and not taken for idleness; and
+that another system user's process on the slice keeps no session.
 
 A process that waits uses next to no CPU, one that computes on a GPU some: its thread that feeds
 the card. So on a slice less is enough to count as work than elsewhere. The server itself does not
-count: an open page keeps it a little busy for ever. How much a slice is used, where that can be
+count: an open page keeps it a little busy all the time. How much a slice is used, where that can be
 measured (:mod:`.measuring`), counts beside that; of a shared one for everybody who is on it. While
 another user's process is on a slice nobody can tell whose use that is, and it counts for nothing:
 the session's own processes are judged by their CPU time, as on cards that are not measured.
@@ -50,7 +50,7 @@ class Look:
     """A session at one moment: its processes, MiB of those on the slice, CPU seconds of all.
 
     ``foreign`` says that another system user's process is on the slice too; ``trouble`` why some
-    of this cannot be said.
+    of this is unknown.
     """
 
     mine: tuple[Process, ...] = ()
@@ -158,15 +158,15 @@ class Usage:
         return Answer(
             lease.id,
             PROCESSES,
-            # Whoever comes or goes on the slice does something there.
+            # A process that comes or goes on the slice does something there.
             mark=" ".join(str(each.pid) for each in there),
             busy=on >= ON_SLICE or off >= ELSEWHERE,
             said=said,
         )
 
     def _on_slice(self, lease: LeaseRow) -> tuple[dict[int, int], str]:
-        """MiB of memory of it by pid of whoever is on the slice, others of a shared one, too; and
-        why that cannot be said."""
+        """MiB of memory of it by pid of each process on the slice, others of a shared one, too; and
+        why that is unknown."""
         if lease.slice_uuid is None:
             return {}, ""
         try:

@@ -144,7 +144,7 @@ class _Ending:
 
 
 class Vacancy:
-    """Looks whether the leases that are being released are empty, and confirms those that are.
+    """Checks whether leases that are being released are empty, and confirms those that are.
 
     ``monotonic`` gives seconds; it is only ever compared with itself.
     """
@@ -197,7 +197,7 @@ class Vacancy:
                 if self._confirm(lease, found).state == RELEASING:
                     self._end_leftovers(lease, found)
             except Refusal as refusal:
-                # Somebody else moved it on meanwhile; the others must not wait for that.
+                # Another process moved it on meanwhile; the others must not wait for that.
                 log.info("Lease %d: %s", lease.id, refusal)
 
     # -- the proof -------------------------------------------------------------------------------
@@ -237,7 +237,7 @@ class Vacancy:
         """The pids that NVML lists on a lease's slice. Raises :exc:`.GpuError` when it cannot say.
 
         A slice that does not exist holds no process; but one that cannot be found by its UUID may
-        be on a card that does not answer, or have another UUID since it was made anew.
+        be on a card that does not answer, or have another UUID since it was created again.
         """
         if lease.slice_uuid is None:
             return []

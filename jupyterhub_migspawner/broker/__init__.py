@@ -1,8 +1,8 @@
 """The application layer: every use case is one method and one transaction.
 
 Used by the hub, the service, the agents and the command line alike, each with a :class:`Broker`
-of its own on the same lease database. Calls block and are thread-safe; whoever has an event loop
-makes them in a thread. They raise :class:`~jupyterhub_migspawner.errors.Refusal` when a person
+of their own on the same lease database. Calls block and are thread-safe; callers with an event loop
+make them in a thread. They raise :class:`~jupyterhub_migspawner.errors.Refusal` when a person
 cannot have what they ask, with nothing changed, and
 :class:`~jupyterhub_migspawner.errors.DatabaseError` when the database cannot be used; such a call
 may be made again.

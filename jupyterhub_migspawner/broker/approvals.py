@@ -2,7 +2,7 @@
 
 A grant is an approved request until ``valid_until``; :mod:`.acquiring` checks it in the transaction
 that takes the lease. Each decision is a single change from one state, so that of two approvers one
-is told that it was decided already.
+gets the answer that it was decided already.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ class Approvals(BrokerBase):
     ) -> RequestRow:
         """Approve or deny a pending request; an approver may shorten ``hours``, not lengthen them.
 
-        Where the tier wants two approvals the first leaves it pending, and somebody else has to
+        Where the tier wants two approvals the first leaves it pending, and another person has to
         approve it as well. Raises :class:`~jupyterhub_migspawner.errors.Refusal`: ``not-found``,
         ``not-allowed`` (also for one's own), ``options``, or ``conflict`` when it is not pending
         any more.
@@ -265,7 +265,7 @@ class Approvals(BrokerBase):
                     tx, lease.id, until, f"its grant was revoked by {by.name}: {reason}"
                 )
                 if after is not None:
-                    # Being told that it is shortened is being told of the end.
+                    # The notice that it is shortened is also the warning of its end.
                     ledger.warn(tx, after.id)
                     kind, end = "lease.shortened", timestamp(until)
                     lease_event(tx, after, now, by.name, kind=kind, why=reason, until=end)
@@ -291,7 +291,7 @@ class Approvals(BrokerBase):
             soon = now + warning
             for request in requests.ending(tx, soon):
                 if not requests.warn(tx, request.id, now) or _is_brief(request, warning):
-                    continue  # told already; or whoever was granted so little knows when it ends
+                    continue  # warned already; or the grant is so short that its end is known
                 else:
                     assert request.valid_until is not None  # every grant has an end
                     why = f"it ends on {moment(request.valid_until)}"

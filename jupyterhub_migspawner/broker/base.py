@@ -42,8 +42,8 @@ BROKER = "migspawner"
 def text(what: str, value: object, limit: int, *, empty: bool = True) -> str:
     """A text as it came, or :class:`~jupyterhub_migspawner.errors.Refusal` (``options``).
 
-    Nothing is escaped or cleaned: that is for whoever shows it. Refused is only what a database
-    cannot hold (a NUL character, half a character) and what is too long.
+    Nothing is escaped or cleaned: that is left to the code that shows it. Refused is only what a
+    database cannot hold (a NUL character, half a character) and what is too long.
     """
     if not isinstance(value, str):
         raise Refusal(f"The {what} is {quoted(value)}; expected a text.", reason="options")
@@ -67,7 +67,7 @@ def stored(value: str) -> str:
 
 
 def end_within(until: object, now: datetime, most: timedelta) -> datetime:
-    """The end of something that somebody grants: aware, in the future and at most ``most`` away.
+    """The end of something that a person grants: aware, in the future and at most ``most`` away.
 
     In UTC. Raises :class:`~jupyterhub_migspawner.errors.Refusal` (``options``).
     """

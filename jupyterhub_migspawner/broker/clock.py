@@ -29,7 +29,7 @@ from jupyterhub_migspawner.policy.clock import (
 from jupyterhub_migspawner.policy.wording import span
 
 NOTE_SECONDS = 60.0
-"""How often the anchor is written anew, so that it is known until when the machine was there."""
+"""How often the anchor is written again, so that it is known until when the machine was there."""
 
 ASK_SECONDS = 5.0
 """How often a PostgreSQL server is asked for its time."""
@@ -44,7 +44,7 @@ class Clocks(BrokerBase):
     _watching = threading.Lock()
 
     def watch_clock(self) -> timedelta:
-        """Look whether the clock was set or stood still, and do what follows; by how much it was
+        """Check whether the clock was set or stood still, and do what follows; by how much it was
         set. Quick when there is nothing to do. For the service. Raises :exc:`.DatabaseError`.
         """
         clock = self._lease_clock
@@ -148,7 +148,7 @@ def _note_still(tx: Transaction, found: Finding, held: int) -> None:
         held=held,
         until=timestamp(after),
         why=f"the machine was asleep or off for {length(found.still)}; what would have ended "
-        "meanwhile, or would end at once, ends after people have been told",
+        "meanwhile, or would end at once, ends after people have been warned",
     )
 
 

@@ -1,4 +1,4 @@
-"""Sessions that admins should look at, and what they were told of them."""
+"""Sessions that admins should look at, and what they were notified of."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Doubts(Reclaiming):
         """Note, once each, which sessions admins should look at: nobody can tell for long whether
         they are in use, or only they themselves say so.
 
-        What their people were told of an end is taken back while they are unknown: they will be
-        told anew.
+        The warning that their people got of an end is withdrawn while they are unknown: they will
+        be warned again.
         """
         changed = [each.lease.id for each in self.standings() if self._changes(each, self._now())]
 
@@ -47,7 +47,7 @@ class Doubts(Reclaiming):
         return self._run(work) if changed else ()
 
     def _changes(self, found: Standing, now: datetime) -> dict[str, Any]:
-        """What is to be noted about a session's silence, and about what admins were told."""
+        """What is to be noted about a session's silence, and about what admins were notified of."""
         stay, since = found.stay, found.verdict.unknown_since
         changes: dict[str, Any] = {}
         silence = doubts.heard(silence_of(stay), since, now, self._patience().silent)

@@ -1,4 +1,4 @@
-"""Drafts: requests that somebody has begun to write and nobody else sees.
+"""Drafts: requests that a user has begun to write and nobody else sees.
 
 Kept as they were typed. Everything is checked when one is filed; then it becomes a request and is
 a draft no more.
@@ -21,7 +21,7 @@ MOST_DRAFTS = 20
 """Drafts one person may have."""
 
 SHORT = 100
-"""Most characters of hours and time as somebody types them."""
+"""Most characters of hours and time as a user types them."""
 
 
 class Drafting(Approvals):
@@ -37,7 +37,7 @@ class Drafting(Approvals):
         reason: str = "",
         draft_id: int | None = None,
     ) -> DraftRow:
-        """Keep what was typed, as a new draft or as ``draft_id`` anew.
+        """Keep what was typed, as a new draft or as a new version of ``draft_id``.
 
         Raises :class:`~jupyterhub_migspawner.errors.Refusal` (``options``, ``not-found``,
         ``conflict``).
@@ -97,7 +97,7 @@ class Drafting(Approvals):
 
         def work(tx: Transaction) -> RequestRow:
             request = file(tx)
-            # Whoever files it twice at once, or has changed it meanwhile, files nothing here.
+            # A draft that is filed twice at once, or was changed meanwhile, is not filed here.
             if self._draft(tx, person, found.id) != found:
                 raise Refusal(
                     f"Draft {found.id} was changed meanwhile; look at it again.", reason="conflict"

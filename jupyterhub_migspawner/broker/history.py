@@ -29,7 +29,7 @@ class History(BrokerBase):
     def event_page(
         self, after_id: int, limit: int = 1_000, query: EventQuery = EVERYTHING
     ) -> EventPage:
-        """As :meth:`events`, for whoever reads on: nothing with a smaller id comes later."""
+        """As :meth:`events`, for a reader that goes on: nothing with a smaller id comes later."""
         most = max(0, min(int(limit), MOST_EVENTS))
         begin = max(0, min(int(after_id), 2**63 - 1))
         wanted = _storable(query)

@@ -34,7 +34,7 @@ class Hubs(BrokerBase):
     def claim_hub(self, home: str, *, adopt: bool = False) -> HubRow:
         """This hub is there, at that home: a machine and a configuration file.
 
-        To be said at the start and again and again. A home that was called otherwise before takes
+        Call it at the start and repeat it regularly. A home that was called otherwise before takes
         its leases and requests along. ``adopt`` takes the name over from another home whatever
         that has: for a hub that has moved. Raises :class:`~jupyterhub_migspawner.errors.Refusal`
         (``conflict``) when the name is another's.

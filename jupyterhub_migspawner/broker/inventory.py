@@ -58,9 +58,9 @@ class Inventories(BrokerBase):
         looked: then what was found before stays. ``unreadable`` are processes whose marks are not
         known.
 
-        ``alive=False`` is for whoever reads the cards without being the agent: the node is not
-        offered because of it, and no card is lost because it did not see it. A lost card's leases
-        are over, with the reason.
+        ``alive=False`` is for a process that reads the cards without being the agent: the node is
+        not offered because of it, and no card is lost because it did not see it. A lost card's
+        leases are over, with the reason.
 
         The first sight of a card that is cut makes its base layout. Cards that are not listed any
         more are lost; slices that are not listed are missing, except on a card with a problem,
@@ -222,7 +222,7 @@ class Inventories(BrokerBase):
                 raise Refusal(f"There is no slice {slice_id}.", reason="not-found")
             inventory.lock_card(tx, row.card_uuid)
             row = inventory.slice_row(tx, slice_id) or row
-            # A server that runs there keeps it shut, whoever says otherwise.
+            # A server that runs there keeps it shut, whatever other sources say.
             then = why or quarantine.reason_for(tx, row)
             if row.quarantined == then:
                 return row
@@ -369,7 +369,7 @@ class Inventories(BrokerBase):
 
 
 def _not_empty(row: SliceRow, leases: Sequence[LeaseRow]) -> str:
-    """What is said of a leased slice on which a session has ended without a proof so far."""
+    """The sentence about a leased slice on which a session has ended without a proof so far."""
     ended = [lease.releasing_at or lease.since for lease in leases if lease.ending]
     if not ended:
         return ""

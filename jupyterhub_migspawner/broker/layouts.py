@@ -1,9 +1,9 @@
-"""What cards shall be cut into, and each step on the way there.
+"""Desired layouts of cards, and each step of a cut.
 
-Used by whoever cuts a card: the node's agent, or the command line. Rule three of the design is kept
-here: a slice is claimed for its destruction in the transaction that finds it unwanted and held by
-nobody, and what is claimed is given to nobody. Whoever claims holds the node's cutting lock until
-the card was read again, so that no older reading brings the slice back.
+Used by the process that cuts a card: the node's agent, or the command line. Rule three of the
+design is kept here: a slice is claimed for its destruction in the transaction that finds it not
+desired and held by nobody, and what is claimed is given to nobody. The claimant holds the node's
+cutting lock until the card was read again, so that no older reading brings the slice back.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Layouts(BrokerBase):
         mig_enabled: bool,
         actor: str,
     ) -> CardRow:
-        """Say what a card shall be cut into from now on; whoever cuts it brings it there.
+        """Set the desired layout of a card; the process that cuts it brings it there.
 
         Slices that the layout does not have are given to nobody from this moment, and go when
         nobody holds them. A card that is given out whole takes the layout when that lease ends.
@@ -116,7 +116,7 @@ class Layouts(BrokerBase):
                 return held_by(holder)
             wish = desired(card, given_whole=any(each.whole for each in live))
             if wish is None or want in wish.wants:
-                return f"{want[0]} at {want[1]} is wanted again; plan anew."
+                return f"{want[0]} at {want[1]} is desired again; plan again."
             rows = [
                 row
                 for row in inventory.slice_rows(tx, card_uuid=card_uuid)
@@ -146,7 +146,9 @@ class Layouts(BrokerBase):
                 return held_by(there[0])
             wish = desired(card, given_whole=any(each.whole for each in live))
             if wish is None or wish.mig != enabled:
-                return f"Card {card.index} ({card.uuid}) shall be otherwise by now; plan anew."
+                return (
+                    f"Card {card.index} ({card.uuid}) has another desired state by now; plan again."
+                )
             rows = inventory.slice_rows(tx, card_uuid=card_uuid)
             for row in rows:
                 if why := reason_for(tx, row):

@@ -1,6 +1,6 @@
 """The life of a lease after it was taken: active, releasing, released.
 
-Every method can be called again with the same effect, so that whoever crashed in between two of
+Every method can be called again with the same effect, so that a process that crashed between two of
 them can simply start over.
 """
 
@@ -188,8 +188,8 @@ class Leasing(Acquiring):
     def confirm_empty(self, lease_id: int) -> LeaseRow:
         """The slice is proven empty: releasing becomes released, and the slice can be given out.
 
-        Only for whoever has the proof. A card that was given out whole is to be cut back into its
-        base layout. Calling it again changes nothing. Raises
+        Only for the process that has the proof. A card that was given out whole is to be cut back
+        into its base layout. Calling it again changes nothing. Raises
         :class:`~jupyterhub_migspawner.errors.Refusal`: ``not-found``, or ``conflict`` while a
         server may still run on the lease.
         """

@@ -1,4 +1,4 @@
-"""What people are told and what they choose not to be told.
+"""Notices to people, and which of them they choose not to get.
 
 The event log is what notices are made of; here is only what has to be noted for that: that the end
 of a session comes, once for each end, that a slice stays taken long after one, and what a user does
@@ -122,13 +122,13 @@ class Noticing(BrokerBase):
 
     def notice_choices(self, user: str) -> dict[str, bool]:
         """For each topic of :data:`~jupyterhub_migspawner.policy.notices.TOPICS` whether a user
-        wants to be told; they do unless they have said otherwise."""
+        wants notices; they do unless they have chosen otherwise."""
         name = wanted_name(user)
         said = self._read(lambda tx: notice_choices.of_user(tx, self.hub, name))
         return {topic: said.get(topic, True) for topic in TOPICS}
 
     def choose_notices(self, user: str, choices: Mapping[str, bool]) -> dict[str, bool]:
-        """Note what a user wants to be told; what ``choices`` leaves out stays. Returns all.
+        """Store which notices a user wants; what ``choices`` leaves out stays. Returns all.
 
         Raises :class:`~jupyterhub_migspawner.errors.Refusal` (``options``).
         """

@@ -72,7 +72,7 @@ class Orphans(BrokerBase):
     def guests(self, node: str) -> Guests:
         """Servers of a node without a lease that are to go on whatever lease ends there.
 
-        An older copy of the database still has the lease of whoever had a slice before. A mark
+        An older copy of the database still has the lease of the user who had a slice before. A mark
         alone saves no process: anybody can set one. It takes the word of the mark's hub; and as
         long as another hub could not give that, its processes are left alone, too.
         """

@@ -182,7 +182,7 @@ def orphan_sentence(found: Sequence[OrphanRow]) -> str:
     since = f", since {moment(one.since)}" if one.since is not None else ""
     process = f", process {one.pids[0]}" if one.pids else ""
     if process and not one.vouched:
-        # Its environment says so, which whoever started it has written.
+        # Its environment says so, which its user can set freely.
         process = f", as process {one.pids[0]} says of itself"
     more = f", and {len(found) - 1} more" if len(found) > 1 else ""
     return (
@@ -211,7 +211,7 @@ def _places(tx: Transaction, node: str) -> _Places:
 def _without_lease(tx: Transaction, marks: Sequence[OrphanRow], places: _Places) -> list[OrphanRow]:
     """Those marks that name something of this node and no lease of this database.
 
-    However many there are, none is left out that alone names a slice: whoever lets a thousand
+    However many there are, none is left out that alone names a slice: a user who lets a thousand
     processes claim one slice must not hide the server on another.
     """
     found: list[OrphanRow] = []
@@ -232,7 +232,7 @@ def _covered(mark: OrphanRow, places: _Places) -> set[int]:
     """The slices that lie where the mark's slice lies, whatever they are called by now.
 
     By its place on the card; the UUID alone where nothing else is known, and besides: a slice that
-    was made anew may have got the UUID of an earlier one.
+    was created again may have got the UUID of an earlier one.
     """
     found = {row.id for row in places.rows if row.uuid and row.uuid == mark.slice_uuid}
     rows = places.of(mark.card_uuid)

@@ -2,7 +2,7 @@
 
 :func:`~jupyterhub_migspawner.policy.reclaim.verdict` decides, for the page, the warning and the
 act alike; here its values are read and written. A session ends in the transaction in which the
-verdict is found anew, so that whoever extends in the last second has either kept it or is told
+verdict is found again, so that a user who extends in the last second has either kept it or learns
 that it is over.
 """
 
@@ -47,7 +47,7 @@ LOOK_SECONDS = 10.0
 """How often a node's agent looks at processes, at the least often."""
 
 UNTOLD: dict[str, Any] = {"warned_at": None, "told_until": None}
-"""What is noted when what a person was told of an end no longer holds."""
+"""What is noted when what a person was warned of an end no longer holds."""
 
 MOST_SAID = 500
 """Characters of what a source says that are kept."""
@@ -165,7 +165,7 @@ class Reclaiming(Waits):
         return found
 
     def warn_idle(self, lease_ids: Collection[int]) -> tuple[LeaseRow, ...]:
-        """Note that those of them whose verdict still says so are told of their end."""
+        """Note that those of them whose verdict still says so are warned of their end."""
 
         def work(tx: Transaction) -> tuple[LeaseRow, ...]:
             warned = []
@@ -234,7 +234,7 @@ class Reclaiming(Waits):
         return max(doubts.PAUSE, timedelta(seconds=3 * self.settings.examine_seconds))
 
     def extend(self, lease_id: int, by: Person, reason: str = "") -> Standing:
-        """Keep a session that is not in use for as long again, up to the tier's ceiling.
+        """Extend a session that is not in use by the same time, up to the tier's ceiling.
 
         For its person and for admins. Raises :class:`~jupyterhub_migspawner.errors.Refusal`:
         ``not-found`` (also for another's), ``conflict`` when it cannot be kept any longer.
@@ -388,7 +388,7 @@ class Reclaiming(Waits):
         return reclaim.ALWAYS | {reclaim.USE} if self.settings.dcgm_url else reclaim.ALWAYS
 
     def _is_wanted(self, lease: LeaseRow, tier: Tier, line: Line) -> bool:
-        """Whether somebody else waits for what this session has, or for a seat on one like it."""
+        """Whether another user waits for what this session has, or for a seat on one like it."""
         pool = line.pool_of(lease, tier)
         return any(
             not ticket.blocked

@@ -1,7 +1,7 @@
 """Users and servers that the hub renames or deletes: what is theirs follows them, or ends.
 
-The hub tells of these once, and perhaps late, when the database was away. So each use case is told
-when it happened, and lets alone what is younger: by then the name may be somebody else's.
+The hub reports these once, and perhaps late, when the database was away. So each use case gets the
+time at which it happened, and leaves younger records alone: the name may be another user's by then.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ class Renaming(Drafting):
         """The hub has deleted a user: what they have asked and wait for is cancelled, grants
         too, and exceptions from their quota end.
 
-        Else whoever gets that name next would have them. Leases end with their servers, which the
+        Else the next user of that name would have them. Leases end with their servers, which the
         hub stops before it deletes a user. Returns how many requests that were.
         """
         text("user name", user, NAME_LIMIT, empty=False)

@@ -254,7 +254,7 @@ def request_view(request: RequestRow) -> Json:
 
 
 def ticket_view(status: TicketStatus) -> Json:
-    """A place in the waiting list; waits in seconds."""
+    """A ticket of the queue; waits in seconds."""
     row, expectation = status.row, status.expectation
     return {
         "id": row.id,
@@ -296,7 +296,7 @@ def _seconds(span: timedelta | None) -> int | None:
 
 
 def draft_view(draft: DraftRow) -> Json:
-    """What somebody has begun to ask for."""
+    """A draft of a request."""
     return {
         "id": draft.id,
         "tier": draft.tier,

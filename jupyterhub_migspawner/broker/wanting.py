@@ -1,4 +1,4 @@
-"""What a card shall be now, and which of its slices that keeps.
+"""The desired state of a card now, and which of its slices that keeps.
 
 A card has a base layout, and while it is given out whole, or on its way back, a target that goes
 before it. Relies on the caller holding the card's lock; promises that the column ``wanted`` of its
@@ -17,17 +17,17 @@ from jupyterhub_migspawner.leases.store import Transaction
 
 @dataclass(frozen=True)
 class Desired:
-    """What a card shall be: cut into ``wants``, with MIG on or off."""
+    """The desired state of a card: cut into ``wants``, with MIG on or off."""
 
     wants: Layout
     mig: bool
 
 
 def desired(card: CardRow, *, given_whole: bool) -> Desired | None:
-    """What the card shall be, or None when it is to be left as it is.
+    """The desired state of the card, or None when it is to be left as it is.
 
     ``given_whole`` says that a live lease holds all of it. Left alone is also a card whose layout
-    nobody has set, when it never had slices or is drained: somebody may be at work on it.
+    nobody has set, when it never had slices or is drained: an admin may be at work on it.
     """
     if card.state == "lost":
         return None

@@ -1,9 +1,9 @@
-"""Carrying a layout out on this machine's cards: all of them wanted first, then cut one by one.
+"""Apply a layout to this machine's cards: set all desired layouts first, then cut one by one.
 
 Relies on the broker for who holds what and on :mod:`..agent.cutting` for carrying plans out, the
 same code that the node's agent runs. Promises that slices no layout has any more are lent to nobody
 while the first cards are cut, that no card is cut that was not planned to be, that one card's
-trouble does not keep the others from their layout and is told with the card's name, and that what
+error does not keep the others from their layout and is reported with the card's name, and that what
 must wait is named with who holds it.
 """
 
@@ -55,7 +55,7 @@ class Aim:
 def places_beside(
     layout: Layout, card: Card, want: CardLayout, live: Sequence[LeaseRow]
 ) -> tuple[Want, ...]:
-    """Where the wanted slices go: what is leased stays if it can, and is not built over."""
+    """Where the desired slices go: what is leased stays if it can, and is not built over."""
     leased = frozenset((lease.profile, lease.start) for lease in live)
     return layout.places(card, want, keep=leased, avoid=leased)
 
@@ -102,12 +102,12 @@ class Result:
 
     @property
     def done(self) -> bool:
-        """Whether the card is as wanted."""
+        """Whether the card has its desired layout."""
         return not self.waiting and not self.error
 
 
 class Applying:
-    """Carries a layout out; whoever calls holds the node's cutting lock all the time."""
+    """Applies a layout; the caller holds the node's cutting lock all the time."""
 
     def __init__(self, broker: Broker, cutter: Cutter, layout: Layout, *, actor: str) -> None:
         self._broker = broker
@@ -116,7 +116,7 @@ class Applying:
         self._actor = actor
 
     def want(self, results: Sequence[Result]) -> None:
-        """Say of all cards what they shall be, before the first is cut."""
+        """Set the desired layout of all cards, before the first is cut."""
         for result in results:
             try:
                 self._want(result)
@@ -138,7 +138,7 @@ class Applying:
                 result.error = named(result.aim.card, str(error))
 
     def kept(self, results: Sequence[Result]) -> bool:
-        """Whether all cards are as wanted already, and were told to stay so."""
+        """Whether all cards have their desired layout already, and keep it."""
         rows = {row.uuid: row for row in self._broker.cards(node=self._cutter.node)}
         for result in results:
             card, wish = result.aim.card, result.aim.wish
@@ -158,7 +158,7 @@ class Applying:
         if card.problem:
             raise GpuError(card.problem)
         if not card.mig_capable:
-            return  # MIG is to be off, and that it is for ever
+            return  # MIG is to be off, and that it always is
 
         def choose(live: Sequence[LeaseRow]) -> tuple[Want, ...]:
             if result.aim.wish is None or not wanted.mig_enabled:

@@ -100,7 +100,7 @@ class Command(Application):
 
     @property
     def as_json(self) -> bool:
-        """Whether the answer is wanted as JSON."""
+        """Whether the answer is requested as JSON."""
         return getattr(self.given, "json", False)
 
     def option(self, name: str, default: Any = None) -> Any:
@@ -184,7 +184,7 @@ class Command(Application):
     def broker(self) -> Broker:
         """The broker over the lease database that the configuration names."""
         broker = self.mig().open_broker()
-        # Whoever may use the command line on the lease database has no limit to get around.
+        # A user who may use the command line on the lease database has no limit to get around.
         broker.settings = replace(broker.settings, actions_per_minute=0)
         return broker
 

@@ -25,7 +25,7 @@ NOT_SOUND = (
 
 
 class Check(Command):
-    """Look whether it is sound."""
+    """Check whether it is sound."""
 
     name = "migspawner db check"
     description = (
@@ -177,7 +177,7 @@ class Compact(Command):
         days, dry_run = self.mig().event_days, self.option("dry_run", False)
         if not days:
             answer = {"days": 0, "compacted": 0, "kept": 0, "dry_run": dry_run}
-            return self.answer(answer, "MigBroker.event_days is 0: events are kept for ever.")
+            return self.answer(answer, "MigBroker.event_days is 0: events are kept forever.")
         broker = self.broker()
         compacted, kept = broker.events_to_compact(days)
         if not dry_run:

@@ -285,7 +285,7 @@ def _notices(context: _Context) -> Iterator[Finding]:
     for trouble in wrong:
         yield Finding("notices", WRONG, trouble, "Correct MigBroker.notices.")
     if not found:
-        yield Finding("notices", OK, "Nobody is told of what happens: MigBroker.notices is empty.")
+        yield Finding("notices", OK, "Nobody is notified: MigBroker.notices is empty.")
     elif not wrong:
         yield Finding(
             "notices",

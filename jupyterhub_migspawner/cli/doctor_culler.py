@@ -24,8 +24,8 @@ _OWN = re.compile(
 _TIMEOUT = re.compile(r"--(?:IdleCuller\.)?timeout[=\s]+[\x22']?(\d{1,9})(?![\w.])")
 
 TOLD = 600
-"""Seconds within which the hub has been told of use, in which a round or two may have failed; what
-jupyterhub-idle-culler waits unless it is told otherwise (its ``timeout``)."""
+"""Seconds within which the hub has got a report of use, in which a round or two may have failed;
+what jupyterhub-idle-culler waits unless it is told otherwise (its ``timeout``)."""
 
 PATIENT = 900
 """Seconds without use that a culler had better wait."""
@@ -42,8 +42,8 @@ def check(
             "culler",
             WARNING,
             f"Idle servers are also ended by {listed(others)}, which does not see work on a GPU. "
-            "The hub is told of such work, so that its own culler lets it alone; a server that "
-            "ends itself does not ask the hub." + _hasty(config, examine_seconds),
+            "Such work is reported to the hub, so that its own culler does not end it; a server "
+            "that ends itself does not ask the hub." + _hasty(config, examine_seconds),
             "Let one of them do it: remove the other, or idle_minutes from the tiers.",
         )
     elif ours:
@@ -111,7 +111,7 @@ def cullers(config: Config) -> list[str]:
 
 
 def _hasty(config: Config, examine_seconds: float) -> str:
-    """What is to be said of cullers that do not wait until the hub is told again: once in a look,
+    """The warning about cullers that do not wait for the next report to the hub: once in a look,
     at most.
     """
     said, least = "", max(TOLD, 3 * examine_seconds)
@@ -126,7 +126,7 @@ def _hasty(config: Config, examine_seconds: float) -> str:
         if seconds < least:
             said += (
                 f" {entry.get('name', 'One')!r} ends work even so: it waits {seconds} seconds, and "
-                f"the hub is told every {max(300, examine_seconds):g}; "
+                f"use is reported to the hub every {max(300, examine_seconds):g}; "
                 f"give it --timeout={max(PATIENT, least):g} or more."
             )
     return said

@@ -1,4 +1,4 @@
-"""The doctor's look at this node's dcgm-exporter, where one is set up to tell of slices."""
+"""The doctor's look at this node's dcgm-exporter, where one is set up to report slices."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def check(url: str, nvml: Nvml) -> Iterator[Finding]:
     try:
         cards = nvml.inventory().cards
     except GpuError:
-        return  # told of already
+        return  # already reported
     try:
         figures = dcgm.ask(url)
     except GpuError as error:
@@ -44,12 +44,12 @@ def check(url: str, nvml: Nvml) -> Iterator[Finding]:
             f"Let it export {dcgm.METRIC} for every GPU instance. {_UNKNOWN}",
         )
     else:
-        told = f"tells of {plural(len(slices), 'slice')}" if slices else "is there"
+        told = f"reports {plural(len(slices), 'slice')}" if slices else "is there"
         yield Finding("dcgm", OK, f"The dcgm-exporter at {dcgm.shown(url)} {told}.")
 
 
 def _measures(nvml: Nvml, uuid: str) -> bool:
-    """Whether NVML tells the use of a slice itself: then the exporter is not asked for it."""
+    """Whether NVML itself reports the use of a slice: then the exporter is not asked for it."""
     try:
         nvml.utilisation(uuid)
     except GpuError:

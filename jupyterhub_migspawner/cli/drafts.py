@@ -1,4 +1,4 @@
-"""``migspawner requests drafts``: requests that somebody has begun and not filed."""
+"""``migspawner requests drafts``: requests that a user has begun and not filed."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Save(_OfUser):
     description = "Keep what is known so far; it is looked at when it is filed."
     arguments = (
         _USER,
-        argument("--id", dest="draft", type=ID, metavar="ID", help="write this one anew"),
+        argument("--id", dest="draft", type=ID, metavar="ID", help="replace this one"),
         argument("--tier", metavar="T", help="the tier"),
         argument("--hours", metavar="H", help="for how long"),
         argument("--from", dest="starts_at", metavar="TIME", help="start time (2026-12-01T18:00)"),

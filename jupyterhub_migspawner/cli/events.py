@@ -169,7 +169,7 @@ class Events(Command):
             raise Refusal(f"There is no event {after}; the newest is {newest}.", reason="not-found")
 
     def _none(self) -> str:
-        """What is said when there is no event to show."""
+        """The message when there is no event to show."""
         filters = ("since", "kind", "user", "lease", "request", "card", "after")
         given = [f"--{name}" for name in filters if self.option(name) is not None]
         if not given:

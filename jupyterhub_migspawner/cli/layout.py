@@ -29,7 +29,7 @@ from jupyterhub_migspawner.leases import migrations
 from jupyterhub_migspawner.leases.rows import LeaseRow
 from jupyterhub_migspawner.policy.wording import plural
 
-#: Seconds to wait for somebody else on this machine who is cutting cards.
+#: Seconds to wait for another process on this machine that is cutting cards.
 PATIENCE = 60.0
 
 _FILE = argument("file", metavar="FILE", help="layouts in the file format of nvidia-mig-parted, v1")
@@ -135,7 +135,7 @@ class Apply(Command):
     name = "migspawner layout apply"
     description = (
         "Cut this machine's cards as a configuration of the file wants, and keep them so.\n"
-        "Only what differs is touched, and nothing that somebody has. What must wait is given to\n"
+        "Only what differs is touched, and nothing that is in use. What must wait is given to\n"
         "nobody any more and cut when its last lease ends, by the agent.\n"
         "Exit status: 0 the cards are so, 1 refused or something has to wait."
     )
@@ -172,7 +172,7 @@ class Apply(Command):
             if not to_cut:
                 hooks = Hooks()
             try:
-                # Nothing is wanted of any card before all commands for before did well.
+                # No card gets a desired layout before all commands for before did well.
                 with hooks.around(_about(options.node, to_cut), report, troubles.append):
                     applying.want(results)
                     applying.cut(results)
@@ -185,7 +185,7 @@ class Apply(Command):
     def _done_by_others(
         self, layout: Layout, cutter: Cutter, applying: Applying, broker: Broker
     ) -> list[Result]:
-        """What to say when all is as wanted already, though the lock was not to be had."""
+        """The report when all is as desired, although the lock was not available."""
         # The driver is left alone while cards are on their way: who cuts may need them free.
         if not cutter.behind():
             leases = broker.leases(node=cutter.node)
@@ -193,7 +193,7 @@ class Apply(Command):
             if applying.kept(results):
                 return results
         raise GpuError(
-            f"Somebody else on this machine has been cutting cards for {PATIENCE:.0f} seconds. "
+            f"Another process on this machine has been cutting cards for {PATIENCE:.0f} seconds. "
             "Nothing was changed. Try again."
         )
 

@@ -60,7 +60,7 @@ class Migspawner(Command):
             f"{_HERE}.requests.Requests",
             "requests for tiers that need approval; make and decide them",
         ),
-        "notices": (f"{_HERE}.notices.Notices", "where people are told of what happens; try it"),
+        "notices": (f"{_HERE}.notices.Notices", "where notices are sent; try it"),
         "quotas": (f"{_HERE}.quotas.Quotas", "what limits a user; exceptions from it"),
         "events": (
             f"{_HERE}.events.Events",
@@ -101,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         complain(f"migspawner: {error}")
         return REFUSED
     except BrokenPipeError:
-        # Whoever read the answer has read enough. Python would flush once more at its end.
+        # The reader of the answer has read enough. Python would flush once more at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
     except KeyboardInterrupt:

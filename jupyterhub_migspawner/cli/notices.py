@@ -1,4 +1,4 @@
-"""``migspawner notices``: where people are told, whether that works, and what they do without."""
+"""``migspawner notices``: where notices are sent, a test, and which ones users turn off."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ WAIT = 60.0
 
 
 class Choose(Command):
-    """Say what a user wants to be told."""
+    """Choose which notices a user gets."""
 
     name = "migspawner notices choose"
-    description = "Say what a user wants to be told; what is not named stays as it is."
+    description = "Choose which notices a user gets; topics that are not named stay as they are."
     arguments = (
         argument("--user", required=True, metavar="NAME", help="whose notices"),
         argument("--on", nargs="+", choices=tuple(TOPICS), metavar="TOPIC", help=", ".join(TOPICS)),
@@ -42,7 +42,7 @@ class Choose(Command):
         if unknown:
             complain(unknown)
         wanted = ", ".join(topic for topic, is_wanted in found.items() if is_wanted)
-        return self.answer(dict(found), f"{user} is told of: {wanted or 'nothing'}.")
+        return self.answer(dict(found), f"{user} gets notices of: {wanted or 'nothing'}.")
 
 
 @dataclass
@@ -126,14 +126,14 @@ class Test(Command):
 
 
 class Notices(Command):
-    """The channels, or what one user is told."""
+    """The channels, or the topics of one user's notices."""
 
     lists = True
     name = "migspawner notices"
-    description = "Where people are told of what happens; with --user what that user is told of."
-    arguments = (argument("--user", metavar="NAME", help="what this user wants to be told"),)
+    description = "Where notices are sent; with --user, which ones that user gets."
+    arguments = (argument("--user", metavar="NAME", help="which notices this user gets"),)
     below = {
-        "choose": (Choose, "say what a user wants to be told"),
+        "choose": (Choose, "choose which notices a user gets"),
         "test": (Test, "send a test to every channel"),
     }
 
@@ -154,7 +154,7 @@ class Notices(Command):
             print_json(rows)
         else:
             columns = [Column("channel", "channel"), Column("trouble", "trouble")]
-            print_table(columns, rows, empty="Nobody is told: MigBroker.notices is empty.")
+            print_table(columns, rows, empty="Nobody is notified: MigBroker.notices is empty.")
         return DONE
 
     def _choices(self, user: str) -> int:

@@ -100,7 +100,7 @@ def print_wrapped(text: str, *, first: str = "", indent: str = "") -> None:
 def print_table(
     columns: Sequence[Column], rows: Sequence[Mapping[str, Any]], *, empty: str
 ) -> None:
-    """Write the rows aligned under their headings; ``empty`` is said when there is none."""
+    """Write the rows aligned under their headings; ``empty`` is written when there is none."""
     if not rows:
         print_wrapped(empty)
         return

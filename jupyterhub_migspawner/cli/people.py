@@ -1,9 +1,9 @@
 """Who a name on the command line is, as far as the configuration file knows.
 
-The command line has no login: whoever may write to the lease database may name anyone. It still
-decides as the policy does, so that a mistake (approving one's own request, approving without being
-an approver) is refused here as everywhere. Groups come from ``JupyterHub.load_groups`` and admins
-from ``admin_users``; groups that only the authenticator knows are not seen here.
+The command line has no login: any user who may write to the lease database may name anyone. It
+still decides as the policy does, so that a mistake (approving one's own request, approving without
+being an approver) is refused here as everywhere. Groups come from ``JupyterHub.load_groups`` and
+admins from ``admin_users``; groups that only the authenticator knows are not seen here.
 """
 
 from __future__ import annotations

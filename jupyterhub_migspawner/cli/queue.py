@@ -15,12 +15,12 @@ from jupyterhub_migspawner.policy.wording import printable, span
 
 
 class Join(Command):
-    """Take a place."""
+    """Join the queue."""
 
     name = "migspawner queue join"
     description = (
-        "Take a place in the waiting list for a user, or change what their place is for. What\n"
-        "gets free is offered to them when it is their turn, and held for some minutes."
+        "Put a user on the waiting list, or change what their ticket is for. What becomes free\n"
+        "is offered to them when it is their turn, and held for some minutes."
     )
     arguments = (
         argument("--user", required=True, metavar="NAME", help="for whom: the name at the hub"),
@@ -57,10 +57,10 @@ class Join(Command):
 
 
 class Leave(Command):
-    """Give up a place."""
+    """Leave the queue."""
 
     name = "migspawner queue leave"
-    description = "Give up a place in the waiting list, and what is held for it."
+    description = "Leave the waiting list, and give up what is held for the ticket."
     arguments = (
         argument("id", type=ID, metavar="ID", help="the ticket, as the listing numbers it"),
         argument("--by", required=True, metavar="NAME", help="whose it is, or an admin"),
@@ -85,8 +85,8 @@ class Queue(Command):
     description = "Who waits for what, in which place and for how long; what is held for whom."
     arguments = (argument("--user", metavar="NAME", help="only this user's places"), LIMIT)
     below = {
-        "join": (Join, "take a place for a user"),
-        "leave": (Leave, "give up a place"),
+        "join": (Join, "put a user on the waiting list"),
+        "leave": (Leave, "leave the waiting list"),
     }
 
     def run(self) -> int:

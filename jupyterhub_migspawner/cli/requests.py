@@ -16,7 +16,7 @@ from jupyterhub_migspawner.policy.wording import printable
 _ID = argument("id", type=ID, metavar="ID", help="the request, as the listing numbers it")
 _BY = argument("--by", required=True, metavar="NAME", help="who decides: the name at the hub")
 _FROM = "start time (2026-12-01T18:00); as soon as it is approved if left out"
-_REASON = argument("--reason", metavar="TEXT", help="told to whoever asked")
+_REASON = argument("--reason", metavar="TEXT", help="shown to the requester")
 
 
 class _Change(Command):
@@ -85,7 +85,7 @@ class Approve(_Change):
         if request.state == "pending":
             return self.told(
                 request,
-                f"Request {request.id} has its first approval; somebody else has to approve it, "
+                f"Request {request.id} has its first approval; another person has to approve it, "
                 "too.",
             )
         until = timestamp(request.valid_until) if request.valid_until else "further notice"
@@ -115,7 +115,7 @@ class Cancel(_Change):
     """Take a request back."""
 
     name = "migspawner requests cancel"
-    description = "Take a request or a grant back: whoever made it, or an admin."
+    description = "Take a request or a grant back, as its requester or an admin."
     arguments = (
         _ID,
         argument("--by", required=True, metavar="NAME", help="who takes it back"),
@@ -136,7 +136,7 @@ class Revoke(_Change):
     arguments = (
         _ID,
         _BY,
-        argument("--reason", required=True, metavar="TEXT", help="told to whoever has the grant"),
+        argument("--reason", required=True, metavar="TEXT", help="shown to the user of the grant"),
         argument(
             "--warning",
             type=MINUTES,
@@ -193,7 +193,7 @@ class Requests(Command):
             Column("decided by", "decided_by"),
             Column("valid until", "valid_until", time=True),
             Column("valid from", "valid_from", time=True, below=True),
-            Column("wanted from", "starts_at", time=True, below=True),
+            Column("requested from", "starts_at", time=True, below=True),
             Column("reason", "reason", below=True),
             Column("decision", "decision_reason", below=True),
         ]

@@ -34,7 +34,7 @@ class Extend(_Change):
 
     tells_time = True
     name = "migspawner sessions extend"
-    description = "Keep a session that is not in use for as long again, up to its tier's ceiling."
+    description = "Extend a session that is not in use by the same time, up to its tier's ceiling."
     arguments = (
         _ID,
         argument("--by", required=True, metavar="NAME", help="whose it is, or an admin"),

@@ -86,8 +86,8 @@ class Resume(Command):
 
     name = "migspawner cards resume"
     description = (
-        "Give out a drained card again, and those of its slices that were quarantined: somebody\n"
-        "has looked at it."
+        "Give out a drained card again, and those of its slices that were quarantined: an\n"
+        "admin has looked at it."
     )
     arguments = (_CARD,)
     needs_tiers = False

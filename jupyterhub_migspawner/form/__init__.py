@@ -1,6 +1,6 @@
 """The part of the spawn page in which a researcher picks a tier.
 
-Relies on the broker's offers alone, so it looks the same whoever renders it and needs no request
+Relies on the broker's offers alone, so it looks the same in every renderer and needs no request
 (the hub renders the form of a failed named server without one). Promises that every text in it is
 escaped, that what cannot start now cannot be picked and says why, and that it works without
 JavaScript, with a keyboard and with a screen reader.

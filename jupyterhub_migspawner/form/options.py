@@ -26,7 +26,7 @@ def split_form(form_data: dict[str, list[Any]]) -> tuple[dict[str, Any], dict[st
 
 def wishes(form_data: dict[str, list[Any]], tier: Any) -> dict[str, str]:
     """What was filled in beside a tier that cannot start now: ``reason`` and ``hours`` of a
-    request, ``wait``, ``start`` and ``upward`` of a place in the waiting list."""
+    request, ``wait``, ``start`` and ``upward`` of a ticket."""
     found = {}
     for field in ("reason", "hours", "wait", "start", "upward"):
         values = form_data.get(f"{PREFIX}{field}-{tier}")
@@ -39,7 +39,7 @@ def own_options(user_options: Any) -> Any:
     """What of a server's options is ours to judge.
 
     The hub stores whatever was sent, form fields of its own and of the base spawner among it, and
-    leaves them to whoever knows them. But a misspelt ``tier`` is ours: passed over, it would
+    leaves them to the code that knows them. But a misspelt ``tier`` is ours: passed over, it would
     silently mean the default one.
     """
     if not isinstance(user_options, dict):

@@ -35,9 +35,9 @@ def arrange(
     """Places for all of ``names`` on one card, in order of start.
 
     Of all legal ways the one that leaves most of ``keep`` where they are; then the one in which
-    fewest have to wait for a slice of ``avoid``, which is there, somebody has, and need not be
-    wanted; then the one that leaves most of ``have`` where they are. Between equals ones and threes
-    go high, so that the low half stays free for a four.
+    fewest have to wait for a slice of ``avoid``, which is there, is in use, and need not be
+    desired; then the one that leaves most of ``have`` where they are. Between equals ones and
+    threes go high, so that the low half stays free for a four.
 
     Raises:
         GpuError: the card has no such profile, or the names do not fit on it together; the

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-"""Made anew at each boot and the same until the next, in containers too (random(4))."""
+"""Created at each boot and the same until the next, in containers too (random(4))."""
 
 
 def boot_id(path: Path = BOOT_ID) -> str:

@@ -216,7 +216,7 @@ class GpuEvent:
     """Something the driver reported about a card, or about one instance on it.
 
     ``xid`` is the XID number of NVIDIA's error catalogue, None for an event of another ``kind``;
-    ``recovery_action`` is what the driver wanted done with the card then, as of :class:`Card`.
+    ``recovery_action`` is what the driver asked to be done with the card then, as of :class:`Card`.
     """
 
     card_uuid: str

@@ -44,7 +44,7 @@ _WAY_OUT: dict[int, tuple[str, str]] = {
     ),
     Code.INVALID_ARGUMENT: (
         "the driver does not know that instance or placement",
-        "Read the card again: it may have been cut anew meanwhile.",
+        "Read the card again: it may have been re-cut meanwhile.",
     ),
     Code.NOT_SUPPORTED: (
         "the card or driver does not support it",
@@ -57,7 +57,7 @@ _WAY_OUT: dict[int, tuple[str, str]] = {
     ),
     Code.NOT_FOUND: (
         "it is not there any more",
-        "Read the card again: it may have been cut anew meanwhile.",
+        "Read the card again: it may have been re-cut meanwhile.",
     ),
     Code.DRIVER_NOT_LOADED: (
         "the NVIDIA driver is not loaded",

@@ -2,7 +2,7 @@
 
 Relies on its page in Prometheus' text format, on which ``DCGM_FI_PROF_GR_ENGINE_ACTIVE`` is the
 share of time in which the engine of a card (label ``UUID``), or of one GPU instance of it
-(``GPU_I_ID``), worked. Promises that whoever asks never waits: a page is fetched beside, in a
+(``GPU_I_ID``), worked. Promises that the caller never waits: a page is fetched beside, in a
 bounded time and size, and read when the next one is asked for; and that figures from a port of this
 machine which a person's process has taken count for nothing.
 """
@@ -89,7 +89,7 @@ def ask(url: str) -> Figures:
     except WrongPeer as error:
         raise GpuError(f"The dcgm-exporter at {url}: {error}.") from error
     except Exception as error:
-        # Whatever a stranger's server does to the client: it is not there.
+        # Whatever an untrusted server does to the client, it counts as absent.
         kind = type(error).__name__
         raise GpuError(f"The dcgm-exporter at {shown(url)} does not answer ({kind}).") from error
     try:
@@ -146,7 +146,7 @@ def read(page: str) -> Figures:
                 # Not a number compares with nothing.
                 if card and 0.0 <= sample.value <= 1.0 and (not part or part.isdecimal()):
                     where = card, int(part) if part else None
-                    # Told twice, as by two programs on one slice: whoever works there counts.
+                    # Reported twice, as by two programs on one slice: the one that works counts.
                     found[where] = max(found.get(where, 0.0), 100.0 * sample.value)
     except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
         raise GpuError("its page cannot be read as Prometheus' text format.") from error

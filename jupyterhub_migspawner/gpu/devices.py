@@ -138,7 +138,7 @@ def creation_command(node: DeviceNode) -> tuple[str, ...]:
 
 
 def capabilities_major(*, root: Path = Path("/")) -> int | None:
-    """Major number of the capability nodes, which the kernel chooses anew at each boot.
+    """Major number of the capability nodes, which the kernel chooses at each boot.
 
     None where the driver is not loaded or knows no capabilities.
 

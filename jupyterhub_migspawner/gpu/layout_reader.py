@@ -198,7 +198,7 @@ class _Reader:
         return tuple(found)
 
     def _profiles(self, node: yaml.Node) -> tuple[tuple[str, ...], tuple[int, ...]]:
-        """Each profile as often as it is wanted, and the line of each."""
+        """Each profile as often as it is listed, and the line of each."""
         names: list[str] = []
         lines: list[int] = []
         for name, key, value in self._pairs(node, "mig-devices"):

@@ -1,4 +1,4 @@
-"""Layouts: what cards shall be cut into, by name, as admins write them for nvidia-mig-parted.
+"""Layouts: the profiles of cards, by name, as admins write them for nvidia-mig-parted.
 
 A configuration (here a layout) says for some cards of a node whether MIG is on and how many slices
 of which profile they get. It says nothing of placements: :meth:`Layout.places` chooses them so
@@ -44,7 +44,7 @@ class PciFilter:
 class LayoutEntry:
     """What one entry of a configuration says. ``devices`` None means all cards.
 
-    ``names`` are the profiles, each as often as it is wanted, and ``lines`` the line of each;
+    ``names`` are the profiles, each as often as it is listed, and ``lines`` the line of each;
     without ``filters`` the entry is for cards of any kind.
     """
 
@@ -89,12 +89,12 @@ class CardLayout:
             head = rf"card {card.index}( \({re.escape(card.uuid)}\))?: "
             return re.sub(f"^{head}", "", card.problem, flags=re.IGNORECASE)
         if card.mig_enabled != self.mig_enabled:
-            return f"MIG is {_on(card.mig_enabled)}, wanted is {_on(self.mig_enabled)}"
+            return f"MIG is {_on(card.mig_enabled)}, desired is {_on(self.mig_enabled)}"
         found = [each.profile for each in card.instances if each.uuid is not None]
         if len(found) < len(card.instances):
             return "it has a GPU instance without its full compute instance"
         if Counter(found) != Counter(self.names):
-            return f"it is cut into {describe(found)}, wanted is {describe(self.names)}"
+            return f"it is cut into {describe(found)}, desired is {describe(self.names)}"
         return ""
 
 
@@ -174,9 +174,9 @@ class Layout:
         keep: frozenset[Want] = frozenset(),
         avoid: frozenset[Want] = frozenset(),
     ) -> tuple[Want, ...]:
-        """Where the wanted slices go on the card: as many as possible stay, ``keep`` before all.
+        """Where the desired slices go on the card: as many as possible stay, ``keep`` before all.
 
-        Then as few as possible lie on ``avoid``: slices somebody has, wanted or not.
+        Then as few as possible lie on ``avoid``: slices in use, desired or not.
         """
         have = [(each.profile, each.start) for each in card.instances]
         return arrange(card.profiles, wanted.names, have=have, keep=keep, avoid=avoid)

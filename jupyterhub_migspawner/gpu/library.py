@@ -1,8 +1,9 @@
 """Which NVML library lies below NVIDIA's Python binding: the driver's own, or simulated cards.
 
-The binding keeps one library in a module global and caches its functions for ever, so the choice is
-process-wide and made here, under the one lock that also serialises all calls: NVML's calls that cut
-cards must not run beside each other. Relies on ``nvidia-ml-py`` (module ``pynvml``), unmodified.
+The binding keeps one library in a module global and never drops its cached functions, so the choice
+is process-wide and made here, under the one lock that also serialises all calls: NVML's calls that
+cut cards must not run beside each other. Relies on ``nvidia-ml-py`` (module ``pynvml``),
+unmodified.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class Library:
         self._simulated: SimulatedLibrary | None = None
         self._opened_by = 0  # the process that initialised it: a forked child must do so itself
 
-    # The driver's library, once the binding has loaded it; simulated cards may take its place.
+    # The driver's library, once the binding has loaded it; simulated cards may replace it.
     _driver: ClassVar[object | None] = None
 
     @property

@@ -301,7 +301,7 @@ class Nvml:
         try:
             self._create_compute(gpu_instance, card_uuid, profile)
         except pynvml.NVMLError:
-            # Another process may have been faster to complete it; then it is as wanted.
+            # Another process may have been faster to complete it; then it is as desired.
             made = self._reader.instance(gpu_instance, card_uuid, profile)
             if made.uuid is None:
                 raise

@@ -2,7 +2,7 @@
 
 :func:`plan` decides and is pure; :func:`apply` carries a plan out step by step. A plan can be made
 again at any moment from the card as it then is, so one that was cut off half way is continued by
-planning anew.
+planning again.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ Step = Mode | Destroy | Create
 class Plan:
     """What to do, in order, and in sentences what cannot be done now.
 
-    With ``blocked`` empty the steps end in the wanted layout; otherwise they end as near to it as
+    With ``blocked`` empty the steps end in the desired layout; otherwise they end as near to it as
     is possible while what blocks stays.
     """
 
@@ -68,7 +68,7 @@ class Plan:
 
     @property
     def done(self) -> bool:
-        """Whether the card already is as wanted."""
+        """Whether the card already is as desired."""
         return not self.steps and not self.blocked
 
 
@@ -84,7 +84,7 @@ def plan(
     Args:
         card: as just read. A card with a problem is not touched.
         want: profile and start of each slice the card should have.
-        keep: slices that must stay whatever is wanted, because somebody has a lease on them.
+        keep: slices that must stay whatever is desired, because there is a lease on them.
         mig: False to turn MIG off; ``want`` is then empty.
 
     Raises:
@@ -97,7 +97,7 @@ def plan(
             return Plan(())
         raise GpuError(f"Card {card.index} ({card.uuid}) is a {card.model} and cannot be cut.")
     if not mig and want:
-        raise GpuError("A card with MIG off has no slices: leave the wanted ones out.")
+        raise GpuError("A card with MIG off has no slices: leave them out.")
     if not card.mig_enabled:
         return _from_mig_off(card, want, mig)
     why = is_legal(card.profiles, want)
@@ -198,7 +198,7 @@ def _destroy(nvml: Cutter, card_uuid: str, step: Destroy) -> None:
         return
     if (found.profile, found.start) != (step.profile, step.start):
         raise GpuError(
-            f"Card {card.index} ({card_uuid}) was cut anew by somebody else: GPU instance"
+            f"Card {card.index} ({card_uuid}) was re-cut by another process: GPU instance"
             f" {step.gi_id} is now {found.profile} at {found.start}. Plan again."
         )
     if found.processes:

@@ -170,7 +170,7 @@ class CardReader:
         try:
             return replace(card, instances=self._instances(device, card))
         except pynvml.NVMLError as error:
-            # Somebody else cut the card while it was read; a second look sees the outcome.
+            # Another process cut the card while it was read; a second look sees the outcome.
             if error.value not in _VANISHED:
                 raise
             return replace(card, instances=self._instances(device, card))

@@ -69,7 +69,7 @@ def xid_name(xid: int) -> str:
 
 
 def is_uncontained(xid: int, recovery_action: int | None = None) -> bool:
-    """Whether the hardware that reported it must not be lent again before somebody has looked.
+    """Whether the hardware that reported it must not be lent again before an admin has looked.
 
     ``recovery_action`` is what the driver wants done with the card now, None where it does not say.
     """

@@ -24,7 +24,7 @@ from jupyterhub_migspawner.spawner import MigSpawnerMixin
 class SameProcess(HubSpawner):
     """Keeps the start time of a server's process, so that its pid is never another's.
 
-    The base spawner keeps the pid alone. After a reboot that pid may be a stranger's, and a hub
+    The base spawner keeps the pid alone. After a reboot that pid may be another user's, and a hub
     that runs as root would take it for the server, and stop it.
     """
 
@@ -84,7 +84,7 @@ class MigLocalSpawner(MigSpawnerMixin, SameProcess, LocalProcessSpawner):  # typ
 
     def _mig_server_uid(self) -> int | None:
         if type(self).make_preexec_fn is not LocalProcessSpawner.make_preexec_fn:
-            return None  # somebody has chosen other users than those of the people's names
+            return None  # an admin has chosen other users than those of the people's names
         try:
             return pwd.getpwnam(self.user.name).pw_uid
         except (KeyError, OSError):

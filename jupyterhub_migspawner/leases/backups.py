@@ -159,7 +159,7 @@ def was_lost(url: str) -> bool:
         if file is None or not urls.is_missing(file):
             return False
     except DatabaseError:
-        return False  # whoever opens it hears what is wrong
+        return False  # the process that opens it gets the error
     try:
         return bool(users_of(url))
     except DatabaseError:
@@ -183,7 +183,7 @@ def _with_open(file: Path) -> list[int]:
 def _opened_by(pid: int) -> set[str]:
     """The files that a process has open; none of another user's, who cannot own this database.
 
-    Raises :class:`OSError` where that cannot be told.
+    Raises :class:`OSError` where that cannot be determined.
     """
     folder = Path(f"/proc/{pid}/fd")
     found = set()

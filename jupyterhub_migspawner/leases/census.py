@@ -1,6 +1,6 @@
 """How many slices and whole cards are free, without counting them all each time.
 
-A process counts once and keeps the sums; from then on it counts only those cards anew that the
+A process counts once and keeps the sums; from then on it counts again only those cards that the
 event log names since, because whatever changes a card or a slice writes its event in the same
 transaction. Nothing is added to what taking a lease has to write, and nobody waits for a counter.
 

@@ -107,7 +107,7 @@ class DatabaseClock:
         if mark is None:
             return True
         gone = self._monotonic() - mark.monotonic
-        # The monotonic clock stands still while a machine sleeps; the other one tells of that.
+        # The monotonic clock stands still while a machine sleeps; the other one shows that.
         shown = (self._local() - mark.local).total_seconds()
         return gone >= STEP_SECONDS or abs(shown - gone) >= JUMP_SECONDS
 

@@ -1,13 +1,13 @@
 """Old events become counts: the only way out of the event log.
 
 A count says how many events of a kind there were in a month, about which person, tier, profile and
-card. Leases and requests themselves are never taken out, so that what somebody used, asked for and
+card. Leases and requests themselves are never taken out, so that what a user used, asked for and
 was given stays known to the second.
 
-Promises that no event is counted twice or lost, whoever compacts at the same time; that events of
-live leases and open requests stay, whatever their age, and so does the newest event of all (SQLite
-gives its id again when it goes, and readers would miss the next one); and that a transaction
-touches no more than :data:`BATCH` ids.
+Promises that no event is counted twice or lost, however many processes compact at the same time;
+that events of live leases and open requests stay, whatever their age, and so does the newest event
+of all (SQLite gives its id again when it goes, and readers would miss the next one); and that a
+transaction touches no more than :data:`BATCH` ids.
 """
 
 from __future__ import annotations
@@ -125,10 +125,10 @@ def begin(tx: Transaction, before: datetime) -> Compaction:
     """What there is to compact. Looks at every young event, so it is for a transaction that reads.
 
     Ids and times need not agree: one machine with a wrong clock must not keep the others' events
-    for ever.
+    forever.
     """
     newest = tx.first(_NEWEST_OLD, before=before)
-    # Not what somebody is just about to commit, either: readers have not seen it.
+    # Not what another process is about to commit, either: readers have not seen it.
     return Compaction(before, 0 if newest is None else min(int(newest[0]) + 1, final(tx)))
 
 

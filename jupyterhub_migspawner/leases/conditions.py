@@ -36,7 +36,7 @@ MAY_TAKE_ALL = sa.and_(
 
 
 def unheld(table: sa.FromClause) -> sa.ColumnElement[bool]:
-    """Nobody holds the slice, it is there, and somebody may; ``table`` is one of slices."""
+    """Nobody holds the slice, it is present, and it may be held; ``table`` is one of slices."""
     return sa.and_(
         table.c.held == 0,
         table.c.present,

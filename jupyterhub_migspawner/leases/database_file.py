@@ -69,10 +69,10 @@ class DatabaseFile:
     def trouble(self, seen: Position | None) -> str:
         """Why the content is older than ``seen`` or damaged; empty when it is not, or not known.
 
-        Looked at only when the file has changed, as checkpoints and strangers change it: by a new
-        connection, for the others may have pages of before in memory; and without its write-ahead
-        log, under which an older copy may lie. What is read in the middle of a checkpoint proves
-        nothing.
+        Looked at only when the file has changed, as checkpoints and foreign programs change it: by
+        a new connection, for the others may have pages of before in memory; and without its
+        write-ahead log, under which an older copy may lie. What is read in the middle of a
+        checkpoint proves nothing.
         """
         try:
             stamp = self._stamped()

@@ -51,7 +51,7 @@ def insert(tx: Transaction, **values: Any) -> int:
 
 
 def change(tx: Transaction, hub: str, user: str, draft_id: int, **values: Any) -> bool:
-    """Write a draft anew; False when there is none of that number."""
+    """Replace a draft; False when there is none of that number."""
     return tx.change(_UPDATE, of_hub=hub, user=user, draft_id=draft_id, **values) == 1
 
 

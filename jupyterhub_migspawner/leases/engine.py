@@ -111,7 +111,7 @@ def _sqlite(url: sa.URL, file: DatabaseFile | None) -> sa.Engine:
 
 
 def write_ahead(connection: sqlite3.Connection, pause: Callable[[float], object] = sleep) -> None:
-    """Make the file keep a write-ahead log; waits up to ``WAIT_SECONDS`` for whoever holds it.
+    """Make the file keep a write-ahead log; waits up to ``WAIT_SECONDS`` for its holder.
 
     The mode stays in the file, so only the first to open a new one changes it. SQLite refuses
     that change at once while another opens the file too, whatever the time-out of the connection:
@@ -138,7 +138,7 @@ def begin_writing(cursor: Any, seconds: float, pause: Callable[[float], object] 
     """Begin a transaction as SQLite's one writer; waits up to ``seconds`` for other processes.
 
     SQLite's own waiting tries ten times a second, and a process that writes without a pause leaves
-    it gaps of a fraction of a millisecond: whoever comes late may wait for many seconds. So the
+    it gaps of a fraction of a millisecond: a late process may wait for many seconds. So the
     waiting is ours, with many more tries. Of a process only the first at the turnstile does it.
     """
     _set_busy_timeout(cursor.connection, 0)
@@ -151,7 +151,7 @@ def begin_writing(cursor: Any, seconds: float, pause: Callable[[float], object] 
             except sqlite3.OperationalError as error:
                 if "locked" not in str(error) or monotonic() >= give_up:
                     raise
-            # Not in step with whoever writes.
+            # Not in step with the writers.
             pause(uniform(*_TRY_SECONDS))
     finally:
         _set_busy_timeout(cursor.connection, WAIT_SECONDS)

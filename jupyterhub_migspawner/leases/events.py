@@ -3,11 +3,11 @@
 Written in the transaction that makes the change, so that neither exists without the other. Nothing
 changes a row; only :mod:`.compaction` takes old ones out.
 
-Promises readers an order that never changes behind them: whoever has read up to an event never
-gets one with a smaller id later. SQLite's one writer at a time gives ids in the order of commits.
-On PostgreSQL two transactions may commit in the other order than they took their ids, so one that
-is about to append says so with an advisory lock on the first id that it may get, which goes when it
-ends; readers stop before the lowest of these.
+Promises readers an order that never changes behind them: a reader that has read up to an event
+never gets one with a smaller id later. SQLite's one writer at a time gives ids in the order of
+commits. On PostgreSQL two transactions may commit in the other order than they took their ids, so
+one that is about to append says so with an advisory lock on the first id that it may get, which
+goes when it ends; readers stop before the lowest of these.
 """
 
 from __future__ import annotations
@@ -71,10 +71,10 @@ _COLUMNS = (
 
 @dataclass(frozen=True)
 class EventQuery:
-    """Which events are wanted; what is left out does not matter.
+    """Which events to find; what is left out does not matter.
 
     ``kinds`` are whole kinds (``lease.active``) or families of them (``lease``). ``since`` is a
-    moment in UTC, and ``user`` the person whom an event is about, whoever did it.
+    moment in UTC, and ``user`` the person whom an event is about, not the one who did it.
     """
 
     since: datetime | None = None

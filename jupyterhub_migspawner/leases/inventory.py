@@ -248,7 +248,7 @@ def kinds_by_card(tx: Transaction) -> dict[str, CardKind]:
 
 
 def lock_card(tx: Transaction, card_uuid: str) -> None:
-    """Let nobody else change the card, or take a slice of it, until the transaction ends."""
+    """Let nobody else change the card, or allocate a slice of it, until the transaction ends."""
     tx.rows(_LOCK_CARD, card_uuid=card_uuid)
 
 

@@ -16,7 +16,7 @@ KINDS = {
     "card.lost": "A card is not listed by the driver any more, or does not work.",
     "card.drained": "Nothing new is given out on a card.",
     "card.resumed": "A drain was taken back.",
-    "card.layout": "Somebody said what a card shall be cut into.",
+    "card.layout": "The desired layout of a card was set.",
     "card.target": "A card is to be cut for a lease of all of it, or back to its layout.",
     "card.step": "A step of a cut was done.",
     "card.step-failed": "A step of a cut, or a command around it, failed.",
@@ -37,7 +37,7 @@ KINDS = {
     "lease.releasing": "A lease began to end.",
     "lease.shortened": "A lease ends sooner than it would have: its grant was revoked.",
     "lease.ending": "The session of a lease is ended soon, for its time is over then.",
-    "lease.extended": "Somebody keeps a session that is not in use for longer.",
+    "lease.extended": "The user of a session that is not in use extended it.",
     "lease.protected": "An admin keeps a session from being ended for being idle, until a time.",
     "lease.unknown": "It is not known for long whether a session is in use.",
     "lease.foreign": "A process of another system user is on the slice of a lease.",
@@ -47,7 +47,7 @@ KINDS = {
     "lease.released": "The slice of a lease was proven empty.",
     "lease.lost": "A lease ended because its card was lost.",
     "lease.xid": "The driver reported an XID error where a lease is.",
-    "request.created": "Somebody asked for a tier that needs approval.",
+    "request.created": "A user asked for a tier that needs approval.",
     "request.approved": "A request was approved: it is a grant now.",
     "request.seconded": "A first approver agreed to a request; one more is needed.",
     "request.reminder": "A request waits for a decision for long.",
@@ -56,14 +56,14 @@ KINDS = {
     "request.denied": "A request was denied.",
     "request.cancelled": "A request or grant was withdrawn.",
     "request.expired": "The time of a request or grant is over.",
-    "ticket.joined": "Somebody took a place in the waiting list.",
-    "ticket.changed": "Somebody changed what their place in the waiting list is for.",
+    "ticket.joined": "A user joined the waiting list.",
+    "ticket.changed": "A user changed what their ticket is for.",
     "ticket.blocked": "What keeps a ticket from its turn, or that nothing does any more.",
     "ticket.offered": "It is the turn of a ticket: something is held for it.",
     "ticket.taken": "The person of a ticket has what they waited for.",
     "ticket.lapsed": "Nobody took what was offered.",
-    "ticket.cancelled": "A place in the waiting list was given up or taken away.",
-    "quota.lifted": "Somebody was granted more than their quota, until a time.",
+    "ticket.cancelled": "A ticket was given up or withdrawn.",
+    "quota.lifted": "A user was granted more than their quota, until a time.",
     "quota.restored": "An exception from a quota was ended before its time.",
     "lease.renamed": "The server of a lease has another name.",
     "user.renamed": "A hub gave a user another name; leases and requests follow it.",
@@ -93,8 +93,8 @@ WAKING = frozenset(
         "request.approved",
     }
 )
-"""Kinds that somebody may be waiting for. PostgreSQL tells of these; they are no start of a server,
-since commits that tell follow each other."""
+"""Kinds that a waiter may wait for. PostgreSQL notifies of these; they are no start of a server,
+since commits that notify follow each other."""
 
 FAMILIES = tuple(dict.fromkeys(kind.split(".")[0] for kind in KINDS))
 """The families of kinds."""

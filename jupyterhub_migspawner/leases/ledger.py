@@ -314,12 +314,12 @@ def shorten(tx: Transaction, lease_id: int, until: datetime, why: str) -> LeaseR
 
 
 def ending(tx: Transaction, hub: str, soon: datetime) -> tuple[LeaseRow, ...]:
-    """Active leases of a hub that end by then and whose people were not told of that end."""
+    """Active leases of a hub that end by then and whose people were not warned of that end."""
     return tuple(LeaseRow(*row) for row in tx.rows(_ENDING, of_hub=hub, soon=soon))
 
 
 def warn(tx: Transaction, lease_id: int) -> bool:
-    """Note that people were told of the present end of a lease; False when they were before."""
+    """Note that people were warned of the present end of a lease; False when they were before."""
     return tx.change(_WARN, lease_id=lease_id) == 1
 
 

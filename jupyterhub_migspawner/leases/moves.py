@@ -36,8 +36,8 @@ _WAITING = sa.text("tickets.state IN ('waiting', 'offered')")
 
 @dataclass(frozen=True)
 class Times:
-    """Columns of some rows of a table that hold times. ``told`` are of what people were told: they
-    are cleared, so that people are told anew, unless the step is too small for that."""
+    """Columns of some rows of a table that hold times. ``told`` are of warnings that people got:
+    they are cleared, so that people are warned again, unless the step is too small for that."""
 
     table: sa.Table
     columns: tuple[str, ...]
@@ -148,7 +148,7 @@ _TOLD = (
 def shift(tx: Transaction, by: timedelta, before: datetime, *, untell: bool) -> None:
     """Move all that is not over; ``before`` is what the time was by the clock before the step.
 
-    With ``untell``, what people were told of ends is forgotten, so that they are told the new ones.
+    With ``untell``, warnings of ends are forgotten, so that people are warned of the new ones.
     """
     for times in MOVED:
 
@@ -161,7 +161,7 @@ def shift(tx: Transaction, by: timedelta, before: datetime, *, untell: bool) -> 
 def hold(tx: Transaction, since: datetime, until: datetime) -> int:
     """No end that would have come between the two comes before the second; how many are held.
 
-    Idle ends wait likewise: their people count as not told of them.
+    Idle ends wait likewise: their people count as not warned of them.
     """
     count = 0
     for times in _ENDS:

@@ -1,4 +1,4 @@
-"""What users want to be told and what not, in the lease database."""
+"""Which notices users want and which not, in the lease database."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ class Prepared:
             dialect=dialect, column_keys=sorted(names) or None
         )
         if compiled.post_compile_params:
-            # IN with a list is written out anew for every list.
+            # IN with a list has another text for every list.
             raise TypeError(f"the statement has no fixed text, write IN as OR: {compiled.string}")
         self.sql: str = compiled.string
         places: list[tuple[Any, str]] = (
@@ -102,7 +102,7 @@ class Statements:
     def __init__(self, dialect: sa.Dialect) -> None:
         self._dialect = dialect
         self._guard = threading.Lock()
-        # Weak, so that a statement that somebody built for one call does not stay.
+        # Weak, so that a statement that a caller built for one call does not stay.
         self._prepared: WeakKeyDictionary[sa.Executable, dict[tuple[str, ...], Prepared]] = (
             WeakKeyDictionary()
         )

@@ -56,7 +56,7 @@ _STAY_POSTGRES = postgresql.insert(stays).on_conflict_do_nothing()
 _ALIVE = sa.select(leases.c.id).where(
     sa.or_(
         sa.text("leases.state IN ('pending', 'active', 'releasing')"),
-        # The server of one that was lost runs on, and its person is told there.
+        # The server of one that was lost runs on, and its person is notified there.
         sa.and_(leases.c.state == LOST, leases.c.releasing_at.is_(None)),
     )
 )

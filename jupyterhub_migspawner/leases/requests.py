@@ -157,7 +157,7 @@ def overdue(tx: Transaction, created_before: datetime) -> tuple[RequestRow, ...]
 
 
 def ending(tx: Transaction, ends_before: datetime) -> tuple[RequestRow, ...]:
-    """Grants that end by then, and whose users were not told yet."""
+    """Grants that end by then, and whose users were not warned yet."""
     return tuple(_row(row) for row in tx.rows(_ENDING, ends_before=ends_before))
 
 
@@ -167,7 +167,7 @@ def remind(tx: Transaction, request_id: int, now: datetime) -> bool:
 
 
 def warn(tx: Transaction, request_id: int, now: datetime) -> bool:
-    """Note that a grant's user is told of its end; False when they were before."""
+    """Note that a grant's user is warned of its end; False when they were before."""
     return tx.change(_WARN, request_id=request_id, now=now) == 1
 
 
@@ -195,7 +195,7 @@ def insert(tx: Transaction, **values: Any) -> int:
 
 
 def look(tx: Transaction, request_id: int) -> RequestRow | None:
-    """The request, for whoever holds a card already and must not wait for it."""
+    """The request, for a caller that holds a card already and must not wait for it."""
     row = tx.first(_LOOK, request_id=request_id)
     return _row(row) if row else None
 

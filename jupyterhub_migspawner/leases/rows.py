@@ -239,7 +239,7 @@ class OrphanRow:
 class RequestRow:
     """An application for a tier that needs approval; an approved one is a grant.
 
-    ``starts_at`` is when it is wanted from (None: at once), ``valid_from`` and ``valid_until`` when
+    ``starts_at`` is the requested start (None: at once), ``valid_from`` and ``valid_until`` when
     it is a grant. ``groups`` are its user's when they asked. ``first_by`` is the first of two
     approvers; ``uses`` counts the servers that have run on it.
     """
@@ -271,7 +271,7 @@ class RequestRow:
 
 @dataclass(frozen=True)
 class DraftRow:
-    """What somebody has begun to write: as it was typed, checked only when it is filed."""
+    """A draft: as it was typed, checked only when it is filed."""
 
     id: int
     hub: str
@@ -285,7 +285,7 @@ class DraftRow:
 
 @dataclass(frozen=True)
 class TicketRow:
-    """A place in the waiting list, for one server of one user of one hub.
+    """A ticket of the queue, for one server of one user of one hub.
 
     ``tiers`` are those that will do, best first, ``tier`` among them; ``start`` has the server
     started when there is an offer, which is held until ``offer_until``. ``blocked`` says what keeps
@@ -312,7 +312,7 @@ class TicketRow:
 class QuotaExceptionRow:
     """More of one field of a quota for one person, until its end.
 
-    ``amount`` None is no limit. ``ended_by`` and ``ended_at`` are set when somebody ended it
+    ``amount`` None is no limit. ``ended_by`` and ``ended_at`` are set when an admin ended it
     before ``until``.
     """
 
@@ -345,7 +345,7 @@ class ReadingRow:
 
 @dataclass(frozen=True)
 class StayRow:
-    """What holds the end of a lease's session off, and what was said of it.
+    """What holds the end of a lease's session off, and the notices about it.
 
     ``url`` is its server's own address, ``sealed`` that server's token, which opens with the key of
     the hub that started it and for that address only (:mod:`jupyterhub_migspawner.keys`).

@@ -188,7 +188,7 @@ requests = sa.Table(
     sa.Column("hub", sa.Text, nullable=False, server_default=sa.text("'hub'")),
     # The user's groups when they asked, by which it is found who decides.
     sa.Column("groups", Json, nullable=False, server_default=sa.text("'[]'")),
-    # When it is wanted from; from when on it is a grant.
+    # The requested start, and the start of the grant.
     sa.Column("starts_at", UtcTime),
     sa.Column("valid_from", UtcTime),
     # The first of two approvers, where two are needed.
@@ -214,7 +214,7 @@ requests = sa.Table(
     ),
 )
 
-# What somebody has begun to write and nobody else sees.
+# Requests that a user has begun to write and nobody else sees.
 drafts = sa.Table(
     "drafts",
     metadata,
@@ -243,7 +243,7 @@ tickets = sa.Table(
     sa.Column("start", sa.Boolean, nullable=False),
     sa.Column("state", sa.Text, nullable=False),
     sa.Column("created_at", UtcTime, nullable=False),
-    # What keeps it from its turn; whoever comes later need not wait behind it.
+    # What keeps it from its turn; later tickets need not wait behind it.
     sa.Column("blocked", sa.Text, nullable=False),
     sa.Column("overtaken", sa.Integer, nullable=False),
     sa.Column("offer_until", UtcTime),
@@ -301,7 +301,7 @@ leases = sa.Table(
     sa.Column("hub", sa.Text, nullable=False, server_default=sa.text("'hub'")),
     # Set while, or as long as, it is no more than an offer: no server has begun to start on it.
     sa.Column("ticket_id", BigId, sa.ForeignKey("tickets.id")),
-    # The end of which its person was told that it comes.
+    # The end of which its person was warned.
     sa.Column("warned_for", UtcTime),
     # When the hub began this start of the server, by the hub's own clock and never converted: by
     # that the hub's server and the lease know each other, whatever clocks do meanwhile.
@@ -371,12 +371,12 @@ readings = sa.Table(
     sa.Column("mark", sa.Text, nullable=False),
     sa.Column("said", sa.Text, nullable=False),
     sa.Column("trouble", sa.Text, nullable=False),
-    # Since when it tells of activity again and again.
+    # Since when it reports activity again and again.
     sa.Column("active_since", UtcTime),
 )
 
 # What is known of the session of a live lease besides: how its server is asked, what holds its
-# end off, what its person and the admins were told.
+# end off, what its person and the admins were notified of.
 stays = sa.Table(
     "stays",
     metadata,
@@ -394,7 +394,7 @@ stays = sa.Table(
     # The first and the last time that it was unknown whether it is in use.
     sa.Column("silent_since", UtcTime),
     sa.Column("silent_at", UtcTime),
-    # What kind of doubt admins were told of.
+    # What kind of doubt admins were notified of.
     sa.Column("alerted_for", sa.Text),
     sa.Column("sealed", sa.Text, nullable=False, server_default=sa.text("''")),
 )
@@ -414,7 +414,7 @@ processes = sa.Table(
     sa.Column("reported", Json, nullable=False),
 )
 
-# What users have said that they want to be told, and what not.
+# Which notices users have chosen, and which not.
 notice_choices = sa.Table(
     "notice_choices",
     metadata,

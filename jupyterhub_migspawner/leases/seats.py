@@ -145,7 +145,7 @@ def join(
 ) -> Taken | None:
     """A seat on the first of these slices that has one; None when others were faster.
 
-    Unless the cards are ``settled``, a slice that another transaction is just taking a seat on
+    Unless the cards are ``settled``, a slice on which another transaction allocates a seat
     counts as full: this never waits.
     """
     if not offered:

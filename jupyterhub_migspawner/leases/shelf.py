@@ -1,7 +1,7 @@
 """What can be given out in part: free slices, and taking one of them; :mod:`.wholes` and
 :mod:`.seats` have the rest.
 
-A slice is free when its card is usable (not lost, drained, troubled or about to be re-cut, MIG on),
+A slice is free when its card is usable (not lost, drained, faulty or about to be re-cut, MIG on),
 its node has reported lately, it was seen, is not quarantined and nobody holds it.
 
 Taking locks the card first and the slice second. A small slice shares its card's lock with other
@@ -245,7 +245,7 @@ def take(
 ) -> Taken | None:
     """Hold the best slice of these cards that is to be had; None when others were faster.
 
-    ``shared_by`` is the tier whose seats it shall have; without one it is held alone. Unless the
+    ``shared_by`` is the tier whose seats it is to have; without one it is held alone. Unless the
     cards are ``settled``, a slice that another transaction is just taking counts as gone: this
     never waits.
     """

@@ -39,7 +39,7 @@ Watch = Callable[[str, Any], None]
 T = TypeVar("T")
 
 TRIES = 4
-"""How often a transaction that had no effect is run before its error is told."""
+"""How often a transaction that had no effect is run before its error is raised."""
 
 # Advisory locks live in one name space per database; this keeps ours apart from other programs'.
 _LOCK_SPACE = 0x6D696773

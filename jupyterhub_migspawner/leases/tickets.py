@@ -101,7 +101,7 @@ def insert(tx: Transaction, **values: Any) -> int:
 
 
 def by_id(tx: Transaction, ticket_id: int) -> TicketRow | None:
-    """One ticket. Whoever changes it queues for its person first."""
+    """One ticket. A caller that changes it queues for its person first."""
     row = tx.first(_BY_ID, ticket_id=ticket_id)
     return _row(row) if row else None
 

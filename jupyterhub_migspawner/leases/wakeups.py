@@ -1,4 +1,4 @@
-"""Wake-ups: whoever waits for a slice learns at once that the lease database has changed.
+"""Wake-ups: a start that waits for a slice learns at once that the lease database has changed.
 
 PostgreSQL tells by ``NOTIFY``, in the transaction that may have freed something
 (:data:`.kinds.WAKING`), and one connection of the process listens. A SQLite file tells by its
@@ -6,8 +6,8 @@ PostgreSQL tells by ``NOTIFY``, in the transaction that may have freed something
 
 A wake-up is a hint and no promise of anything. Waiters look for themselves, and go on looking now
 and then: a connection pooler may swallow what is sent here, and a server that restarts has
-forgotten whoever listened. Promises that nothing is missed between the beginning of a wait and the
-first look after it: whoever begins to wait is woken once when they are listened for.
+forgotten its listeners. Promises that nothing is missed between the beginning of a wait and the
+first look after it: a new waiter is woken once when the listening begins.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ class Wakeups:
                     self._ring()
 
     def _poll(self, listened: threading.Event) -> None:
-        # Never to be made: a file that somebody has moved away must not come back empty.
+        # Never to be made: a file that an admin has moved away must not come back empty.
         file = DatabaseFile(Path(str(self._engine.url.database)).absolute())
         with closing(file.connect()) as connection:
             seen = asked = -1

@@ -193,13 +193,13 @@ def busy_cards(
 def take_card(tx: Transaction, card: IdleCard) -> Taken | None:
     """Hold a whole card: target it for the re-cut and hold the slice that this will make.
 
-    A card that turns out to be cut whole already needs no target. None when somebody took a part
-    of it, or all of it, meanwhile, or is just about to.
+    A card that turns out to be cut whole already needs no target. None when another lease took a
+    part of it, or all of it, meanwhile, or is just about to.
     """
     uuid = card.load.card_uuid
     if tx.first(_LOCK_CARD, card_uuid=uuid, grant_id=card.grant_id, mig_off=card.mig_off) is None:
         return None
-    # Read anew now that nobody else can take from the card.
+    # Read again now that nobody else can take from the card.
     live, quarantined = tx.first(_LIVE_ON_CARD, card_uuid=uuid)
     if live or quarantined:
         return None

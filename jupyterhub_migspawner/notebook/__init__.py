@@ -17,10 +17,10 @@ PATH = "migspawner/notice"
 """Where the notice is, below the server's own base URL."""
 
 KERNELS_PATH = "migspawner/kernels"
-"""Where it is said what kernels are at work on."""
+"""Path that reports what kernels are at work on."""
 
 ACTIVITY_PATH = "migspawner/activity"
-"""Where it is said how much else its person has done."""
+"""Path that reports how much else its person has done."""
 
 
 def _jupyter_server_extension_points() -> list[dict[str, str]]:

@@ -32,7 +32,7 @@ class Activity:
     A request is one when it was answered and either changed something, or opened a file or a page.
     The same words again are none, outside of the files: a page repeats itself, a person saves.
     Applications behind jupyter-server-proxy are held to the same rules, so that a page of theirs
-    that draws itself anew with GET, as TensorBoard's, does not count; what is sent through their
+    that redraws itself with GET, as TensorBoard's, does not count; what is sent through their
     websockets does.
     """
 
@@ -53,7 +53,7 @@ class Activity:
             try:
                 self.acts += self.is_act(handler)
             except Exception:
-                # Whatever a handler of somebody else's looks like: its request has been served.
+                # Whatever the handler of another extension looks like: its request has been served.
                 log.debug("A request cannot be told from a poll.", exc_info=True)
             inner(handler)
 
@@ -108,7 +108,7 @@ class Activity:
 
 
 def _is_page(headers: Any) -> bool:
-    """Whether somebody has gone to a page, and it has not just reloaded itself.
+    """Whether a person has gone to a page, and it has not just reloaded itself.
 
     Browsers say so over HTTPS and to this machine (Fetch Metadata Request Headers, W3C).
     """

@@ -2,8 +2,8 @@
 read and answered from JupyterLab.
 
 Relies on Jupyter Server to know who may talk to this server. Promises that nothing here is use of
-the server, so that an open page that asks does not keep it; and that a wish to be kept stays until
-the service has answered it, though that restarts in between.
+the server, so that an open page that asks does not keep it; and that an extension request stays
+until the service has answered it, though that restarts in between.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _TEXTS = ("rule", "why", "ends_at", "page")
 
 @dataclass
 class Told:
-    """What the service last said, and what was wished for since; of one server."""
+    """The service's last notice, and the extension requests since; of one server."""
 
     notice: dict[str, Any] | None = None
     holds_until: float = 0.0
@@ -63,7 +63,7 @@ class NoticeHandler(APIHandler):
 
     @authenticated
     def put(self) -> None:
-        """Take the service's word, and say whether the person wishes to be kept."""
+        """Store the service's notice, and answer whether the person asks for an extension."""
         word = self._word()
         self.told.notice = notice = word.get("notice")
         if notice is not None:
@@ -75,7 +75,7 @@ class NoticeHandler(APIHandler):
 
     @authenticated
     def post(self) -> None:
-        """The person wishes to be kept; the service hears of it when it next comes by."""
+        """File an extension request; the service gets it at its next visit."""
         notice = self.told.now()
         if notice is None or not notice.get("extendable"):
             raise HTTPError(409, "This session has no end that could be postponed.")

@@ -81,7 +81,7 @@ class Kernels:
             log.info("This server's kernels cannot be watched.")
             return
 
-        # Called for every kernel that starts, and anew for one that is restarted by hand.
+        # Called for every kernel that starts, and again for one that is restarted by hand.
         def start_watching_activity(kernel_id: str) -> None:
             start(kernel_id)
             self._watch(kernel_id)

@@ -50,7 +50,7 @@ class Rule:
         return person.name in self.users or not person.groups.isdisjoint(self.groups)
 
     def covers(self, tier: str, groups: Collection[str]) -> bool:
-        """Whether it is about that tier, asked for by somebody of these groups."""
+        """Whether it covers requests for that tier by members of these groups."""
         if self.tiers is not None and tier not in self.tiers:
             return False
         return self.for_groups is None or not self.for_groups.isdisjoint(groups)
@@ -67,7 +67,7 @@ class Approvers:
         return person.decides and any(rule.names(person) for rule in self.rules)
 
     def cover(self, person: Person, tier: str, groups: Collection[str]) -> bool:
-        """Whether this person decides about that tier for somebody of these groups."""
+        """Whether this person decides about that tier for members of these groups."""
         return person.decides and any(
             rule.names(person) and rule.covers(tier, groups) for rule in self.rules
         )

@@ -1,8 +1,8 @@
 """Messages that wait to be sent to one channel: in a fair order, a few for each person, bounded.
 
-Pure: time is told, nothing is sent here. Promises that one person's flood delays another's message
-by a few sendings at most; that what they cause beyond a few messages a minute becomes one message;
-and that what approvers would be told of a request is left out once it is withdrawn.
+Pure: time is passed in, nothing is sent here. Promises that one person's flood delays another's
+message by a few sendings at most; that what they cause beyond a few messages a minute becomes one
+message; and that the message to approvers about a request is left out once it is withdrawn.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class Backlog:
         self._entries.append(Entry(event_id, key, now, [(about, message)]))
 
     def withdraw(self, about: int, audience: str) -> None:
-        """Leave out what that audience would be told of a request, as far as it still waits."""
+        """Leave out messages to that audience about a request that still wait."""
         for entry in list(self._entries):
             if entry.under_way or entry.key[0] != audience:
                 continue
@@ -138,7 +138,7 @@ class Backlog:
         entry.due = due
 
     def drop(self, entry: Entry) -> None:
-        """It is sent, given up, or not wanted."""
+        """It is sent, given up, or withdrawn."""
         if entry in self._entries:
             self._entries.remove(entry)
 

@@ -19,7 +19,7 @@ SHARED_TOLERANCE = timedelta(seconds=10)
 """The same for a clock that is asked over a network."""
 
 NOTABLE = timedelta(minutes=1)
-"""People are told of steps and of sleep from this length on."""
+"""People are notified of steps and sleep of this length or more."""
 
 FIRST = datetime(1, 1, 2, tzinfo=timezone.utc)
 LAST = datetime(9999, 12, 30, tzinfo=timezone.utc)

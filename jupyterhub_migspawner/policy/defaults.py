@@ -1,4 +1,4 @@
-"""Which tier somebody gets who picks none: one for all, by user and group, or by a function.
+"""Which tier a user gets who picks none: one for all, by user and group, or by a function.
 
 Promises that names are checked when the file is read; what a function answers is checked when it
 does, and an answer that is no tier of the person's counts as none.

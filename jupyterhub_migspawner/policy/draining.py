@@ -1,4 +1,4 @@
-"""Which card to empty for somebody who may have a whole one, when none is free.
+"""Which card to empty for a user who may have a whole one, when none is free.
 
 Pure and deterministic. Emptying ends nobody's session: it only gives nothing new out. So it matters
 how many people are on the card, who will have nowhere to start again there, and how soon the last

@@ -1,6 +1,6 @@
 """Reading one entry of the admin's file, field by field, and numbers that people typed.
 
-Relies on nothing but the values; promises that whatever is wrong with an entry is told in one
+Relies on nothing but the values; promises that whatever is wrong with an entry is reported in one
 :class:`~jupyterhub_migspawner.errors.ConfigError` that says where (trait and entry), which field,
 what was found and what was expected. Nothing is coerced: ``"3"`` is not 3 and ``True`` is not 1.
 """
@@ -134,12 +134,12 @@ def by_person(
 
 
 def read_hours(text: str) -> float:
-    """Hours as somebody typed them, also with a decimal comma. Raises :exc:`.Refusal`."""
+    """Hours as a user typed them, also with a decimal comma. Raises :exc:`.Refusal`."""
     return _read_number("hours", text, "8 or 0.5")
 
 
 def read_minutes(text: str) -> float:
-    """Minutes as somebody typed them, also with a decimal comma. Raises :exc:`.Refusal`."""
+    """Minutes as a user typed them, also with a decimal comma. Raises :exc:`.Refusal`."""
     return _read_number("minutes", text, "15")
 
 
@@ -154,7 +154,7 @@ def _read_number(what: str, text: str, example: str) -> float:
 
 
 def read_moment(text: str) -> datetime:
-    """A time as somebody typed it, UTC where it names no zone. Raises :exc:`.Refusal`."""
+    """A time as a user typed it, UTC where it names no zone. Raises :exc:`.Refusal`."""
     try:
         # Python 3.10 does not read the trailing Z.
         found = datetime.fromisoformat(re.sub("[zZ]$", "+00:00", text.strip()))

@@ -1,4 +1,4 @@
-"""What people are told of an event: a title, a few sentences, and for how long it is of use."""
+"""Messages to people about an event: a title, a few sentences, and for how long it is of use."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from jupyterhub_migspawner.policy.wording import moment, number
 
 MOST_TITLE = 150
 MOST_TYPED = 500
-"""Characters of a text that somebody typed; the page has all of it."""
+"""Characters of a text that a user typed; the page has all of it."""
 
 MOST_STUCK = 1500
 """Characters about a slice that is still taken: five processes and the command that ends them."""
@@ -26,7 +26,7 @@ MOST_LISTED = 10
 
 DAY = timedelta(days=1)
 
-#: Words that call everybody in a room; whoever types a reason must not.
+#: Words that call everybody in a room; the author of a reason must not use them.
 _CALLS = re.compile(r"@(?=all\b|channel\b|here\b|everyone\b)", re.IGNORECASE)
 
 BROKER = "migspawner"
@@ -65,7 +65,7 @@ class Message:
 
     @property
     def is_mergeable(self) -> bool:
-        """Whether several about one person may be told as one: those about requests."""
+        """Whether several about one person may become one message: those about requests."""
         return self.audience == APPROVERS or self.topic == "requests"
 
     def is_for(self, channel: Channel) -> bool:
@@ -245,7 +245,7 @@ def _decided(event: Happening, detail: Mapping[str, Any]) -> Message:
 
 
 def _cancelled(event: Happening, detail: Mapping[str, Any]) -> Message | None:
-    # What one has withdrawn oneself is known; a deleted user is not there to be told.
+    # What one has withdrawn oneself is known; a deleted user cannot be notified.
     if event.actor in (event.user, BROKER):
         return None
     body = _lines(
@@ -296,7 +296,7 @@ def _lapsed(event: Happening, detail: Mapping[str, Any]) -> Message:
 
 
 def _place_lost(event: Happening, detail: Mapping[str, Any]) -> Message | None:
-    # A deleted user is not there to be told.
+    # A deleted user cannot be notified.
     if event.actor == event.user or "deleted" in str(detail.get("why", "")):
         return None
     body = f"You waited for {_line(detail.get('tier', '?'), 60)}. Reason: {_typed(detail)}."
@@ -311,7 +311,7 @@ def _place_blocked(event: Happening, detail: Mapping[str, Any]) -> Message | Non
         return None
     body = _lines(
         f"You are waiting for {_line(detail.get('tier', '?'), 60)}, but others can go first: {why}",
-        "You keep your place.",
+        "You keep your position.",
     )
     return _to_user(event, "offers", "Your turn on the waiting list is delayed", body, page="queue")
 
@@ -442,4 +442,4 @@ _MESSAGES: dict[str, Callable[[Happening, Mapping[str, Any]], Message | None]] =
 }
 
 KINDS = frozenset(_MESSAGES)
-"""The kinds of events that somebody is told of."""
+"""The kinds of events that lead to a notice."""

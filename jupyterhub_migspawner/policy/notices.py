@@ -1,4 +1,4 @@
-"""Who is told what, where: the admin's channels, and the sentences that events become.
+"""Who is notified of what, and where: the admin's channels, and the sentences that events become.
 
 Pure: which channel hears of an event follows from the event and the configuration alone. URLs of
 channels hold passwords, so that none ever stands in a sentence; a channel is called by its place in
@@ -28,7 +28,7 @@ TOPICS = {
     "offers": "When it is my turn on the waiting list",
     "sessions": "Before one of my sessions ends, and when its GPU fails",
 }
-"""What a user may be told of, each of which they can do without."""
+"""Topics of a user's notices, each of which they can turn off."""
 
 MOST_CHANNELS = 50
 
@@ -68,7 +68,7 @@ class Channel:
 
     @property
     def wants_address(self) -> bool:
-        """Whether it takes an address that somebody has to look up."""
+        """Whether it takes an address that has to be looked up."""
         return "address" in _BLANK.findall(self.url)
 
     def url_for(self, user: str = "", address: str = "") -> str | None:
@@ -108,7 +108,7 @@ _KEYS = (ADMINS, APPROVERS, USERS, "addresses")
 
 
 def parse_notices(raw: object, known_as: KnownAs = as_written) -> Notices:
-    """``MigBroker.notices`` as it was written; empty or None means that nobody is told.
+    """``MigBroker.notices`` as it was written; empty or None means that nobody is notified.
 
     ``known_as`` gives the hub's names of the people that have addresses.
     Whether Apprise knows a URL is not looked at here. Raises
@@ -168,7 +168,7 @@ def _channels(audience: str, value: object) -> list[Channel]:
             told = "has other braces in it than these" if wrong else "names no user"
             raise ConfigError(
                 f"{where}: entry {number} {told}; expected {{user}} or {{address}} where the "
-                "user's name or address belongs, so that each is told only what is theirs."
+                "user's name or address belongs, so that each gets only their own notices."
             )
         found.append(Channel(audience, number, url))
     return found

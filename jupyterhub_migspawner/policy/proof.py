@@ -1,4 +1,4 @@
-"""Sessions that have ended but whose slice is not proven empty: what is said of them.
+"""Sessions that have ended but whose slice is not proven empty: the sentences about them.
 
 Such a lease counts against its holder like one that runs. Usually it is over within a second or
 two; after :data:`OVERDUE` something keeps it, and nobody should wait for it or plan with its end.
@@ -29,7 +29,7 @@ class Ending:
     ``tier`` is the tier's title, ``since`` the end of the session, ``waiting_for`` the agent's
     reason. ``whole`` says that it has a whole card, ``counts_as_server`` that a quota of servers
     counts it (the hub does not list its server any more, or it would be counted twice). ``offered``
-    says that it was held for a place in the waiting list and no server ran on it.
+    says that it was held for a ticket and no server ran on it.
     """
 
     server: str
@@ -117,7 +117,7 @@ def for_admins(
     node: str,
     quarantined: str = "",
 ) -> tuple[str, str]:
-    """What admins are told of a lease that is not proven empty: how it stands, and the way out.
+    """The notice to admins about a lease that is not proven empty: how it stands, and the way out.
 
     ``quarantined`` is the reason for which its slice is, if it is.
     """

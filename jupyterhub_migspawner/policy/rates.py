@@ -1,7 +1,7 @@
 """How fast one person may write: so many actions in a burst, and as many in each minute.
 
 What has been done counts for less and less, evenly, and for nothing after a minute. So a burst is
-served at once, and whoever goes on writes as fast as that and no faster.
+served at once, and a user who goes on writes as fast as that and no faster.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ class Reading:
 
     ``seen_at`` is when it last answered (None: never), ``active_at`` the last activity that it
     knows of, ``said`` what that was, in words, and ``trouble`` why it does not answer now.
-    ``active_since`` is since when it tells of activity again and again.
+    ``active_since`` is since when it reports activity again and again.
     """
 
     source: str
@@ -58,12 +58,12 @@ class Reading:
 class Session:
     """A session as far as its end depends on it.
 
-    ``limit`` is how long it may be idle (None: for ever), ``limit_when_wanted`` how long while
+    ``limit`` is how long it may be idle (None: no limit), ``limit_when_wanted`` how long while
     others wait for what it has. ``needed`` are the sources that have to answer: those of
     :data:`ALWAYS`, and any other that is there. ``ends_at`` ends it whatever happens, and
     ``ends_why`` says who has brought that end forward, and why; empty where nobody has.
     ``extended_until`` and ``protected_until`` hold its end for being idle off. ``warned_at`` is
-    when its person was last told of such an end, and ``told_until`` the end that was told.
+    when its person was last warned of such an end, and ``told_until`` the end in that warning.
     """
 
     since: datetime
@@ -82,7 +82,7 @@ class Session:
 
 @dataclass(frozen=True)
 class Rules:
-    """``warning`` is how long before the end a person is told at least; a source that has not
+    """``warning`` is how long before the end a person is warned at least; a source that has not
     answered for longer than ``fresh`` is unknown. Of a session that may be idle for less than
     twice as long, either is half of that."""
 
@@ -96,7 +96,7 @@ class Verdict:
 
     ``ends_at`` is None when no end is known; ``rule`` is which rule ends it then. ``idle_since``
     is None while a needed source is unknown, and where idleness does not count. ``warn`` says that
-    its person has to be told now, ``near`` that the end is as near as people are told of.
+    its person has to be warned now, ``near`` that the end is near enough for a warning.
     ``unknown`` are the sources that do not answer, since ``unknown_since``; ``new`` says that the
     session has only just started, so that nobody has asked them yet.
     """
@@ -178,14 +178,14 @@ def _idle_since(session: Session, now: datetime) -> datetime:
 def _idle_end(
     session: Session, idle_since: datetime | None, rules: Rules, now: datetime
 ) -> tuple[datetime | None, bool, bool]:
-    """When it ends for being idle, whether its person has to be told now, and whether it is near
-    enough to be told of."""
+    """When it ends for being idle, whether its person has to be warned now, and whether it is near
+    enough for a warning."""
     if session.limit is None or idle_since is None:
         return None, False, False
     limit = _limit(session, session.limit)
     warning = min(rules.warning, limit / 2)
     due = max([idle_since + limit, *_times(session.extended_until, session.protected_until)])
-    # What was told is kept to, whatever has changed since, and is enough said if it was told of
+    # A warning is kept to, whatever has changed since, and is enough if it was given for
     # this very idleness and of no sooner end than there is now.
     end = max([due, *_times(session.told_until)])
     near = end - warning <= now
@@ -212,7 +212,7 @@ def _evidence(readings: Collection[Reading]) -> str:
 
 
 def in_words(found: Verdict, now: datetime, extendable: bool = True) -> str:
-    """The verdict as its person reads it; empty when nothing is to be said."""
+    """The verdict as its person reads it; empty when there is nothing to report."""
     if found.new:
         return "It has only just started and has not been checked for use yet."
     if found.unknown:

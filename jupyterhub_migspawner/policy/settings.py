@@ -28,17 +28,17 @@ class Settings:
     ``pending_seconds``: how long a lease may wait for its server to come up.
     ``heartbeat_seconds``: a node silent for longer gets nothing new, and loses nothing.
     ``hub``: what the hub is called on its lease database, which others may share.
-    ``offer_minutes``: how long something is held for whoever waited for it.
+    ``offer_minutes``: how long something is held for the user who waited for it.
     ``remind_hours``: approvers are reminded of a request that waits for so long.
-    ``grant_warning_minutes``: how long before a grant's end its user is told.
-    ``warn_minutes``: how long before the end of their session people are told.
+    ``grant_warning_minutes``: how long before a grant's end its user is warned.
+    ``warn_minutes``: how long before the end of their session people are warned.
     ``examine_seconds``: how often it is looked whether sessions are in use.
-    ``unknown_minutes``: how long that may be unknown until admins are told.
-    ``unproven_hours``: how long a session may claim use without any until admins are told.
+    ``unknown_minutes``: how long that may be unknown until admins are notified.
+    ``unproven_hours``: how long a session may claim use without any until admins are notified.
     ``dcgm_url``: where each node's dcgm-exporter tells how much slices are used; empty for nowhere.
     ``actions_per_minute``: how many changes one person may ask for in a minute; 0 for any.
     ``server_names``: which names servers may have at this hub.
-    ``notices``: where they, approvers and admins are told.
+    ``notices``: where they, approvers and admins are notified.
     ``zone``: in which messages give times; None for the machine's own.
     ``request_days``: a request nobody decided about expires after this many days.
     """
@@ -64,7 +64,7 @@ class Settings:
     server_names: ServerNames = field(default_factory=ServerNames)
     hub: str = "hub"
     known_as: KnownAs = field(default=as_written, compare=False)
-    """Gives the hub's name of a person for a name that somebody typed."""
+    """Gives the hub's name of a person for a name that a person typed."""
 
     def __post_init__(self) -> None:
         for name in (

@@ -77,7 +77,7 @@ class Tier:
 
     ``profile`` is a MIG profile name as the driver says it, ``"whole"`` or ``"none"``. A tier with
     neither ``groups`` nor ``users`` nor ``allow`` is open to everybody; with several of them to
-    whoever one of them names. ``allow`` is the admin's function of a :class:`~.people.Person`.
+    anyone whom one of them names. ``allow`` is the admin's function of a :class:`~.people.Person`.
     ``approvals`` is how many people have to approve a request, 1 or 2, and ``grant_starts`` how
     often a server may run on a grant (None: as often as its time allows).
     ``seen_by`` are groups that see the tier without being able to use it. ``max_hours`` and
@@ -322,7 +322,7 @@ def seen_tiers(tiers: Sequence[Tier], person: Person) -> tuple[Tier, ...]:
 
 
 def default_tier(tiers: Sequence[Tier], person: Person, default: str | None = None) -> Tier:
-    """What somebody gets who picks nothing.
+    """The tier of a user who picks nothing.
 
     In this order: the tier named ``default``, the one marked as default, the first that needs no
     approval, the first; always among the tiers the person may use.
@@ -342,7 +342,7 @@ def choose_tier(
     """The tier that user options name: ``{"tier": NAME}``; ``{}`` or None mean the default tier.
 
     Raises :class:`~jupyterhub_migspawner.errors.Refusal` with reason ``options`` when the options
-    make no sense and ``not-allowed`` when the tier is somebody else's.
+    make no sense and ``not-allowed`` when the tier is not open to the person.
     """
     if options is None:
         options = {}
@@ -386,7 +386,7 @@ def _named(tier: Tier) -> str:
 
 
 def choice_holds(tiers: Sequence[Tier], person: Person, options: object) -> bool:
-    """Whether somebody could still make a choice that was stored; no choice always holds.
+    """Whether a stored choice is still possible for a person; no choice always holds.
 
     A tier that was renamed, or whose group the person has left, does not.
     """

@@ -1,7 +1,7 @@
 """Times in sentences, in a zone that is named.
 
 Sentences of the broker name their times in UTC, since the database keeps them: these functions
-write such a sentence in the zone of whoever reads it. ``zone`` is None for the machine's own.
+write such a sentence in the zone of its reader. ``zone`` is None for the machine's own.
 """
 
 from __future__ import annotations

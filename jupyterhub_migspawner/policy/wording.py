@@ -87,7 +87,7 @@ def memory(mib: float) -> str:
 
 
 def hours(value: float | str) -> str:
-    """``1 hour``, ``2.5 hours``; what somebody typed that is no number stands in quotes."""
+    """``1 hour``, ``2.5 hours``; typed text that is no number stands in quotes."""
     try:
         told = number(float(value))
     except ValueError:

@@ -56,7 +56,7 @@ class Unknown(ApiHandler):
     """Any other address under ``api/``."""
 
     async def prepare(self) -> None:
-        """Whoever asks: there is nothing here, and nobody needs to be known to say so."""
+        """For every client: there is nothing here, and nobody needs to be known to say so."""
         self.current_user = None
         raise Problem(
             404, "not-found", "There is nothing at this address; api/openapi.json lists what is."
@@ -140,7 +140,7 @@ class Requests(ApiHandler):
     """Requests for tiers that need approval."""
 
     async def get(self) -> None:
-        """List the visitor's requests; everybody's for whoever may decide."""
+        """List the visitor's requests; everybody's for those who may decide."""
         flags, part = self.listing("all")
         if flags["all"]:
             visitor, approvers = self.who, self.parts.settings.approvers

@@ -264,7 +264,7 @@ def application(parts: Parts, hub_auth: HubOAuth, looks: Looks) -> Application:
         ],
         default_handler_class=pages.not_found(),
         log_function=log_request,
-        # A new one at each start: whoever is signed in at the hub is signed in again unasked.
+        # A new one at each start: users signed in at the hub are signed in again unasked.
         cookie_secret=secrets.token_bytes(32),
         xsrf_cookies=True,
         xsrf_cookie_kwargs={"samesite": "Lax"},

@@ -1,4 +1,4 @@
-"""An event loop in a thread of its own, for talk with strangers.
+"""Event loop in a background thread, for requests to untrusted servers.
 
 Relies on asyncio, and on tornado to know its connections. Promises that whatever is run there,
 however it is kept busy by what it hears, leaves the caller's event loop to everybody else; and that
@@ -36,7 +36,7 @@ class Aside:
     async def run(self, doing: Coroutine[Any, Any, T]) -> T:
         """Do it there. Raises what it raises; who is cancelled here cancels it there.
 
-        Once all is let go of, whoever still waits for their turn is cancelled.
+        Once all is let go of, calls that still wait for their turn are cancelled.
         """
         if self._closed:
             doing.close()

@@ -40,7 +40,7 @@ MOST_PATH = 200
 
 T = TypeVar("T")
 
-#: Seconds for which the hub's word about a person counts: whoever leaves a group or loses a token
+#: Seconds for which the hub's word about a person counts: that a user left a group or lost a token
 #: is soon known, and a page with several calls asks the hub once.
 REMEMBERED = 10
 
@@ -329,7 +329,7 @@ class Asked(HubOAuthenticated, RequestHandler):  # type: ignore[misc]
         value: BaseException | None,
         tb: TracebackType | None,
     ) -> None:
-        """Expected trouble is a sentence in the log; only the unexpected is a traceback."""
+        """An expected error is a sentence in the log; only the unexpected is a traceback."""
         if not is_expected(value) and typ is not None and value is not None:
             # Not tornado's own: that shows the query, in which a token may stand.
             request = f"{self.request.method} {self.request.path[:MOST_PATH]}"

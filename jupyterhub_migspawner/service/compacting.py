@@ -13,7 +13,7 @@ from jupyterhub_migspawner.service.parts import Parts
 
 log = logging.getLogger("migspawner.service")
 
-#: Seconds between two looks whether there is something to do.
+#: Seconds between two checks for something to do.
 PAUSE = 60.0
 
 #: Transactions of one round; the service cannot end in the middle of one.

@@ -2,7 +2,7 @@
 
 Relies on tornado's HTTP server to read requests within the times given to it, and on
 :mod:`..sockets` to know who connects. Promises that no number of half-sent requests, unread
-answers or refused strangers uses up this process's file descriptors or fills the log, and that a
+answers or refused clients uses up this process's file descriptors or fills the log, and that a
 process without descriptors waits for a moment instead of trying again at once.
 """
 
@@ -178,7 +178,7 @@ class Connections(HTTPServer):
                 return
             try:
                 # A caller whose uid cannot be looked up would be refused, and the look-up takes a
-                # descriptor: whoever would get the last one waits in the queue instead.
+                # descriptor: the one that would get the last one waits in the queue instead.
                 spare = os.dup(listening.fileno())
                 try:
                     connection, address = listening.accept()
@@ -391,7 +391,7 @@ def uid_of(connection: socket.socket) -> int | None:
 
 
 def _is_waited_for(listening: socket.socket) -> bool:
-    """Whether somebody waits to be accepted. Takes no descriptor."""
+    """Whether a connection waits to be accepted. Takes no descriptor."""
     poll = select.poll()
     poll.register(listening, select.POLLIN)
     return bool(poll.poll(0))

@@ -39,7 +39,7 @@ class OneDraft(ApiHandler):
     """A draft by its id."""
 
     async def put(self, raw_id: str) -> None:
-        """Write it anew; what is left out becomes empty."""
+        """Replace it; what is left out becomes empty."""
         self.flags()
         draft_id, person = read_id("draft", raw_id), self.who.person
         sent: dict[str, Any] = self.fields(DRAFT)

@@ -1,10 +1,10 @@
-"""Rounds in which every session is looked at that may lie idle, told of its end, and ended.
+"""Rounds in which every session is looked at that may lie idle, warned of its end, and ended.
 
 Relies on :mod:`..policy.reclaim` for every verdict, on the readings that the nodes' agents write
 down, and on each server's own answer about its kernels and terminals (:mod:`.notebooks`). Promises
-that right before a session ends its server is asked again, and its person's last wish heard; and
-that servers which were silent before, and a slow hub that is told of use, hold up a round for a
-while only.
+that right before a session ends its server is asked again, and its person's last extension request
+is read; and that servers which were silent before, and a slow hub that gets reports of use, hold up
+a round for a while only.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ AT_ONCE = 10
 """What is asked of the hub at the same time: a server that it stops may take it ten seconds."""
 
 HUB_SECONDS = 30.0
-"""Seconds of a round for telling the hub of use; who was not told of has their turn first in the
+"""Seconds of a round for reports of use to the hub; sessions that were left out come first in the
 next one."""
 
 TELL_HUB = timedelta(minutes=5)
-"""How often the hub is told that a session is in use, as servers themselves do; after five rounds,
-where that is sooner."""
+"""How often the hub gets a report that a session is in use, as servers themselves do; after five
+rounds, where that is sooner."""
 
 
 class Examiner:
@@ -171,7 +171,7 @@ class Examiner:
             log.warning("The server of lease %d is not stopped yet: %s", lease.id, error)
 
     async def _tell_hub(self, standings: Collection[Standing]) -> None:
-        """Tell the hub of use that it cannot see, so that its own culler lets work alone.
+        """Report use to the hub that it cannot see, so that its own culler does not end it.
 
         With the server's own token, which allows just that (JupyterHub, role ``server``).
         """
@@ -186,7 +186,7 @@ class Examiner:
         async def tell(each: Standing) -> None:
             nonlocal away
             if away:
-                return  # the others will be told of in a later round
+                return  # the others will be reported in a later round
             lease, reach = each.lease, self._tokens.reach(each)
             try:
                 if not reach.trouble:
@@ -195,23 +195,23 @@ class Examiner:
                     )
             except HubAway as error:
                 away = True
-                log.info("The hub is not told that lease %d is in use: %s", lease.id, error)
+                log.info("The hub got no report that lease %d is in use: %s", lease.id, error)
                 return
             except HubError as error:
-                log.info("The hub is not told that lease %d is in use: %s", lease.id, error)
+                log.info("The hub got no report that lease %d is in use: %s", lease.id, error)
             self._told[lease.id] = self._clock()
 
         news = sorted((each for each in standings if self._is_news(each)), key=self._told_at)
         try:
             await asyncio.wait_for(_several(tell, news), HUB_SECONDS)
         except asyncio.TimeoutError:
-            log.info("The hub is too slow to be told of all use in this round.")
+            log.info("The hub is too slow for reports of all use in this round.")
 
     def _told_at(self, standing: Standing) -> datetime:
         return self._told.get(standing.lease.id, standing.lease.since)
 
     def _is_news(self, standing: Standing) -> bool:
-        """Whether the session was used since the hub was told of it, and that is a while ago."""
+        """Whether the session was used since the last report to the hub, some time ago."""
         told = self._told_at(standing)
         rounds = timedelta(seconds=5 * self._parts.settings.examine_seconds)
         if not _matters(standing) or standing.used <= told:

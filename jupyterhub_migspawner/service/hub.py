@@ -189,7 +189,7 @@ class HubApi:
             raise HubError(f"The hub did not stop server {name!r} of {user!r}: {_told(body)}")
 
     async def note_activity(self, user: str, server: str, at: datetime, token: str) -> None:
-        """Tell the hub that a server was in use at that time, with the server's own token.
+        """Report to the hub that a server was in use at that time, with the server's own token.
 
         Raises :exc:`HubError`.
         """

@@ -100,6 +100,6 @@ def set_up_log() -> None:
     )
     handler.addFilter(Bounded())
     logging.basicConfig(level=logging.INFO, handlers=[handler])
-    # The hub's library tells of every cookie it sets.
+    # The hub's library reports every cookie it sets.
     logging.getLogger("tornado.application").setLevel(logging.WARNING)
     logging.getLogger("alembic").setLevel(logging.WARNING)

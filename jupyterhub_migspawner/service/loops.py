@@ -249,7 +249,7 @@ class Reconciler:
         try:
             await self._parts.ask(lambda broker: broker.release_lease(lease.id, reason, ACTOR))
         except Refusal as refusal:
-            # It ended in the meantime, which is what was wanted.
+            # It ended in the meantime, which was the aim.
             log.info("Lease %d was not given back by the service: %s", lease.id, refusal)
         else:
             log.info("Lease %d of %r is given back: %s.", lease.id, lease.user, reason)

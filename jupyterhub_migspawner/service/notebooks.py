@@ -1,6 +1,6 @@
-"""Servers of sessions, as the broker talks to them: what runs there, and what is to be told there.
+"""Servers of sessions, as the broker talks to them: what runs there, and notices to send there.
 
-Relies on Jupyter Server's REST API, and for what is to be told on this package's extension of it
+Relies on Jupyter Server's REST API, and for notices on this package's extension of it
 (:mod:`jupyterhub_migspawner.notebook`), where that is installed. Promises that whatever a server
 says, slowly or at length, costs a bounded time and nobody else's turn (it is read and understood
 beside the caller's event loop); and that no token but a server's own is ever sent to it, and to
@@ -48,7 +48,7 @@ MOST_PARTS = 20 * MOST_LISTED
 """Parts of such a list that are worth parsing, which holds everybody else up."""
 
 MOST_WISHED = 100
-"""Characters of the name of a wish."""
+"""Characters of the name of an extension request."""
 
 AT_REST = frozenset({"idle", "starting", "restarting", "autorestarting", "dead"})
 """States of a kernel in which it computes nothing (jupyter_client, jupyter_server). In any other
@@ -117,7 +117,7 @@ class Notebooks:
         return None if response.code == 404 else _number(_read_json(response), "acts")
 
     async def tell(self, reach: Reach, word: dict[str, Any]) -> str:
-        """Say something to a server's person; their wish to be kept, or nothing.
+        """Send a notice to a server's person; their extension request, or nothing.
 
         A server without this package's extension hears nothing of it. Raises :exc:`NotSaid`.
         """
@@ -150,8 +150,8 @@ class Notebooks:
         in_chunks = False
 
         def look(line: str) -> None:
-            # Jupyter Server tells the length of its lists. A body of a hundred thousand chunks of
-            # one byte is no list but a second's work for whoever reads it.
+            # Jupyter Server sends the length of its lists. A body of a hundred thousand chunks of
+            # one byte is no list but a second's work for its reader.
             nonlocal in_chunks
             if line.lower().startswith("transfer-encoding:"):
                 in_chunks = True
@@ -182,7 +182,7 @@ class Notebooks:
             self._wrong_peer(reach, error)
             raise NotSaid(str(error)) from error
         except Exception as error:
-            # Whatever a stranger's server does to the client: it has not said anything.
+            # Whatever an untrusted server does to the client, it gave no answer.
             if in_chunks:
                 raise NotSaid("its server answers in chunks, as no Jupyter Server does") from error
             raise NotSaid(f"its server does not answer{_why(error)}") from error
@@ -219,8 +219,8 @@ def read(
     ``watched`` is what this package's extension has heard from the kernels themselves: by that,
     what a page asks by itself is no use, and a cell computes on whatever else is done meanwhile.
     ``acts`` is how often its person has written or opened something, by the same extension.
-    Times are compared with those of before and with nothing else: whose clock they were told by
-    does not matter. That somebody is connected is no sign of use.
+    Times are compared with those of before and with nothing else: whose clock they come from
+    does not matter. That a page is connected is no sign of use.
     """
     heard = {_text(each, "id"): each for each in watched or ()}
     busy, marks = 0, []

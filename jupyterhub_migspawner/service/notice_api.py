@@ -1,4 +1,4 @@
-"""The REST API's notices: what the visitor wants to be told."""
+"""The REST API's notices: which ones the visitor wants."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ CHOICES = {topic: Field("flag") for topic in TOPICS}
 
 
 class Notices(ApiHandler):
-    """Each topic, true where the visitor wants to be told."""
+    """Each topic, true where the visitor wants notices."""
 
     async def get(self) -> None:
         """List them."""

@@ -1,4 +1,4 @@
-"""The page of notices: what the visitor is told, and what they can do without."""
+"""The page of notices: which ones the visitor gets, and which they can turn off."""
 
 from __future__ import annotations
 

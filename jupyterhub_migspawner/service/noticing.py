@@ -1,6 +1,6 @@
 """Notices: each of the admin's channels reads the event log and sends what is for it.
 
-Relies on the event log, in which everything stands that somebody is told of, and on
+Relies on the event log, which has everything that leads to a notice, and on
 :mod:`..channels`. Promises that no channel waits for another and nothing else for any of them; that
 a message which could not be sent is tried again, a few times and for as long as it is of use; and
 that after a crash or a restart nothing is left out, though something may be sent twice. What is
@@ -117,7 +117,7 @@ class Outbox:
             now = self._clock()
             for event in page.events:
                 if event.kind == WITHDRAWN and event.request_id is not None:
-                    # Whom it was not announced to is not told of it any more.
+                    # Those to whom it was not announced get no notice of it any more.
                     self._backlog.withdraw(event.request_id, APPROVERS)
                 message = self._message(event)
                 if message is None:
@@ -200,7 +200,7 @@ class Outbox:
         return choices.get(message.topic, True)
 
     def _begin(self, message: Message) -> asyncio.Future[str]:
-        """Send in a thread of its own, which the end of the service need not wait for."""
+        """Send in a background thread, which the end of the service need not wait for."""
         loop = asyncio.get_running_loop()
         done: asyncio.Future[str] = loop.create_future()
 
@@ -226,7 +226,7 @@ class Outbox:
         if self._channel.wants_address:
             address = self._notices.address(message.user)
         if self._channel.url_for(message.user, address) is None:
-            told = "%r is not told through %s: there is no name or address to send to."
+            told = "%r gets no notice through %s: there is no name or address to send to."
             log.info(told, message.user, self._channel.name)
             return ""
         title = self._channel.shown(message.title)

@@ -214,7 +214,7 @@ class Callback(Page, HubOAuthCallbackHandler):  # type: ignore[misc]
     """The end of the hub's OAuth: sets the cookie and goes back to the page that was asked for."""
 
     async def prepare(self) -> None:
-        """Whether somebody is signed in already is asked here, where it does not block the loop."""
+        """Whether a user is signed in already is asked here, where it does not block the loop."""
         self.current_user = None
         try:
             self.current_user = await self.hub_auth.get_user(self, sync=False)
@@ -240,7 +240,7 @@ class NoPage(Page):
     """Any other address of the service that is not the API's."""
 
     async def prepare(self) -> None:
-        """Nobody needs to be known to be told that there is nothing."""
+        """Nobody needs to be known for the answer that there is nothing."""
         self.current_user = None
         raise Problem(404, "not-found", "There is no such page here.")
 

@@ -11,7 +11,7 @@ from jupyterhub_migspawner.service.parts import Parts
 from jupyterhub_migspawner.service.problem import Problem
 from jupyterhub_migspawner.service.rest import REASON, ApiHandler, read_id
 
-#: What a place in the waiting list is made of; whose it is is never part of it.
+#: What a ticket is made of; whose it is is never part of it.
 NEW_TICKET = {
     "tier": Field("name", required=True),
     "server": Field("server"),
@@ -21,7 +21,7 @@ NEW_TICKET = {
 
 
 class Queue(ApiHandler):
-    """Places in the waiting list."""
+    """Tickets of the queue."""
 
     async def get(self) -> None:
         """List the visitor's places; everybody's for admins."""
@@ -33,7 +33,7 @@ class Queue(ApiHandler):
         self.reply_part(found, views.ticket_view, part)
 
     async def post(self) -> None:
-        """Take a place, or change what it is for."""
+        """Join the queue, or change what a ticket is for."""
         self.flags()
         asked = self.fields(NEW_TICKET)
         visitor, person = self.who, self.who.person

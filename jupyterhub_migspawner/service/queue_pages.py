@@ -1,4 +1,4 @@
-"""The page of the waiting list: one's places, what is held, and a form to take a place.
+"""The page of the waiting list: one's tickets, what is held, and a form to join.
 
 As the pages of requests: plain forms, each a POST that ends in a redirect.
 """
@@ -38,7 +38,7 @@ class MyQueue(RequestPage):
         await self.page({"tier": self.get_query_argument("tier", "")})
 
     async def post(self) -> None:
-        """Take a place."""
+        """Join the queue."""
         assert self.visitor is not None
         visitor = self.visitor
         typed = {name: self.field(name) for name in ("tier", "server", "start", "upward")}

@@ -102,7 +102,8 @@ class RequestPage(Page):
     def told(self, words: Mapping[str, tuple[str, Callable[[int], bool]]]) -> str:
         """What was just done, as the address says: a sentence for each word and when it is true.
 
-        Anybody can write an address, so nothing is said of a number for which it is not.
+        Anybody can write an address, so there is no message about a number for which it is not
+        true.
         """
         for word, (sentence, holds) in words.items():
             found = self.get_query_argument(word, "")
@@ -338,7 +339,7 @@ class Decisions(RequestPage):
             broker.expire_requests()
             in_use = frozenset(lease.request_id for lease in broker.leases())
             found = decidable(broker, visitor, approvers, part, (PENDING, APPROVED))
-            # What was taken back may be in use all the same, until somebody revokes it.
+            # What was taken back may be in use all the same, until an approver revokes it.
             rest = [broker.request(id_) for id_ in sorted(filter(None, in_use))]
             cancelled = [each for each in rest if each.state == CANCELLED]
             return found, list(only_shown(cancelled, visitor, approvers)), in_use, looked_up

@@ -39,7 +39,7 @@ class ApiHandler(Asked):
         self.set_header("X-Content-Type-Options", "nosniff")
 
     async def prepare(self) -> None:
-        """Refuse what is too large and whoever is not signed in, before any method runs."""
+        """Refuse large bodies and visitors who are not signed in, before any method runs."""
         self.current_user = None
         if len(self.request.body) > body.MOST_BYTES:
             raise body.too_large(len(self.request.body))

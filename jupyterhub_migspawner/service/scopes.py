@@ -2,7 +2,7 @@
 
 Relies on the hub for the scopes' meaning (``jupyterhub.scopes``) and for which groups a person is
 in. A scope may be limited to a user, to the members of a group or to one server
-(``servers!server=ada/lab``); what is limited to somebody or something else does not count.
+(``servers!server=ada/lab``); a limit to another user or server does not count.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""The round of the waiting list: what gets free is offered, and servers start for who wants that.
+"""The round of the waiting list: what becomes free is offered, and servers start for who wants
+that.
 
-Relies on the broker for whose turn it is, and on the hub's word, asked anew for each offer, about
-who its user is now. Promises that a hub that is away costs nobody their place, that nothing is
+Relies on the broker for whose turn it is, and on the hub's word, asked again for each offer, about
+who its user is now. Promises that a hub that is away costs nobody their position, that nothing is
 started for anybody who did not ask for it, and that no running server is touched.
 """
 
@@ -111,7 +112,7 @@ class Server:
                 log.warning("Ticket %d of %r is not served: %s", ticket.id, ticket.user, error)
             tries = self._in_vain[ticket.id] = self._in_vain.get(ticket.id, 0) + 1
             if tries >= IN_VAIN and ticket.state == WAITING:
-                # Whoever cannot be served keeps nobody else waiting; it is looked at again.
+                # A ticket that cannot be served keeps nobody else waiting; it is looked at again.
                 why = "the hub does not say just now who its person is"
                 await self._parts.ask(lambda broker: broker.pass_over(ticket.id, why))
             return _UNKNOWN

@@ -21,7 +21,7 @@ from jupyterhub_migspawner.policy.wording import memory as in_gib
 from jupyterhub_migspawner.policy.wording import moment as in_words_utc
 from jupyterhub_migspawner.service.hub import HubServer
 
-# The cause is for whoever can mend it, and stands in the list of cards.
+# The cause is for those who can mend it, and stands in the list of cards.
 _UNADOPTED = (
     "The database that records sessions was replaced and does not know this one. Your server keeps "
     "running and counts against your limits; the hub's admins can see it."

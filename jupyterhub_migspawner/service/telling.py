@@ -1,8 +1,8 @@
-"""What people are told inside their own servers: that they end, and what became of a wish to stay.
+"""Notices to people inside their own servers: their end, and answers to extension requests.
 
 Relies on :class:`.Notebooks` to reach servers and on the verdict to know what there is to tell.
-Promises that a wish is granted or refused in the same way as on the page, once, and answered; and
-that a server that cannot be told costs its person nothing but the word in that place.
+Promises that an extension request is granted or refused in the same way as on the page, once, and
+answered; and that a server that cannot be reached costs its person nothing but the notice there.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from jupyterhub_migspawner.service.tokens import Tokens
 log = logging.getLogger("migspawner.service")
 
 MOST_WHY = 300
-"""Characters; what somebody has written may be longer than a notice."""
+"""Characters; what a person has written may be longer than a notice."""
 
 WHY = "requested inside the server"
 
@@ -37,7 +37,7 @@ Notice = dict[str, Any]
 
 
 class Teller:
-    """Tells servers, and hears their people's wishes."""
+    """Sends notices to servers, and reads their people's extension requests."""
 
     def __init__(self, parts: Parts, notebooks: Notebooks, tokens: Tokens) -> None:
         self._parts = parts
@@ -46,7 +46,7 @@ class Teller:
         self._said: dict[int, Notice | None] = {}
 
     async def round(self, standings: Collection[Standing], lost: Collection[Stranded] = ()) -> None:
-        """Tell all who have something to be told. Raises :exc:`.DatabaseError`."""
+        """Send all notices that are due. Raises :exc:`.DatabaseError`."""
         live = {each.lease.id for each in standings} | {each.lease.id for each in lost}
         self._said = {key: said for key, said in self._said.items() if key in live}
         news = [each for each in standings if each.verdict.near or self._said.get(each.lease.id)]
@@ -55,7 +55,7 @@ class Teller:
         )
 
     async def tell(self, standing: Standing) -> None:
-        """Tell one, and grant what its person wishes. Raises :exc:`.DatabaseError`."""
+        """Send one notice, and grant an extension request. Raises :exc:`.DatabaseError`."""
         lease_id, notice = standing.lease.id, self._notice(standing)
         reach = self._tokens.reach(standing)
         if reach.trouble or (notice is None and self._said.get(lease_id) is None):
@@ -67,7 +67,7 @@ class Teller:
                 notice = self._notice(after)
                 await self._notebooks.tell(reach, {"notice": notice, "answer": answer})
         except NotSaid as trouble:
-            log.debug("The server of lease %d is told nothing: %s", lease_id, trouble)
+            log.debug("The server of lease %d got no notice: %s", lease_id, trouble)
         self._said[lease_id] = notice
 
     async def _tell_loss(self, lost: Stranded) -> None:
@@ -114,6 +114,6 @@ class Teller:
     def _everywhere(self) -> Notice:
         return {
             "page": f"{self._parts.hub_host}{self._parts.prefix}",
-            # Told again in each round; nobody is left with the word of a service that is gone.
+            # Sent again in each round; nobody is left with the notice of a service that is gone.
             "holds_seconds": 3 * self._parts.settings.examine_seconds,
         }

@@ -146,7 +146,7 @@ class Demo:
 
 
 class Person:
-    """Somebody at the demo, with a browser's cookies."""
+    """A user of the demo, with a browser's cookies."""
 
     def __init__(self, demo: Demo, name: str, link: str = "") -> None:
         self.demo = demo

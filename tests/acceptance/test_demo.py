@@ -87,7 +87,7 @@ def test_a_second_start_goes_on_where_the_first_one_ended(make_demo: MakeDemo) -
     demo.start()
     demo.log_in("ada").start("medium")
     before = demo.cli("slices")
-    # Edits below the ruler belong to whoever made them.
+    # Edits below the ruler belong to their author.
     text = demo.config.read_text()
     assert '"title": "Medium"' in text.replace("'", '"')
     demo.config.write_text(text.replace("Medium", "Middling"))

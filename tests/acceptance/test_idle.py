@@ -162,7 +162,7 @@ def warned(hub: Hub, user: str) -> bool:
 
 
 def seen_at_work(hub: Hub, user: str, since: datetime) -> bool:
-    """Whether somebody has looked at this person's session since then and has seen it in use."""
+    """Whether this person's session was examined since thenand was in use."""
     (found,) = hub.broker().standings(user)
     return found.used > since
 
@@ -235,7 +235,7 @@ async def test_who_works_stays_and_who_does_not_is_ended(hub: Hub, exporter: Sit
         assert ends(hub, notebook.user) == [], hub.log()[-4000:]
         assert not warned(hub, notebook.user)
         assert notebook.runs()
-    # Kept until the end that it was told, and ended when that is over, too.
+    # Kept until the end in its warning, and ended when that is over, too.
     hub.until(lambda: bool(ends(hub, "extends")))
     (event,) = hub.cli("events", "--user", "extends", "--kind", "lease.releasing")
     assert event["detail"]["rule"] == "idle"
@@ -264,7 +264,7 @@ async def test_a_hub_that_starts_anew_goes_on_where_it_was(hub: Hub, exporter: S
     hub.until(lambda: bool(ends(hub, "restart")))
     (end,) = ends(hub, "restart")
     assert end["rule"] == "idle"
-    # Told anew if it was unknown meanwhile because the hub was away; never ended sooner than told.
+    # Warned again if it was unknown meanwhile because the hub was away; never ended before that.
     words = hub.cli("events", "--user", "restart", "--kind", "lease.ending")
     (event,) = hub.cli("events", "--user", "restart", "--kind", "lease.releasing")
     assert words
@@ -310,7 +310,7 @@ c.Spawner.default_url = "/api"
 c.JupyterHub.services += [
     {
         "name": "cull",
-        # Not before somebody is at work: what the hub knows of is older than that.
+        # Not before a user is at work: what the hub knows of is older than that.
         "command": [
             "/bin/sh",
             "-c",
@@ -331,7 +331,7 @@ c.JupyterHub.load_roles += [
 
 
 def hub_knows_of_use(hub: Hub, user: str, since: datetime) -> bool:
-    """Whether the hub has been told of use after then, which is what the other culler goes by."""
+    """Whether the hub has a report of use after then, by which the other culler goes."""
     activity = hub.api("GET", f"users/{user}")[1]["servers"][""]["last_activity"]
     return datetime.fromisoformat(activity.replace("Z", "+00:00")) > since
 

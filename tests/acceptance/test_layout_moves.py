@@ -120,7 +120,7 @@ class Dgx:
         return found
 
     def people_on(self, common: dict[str, list[Want]], most: int) -> list[Notebook]:
-        """Somebody on up to ``most`` of those slices, spread over the cards."""
+        """Notebooks on up to ``most`` of those slices, spread over the cards."""
         wanted = {(card, *want) for card, wants in common.items() for want in wants[:1]}
         wanted = set(sorted(wanted)[:most])
         notebooks, others = [], []

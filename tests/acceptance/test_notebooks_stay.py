@@ -1,4 +1,4 @@
-"""Notebooks run on while the machine's cards are cut anew around them.
+"""Notebooks run on while the machine's cards are re-cut around them.
 
 A real hub, its service and agent, a real Jupyter server with a kernel that computes; the command
 line goes through every configuration of a file of layouts for eight A100s.
@@ -157,7 +157,7 @@ async def test_notebooks_notice_nothing_of_any_layout(hub: Hub) -> None:
             assert each.lease() == lease
             pid = int((each.folder / "pid").read_text())
             assert pid in [on.pid for on in nvml.processes(str(lease.slice_uuid))]
-        nvml.close()  # whoever has the driver open keeps an A100 from leaving MIG
+        nvml.close()  # a process with the driver open keeps an A100 from leaving MIG
     assert kept >= 2
     assert waited >= 1
 

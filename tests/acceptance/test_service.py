@@ -62,7 +62,7 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
 
 
 class Browser:
-    """Someone signed in at the hub, as far as cookies and redirects go."""
+    """A user signed in at the hub, as far as cookies and redirects go."""
 
     def __init__(self, hub: Hub, name: str) -> None:
         self.url = hub.url + "services/migspawner/"

@@ -37,7 +37,7 @@ def lease_of(hub: Hub, user: str) -> LeaseRow:
 
 
 def told(pid: int) -> dict[str, str]:
-    """What the server was told of its slice, from its own process."""
+    """What the server knows of its slice, from its own process."""
     variables = Path(f"/proc/{pid}/environ").read_text().split("\0")
     pairs = (variable.partition("=") for variable in variables)
     wanted = ("CUDA_VISIBLE_DEVICES", "MIGSPAWNER_SEATS", "MIGSPAWNER_MEMORY_MIB")

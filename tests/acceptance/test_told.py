@@ -90,7 +90,7 @@ def test_people_are_told_also_of_what_happens_while_the_service_is_away(
     assert receivers == ["ada@example.org"]
     assert mail["Subject"] == title
 
-    # Its hour is nearly over when it begins: told of once, and not to who does without.
+    # Its hour is nearly over when it begins: announced once, and not to users who turned it off.
     for user in ("ada", "grace"):
         hub.api("POST", f"users/{user}")
     hub.cli("notices", "choose", "--user", "grace", "--off", "sessions")

@@ -112,7 +112,7 @@ def test_a_renamed_user_goes_on_working_and_a_deleted_one_leaves_nothing(
                  "--reason", "x")  # fmt: skip
     assert here.api("PATCH", "users/ada", {"name": "lovelace"})[0] == 200
     here.until(lambda: lease_of(here, "biology", "lovelace") is not None)
-    # The name is somebody else's before the service looks again.
+    # The name is another user's before the service looks again.
     assert here.api("POST", "users/ada")[0] == 201
     rounds(here, "biology", 3)
     lease = lease_of(here, "biology", "lovelace")
@@ -134,7 +134,7 @@ def test_a_rename_that_a_killed_hub_did_not_pass_on_ends_no_server(hubs: tuple[H
     mine = started(here, "biology")
     broker = here.broker()
     with broker.store.transaction():
-        # Nobody else can write now: the hub cannot pass on what it is told before it dies.
+        # Nobody else can write now: the hub cannot pass on what it hears before it dies.
         assert here.api("PATCH", "users/ada", {"name": "lovelace"})[0] == 200
         here.kill()
     here.start()

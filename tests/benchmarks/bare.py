@@ -110,7 +110,7 @@ def again(
     commit: Callable[[], Any],
     roll: Callable[[], Any],
 ) -> None:
-    """Another lease's life, through a driver's cursor; once more when all was just being taken."""
+    """Another lease's life, through a driver's cursor; once more when all is busy."""
     own: dict[str, Any] = {"user": f"user of {name}", "attempt": f"attempt of {name}"}
     own["locks"] = [zlib.crc32(own[what].encode()) - 2**31 for what in ("attempt", "user")]
     for steps in life:

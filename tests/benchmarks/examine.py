@@ -88,7 +88,7 @@ async def measured(lab: Lab, key_file: KeyFile, origin: str, every: int) -> dict
 async def longest_block(doing: object) -> float:
     """Do it; by how much the loop came latest to something that was due, in seconds.
 
-    That tells of everything that keeps it from others: its own callbacks, other threads that hold
+    That reports everything that keeps it from others: its own callbacks, other threads that hold
     the interpreter, the garbage collector.
     """
     worst, over = 0.0, asyncio.Event()

@@ -16,7 +16,7 @@ CODE = 'import os; os.environ["CUDA_VISIBLE_DEVICES"]'
 
 
 class Visitor:
-    """Somebody at the demo with a browser window of their own."""
+    """A user of the demo with a browser window of their own."""
 
     def __init__(self, browser: Browser, demo: Demo, name: str) -> None:
         self.demo = demo
@@ -103,7 +103,7 @@ def test_two_researchers_each_see_their_own_slice(demo: Demo, visitors: dict[str
     assert all(re.fullmatch(r"MIG-[0-9a-f-]{36}", uuid) for uuid in seen.values())
     assert seen["ada"] != seen["grace"]
 
-    # What is taken is shown as taken to whoever comes next.
+    # What is taken is shown as taken to the next user.
     linus.log_in()
     assert linus.free(most) == free[most] - 2
 

@@ -1,4 +1,5 @@
-"""A notebook that is left open in a browser: its person is told there, keeps it once, and loses it.
+"""A notebook that is left open in a browser: its person is warned there, keeps it once, and loses
+it.
 
 A real JupyterLab with a real kernel in a real Chromium. The limit is short once the page is open.
 """

@@ -1,4 +1,4 @@
-"""A whole card from wish to start, in the browser: asked for, shortened and approved, used.
+"""A whole card from request to start, in the browser: asked for, shortened and approved, used.
 
 With the keyboard alone, and with scripts switched off where the pages are ours.
 """

@@ -159,7 +159,7 @@ class Day:
                 self.started += self._ask(person, "POST", path, {"tier": step.what}) == 201
 
     def _wait_in_line(self, person: Person) -> None:
-        """Take a place in the waiting list; when it is their turn the hub starts their server."""
+        """Join the waiting list; when it is their turn the hub starts their server."""
         try:
             ticket = self.hub.broker().join(Somebody(person.name), "small", start=True)
         except (Refusal, DatabaseError) as error:
@@ -168,7 +168,7 @@ class Day:
             self._say(f"{person.name} waits with ticket {ticket.id}")
 
     def _nobody_waits(self) -> None:
-        """Evening: whoever still waits goes home."""
+        """Evening: everybody who still waits goes home."""
         with contextlib.suppress(Refusal, DatabaseError):
             for ticket in self.hub.broker().tickets():
                 self.hub.broker().leave(ticket.id, Somebody(ticket.user))
@@ -416,4 +416,4 @@ class Day:
                 others = [r for r in reports if r.slice == report.slice and r != report]
                 self._break(f"{event}: {report}; on that slice besides: {others}")
         for heard in self._strangers.heard():
-            self._break(f"a stranger at the service's port heard {heard!r}")
+            self._break(f"an unknown client at the service's port heard {heard!r}")

@@ -98,7 +98,7 @@ async def whole_card(config: Config, journal: Path) -> None:
 
 
 async def idle(config: Config, journal: Path) -> None:
-    """A session that nobody uses is told of its end, kept once by its person, and ended."""
+    """A session that nobody uses is warned of its end, kept once by its person, and ended."""
     options = MigBroker(config=config)
     broker, agent = options.open_broker(), make_agent(options)
     real, ahead = broker.clock, timedelta()

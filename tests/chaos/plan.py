@@ -44,7 +44,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Plan:
-    """Steps of each person, and of whoever kills: more than fit into ``seconds``, several times."""
+    """Steps of each person, and of the killer: more than fit into ``seconds``, several times."""
 
     seed: int
     seconds: float

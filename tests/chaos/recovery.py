@@ -1,6 +1,6 @@
-"""What starts after a death: an agent, the service's comparison with the hub, time that is told.
+"""What starts after a death: an agent, the service's comparison with the hub, time that is set.
 
-A machine of two cards, on one of which somebody else's server runs all the while; nothing that
+A machine of two cards, on one of which another user's server runs all the while; nothing that
 happens to others may touch it.
 """
 

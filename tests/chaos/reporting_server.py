@@ -2,10 +2,10 @@
 
 It believes its environment alone. One line of JSON each: ``start``, ``end``; ``taken`` when another
 process holds the same slice, ``missing`` when the machine has no such slice, ``torn`` when its
-environment names two. The kernel is the witness: each slice has a file that whoever is on it locks
-(flock(2)), and the lock lives exactly as long as the processes do. The driver is told of them too.
-Each leaves a process behind that outlives it for a moment; and, whenever it gets SIGUSR1, one that
-carries no mark, descends from nobody, listens to nothing and stays on the slice.
+environment names two. The kernel is the witness: each slice has a file that each user of it locks
+(flock(2)), and the lock lives exactly as long as the processes do. They are reported to the driver
+too. Each leaves a process behind that outlives it for a moment; and, whenever it gets SIGUSR1, one
+that carries no mark, descends from nobody, listens to nothing and stays on the slice.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def serve() -> None:
                 connection.recv(65536)
                 connection.sendall(ANSWER)
             except OSError:
-                continue  # whoever asked was killed
+                continue  # the client was killed
 
 
 signal.signal(signal.SIGUSR1, hide)

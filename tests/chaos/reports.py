@@ -37,7 +37,7 @@ def read_reports(directory: Path) -> list[Report]:
     """What every server of the day wrote down, in the order of their starts."""
     found = []
     for file in directory.glob("*.jsonl"):
-        # Whoever was killed in the middle of a line leaves half of one.
+        # A process that was killed in the middle of a line leaves half of one.
         text = file.read_text()
         lines = [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
         if lines:

@@ -15,7 +15,7 @@ HALF_SENT = 500
 """Requests that are begun and never ended; they are let go of after :data:`SECONDS`."""
 
 SECONDS = 10.0
-"""Seconds for which a stranger is there."""
+"""Seconds for which an unknown client is there."""
 
 _HALF_SEND = """
 import socket, sys, time

@@ -38,7 +38,7 @@ def _refuse(event: str, _: tuple[object, ...]) -> None:
         )
 
 
-# An audit hook cannot be taken away again, so it looks whether a fast test is running.
+# An audit hook cannot be taken away again, so it checks whether a fast test is running.
 sys.addaudithook(_refuse)
 
 

@@ -202,7 +202,7 @@ def test_a_person_cannot_pile_up_requests(lab: Lab) -> None:
     )
     lab.broker.cancel_request(made[0].id, ADA)
     request_of(lab)
-    lab.broker.create_request(OTHER, "card", 5, "somebody else's")
+    lab.broker.create_request(OTHER, "card", 5, "another user's")
 
 
 def test_requests_expire_by_the_clock_even_before_anybody_notes_it(lab: Lab) -> None:

@@ -79,7 +79,7 @@ def test_a_backup_and_a_restore_bring_everything_back(used: str, tmp_path: Path)
     assert soundness.problems(f"sqlite:///{file}") == ()
     lab = Lab(used)
     lab.stop(lab.broker.leases()[0])
-    lab.start("somebody else")
+    lab.start("another user")
     lab.close()
     kept = backups.restore(used, file)
     assert stored(used) == before

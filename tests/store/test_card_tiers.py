@@ -143,7 +143,7 @@ def test_a_tier_for_which_there_is_no_card_says_so(make_lab: MakeLab) -> None:
     assert why["h"].endswith("no card of model H100* is cut into 1g.10gb now.")
     assert why["w"].endswith("no card with at least 80 GB is in service with MIG on.")
     assert why["h"] in refused("capacity", lab.start, "ada", "h")
-    # Whoever waits for it is in nobody's way.
+    # Those who wait for it are in nobody's way.
     ticket = join(lab, "ada", "h")
     assert places(lab) == {ticket.id: 1}
     assert lab.start("bob", "any").card_uuid == "GPU-0"
@@ -243,7 +243,7 @@ def test_who_is_served_before_an_earlier_one_that_waits_for_the_same_card_overta
 
 
 def test_a_start_takes_what_nobody_who_waits_could_have(make_lab: MakeLab) -> None:
-    """Somebody waits for an H100; a free A100 would lie idle until then."""
+    """A user waits for an H100; a free A100 would lie idle until then."""
     lab, of_a, of_h = busy(make_lab)
     waits = join(lab, "ada", "h")
     lab.stop(of_a)

@@ -40,7 +40,7 @@ def full(make_lab: MakeLab) -> Lab:
 
 
 def test_a_ticket_for_a_removed_tier_ends_and_says_why(make_lab: MakeLab) -> None:
-    """Its turn would never come: it would wait for ever."""
+    """Its turn would never come: it would wait forever."""
     before = full(make_lab)
     ticket = before.broker.join(ADA, "medium")
     after = changed(make_lab, before, without("medium"))

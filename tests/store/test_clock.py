@@ -1,4 +1,4 @@
-"""The time that leases are told in: the PostgreSQL server's, whatever the nodes' clocks say."""
+"""The time that leases use: the PostgreSQL server's, whatever the nodes' clocks say."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_deadlines_of_two_hubs_with_different_clocks_agree(server_lab: Lab) -> N
         leases.append(lease)
     latest = asked(server_lab)
     limit = timedelta(seconds=server_lab.broker.settings.pending_seconds)
-    slack = timedelta(seconds=1)  # what one machine's standing clocks can be behind
+    slack = timedelta(seconds=1)  # what one machine's stopped clocks can be behind
     for lease in leases:
         assert earliest - slack <= lease.since <= latest
         assert lease.deadline == lease.since + limit

@@ -1,4 +1,5 @@
-"""A clock that is set: nothing ends that was not about to, people are told first, an event says so.
+"""A clock that is set: nothing ends that was not about to, people are warned first, an event says
+so.
 
 The machines here have a wall clock and a count of seconds apart. PostgreSQL's own clock cannot be
 set in a test, so there the machine's anchor is what differs from it.
@@ -334,7 +335,7 @@ def test_a_reboot_in_the_past_moves_everything_there(
     (grant,) = again.requests()
     assert grant.valid_until is not None
     assert timedelta(hours=3) < grant.valid_until - clocks.wall <= timedelta(hours=4)
-    # Nothing lives for ever by it: it ends after its hours.
+    # Nothing lives forever by it: it ends after its hours.
     clocks.pass_time(hours=4)
     again.watch_clock()
     assert again.expire_requests()

@@ -1,4 +1,4 @@
-"""Old events become counts; what a report needs is told before and after."""
+"""Old events become counts; a report finds what it needs before and after."""
 
 from __future__ import annotations
 

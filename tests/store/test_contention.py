@@ -24,7 +24,7 @@ Answer = LeaseRow | Refusal | None
 
 
 def at_once(work: list[Callable[[], Any]]) -> list[Any]:
-    """Run all of it, each in a thread of its own, released together."""
+    """Run all of it, each in a separate thread, released together."""
     barrier = threading.Barrier(len(work))
 
     def run(one: Callable[[], Any]) -> Any:

@@ -164,7 +164,7 @@ class Anything:
         self.broker.note_boot("n1", self.pick(["boot 1", "boot 2"]))
 
     def may_report_what_is_wanted(self) -> None:
-        """What an agent reads once it has cut all cards as they shall be."""
+        """What an agent reads once it has cut all cards as desired."""
         found = []
         for row in self.broker.cards():
             wants = row.layout if row.target is None else row.target

@@ -1,4 +1,4 @@
-"""Readers of the event log: whoever reads on misses nothing and repeats nothing."""
+"""Readers of the event log: a reader that goes on misses nothing and repeats nothing."""
 
 from __future__ import annotations
 

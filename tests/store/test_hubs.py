@@ -160,7 +160,7 @@ def test_what_the_deleted_had_asked_for_is_not_for_who_gets_the_name(lab: Lab) -
     asked = lab.broker.create_request(Person("ada"), "card", 1, "more")
     deleted = lab.clock()
     lab.clock.pass_time(minutes=1)
-    # By the time that the database is told, somebody new has the name and has asked already.
+    # By the time that the database learns it, a new user has the name and has asked already.
     new = lab.broker.create_request(Person("ada"), "card", 1, "mine")
     assert lab.broker.forget_user("ada", deleted) == 2
     states = {r.id: r.state for r in lab.broker.requests("ada")}
@@ -200,7 +200,7 @@ def test_a_rename_that_is_told_late_leaves_the_name_s_next_owner_alone(lab: Lab)
     first = lab.start("ada")
     renamed = lab.clock()
     lab.clock.pass_time(minutes=1)
-    # The database was away when ada became lovelace; somebody else is ada now.
+    # The database was away when ada became lovelace; another user is ada now.
     second = lab.start("ada", server="b")
     assert lab.broker.rename_user("ada", "lovelace", renamed) == 1
     users = {lease.id: lease.user for lease in lab.broker.leases()}

@@ -111,7 +111,7 @@ def test_a_vanished_card_is_lost_and_its_leases_with_it(lab: Lab) -> None:
     assert {c.state for c in lab.broker.cards()} == {"ok"}
     assert lab.kinds().count("card.back") == 1
     assert lab.states()[(0, "1g.5gb", 1)] == "free"
-    # What was lost stays so; whoever is told to start again does.
+    # What was lost stays so; a user who has to start again does.
     assert lab.broker.lease(lease.id).state == "lost"
 
 
@@ -313,7 +313,7 @@ def test_a_report_from_another_boot_needs_nobody_to_announce_it(
     lab.broker.record_inventory("n1", booted(card(0), boot="second"))
     assert lab.broker.nodes()[0].boot_id == "second"
     assert not lab.broker.note_boot("n1", "second")
-    # Whoever cannot say which boot it is changes nothing about it.
+    # An agent that does not know the boot changes nothing about it.
     lab.report(card(0))
     assert lab.broker.nodes()[0].boot_id == "second"
     assert lab.start().card_uuid == "GPU-0"

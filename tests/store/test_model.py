@@ -451,7 +451,7 @@ class BrokerMachine(RuleBasedStateMachine):
                     if mine is None or mine in in_use:
                         assert not offer.usable
                         continue
-                    # A start takes a card, or sets one aside that is to be emptied.
+                    # A start allocates a card, or sets one aside that is to be emptied.
                     sets_aside = self.model.may_take_all(mine) & self.model.busy()
                     assert offer.usable == bool(self.model.idle_cards(mine) or sets_aside)
 

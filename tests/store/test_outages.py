@@ -1,4 +1,4 @@
-"""The database goes away, is full, is held by somebody else, or dies in the middle."""
+"""The database goes away, is full, is held by another process, or dies in the middle."""
 
 from __future__ import annotations
 
@@ -191,7 +191,7 @@ def test_a_file_that_another_program_holds_is_named_and_works_afterwards(
     with pytest.raises(DatabaseError, match="locked by another process") as caught:
         file_lab.start()
     assert file_lab.url in str(caught.value)
-    # Whoever only reads is not disturbed.
+    # A process that only reads is not disturbed.
     assert file_lab.broker.leases() == ()
     assert len(file_lab.broker.slices()) == 14
     other.execute("ROLLBACK")

@@ -117,7 +117,7 @@ def test_what_gets_free_is_held_for_the_first_who_waits(full: Lab) -> None:
     grace = join(full, "grace")
     assert full.broker.turns() == ()
     stop_of(full, "mary")
-    # Nobody slips in between, and those who wait are told who comes first.
+    # Nobody slips in between, and those who wait learn who comes first.
     assert "2 people are waiting" in refused("capacity", full.start, "eve", "medium")
     assert "1 person is waiting" in refused("capacity", full.start, "ada", "medium")
     assert [ticket.id for ticket in full.broker.turns()] == [ada.id]
@@ -208,7 +208,7 @@ def test_a_quota_blocks_a_ticket_and_lets_others_pass(make_lab: Callable[..., La
     statuses = {status.row.user: status for status in lab.broker.queue()}
     assert (statuses["sam"].place, statuses["ada"].place) == (0, 1)
     assert "Your quota" in statuses["sam"].row.blocked
-    # Looked at again once it is over: it has kept its place.
+    # Looked at again once it is over: it has kept its position.
     stop_of(lab, "sam")
     assert [t.id for t in lab.broker.turns(blocked=True)] == [sam.id]
     assert held(offer(lab, sam)).user == "sam"

@@ -1,4 +1,4 @@
-"""Sessions that are not in use, on both databases: told of, kept, ended, and never by guessing."""
+"""Sessions that are not in use, on both databases: warned, kept, ended, and never by guessing."""
 
 from __future__ import annotations
 
@@ -121,7 +121,8 @@ def test_a_source_that_is_silent_ends_nothing_and_is_told_of_once(lab: Lab, sour
     assert lab.kinds().count("lease.unknown") == 1
     (event,) = [each for each in lab.broker.events() if each.kind == "lease.unknown"]
     assert "away" in event.detail["why"]
-    # One answer does not make it known; an answer in each look does, and then it is told again.
+    # One answer does not make it known; an answer in each look does, and then there is another
+    # warning.
     for number in range(4):
         lab.clock.pass_time(minutes=10)
         hear(lab, lease)
@@ -252,7 +253,7 @@ def test_a_place_that_is_blocked_ends_nothing_sooner(make_lab: Callable[..., Lab
     later(lab, mine, 30)
     ticket = lab.broker.join(Person("linus"), "idling")
     assert lab.broker.standings("ada")[0].verdict.warn
-    # Linus cannot have it, whoever gives it back.
+    # Linus cannot have it, no matter who gives it back.
     assert lab.broker.offer(ticket.id, Person("linus")).ticket.blocked
     assert not lab.broker.standings("ada")[0].verdict.warn
     assert lab.broker.warn_idle([mine.id]) == ()

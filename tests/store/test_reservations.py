@@ -129,7 +129,7 @@ def test_a_card_that_comes_back_whole_is_kept_before_others_get_at_it(
     lab.clock.pass_time(hours=1.6)
     lab.report(card(0, CUT_WHOLE))
     assert lab.broker.keep_coming_cards() == ("GPU-0",)
-    # Whoever has it keeps it until their time is over.
+    # The holder keeps it until their time is over.
     assert lab.broker.lease(lease.id).state == "active"
     lab.stop(lease)
     lab.report(card(0, ()))

@@ -75,7 +75,7 @@ def test_a_refusal_says_what_still_ends_since_when_and_what_to_do(make_lab: Make
     assert "a program is still running on its slice" in str(found)
     assert "try again then" in str(found)
     assert "4711" not in str(found)
-    # The form, and whoever asks to wait, are told the same.
+    # The form and a request to wait get the same answer.
     assert offer_of(lab, "s1") == (False, str(found))
 
 
@@ -196,7 +196,7 @@ def test_what_is_held_for_a_place_has_its_grant_at_every_hub(make_lab: MakeLab) 
     for uuid in ("GPU-0", "GPU-1"):
         lab.broker.finish_target(uuid)
     assert lab.broker.offer(here.id, ADA).lease is not None
-    # One card for the one grant, whoever asks for it and where.
+    # One card for the one grant, no matter who asks for it and where.
     assert other.broker.offer(there.id, ADA).lease is None
     found = refusal(other, "ada", "card")
     assert found.reason == "approval"

@@ -1,4 +1,4 @@
-"""Whoever waits is woken by what others commit, in this process or another, and never held up."""
+"""Waiters are woken by what others commit, in this process or another, and never held up."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Bell(threading.Event):
 
 @contextmanager
 def heard(lab: Lab) -> Iterator[Bell]:
-    """A bell, after the ring that says that somebody listens."""
+    """A bell, after the ring that says that it is listening."""
     bell = Bell()
     with lab.broker.heard(bell.set):
         bell.next()

@@ -161,7 +161,7 @@ def test_one_server_at_a_time_runs_on_a_grant(lab: Lab) -> None:
     assert "in use by your server 'exp'" in refused(
         "approval", lab.start, "ada", "card", server="other"
     )
-    # What is left of the server when it starts anew begins to end, and has the grant until it has.
+    # What is left of the server when it starts again begins to end, and has the grant until it has.
     assert "still in use" in refused("approval", lab.start, "ada", "card", server="exp")
     assert lab.broker.lease(first.id).state == "releasing"
     assert "still in use" in refused("approval", lab.start, "ada", "card", server="other")

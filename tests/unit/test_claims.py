@@ -37,7 +37,7 @@ def mark(user: str) -> OrphanRow:
 
 
 def settle() -> None:
-    """Wait until whoever looks up has nothing left to do."""
+    """Wait until the look-ups have nothing left to do."""
     for thread in list(claims._threads):
         thread.join(60)
 

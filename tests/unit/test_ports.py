@@ -214,7 +214,7 @@ def test_a_hub_without_descriptors_goes_on_giving_the_sockets(
 
 
 def test_a_full_queue_keeps_no_service_from_its_sockets(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever may connect can fill the queue of an abstract socket, but not for long."""
+    """A user who may connect can fill the queue of an abstract socket, but not for long."""
     ports = ServicePorts(None)
     callers = []
     with suppress(BlockingIOError):

@@ -1,4 +1,4 @@
-"""What people and programs are told of a slice that several share."""
+"""What people and programs see of a slice that several share."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ class Reversed(Authenticator):
 
 
 class Inherits(Authenticator):
-    """One of somebody else's that keeps the hub's rule."""
+    """One of another author that keeps the hub's rule."""
 
 
 names = st.text(min_size=1, max_size=20)

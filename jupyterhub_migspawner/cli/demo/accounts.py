@@ -107,7 +107,7 @@ class Accounts:
         return homes
 
     def _homes(self, kept: _Kept) -> Path:
-        """The folder of the homes, made anew when it is gone or not root's alone."""
+        """The folder of the homes, created again when it is gone or not root's alone."""
         if kept.homes and _is_ours(Path(kept.homes)):
             return Path(kept.homes)
         for place in _PLACES:

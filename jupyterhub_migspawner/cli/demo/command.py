@@ -194,7 +194,7 @@ class Demo(Command):
             return f"run as unprivileged users, with homes in {Accounts(directory).homes}"
         return (
             f"run as you, user {os.geteuid()}:\n"
-            "           whoever has the password or a link can do here what you can do"
+            "           anyone who has the password or a link can do here what you can do"
         )
 
 

@@ -68,7 +68,7 @@ def _hub_starts() -> bool:
 
 
 def check_owner(folder: Path) -> None:
-    """Close the demo's folder to others. Raises :exc:`Refusal` when it is somebody else's."""
+    """Close the demo's folder to others. Raises :exc:`Refusal` when it belongs to another user."""
     found = folder.stat()
     if found.st_uid != os.geteuid():
         raise Refusal(

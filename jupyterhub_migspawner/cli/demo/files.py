@@ -2,7 +2,7 @@
 
 Relies on the directory being ours alone, which :func:`claim` makes sure of. Promises that what a
 person changed in the configuration file outlives the next start: only the lines between the two
-rulers are written anew.
+rulers are written again.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def claim(directory: Path) -> Iterator[None]:
 
 
 def _refuse_other_folders(directory: Path) -> None:
-    """Raise :exc:`Refusal` for a folder in which a demo would be among somebody's other files."""
+    """Raise :exc:`Refusal` for a folder in which a demo would be among other files."""
     if not directory.is_dir():
         return
     if directory.stat().st_uid != os.geteuid():
@@ -234,7 +234,7 @@ c.MigBroker.directory = DIRECTORY
 c.MigBroker.database_url = "sqlite:///migspawner.sqlite"
 
 # What people can pick. Sessions of a tier with "idle_minutes" end when nobody has used them for so
-# long, sooner while somebody waits; a tier with "seats" puts several people on one slice.
+# long, sooner while another user waits; a tier with "seats" puts several people on one slice.
 c.MigBroker.tiers = $tiers
 
 # Sessions are looked at more often than on a hub of many people, so that their end can be watched.

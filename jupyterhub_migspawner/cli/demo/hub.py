@@ -36,7 +36,8 @@ _START = 120.0
 _STOP = 45.0
 
 #: Where ports are looked for that the hub and the proxy bind a little later: below those that Linux
-#: gives to whoever asks for any (ip(7), ip_local_port_range), so that hardly anybody takes them.
+#: gives to programs that ask for any (ip(7), ip_local_port_range), so that hardly anybody takes
+#: them.
 _QUIET_PORTS = range(20_000, 32_000)
 
 
@@ -172,7 +173,7 @@ class Hub:
         return end(self.directory, self._process)
 
     def _status(self, path: str) -> int | None:
-        """What the hub, or a service behind its proxy, answers a stranger; None without answer."""
+        """The status with which hub or service answer an unknown client; None without answer."""
         connection = http.client.HTTPConnection("127.0.0.1", self.ports.public, timeout=5)
         try:
             connection.request("GET", path)

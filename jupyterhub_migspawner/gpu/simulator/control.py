@@ -233,7 +233,7 @@ def set_switches(
 ) -> None:
     """Change how the machine behaves; None leaves a switch as it is.
 
-    What each means is told at :class:`~jupyterhub_migspawner.gpu.simulator.state.Switches`.
+    For the meaning of each see :class:`~jupyterhub_migspawner.gpu.simulator.state.Switches`.
     """
     with StateFile(path).change() as state:
         switches = state["switches"]

@@ -114,7 +114,7 @@ def create_instance(
 
 
 def destroy_instance(card: CardState, instance: InstanceState) -> None:
-    """Take an instance away, unless it has compute instances or somebody holds it."""
+    """Take an instance away, unless it has compute instances or a process holds it."""
     held = (
         any(each["gi_id"] in (None, instance["id"]) for each in living(card["holders"]))
         or instance["id"] in card["leaked"]

@@ -56,7 +56,7 @@ class _Card(TypedDict):
     """One card. ``serial`` is its unique number, ``swapped`` that its halves are numbered swapped.
 
     ``processes`` use the whole card while MIG is off; ``holders`` are monitors. ``leaked`` are ids
-    of instances whose handle somebody keeps, so that they cannot be destroyed until a reboot.
+    of instances whose handle a process keeps, so that they cannot be destroyed until a reboot.
     """
 
     index: int

@@ -121,7 +121,7 @@ class StateFile:
         if not known:
             raise GpuError(
                 f"{self.path} is not a state file of this version's simulated cards; create it"
-                f" anew with: migspawner simulator create {self.path}"
+                f" again with: migspawner simulator create {self.path}"
             )
         return cast(State, state)
 

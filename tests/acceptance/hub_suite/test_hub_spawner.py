@@ -1,4 +1,4 @@
-"""What the mixin is told of JupyterHub's spawners, compared with the installed JupyterHub's."""
+"""What the mixin declares of JupyterHub's spawners, compared with the installed JupyterHub's."""
 
 from __future__ import annotations
 

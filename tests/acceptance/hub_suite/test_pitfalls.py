@@ -279,7 +279,7 @@ async def test_whom_a_server_runs_as_is_known_though_its_start_fails(
 async def test_a_lease_that_ended_during_the_start_ends_the_start(
     app: Any, lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else two servers would run on one slice as soon as somebody else leases it."""
+    """Else two servers would run on one slice as soon as another user leases it."""
     user = add_user(app.db, app=app, name="ivy")
     start_below = mocking.MockSpawner.__bases__[1].start
     pids = []
@@ -307,7 +307,7 @@ async def test_a_hundred_thousand_options_are_not_all_looked_at(app: Any, lab: L
 
 
 async def test_a_pid_that_is_another_process_by_now_is_no_server(app: Any, lab: Lab) -> None:
-    """After a reboot: signalling it would end a stranger's process."""
+    """After a reboot: signalling it would end another user's process."""
     user = add_user(app.db, app=app, name="june")
     spawner = MigSimpleSpawner(user=user, config=lab.config)
     started = start_time(Path(f"/proc/{os.getpid()}"))
@@ -479,7 +479,7 @@ async def test_a_stored_choice_of_a_removed_tier_counts_as_none(
     assert "no longer available" in told[0]
     assert "small" in told[0]
     await end(app, lab, "sara")
-    # It is said once: from here on the server has no choice stored.
+    # It is reported once: from here on the server has no choice stored.
     assert (await start(app, "sara")).status_code == 201
     told = [event["message"] async for event in user.spawner.progress()]
     assert not any("no longer available" in message for message in told)

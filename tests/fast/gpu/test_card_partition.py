@@ -112,7 +112,7 @@ def test_leased_and_used_slices_survive_and_what_they_block_is_said(data: st.Dat
     # What is missing in the end is named, each with the slice it waits for.
     for name, start in set(want) - after:
         assert any(f"{name} at {start} must wait for" in each for each in made.blocked)
-    # When what blocked has gone, a new plan ends in the wanted layout.
+    # When what blocked has gone, a new plan ends in the desired layout.
     again = plan(card_with(after), want)
     assert again.blocked == ()
     assert carried_out(after, again) == set(want)

@@ -89,7 +89,7 @@ def test_what_is_withdrawn_before_it_was_sent_is_not_sent() -> None:
     backlog.add(11, about("ada", 11), NOON, 11)
     backlog.add(12, about("ada", 12, USERS, "requests"), NOON, 11)
     backlog.withdraw(11, APPROVERS)
-    assert drained(backlog, NOON) == ["ada asks 12"]  # what they are told themselves
+    assert drained(backlog, NOON) == ["ada asks 12"]  # notices to themselves
 
 
 def test_what_is_under_way_is_neither_withdrawn_nor_added_to() -> None:
@@ -148,12 +148,12 @@ def test_a_clock_that_was_set_back_holds_nothing_up() -> None:
 
 
 def requests(user: str, number: int = 0) -> Message:
-    """What a user is told of a request of theirs; it may be merged."""
+    """A notice to a user about a request of theirs; it may be merged."""
     return about(user, number, USERS, "requests")
 
 
 def sessions(user: str, number: int = 0) -> Message:
-    """What a user is told of a session; it is never merged."""
+    """A notice to a user about a session; it is never merged."""
     return about(user, number, USERS, "sessions")
 
 
@@ -176,7 +176,7 @@ def test_only_what_may_be_merged_is_merged_with_what_waits() -> None:
     for number in range(20, 20 + MOST_SINGLE):
         backlog.add(number, requests("ada", number), NOON, None)
     backlog.add(30, sessions("ada", 30), NOON, None)
-    # Five messages about requests wait one by one; sessions are told one by one, however many.
+    # Five messages about requests wait one by one; those about sessions do, too, however many.
     assert len(backlog) == MOST_SINGLE + MOST_SINGLE + 2
 
 
@@ -306,7 +306,7 @@ def test_what_happened_first_goes_out_first() -> None:
 )
 def test_of_so_many_people_it_is_remembered_what_they_were_sent(others: int, held: bool) -> None:
     backlog = Backlog()
-    # What was sent to somebody lately is remembered longest, whoever was the first.
+    # The latest recipient is remembered longest, no matter who was the first.
     send(backlog, 0, requests("first"), NOON)
     for number in range(BURST):
         send(backlog, number, requests("ada", number), NOON)

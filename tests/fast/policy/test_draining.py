@@ -1,4 +1,4 @@
-"""Which card is emptied for somebody who may have a whole one."""
+"""Which card is emptied for a user who may have a whole one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who is told what, where: the configuration of notices and the sentences of events."""
+"""Who is notified of what, and where: the configuration of notices and the sentences of events."""
 
 from __future__ import annotations
 
@@ -241,7 +241,7 @@ UNTIL = {"until": "2026-11-23T17:00:00Z"}
             *("ticket.blocked", {"why": "Your quota is used up."}, "users", "offers"),
             "Your turn on the waiting list is delayed",
             "You are waiting for card, but others can go first: Your quota is used up.\n"
-            "You keep your place.",
+            "You keep your position.",
         ),
         (
             *("lease.ending", {**UNTIL, "why": ""}, "users", "sessions"),

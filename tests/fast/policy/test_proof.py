@@ -1,4 +1,4 @@
-"""What is said of sessions that have ended on slices that are not proven empty."""
+"""The sentences about sessions that have ended on slices that are not proven empty."""
 
 from __future__ import annotations
 

@@ -121,7 +121,7 @@ arrivals = st.lists(
 def test_no_ticket_is_overtaken_by_more_than_the_bound(
     steps: list[tuple[int, int, float]], hours: float
 ) -> None:
-    """One slice at a time gets free while lighter users keep coming; the heavy one is served."""
+    """One slice at a time becomes free while lighter users keep coming; the heavy one is served."""
     patient = Waiting(0, NOON, (SMALL,), hours)
     line, now = [patient], NOON
     after = 0

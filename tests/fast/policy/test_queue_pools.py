@@ -116,7 +116,7 @@ def test_no_more_turns_are_given_than_there_is_room_on_the_cards_of_their_tiers(
 
 @given(st.data())
 def test_every_promise_finds_a_card_of_its_kinds(data: st.DataObject) -> None:
-    """Whoever could be given a card at their time without this session can with it."""
+    """A user who could get a card at their time without this session can with it."""
     totals = data.draw(st.dictionaries(st.sampled_from([A, B, C]), st.integers(0, 3)))
     times = st.integers(1, 20).map(lambda hours: NOON + hours * HOUR)
     mine = data.draw(st.sampled_from([A, B, C]))

@@ -77,7 +77,7 @@ def test_overtaking_within_one_round_counts_at_once() -> None:
     light = [Waiting(number, NOON + number * MINUTE, (FIVE,)) for number in (2, 3, 4)]
     found = queue.turns([heavy, *light], {FIVE: 3})
     assert [turn.id for turn in found] == [2, 1, 3]
-    # Being served after somebody who came earlier is not being overtaken.
+    # Being served after a user who came earlier is not being overtaken.
     later = Waiting(5, NOON + HOUR, (FIVE,), hours=50, overtaken=queue.MOST_OVERTAKEN - 1)
     found = queue.turns([*light, later], {FIVE: 3})
     assert [turn.id for turn in found] == [2, 3, 4]

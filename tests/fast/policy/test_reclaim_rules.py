@@ -79,7 +79,7 @@ def test_a_hard_end_says_whether_it_is_over() -> None:
 )
 def test_a_hard_end_is_near_a_quarter_of_an_hour_before(left: int, near: bool) -> None:
     found = verdict(replace(IDLING, ends_at=NOON + left * SECOND), RULES, NOON)
-    # It is told of by another way than that of an end for being idle.
+    # It is announced in another way than that of an end for being idle.
     assert (found.near, found.warn) == (near, False)
 
 
@@ -205,7 +205,7 @@ def test_people_are_told_when_their_end_is_near(idle: timedelta, near: bool) -> 
     ("warned", "told", "warn"),
     [
         (None, None, True),
-        # Told of something, but of no end.
+        # Notified of something, but of no end.
         (NOON - minutes(1), None, True),
         (None, NOON + minutes(10), True),
         # Of this very idleness, and of no sooner end than there is.

@@ -1,4 +1,4 @@
-"""A node to test the agent on: simulated cards, a real lease database, time that is told."""
+"""A node to test the agent on: simulated cards, a real lease database, time that is set."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Node:
         )
 
     def cutter(self, **options: Any) -> Cutter:
-        """Somebody else on the machine who cuts, as the command line does."""
+        """Another process on the machine that cuts, as the command line does."""
         options.setdefault("turn", Turn(self.folder, "n1", sleep=lambda _: None))
         return Cutter(
             self.broker, Nvml(f"sim:{self.path}"), node="n1", actor="command line", **options

@@ -1,4 +1,4 @@
-"""Whatever is wanted, held and killed: nobody loses a slice, and every card gets its layout.
+"""Whatever is desired, held and killed: nobody loses a slice, and every card gets its layout.
 
 Random days of a node: layouts are set, people come and go, the agent and the command line cut, and
 either is killed between any two of its calls to the lease database, or of those that change a card.
@@ -137,7 +137,7 @@ class Day:
         elif kind == "tick":
             node.tick()
         elif kind == "other":
-            # Somebody at the command line, who ends with it.
+            # An admin at the command line, who ends with it.
             other = node.cutter()
             kill_within(other, second % 30, lambda: other.converge(card.uuid))
             other._nvml = None  # type: ignore[assignment]
@@ -169,7 +169,7 @@ class Day:
             assert len(slots) == len(set(slots))
 
     def end(self) -> None:
-        """While people stay, each card is as wanted or says who is in the way; then it is so."""
+        """While people stay, each card is as desired or says who is in the way; then it is so."""
         node = self.node
         node.tick(4)
         for index in (0, 1):

@@ -156,7 +156,7 @@ def test_a_step_that_fails_leaves_the_card_as_the_last_one_did_and_is_tried_agai
     failed = [e.detail for e in node.broker.events() if e.kind == "card.step-failed"]
     assert len(failed) == 1
     assert node.card().uuid in failed[0]["error"]
-    # What is there and wanted is offered, whatever failed.
+    # What is there and desired is offered, whatever failed.
     there = {(0, *want) for want in node.actual()}
     assert {place for place, state in node.states().items() if state == "free"} == {
         place for place in there if place[1:] in wants

@@ -392,7 +392,7 @@ def test_a_user_can_claim_only_so_many_servers(tmp_path: Path) -> None:
     marks = read_marks(tmp_path)
     assert len(marks.found) == MOST_CLAIMS + 1
     assert [marks.found[0].attempt, marks.found[-1].attempt] == ["!0", "a"]
-    # Nothing is said of the others, above all not that they are gone.
+    # Nothing is reported of the others, above all not that they are gone.
     assert marks.unreadable == set(range(1000 + MOST_CLAIMS, 1005 + MOST_CLAIMS))
 
 

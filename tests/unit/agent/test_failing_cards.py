@@ -111,7 +111,7 @@ def test_what_a_user_may_not_read_is_no_trouble_of_the_card(make_node: NodeMaker
     assert uuid in str(caught.value)
     assert "root" in str(caught.value)
     assert node.card().problem == ""
-    # The agent's own trouble is the node's: nothing new is lent, and nothing is lost, ever.
+    # The agent's own error is the node's: nothing new is lent, and nothing is lost, ever.
     lease = running(node)
     node.lab.clock.pass_time(days=3)
     node.tick(2)

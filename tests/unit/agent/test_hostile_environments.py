@@ -57,7 +57,7 @@ def silent() -> Iterator[Silent]:
 
     yield make
     for each in made:
-        # Whoever waits for it waits no longer.
+        # Readers that wait for it wait no longer.
         with suppress(OSError):
             os.close(os.open(each, os.O_WRONLY | os.O_NONBLOCK))
 

@@ -1,4 +1,4 @@
-"""Cards that fall off the bus, and errors the driver reports: who loses what, and who is told."""
+"""Cards that fall off the bus, and errors the driver reports: who loses what and is notified."""
 
 from __future__ import annotations
 

@@ -110,7 +110,7 @@ def test_a_figure_that_fails_is_missed(hopper: Watch) -> None:
     assert found is not None
     assert found.trouble
     assert found.seen_at == before.seen_at
-    assert hopper.unknown(), "whoever works on the slice without CPU time would not be seen"
+    assert hopper.unknown(), "a user of the slice without CPU time would not be seen"
 
 
 def test_where_nothing_measures_there_is_no_such_source(hopper: Watch) -> None:

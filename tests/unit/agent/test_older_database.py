@@ -1,5 +1,5 @@
-"""An older copy of the database still has the lease of whoever had a slice before: the server that
-runs there now is not ended with it. All processes are real."""
+"""An older copy of the database still has the lease of the user who had a slice before: the server
+that runs there now is not ended with it. All processes are real."""
 
 from __future__ import annotations
 

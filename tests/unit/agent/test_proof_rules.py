@@ -173,7 +173,7 @@ def test_another_users_process_is_a_sessions_own_by_descent_only(
         True,
     ]
     assert found.is_own(4246, [lease]) is None
-    # Where the users of the sessions are unknown, nobody is a stranger.
+    # Where the users of the sessions are unknown, nobody counts as another user.
     nobody = Families(node.broker, node="n1", proc=node.proc)
     expected = None if os.geteuid() == 0 else False
     assert nobody.is_own(4244, [lease]) is expected
@@ -623,7 +623,7 @@ def test_what_starts_others_again_and_again_fills_no_log(
         node.tick()
         simulator.remove_process(node.path, uuid, pid)
     assert node.kinds().count("lease.waiting") == 1
-    # Another kind of reason is said at once, the same kind a minute later.
+    # Another kind of reason is reported at once, the same kind a minute later.
     entry = shown(node.proc, 4242, f"{MARK}{lease.attempt}\0".encode())
     node.tick()
     assert node.kinds().count("lease.waiting") == 2

@@ -44,7 +44,7 @@ def sit_down(node: Node, user: str) -> LeaseRow:
 
 
 def shown(node: Node, pid: int, attempt: str = "", parent: int = 1) -> int:
-    """A process as /proc tells of it; without an attempt nobody's."""
+    """A process as /proc reports it; without an attempt nobody's."""
     folder = node.proc / str(pid)
     folder.mkdir(exist_ok=True)
     mark = f"MIGSPAWNER_ATTEMPT={attempt}\0" if attempt else ""
@@ -109,7 +109,7 @@ def test_what_a_neighbours_process_started_is_the_neighbours(node: Node, sleeper
     ada, grace = sit_down(node, "ada"), sit_down(node, "grace")
     server = shown(node, sleeper(), grace.attempt)
     shell = shown(node, 1_000_001, parent=server)
-    # It dropped its environment, as `env -i` does; whose it is can still be told.
+    # It dropped its environment, as `env -i` does; its session is still known.
     computes(node, shown(node, sleeper(), parent=shell))
     node.stop(ada)
     node.tick()

@@ -67,7 +67,7 @@ def shown(
     flags: int = 0,
     size: tuple[int, int] | None = None,
 ) -> Path:
-    """A process as /proc tells of it; ``size`` is where the kernel has its environment."""
+    """A process as /proc reports it; ``size`` is where the kernel has its environment."""
     entry = proc / str(pid)
     entry.mkdir(parents=True, exist_ok=True)
     fields = ["0"] * 50

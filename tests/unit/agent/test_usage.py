@@ -84,7 +84,7 @@ def session(make_node: NodeMaker) -> Session:
     made = Session(node)
     made.process(100, parent=1)
     made.process(200, parent=100)
-    assert made.look() is None  # nothing can be said after one look
+    assert made.look() is None  # nothing is known after one look
     made.look()
     return made
 
@@ -138,7 +138,7 @@ def test_an_orphan_in_the_background_counts(session: Session) -> None:
 
 def test_on_the_slice_less_is_enough(session: Session, on_slice: Callable[[], int]) -> None:
     pid = on_slice()
-    assert session.is_active(), "somebody who comes to the slice does something"
+    assert session.is_active(), "a process that comes to the slice does something"
     assert not session.is_active()
     session.use(pid, 0.3)
     assert session.is_active()
@@ -148,7 +148,7 @@ def test_on_the_slice_less_is_enough(session: Session, on_slice: Callable[[], in
     assert found.active_at != found.seen_at
     assert found.said == "1 % of a CPU by 1 on the slice with 300 MiB of it, 0 % by 1 others"
     session.end(pid)
-    assert session.is_active(), "somebody who leaves the slice did something"
+    assert session.is_active(), "a process that leaves the slice did something"
 
 
 def test_who_wiped_their_environment_counts_on_a_slice_of_ones_own(

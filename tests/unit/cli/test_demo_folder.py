@@ -21,7 +21,7 @@ TOOLS = ["/opt/hub/bin", "/opt/node/bin"]
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
-    # Quotes and spaces in a path are somebody's folder, too.
+    # Quotes and spaces in a path are possible in a folder, too.
     found = tmp_path / 'ada\'s "first" demo'
     found.mkdir()
     return found

@@ -22,7 +22,7 @@ Start = Callable[..., "subprocess.Popen[str]"]
 
 
 def lend(install: Install, user: str, *, days_ago: float = 0, server: str = "") -> int:
-    """A lease that somebody took so long ago."""
+    """A lease that a user took so long ago."""
     at = datetime.now(timezone.utc) - timedelta(days=days_ago)
     install.report(minutes_ago=days_ago * 24 * 60)
     store = Store.open(install.mig.resolved_database_url())
@@ -157,5 +157,5 @@ def test_events_that_are_kept_for_ever_are_not_compacted(install: Install) -> No
     lend(install, "ada", days_ago=5_000)
     for_ever = install.run("db", "compact", "--MigBroker.event_days=0")
     assert for_ever.status == 0
-    assert "for ever" in for_ever.out
+    assert "forever" in for_ever.out
     assert install.broker.event_counts() == ()

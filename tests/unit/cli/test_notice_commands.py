@@ -20,7 +20,7 @@ def configure(install: Install, notices: str) -> None:
 
 
 def test_channels_are_listed_and_tried(install: Install) -> None:
-    assert "Nobody is told" in install.run("notices").out
+    assert "Nobody is notified" in install.run("notices").out
     assert (
         "has no channel to try; it has channels for: nobody" in install.run("notices", "test").err
     )
@@ -77,7 +77,7 @@ def test_doctor_says_when_nobody_is_told_and_how_to_try_it(install: Install) -> 
         findings = install.run("doctor", "--json").json
         return next(found["message"] for found in findings if found["check"] == "notices")
 
-    assert said() == "Nobody is told of what happens: MigBroker.notices is empty."
+    assert said() == "Nobody is notified: MigBroker.notices is empty."
     configure(install, "{'admins': ['json://x']}")
     assert said() == "1 channel; `migspawner notices test` sends to them."
 
@@ -108,7 +108,7 @@ def test_what_a_user_is_told(install: Install) -> None:
     )
     assert chosen.json == {**every, "offers": False, "sessions": False}
     told = install.run("notices", "choose", "--user", "ada", "--on", "offers", "--off", "requests")
-    assert told.out == "ada is told of: offers.\n"
+    assert told.out == "ada gets notices of: offers.\n"
     assert re.search(r"sessions +no", install.run("notices", "--user", "ada").out)
     both = install.run("notices", "choose", "--user", "ada", "--on", "offers", "--off", "offers")
     assert both.status == 1

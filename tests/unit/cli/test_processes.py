@@ -72,7 +72,7 @@ def test_only_the_mark_of_this_very_folder_counts(tmp_path: Path) -> None:
 def test_a_process_that_has_ended_is_not_listed() -> None:
     child = subprocess.Popen(["true"])
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
-    # It is a zombie until somebody asks how it ended.
+    # It is a zombie until its parent asks how it ended.
     assert child.pid not in processes()
     child.wait()
 
@@ -82,7 +82,8 @@ def test_a_signal_ends_the_wait_and_the_handlers_come_back(number: signal.Signal
     def before(*_: object) -> None:
         raise AssertionError("the demo's own handler is in its place")
 
-    # Whoever started the tests may have had this one ignored, as nohup does, and then so do they.
+    # The process that started the tests may have had this one ignored, as nohup does, and then so
+    # do they.
     inherited = signal.signal(number, before)
     try:
         with Signals() as signals:

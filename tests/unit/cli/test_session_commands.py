@@ -189,7 +189,7 @@ def test_the_doctor_says_whether_dcgm_tells_of_every_slice(idle: Install) -> Non
         site.answer = page((HEAD + "".join(lines)).encode())
         ((state, message),) = said()
         assert state == "ok"
-        assert f"tells of {len(rows)} slices" in message
+        assert f"reports {len(rows)} slices" in message
         site.answer = page((HEAD + "".join(lines[1:])).encode())
         ((state, message),) = said()
         assert state == "wrong"

@@ -119,7 +119,7 @@ def test_an_instance_that_took_the_planned_ones_number_is_not_destroyed(make_mac
     for name, start in (("4g.20gb", 0),):
         machine.nvml.create_instance(uuid, name, start)
     swapped = Plan((Destroy(1, "3g.20gb", 0),))
-    with pytest.raises(GpuError, match="cut anew by somebody else"):
+    with pytest.raises(GpuError, match="re-cut by another process"):
         apply(machine.nvml, uuid, swapped)
     assert machine.layout() == [("4g.20gb", 0)]
 

@@ -218,8 +218,8 @@ def test_what_differs_is_told(make_machine) -> None:
     def differs(name: str) -> str:
         return file.layout(name).for_cards([card])[card.index].differs(card)
 
-    assert differs("all-disabled") == "MIG is on, wanted is off"
-    assert differs("all-3g.20gb") == "it is cut into 3g.20gb, wanted is 2 x 3g.20gb"
+    assert differs("all-disabled") == "MIG is on, desired is off"
+    assert differs("all-3g.20gb") == "it is cut into 3g.20gb, desired is 2 x 3g.20gb"
     simulator.orphan_instance(machine.path, card.uuid, "3g.20gb", 0)
     (card,) = machine.nvml.inventory().cards
     assert "without its full compute instance" in differs("all-3g.20gb")

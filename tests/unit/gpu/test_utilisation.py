@@ -42,7 +42,7 @@ def test_nothing_is_kept_but_the_last_sample_of_each_slice(hopper) -> None:
     library = pynvml.nvmlLib
     hopper.nvml.close()
     assert library.session.samples == {}
-    assert hopper.nvml.utilisation(hopper.slices[0]) is None, "a new session begins anew"
+    assert hopper.nvml.utilisation(hopper.slices[0]) is None, "a new session begins again"
 
 
 def test_a_restart_of_the_driver_begins_anew(hopper) -> None:

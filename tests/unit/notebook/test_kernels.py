@@ -31,7 +31,7 @@ def until(holds: Callable[[], bool]) -> None:
 
 
 class Person:
-    """Somebody at one kernel of a server, who types."""
+    """A user at one kernel of a server, who types."""
 
     def __init__(self, server: Server, runtime: Path) -> None:
         self.server = server

@@ -44,7 +44,7 @@ def test_a_notice_is_shown_until_there_is_none(server: Server) -> None:
 
 
 def test_a_notice_that_is_not_given_again_is_over(server: Server) -> None:
-    """As when the service has ended: it tells of no end that nobody brings about."""
+    """As when the service has ended: it reports no end that nobody brings about."""
     server.call("PUT", body={"notice": {**NOTICE, "holds_seconds": 0}})
     assert server.call("GET")[1]["notice"] is None
     assert server.call("POST")[0] == 409

@@ -48,7 +48,7 @@ class Notebook:
     most_at_once: int = 0
     go_on: asyncio.Event = field(default_factory=asyncio.Event)
     url: str = ""
-    # Its extension: what it was told last, what it says to that, and how often it was told.
+    # Its extension: the last notice to it, what it says to that, and how many notices it got.
     told: dict[str, Any] = field(default_factory=dict)
     wish: Any = ""
     words: int = 0

@@ -138,7 +138,7 @@ async def test_a_grant_whose_card_is_held_leads_to_the_waiting_list(site: Site) 
     free(world, in_use)
     assert world.broker.offer(ticket.id, ADA).lease is not None
     page = await Visitor(site, "ada").open("requests")
-    assert "held for your place in the waiting list" in page.text
+    assert "held for your turn in the waiting list" in page.text
     assert "Start a server with it" not in page.text
 
 

@@ -1,4 +1,4 @@
-"""The web server's connections: half-sent requests, strangers, unread answers, no descriptors."""
+"""The web server's connections: half-sent requests, other users, unread answers, no descriptors."""
 
 from __future__ import annotations
 
@@ -211,7 +211,7 @@ async def test_who_does_not_read_the_answer_is_let_go(listening: socket.socket) 
     now = [0.0]
     server = serve(listening, clock=lambda: now[0])
     port = listening.getsockname()[1]
-    # More than the kernel keeps for somebody who does not read.
+    # More than the kernel keeps for a client that does not read.
     caller = socket.socket()
     caller.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     caller.connect(("127.0.0.1", port))
@@ -261,7 +261,7 @@ async def test_answers_that_nobody_reads_take_a_bounded_memory(listening: socket
     server = serve(listening)
     port = listening.getsockname()[1]
     waiting = await unread(port, 10, 16 * 1024 * 1024)
-    # Whoever comes last is served, and those who have kept it waiting longest make room.
+    # The last to come is served, and those who have kept it waiting longest make room.
     assert await get(port, "?bytes=1000000") == 200
     kept = sum(len(each.stream._write_buffer) for each in server._open.values())
     assert 0 < kept <= connections.MOST_UNREAD

@@ -315,7 +315,7 @@ async def test_addresses_are_looked_up_and_may_fail(
     await box.round()
     assert [path for path, _ in web.heard] == ["/grace@example.org"]
     assert "LookupError in a look-up of the address" in caplog.text
-    assert "'linus' is not told through users[0] (json)" in caplog.text
+    assert "'linus' gets no notice through users[0] (json)" in caplog.text
 
 
 async def test_another_hubs_people_are_not_told(world: World, web: Hook) -> None:

@@ -241,7 +241,7 @@ async def test_what_one_is_told_is_chosen_on_a_page(site: Site) -> None:
     ]
     assert words(page, "[role=status]") == ["Your choice is saved."]
     assert "does not send notices" not in page.text
-    # Nothing ticked is nothing wanted; without the page's token nothing is done.
+    # Nothing ticked means no notices; without the page's token nothing is done.
     stranger = Visitor(site, "eve")
     assert (await stranger.send("notices")).status == 403
     back_to(await ada.send("notices"), "notices?kept=1")

@@ -19,7 +19,7 @@ EVIL = '<img src=x onerror="alert(1)">\n& more'
 
 
 class Visitor:
-    """Somebody's browser, as far as cookies and forms go."""
+    """A user's browser, as far as cookies and forms go."""
 
     def __init__(self, site: Site, name: str, **rights: object) -> None:
         self.site = site
@@ -151,7 +151,7 @@ async def test_nobody_decides_about_their_own(site: Site) -> None:
     site.world.broker.create_request(Person("root"), "card", 1, "x")
     root = Visitor(site, "root", admin=True)
     page = await root.open("decisions")
-    assert "somebody else has to decide" in page.text
+    assert "another person has to decide" in page.text
     assert not BeautifulSoup(page.text, "html.parser").select("form")
     await root.open("requests")
     for what in ("approve", "deny"):

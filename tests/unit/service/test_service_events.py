@@ -63,7 +63,7 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
 
 
 def do_everything(lab: Lab) -> None:
-    """Whatever an event can tell of, once."""
+    """Whatever an event can report, once."""
     broker = lab.broker
     broker.record_inventory("n1", replace(inventory(card(0), card(1)), boot_id="one"))
     broker.note_boot("n1", "two")

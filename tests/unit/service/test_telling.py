@@ -1,4 +1,4 @@
-"""What is told inside servers, and what becomes of a wish to be kept."""
+"""Notices inside servers, and answers to extension requests."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def events(world: World, kind: str) -> list[Any]:
 
 
 async def idle(world: World, examiner: Examiner, notebook: Notebook) -> Any:
-    """A session whose person has just been told of its end."""
+    """A session whose person has just been warned of its end."""
     lease = lend(world, notebook)
     await examiner.round()
     await pass_by(world, examiner, lease, 46)

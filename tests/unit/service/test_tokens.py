@@ -67,7 +67,7 @@ async def test_a_token_is_not_sent_to_an_address_that_was_changed(
     quiet(world, lease)
     await examiner.round()
     assert world.live() == {lease.id: "active"}
-    # The hub is not told in its name either, least of all with the service's own token.
+    # The hub gets no report in its name either, least of all with the service's own token.
     assert world.hub.active == []
 
 

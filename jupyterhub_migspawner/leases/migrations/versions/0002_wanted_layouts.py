@@ -1,7 +1,7 @@
-"""What a card shall be cut into: MIG mode, who said so, and which slices the layout has.
+"""Desired layout of a card: MIG mode, who set it, and which slices the layout has.
 
-A card that was cut keeps being wanted as it is. One whose layout was empty and whose MIG is off is
-wanted so, as nobody has said otherwise.
+A card that was cut keeps its layout as the desired one. One whose layout was empty and whose MIG is
+off is desired so, as nobody has set another.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ slices = sa.table(
 
 def upgrade() -> None:
     # With defaults for the rows that are there. SQLite could only drop them again by making the
-    # table anew, which the rows that refer to it forbid.
+    # table again, which the rows that refer to it forbid.
     op.add_column(
         "cards", sa.Column("mig_wanted", sa.Boolean(), nullable=False, server_default=sa.true())
     )

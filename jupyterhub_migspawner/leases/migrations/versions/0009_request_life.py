@@ -1,4 +1,4 @@
-"""Requests for a coming time, second approvers, drafts, and what was told when."""
+"""Requests for a coming time, second approvers, drafts, and which warnings were given when."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which end of a lease people were told of, and what they want to be told."""
+"""Of which end of a lease people were warned, and which notices they want."""
 
 from __future__ import annotations
 

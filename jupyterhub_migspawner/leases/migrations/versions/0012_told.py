@@ -1,4 +1,4 @@
-"""The end that a person was told of, which is kept to."""
+"""The end that a person was warned of, which is kept to."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@
       return `GPU lost at ${end}. ${notice.why}`;
     }
     if (notice.rule !== "idle") {
-      // Somebody may have brought the end forward; who and why is said by the broker.
+      // An approver may have brought the end forward; the broker says who and why.
       const why = notice.why ? notice.why.replace(/\.$/, "") : "its time limit is reached";
       return `This GPU session ends at ${end}: ${why}. Save your work.`;
     }
@@ -77,11 +77,11 @@
       this.app = app;
       this.id = null; // of the notification that is shown
       this.text = "";
-      this.answered = null; // the last wish whose answer was shown
+      this.answered = null; // the last extension request whose answer was shown
     }
 
     async run() {
-      // A page that nobody sees asks nothing: to the hub's proxy that would be somebody's activity.
+      // A page that nobody sees asks nothing: to the hub's proxy that would be activity of a user.
       if (!document.hidden) {
         try {
           const word = await ask("GET");
@@ -90,7 +90,7 @@
           }
           await this.show(word);
         } catch (error) {
-          // A server that is away for a moment is told of by JupyterLab itself.
+          // A server that is away for a moment is reported by JupyterLab itself.
           console.debug("No notice could be had:", error);
         }
       }
@@ -120,7 +120,7 @@
       }
       const text = message(word);
       if (text === this.text) {
-        return; // whoever closed it has read it
+        return; // the user who closed it has read it
       }
       this.text = text;
       const actions = [];
