@@ -135,6 +135,7 @@ test: installed-for-tests
 style:
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
+	$(BIN)/python -m tests.prose
 
 types:
 	$(BIN)/mypy

@@ -185,7 +185,7 @@ def look_once(options: MigBroker, *, sleep: Callable[[float], object] = time.sle
             if ending:
                 sleep(pause)
             for lease in ending:
-                # Somebody else may have moved it on meanwhile.
+                # Another process may have moved it on meanwhile.
                 with suppress(Refusal):
                     vacancy.look(lease)
     finally:

@@ -193,7 +193,7 @@ def opened(init=pynvml.nvmlInit):
     note("opened by")
     init()
 
-# Whoever else reads this file is not the hub.
+# Other readers of this file are not the hub.
 if JupyterHub.initialized():
     note("watched:")
     pynvml.nvmlInit = opened
