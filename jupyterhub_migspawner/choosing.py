@@ -81,9 +81,7 @@ class TierChoice(HubSpawner, Configurable):
         base = await super().get_options_form()
         person = self._mig_person()
         try:
-            offers = await asyncio.wait_for(
-                self._mig_call(lambda broker: broker.tiers_for(person)), _PAGE_PATIENCE
-            )
+            offers = await asyncio.wait_for(self._mig_call(self._mig_look()), _PAGE_PATIENCE)
         except (DatabaseError, asyncio.TimeoutError) as error:
             self.log.error("No tiers to show: %r", error)
             return render_tiers((), notice=DATABASE_AWAY) + (base or "")
@@ -111,6 +109,31 @@ class TierChoice(HubSpawner, Configurable):
             picked=picked,
         )
         return form + (base or "")
+
+    def _mig_others(self) -> tuple[int, list[str]]:
+        """How many other servers this person has: all that run, and those that started earlier;
+        and the names of those among them that are being stopped."""
+        mine = self.orm_spawner.started
+        number, stopping = 0, []
+        for other in self.user.spawners.values():
+            if other is self or not other.active:
+                continue
+            begun = other.orm_spawner.started
+            later = begun is None or (mine is not None and begun > mine)
+            number += not (other.pending == "spawn" and later)
+            if other.pending == "stop":
+                stopping.append(other.name)
+        return number, stopping
+
+    def _mig_look(self) -> Callable[[Broker], tuple[TierOffer, ...]]:
+        """How the tiers are read as they stand for a start of this server now."""
+        person, server = self._mig_person(), self.name
+        others, stopping = self._mig_others()
+
+        def look(broker: Broker) -> tuple[TierOffer, ...]:
+            return broker.tiers_for(person, server=server, other_servers=others, stopping=stopping)
+
+        return look
 
     def _mig_service_url(self) -> str:
         """Where the broker's pages are; empty where the hub does not run them, or elsewhere.
@@ -147,10 +170,11 @@ class TierChoice(HubSpawner, Configurable):
         if not wish:
             return
         person, server = self._mig_person(), self.name
+        look, (others, stopping) = self._mig_look(), self._mig_others()
         url = self._mig_service_url()
 
         def do(broker: Broker) -> Exception | None:
-            offer = _offer_of(broker, person, name)
+            offer = _named(look(broker), name)
             if offer is None:
                 return None  # the check of the options says what is wrong with it
             if "reason" in wish and offer.may_ask:
@@ -166,7 +190,14 @@ class TierChoice(HubSpawner, Configurable):
                 start, upward = bool(wish.get("start")), bool(wish.get("upward"))
                 # The hub has checked the server's name, by its own rules, before it asks here.
                 ticket = broker.join(
-                    person, name, server=server, start=start, upward=upward, existing=True
+                    person,
+                    name,
+                    server=server,
+                    start=start,
+                    upward=upward,
+                    existing=True,
+                    other_servers=others,
+                    stopping=stopping,
                 )
                 return instead_of_a_start(
                     url and f"{url}queue?joined={ticket.id}",
@@ -246,9 +277,8 @@ class TierChoice(HubSpawner, Configurable):
         tier = self.mig_config.settings().tier(name) if name else None
         if tier is None or not tier.approval:
             return True
-        person = self._mig_person()
         try:
-            offer = await self._mig_call(lambda broker: _offer_of(broker, person, name))
+            offer = _named(await self._mig_call(self._mig_look()), name)
         except MigspawnerError:
             return True
         return offer is not None and offer.grant is not None
@@ -328,5 +358,5 @@ def _sender(frame: FrameType | None) -> str | None:
     return None
 
 
-def _offer_of(broker: Broker, person: Person, name: Any) -> TierOffer | None:
-    return next((each for each in broker.tiers_for(person) if each.tier.name == name), None)
+def _named(offers: tuple[TierOffer, ...], name: Any) -> TierOffer | None:
+    return next((each for each in offers if each.tier.name == name), None)

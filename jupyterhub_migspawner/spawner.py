@@ -236,21 +236,6 @@ class MigSpawnerMixin(TierChoice):
         # The hub's database keeps times in UTC without saying so.
         return None if begun is None else begun.replace(tzinfo=timezone.utc)
 
-    def _mig_others(self) -> tuple[int, list[str]]:
-        """How many other servers this person has: all that run, and those that started earlier;
-        and the names of those among them that are being stopped."""
-        mine = self.orm_spawner.started
-        number, stopping = 0, []
-        for other in self.user.spawners.values():
-            if other is self or not other.active:
-                continue
-            begun = other.orm_spawner.started
-            later = begun is None or (mine is not None and begun > mine)
-            number += not (other.pending == "spawn" and later)
-            if other.pending == "stop":
-                stopping.append(other.name)
-        return number, stopping
-
     def _mig_pending_seconds(self) -> int:
         """A lease may stay pending as long as this start may take, and a minute more."""
         patience = self.start_timeout + self.http_timeout

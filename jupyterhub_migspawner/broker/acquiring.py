@@ -8,30 +8,36 @@ so do all calls about one attempt (a cancel cannot slip in between).
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
 from jupyterhub_migspawner.broker import promises
+from jupyterhub_migspawner.broker.admission import Case, refusal_of
 from jupyterhub_migspawner.broker.base import NAME_LIMIT, text
-from jupyterhub_migspawner.broker.grants import free_grant, in_use, is_used_up
-from jupyterhub_migspawner.broker.holdings import Holdings, holdings
-from jupyterhub_migspawner.broker.offers import Offering, needs_approval, none_free, they_wait
+from jupyterhub_migspawner.broker.offers import Offering
 from jupyterhub_migspawner.broker.recording import lease_event
 from jupyterhub_migspawner.broker.reserving import Asking, end_reservation, reserve
-from jupyterhub_migspawner.broker.stock import outage, stock
 from jupyterhub_migspawner.broker.taking import Contended, take
-from jupyterhub_migspawner.broker.waiting import Ahead, close_ticket
+from jupyterhub_migspawner.broker.waiting import close_ticket
 from jupyterhub_migspawner.broker.wanting import is_going_back
 from jupyterhub_migspawner.errors import Refusal
-from jupyterhub_migspawner.leases import inventory, ledger, requests, tickets
+from jupyterhub_migspawner.leases import inventory, ledger, orphans, tickets
 from jupyterhub_migspawner.leases.rows import HELD, PENDING, RELEASING, LeaseRow, RequestRow
 from jupyterhub_migspawner.leases.shelf import Taken
 from jupyterhub_migspawner.leases.store import Transaction
-from jupyterhub_migspawner.policy import quota, tiers
-from jupyterhub_migspawner.policy.card_filter import Kinds
+from jupyterhub_migspawner.policy import tiers
+from jupyterhub_migspawner.policy.admission import (
+    Admit,
+    Deny,
+    Reason,
+    Use,
+    Wait,
+    decide,
+    none_left,
+)
 from jupyterhub_migspawner.policy.people import Person
-from jupyterhub_migspawner.policy.wording import quoted
 
 UNFIT = "what was held is not what its tier gives any more"
 """Why an offer ends after its tier has changed."""
@@ -51,14 +57,15 @@ class Acquiring(Offering):
         attempt: str,
         node: str | None = None,
         pending_seconds: int | None = None,
-        other_servers: int = 0,
+        other_servers: int | None = None,
         started: datetime | None = None,
         stopping: Collection[str] = (),
     ) -> LeaseRow | None:
         """A pending lease for one start of a server; None when the tier has no GPU.
 
         ``pending_seconds`` is the time this start may take, where it is not the settings'.
-        ``other_servers`` is how many other servers of the person run or start, also without a GPU;
+        ``other_servers`` is how many other servers of the person run or start, also without a GPU
+        (None: their leases are counted);
         ``stopping`` are the names of those of them that the hub is just stopping. ``started`` is
         when the hub began this start, by its own clock.
 
@@ -85,16 +92,16 @@ class Acquiring(Offering):
             now = self._now()  # here and not before: the clock may be set meanwhile
             deadline = now + timedelta(seconds=seconds)
             asking = Asking(
-                person,
-                server,
-                tier,
-                attempt,
-                node,
-                now,
-                deadline,
-                other_servers,
-                started=started,
+                person=person,
+                tier=tier,
+                now=now,
+                server=server,
+                node=node,
+                other_servers=other_servers,
                 stopping=frozenset(stopping),
+                attempt=attempt,
+                deadline=deadline,
+                started=started,
             )
             return self._acquire(tx, asking=asking, patient=patient)
 
@@ -142,8 +149,8 @@ class Acquiring(Offering):
                 return True
             # Others are just being offered what is free; a start takes what they leave.
             known = self._known_kinds(tx)
-            waiting = self._ahead(self._served(tx, now), Person(""), tier, known).others
-            return bool(waiting) and self._room(tx, tier, now, known) > waiting
+            ahead, _ = self._ahead(self._served(tx, now), Person(""), tier, known)
+            return bool(ahead.others) and self._room(tx, tier, now, known) > ahead.others
 
         return self._read(work)
 
@@ -158,111 +165,83 @@ class Acquiring(Offering):
         buried = ledger.tombstone(tx, asking.attempt)
         if buried is not None:
             return Refusal(f"This start was cancelled ({buried}); start again.", reason="conflict")
-        have = holdings(tx, self.settings, asking)
-        remains = list(have.remains)
-        answer = self._decide(tx, asking, have, remains, patient=patient)
+        if asking.use is Use.START:
+            # Its hub starts it anew: what ran as this server without a lease runs no more.
+            orphans.unvouch(tx, self.hub, asking.person.name, asking.server, asking.now)
+        case = self._reader(tx, asking.person, asking.now, lock=True).case(asking)
+        remains = list(case.have.remains)
+        answer = self._answer(tx, asking, case, remains, patient=patient)
         if isinstance(answer, Refusal) or answer is None:
             _let_go(tx, asking, remains)
         return answer
 
-    def _decide(
+    def _answer(
         self,
         tx: Transaction,
         asking: Asking,
-        have: Holdings,
+        case: Case,
         remains: list[LeaseRow],
         *,
         patient: bool,
     ) -> LeaseRow | Refusal | None:
-        limits, _ = self._limits(tx, asking.person, asking.now)
-        # Whoever is offered one thing is not offered another beyond their quota; a start counts
-        # sessions only, since it may well be that of the offer.
-        counted = have.sessions + (have.offered if asking.ticket is not None else ())
-        used = self._usage(
-            tx,
-            asking.person,
-            limits,
-            asking.now,
-            counted,
-            asking.other_servers,
-            asking.stopping,
-        )
-        over = quota.check(limits, used, asking.tier)
-        # What ended a moment ago may be proven empty in the next one.
-        soon = bool(over) and not quota.check(limits, used.settled(), asking.tier)
-        beyond = Refusal(over, reason="quota", soon=soon) if over else None
-        if asking.tier.is_none:
-            return beyond
-        known = self._known_kinds(tx)
-        offered = [offer for offer in have.offered if self._is_for(offer, asking)]
-        unfit = [offer for offer in offered if not self._still_gives(tx, offer)]
-        mine = next((offer for offer in offered if offer not in unfit), None)
-        grant = None
-        if asking.tier.approval:
-            found = self._grant_for(tx, asking, have.on_grants(mine))
-            if isinstance(found, Refusal):
-                return found
-            grant = found
-        if beyond is not None:
-            return beyond
-        ahead, kinds = Ahead(), asking.tier.kinds(known)
-        if asking.ticket is None:
-            if mine is not None:
-                _let_go(tx, asking, remains)
-                adopted = self._adopt(tx, asking, mine, grant)
-                if adopted is not None:
-                    return adopted
-            waiting = self._served(tx, asking.now)
-            ahead = self._ahead(waiting, asking.person, asking.tier, known)
-            kinds = self._may_take(tx, asking.tier, grant, asking.now, ahead, known, asking.node)
-            if ahead.others and kinds == frozenset():
-                return self._no_capacity(tx, asking, known, waiting=ahead.others)
-        latest = self._promises(tx, asking.tier, grant, asking.now)
-        kinds, all_promised = promises.unpromised(tx, latest, kinds, asking.now)
-        if all_promised:
-            return Refusal(all_promised, reason="capacity")
+        verdict = decide(asking, case.facts)
+        if not isinstance(verdict, Admit):
+            return self._refused(tx, asking, case, verdict)
+        if case.facts.supply is None:
+            return None
+        if case.offer is not None:
+            _let_go(tx, asking, remains)
+            adopted = self._adopt(tx, asking, case, case.offer)
+            if adopted is not None:
+                return adopted
+            # It was just given back: what is free now counts.
+            after = replace(case, offer=None, facts=replace(case.facts, is_held=False))
+            return self._answer(tx, asking, after, remains, patient=patient)
         silent_before = self._silent_before(asking.now)
-        grant_id = grant.id if grant is not None else None
-        choices: tuple[Kinds | None, ...] = (kinds,)
-        if asking.ticket is not None:
-            choices = self._preferred(
-                tx, asking.person, asking.tier, grant, asking.now, kinds, known
-            )
-        for some in choices:
-            taken = take(tx, asking, grant_id, silent_before, some, patient=patient)
+        for kinds in verdict.choices:
+            taken = take(tx, asking, verdict.grant_id, silent_before, kinds, patient=patient)
             if taken is not None:
                 break
         if taken is None:
-            emptying = ""
-            if grant is not None:
-                # A card that is promised to another grant is not emptied for this one.
-                every = asking.tier.kinds(known)
-                meant, _ = promises.unpromised(tx, latest, every, asking.now)
-                emptying = reserve(tx, asking, grant, silent_before, meant)
-            return self._no_capacity(tx, asking, known, emptying)
-        if grant is not None:
-            end_reservation(tx, grant.id, asking.now, "the grant has its card")
+            return self._refused(tx, asking, case, none_left(asking, case.facts.supply))
+        if verdict.grant_id is not None:
+            end_reservation(tx, verdict.grant_id, asking.now, "the grant has its card")
         # Cards before leases, as everybody locks them.
         _let_go(tx, asking, remains)
-        lease = self._lend(tx, asking, taken, grant, promises.of_card(tx, latest, taken.card_uuid))
-        done = [] if ahead.mine is None else [ahead.mine]
-        for offer in unfit:
+        latest = promises.of_card(tx, case.facts.supply.promised, taken.card_uuid)
+        lease = self._lend(tx, asking, taken, case.grant, latest)
+        done = [] if case.ticket is None or asking.use is not Use.START else [case.ticket]
+        for offer in case.unfit:
             begin_release(tx, offer, UNFIT, asking.person.name, asking.now)
             done += [row for row in [tickets.by_id(tx, offer.ticket_id or 0)] if row is not None]
         for ticket in done:
             close_ticket(tx, ticket, tickets.TAKEN, "started without an offer", asking.now)
         return lease
 
-    def _is_for(self, offer: LeaseRow, asking: Asking) -> bool:
-        """Whether a start may take over what is held."""
-        mine = (offer.hub, offer.tier) == (self.hub, asking.tier.name)
-        return mine and not offer.ending and asking.ticket is None
+    def _refused(
+        self, tx: Transaction, asking: Asking, case: Case, verdict: Deny | Wait
+    ) -> Refusal:
+        """The refusal of a start, with what could be had instead where there is no capacity.
+
+        A card that can be emptied for its grant is set aside first.
+        """
+        if verdict.reason not in (Reason.CAPACITY, Reason.TURN):
+            return refusal_of(verdict)
+        words = [verdict.sentence]
+        supply = case.facts.supply
+        if isinstance(verdict, Wait) and verdict.can_empty and case.grant and supply is not None:
+            left = supply.unpromised(asking.now)
+            words.append(reserve(tx, asking, case.grant, self._silent_before(asking.now), left))
+        words.append(self._instead(self._reader(tx, asking.person, asking.now), asking))
+        return Refusal(" ".join(each for each in words if each), reason=verdict.reason.refusal)
 
     def _adopt(
-        self, tx: Transaction, asking: Asking, offer: LeaseRow, grant: RequestRow | None
+        self, tx: Transaction, asking: Asking, case: Case, offer: LeaseRow
     ) -> LeaseRow | None:
         """The lease that is held for this person and tier becomes this start's."""
-        latest = self._promises(tx, asking.tier, grant, asking.now, but=offer.id)
+        assert case.facts.supply is not None
+        grant = case.grant
+        latest = promises.of_card(tx, case.facts.supply.promised, offer.card_uuid)
         lease = ledger.adopt(
             tx,
             offer.id,
@@ -270,7 +249,7 @@ class Acquiring(Offering):
             server=asking.server,
             now=asking.now,
             deadline=asking.deadline,
-            ends_at=_end_of(asking, grant, promises.of_card(tx, latest, offer.card_uuid)),
+            ends_at=_end_of(asking, grant, latest),
             request_id=grant.id if grant is not None else None,
             started=asking.started,
         )
@@ -281,35 +260,6 @@ class Acquiring(Offering):
         if ticket is not None:
             close_ticket(tx, ticket, tickets.TAKEN, "started", asking.now)
         return lease
-
-    def _grant_for(
-        self, tx: Transaction, asking: Asking, leases: tuple[LeaseRow, ...]
-    ) -> RequestRow | Refusal:
-        """The grant to use: valid, and without one of these leases on it."""
-        user, tier = asking.person.name, asking.tier
-        every = requests.grants(tx, user, tier.name, asking.now)
-        grants = [grant for grant in every if not is_used_up(grant, tier)]
-        if not grants:
-            sentence = needs_approval(tier, requests.open_of_user(tx, user), asking.now)
-            return Refusal(sentence, reason="approval")
-        free = free_grant(grants, leases)
-        return free or in_use(self.settings, tier, grants, leases, asking.now)
-
-    def _no_capacity(
-        self, tx: Transaction, asking: Asking, known: Kinds, emptying: str = "", waiting: int = 0
-    ) -> Refusal:
-        tier = asking.tier
-        count = self._count(tx, asking.now)
-        where = f" on node {quoted(asking.node)}" if asking.node is not None else ""
-        kinds = tier.kinds(known)
-        out = outage(tx, self.settings, asking.person, tier, count, kinds)
-        if waiting:
-            sentence = they_wait(tier, waiting)
-        else:
-            sentence = f"{none_free(tier, stock(count, tier, kinds)[1], where, out)} {out}".rstrip()
-        instead = self._instead(tx, asking.person, tier, asking.now)
-        words = " ".join(each for each in (sentence, emptying, instead) if each)
-        return Refusal(words, reason="capacity")
 
     def _lend(
         self,

@@ -19,7 +19,7 @@ from jupyterhub_migspawner.broker.base import (
     wanted_id,
     wanted_name,
 )
-from jupyterhub_migspawner.broker.grants import ending_of
+from jupyterhub_migspawner.broker.holdings import ending_of
 from jupyterhub_migspawner.broker.statuses import QuotaStatus
 from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.leases import events, exceptions, ledger
@@ -51,12 +51,10 @@ class Allowances(BrokerBase):
         def work(tx: Transaction) -> tuple[QuotaStatus, ...]:
             now = self._now()
             limits, holding = self._limits(tx, person, now)
-            used = self._usage(
-                tx,
-                person,
-                limits,
-                now,
+            used = self._used(
                 self._sessions_of(tx, person.name, now),
+                now,
+                self._spans(tx, person, limits, now),
                 servers or 0,
                 stopping,
             )
@@ -166,26 +164,29 @@ class Allowances(BrokerBase):
             lambda tx: exceptions.select(tx, of_user, None if include_past else self._now(), part)
         )
 
-    def _usage(
+    def _spans(
+        self, tx: Transaction, person: Person, limits: quota.Quota, now: datetime
+    ) -> tuple[quota.Span, ...]:
+        """When the person has had which share of a card, if a quota counts hours."""
+        if not limits.counts_hours:
+            return ()
+        spans = tuple(ledger.spans(tx, person.name, now - limits.window))
+        return spans + unadopted.spans(tx, self.settings, person.name, now)
+
+    def _used(
         self,
-        tx: Transaction,
-        person: Person,
-        limits: quota.Quota,
-        now: datetime,
         counted: Collection[LeaseRow],
+        now: datetime,
+        spans: tuple[quota.Span, ...],
         servers: int = 0,
         stopping: Collection[str] = (),
     ) -> quota.Usage:
-        """What the person has, and what they have used if a quota counts hours.
+        """What a person has and has used.
 
         ``counted`` are the leases that count: pending, active and releasing ones. ``stopping`` are
         the names of servers, among the ``servers`` of them, that the hub is just stopping: the
         lease of one of those may be ending already, and is not counted as one server more.
         """
-        spans: tuple[quota.Span, ...] = ()
-        if limits.counts_hours:
-            spans = tuple(ledger.spans(tx, person.name, now - limits.window))
-            spans += unadopted.spans(tx, self.settings, person.name, now)
         running = [lease for lease in counted if not lease.ending]
         known = set(stopping)
         ending = []

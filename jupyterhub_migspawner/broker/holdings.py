@@ -1,18 +1,18 @@
 """What a person has when they ask for one more lease, as the rules count it.
 
-Relies on the caller having queued for the person, so that nothing of it changes until the
-transaction ends.
+A start relies on having queued for the person, so that nothing of it changes until the transaction
+ends.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from jupyterhub_migspawner.broker import unadopted
-from jupyterhub_migspawner.broker.reserving import Asking
-from jupyterhub_migspawner.leases import ledger, orphans
+from jupyterhub_migspawner.broker.unadopted import NO_LEASE
 from jupyterhub_migspawner.leases.rows import RELEASING, LeaseRow
-from jupyterhub_migspawner.leases.store import Transaction
+from jupyterhub_migspawner.policy.admission import Ask, Use
+from jupyterhub_migspawner.policy.proof import Ending
 from jupyterhub_migspawner.policy.settings import Settings
 
 
@@ -38,23 +38,40 @@ class Holdings:
         offered = tuple(lease for lease in self.offered if lease is not but)
         return self.sessions + offered + self.replaced
 
+    def servers(self, hub: str) -> int:
+        """How many other servers of the person run or start at a hub, as far as leases say."""
+        return sum(not lease.ending and lease.hub == hub for lease in self.sessions)
 
-def holdings(tx: Transaction, settings: Settings, asking: Asking) -> Holdings:
-    """What the person of an acquire has. A server of the same name at another hub is another."""
-    hub, user = settings.hub, asking.person.name
+
+def holdings(leases: Iterable[LeaseRow], hub: str, ask: Ask) -> Holdings:
+    """What the person of an ask at a hub has, of all their ``leases``.
+
+    A server of the same name at another hub is another.
+    """
     sessions, offered, remains, replaced = [], [], [], []
-    if asking.ticket is None:
-        # Its hub starts it anew: what ran as this server without a lease runs no more.
-        orphans.unvouch(tx, hub, user, asking.server, asking.now)
-    without_lease = unadopted.sessions(tx, settings, user, asking.now)
-    for lease in (*ledger.counted_of(tx, user), *without_lease):
+    for lease in leases:
         if lease.ticket_id is not None:
             offered.append(lease)
-        elif lease.ending or (lease.hub, lease.server) != (hub, asking.server):
+        elif lease.ending or (lease.hub, lease.server) != (hub, ask.server):
             sessions.append(lease)
-        elif asking.ticket is None:
-            remains.append(lease)
-            sessions.append(replace(lease, state=RELEASING, releasing_at=asking.now))
-        else:
+        elif ask.use is Use.OFFER:
             replaced.append(lease)
+        else:
+            if lease.id != NO_LEASE:
+                remains.append(lease)
+            sessions.append(replace(lease, state=RELEASING, releasing_at=ask.now))
     return Holdings(tuple(sessions), tuple(offered), tuple(remains), tuple(replaced))
+
+
+def ending_of(settings: Settings, lease: LeaseRow, *, counts_as_server: bool = True) -> Ending:
+    """A lease whose session has ended, as the rules and their sentences see it."""
+    tier = settings.tier(lease.tier)
+    return Ending(
+        server=lease.server,
+        tier=tier.title if tier is not None else lease.tier,
+        since=lease.releasing_at or lease.since,
+        waiting_for=lease.waiting_for,
+        whole=lease.whole,
+        counts_as_server=counts_as_server and lease.ticket_id is None,
+        offered=lease.ticket_id is not None,
+    )

@@ -19,7 +19,6 @@ from jupyterhub_migspawner.broker.base import (
     wanted_id,
     wanted_name,
 )
-from jupyterhub_migspawner.broker.grants import is_used_up
 from jupyterhub_migspawner.broker.recording import lease_event
 from jupyterhub_migspawner.broker.wanting import back_to_layout
 from jupyterhub_migspawner.errors import Refusal
@@ -225,7 +224,7 @@ class Leasing(Acquiring):
         """A grant on which no more servers may start is over with the last of them."""
         grant = requests.by_id(tx, request_id)
         tier = None if grant is None else self.settings.tier(grant.tier)
-        if grant is None or tier is None or not is_used_up(grant, tier):
+        if grant is None or tier is None or not tier.is_used_up(grant.uses):
             return
         if requests.move(tx, grant.id, "approved", state="used"):
             why = f"{grant.uses} of {tier.grant_starts} starts are used"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from jupyterhub_migspawner.broker.stock import out_of_service, stock
 from jupyterhub_migspawner.leases import inventory, ledger, requests
@@ -14,10 +14,6 @@ from jupyterhub_migspawner.policy.card_filter import CardKind, Kinds
 from jupyterhub_migspawner.policy.reservation import latest_by_kind
 from jupyterhub_migspawner.policy.settings import Settings
 from jupyterhub_migspawner.policy.tiers import Tier
-from jupyterhub_migspawner.policy.wording import moment
-
-SHORTEST = timedelta(minutes=10)
-"""A session on a whole card that would have to end sooner for a coming grant is not begun."""
 
 
 def latest_ends(
@@ -55,26 +51,6 @@ def latest_ends(
             (known if (kinds := tier.kinds(known)) is None else kinds, begin)
             for tier, begin in coming
         ],
-    )
-
-
-def unpromised(
-    tx: Transaction, latest: Mapping[CardKind, datetime], kinds: Kinds | None, now: datetime
-) -> tuple[Kinds | None, str]:
-    """Those of some kinds of cards on which a session may begin now; the sentence for where every
-    one of them is promised, or ``""``.
-    """
-    promised = {kind for kind, end in latest.items() if end <= now + SHORTEST}
-    if not promised:
-        return kinds, ""
-    among = inventory.kinds(tx) if kinds is None else kinds
-    left = among - promised
-    if left or not among:
-        return left, ""
-    begin = min(latest[kind] for kind in among)
-    return left, (
-        f"Every card is promised to a grant that begins at {moment(begin)}. Please try again after "
-        "that."
     )
 
 

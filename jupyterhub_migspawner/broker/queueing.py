@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from jupyterhub_migspawner.broker.admission import Reader, refusal_of
 from jupyterhub_migspawner.broker.base import NAME_LIMIT, REASON_LIMIT, text, wanted_name
 from jupyterhub_migspawner.broker.doubts import Doubts
 from jupyterhub_migspawner.broker.statuses import TicketStatus
@@ -17,6 +18,7 @@ from jupyterhub_migspawner.leases.part import Part
 from jupyterhub_migspawner.leases.rows import PENDING, LeaseRow, TicketRow
 from jupyterhub_migspawner.leases.store import Transaction
 from jupyterhub_migspawner.policy import queue, tiers
+from jupyterhub_migspawner.policy.admission import Admit, Ask, Deny, decide
 from jupyterhub_migspawner.policy.card_filter import CardKind
 from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.policy.queue import Occupied, Waiting
@@ -64,17 +66,20 @@ class Queueing(Turns, Doubts):
         start: bool = False,
         upward: bool = False,
         existing: bool = False,
+        other_servers: int | None = None,
+        stopping: Collection[str] = (),
     ) -> TicketRow:
         """A place in the waiting list for a tier, for one server (the default one unless named).
 
         ``start`` has the hub start that server when it is the ticket's turn; ``upward`` takes any
         larger tier too that is free first, and is refused where there is none. ``existing`` says
         that the hub has that server already, whose name may then be one that a new server would not
-        get. Asking again for the same tier changes these and keeps the place.
+        get. ``other_servers`` and ``stopping`` are as in :meth:`~.acquiring.Acquiring.acquire`.
+        Asking again for the same tier changes these and keeps the place.
 
         Raises :class:`~jupyterhub_migspawner.errors.Refusal`:
-        ``options``, ``not-allowed``, ``approval``, or ``conflict`` when there is nothing to wait
-        for.
+        ``options``, ``not-allowed``, ``approval``, ``quota``, or ``conflict`` when there is nothing
+        to wait for.
         """
         text("user name", person.name, NAME_LIMIT, empty=False)
         text("server name", server, NAME_LIMIT)
@@ -107,7 +112,15 @@ class Queueing(Turns, Doubts):
             for ticket in have:
                 if ticket.tier == tier.name:
                     return self._rewritten(tx, ticket, choices, now)
-            self._demand_reason_to_wait(tx, person, tier, now)
+            ask = Ask(
+                person=person,
+                tier=tier,
+                now=now,
+                server=server,
+                other_servers=other_servers,
+                stopping=frozenset(stopping),
+            )
+            self._demand_reason_to_wait(self._reader(tx, person, now, lock=True), ask)
             if len(have) >= MOST_TICKETS:
                 raise Refusal(
                     f"You are already waiting for {len(have)} tiers; leave one of them first.",
@@ -209,17 +222,17 @@ class Queueing(Turns, Doubts):
             ticket_event(tx, ticket, now, ticket.user, "ticket.changed", **{**choices})
         return known_ticket(tx, ticket.id)
 
-    def _demand_reason_to_wait(
-        self, tx: Transaction, person: Person, tier: Tier, now: datetime
-    ) -> None:
-        offer = next(o for o in self._offers(tx, person, now) if o.tier.name == tier.name)
-        if offer.usable and offer.free:
+    def _demand_reason_to_wait(self, reader: Reader, ask: Ask) -> None:
+        facts = reader.case(ask).facts
+        verdict = decide(ask, facts)
+        if isinstance(verdict, Deny):
+            raise refusal_of(verdict)
+        if isinstance(verdict, Admit) and facts.supply is not None:
+            free = facts.supply.free_of(facts.supply.unpromised(ask.now))
             raise Refusal(
-                f"Tier {quoted(tier.title)} has {offer.free} free: start your server with it.",
+                f"Tier {quoted(ask.tier.title)} has {free} free: start your server with it.",
                 reason="conflict",
             )
-        if tier.approval and offer.grant is None:
-            raise Refusal(offer.why, reason="approval")
 
     def _status(
         self,

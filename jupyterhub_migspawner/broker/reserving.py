@@ -17,6 +17,7 @@ from jupyterhub_migspawner.leases import events, inventory, ledger, requests, wh
 from jupyterhub_migspawner.leases.inventory import CardRecord
 from jupyterhub_migspawner.leases.rows import RELEASING, CardRow, RequestRow
 from jupyterhub_migspawner.leases.store import Transaction
+from jupyterhub_migspawner.policy.admission import Ask
 from jupyterhub_migspawner.policy.card_filter import Kinds
 from jupyterhub_migspawner.policy.draining import BusyCard, rank_cards_to_empty
 from jupyterhub_migspawner.policy.people import Person
@@ -32,25 +33,19 @@ KEPT = timedelta(minutes=30)
 """How long an empty card waits for the start of the person it was emptied for."""
 
 
-@dataclass(frozen=True)
-class Asking:
-    """One acquire: who, for which server, what, in which attempt, where.
+@dataclass(frozen=True, kw_only=True)
+class Asking(Ask):
+    """One acquire: an ask that takes what it is given, in which attempt and until when.
 
     ``ticket`` is set when it is no start yet: what is taken is held for that ticket.
     ``started`` is when the hub began the start, by its own clock.
     """
 
-    person: Person
     server: str
-    tier: Tier
     attempt: str
-    node: str | None
-    now: datetime
     deadline: datetime
-    other_servers: int = 0
     ticket: int | None = None
     started: datetime | None = None
-    stopping: frozenset[str] = frozenset()
 
 
 def reserve(
@@ -127,7 +122,9 @@ def keep_for(
                 return record.row.uuid
             else:
                 end_reservation(tx, grant.id, now, "the card is out of service")
-    asking = Asking(Person(grant.user), "", tier, "", None, now, now)
+    asking = Asking(
+        person=Person(grant.user), server="", tier=tier, attempt="", now=now, deadline=now
+    )
     idle = wholes.idle_cards(tx, silent, grant_id=grant.id, mig_off=tier.mig_off, kinds=kinds)
     for uuid in [card.load.card_uuid for card in idle] + _coming_back(tx, grant, tier, now):
         inventory.lock_card(tx, uuid)

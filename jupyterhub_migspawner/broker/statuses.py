@@ -53,8 +53,9 @@ class TierOffer:
     is the sentence that explains ``usable`` being False. ``grant`` is the person's valid grant for
     a tier that needs approval. ``waiting`` is how many others wait for the same; ``ticket`` is the
     person's own place, and ``held`` what is held for them now. ``asked`` is their request that
-    waits for a decision; ``full`` says that only what others have keeps them from it, and ``open``
-    is False where they only see it.
+    waits for a decision; ``full`` says that a place in the waiting list helps, and ``open`` is
+    False where they only see it. ``soon`` says that only an earlier session of theirs which is just
+    ending is in the way: a start waits for that.
     """
 
     tier: Tier
@@ -73,13 +74,12 @@ class TierOffer:
     shares_with: tuple[Tier, ...] = ()
     shares_all: bool = True
     outage: str = ""
+    soon: bool = False
 
     @property
     def may_wait(self) -> bool:
         """Whether a place in the waiting list makes sense now: also for a card to be emptied."""
-        if self.ticket is not None or self.held is not None:
-            return False
-        return self.full or (self.grant is not None and not self.free)
+        return self.full and not self.soon and self.ticket is None and self.held is None
 
     @property
     def may_ask(self) -> bool:

@@ -1,6 +1,6 @@
 """How much of a tier there is, and what is said of its cards that are out of service.
 
-The form, the REST API, the pages and the refusals of :mod:`.acquiring` use the same answers.
+Decisions, the form, the REST API and the pages use the same answers.
 """
 
 from __future__ import annotations
@@ -19,17 +19,22 @@ MOST_REASONS = 3
 
 
 def stock(
-    count: Count, tier: Tier, kinds: Kinds | None, grant_id: int | None = None
+    count: Count,
+    tier: Tier,
+    kinds: Kinds | None,
+    grant_id: int | None = None,
+    node: str | None = None,
 ) -> tuple[int, int]:
     """(free, total) of a tier, in seats where it shares slices; both 0 without a GPU.
 
-    ``kinds`` are the kinds of cards that count, here and below; None: all.
+    ``kinds`` are the kinds of cards that count, here and below; None: all. What is free counts on
+    a ``node`` where one is given.
     """
     if tier.is_none:
         return 0, 0
     if tier.is_whole:
-        return count.whole(mig_off=tier.mig_off, grant_id=grant_id, kinds=kinds)
-    return count.seats(tier.name, tier.profile, tier.seats, kinds)
+        return count.whole(mig_off=tier.mig_off, grant_id=grant_id, kinds=kinds, node=node)
+    return count.seats(tier.name, tier.profile, tier.seats, kinds, node)
 
 
 def out_of_service(count: Count, tier: Tier, kinds: Kinds | None) -> int:

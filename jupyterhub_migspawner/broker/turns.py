@@ -23,6 +23,7 @@ from jupyterhub_migspawner.leases import hubs, ledger, requests, tickets, wholes
 from jupyterhub_migspawner.leases.rows import HELD, PENDING, LeaseRow, TicketRow
 from jupyterhub_migspawner.leases.store import Transaction
 from jupyterhub_migspawner.policy import queue, tiers
+from jupyterhub_migspawner.policy.admission import Use
 from jupyterhub_migspawner.policy.card_filter import Kinds
 from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.policy.queue import Pool, Waiting
@@ -62,13 +63,14 @@ class Turns(Acquiring):
         ticket_id: int,
         person: Person | None,
         *,
-        other_servers: int = 0,
+        other_servers: int | None = None,
         stopping: Collection[str] = (),
     ) -> Offered:
         """Hold something for a ticket whose turn it is, for some minutes.
 
         ``person`` is its user as the hub knows them now, None when it has none of that name;
-        ``other_servers`` are how many servers of theirs run besides the one it is for, and
+        ``other_servers`` are how many servers of theirs run besides the one it is for (None: their
+        leases are counted), and
         ``stopping`` the names of those of them that the hub is just stopping. Whatever the person
         may not have any more ends the ticket; a quota or a missing grant blocks it.
         """
@@ -139,7 +141,7 @@ class Turns(Acquiring):
         tx: Transaction,
         ticket_id: int,
         person: Person | None,
-        others: tuple[int, frozenset[str]],
+        others: tuple[int | None, frozenset[str]],
         attempt: str,
         *,
         patient: bool,
@@ -164,16 +166,16 @@ class Turns(Acquiring):
         until = now + timedelta(minutes=self.settings.offer_minutes)
         for tier in will_do:
             asking = Asking(
-                person,
-                ticket.server,
-                tier,
-                attempt,
-                None,
-                now,
-                until,
-                others[0],
-                ticket.id,
+                person=person,
+                tier=tier,
+                now=now,
+                use=Use.OFFER,
+                server=ticket.server,
+                other_servers=others[0],
                 stopping=others[1],
+                attempt=attempt,
+                deadline=until,
+                ticket=ticket.id,
             )
             got = self._acquire(tx, asking=asking, patient=patient)
             if isinstance(got, LeaseRow):

@@ -350,6 +350,7 @@ def tier_view(offer: TierOffer) -> Json:
         "shares_with": [each.name for each in offer.shares_with],
         "usable": offer.usable,
         "why": offer.why,
+        "soon": offer.soon,
         "outage": offer.outage,
         "approval": tier.approval,
         "max_hours": tier.max_hours,

@@ -14,37 +14,15 @@ from typing import Any
 
 from jupyterhub_migspawner.broker.base import SILENT, BrokerBase
 from jupyterhub_migspawner.broker.stock import stock
-from jupyterhub_migspawner.leases import events, inventory, ledger, seats, tickets, wholes
-from jupyterhub_migspawner.leases.rows import MIG_OFF, LeaseRow, RequestRow, TicketRow
+from jupyterhub_migspawner.leases import events, inventory, ledger, tickets
+from jupyterhub_migspawner.leases.rows import MIG_OFF, LeaseRow, TicketRow
 from jupyterhub_migspawner.leases.store import Transaction
 from jupyterhub_migspawner.policy import queue
 from jupyterhub_migspawner.policy.card_filter import CardKind, Kinds
 from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.policy.queue import Pool
+from jupyterhub_migspawner.policy.supply import Ahead
 from jupyterhub_migspawner.policy.tiers import Tier
-
-
-@dataclass(frozen=True)
-class Ahead:
-    """Whom a start finds waiting for the same: how many others, and its own person's ticket.
-
-    ``seats`` are those of the others that wait for the very same, not for something like it.
-    ``pools`` are what the others wait for.
-    """
-
-    others: int = 0
-    mine: TicketRow | None = None
-    seats: int = 0
-    pools: tuple[Pool, ...] = ()
-
-    def spare(self, tier: Tier, known: Kinds) -> Kinds:
-        """The kinds of cards that the tier means and none of the others waits for."""
-        wanted: set[CardKind] = set()
-        for pool in self.pools:
-            if pool.hardware == tier.profile:
-                wanted |= known if pool.kinds is None else pool.kinds
-        means = tier.kinds(known)
-        return (known if means is None else means) - wanted
 
 
 @dataclass(frozen=True)
@@ -76,7 +54,8 @@ class Waits(BrokerBase):
 
     def _ahead(
         self, waiting: Iterable[TicketRow], person: Person, tier: Tier, known: Kinds
-    ) -> Ahead:
+    ) -> tuple[Ahead, TicketRow | None]:
+        """Who is ahead of a person in what a tier gives, and the person's own ticket for it."""
         others, mine, seats_too = 0, None, 0
         wanted: dict[Pool, None] = {}
         pool = queue.pool_of(tier, known)
@@ -90,73 +69,13 @@ class Waits(BrokerBase):
                 pools = self._pools(ticket, known)
                 seats_too += any(pool.is_line_of(other) for other in pools)
                 wanted |= dict.fromkeys(pools)
-        return Ahead(others, mine, seats_too, tuple(wanted))
+        return Ahead(others, seats_too, tuple(wanted)), mine
 
     def _competes(self, ticket: TicketRow, pool: Pool, known: Kinds) -> bool:
         """Whether a ticket waits for what is taken from a pool: a slice of that size, whether for
         one or for several, or a card; on cards of the same kind.
         """
         return any(pool.overlaps(other) for other in self._pools(ticket, known))
-
-    def _may_take(
-        self,
-        tx: Transaction,
-        tier: Tier,
-        grant: RequestRow | None,
-        now: datetime,
-        ahead: Ahead,
-        known: Kinds,
-        node: str | None = None,
-    ) -> Kinds | None:
-        """Of which kinds the cards are on which a start takes what nobody waits for; None: of any.
-
-        That is all that its tier means where nobody is ahead of it, and where it takes what nobody
-        who waits could be given: the card that is kept for its grant, or a seat on a slice that is
-        shared already, for which nobody waits. Else those that none of the others means, if
-        anything is free on them.
-        """
-        kinds, silent_before = tier.kinds(known), self._silent_before(now)
-        if not ahead.others:
-            return kinds
-        if grant is not None:
-            if wholes.is_kept(tx, silent_before, grant.id, mig_off=tier.mig_off, kinds=kinds):
-                return kinds
-        elif (
-            tier.shares
-            and not ahead.seats
-            and seats.offers(tx, tier.name, tier.profile, tier.seats, silent_before, node, kinds)
-        ):
-            return kinds
-        spare = ahead.spare(tier, known)
-        return spare if stock(self._count(tx, now), tier, spare)[0] else frozenset()
-
-    def _preferred(
-        self,
-        tx: Transaction,
-        person: Person,
-        tier: Tier,
-        grant: RequestRow | None,
-        now: datetime,
-        kinds: Kinds | None,
-        known: Kinds,
-    ) -> tuple[Kinds | None, ...]:
-        """The kinds of cards that a ticket is served from, best first.
-
-        First those for which nobody else waits, if anything is free on them; but the card that is
-        kept for its grant comes before any other.
-        """
-        if not known:
-            return (kinds,)
-        silent_before = self._silent_before(now)
-        if grant is not None and wholes.is_kept(
-            tx, silent_before, grant.id, mig_off=tier.mig_off, kinds=kinds
-        ):
-            return (kinds,)
-        ahead = self._ahead(self._served(tx, now), person, tier, known)
-        spare = ahead.spare(tier, known) & (known if kinds is None else kinds)
-        if not ahead.others or not stock(self._count(tx, now), tier, spare)[0]:
-            return (kinds,)
-        return spare, kinds
 
     def _still_gives(self, tx: Transaction, lease: LeaseRow) -> bool:
         """Whether its tier, as it stands at this hub now, gives what the lease has."""

@@ -37,14 +37,15 @@ _SCRIPT = Markup(
 def preselected(
     offers: Sequence[TierOffer], default: str | None = None, last: str | None = None
 ) -> str:
-    """The tier that is picked when the page opens, among those that can start now.
+    """The tier that is picked when the page opens, among those that can start now or in a moment.
 
-    What is held for the person comes first, since it lapses, then what they have a grant for. Then
-    comes the server's ``last`` tier, then the ``default`` one.
+    What can start now is picked first. Of that, what is held for the person, since it lapses; then
+    what they have a grant for, then the server's ``last`` tier, then the ``default`` one.
     """
     ranked = sorted(
-        (offer for offer in offers if offer.usable),
+        (offer for offer in offers if offer.usable or offer.soon),
         key=lambda offer: (
+            not offer.usable,
             offer.held is None,
             offer.grant is None,
             offer.tier.name != last,
@@ -80,5 +81,5 @@ def render_tiers(
         service_url=service_url,
         typed={"tier": picked, **(typed or {})},
         script=_SCRIPT,
-        nothing=bool(offers) and not any(offer.usable for offer in offers),
+        nothing=bool(offers) and not any(offer.usable or offer.soon for offer in offers),
     )

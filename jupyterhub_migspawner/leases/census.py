@@ -156,37 +156,55 @@ class Count:
         among = (None,) if kinds is None else kinds
         return sum(self.sums[(kind, *key)] for kind in among)
 
-    def _reporting(self, kinds: Kinds | None, *key: object) -> int:
-        """The same over the nodes that have reported lately; the last part of a key is the node."""
+    def _reporting(self, kinds: Kinds | None, *key: object, node: str | None = None) -> int:
+        """The same over the nodes that have reported lately, or over one ``node`` if it has.
+
+        The last part of a key is the node.
+        """
+        if node is not None:
+            return 0 if node in self.silent else self._everywhere(kinds, *key, node)
         silent = sum(self._everywhere(kinds, *key, node) for node in self.silent)
         return self._everywhere(kinds, *key, None) - silent
 
-    def of_profile(self, profile: str, kinds: Kinds | None = None) -> tuple[int, int]:
+    def of_profile(
+        self, profile: str, kinds: Kinds | None = None, node: str | None = None
+    ) -> tuple[int, int]:
         """(free, total) of a profile: slices to give out, and those of all desired layouts.
 
-        Like all counts, over the cards of certain ``kinds`` where these are given.
+        Like all counts, over the cards of certain ``kinds`` where these are given; what is free, on
+        a ``node`` where one is given.
         """
-        free = self._reporting(kinds, "free", profile)
+        free = self._reporting(kinds, "free", profile, node=node)
         return free, self._everywhere(kinds, "total", profile)
 
     def seats(
-        self, tier: str, profile: str, seats: int, kinds: Kinds | None = None
+        self,
+        tier: str,
+        profile: str,
+        seats: int,
+        kinds: Kinds | None = None,
+        node: str | None = None,
     ) -> tuple[int, int]:
         """(free, total) seats of a tier that has so many on each slice of a profile."""
-        free, total = self.of_profile(profile, kinds)
+        free, total = self.of_profile(profile, kinds, node)
         left = sum(
-            (seats - taken) * self._reporting(kinds, "open", profile, tier, taken)
+            (seats - taken) * self._reporting(kinds, "open", profile, tier, taken, node=node)
             for taken in range(1, seats)
         )
         return left + seats * free, seats * total
 
     def whole(
-        self, *, mig_off: bool, grant_id: int | None = None, kinds: Kinds | None = None
+        self,
+        *,
+        mig_off: bool,
+        grant_id: int | None = None,
+        kinds: Kinds | None = None,
+        node: str | None = None,
     ) -> tuple[int, int]:
         """(free, total) of whole cards: idle ones, and all in service that could be given out."""
-        free = self._reporting(kinds, "idle", mig_off, None)
+        free = self._reporting(kinds, "idle", mig_off, None, node=node)
         if grant_id is not None:
-            free += self._reporting(kinds, "idle", mig_off, grant_id)
+            free += self._reporting(kinds, "idle", mig_off, grant_id, node=node)
         return free, self._everywhere(kinds, "whole", mig_off)
 
     def out_of_profile(self, profile: str, kinds: Kinds | None = None) -> int:

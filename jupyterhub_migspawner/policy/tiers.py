@@ -130,6 +130,10 @@ class Tier:
         """Whether it gives a slice over all of a card, which one without MIG never has."""
         return self.is_whole and not self.mig_off
 
+    def is_used_up(self, uses: int) -> bool:
+        """Whether no more servers may start on a grant on which so many have run."""
+        return self.grant_starts is not None and uses >= self.grant_starts
+
     def means(self, kind: CardKind) -> bool:
         """Whether it gives cards of this kind, or slices of them."""
         if self.needs_mig and not kind.mig:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from jupyterhub_migspawner.broker import views
 from jupyterhub_migspawner.service.body import Field
-from jupyterhub_migspawner.service.hub import HubError
 from jupyterhub_migspawner.service.problem import Problem
 from jupyterhub_migspawner.service.rest import REASON, ApiHandler, read_id
 
@@ -25,14 +24,9 @@ class MyQuota(ApiHandler):
         """List the limits that count for the visitor."""
         self.flags()
         person = self.who.person
-        number, stopping = None, []
-        try:
-            servers = await self.parts.hub.servers_of(person.name) or ()
-        except HubError as error:
-            self.log_exception(type(error), error, None)
-        else:
-            number = len(servers)
-            stopping = [server.name for server in servers if server.pending == "stop"]
+        servers = await self.live_servers(person.name)
+        number = None if servers is None else len(servers)
+        stopping = [server.name for server in servers or () if server.pending == "stop"]
         standing = await self.ask(
             lambda broker: broker.quota_of(person, servers=number, stopping=stopping)
         )

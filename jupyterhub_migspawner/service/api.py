@@ -70,7 +70,8 @@ class Tiers(ApiHandler):
         """List the tiers."""
         self.flags()
         person = self.who.person
-        offers = await self.ask(lambda broker: broker.tiers_for(person))
+        beside = await self.beside(person.name)
+        offers = await self.ask(lambda broker: broker.tiers_for(person, **vars(beside)))
         self.reply([views.tier_view(offer) for offer in offers])
 
 

@@ -25,7 +25,7 @@ from jupyterhub_migspawner.clients import WrongPeer, checked_client
 from jupyterhub_migspawner.errors import DatabaseError, Refusal
 from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.scopes import ADMIN_SCOPE, APPROVE_SCOPE, SELF_SCOPE
-from jupyterhub_migspawner.service.hub import HubError
+from jupyterhub_migspawner.service.hub import Beside, HubError, HubServer
 from jupyterhub_migspawner.service.parts import Parts
 from jupyterhub_migspawner.service.peers import check_hub
 from jupyterhub_migspawner.service.problem import Answer, Problem, answer_for, is_expected
@@ -224,6 +224,21 @@ class Asked(HubOAuthenticated, RequestHandler):  # type: ignore[misc]
         name = self.visitor.person.name if self.visitor else self.request.remote_ip
         async with turns.of(str(name)):
             return await self.parts.ask(use)
+
+    async def live_servers(self, user: str) -> tuple[HubServer, ...] | None:
+        """A person's servers that run, start or stop; None where the hub does not say."""
+        try:
+            return await self.parts.hub.servers_of(user) or ()
+        except HubError as error:
+            self.log_exception(type(error), error, None)
+            return None
+
+    async def beside(self, user: str, server: str | None = None) -> Beside:
+        """What a person runs beside a server, or beside what a start now would start."""
+        servers = await self.live_servers(user)
+        if servers is None:
+            return Beside(server)
+        return Beside.of_next(servers) if server is None else Beside.of(servers, server)
 
     async def identify(self) -> Visitor | None:
         """The visitor; None when nobody is signed in. Raises :exc:`.Problem` for the refused."""

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import json
 import ssl
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -56,6 +56,35 @@ class HubServer:
     options: Mapping[str, Any] = field(default_factory=dict)
     noted: datetime | None = None
     """As :attr:`started`, in UTC by the hub's own clock, as the hub noted it."""
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What else a person runs, as the broker's rules ask for it.
+
+    ``server`` is the one that would start, None where that is one more; ``other_servers`` counts
+    those beside it, None where the hub does not say; ``stopping`` are the names of those of them
+    that it is just stopping.
+    """
+
+    server: str | None = None
+    other_servers: int | None = None
+    stopping: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, servers: Sequence[HubServer], server: str) -> Beside:
+        """What runs beside a server, of all that a person has."""
+        others = [each for each in servers if each.name != server]
+        stopping = tuple(each.name for each in others if each.pending == "stop")
+        return cls(server, len(others), stopping)
+
+    @classmethod
+    def of_next(cls, servers: Sequence[HubServer]) -> Beside:
+        """The same for a start now: of the default server where it does not run, else of one
+        more."""
+        if any(not each.name for each in servers):
+            return replace(cls.of(servers, ""), server=None, other_servers=len(servers))
+        return cls.of(servers, "")
 
 
 @dataclass(frozen=True)

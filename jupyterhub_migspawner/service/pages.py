@@ -25,7 +25,7 @@ from jupyterhub_migspawner.policy.reclaim import short_reason
 from jupyterhub_migspawner.policy.tiers import Tier
 from jupyterhub_migspawner.service.approvers import is_approver
 from jupyterhub_migspawner.service.auth import Asked
-from jupyterhub_migspawner.service.hub import HubError, HubServer
+from jupyterhub_migspawner.service.hub import Beside, HubError
 from jupyterhub_migspawner.service.limits import limits_of
 from jupyterhub_migspawner.service.looks import Looks
 from jupyterhub_migspawner.service.problem import Problem
@@ -114,13 +114,8 @@ class MySession(Page):
         assert self.visitor is not None
         person = self.visitor.person
         settings = self.parts.settings
-        servers: tuple[HubServer, ...] | None
-        try:
-            servers = await self.parts.hub.servers_of(person.name) or ()
-        except HubError as error:
-            self.log_exception(type(error), error, None)
-            servers = None
-
+        servers = await self.live_servers(person.name)
+        beside = Beside() if servers is None else Beside.of_next(servers)
         running = None if servers is None else len(servers)
         stopping = [server.name for server in servers or () if server.pending == "stop"]
 
@@ -133,7 +128,7 @@ class MySession(Page):
             cards = {card.uuid: card for card in broker.cards()} if leases else {}
             quotas = broker.quota_of(person, servers=running, stopping=stopping)
             standings = broker.standings(person.name)
-            offers = broker.tiers_for(person)
+            offers = broker.tiers_for(person, **vars(beside))
             ended = broker.ended_lately(person.name, most=MOST_ENDED)
             return leases, cards, offers, quotas, default_tier(broker), standings, ended
 

@@ -39,8 +39,10 @@ class Queue(ApiHandler):
         visitor, person = self.who, self.who.person
         existing = await is_existing(self.parts, person.name, asked.get("server", ""))
 
+        server, start = asked.get("server", ""), asked.get("start", False)
+        beside = await self.beside(person.name, server)
+
         def join(broker: Broker) -> TicketStatus:
-            server, start = asked.get("server", ""), asked.get("start", False)
             if start:
                 visitor.demand_start(server, "have a server started")
             ticket = broker.join(
@@ -50,6 +52,8 @@ class Queue(ApiHandler):
                 start=start,
                 existing=existing,
                 upward=asked.get("upward", False),
+                other_servers=beside.other_servers,
+                stopping=beside.stopping,
             )
             return standing(broker, ticket)
 

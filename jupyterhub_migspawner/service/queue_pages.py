@@ -18,7 +18,7 @@ from jupyterhub_migspawner.leases.rows import TicketRow
 from jupyterhub_migspawner.policy.queue import wait_in_words
 from jupyterhub_migspawner.policy.settings import Settings
 from jupyterhub_migspawner.policy.wording import listed
-from jupyterhub_migspawner.service.hub import HubError
+from jupyterhub_migspawner.service.hub import Beside
 from jupyterhub_migspawner.service.queue_api import is_existing
 from jupyterhub_migspawner.service.request_pages import RequestPage
 from jupyterhub_migspawner.service.rest import read_id
@@ -49,6 +49,8 @@ class MyQueue(RequestPage):
             await self.page(typed, str(refusal))
             return
 
+        beside = await self.beside(visitor.person.name, typed["server"])
+
         def join(broker: Broker) -> TicketRow:
             if typed["start"]:
                 visitor.demand_start(typed["server"], "have a server started")
@@ -59,6 +61,8 @@ class MyQueue(RequestPage):
                 start=bool(typed["start"]),
                 upward=bool(typed["upward"]),
                 existing=existing,
+                other_servers=beside.other_servers,
+                stopping=beside.stopping,
             )
 
         problem = await self.change(join, "joined", "queue")
@@ -69,19 +73,16 @@ class MyQueue(RequestPage):
         """Show what there is, with the form as it was typed."""
         assert self.visitor is not None
         person = self.visitor.person
-        running: frozenset[str] | None
-        try:
-            servers = await self.parts.hub.servers_of(person.name) or ()
-            running = frozenset(server.name for server in servers)
-        except HubError as error:
-            self.log_exception(type(error), error, None)
-            running = None
+        servers = await self.live_servers(person.name)
+        running = None if servers is None else frozenset(server.name for server in servers)
+        beside = Beside() if servers is None else Beside.of_next(servers)
 
         def read(
             broker: Broker,
         ) -> tuple[tuple[TicketStatus, ...], tuple[TicketRow, ...], tuple[TierOffer, ...]]:
             past = broker.tickets(person.name, hub=broker.hub, states=ENDED, part=Part(MOST_SHOWN))
-            return broker.queue(person.name), past, broker.tiers_for(person)
+            offers = broker.tiers_for(person, **vars(beside))
+            return broker.queue(person.name), past, offers
 
         places, past, offers = await self.ask(read)
         told = self.told(

@@ -27,7 +27,7 @@ from jupyterhub_migspawner.service.approvers import (
     is_approver,
     only_shown,
 )
-from jupyterhub_migspawner.service.hub import HubError
+from jupyterhub_migspawner.service.hub import Beside
 from jupyterhub_migspawner.service.pages import Page
 from jupyterhub_migspawner.service.problem import Problem
 from jupyterhub_migspawner.service.rest import read_id
@@ -84,15 +84,6 @@ class RequestPage(Page):
         word = done if isinstance(done, str) else done(changed)
         self.redirect(f"{self.parts.prefix}{back}?{word}={changed.id}", status=303)
         return ""
-
-    async def running(self, user: str) -> frozenset[str] | None:
-        """The names of a person's live servers; None where the hub does not say."""
-        try:
-            servers = await self.parts.hub.servers_of(user) or ()
-        except HubError as error:
-            self.log_exception(type(error), error, None)
-            return None
-        return frozenset(server.name for server in servers)
 
     def before(self) -> int | None:
         """Where the part of a list begins that the address asks for; None for the newest."""
@@ -182,11 +173,13 @@ class MyRequests(RequestPage):
                 known = {each.id for each in mine}
                 mine = (*(each for each in open_ones if each.id not in known), *mine)
             leases = broker.leases(user=person.name, hub=broker.hub, states=LIVE)
-            return mine, broker.tiers_for(person), broker.drafts(person), leases
+            offers = broker.tiers_for(person, **vars(beside))
+            return mine, offers, broker.drafts(person), leases
 
         before = self.before()
+        servers = await self.live_servers(person.name)
+        beside = Beside() if servers is None else Beside.of_next(servers)
         requests, offers, drafts, leases = await self.ask(read)
-        running = await self.running(person.name)
         newest = requests[-MOST_SHOWN - 1 :]
         older = newest[1].id if len(newest) > MOST_SHOWN else None
         if older is not None:
@@ -221,7 +214,7 @@ class MyRequests(RequestPage):
                 }
                 for each in shown(requests, self.parts.settings, self.parts.broker.clock())
             ],
-            default_runs=running is not None and "" in running,
+            default_runs=any(not server.name for server in servers or ()),
             named_servers=self.parts.settings.server_names.named,
             drafts=[
                 (draft, self.parts.settings.title_of(draft.tier), draft.tier in usable)

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from jupyterhub_migspawner.leases.rows import TicketRow
 from jupyterhub_migspawner.leases.tickets import OFFERED, WAITING
 from jupyterhub_migspawner.policy.people import Person
-from jupyterhub_migspawner.service.hub import Account, HubAway, HubError
+from jupyterhub_migspawner.service.hub import Account, Beside, HubAway, HubError
 from jupyterhub_migspawner.service.parts import Parts
 
 log = logging.getLogger("migspawner.service")
@@ -76,11 +76,13 @@ class Server:
             return
         person = None if account is None else account.person
         servers = () if account is None else account.servers
-        others = [server for server in servers if server.name != ticket.server]
-        stopping = [server.name for server in others if server.pending == "stop"]
+        beside = Beside.of(servers, ticket.server)
         offered = await self._parts.ask(
             lambda broker: broker.offer(
-                ticket.id, person, other_servers=len(others), stopping=stopping
+                ticket.id,
+                person,
+                other_servers=beside.other_servers,
+                stopping=beside.stopping,
             )
         )
         if offered.lease is None:

@@ -6,9 +6,10 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from jupyterhub_migspawner.broker.offers import needs_approval, none_free, they_wait
 from jupyterhub_migspawner.errors import Refusal
+from jupyterhub_migspawner.policy.grants import Grant, Grants, Holder, why_not
 from jupyterhub_migspawner.policy.people import Person
+from jupyterhub_migspawner.policy.supply import none_free, they_wait
 from jupyterhub_migspawner.policy.tiers import choose_tier, may_use, parse_tiers
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=timezone.utc)
@@ -23,7 +24,12 @@ def test_refusals_say_the_title(profile: str, seats: int) -> None:
     (tier,) = parse_tiers([{"name": "xq1", **fields}])
     for said in (
         may_use(tier, Person("ada")),
-        needs_approval(tier, (), NOW + timedelta(hours=1)),
+        why_not(tier, Grants(), NOW),
+        why_not(tier, Grants(pending=3), NOW),
+        why_not(tier, Grants(begins_at=NOW + timedelta(hours=1)), NOW),
+        why_not(tier, Grants((Grant(1, (Holder("exp"),)),)), NOW),
+        why_not(tier, Grants((Grant(1, (Holder("exp", is_offer=True),)),)), NOW),
+        why_not(tier, Grants((Grant(1, (Holder("exp", is_unfit=True),)),)), NOW),
         they_wait(tier, 1),
         they_wait(tier, 2),
         none_free(tier, 0),

@@ -1,0 +1,260 @@
+"""The facts that decisions go by, read in one place: see :mod:`..policy.admission`.
+
+Whoever acts on a decision reads them in the same transaction, after it has queued for the person.
+Whoever only shows it reads them in a snapshot.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+from functools import cached_property
+
+from jupyterhub_migspawner.broker import promises, unadopted
+from jupyterhub_migspawner.broker.allowances import Allowances
+from jupyterhub_migspawner.broker.holdings import Holdings, ending_of, holdings
+from jupyterhub_migspawner.broker.stock import outage, stock
+from jupyterhub_migspawner.broker.waiting import Waits
+from jupyterhub_migspawner.errors import Refusal
+from jupyterhub_migspawner.leases import inventory, ledger, requests, seats, wholes
+from jupyterhub_migspawner.leases.census import Count
+from jupyterhub_migspawner.leases.rows import LeaseRow, RequestRow, TicketRow
+from jupyterhub_migspawner.leases.store import Transaction
+from jupyterhub_migspawner.policy.admission import Ask, Deny, Facts, Use, Wait
+from jupyterhub_migspawner.policy.card_filter import CardKind, Kinds
+from jupyterhub_migspawner.policy.grants import Grant, Grants, Holder
+from jupyterhub_migspawner.policy.people import Person
+from jupyterhub_migspawner.policy.quota import Quota, Span
+from jupyterhub_migspawner.policy.supply import Ahead, Supply
+from jupyterhub_migspawner.policy.tiers import Tier
+
+
+@dataclass(frozen=True)
+class Case:
+    """An ask with the facts of its decision, and the rows from which they come.
+
+    ``grant`` is the one to use, or else the first that holds; ``offer`` is what is held for the
+    person in that tier, ``unfit`` what is held there and is not what the tier gives any more.
+    ``ticket`` is their own place.
+    """
+
+    ask: Ask
+    facts: Facts
+    have: Holdings
+    grant: RequestRow | None = None
+    offer: LeaseRow | None = None
+    unfit: tuple[LeaseRow, ...] = ()
+    ticket: TicketRow | None = None
+
+
+def refusal_of(verdict: Deny | Wait) -> Refusal:
+    """A decision as it is told to whoever has asked."""
+    soon = isinstance(verdict, Wait) and verdict.soon
+    return Refusal(verdict.sentence, reason=verdict.reason.refusal, soon=soon)
+
+
+class Admissions(Allowances, Waits):
+    """What decisions need of the broker."""
+
+    def _reader(
+        self, tx: Transaction, person: Person, now: datetime, *, lock: bool = False
+    ) -> Reader:
+        """For the asks of one person; with ``lock``, a grant stays what it is until the end of the
+        transaction."""
+        return Reader(self, tx, person, now, lock=lock)
+
+
+class Reader:
+    """Reads the facts about one person's asks in one transaction; what several need, once."""
+
+    def __init__(
+        self, broker: Admissions, tx: Transaction, person: Person, now: datetime, *, lock: bool
+    ) -> None:
+        self._broker = broker
+        self._tx = tx
+        self._person = person
+        self.now = now
+        self._lock = lock
+        self._supplies: dict[object, Supply] = {}
+
+    def case(self, ask: Ask) -> Case:
+        """The facts about one ask of this person."""
+        broker, tier = self._broker, ask.tier
+        have = holdings(self.leases, broker.hub, ask)
+        # Whoever is offered one thing is not offered another beyond their quota; others count
+        # sessions only, since what they ask for may well be that of the offer.
+        counted = have.sessions + (have.offered if ask.use is Use.OFFER else ())
+        servers = ask.other_servers
+        used = broker._used(
+            counted,
+            ask.now,
+            self._spans,
+            have.servers(broker.hub) if servers is None else servers,
+            ask.stopping,
+        )
+        if tier.is_none:
+            return Case(ask, Facts(self.limits, used), have)
+        held = [offer for offer in have.offered if self._is_for(offer, ask)]
+        unfit = tuple(offer for offer in held if not broker._still_gives(self._tx, offer))
+        offer = next((each for each in held if each not in unfit), None)
+        grants, grant = Grants(), None
+        if tier.approval:
+            grants, grant = self._grants(ask, have.on_grants(offer), unfit)
+        ahead, ticket = broker._ahead(self.waiting, ask.person, tier, self.known)
+        supply = self._supply(ask, grant if grants.free is not None else None, ahead, offer)
+        facts = Facts(self.limits, used, grants, offer is not None, supply)
+        return Case(ask, facts, have, grant, offer, unfit, ticket)
+
+    @cached_property
+    def leases(self) -> tuple[LeaseRow, ...]:
+        """All that counts against the person."""
+        tx, name = self._tx, self._person.name
+        without = unadopted.sessions(tx, self._broker.settings, name, self.now)
+        return (*ledger.counted_of(tx, name), *without)
+
+    @cached_property
+    def limits(self) -> Quota:
+        """The person's quota."""
+        return self._broker._limits(self._tx, self._person, self.now)[0]
+
+    @cached_property
+    def count(self) -> Count:
+        """How much is free and how much there is."""
+        return self._broker._count(self._tx, self.now)
+
+    @cached_property
+    def known(self) -> Kinds:
+        """The kinds of cards, where any tier tells them apart."""
+        return self._broker._known_kinds(self._tx)
+
+    @cached_property
+    def waiting(self) -> tuple[TicketRow, ...]:
+        """The tickets that wait."""
+        return self._broker._served(self._tx, self.now)
+
+    @cached_property
+    def asked(self) -> tuple[RequestRow, ...]:
+        """The person's requests that wait for a decision or are approved."""
+        return requests.open_of_user(self._tx, self._person.name)
+
+    @cached_property
+    def _spans(self) -> tuple[Span, ...]:
+        return self._broker._spans(self._tx, self._person, self.limits, self.now)
+
+    def _is_for(self, offer: LeaseRow, ask: Ask) -> bool:
+        """Whether a start may take over what is held."""
+        here = (offer.hub, offer.tier) == (self._broker.hub, ask.tier.name)
+        return here and not offer.ending and ask.use is Use.START
+
+    def _grants(
+        self, ask: Ask, leases: tuple[LeaseRow, ...], unfit: tuple[LeaseRow, ...]
+    ) -> tuple[Grants, RequestRow | None]:
+        """The person's grants for a tier with these leases on them, and the first or free one."""
+        tier = ask.tier
+        if self._lock:
+            every = requests.grants(self._tx, ask.person.name, tier.name, ask.now)
+        else:
+            every = tuple(each for each in self.asked if each.tier == tier.name)
+        valid = _valid(every, tier, ask.now)
+        pending, begins = None, None
+        if not valid:
+            mine = [each for each in self.asked if each.tier == tier.name]
+            pending = next((each.id for each in mine if each.state == "pending"), None)
+            begins = min(
+                (each.valid_from for each in mine if each.valid_from and each.valid_from > ask.now),
+                default=None,
+            )
+        grants = Grants(
+            tuple(
+                Grant(
+                    each.id,
+                    tuple(
+                        self._holder(lease, unfit)
+                        for lease in leases
+                        if lease.request_id == each.id
+                    ),
+                )
+                for each in valid
+            ),
+            pending,
+            begins,
+        )
+        free = grants.free
+        if free is None:
+            return grants, valid[0] if valid else None
+        return grants, next(each for each in valid if each.id == free.id)
+
+    def _holder(self, lease: LeaseRow, unfit: tuple[LeaseRow, ...]) -> Holder:
+        broker = self._broker
+        return Holder(
+            lease.server,
+            ending_of(broker.settings, lease) if lease.ending else None,
+            is_offer=lease.ticket_id is not None,
+            elsewhere=lease.hub if lease.hub != broker.hub else "",
+            until=lease.deadline,
+            is_unfit=lease in unfit,
+        )
+
+    def _supply(
+        self, ask: Ask, grant: RequestRow | None, ahead: Ahead, offer: LeaseRow | None
+    ) -> Supply:
+        tier, grant_id = ask.tier, grant.id if grant is not None else None
+        key = (tier.name, ask.node, grant_id, offer.id if offer is not None else None)
+        if key not in self._supplies:
+            self._supplies[key] = self._read_supply(ask, grant, ahead, offer)
+        return self._supplies[key]
+
+    def _read_supply(
+        self, ask: Ask, grant: RequestRow | None, ahead: Ahead, offer: LeaseRow | None
+    ) -> Supply:
+        tx, broker, tier, now = self._tx, self._broker, ask.tier, ask.now
+        grant_id = grant.id if grant is not None else None
+        silent, kinds = broker._silent_before(now), tier.kinds(self.known)
+        promised: dict[CardKind, datetime] = {}
+        if tier.is_whole:
+            but = offer.id if offer is not None else None
+            promised = promises.latest_ends(tx, broker.settings, tier, grant, now, self.count, but)
+        every = self.known or (inventory.kinds(tx) if promised else frozenset())
+        free: dict[CardKind | None, int] = {
+            kind: stock(self.count, tier, frozenset((kind,)), grant_id, ask.node)[0]
+            for kind in every
+        }
+        free[None] = stock(self.count, tier, None, grant_id, ask.node)[0]
+        supply = Supply(
+            kinds,
+            self.known,
+            every,
+            free,
+            stock(self.count, tier, kinds)[1],
+            promised,
+            ahead,
+            outage=outage(tx, broker.settings, ask.person, tier, self.count, kinds),
+        )
+        if tier.shares and ahead.others:
+            shared = seats.offers(tx, tier.name, tier.profile, tier.seats, silent, ask.node, kinds)
+            return replace(supply, has_seat=bool(shared))
+        if grant_id is None or not tier.is_whole:
+            return supply
+        left, mig_off = supply.unpromised(now), tier.mig_off
+        # A card that is promised to another grant is not emptied for this one.
+        busy = wholes.busy_cards(
+            tx, silent, ask.node, grant_id=grant_id, mig_off=mig_off, kinds=left
+        )
+        return replace(
+            supply,
+            is_kept=bool(ahead.others)
+            and wholes.is_kept(tx, silent, grant_id, mig_off=mig_off, kinds=kinds),
+            can_empty=bool(busy),
+        )
+
+
+def _valid(asked: tuple[RequestRow, ...], tier: Tier, now: datetime) -> tuple[RequestRow, ...]:
+    """Those of some requests for a tier that are grants now, the longest first."""
+    valid = [
+        (request.valid_until, -request.id, request)
+        for request in asked
+        if request.holds_at(now)
+        and not tier.is_used_up(request.uses)
+        and request.valid_until is not None
+    ]
+    return tuple(each[2] for each in sorted(valid, reverse=True))

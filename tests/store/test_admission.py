@@ -1,0 +1,351 @@
+"""What the list of tiers says, the start does, and so does the waiting list: on both databases."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
+
+from jupyterhub_migspawner.broker.statuses import TierOffer
+from jupyterhub_migspawner.errors import Refusal
+from jupyterhub_migspawner.leases.rows import LeaseRow
+from jupyterhub_migspawner.policy.people import Person
+from tests.store import lab as labs
+from tests.store.lab import MIXED, SEVENTHS, WHOLE, Lab, card
+
+T = TypeVar("T")
+
+ROOT = Person("root", admin=True)
+ADA = Person("ada")
+HOME = "hub:/etc/hub.py"
+
+
+def offer_of(lab: Lab, person: Person, tier: str, **asked: Any) -> TierOffer:
+    offers = lab.broker.tiers_for(person, **asked)
+    return next(each for each in offers if each.tier.name == tier)
+
+
+def refusal(call: Callable[..., object], *args: Any, **named: Any) -> Refusal:
+    with pytest.raises(Refusal) as caught:
+        call(*args, **named)
+    return caught.value
+
+
+def answer_of(call: Callable[[], T]) -> T | Refusal:
+    try:
+        return call()
+    except Refusal as said:
+        return said
+
+
+def soon_grant(lab: Lab, user: str, minutes: float) -> None:
+    begin = lab.clock.now + timedelta(minutes=minutes)
+    request = lab.broker.create_request(Person(user), "card", 4, "a deadline", starts_at=begin)
+    lab.broker.decide(request.id, ROOT, True)
+
+
+# -- what used to disagree -------------------------------------------------------------------------
+
+
+def test_just_before_a_grant_that_needs_the_only_card_there_is_a_way_out(
+    make_lab: Callable[..., Lab],
+) -> None:
+    lab = make_lab()
+    lab.report(card(0, WHOLE))
+    lab.broker.claim_hub(HOME)
+    soon_grant(lab, "grace", 60)
+    lab.grant("ada", hours=20)
+    lab.clock.pass_time(minutes=51)
+    lab.report(card(0, WHOLE))
+    lab.broker.claim_hub(HOME)
+    found = offer_of(lab, ADA, "card", server="")
+    said = refusal(lab.start, "ada", "card")
+    assert not found.usable
+    assert "promised to a grant that begins" in found.why
+    assert str(said) == found.why
+    assert found.may_wait
+    assert lab.broker.join(ADA, "card").state == "waiting"
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_quota_of_servers_is_seen_in_the_list(make_lab: Callable[..., Lab], known: bool) -> None:
+    lab = make_lab(quotas={"default": {"servers": 1}})
+    lab.report()
+    lab.start("ada", server="first")
+    others = {"other_servers": 1 if known else None}
+    found = offer_of(lab, ADA, "small", server="", **others)
+    said = refusal(lab.broker.acquire, ADA, "", "small", lab.attempt(), **others)
+    assert (said.reason, said.soon) == ("quota", False)
+    assert (found.usable, found.soon, found.why) == (False, False, str(said))
+    # Servers without a GPU count too, and only whoever asks knows of them.
+    grace = Person("grace")
+    assert not offer_of(lab, grace, "cpu", server="", other_servers=1).usable
+    assert offer_of(lab, grace, "cpu", server="", other_servers=0).usable
+
+
+def test_what_a_crash_left_of_the_same_server_is_on_its_way_out(
+    make_lab: Callable[..., Lab],
+) -> None:
+    lab = make_lab(quotas={"default": {"live": 1}})
+    lab.report()
+    crashed = lab.start("ada", server="exp")
+    found = offer_of(lab, ADA, "small", server="exp", other_servers=0)
+    said = refusal(lab.start, "ada", "small", "exp")
+    assert (found.usable, found.soon, said.soon) == (False, True, True)
+    assert found.why == str(said)
+    assert "ended at" in found.why
+    # The list only says so; it was the start that ended what was left.
+    lab.broker.confirm_empty(crashed.id)
+    assert offer_of(lab, ADA, "small", server="exp").usable
+    lab.start("ada", "small", "exp")
+    # Seen from another server it runs.
+    assert "Stop it" in offer_of(lab, ADA, "small", server="other").why
+
+
+def test_the_list_changes_nothing(make_lab: Callable[..., Lab]) -> None:
+    lab = make_lab(quotas={"default": {"live": 1}})
+    lab.report()
+    lab.start("ada", server="exp")
+    before = lab.stored()
+    for server in ("exp", "", None):
+        lab.broker.tiers_for(ADA, server=server)
+    assert lab.stored() == before
+
+
+@pytest.mark.parametrize("full", [True, False])
+def test_who_is_over_quota_may_wait_until_that_is_over(
+    make_lab: Callable[..., Lab], full: bool
+) -> None:
+    lab = make_lab(quotas={"user:ada": {"live": 1}})
+    lab.report(card(0, [("1g.5gb", 0), ("2g.10gb", 2)]))
+    lab.broker.claim_hub(HOME)
+    running = lab.start("ada", "medium", "first")
+    grace = lab.start("grace") if full else None
+    found = offer_of(lab, ADA, "small", server="")
+    assert (found.usable, found.may_wait) == (False, True)
+    assert found.why.startswith("Your quota allows 1 GPU server")
+    ticket = lab.broker.join(ADA, "small")
+    lab.stop(running)
+    if grace is not None:
+        lab.stop(grace)
+    assert lab.broker.offer(ticket.id, ADA).lease is not None
+
+
+def test_nobody_waits_for_what_their_quota_never_allows(make_lab: Callable[..., Lab]) -> None:
+    lab = make_lab(quotas={"default": {"live": 0}})
+    lab.report()
+    lab.broker.claim_hub(HOME)
+    found = offer_of(lab, ADA, "small")
+    said = refusal(lab.broker.join, ADA, "small")
+    assert (found.usable, found.may_wait) == (False, False)
+    assert (said.reason, str(said)) == ("quota", found.why)
+
+
+def test_who_has_just_stopped_a_server_may_start_and_wait(make_lab: Callable[..., Lab]) -> None:
+    lab = make_lab(quotas={"user:ada": {"live": 1}})
+    lab.report(card(0, MIXED))
+    lab.broker.claim_hub(HOME)
+    lab.start("ada", "medium", "first")
+    lab.broker.release_server("ada", "first", "stopped", "ada")
+    found = offer_of(lab, ADA, "small", server="")
+    # A start waits for the proof; nobody has to take a place for that.
+    assert (found.usable, found.soon, found.may_wait) == (False, True, False)
+    assert lab.broker.join(ADA, "small").state == "waiting"
+
+
+def test_nobody_empties_a_card_past_those_who_wait_for_one(make_lab: Callable[..., Lab]) -> None:
+    lab = make_lab()
+    lab.report(card(0, MIXED))
+    lab.broker.claim_hub(HOME)
+    lab.start("linus")
+    lab.grant("grace")
+    lab.grant("ada")
+    lab.broker.join(Person("grace"), "card")
+    found = offer_of(lab, ADA, "card", server="")
+    said = refusal(lab.start, "ada", "card")
+    assert (found.usable, found.may_wait) == (False, True)
+    assert str(said).startswith(found.why)
+    assert "waiting for tier card" in found.why
+    assert [each.reserved_for for each in lab.broker.cards()] == [None]
+
+
+def test_what_is_free_counts_on_the_node_that_is_asked_for(make_lab: Callable[..., Lab]) -> None:
+    lab = make_lab()
+    lab.report(card(0, [("1g.5gb", 0)]), node="n1")
+    lab.report(card(1, [("1g.5gb", 0)], uuid="GPU-9"), node="n2")
+    lab.start("ada", node="n1")
+    said = refusal(lab.start, "grace", node="n1")
+    assert "No 1g.5gb slice is free on node 'n1'" in str(said)
+    assert lab.start("grace", node="n2").node == "n2"
+
+
+# -- the same for whatever people do ---------------------------------------------------------------
+
+TIERS = [
+    *labs.TIERS,
+    {"name": "course", "profile": "1g.5gb", "seats": 2},
+    {"name": "bare", "profile": "whole", "mig": "off", "approval": True},
+    {
+        "name": "big",
+        "profile": "3g.20gb",
+        "card": "A100*",
+        "seen_by": "everybody",
+        "users": ["ada"],
+    },
+]
+QUOTAS = {
+    "default": {"live": 2, "servers": 3, "gpu_hours_per_week": 12},
+    "user:grace": {"servers": 2, "whole_cards": 1},
+}
+USERS = st.sampled_from(["ada", "grace", "linus"])
+SERVERS = st.sampled_from(["", "a", "b"])
+NAMES = st.sampled_from([tier["name"] for tier in TIERS])
+
+
+class Admission(RuleBasedStateMachine):
+    url = ""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lab = Lab(self.url, tiers=TIERS, quotas=QUOTAS)
+        self.broker = self.lab.broker
+        self.report()
+
+    def teardown(self) -> None:
+        self.lab.close()
+
+    def report(self) -> None:
+        wholes = {each.card_uuid for each in self.broker.leases() if each.whole}
+        cuts = (MIXED, SEVENTHS)
+        cards = [card(i, WHOLE if f"GPU-{i}" in wholes else cut) for i, cut in enumerate(cuts)]
+        self.lab.report(*cards)
+        self.broker.claim_hub(HOME)
+
+    @rule(user=USERS, server=SERVERS, tier=NAMES, others=st.sampled_from([None, 0, 1, 2]))
+    def start(self, user: str, server: str, tier: str, others: int | None) -> None:
+        person = Person(user)
+        offers = self.broker.tiers_for(person, server=server, other_servers=others)
+        found = {each.tier.name: each for each in offers}.get(tier)
+        reserved = {each.reserved_for for each in self.broker.cards()}
+        answer = answer_of(
+            lambda: self.broker.acquire(
+                person, server, tier, self.lab.attempt(), other_servers=others
+            )
+        )
+        if found is None or not found.open:
+            assert isinstance(answer, Refusal)
+            assert answer.reason == "not-allowed"
+            assert found is None or not (found.usable or found.may_wait)
+        elif isinstance(answer, Refusal):
+            assert str(answer).startswith(found.why)
+            assert found.soon == answer.soon
+            if found.usable:
+                # Worth it all the same: a card is emptied for the grant.
+                assert found.grant is not None
+                assert not found.free
+                assert "is being emptied for your grant" in str(answer)
+                after = {each.reserved_for for each in self.broker.cards()}
+                assert after - reserved <= {found.grant.id}
+        else:
+            assert (found.usable, found.why, found.soon) == (True, "", False)
+            assert (answer is None) == found.tier.is_none
+            if answer is not None:
+                assert found.free or found.held is not None
+                assert answer.request_id == (found.grant.id if found.grant else None)
+                self.activate(answer)
+
+    def activate(self, lease: LeaseRow) -> None:
+        # Odd ones stay pending.
+        if lease.id % 3:
+            self.broker.activate(lease.attempt)
+
+    @rule(user=USERS, tier=NAMES, server=SERVERS, others=st.sampled_from([None, 0, 1]))
+    def join(self, user: str, tier: str, server: str, others: int | None) -> None:
+        person = Person(user)
+        if any(each.tier == tier for each in self.broker.tickets(user)):
+            return
+        offers = self.broker.tiers_for(person, server=server, other_servers=others)
+        found = {each.tier.name: each for each in offers}.get(tier)
+        answer = answer_of(
+            lambda: self.broker.join(person, tier, server=server, other_servers=others)
+        )
+        if not isinstance(answer, Refusal):
+            assert found is not None
+            assert found.may_wait or found.soon
+        elif "already waiting" not in str(answer):
+            assert found is None or not (found.may_wait or found.soon)
+            if answer.reason == "conflict" and found is not None and not found.tier.is_none:
+                assert "start your server" in str(answer)
+                assert found.usable
+            elif found is not None and found.open and not found.tier.is_none:
+                assert str(answer) == found.why
+
+    @rule(user=USERS, server=SERVERS)
+    def stop(self, user: str, server: str) -> None:
+        self.broker.release_server(user, server, "stopped", user)
+
+    @rule(data=st.data())
+    def prove_empty(self, data: Any) -> None:
+        ending = [each for each in self.broker.leases() if each.ending]
+        if ending:
+            lease = data.draw(st.sampled_from(ending))
+            self.broker.confirm_empty(lease.id)
+            self.report()
+            for each in self.broker.cards():
+                self.broker.finish_target(each.uuid)
+            self.report()
+
+    @rule(user=USERS, tier=st.sampled_from(["card", "bare"]), soon=st.booleans())
+    def grant(self, user: str, tier: str, soon: bool) -> None:
+        begin = self.lab.clock.now + timedelta(minutes=30) if soon else None
+        try:
+            request = self.broker.create_request(
+                Person(user), tier, 3, "a deadline", starts_at=begin
+            )
+        except Refusal:
+            return  # one that is open is enough
+        if request.id % 4:
+            self.broker.decide(request.id, ROOT, True)
+
+    @rule()
+    def serve(self) -> None:
+        self.broker.keep_coming_cards()
+        self.broker.settle_offers()
+        for ticket in self.broker.turns(blocked=True):
+            self.broker.offer(ticket.id, Person(ticket.user))
+
+    @rule(minutes=st.sampled_from([0.5, 2, 15, 60]))
+    def pass_time(self, minutes: float) -> None:
+        self.lab.clock.pass_time(minutes=minutes)
+        self.broker.expire_requests()
+        self.report()
+
+    @rule(index=st.sampled_from([0, 1]), drained=st.booleans())
+    def drain(self, index: int, drained: bool) -> None:
+        if drained:
+            self.broker.drain_card(f"GPU-{index}", "a fan", "root")
+        else:
+            self.broker.resume_card(f"GPU-{index}", "root")
+
+
+def test_what_is_offered_is_given_and_what_is_refused_is_said(emptied: Any) -> None:
+    class Machine(Admission):
+        def __init__(self) -> None:
+            type(self).url = emptied()
+            super().__init__()
+
+    run_state_machine_as_test(
+        Machine,
+        settings=settings(
+            max_examples=40,
+            stateful_step_count=40,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+            print_blob=True,
+        ),
+    )
