@@ -107,7 +107,7 @@ class Acquiring(Offering):
 
         # The first run goes round whatever others are just taking. When that leaves nothing, the
         # next ones wait for how it ends, so that nobody is refused for a slice that is given back
-        # a moment later. Each run begins without locks: whoever waits holds nothing others need.
+        # a moment later. Each run begins without locks: a run that waits holds nothing others need.
         for patient in (False, *[True] * ROUNDS):
             try:
                 answer = self._run(partial(work, patient=patient))
@@ -147,7 +147,7 @@ class Acquiring(Offering):
                 if card.uuid in meant and is_going_back(card)
             ):
                 return True
-            # Others are just being offered what is free; a start takes what they leave.
+            # What is free is being offered to others; a start takes what they leave.
             known = self._known_kinds(tx)
             ahead, _ = self._ahead(self._served(tx, now), Person(""), tier, known)
             return bool(ahead.others) and self._room(tx, tier, now, known) > ahead.others
@@ -166,7 +166,7 @@ class Acquiring(Offering):
         if buried is not None:
             return Refusal(f"This start was cancelled ({buried}); start again.", reason="conflict")
         if asking.use is Use.START:
-            # Its hub starts it anew: what ran as this server without a lease runs no more.
+            # Its hub starts it again: what ran as this server without a lease runs no more.
             orphans.unvouch(tx, self.hub, asking.person.name, asking.server, asking.now)
         case = self._reader(tx, asking.person, asking.now, lock=True).case(asking)
         remains = list(case.have.remains)

@@ -1,7 +1,7 @@
 """The facts that decisions go by, read in one place: see :mod:`..policy.admission`.
 
-Whoever acts on a decision reads them in the same transaction, after it has queued for the person.
-Whoever only shows it reads them in a snapshot.
+A use case that acts on a decision reads them in its own transaction, after it has queued for the
+person. A list reads them in a snapshot.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Case:
 
 
 def refusal_of(verdict: Deny | Wait) -> Refusal:
-    """A decision as it is told to whoever has asked."""
+    """The refusal that reports a decision."""
     soon = isinstance(verdict, Wait) and verdict.soon
     return Refusal(verdict.sentence, reason=verdict.reason.refusal, soon=soon)
 
@@ -81,7 +81,7 @@ class Reader:
         """The facts about one ask of this person."""
         broker, tier = self._broker, ask.tier
         have = holdings(self.leases, broker.hub, ask)
-        # Whoever is offered one thing is not offered another beyond their quota; others count
+        # A person with one offer does not get another beyond their quota; a start counts
         # sessions only, since what they ask for may well be that of the offer.
         counted = have.sessions + (have.offered if ask.use is Use.OFFER else ())
         servers = ask.other_servers

@@ -25,7 +25,7 @@ class Holdings:
     ``remains`` are what earlier starts of this very server left; they have to begin to end, and
     count among the sessions as if they were ending already. ``offered`` is what is held for
     tickets. ``replaced`` is what runs while a ticket waits for that very server: it makes room for
-    the offer when the server starts anew, but its grant is in use until then.
+    the offer when the server starts again, but its grant is in use until then.
     """
 
     sessions: tuple[LeaseRow, ...]

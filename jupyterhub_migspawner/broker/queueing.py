@@ -69,7 +69,7 @@ class Queueing(Turns, Doubts):
         other_servers: int | None = None,
         stopping: Collection[str] = (),
     ) -> TicketRow:
-        """A place in the waiting list for a tier, for one server (the default one unless named).
+        """Join the waiting list for a tier, for one server (the default one unless named).
 
         ``start`` has the hub start that server when it is the ticket's turn; ``upward`` takes any
         larger tier too that is free first, and is refused where there is none. ``existing`` says
@@ -136,7 +136,9 @@ class Queueing(Turns, Doubts):
         return self._run(work)
 
     def leave(self, ticket_id: int, by: Person, reason: str = "") -> TicketRow:
-        """Give up a place, and with it what is held for it: one's own, or any as an admin.
+        """Leave the waiting list, and give back what is held for the ticket.
+
+        One's own ticket, or any as an admin.
 
         Raises :class:`~jupyterhub_migspawner.errors.Refusal`: ``not-found`` (also for another's),
         ``conflict`` when it is over.

@@ -1,4 +1,4 @@
-"""Emptying a card for a grant, when somebody starts who may have a whole one and none is free.
+"""Emptying a card for a grant, when a person starts who may have a whole one and none is free.
 
 Nobody's session ends for it: nothing new is given out on the card, and once it is empty the grant's
 next start gets it. Relies on :mod:`..policy.draining` for the choice. Promises that a grant has at

@@ -30,7 +30,7 @@ MISSING = "missing"
 class QuotaStatus:
     """One field of a person's quota: its limit (None: none), what is used, when it frees.
 
-    ``used`` is None where whoever asked could not say (running servers without a GPU are known to
+    ``used`` is None where the caller could not say (running servers without a GPU are known to
     the hub alone). ``exceptions`` are those that lift it now.
     """
 
@@ -46,14 +46,14 @@ class TierOffer:
     """A tier as it stands for one person now.
 
     ``free`` of ``total`` can be given out; both are 0 for a tier without a GPU, which is always
-    usable. ``total`` goes by the desired layouts of the cards in service, whoever has them;
+    usable. ``total`` goes by the desired layouts of the cards in service, lent or not;
     ``outage`` is the sentence about those that are not in service. ``shares_with`` are the other
     tiers that count the same slices or cards, ``shares_all`` says whether they give the very same
     and not just some of it, and ``larger`` are those that would do instead of it. ``why``
     is the sentence that explains ``usable`` being False. ``grant`` is the person's valid grant for
     a tier that needs approval. ``waiting`` is how many others wait for the same; ``ticket`` is the
     person's own place, and ``held`` what is held for them now. ``asked`` is their request that
-    waits for a decision; ``full`` says that a place in the waiting list helps, and ``open`` is
+    waits for a decision; ``full`` says that the waiting list helps, and ``open`` is
     False where they only see it. ``soon`` says that only an earlier session of theirs which is just
     ending is in the way: a start waits for that.
     """
@@ -78,7 +78,7 @@ class TierOffer:
 
     @property
     def may_wait(self) -> bool:
-        """Whether a place in the waiting list makes sense now: also for a card to be emptied."""
+        """Whether a ticket makes sense now: also for a card to be emptied."""
         return self.full and not self.soon and self.ticket is None and self.held is None
 
     @property

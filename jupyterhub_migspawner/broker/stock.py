@@ -1,4 +1,4 @@
-"""How much of a tier there is, and what is said of its cards that are out of service.
+"""How much of a tier there is, and the sentence about its cards that are out of service.
 
 Decisions, the form, the REST API and the pages use the same answers.
 """

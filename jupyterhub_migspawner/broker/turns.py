@@ -1,8 +1,8 @@
 """Whose turn it is in the waiting list, and what is held for them.
 
 An offer is a lease: pending, held for its ticket and not for a start, and so safe from everybody
-else, from a re-cut, and from a crash of whoever made it. A start of its person in that tier takes
-it over; past its deadline it is given back like any lease whose start never came.
+else, from a re-cut, and from a crash of the process that made it. A start of its person in that
+tier takes it over; past its deadline it is given back like any lease whose start never came.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from jupyterhub_migspawner.policy.wording import quoted
 
 
 class Turns(Acquiring):
-    """Use cases of whoever serves the waiting list: the hub's service."""
+    """Use cases of the hub's service, which serves the waiting list."""
 
     def turns(self, *, blocked: bool = False) -> tuple[TicketRow, ...]:
         """The tickets of this hub whose turn it is with what is free, in that order.
@@ -101,8 +101,9 @@ class Turns(Acquiring):
         self._run(work)
 
     def renew_offers(self) -> int:
-        """Hold what is offered at this hub for as long again, as after a time in which nobody could
-        take it; how many offers that are.
+        """Extend the offers at this hub by the same time; how many they are.
+
+        For after a time in which nobody could take them.
         """
 
         def work(tx: Transaction) -> int:
@@ -400,5 +401,5 @@ def known_ticket(tx: Transaction, ticket_id: int) -> TicketRow:
 
 
 def missing_ticket(ticket_id: int) -> Refusal:
-    """What is said of a ticket that is not there, or is somebody else's."""
+    """The refusal for a ticket that does not exist, or belongs to another user."""
     return Refusal(f"There is no ticket {ticket_id}.", reason="not-found")

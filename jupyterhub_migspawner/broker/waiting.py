@@ -1,8 +1,8 @@
 """Who waits for what, as acquiring and the waiting list both see it.
 
-A start takes nothing that a ticket waits for: whatever gets free is offered to the tickets first.
-Only tickets count that somebody will serve: whose hub's service has been heard of lately, and which
-nothing blocks.
+A start takes nothing that a ticket waits for: what becomes free is offered to the tickets first.
+Only tickets count that a service will serve: whose hub's service has been heard of lately, and
+which nothing blocks.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ class Waits(BrokerBase):
         return tuple(dict.fromkeys(found))
 
     def _room(self, tx: Transaction, tier: Tier, now: datetime, known: Kinds) -> int:
-        """How many more leases of a tier can be given out, whoever they are for."""
+        """How many more leases of a tier can be given out, for any user."""
         return stock(self._count(tx, now), tier, tier.kinds(known))[0]
 
 

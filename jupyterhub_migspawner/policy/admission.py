@@ -1,6 +1,6 @@
-"""Whether somebody may have something now: decided here, once, for everybody who asks.
+"""Whether a user may have something now: decided here, once, for everyone who asks.
 
-The form, the REST API, the command line, a start, a place in the waiting list and the offer for one
+The form, the REST API, the command line, a start, a ticket and the offer for a ticket
 all go through :func:`decide`, so that what is offered is given, and what is refused names the same
 rule everywhere. Pure: the broker reads the facts in the transaction that acts on the answer, after
 its locks; the conditional UPDATE that takes the slice stays the last word.
@@ -27,9 +27,9 @@ class Use(Enum):
     """What is asked for."""
 
     START = "start"
-    """A server starts now; whoever asks for a place in the waiting list asks about that, too."""
+    """A server starts now; joining the waiting list asks about that, too."""
     OFFER = "offer"
-    """Something to hold for a place whose turn it is."""
+    """Something to hold for a ticket whose turn it is."""
 
 
 class Reason(Enum):
@@ -53,7 +53,7 @@ class Ask:
 
     ``server`` None stands for one that is not there yet, beside all that the person has. ``node``
     narrows it to one node. ``other_servers`` is how many other servers of the person run or start,
-    also without a GPU; None where whoever asks does not know, and their leases are counted.
+    also without a GPU; None where the caller does not know, and their leases are counted.
     ``stopping`` are the names of those of them that the hub is just stopping.
     """
 
@@ -92,7 +92,7 @@ class Admit:
 
 @dataclass(frozen=True)
 class Deny:
-    """No, and a place in the waiting list does not help."""
+    """No, and the waiting list does not help."""
 
     reason: Reason
     sentence: str
@@ -100,7 +100,7 @@ class Deny:
 
 @dataclass(frozen=True)
 class Wait:
-    """Not now, but a place in the waiting list helps: it is served once this is over.
+    """Not now, but the waiting list helps: a ticket is served once this is over.
 
     ``soon`` says that only earlier sessions of the same person are in the way which are just
     ending: a start waits for that. ``can_empty`` says that a start is worth it all the same: it has
@@ -139,7 +139,7 @@ def decide(ask: Ask, facts: Facts) -> Verdict:
 
 
 def none_left(ask: Ask, of: Supply) -> Wait:
-    """What is said where nothing can be given out, also when that turns out while it is taken."""
+    """The verdict where nothing can be given out, also when that turns out while it is taken."""
     sentence = supply.none_free(ask.tier, of.total, ask.node, of.outage)
     return Wait(Reason.CAPACITY, sentence, can_empty=of.can_empty)
 
@@ -215,7 +215,7 @@ RULES = (
 def _preferred(ask: Ask, facts: Facts, kinds: Kinds | None) -> tuple[Kinds | None, ...]:
     """The kinds of cards to take from, best first.
 
-    Whoever is served from the waiting list takes what nobody else waits for, if anything of it is
+    A ticket takes what nobody else waits for, if anything of it is
     free; but the card that is kept for a grant comes before any other.
     """
     of = facts.supply

@@ -1,4 +1,4 @@
-"""Which grant a start may use, and what is said when there is none.
+"""Which grant a start may use, and the sentence for when there is none.
 
 Pure. A grant is for one server at a time. A session that has ended keeps its grant in use until its
 slice is proven empty, so that no grant ever holds two cards.
@@ -19,7 +19,7 @@ class Holder:
     """Something that is live on a grant.
 
     ``ending`` describes it once its session has ended. ``is_offer`` says that no server has started
-    on it: it is held for a place in the waiting list, at the hub ``elsewhere`` where that is
+    on it: it is held for a ticket, at the hub ``elsewhere`` where that is
     another one, until ``until`` (UTC). ``is_unfit`` says that its tier gives something else by now.
     """
 
@@ -114,8 +114,8 @@ def _in_use(tier: Tier, grants: Grants, now: datetime) -> str:
         until = f" until {moment(holder.until)}" if holder.until else ""
         where = f" at hub {quoted(holder.elsewhere)}" if holder.elsewhere else ""
         return (
-            f"Your grant {grant.id} for tier {title} is in use: a card is held for your place in "
-            f"the waiting list{where}{until}. Start it there, or give up that place."
+            f"Your grant {grant.id} for tier {title} is in use: a card is held for your "
+            f"ticket{where}{until}. Start it there, or give up that ticket."
         )
     server = f"server {quoted(holder.server)}" if holder.server else "default server"
     return (

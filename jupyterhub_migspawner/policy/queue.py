@@ -1,6 +1,6 @@
 """The waiting list: who is next, and how long it may take.
 
-Pure and deterministic. Whoever has used little lately comes first among those who came at about the
+Pure and deterministic. Users with little use lately come first among those who came at about the
 same time: each GPU-hour of the last seven days costs :data:`WAIT_FOR_AN_HOUR`, at most
 :data:`MOST_PENALTY`. Nobody starves: a ticket that :data:`MOST_OVERTAKEN` later ones have overtaken
 comes before all that came after it, whatever their people have used.
@@ -22,7 +22,7 @@ WAIT_FOR_AN_HOUR = timedelta(minutes=6)
 """How much later one GPU-hour of the last seven days makes a ticket count."""
 
 MOST_PENALTY = timedelta(hours=12)
-"""Whoever has waited so long is overtaken by nobody who comes then."""
+"""No later ticket can overtake one that has waited so long."""
 
 MOST_OVERTAKEN = 10
 """How many later tickets may be served before an earlier one that waits for the same."""
@@ -104,7 +104,7 @@ class Turn:
 
 
 def pool_of(tier: Tier, known: Iterable[CardKind] = ()) -> Pool:
-    """What somebody takes from who gets this tier; ``known`` are the kinds of cards there are."""
+    """What a lease of this tier takes from; ``known`` are the kinds of cards there are."""
     use = f"shared by {tier.name}" if tier.shares else "with MIG off" if tier.mig_off else ""
     return Pool(tier.profile, use, tier.kinds(known))
 
@@ -238,7 +238,7 @@ class Occupied:
     stuck: bool = False
 
     def foreseeable(self, now: datetime) -> bool:
-        """Whether anything can be said about when it is given back."""
+        """Whether it is known when it is given back."""
         return not self.stuck and (self.ends_at is None or now - self.ends_at < LATE)
 
 

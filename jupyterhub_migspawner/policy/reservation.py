@@ -1,8 +1,8 @@
-"""From when on a card has to be kept free for a grant that begins later.
+"""Since when a card has to be kept free for a grant that begins later.
 
 Pure and deterministic. Nothing that runs is ended for it: a card stops taking new sessions once one
-that begins now might still run when the grant begins, and not sooner. Whoever has a whole card
-until then gives it on: their session is no longer than the time until a card is needed.
+that begins now might still run when the grant begins, and not sooner. A session on a whole card
+until then gives it on: it is no longer than the time until a card is needed.
 """
 
 from __future__ import annotations

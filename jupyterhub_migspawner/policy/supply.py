@@ -113,7 +113,7 @@ def they_wait(tier: Tier, others: int) -> str:
 def none_free(tier: Tier, total: int, node: str | None = None, outage: str = "") -> str:
     """The sentence for a tier of which nothing can be given out, on a node if one was asked for.
 
-    ``outage`` is what is said of its cards that are out of service.
+    ``outage`` is the sentence about its cards that are out of service.
     """
     where = "" if node is None else f" on node {quoted(node)}"
     head = _none_in_service(tier, where, outage) if not total else _none_left(tier, total, where)

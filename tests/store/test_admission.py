@@ -82,7 +82,7 @@ def test_a_quota_of_servers_is_seen_in_the_list(make_lab: Callable[..., Lab], kn
     said = refusal(lab.broker.acquire, ADA, "", "small", lab.attempt(), **others)
     assert (said.reason, said.soon) == ("quota", False)
     assert (found.usable, found.soon, found.why) == (False, False, str(said))
-    # Servers without a GPU count too, and only whoever asks knows of them.
+    # Servers without a GPU count too, and only the caller knows of them.
     grace = Person("grace")
     assert not offer_of(lab, grace, "cpu", server="", other_servers=1).usable
     assert offer_of(lab, grace, "cpu", server="", other_servers=0).usable
@@ -153,7 +153,7 @@ def test_who_has_just_stopped_a_server_may_start_and_wait(make_lab: Callable[...
     lab.start("ada", "medium", "first")
     lab.broker.release_server("ada", "first", "stopped", "ada")
     found = offer_of(lab, ADA, "small", server="")
-    # A start waits for the proof; nobody has to take a place for that.
+    # A start waits for the proof; nobody has to join the waiting list for that.
     assert (found.usable, found.soon, found.may_wait) == (False, True, False)
     assert lab.broker.join(ADA, "small").state == "waiting"
 

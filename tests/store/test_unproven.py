@@ -200,7 +200,7 @@ def test_what_is_held_for_a_place_has_its_grant_at_every_hub(make_lab: MakeLab) 
     assert other.broker.offer(there.id, ADA).lease is None
     found = refusal(other, "ada", "card")
     assert found.reason == "approval"
-    assert "a card is held for your place in the waiting list at hub 'hub'" in str(found)
+    assert "a card is held for your ticket at hub 'hub'" in str(found)
     lab.start("ada", "card")
     assert sum(lease.whole for lease in lab.broker.leases()) == 1
 
