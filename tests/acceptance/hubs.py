@@ -22,6 +22,10 @@ from jupyterhub_migspawner.errors import ConfigError, DatabaseError
 from jupyterhub_migspawner.leases.rows import LeaseRow
 from tests.ports import free_ports
 
+#: Seconds to wait for a process to end; the limit only ends a test that has failed. A hub first
+#: stops its service and its servers, one after the other, each with timeouts of its own.
+END_LIMIT = 600
+
 CONFIG = """
 import sys
 import jupyterhub_migspawner
@@ -61,7 +65,8 @@ c.JupyterHub.load_roles = [
     }}
 ]
 c.JupyterHub.concurrent_spawn_limit = 0
-c.JupyterHub.tornado_settings = {{"slow_spawn_timeout": 60}}
+# A start or a stop is answered when it is done, or shortly before our calls would time out.
+c.JupyterHub.tornado_settings = {{"slow_spawn_timeout": 140, "slow_stop_timeout": 140}}
 c.Spawner.cmd = [sys.executable, "-S", "-E", "{tiny}"]
 c.Spawner.environment = {{"TINY_VERSION": "0"}}
 c.Spawner.start_timeout = c.Spawner.http_timeout = 120
@@ -128,7 +133,7 @@ class Hub:
         return self.process
 
     def start(self) -> None:
-        """Start the hub and wait until it answers and its service has reported the cards."""
+        """Start the hub and wait until it and its service answer and the cards are reported."""
         process = self.launch()
 
         def answers() -> bool:
@@ -140,6 +145,7 @@ class Hub:
 
         self.until(answers)
         self.until(lambda: bool(self.cli("slices")))
+        self.until(self.service_answers)
 
     @contextmanager
     def running(self) -> Iterator[Hub]:
@@ -148,21 +154,23 @@ class Hub:
             self.start()
             yield self
         finally:
-            self.stop()
-            self.end_everything()
+            try:
+                self.stop()
+            finally:
+                self.end_everything()
 
     def stop(self) -> None:
         """SIGTERM, and everything the hub started ends with it."""
         assert self.process is not None
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
-            self.process.wait(60)
+            self.process.wait(END_LIMIT)
 
     def kill(self) -> None:
         """SIGKILL to the hub itself, and to nothing else."""
         assert self.process is not None
         self.process.kill()
-        self.process.wait(10)
+        self.process.wait(END_LIMIT)
 
     def service_pids(self) -> list[int]:
         """The processes of this hub's service; of a killed hub's, too, until it notices."""
@@ -177,6 +185,10 @@ class Hub:
                     found.append(int(entry.name))
         return found
 
+    def service_answers(self) -> bool:
+        """Whether the service has its route and runs: until then 404 comes from the hub itself."""
+        return self.service("GET", "tiers")[0] not in (404, 503)
+
     def kill_service(self) -> None:
         """SIGKILL to the service, and so to the agent in it."""
         for pid in self.service_pids():
@@ -190,7 +202,6 @@ class Hub:
         self.kill()
         self.until(lambda: not self.service_pids())
         self.start()
-        self.until(lambda: self.service("GET", "tiers")[0] != 503)
 
     def end_everything(self) -> None:
         """Whatever a killed hub left in its session or marked as its servers."""

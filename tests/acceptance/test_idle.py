@@ -21,8 +21,10 @@ from tornado.httpclient import HTTPRequest
 from tornado.websocket import websocket_connect
 
 from jupyterhub_migspawner.agent.vacancy import parent_of
+from jupyterhub_migspawner.broker.views import standing_view
 from jupyterhub_migspawner.gpu import simulator
 from jupyterhub_migspawner.leases.events import EventQuery
+from jupyterhub_migspawner.leases.rows import EventRow
 from tests.acceptance.hubs import Hub
 from tests.acceptance.test_notebooks_stay import Notebook
 from tests.exporters import HEAD, Answer, Site, line, page
@@ -138,7 +140,8 @@ def left_open(notebook: Notebook) -> Iterator[None]:
 
 
 def standing(hub: Hub, user: str) -> dict[str, Any] | None:
-    found = [each for each in hub.cli("sessions") if each["user"] == user]
+    """This person's session, as the command line lists it."""
+    found = [standing_view(each) for each in hub.broker().standings(user)]
     return found[0] if found else None
 
 
@@ -152,13 +155,16 @@ def unknown(hub: Hub, user: str) -> list[str]:
 
 def ends(hub: Hub, user: str) -> list[dict[str, Any]]:
     """How this person's sessions were ended, as the event log has it."""
-    events = hub.cli("events", "--user", user, "--kind", "lease.releasing")
-    return [event["detail"] for event in events]
+    return [event.detail for event in events(hub, user, "lease.releasing")]
+
+
+def events(hub: Hub, user: str, *kinds: str) -> tuple[EventRow, ...]:
+    """The events of these kinds about this person, oldest first."""
+    return hub.broker().events(query=EventQuery(user=user, kinds=kinds))
 
 
 def warned(hub: Hub, user: str) -> bool:
-    query = EventQuery(user=user, kinds=("lease.ending",))
-    return bool(hub.broker().events(query=query))
+    return bool(events(hub, user, "lease.ending"))
 
 
 def seen_at_work(hub: Hub, user: str, since: datetime) -> bool:
@@ -205,18 +211,19 @@ async def test_who_works_stays_and_who_does_not_is_ended(hub: Hub, exporter: Sit
     os.kill(stopped, signal.SIGSTOP)
     try:
         hub.until(lambda: unknown(hub, "hangs") == ["kernels"])
+        token = hub.token_of("extends")
+        path = f"sessions/{idle['extends'].lease().id}/extend"
         with left_open(idle["opened"]):
             hub.until(lambda: warned(hub, "extends"))
-            before = standing(hub, "extends")
-            assert before is not None
-            token = hub.token_of("extends")
-            path = f"sessions/{before['lease']}/extend"
             status, extended = hub.service("POST", path, {}, token)
             assert status == 200, extended
-            assert extended["extended_until"] > before["ends_at"]
+            words = events(hub, "extends", "lease.ending", "lease.extended")
+            (kept,) = [n for n, word in enumerate(words) if word.kind == "lease.extended"]
+            assert extended["extended_until"] > words[kept - 1].detail["until"]
             for name in ("opened", "memory", "crashed"):
                 hub.until(lambda name=name: bool(ends(hub, name)))  # type: ignore[misc]
-        assert unknown(hub, "hangs") == ["kernels"]
+        hub.until(lambda: unknown(hub, "hangs") == ["kernels"])
+        assert "hangs" in [each["user"] for each in hub.cli("sessions")]
         assert not warned(hub, "hangs")
         assert ends(hub, "hangs") == []
     finally:
@@ -253,11 +260,19 @@ async def test_a_hub_that_starts_anew_goes_on_where_it_was(hub: Hub, exporter: S
     begun = datetime.now(timezone.utc)
     hub.until(lambda: seen_at_work(hub, "restart-busy", begun))
     # So that it is not over before it has been seen to be near its end.
-    set_limit(hub, 2 * SHORT_MINUTES)
-    hub.until(lambda: warned(hub, "restart"))
-    told = standing(hub, "restart")
-    assert told is not None
+    set_limit(hub, 4 * SHORT_MINUTES)
+    told: dict[str, Any] = {}
+
+    def seen_near_its_end() -> bool:
+        found = standing(hub, "restart")
+        if found is None or found["idle_since"] is None or not warned(hub, "restart"):
+            return False
+        told.update(found)
+        return True
+
+    hub.until(seen_near_its_end)
     hub.kill()
+    hub.until(lambda: not hub.service_pids())
     hub.start()
     again = standing(hub, "restart")
     assert again is None or again["idle_since"] in (told["idle_since"], None)
@@ -271,7 +286,7 @@ async def test_a_hub_that_starts_anew_goes_on_where_it_was(hub: Hub, exporter: S
     assert all(word["detail"]["until"] <= event["at"] for word in words)
     assert ends(hub, "restart-busy") == []
     assert busy.runs()
-    assert not notebook.runs()
+    hub.until(lambda: not notebook.runs())
     socket.close()
 
 

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -116,7 +117,10 @@ def test_no_secret_is_in_an_argument_or_in_an_environment(hub: Hub) -> None:
     assert set(pids) <= set(looked)
     for path in hub.directory.rglob("*"):
         if path.is_file() and path not in (hub.config, hub.directory / "hub.log"):
-            assert f"{SECRET}-proxy".encode() not in path.read_bytes(), path
+            content = b""
+            with suppress(FileNotFoundError):  # SQLite's journals come and go
+                content = path.read_bytes()
+            assert f"{SECRET}-proxy".encode() not in content, path
 
 
 def test_a_changed_file_counts_at_the_next_start_of_the_hub(hub: Hub) -> None:
@@ -125,7 +129,7 @@ def test_a_changed_file_counts_at_the_next_start_of_the_hub(hub: Hub) -> None:
         hub.config.write_text(before + "\nc.MigBroker.tiers = [this is wrong\n")
         hub.kill_service()
         hub.until(lambda: bool(hub.service_pids()))
-        hub.until(lambda: hub.service("GET", "tiers")[0] != 503)
+        hub.until(hub.service_answers)
         assert profiles(hub)["small"] == "1g.5gb"
         done = hub.run_cli("tiers", "--json")
         assert done.returncode == 0
