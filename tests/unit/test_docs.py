@@ -115,6 +115,13 @@ def test_the_index_lists_every_page() -> None:
     assert pages - listed == {"index.md"}
 
 
+def test_the_files_that_a_first_change_touches_are_there() -> None:
+    text = (ROOT / "docs" / "how-to" / "first-change.md").read_text("utf-8")
+    named = set(re.findall(r"`((?:jupyterhub_migspawner|tests|docs)/[^`\s]+)`", text))
+    assert len(named) > 15
+    assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
+
+
 def test_the_generated_pages_of_the_reference_are_up_to_date() -> None:
     generate = runpy.run_path(str(ROOT / "docs" / "generate.py"))
     for name, text in generate["pages"]().items():
