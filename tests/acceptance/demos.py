@@ -15,13 +15,15 @@ from typing import Any
 
 import requests
 
+from jupyterhub_migspawner.broker import Broker
 from jupyterhub_migspawner.cli.demo.credentials import KEY, LINK_PATH, Links
+from jupyterhub_migspawner.config import MigBroker, load_config_file
 from tests.ports import free_ports
 
 CLI = [sys.executable, "-m", "jupyterhub_migspawner.cli"]
 
 #: The limit of a wait for other processes; it only ends a test that has failed.
-PATIENCE = 120.0
+PATIENCE = 600.0
 
 
 class Demo:
@@ -119,6 +121,10 @@ class Demo:
         )
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
+
+    def broker(self) -> Broker:
+        """The broker over this demo's lease database, in this process."""
+        return MigBroker(config=load_config_file(self.config)).open_broker()
 
     def until(self, holds: Callable[[], bool]) -> None:
         """Wait for something that other processes do."""

@@ -10,11 +10,13 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
 
-from tests.acceptance.demos import CLI, Demo
+from jupyterhub_migspawner.broker.views import slice_view
+from tests.acceptance.demos import CLI, PATIENCE, Demo
 
 MakeDemo = Callable[..., Demo]
 
@@ -97,6 +99,8 @@ def test_a_second_start_goes_on_where_the_first_one_ended(make_demo: MakeDemo) -
     demo.start()
     after = demo.cli("slices")
     assert [s["uuid"] for s in after] == [s["uuid"] for s in before]
+    # The last look of a hub that ends may leave one to be proven empty at its next start.
+    demo.until(lambda: not demo.broker().leases())
     past = demo.cli("leases", "--all")
     assert [(lease["user"], lease["tier"], lease["state"]) for lease in past] == [
         ("ada", "medium", "released")
@@ -125,6 +129,7 @@ def test_nothing_is_lent_twice_when_the_demo_is_killed(make_demo: MakeDemo) -> N
     os.kill(hub, signal.SIGTERM)
     demo.until(lambda: demo.left() == [])
     demo.start()
+    demo.until(lambda: not demo.broker().leases())
     demo.log_in("grace").start("large")
     assert {lease["user"] for lease in demo.cli("leases")} == {"grace"}
     assert demo.stop() == 0
@@ -154,12 +159,14 @@ def test_a_whole_card_is_granted_cut_and_given_back(make_demo: MakeDemo) -> None
     assert ada.api("DELETE", "users/ada/server").status_code in (202, 204)
 
     def is_cut_back() -> bool:
-        now = demo.cli("slices")
-        return [(s["card_uuid"], s["profile"], s["start"], s["state"]) for s in now] == [
-            (s["card_uuid"], s["profile"], s["start"], "free") for s in before
-        ]
+        now = [slice_view(status) for status in demo.broker().slices()]
+        return [places(s) for s in now] == [(*places(s)[:3], "free") for s in before]
+
+    def places(entry: dict[str, Any]) -> tuple[str, str, int, str]:
+        return entry["card_uuid"], entry["profile"], entry["start"], entry["state"]
 
     demo.until(is_cut_back)
+    assert [places(s) for s in demo.cli("slices")] == [(*places(s)[:3], "free") for s in before]
     assert demo.stop() == 0
     assert demo.left() == []
 
@@ -170,7 +177,7 @@ def test_a_hub_that_dies_takes_the_demo_and_everything_with_it(make_demo: MakeDe
     demo.log_in("ada").start("small")
     os.kill(demo.answer["hub_pid"], signal.SIGKILL)
     assert demo.process is not None
-    _, err = demo.process.communicate(timeout=120)
+    _, err = demo.process.communicate(timeout=PATIENCE)
     assert demo.process.returncode == 1
     assert "The hub ended by itself" in err
     assert "Traceback" not in err.splitlines()[0]
@@ -192,21 +199,21 @@ def test_the_file_it_leaves_starts_a_hub_without_the_demo(
     )
     try:
         demo.until(lambda: answers(demo.url))
-        demo.until(lambda: bool(demo.cli("slices")))
+        demo.until(lambda: bool(demo.broker().slices()))
         ada = demo.log_in("ada")
         ada.start("small")
         assert [lease["user"] for lease in demo.cli("leases")] == ["ada"]
         assert {s["profile"] for s in demo.cli("slices")} == {"1g.6gb"}
     finally:
         hub.terminate()
-        hub.wait(120)
-    assert demo.left() == []
+        hub.wait(PATIENCE)
+    demo.until(lambda: demo.left() == [])
 
 
 def answers(url: str) -> bool:
     try:
         return requests.get(f"{url}hub/health", timeout=10).status_code == 200
-    except requests.ConnectionError:
+    except requests.RequestException:
         return False
 
 
@@ -283,6 +290,6 @@ def test_what_it_says_to_people(make_demo: MakeDemo) -> None:
     assert shown.returncode == 0, shown.stderr
     assert "1g.5gb" in shown.stdout
     process.send_signal(signal.SIGINT)
-    assert "nothing of the demo is left running" in process.communicate(timeout=120)[0]
+    assert "nothing of the demo is left running" in process.communicate(timeout=PATIENCE)[0]
     assert process.returncode == 0
     assert demo.left() == []
