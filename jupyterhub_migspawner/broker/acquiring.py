@@ -168,7 +168,7 @@ class Acquiring(Offering):
         if asking.use is Use.START:
             # Its hub starts it again: what ran as this server without a lease runs no more.
             orphans.unvouch(tx, self.hub, asking.person.name, asking.server, asking.now)
-        case = self._reader(tx, asking.person, asking.now, lock=True).case(asking)
+        case = self._reader(tx, asking.person, asking.now, takes=True).case(asking)
         remains = list(case.have.remains)
         answer = self._answer(tx, asking, case, remains, patient=patient)
         if isinstance(answer, Refusal) or answer is None:
@@ -186,7 +186,7 @@ class Acquiring(Offering):
     ) -> LeaseRow | Refusal | None:
         verdict = decide(asking, case.facts)
         if not isinstance(verdict, Admit):
-            return self._refused(tx, asking, case, verdict)
+            return self._refused(tx, asking, verdict)
         if case.facts.supply is None:
             return None
         if case.offer is not None:
@@ -203,7 +203,7 @@ class Acquiring(Offering):
             if taken is not None:
                 break
         if taken is None:
-            return self._refused(tx, asking, case, none_left(asking, case.facts.supply))
+            return self._refused(tx, asking, None)
         if verdict.grant_id is not None:
             end_reservation(tx, verdict.grant_id, asking.now, "the grant has its card")
         # Cards before leases, as everybody locks them.
@@ -218,21 +218,28 @@ class Acquiring(Offering):
             close_ticket(tx, ticket, tickets.TAKEN, "started without an offer", asking.now)
         return lease
 
-    def _refused(
-        self, tx: Transaction, asking: Asking, case: Case, verdict: Deny | Wait
-    ) -> Refusal:
+    def _refused(self, tx: Transaction, asking: Asking, verdict: Deny | Wait | None) -> Refusal:
         """The refusal of a start, with what could be had instead where there is no capacity.
 
-        A card that can be emptied for its grant is set aside first.
+        Without a verdict it was admitted and found nothing to take. A card that can be emptied for
+        its grant is set aside first.
         """
-        if verdict.reason not in (Reason.CAPACITY, Reason.TURN):
+        if verdict is not None and verdict.reason not in (Reason.CAPACITY, Reason.TURN):
             return refusal_of(verdict)
-        words = [verdict.sentence]
-        supply = case.facts.supply
-        if isinstance(verdict, Wait) and verdict.can_empty and case.grant and supply is not None:
-            left = supply.unpromised(asking.now)
-            words.append(reserve(tx, asking, case.grant, self._silent_before(asking.now), left))
-        words.append(self._instead(self._reader(tx, asking.person, asking.now), asking))
+        reader = self._reader(tx, asking.person, asking.now)
+        emptied = ""
+        if verdict is None or verdict.reason is Reason.CAPACITY:
+            case = reader.case(asking)
+            supply = case.facts.supply
+            assert supply is not None
+            verdict = none_left(asking, supply)
+            if verdict.can_empty and case.grant is not None:
+                silent_before = self._silent_before(asking.now)
+                left = supply.unpromised(asking.now)
+                emptied = reserve(tx, asking, case.grant, silent_before, left)
+                # Less is free now.
+                reader = self._reader(tx, asking.person, asking.now)
+        words = (verdict.sentence, emptied, self._instead(reader, asking))
         return Refusal(" ".join(each for each in words if each), reason=verdict.reason.refusal)
 
     def _adopt(

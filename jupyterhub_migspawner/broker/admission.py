@@ -57,24 +57,27 @@ class Admissions(Allowances, Waits):
     """What decisions need of the broker."""
 
     def _reader(
-        self, tx: Transaction, person: Person, now: datetime, *, lock: bool = False
+        self, tx: Transaction, person: Person, now: datetime, *, takes: bool = False
     ) -> Reader:
-        """For the asks of one person; with ``lock``, a grant stays what it is until the end of the
-        transaction."""
-        return Reader(self, tx, person, now, lock=lock)
+        """For the asks of one person.
+
+        With ``takes`` for one that takes what it is admitted to: a grant stays what it is until the
+        end of the transaction, and what is free is counted only where others wait for it.
+        """
+        return Reader(self, tx, person, now, takes=takes)
 
 
 class Reader:
     """Reads the facts about one person's asks in one transaction; what several need, once."""
 
     def __init__(
-        self, broker: Admissions, tx: Transaction, person: Person, now: datetime, *, lock: bool
+        self, broker: Admissions, tx: Transaction, person: Person, now: datetime, *, takes: bool
     ) -> None:
         self._broker = broker
         self._tx = tx
         self._person = person
         self.now = now
-        self._lock = lock
+        self._takes = takes
         self._supplies: dict[object, Supply] = {}
 
     def case(self, ask: Ask) -> Case:
@@ -151,7 +154,7 @@ class Reader:
     ) -> tuple[Grants, RequestRow | None]:
         """The person's grants for a tier with these leases on them, and the first or free one."""
         tier = ask.tier
-        if self._lock:
+        if self._takes:
             every = requests.grants(self._tx, ask.person.name, tier.name, ask.now)
         else:
             every = tuple(each for each in self.asked if each.tier == tier.name)
@@ -213,8 +216,12 @@ class Reader:
         promised: dict[CardKind, datetime] = {}
         if tier.is_whole:
             but = offer.id if offer is not None else None
-            promised = promises.latest_ends(tx, broker.settings, tier, grant, now, self.count, but)
+            promised = promises.latest_ends(
+                tx, broker.settings, tier, grant, now, lambda: self.count, but
+            )
         every = self.known or (inventory.kinds(tx) if promised else frozenset())
+        if self._takes and not ahead.others:
+            return Supply(kinds, self.known, every, promised=promised, ahead=ahead)
         free: dict[CardKind | None, int] = {
             kind: stock(self.count, tier, frozenset((kind,)), grant_id, ask.node)[0]
             for kind in every
@@ -235,17 +242,22 @@ class Reader:
             return replace(supply, has_seat=bool(shared))
         if grant_id is None or not tier.is_whole:
             return supply
-        left, mig_off = supply.unpromised(now), tier.mig_off
+        mig_off = tier.mig_off
+        if ahead.others:
+            kept = wholes.is_kept(tx, silent, grant_id, mig_off=mig_off, kinds=kinds)
+            supply = replace(supply, is_kept=kept)
+        if self._takes:
+            return supply
         # A card that is promised to another grant is not emptied for this one.
         busy = wholes.busy_cards(
-            tx, silent, ask.node, grant_id=grant_id, mig_off=mig_off, kinds=left
+            tx,
+            silent,
+            ask.node,
+            grant_id=grant_id,
+            mig_off=mig_off,
+            kinds=supply.unpromised(now),
         )
-        return replace(
-            supply,
-            is_kept=bool(ahead.others)
-            and wholes.is_kept(tx, silent, grant_id, mig_off=mig_off, kinds=kinds),
-            can_empty=bool(busy),
-        )
+        return replace(supply, can_empty=bool(busy))
 
 
 def _valid(asked: tuple[RequestRow, ...], tier: Tier, now: datetime) -> tuple[RequestRow, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 
 from jupyterhub_migspawner.broker.stock import out_of_service, stock
@@ -22,7 +22,7 @@ def latest_ends(
     asked: Tier,
     grant: RequestRow | None,
     now: datetime,
-    count: Count,
+    count: Callable[[], Count],
     but: int | None = None,
 ) -> dict[CardKind, datetime]:
     """When a session on a whole card of each kind has to give it on to a grant that begins by then.
@@ -39,9 +39,9 @@ def latest_ends(
         return {}
     # Sessions may still run on cards that are out of service.
     of_cards = inventory.kinds_by_card(tx)
-    known = frozenset(of_cards.values())
+    known, counted = frozenset(of_cards.values()), count()
     return latest_by_kind(
-        {kind: _number(count, asked, frozenset((kind,))) for kind in known},
+        {kind: _number(counted, asked, frozenset((kind,))) for kind in known},
         [
             (of_cards[lease.card_uuid], lease.known_end(now))
             for lease in ledger.select(tx)

@@ -120,7 +120,7 @@ class Queueing(Turns, Doubts):
                 other_servers=other_servers,
                 stopping=frozenset(stopping),
             )
-            self._demand_reason_to_wait(self._reader(tx, person, now, lock=True), ask)
+            self._demand_reason_to_wait(self._reader(tx, person, now), ask)
             if len(have) >= MOST_TICKETS:
                 raise Refusal(
                     f"You are already waiting for {len(have)} tiers; leave one of them first.",

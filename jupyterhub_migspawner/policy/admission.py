@@ -196,7 +196,7 @@ def _turn(ask: Ask, facts: Facts, kinds: Kinds | None) -> Outcome:
 
 def _capacity(ask: Ask, facts: Facts, kinds: Kinds | None) -> Outcome:
     of = facts.supply
-    if of is None or facts.is_held or of.free_of(kinds):
+    if of is None or facts.is_held or of.free is None or of.free_of(kinds):
         return kinds
     return none_left(ask, of)
 

@@ -48,7 +48,8 @@ class Supply:
 
     ``kinds`` are those of the cards that the tier means, ``known`` those that are told apart and
     ``every`` those that there are. ``free`` is how much can be given out on each kind, and under
-    None on all; seats where the tier shares its slices. ``total`` counts what is in service.
+    None on all; seats where the tier shares its slices. It is None where nothing was counted, since
+    a start finds out when it takes. ``total`` counts what is in service.
     ``promised`` is when a session that begins now has to give a whole card of a kind on, for a
     grant that begins then (UTC). ``is_kept`` says that a card is kept for the person's own grant,
     ``has_seat`` that there is a free seat on a slice that is shared already, and ``can_empty`` that
@@ -59,7 +60,7 @@ class Supply:
     kinds: Kinds | None = None
     known: Kinds = frozenset()
     every: Kinds = frozenset()
-    free: Mapping[CardKind | None, int] = field(default_factory=dict)
+    free: Mapping[CardKind | None, int] | None = None
     total: int = 0
     promised: Mapping[CardKind, datetime] = field(default_factory=dict)
     ahead: Ahead = field(default_factory=Ahead)
@@ -74,7 +75,8 @@ class Supply:
         return self.every if self.kinds is None else self.kinds
 
     def free_of(self, kinds: Kinds | None) -> int:
-        """How much is free on cards of these kinds."""
+        """How much is free on cards of these kinds, where that was counted."""
+        assert self.free is not None
         if kinds is None:
             return self.free.get(None, 0)
         return sum(self.free.get(kind, 0) for kind in kinds)

@@ -174,6 +174,21 @@ def test_nobody_empties_a_card_past_those_who_wait_for_one(make_lab: Callable[..
     assert [each.reserved_for for each in lab.broker.cards()] == [None]
 
 
+def test_a_tier_that_is_only_seen_is_neither_started_nor_waited_for(
+    make_lab: Callable[..., Lab],
+) -> None:
+    closed = {"name": "closed", "profile": "1g.5gb", "users": ["bob"], "seen_by": "everybody"}
+    lab = make_lab(tiers=[closed, *labs.TIERS])
+    lab.report()
+    lab.broker.claim_hub(HOME)
+    found = offer_of(lab, ADA, "closed")
+    assert (found.open, found.usable, found.may_wait) == (False, False, False)
+    for call in (lab.broker.join, lambda who, tier: lab.start(who.name, tier)):
+        said = refusal(call, ADA, "closed")
+        assert said.reason == "not-allowed"
+        assert str(said).startswith(found.why)
+
+
 def test_what_is_free_counts_on_the_node_that_is_asked_for(make_lab: Callable[..., Lab]) -> None:
     lab = make_lab()
     lab.report(card(0, [("1g.5gb", 0)]), node="n1")
