@@ -84,12 +84,19 @@ class Lost:
     def users(self) -> list[str]:
         """The processes that have the SQLite file open, under whatever name it has now."""
         found = []
-        for link in Path("/proc").glob("[0-9]*/fd/*"):
-            try:
-                if os.readlink(link).startswith(str(self.file)):
-                    found.append((link.parents[1] / "cmdline").read_text().replace("\0", " "))
-            except OSError:
+        for entry in Path("/proc").iterdir():
+            if not entry.name.isdigit():
                 continue
+            try:
+                links = list((entry / "fd").iterdir())
+            except OSError:
+                continue  # it has ended
+            for link in links:
+                try:
+                    if os.readlink(link).startswith(str(self.file)):
+                        found.append((entry / "cmdline").read_text().replace("\0", " "))
+                except OSError:
+                    continue
         return found
 
 

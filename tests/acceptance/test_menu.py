@@ -22,12 +22,12 @@ SERVICE = '<a class="dropdown-item" href="([^"]+)">([^<]+)</a>'
 def menu(hub: Hub) -> tuple[dict[str, str], str]:
     """Addresses by title in the menu that an admin of the hub sees; and the page."""
     session = requests.Session()
-    page = session.get(f"{hub.url}hub/login", timeout=60)
+    page = session.get(f"{hub.url}hub/login", timeout=150)
     xsrf = re.search(r'name="_xsrf"\s+value="([^"]+)"', page.text)
     assert xsrf is not None
     form = {"username": "admin", "password": hub.password, "_xsrf": xsrf[1]}
-    session.post(f"{hub.url}hub/login?next=", data=form, timeout=60, allow_redirects=False)
-    text = session.get(f"{hub.url}hub/home", timeout=60).text
+    session.post(f"{hub.url}hub/login?next=", data=form, timeout=150, allow_redirects=False)
+    text = session.get(f"{hub.url}hub/home", timeout=150).text
     listed = text[: text.index("dark-theme-toggle")]
     return {title: href for href, title in re.findall(SERVICE, listed)}, text
 
@@ -63,6 +63,6 @@ def test_the_menu_has_a_title_for_the_service_and_others_as_before(
         ours = requests.get(
             f"{hub.url}services/migspawner/",
             headers={"Authorization": f"token {token}"},
-            timeout=60,
+            timeout=150,
         ).text
         assert [name for _, name in re.findall(SERVICE, ours)] == [title]

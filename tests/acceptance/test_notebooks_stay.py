@@ -6,6 +6,7 @@ line goes through every configuration of a file of layouts for eight A100s.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import uuid
 from collections.abc import Iterator
@@ -23,6 +24,9 @@ from jupyterhub_migspawner.leases.rows import LeaseRow
 from tests.acceptance.hubs import Hub
 
 EXAMPLE = Path(__file__).parents[1] / "data" / "mig-parted-example.yaml"
+
+#: The layout that is applied last, for which the notebooks are in the way.
+LAST = "all-disabled"
 
 EXTRA = """
 c.MigBroker.tick_seconds = 0.2
@@ -99,7 +103,9 @@ class Notebook:
         """What the cell prints before it is done."""
         text = ""
         while True:
-            message = json.loads(await socket.read_message())
+            raw = await socket.read_message()
+            assert raw is not None, f"the connection was closed; printed so far: {text}"
+            message = json.loads(raw)
             content = message["content"]
             if message["msg_type"] == "stream":
                 text += content["text"]
@@ -120,9 +126,25 @@ class Notebook:
 
 
 async def test_notebooks_notice_nothing_of_any_layout(hub: Hub) -> None:
-    machine = hub.directory / "cards.json"
     notebooks = [Notebook(hub, user) for user in ("ada", "grace")]
     sockets = [await each.execute(TRAINING) for each in notebooks]
+    # Meanwhile this thread answers the servers' pings: they close a connection that does not.
+    leases = await asyncio.to_thread(go_through_layouts, hub, notebooks)
+    for each, socket, lease in zip(notebooks, sockets, leases, strict=True):
+        (each.folder / "stop").touch()
+        assert (await each.printed(socket)).strip() == lease.slice_uuid
+    for each in notebooks:
+        assert hub.api("DELETE", f"users/{each.user}/server")[0] in (202, 204)
+    # What had to wait for them is cut by the agent, and nobody has to ask again.
+    hub.until(lambda: not hub.rows())
+    hub.until(lambda: not any(card.mig_enabled for card in hub.broker().cards()))
+    assert not any(card["mig_enabled"] for card in hub.cli("cards"))
+    assert hub.run_cli("layout", "assert", str(EXAMPLE), LAST).returncode == 0
+
+
+def go_through_layouts(hub: Hub, notebooks: list[Notebook]) -> list[LeaseRow]:
+    """Apply every layout of the file while the notebooks train; their leases."""
+    machine = hub.directory / "cards.json"
     for each in notebooks:
         hub.until(lambda each=each: each.steps() > 0)  # type: ignore[misc]
         pid = int((each.folder / "pid").read_text())
@@ -130,9 +152,8 @@ async def test_notebooks_notice_nothing_of_any_layout(hub: Hub) -> None:
     leases = [each.lease() for each in notebooks]
     nvml = Nvml(f"sim:{machine}")
     layouts = load_layouts(EXAMPLE).layouts
-    last = "all-disabled"
     kept = waited = 0
-    for name in [*sorted(layouts.keys() - {last}), last]:
+    for name in [*sorted(layouts.keys() - {LAST}), LAST]:
         layout = layouts[name]
         cards = nvml.inventory().cards
         nvml.close()
@@ -160,12 +181,4 @@ async def test_notebooks_notice_nothing_of_any_layout(hub: Hub) -> None:
         nvml.close()  # a process with the driver open keeps an A100 from leaving MIG
     assert kept >= 2
     assert waited >= 1
-
-    for each, socket, lease in zip(notebooks, sockets, leases, strict=True):
-        (each.folder / "stop").touch()
-        assert (await each.printed(socket)).strip() == lease.slice_uuid
-        assert hub.api("DELETE", f"users/{each.user}/server")[0] in (202, 204)
-    # What had to wait for them is cut by the agent, and nobody has to ask again.
-    hub.until(lambda: not hub.rows())
-    hub.until(lambda: not any(card["mig_enabled"] for card in hub.cli("cards")))
-    assert hub.run_cli("layout", "assert", str(EXAMPLE), last).returncode == 0
+    return leases

@@ -59,7 +59,7 @@ def test_a_narrow_token_has_no_server_started(hub: Hub) -> None:
     ada = Browser(hub, "ada")
     ada.page("queue")
     form = {"tier": "small", "start": "1", "_xsrf": ada.xsrf()}
-    shown = ada.session.post(ada.url + "queue", data=form, timeout=30)
+    shown = ada.session.post(ada.url + "queue", data=form, timeout=150)
     assert "You are on the waiting list" in text_of(shown), text_of(shown)
     (place,) = hub.cli("queue")
     assert place["start"] is True
@@ -127,10 +127,10 @@ def test_only_its_owner_asks_with_the_form_of_a_server(hub: Hub) -> None:
     def send(who: str) -> requests.Response:
         browser = Browser(hub, who)
         url = f"{hub.url}hub/spawn/ada"
-        browser.session.get(url, timeout=30)
+        browser.session.get(url, timeout=150)
         (xsrf,) = [c.value for c in browser.session.cookies if c.name == "_xsrf"][:1]
         return browser.session.post(
-            url, data={**form, "_xsrf": xsrf}, timeout=60, allow_redirects=False
+            url, data={**form, "_xsrf": xsrf}, timeout=150, allow_redirects=False
         )
 
     before = len(hub.cli("requests"))
