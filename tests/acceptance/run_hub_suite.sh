@@ -8,7 +8,7 @@ python=${PYTHON:-$here/../../.venv/bin/python}
 tests=$("$python" -c 'import jupyterhub.tests as t; print(t.__path__[0])')
 proxy=$("$python" -c 'import sys; print(sys.prefix)')/proxy/node_modules/.bin
 export PATH="$(dirname "$python"):$proxy:$PATH"
-export PYTHONPATH="$here/hub_suite${PYTHONPATH:+:$PYTHONPATH}"
+export PYTHONPATH="$here/hub_suite:${here%/tests/acceptance}${PYTHONPATH:+:$PYTHONPATH}"
 # The hubs of these tests let in anyone who gives a name as its password. Where the tests run as root
 # nobody else may reach them: they get a network of their own, with nothing in it but lo.
 if [[ $(id -u) == 0 && -z ${OWN_NETWORK:-} ]] && unshare --net true 2>/dev/null; then
@@ -20,8 +20,9 @@ if [[ -n ${OWN_NETWORK:-} ]]; then
 fcntl.ioctl(socket.socket(), 0x8914, struct.pack("16sh14x", b"lo", 1))'
 fi
 
-# The hub's helpers write into the current folder.
-work=$(mktemp -d); trap 'rm -rf "$work"' EXIT; cd "$work"
+# The hub's helpers write into the current folder, some of them until after the tests: that a file
+# came while they were removed is no failure.
+work=$(mktemp -d); trap 'rm -rf "$work" || true' EXIT; cd "$work"
 
 run() {
   echo "== JupyterHub's own $1 ${*:2}"

@@ -113,7 +113,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     _thread.join()
     broker = MigBroker(config=SETTINGS).open_broker()
     agent = _agent()
-    give_up = time.monotonic() + 60
+    give_up = time.monotonic() + 180
     while broker.leases() and time.monotonic() < give_up:
         agent.tick()
         time.sleep(0.5)

@@ -7,6 +7,8 @@ import json
 import os
 import signal
 import sqlite3
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +22,13 @@ from migspawner_plugin import LeaseTaking
 from traitlets.config import Config
 
 from jupyterhub_migspawner.agent import Agent
-from jupyterhub_migspawner.agent.vacancy import marked_processes, start_time
+from jupyterhub_migspawner.agent.vacancy import start_time
 from jupyterhub_migspawner.broker import Broker, utc_now
 from jupyterhub_migspawner.config import MigBroker
 from jupyterhub_migspawner.form.options import own_options
 from jupyterhub_migspawner.gpu.simulator import create_state
 from jupyterhub_migspawner.launchers.local import MigSimpleSpawner
+from tests.processes import marked_processes
 
 TIERS = [
     {"name": "cpu", "profile": "none"},
@@ -33,6 +36,18 @@ TIERS = [
     {"name": "large", "profile": "3g.20gb", "groups": ["vision"]},
     {"name": "card", "profile": "whole", "approval": True, "max_hours": 48},
 ]
+
+
+#: Seconds; the limit of a wait only ends a test that has failed.
+PATIENCE = 300.0
+
+
+async def until(holds: Callable[[], Any]) -> None:
+    """Wait for something that the hub or a server does."""
+    give_up = time.monotonic() + PATIENCE
+    while not holds():
+        assert time.monotonic() < give_up, "it did not happen"
+        await asyncio.sleep(0.05)
 
 
 class Lab:
@@ -159,8 +174,7 @@ async def test_a_server_that_dies_gives_its_slice_back(app: Any, lab: Lab) -> No
     os.kill(spawner.pid, signal.SIGKILL)
     spawner.proc.wait(10)
     await spawner.poll_and_notify()
-    while spawner.active:
-        await asyncio.sleep(0.05)
+    await until(lambda: not spawner.active)
     await lab.until_empty("dora")
     assert lab.free() == 4
     past = lab.broker.leases(user="dora", include_past=True)
@@ -207,8 +221,7 @@ async def test_what_a_stopped_server_left_running_keeps_the_slice_and_is_ended(
     launch = f'setsid bash {job} & exec "$@"'
     monkeypatch.setattr(user.spawner, "cmd", ["bash", "-c", launch, "-", *user.spawner.cmd])
     assert (await start(app, "fay")).status_code == 201
-    while not pid_file.exists():
-        await asyncio.sleep(0.05)
+    await until(pid_file.exists)
     left = int(pid_file.read_text())
     await stop(app, "fay")
     (lease,) = lab.leases("fay")
@@ -225,8 +238,7 @@ async def test_a_start_cancelled_at_its_timeout_leaves_no_lease_behind(app: Any,
     blocker = sqlite3.connect(lab.directory / "leases.sqlite", isolation_level=None)
     blocker.execute("BEGIN IMMEDIATE")
     request = asyncio.ensure_future(start(app, "gina"))
-    while user.spawner._spawn_future is None or not user.spawner._spawn_future.done():
-        await asyncio.sleep(0.05)
+    await until(lambda: user.spawner._spawn_future and user.spawner._spawn_future.done())
     blocker.execute("ROLLBACK")
     blocker.close()
     assert (await request).status_code >= 400
@@ -257,8 +269,7 @@ async def test_a_start_cancelled_by_its_user_leaves_no_lease_behind(
         await held.wait()
         assert len(lab.leases("hope")) == 1
         await stop(app, "hope")
-        while spawner.active:
-            await asyncio.sleep(0.05)
+        await until(lambda: not spawner.active)
     await lab.until_empty("hope")
 
 
@@ -456,9 +467,8 @@ def without(lab: Lab, *names: str) -> Config:
 
 
 async def until_it_runs(spawner: Any) -> None:
-    while not spawner.ready:
-        assert spawner.active
-        await asyncio.sleep(0.05)
+    await until(lambda: spawner.ready or not spawner.active)
+    assert spawner.ready
 
 
 async def test_a_stored_choice_of_a_removed_tier_counts_as_none(
@@ -562,8 +572,7 @@ async def test_a_link_to_a_tier_that_is_gone_is_not_remembered(app: Any, lab: La
     # The hub answers with the form, or after a second with the page of a start that is pending.
     page = await get_page("spawn?tier=gone", app, cookies=cookies)
     assert page.status_code in (200, 400)
-    while user.spawner.active:
-        await asyncio.sleep(0.05)
+    await until(lambda: not user.spawner.active)
     assert lab.leases("xenia") == []
     page = await get_page("spawn", app, cookies=cookies)
     assert page.status_code == 200
