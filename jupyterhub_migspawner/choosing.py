@@ -185,7 +185,8 @@ class TierChoice(HubSpawner, Configurable):
                     url and f"{url}requests?asked={request.id}",
                     f"Request {request.id} is filed. An approver will decide on it.",
                 )
-            if "wait" in wish and offer.may_wait:
+            # Also where it has become ``soon`` since the form was shown.
+            if "wait" in wish and (offer.may_wait or (offer.full and offer.soon)):
                 _demand_own(person, sender)
                 start, upward = bool(wish.get("start")), bool(wish.get("upward"))
                 # The hub has checked the server's name, by its own rules, before it asks here.

@@ -8,7 +8,6 @@ so do all calls about one attempt (a cancel cannot slip in between).
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 from jupyterhub_migspawner.broker import promises
 from jupyterhub_migspawner.broker.admission import Case, refusal_of
 from jupyterhub_migspawner.broker.base import NAME_LIMIT, text
-from jupyterhub_migspawner.broker.offers import Offering
+from jupyterhub_migspawner.broker.offers import NOTHING_ELSE, Offering
 from jupyterhub_migspawner.broker.recording import lease_event
 from jupyterhub_migspawner.broker.reserving import Asking, end_reservation, reserve
 from jupyterhub_migspawner.broker.taking import Contended, take
@@ -194,8 +193,8 @@ class Acquiring(Offering):
             adopted = self._adopt(tx, asking, case, case.offer)
             if adopted is not None:
                 return adopted
-            # It was just given back: what is free now counts.
-            after = replace(case, offer=None, facts=replace(case.facts, is_held=False))
+            # It was given back meanwhile: what is free now counts.
+            after = self._reader(tx, asking.person, asking.now, takes=True).case(asking)
             return self._answer(tx, asking, after, remains, patient=patient)
         silent_before = self._silent_before(asking.now)
         for kinds in verdict.choices:
@@ -239,7 +238,11 @@ class Acquiring(Offering):
                 emptied = reserve(tx, asking, case.grant, silent_before, left)
                 # Less is free now.
                 reader = self._reader(tx, asking.person, asking.now)
-        words = (verdict.sentence, emptied, self._instead(reader, asking))
+        # A ticket is served later; its person chooses nothing now.
+        instead = "" if asking.use is Use.OFFER else self._instead(reader, asking)
+        if verdict.reason is Reason.TURN and instead == NOTHING_ELSE:
+            instead = ""  # the sentence ends with the same advice
+        words = (verdict.sentence, emptied, instead)
         return Refusal(" ".join(each for each in words if each), reason=verdict.reason.refusal)
 
     def _adopt(

@@ -249,13 +249,11 @@ class Reader:
         if self._takes:
             return supply
         # A card that is promised to another grant is not emptied for this one.
+        left = supply.unpromised(now)
+        if supply.free_of(left):
+            return supply
         busy = wholes.busy_cards(
-            tx,
-            silent,
-            ask.node,
-            grant_id=grant_id,
-            mig_off=mig_off,
-            kinds=supply.unpromised(now),
+            tx, silent, ask.node, grant_id=grant_id, mig_off=mig_off, kinds=left
         )
         return replace(supply, can_empty=bool(busy))
 

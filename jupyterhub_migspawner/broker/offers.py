@@ -19,6 +19,8 @@ from jupyterhub_migspawner.policy.card_filter import Kinds
 from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.policy.tiers import Tier
 
+NOTHING_ELSE = "Nothing else is free for you now: join the waiting list."
+
 
 class Offering(Admissions):
     """Use cases about tiers."""
@@ -125,7 +127,7 @@ class Offering(Admissions):
         ]
         if usable:
             return f"Free now: {', '.join(usable)}."
-        return "Nothing else is free for you now: join the waiting list."
+        return NOTHING_ELSE
 
 
 def sharing(tier: Tier, others: Iterable[Tier], known: Kinds) -> tuple[Tier, ...]:

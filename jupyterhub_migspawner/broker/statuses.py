@@ -53,9 +53,9 @@ class TierOffer:
     is the sentence that explains ``usable`` being False. ``grant`` is the person's valid grant for
     a tier that needs approval. ``waiting`` is how many others wait for the same; ``ticket`` is the
     person's own place, and ``held`` what is held for them now. ``asked`` is their request that
-    waits for a decision; ``full`` says that the waiting list helps, and ``open`` is
-    False where they only see it. ``soon`` says that only an earlier session of theirs which is just
-    ending is in the way: a start waits for that.
+    waits for a decision; ``full`` says that the waiting list helps, and ``open`` is False where
+    they only see it. ``soon`` says that what keeps them from it by quota or grant is only an
+    earlier session of theirs which is just ending: a start waits for that.
     """
 
     tier: Tier

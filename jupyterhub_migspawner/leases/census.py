@@ -75,6 +75,9 @@ _FACTS = (
         _SEATED.label("seated"),
         sa.func.sum(sa.case((_OPEN, 1), else_=0)).label("open"),
         sa.func.sum(sa.case((unheld(slices), 1), else_=0)).label("free"),
+        sa.func.sum(sa.case((sa.and_(slices.c.whole, unheld(slices)), 1), else_=0)).label(
+            "whole_free"
+        ),
         sa.func.sum(slices.c.held).label("held"),
         sa.func.sum(sa.case((slices.c.quarantined != "", 1), else_=0)).label("quarantined"),
     )
@@ -229,8 +232,9 @@ class Census:
         if known is None or not timedelta(0) <= now - known.loaded_at < RELOAD:
             known = None
         count = (known and _followed(tx, known)) or _loaded(tx, now)
-        # What a writing transaction sees of its own may never be committed.
-        if count is not known and not tx.writing:
+        # What a transaction has changed may never be committed; one that has written no event has
+        # changed no card and no slice.
+        if count is not known and not tx.announced:
             with self._guard:
                 kept = self._count
                 if kept is None or known is None or count.last >= kept.last:
@@ -315,10 +319,14 @@ def _facts_of(rows: Sequence[Any]) -> Iterable[tuple[Key, int]]:
             for node in (card.node, None):
                 yield ("open", row.profile, row.shared_by, row.seated, node), int(row.open)
     idle = card.in_service and not any(row.held or row.quarantined for row in rows)
+    # A free slice over all of a card is taken as a slice is, whatever was on the card before.
+    cut_whole = card.usable and any(row.whole_free for row in rows)
     for mig_off in (False, True):
         if not (card.with_mig or mig_off):
             continue
         yield ("whole out" if card.out_of_service else "whole", mig_off), 1
-        if idle and (mig_off or (card.mig_enabled and card.has_whole)):
+        if (idle and (mig_off or (card.mig_enabled and card.has_whole))) or (
+            cut_whole and not mig_off
+        ):
             for node in (card.node, None):
                 yield ("idle", mig_off, card.reserved_for, node), 1

@@ -102,9 +102,9 @@ class Deny:
 class Wait:
     """Not now, but the waiting list helps: a ticket is served once this is over.
 
-    ``soon`` says that only earlier sessions of the same person are in the way which are just
-    ending: a start waits for that. ``can_empty`` says that a start is worth it all the same: it has
-    a card emptied for its grant.
+    ``soon`` says that only earlier sessions of the same person keep the rule from saying yes, and
+    that they are just ending: a start waits for that. ``can_empty`` says that a start is worth it
+    all the same: it has a card emptied for its grant.
     """
 
     reason: Reason

@@ -234,11 +234,11 @@ class Asked(HubOAuthenticated, RequestHandler):  # type: ignore[misc]
             return None
 
     async def beside(self, user: str, server: str | None = None) -> Beside:
-        """What a person runs beside a server, or beside what a start now would start."""
+        """What a person runs, for a ticket for a server or for what a start now would start."""
         servers = await self.live_servers(user)
         if servers is None:
             return Beside(server)
-        return Beside.of_next(servers) if server is None else Beside.of(servers, server)
+        return Beside.of_next(servers) if server is None else Beside.of_all(servers, server)
 
     async def identify(self) -> Visitor | None:
         """The visitor; None when nobody is signed in. Raises :exc:`.Problem` for the refused."""

@@ -83,8 +83,14 @@ class Beside:
         """The same for a start now: of the default server where it does not run, else of one
         more."""
         if any(not each.name for each in servers):
-            return replace(cls.of(servers, ""), server=None, other_servers=len(servers))
+            return replace(cls.of_all(servers), server=None)
         return cls.of(servers, "")
+
+    @classmethod
+    def of_all(cls, servers: Sequence[HubServer], server: str = "") -> Beside:
+        """All that a person runs, for a ticket: a server that runs now counts until its turn."""
+        stopping = tuple(each.name for each in servers if each.pending == "stop")
+        return cls(server, len(servers), stopping)
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,11 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 
-from jupyterhub_migspawner.broker.statuses import TierOffer
+from jupyterhub_migspawner.broker.statuses import SliceStatus, TierOffer
 from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.leases.rows import LeaseRow
 from jupyterhub_migspawner.policy.people import Person
+from jupyterhub_migspawner.policy.tiers import Tier
 from tests.store import lab as labs
 from tests.store.lab import MIXED, SEVENTHS, WHOLE, Lab, card
 
@@ -199,6 +200,31 @@ def test_what_is_free_counts_on_the_node_that_is_asked_for(make_lab: Callable[..
     assert lab.start("grace", node="n2").node == "n2"
 
 
+def test_a_free_slice_over_a_whole_card_is_given_whatever_was_on_the_card(
+    make_lab: Callable[..., Lab],
+) -> None:
+    lab = make_lab(tiers=[{"name": "card", "profile": "whole"}])
+    lab.report(card(0, SEVENTHS))
+    lab.broker.quarantine(lab.broker.slices()[0].row.id, "xid 95", "agent")
+    assert not offer_of(lab, ADA, "card").usable
+    lab.report(card(0, WHOLE))  # re-cut by hand
+    found = offer_of(lab, ADA, "card")
+    assert (found.usable, found.free) == (True, 1)
+    assert lab.start("ada", "card").profile == "7g.40gb"
+
+
+def test_a_start_says_once_where_to_wait(make_lab: Callable[..., Lab]) -> None:
+    lab = make_lab(tiers=[{"name": "small", "profile": "1g.5gb"}])
+    lab.report(card(0, [("1g.5gb", 0)]))
+    lab.broker.claim_hub(HOME)
+    held = lab.start("grace")
+    lab.broker.join(Person("linus"), "small")
+    lab.stop(held)
+    said = refusal(lab.start, "ada")
+    assert str(said) == offer_of(lab, ADA, "small").why
+    assert str(said).lower().count("join the waiting list") == 1
+
+
 # -- the same for whatever people do ---------------------------------------------------------------
 
 TIERS = [
@@ -259,6 +285,8 @@ class Admission(RuleBasedStateMachine):
         elif isinstance(answer, Refusal):
             assert str(answer).startswith(found.why)
             assert found.soon == answer.soon
+            if "is free for tier" in str(answer):
+                assert not self.in_sight(found)
             if found.usable:
                 # Worth it all the same: a card is emptied for the grant.
                 assert found.grant is not None
@@ -273,6 +301,33 @@ class Admission(RuleBasedStateMachine):
                 assert found.free or found.held is not None
                 assert answer.request_id == (found.grant.id if found.grant else None)
                 self.activate(answer)
+
+    def in_sight(self, offer: TierOffer) -> list[object]:
+        """What could be had of a tier, by the slices and cards themselves."""
+        tier = offer.tier
+        if not tier.is_whole:
+            return [
+                status
+                for status in self.broker.slices()
+                if status.row.profile == tier.profile
+                and (status.state == "free" or self.has_seat(status, tier))
+            ]
+        busy = {lease.card_uuid for lease in self.broker.leases()}
+        mine = {None, offer.grant.id if offer.grant else None}
+        return [
+            card
+            for card in self.broker.cards()
+            if card.uuid not in busy
+            and (card.state, card.problem, card.target) == ("ok", "", None)
+            and card.reserved_for in mine
+            and (tier.mig_off or card.mig_enabled)
+        ]
+
+    @staticmethod
+    def has_seat(status: SliceStatus, tier: Tier) -> bool:
+        return status.state == "leased" and all(
+            each.tier == tier.name and len(status.leases) < tier.seats for each in status.leases
+        )
 
     def activate(self, lease: LeaseRow) -> None:
         # Odd ones stay pending.

@@ -1,0 +1,93 @@
+"""What the service tells the rules of a person's servers, against what a start and a ticket get."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from jupyterhub_migspawner.broker.statuses import TierOffer
+from jupyterhub_migspawner.errors import Refusal
+from jupyterhub_migspawner.leases import migrations
+from jupyterhub_migspawner.policy.people import Person
+from jupyterhub_migspawner.service.hub import Beside, HubServer
+from tests.store.lab import Lab
+
+ADA = Person("ada")
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    found = f"sqlite:///{tmp_path / 'leases.sqlite'}"
+    migrations.upgrade(found)
+    return found
+
+
+@pytest.fixture
+def lab(url: str, request: pytest.FixtureRequest) -> Iterator[Lab]:
+    made = Lab(url, quotas={"default": {"servers": request.param}})
+    made.report()
+    made.broker.claim_hub("hub:/etc/hub.py")
+    yield made
+    made.close()
+
+
+def server(name: str = "", pending: str = "") -> HubServer:
+    return HubServer("ada", name, not pending, pending, None, f"/user/ada/{name}", "")
+
+
+def small(lab: Lab, beside: Beside) -> TierOffer:
+    offers = lab.broker.tiers_for(ADA, **vars(beside))
+    return next(each for each in offers if each.tier.name == "small")
+
+
+@pytest.mark.parametrize("lab", [1], indirect=True)
+def test_nothing_runs_beside_the_first_server(lab: Lab) -> None:
+    assert Beside.of_next(()) == Beside("", 0)
+    assert small(lab, Beside.of_next(())).usable
+
+
+@pytest.mark.parametrize("lab", [2], indirect=True)
+def test_a_default_server_that_is_stopping_counts_once(lab: Lab) -> None:
+    lab.start("ada")
+    lab.broker.release_server("ada", "", "stopped", "ada")
+    stopping = (server(pending="stop"),)
+    assert small(lab, Beside.of_next(stopping)).usable
+    beside = Beside.of(stopping, "b")
+    assert lab.broker.acquire(
+        ADA,
+        "b",
+        "small",
+        lab.attempt(),
+        other_servers=beside.other_servers,
+        stopping=beside.stopping,
+    )
+
+
+@pytest.mark.parametrize("lab", [1], indirect=True)
+def test_a_server_that_runs_without_a_gpu_can_wait_to_be_started_again_with_one(lab: Lab) -> None:
+    running = (server(),)
+    found = small(lab, Beside.of_next(running))
+    assert (found.usable, found.may_wait) == (False, True)
+    beside = Beside.of_all(running, "")
+    ticket = lab.broker.join(
+        ADA, "small", other_servers=beside.other_servers, stopping=beside.stopping
+    )
+    # It makes room when it is its turn.
+    served = Beside.of(running, ticket.server)
+    offered = lab.broker.offer(
+        ticket.id, ADA, other_servers=served.other_servers, stopping=served.stopping
+    )
+    assert offered.lease is not None
+
+
+@pytest.mark.parametrize("lab", [1], indirect=True)
+def test_a_hub_that_says_nothing_leaves_what_the_leases_say(lab: Lab) -> None:
+    assert small(lab, Beside()).usable
+    lab.start("ada", server="a")
+    found = small(lab, Beside())
+    assert not found.usable
+    with pytest.raises(Refusal) as said:
+        lab.start("ada", server="b")
+    assert str(said.value) == found.why
