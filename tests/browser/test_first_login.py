@@ -62,7 +62,8 @@ class Visitor:
         expect(editor).to_have_text(code)
         self.page.keyboard.press("Shift+Enter")
         answer = self.page.locator(".jp-Notebook .jp-OutputArea-output").first
-        answer.wait_for()
+        # The area is there before what the cell prints.
+        expect(answer).to_have_text(re.compile(r"\S"), timeout=MILLISECONDS)
         return answer.inner_text().strip()
 
 
