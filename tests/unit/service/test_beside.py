@@ -1,4 +1,4 @@
-"""What the service tells the rules of a person's servers, against what a start and a ticket get."""
+"""What the service passes to the rules about a person's servers, against what a start gets."""
 
 from __future__ import annotations
 
