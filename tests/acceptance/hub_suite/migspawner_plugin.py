@@ -83,6 +83,21 @@ for _name in MOCKS:
 
 os.environ.pop("MIGSPAWNER_NVML", None)
 
+#: Seconds for which these hubs wait for a start or a stop before they answer that it goes on. Tests
+#: that want such an answer set limits of their own; the others must pass on a slow machine.
+HUB_PATIENCE = 60
+
+_init_tornado_application = mocking.MockHub.init_tornado_application
+
+
+def _init_patient_application(self: mocking.MockHub) -> None:
+    _init_tornado_application(self)
+    for name in ("slow_spawn_timeout", "slow_stop_timeout"):
+        self.tornado_settings.setdefault(name, HUB_PATIENCE)
+
+
+mocking.MockHub.init_tornado_application = _init_patient_application
+
 
 def _agent() -> Agent:
     broker = MigBroker(config=SETTINGS)
