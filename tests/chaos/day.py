@@ -114,7 +114,8 @@ class Day:
             self.hub.end_everything()
         for report in self.reports():
             if report.process.lives:
-                os.kill(report.process.pid, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(report.process.pid, signal.SIGKILL)
         self.hub.close()
 
     def _say(self, text: str) -> None:
@@ -194,11 +195,7 @@ class Day:
     def _known(self, person: Person) -> Process | None:
         """The process of this person's server, if the hub calls it ready."""
         model = self._fetch("GET", f"users/{person.name}")[1]
-        server = (model or {}).get("servers", {}).get("") or {}
-        state = server.get("state") or {}
-        if not server.get("ready") or "pid_started" not in state:
-            return None
-        return Process(int(state["pid"]), int(state["pid_started"]))
+        return _ready_process((model or {}).get("servers", {}).get("") or {})
 
     def _ask(
         self, person: Person, method: str, path: str, body: Any = None, seconds: float = 60
@@ -326,13 +323,14 @@ class Day:
             return status != 200
         if server["pending"]:
             return True
-        return bool(self._known(Person(report.user, ())) == report.process)
+        return _ready_process(server) == report.process
 
     def _hide_processes(self) -> None:
         """Each server leaves a process that drops its environment and stays on the slice."""
         for report in self.reports():
             if report.process.lives and "start" in report.events:
-                os.kill(report.process.pid, signal.SIGUSR1)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(report.process.pid, signal.SIGUSR1)
 
     def _past_plan(self) -> bool:
         return time.monotonic() >= self._begun + self.plan.seconds
@@ -417,3 +415,11 @@ class Day:
                 self._break(f"{event}: {report}; on that slice besides: {others}")
         for heard in self._strangers.heard():
             self._break(f"an unknown client at the service's port heard {heard!r}")
+
+
+def _ready_process(server: dict[str, Any]) -> Process | None:
+    """The process of a server by the hub's model of it, if the hub calls it ready."""
+    state = server.get("state") or {}
+    if not server.get("ready") or "pid_started" not in state:
+        return None
+    return Process(int(state["pid"]), int(state["pid_started"]))

@@ -124,11 +124,13 @@ class Losses:
     def offered(self, living: Callable[[], list[Report]]) -> list[str]:
         """Slices of servers that the database does not know and that it offers; as sentences."""
         broker = self._hub.broker()
-        known = {lease.attempt for lease in broker.leases(include_past=True)}
+        # In this order: a server that starts meanwhile is known by the time that is asked, and one
+        # that the database does not know then was there before the slices were looked at.
         states = {each.row.uuid: each for each in broker.slices()}
+        alive = living()
+        known = {lease.attempt for lease in broker.leases(include_past=True)}
         wrong = []
-        # Who lives after the look has lived all the time.
-        for report in living():
+        for report in alive:
             status = states.get(report.slice)
             if report.attempt in known or status is None:
                 continue
