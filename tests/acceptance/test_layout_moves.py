@@ -66,7 +66,7 @@ class Notebook:
 
     def end(self) -> str:
         """Let it end by itself; what it says at last."""
-        words, _ = self.process.communicate("\n", timeout=30)
+        words, _ = self.process.communicate("\n", timeout=600)
         return words
 
 
@@ -90,7 +90,7 @@ class Dgx:
         self.wait_for(lambda: self.broker.live_nodes())
 
     def wait_for(self, ready: object) -> None:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 600
         while not ready():  # type: ignore[operator]
             assert time.monotonic() < deadline
             time.sleep(0.05)

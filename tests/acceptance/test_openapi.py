@@ -95,7 +95,7 @@ def test_the_service_does_what_its_description_says(hub: Hub, user: str, tmp_pat
             *("--url", f"{hub.url}services/migspawner/api"),
             *("--header", f"Authorization: token {hub.token_of(user)}"),
             *("--checks", "all", "--exclude-checks", "positive_data_acceptance"),
-            *("--max-examples", str(EXAMPLES), "--no-color"),
+            *("--max-examples", str(EXAMPLES), "--request-timeout", "150", "--no-color"),
         ],
         cwd=tmp_path,
         capture_output=True,
