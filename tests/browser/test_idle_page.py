@@ -29,7 +29,7 @@ c.MigBroker.examine_seconds = 10
 )
 
 #: While the page is used. Half of the limit passes between the warning and the end.
-SHORT_MINUTES = 4.0
+SHORT_MINUTES = 3.0
 
 
 @pytest.fixture
