@@ -245,13 +245,14 @@ def test_that_one_waits_oneself_ends_nothing_sooner(lab: Lab) -> None:
 
 
 def test_a_place_that_is_blocked_ends_nothing_sooner(make_lab: Callable[..., Lab]) -> None:
-    lab = make_lab(tiers=[*TIERS, IDLING, COURSE], quotas={"user:linus": {"live": 0}})
-    lab.report(card(0, (("1g.5gb", 0), ("1g.5gb", 1))))
+    lab = make_lab(tiers=[*TIERS, IDLING, COURSE], quotas={"user:linus": {"live": 1}})
+    lab.report(card(0, (("1g.5gb", 0), ("1g.5gb", 1), ("2g.10gb", 2))))
     lab.broker.claim_hub("here")
+    lab.start("linus", "medium")
     mine = run(lab)
     run(lab, "grace")
     later(lab, mine, 30)
-    ticket = lab.broker.join(Person("linus"), "idling")
+    ticket = lab.broker.join(Person("linus"), "idling", server="second")
     assert lab.broker.standings("ada")[0].verdict.warn
     # Linus cannot have it, no matter who gives it back.
     assert lab.broker.offer(ticket.id, Person("linus")).ticket.blocked
