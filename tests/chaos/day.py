@@ -368,6 +368,8 @@ class Day:
             # What could not be adopted at first may be now.
             if self.losses.times and self.hub.broker().orphans():
                 self._adopt()
+            if self.losses.times:
+                self.losses.end_hidden()
             if self.plan.seconds < 120 and not refreshed and self._fetch("GET", "users")[0] == 200:
                 # A short day does not wait for the deadlines of starts that nobody finished: the
                 # next start of the same server replaces them.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sqlite3
 import time
@@ -156,12 +157,36 @@ class Losses:
                 _kill(report.process.pid)
         self._cut_as_before()
 
+    def end_hidden(self) -> None:
+        """What an admin does about a slice that is in use without a lease: what its reason says.
+
+        A process that hid just before the database was lost was known to nobody yet, so that no
+        lease, and no session without one, has it. Any other process there is a fault of the day.
+        """
+        for status in self._hub.broker().slices():
+            command = re.search(r"`sudo kill -9 ([0-9 ]+)`", status.row.quarantined)
+            if command is None or status.leases:
+                continue
+            for pid in map(int, command[1].split()):
+                if _is_hidden(pid):
+                    self._say(f"the admin ends process {pid}, which hid before the loss")
+                    _kill(pid)
+
     def _cut_as_before(self) -> None:
         """An empty database takes each card as it is cut just then."""
         broker = self._hub.broker()
         for card in broker.cards():
             if (before := self._layouts.get(card.uuid)) and card.layout != before:
                 broker.set_layout(card.uuid, before, True, "root")
+
+
+def _is_hidden(pid: int) -> bool:
+    """Whether it is what a server of the day leaves hidden (``reporting_server.hide``)."""
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return False
+    return words[1:4] == [b"-S", b"-E", b"-c"]
 
 
 def _kill(pid: int) -> None:
