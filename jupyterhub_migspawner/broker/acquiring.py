@@ -64,9 +64,8 @@ class Acquiring(Offering):
 
         ``pending_seconds`` is the time this start may take, where it is not the settings'.
         ``other_servers`` is how many other servers of the person run or start, also without a GPU
-        (None: their leases are counted);
-        ``stopping`` are the names of those of them that the hub is just stopping. ``started`` is
-        when the hub began this start, by its own clock.
+        (None: their leases are counted); ``stopping`` are the names of those of them that the hub
+        is stopping. ``started`` is when the hub began this start, by its own clock.
 
         Idempotent per ``attempt``: asking again returns the same lease while it is pending or
         active. An attempt that was cancelled or has ended is refused (``conflict``). Other leases

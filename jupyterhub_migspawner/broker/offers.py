@@ -14,7 +14,7 @@ from jupyterhub_migspawner.broker.statuses import TierOffer
 from jupyterhub_migspawner.leases.rows import RequestRow
 from jupyterhub_migspawner.leases.store import Transaction
 from jupyterhub_migspawner.policy import queue, tiers
-from jupyterhub_migspawner.policy.admission import Admit, Ask, Wait, decide
+from jupyterhub_migspawner.policy.admission import Admit, Ask, Deny, Reason, Wait, decide
 from jupyterhub_migspawner.policy.card_filter import Kinds
 from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.policy.tiers import Tier
@@ -62,7 +62,9 @@ class Offering(Admissions):
         other_servers: int | None,
         stopping: Collection[str],
     ) -> tuple[TierOffer, ...]:
-        mine = tiers.seen_tiers(self.settings.tiers, person)
+        seen = tiers.seen_tiers(self.settings.tiers, person)
+        # Once for all: the admin's own function may be asked for each.
+        usable = tiers.open_tiers(self.settings.tiers, person)
         return tuple(
             self._offer_of(
                 reader,
@@ -74,28 +76,31 @@ class Offering(Admissions):
                     other_servers=other_servers,
                     stopping=frozenset(stopping),
                 ),
-                mine,
+                seen,
+                usable,
             )
-            for tier in mine
+            for tier in seen
         )
 
-    def _offer_of(self, reader: Reader, ask: Ask, seen: tuple[Tier, ...]) -> TierOffer:
-        """How one tier stands; ``seen`` are all that the person sees."""
-        tier, person = ask.tier, ask.person
+    def _offer_of(
+        self, reader: Reader, ask: Ask, seen: tuple[Tier, ...], usable_tiers: tuple[Tier, ...]
+    ) -> TierOffer:
+        """How one tier stands, among all that the person sees and those that they may use."""
+        tier = ask.tier
         case = reader.case(ask)
         verdict = decide(ask, case.facts)
         supply = case.facts.supply
         known = reader.known if supply is not None else frozenset()
         same = sharing(tier, seen, known)
-        held = case.offer is not None
+        free = total = 0
+        if supply is not None:
+            left = supply.unpromised(ask.now) if case.offer is None else supply.kinds
+            free, total = supply.free_of(left), supply.total
         usable = isinstance(verdict, Admit) or (isinstance(verdict, Wait) and verdict.can_empty)
-        closed = bool(tiers.may_use(tier, person))
         offer = TierOffer(
             tier,
-            0
-            if supply is None
-            else supply.free_of(supply.kinds if held else supply.unpromised(ask.now)),
-            0 if supply is None else supply.total,
+            free,
+            total,
             usable,
             "" if usable or isinstance(verdict, Admit) else verdict.sentence,
             case.grant,
@@ -103,7 +108,7 @@ class Offering(Admissions):
             shares_all=on_all(tier, same, known),
             outage="" if supply is None else supply.outage,
         )
-        if closed:
+        if isinstance(verdict, Deny) and verdict.reason is Reason.TIER:
             return replace(offer, grant=None, open=False)
         return replace(
             offer,
@@ -113,7 +118,7 @@ class Offering(Admissions):
             asked=_pending(reader, tier),
             full=isinstance(verdict, Wait) and not tier.is_none,
             soon=isinstance(verdict, Wait) and verdict.soon,
-            larger=queue.upward(tier, tiers.open_tiers(self.settings.tiers, person), known)[1:],
+            larger=queue.upward(tier, usable_tiers, known)[1:],
         )
 
     def _instead(self, reader: Reader, ask: Ask) -> str:

@@ -48,7 +48,7 @@ def changes(
     ``unreadable`` are processes whose marks are not known now: an orphan that was one of them is
     not gone. ``busy`` are the processes that NVML lists, by the slice's UUID.
     """
-    todo: list[Callable[[], None]] = []
+    changes: list[Callable[[], None]] = []
     kept = {each.attempt: each for each in orphans.every(tx)}
     places = _places(tx, node)
     seen = set()
@@ -57,9 +57,9 @@ def changes(
         before = kept.get(mark.attempt)
         if before is None or not (before.was_vouched or before.vouched or _same(before, mark)):
             found = replace(mark, node=node, found_at=now, vouched=False)
-            todo.append(lambda found=found: orphans.keep(tx, found))  # type: ignore[misc]
+            changes.append(lambda found=found: orphans.keep(tx, found))  # type: ignore[misc]
         elif before.pids != mark.pids:
-            todo.append(
+            changes.append(
                 lambda mark=mark: orphans.note_pids(tx, mark.attempt, mark.pids)  # type: ignore[misc]
             )
     for attempt, before in kept.items():
@@ -69,11 +69,11 @@ def changes(
         if not known and (before.node != node or not set(before.pids).isdisjoint(unreadable)):
             continue
         if known or not before.vouched:
-            todo.append(lambda attempt=attempt: orphans.forget(tx, attempt))  # type: ignore[misc]
+            changes.append(lambda attempt=attempt: orphans.forget(tx, attempt))  # type: ignore[misc]
         elif before.pids:
-            todo.append(lambda attempt=attempt: orphans.note_pids(tx, attempt, ()))  # type: ignore[misc]
-    if todo:
-        return [*todo, lambda: _apply(quarantines(tx, node, now, busy))]
+            changes.append(lambda attempt=attempt: orphans.note_pids(tx, attempt, ()))  # type: ignore[misc]
+    if changes:
+        return [*changes, lambda: _apply(quarantines(tx, node, now, busy))]
     return quarantines(tx, node, now, busy)
 
 
@@ -102,8 +102,8 @@ def reason_for(tx: Transaction, row: SliceRow) -> str:
     return orphan_sentence(found) if found else ""
 
 
-def _apply(todo: Iterable[Callable[[], None]]) -> None:
-    for change in todo:
+def _apply(changes: Iterable[Callable[[], None]]) -> None:
+    for change in changes:
         change()
 
 
@@ -111,14 +111,14 @@ def quarantines(
     tx: Transaction, node: str, now: datetime, busy: Mapping[str, Sequence[int]]
 ) -> list[Callable[[], None]]:
     """Bring the quarantines of a node's slices in step with its orphans."""
-    todo: list[Callable[[], None]] = []
+    changes: list[Callable[[], None]] = []
     places = _places(tx, node)
     on: dict[int, list[OrphanRow]] = {}
     every = orphans.every(tx)
     for each in every:
         uncut = (each.profile, each.start) == MIG_OFF and each.card_uuid in places.cards
         if uncut and not any((r.profile, r.start) == MIG_OFF for r in places.of(each.card_uuid)):
-            todo.append(lambda each=each: _add_uncut(tx, each, now))  # type: ignore[misc]
+            changes.append(lambda each=each: _add_uncut(tx, each, now))  # type: ignore[misc]
         for slice_id in _covered(each, places):
             on.setdefault(slice_id, []).append(each)
     for row in places.rows:
@@ -130,8 +130,8 @@ def quarantines(
             continue  # an admin's, or an error's: it is shut, and stays so until that is over
         left = busy.get(row.uuid or "", ())
         why = why or (stray_reason(left) if left else "")
-        todo.append(lambda row=row, why=why: _quarantine(tx, row, why, now))  # type: ignore[misc]
-    return todo
+        changes.append(lambda row=row, why=why: _quarantine(tx, row, why, now))  # type: ignore[misc]
+    return changes
 
 
 def stray_reason(pids: Sequence[int]) -> str:

@@ -7,9 +7,8 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 import pytest
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, rule
 
 from jupyterhub_migspawner.broker.statuses import SliceStatus, TierOffer
 from jupyterhub_migspawner.errors import Refusal
@@ -18,6 +17,7 @@ from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.policy.tiers import Tier
 from tests.store import lab as labs
 from tests.store.lab import MIXED, SEVENTHS, WHOLE, Lab, card
+from tests.store.machines import run
 
 T = TypeVar("T")
 
@@ -404,18 +404,4 @@ class Admission(RuleBasedStateMachine):
 
 
 def test_what_is_offered_is_given_and_what_is_refused_is_said(emptied: Any) -> None:
-    class Machine(Admission):
-        def __init__(self) -> None:
-            type(self).url = emptied()
-            super().__init__()
-
-    run_state_machine_as_test(
-        Machine,
-        settings=settings(
-            max_examples=40,
-            stateful_step_count=40,
-            deadline=None,
-            suppress_health_check=list(HealthCheck),
-            print_blob=True,
-        ),
-    )
+    run(Admission, emptied, examples=40, steps=40)

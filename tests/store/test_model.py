@@ -12,14 +12,12 @@ from datetime import datetime
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
     invariant,
     precondition,
     rule,
-    run_state_machine_as_test,
 )
 
 from jupyterhub_migspawner.broker.reserving import KEPT
@@ -28,6 +26,7 @@ from jupyterhub_migspawner.leases.rows import LeaseRow
 from jupyterhub_migspawner.policy.people import Person
 from tests.store import lab as labs
 from tests.store.lab import MIXED, SEVENTHS, WHOLE, Lab, card, inventory
+from tests.store.machines import run
 
 Place = tuple[int, str, int]
 
@@ -505,18 +504,4 @@ class BrokerMachine(RuleBasedStateMachine):
 
 
 def test_the_broker_does_what_the_model_says(emptied: Any) -> None:
-    class Machine(BrokerMachine):
-        def __init__(self) -> None:
-            type(self).url = emptied()
-            super().__init__()
-
-    run_state_machine_as_test(
-        Machine,
-        settings=settings(
-            max_examples=40,
-            stateful_step_count=50,
-            deadline=None,
-            suppress_health_check=list(HealthCheck),
-            print_blob=True,
-        ),
-    )
+    run(BrokerMachine, emptied, examples=40, steps=50)
