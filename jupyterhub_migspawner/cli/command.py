@@ -204,7 +204,7 @@ class Command(Application):
         complain(f"The newest {part.limit - 1} are shown; --limit 0 shows all of them.")
         return rows[1 - part.limit :] if part.limit > 1 else []
 
-    def answer(self, value: dict[str, Any], sentence: str) -> int:
+    def answer(self, value: Mapping[str, Any], sentence: str) -> int:
         """Say what was done: ``value`` with ``--json``, else ``sentence``."""
         if self.as_json:
             print_json(value)

@@ -6,7 +6,7 @@ import argparse
 import difflib
 import re
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -117,7 +117,7 @@ class Events(Command):
         if self.option("follow"):
             return self._follow()
         broker = self.broker()
-        rows = [event_view(event) for event in self._wanted(broker)]
+        rows: list[dict[str, Any]] = [dict(event_view(event)) for event in self._wanted(broker)]
         if not rows:
             self._require_subjects(broker)
             self._require_after(broker)
@@ -226,14 +226,14 @@ def _all(broker: Broker, after: int, query: EventQuery) -> Iterable[EventRow]:
         after = page[-1].id
 
 
-def _line(view: dict[str, Any]) -> str:
+def _line(view: Mapping[str, Any]) -> str:
     words = f"{view['at']}  {view['kind']}  {shown(view['user'])}"
     by = f"by {shown(view['actor'])}"
     about = ", ".join(filter(None, [_about(view), by]))
     return "  ".join([words, about, _text(view["detail"])]).rstrip()
 
 
-def _about(view: dict[str, Any]) -> str:
+def _about(view: Mapping[str, Any]) -> str:
     """The lease, request and card that an event is about."""
     words = (("lease", "lease_id"), ("request", "request_id"), ("card", "card_uuid"))
     return ", ".join(f"{word} {view[key]}" for word, key in words if view[key] is not None)

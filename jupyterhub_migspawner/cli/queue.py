@@ -95,7 +95,7 @@ class Queue(Command):
         found = broker.queue(user, part=self.part())
         if not found and user is not None:
             require_user(self, broker, user)
-        rows = self.shown_part([ticket_view(status) for status in found])
+        rows: list[dict[str, Any]] = self.shown_part([dict(ticket_view(each)) for each in found])
         rows.sort(key=lambda row: (row["place"] or 0, row["id"]))
         if self.as_json:
             print_json(rows)

@@ -157,7 +157,7 @@ class Quotas(Command):
     def _exceptions(self) -> int:
         past = self.option("all", False)
         found = self.broker().exceptions(include_past=past, part=self.part())
-        rows = self.shown_part([exception_view(row) for row in found])
+        rows: list[dict[str, Any]] = self.shown_part([dict(exception_view(row)) for row in found])
         if self.as_json:
             print_json(rows)
             return DONE
@@ -180,7 +180,7 @@ class Quotas(Command):
         person = person_named(self.hub_config(), user)
         broker = self.broker()
         require_user(self, broker, user)
-        rows = [quota_view(each) for each in broker.quota_of(person)]
+        rows: list[dict[str, Any]] = [dict(quota_view(each)) for each in broker.quota_of(person)]
         if self.as_json:
             print_json(rows)
             return DONE

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from jupyterhub_migspawner.broker.statuses import Standing
 from jupyterhub_migspawner.broker.views import standing_view, stranded_view, timestamp
 from jupyterhub_migspawner.cli.command import DONE, ID, Command, argument
@@ -106,8 +108,8 @@ class Sessions(Command):
         """List them."""
         broker, user = self.broker(), self.option("user")
         # First what is wrong.
-        rows = [stranded_view(each) for each in broker.stranded(user)]
-        rows += [standing_view(each) for each in broker.standings(user)]
+        rows: list[dict[str, Any]] = [dict(stranded_view(each)) for each in broker.stranded(user)]
+        rows += [dict(standing_view(each)) for each in broker.standings(user)]
         if not rows and user is not None:
             require_user(self, broker, user)
         if self.as_json:

@@ -140,7 +140,9 @@ class Cards(Command):
         """List them."""
         broker, node = self.broker(), self.option("node")
         slices = broker.slices(node=node)
-        rows = [card_view(card, slices) for card in broker.cards(node=node)]
+        rows: list[dict[str, Any]] = [
+            dict(card_view(card, slices)) for card in broker.cards(node=node)
+        ]
         if not rows and node is not None:
             require_node(self, broker, node)
         if self.as_json:
@@ -179,7 +181,7 @@ class Slices(Command):
         """List them."""
         broker, node = self.broker(), self.option("node")
         statuses = broker.slices(node=node)
-        rows = [slice_view(status) for status in statuses]
+        rows: list[dict[str, Any]] = [dict(slice_view(status)) for status in statuses]
         if not rows and node is not None:
             require_node(self, broker, node)
         if self.as_json:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from jupyterhub_migspawner.broker.statuses import TierOffer
 from jupyterhub_migspawner.broker.views import tier_view
@@ -41,7 +42,9 @@ class Tiers(Command):
             for offer in broker.tiers_for(person):
                 offers.setdefault(offer.tier.name, offer)
         order = [tier.name for tier in mig.settings().tiers]
-        rows = [tier_view(offers[name]) for name in order if name in offers]
+        rows: list[dict[str, Any]] = [
+            dict(tier_view(offers[name])) for name in order if name in offers
+        ]
         if self.as_json:
             print_json(rows)
             return DONE

@@ -73,7 +73,7 @@ def emit(logger: EventLogger, event: EventRow) -> None:
     """Give one event to the handlers, dated when it happened."""
     logger.emit(
         schema_id=schema_id(event.kind.split(".")[0]),
-        data=event_view(event),
+        data=dict(event_view(event)),
         # The logger puts a Z behind the time, whatever its zone says.
         timestamp_override=event.at.replace(tzinfo=None),
     )

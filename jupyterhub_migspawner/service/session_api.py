@@ -24,7 +24,7 @@ class Sessions(ApiHandler):
             raise Problem(403, "not-allowed", "Only admins see everybody's sessions.")
         name = None if every else self.who.person.name
 
-        def read(broker: Broker) -> list[views.Json]:
+        def read(broker: Broker) -> list[views.Session]:
             rows = [views.standing_view(x) for x in broker.standings(name, part.and_one_more)]
             rows += [
                 views.stranded_view(lease)
