@@ -51,9 +51,9 @@ def write(folder: Path = REFERENCE) -> None:
 
 
 def commands(parser: argparse.ArgumentParser) -> Iterator[str]:
-    """A section for every command, after the options that many of them have in common."""
+    """Yield a section for every command, after the options that many commands share."""
     yield "# Commands\n"
-    yield "What they have in common is in [The command line](cli.md).\n"
+    yield "[The command line](cli.md) describes what all commands have in common.\n"
     yield "Options of many commands:\n"
     by_name = {a.dest: a for command in _every(parser) for a in command._actions}
     yield from _options([by_name[name] for name in _COMMON])
@@ -67,7 +67,7 @@ def _every(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]
 
 
 def _below(parser: argparse.ArgumentParser) -> Iterator[tuple[argparse.ArgumentParser, str]]:
-    """The commands below one, each with its summary."""
+    """Yield the commands below one, each with its summary."""
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             for choice in action._choices_actions:
@@ -85,7 +85,7 @@ def _sections(parser: argparse.ArgumentParser, level: int) -> Iterator[str]:
     if own:
         yield from _options(own)
     if below:
-        yield "| command | |\n|---|---|"
+        yield "| command | purpose |\n|---|---|"
         for child, summary in below:
             yield f"| [`{child.prog}`](#{child.prog.replace(' ', '-')}) | {_cell(summary)} |"
         yield ""
@@ -101,7 +101,7 @@ def _options(actions: Iterable[argparse.Action]) -> Iterator[str]:
 
 
 def _written(action: argparse.Action) -> str:
-    """An option or argument as it is typed; argparse's own form differs between Pythons."""
+    """Return an option or argument as typed; argparse's own form differs between Pythons."""
     value = action.metavar or (
         "{" + ",".join(map(str, action.choices)) + "}" if action.choices else action.dest.upper()
     )
@@ -137,7 +137,7 @@ def _cell(text: str) -> str:
 
 
 def _text(description: str) -> str:
-    """A description as paragraphs; in a fence where its lines are set by hand."""
+    """Return a description as paragraphs; in a fence if it has indented lines."""
     text = inspect.cleandoc(description)
     if any(line.startswith(" ") for line in text.splitlines()):
         return f"```text\n{text}\n```"
@@ -145,9 +145,9 @@ def _text(description: str) -> str:
 
 
 def settings() -> Iterator[str]:
-    """A section for each class with traits, an entry for each trait."""
+    """Yield a section for each class with traits, with an entry for each trait."""
     yield "# Settings\n"
-    yield "How they are written is in [The configuration](configuration.md).\n"
+    yield "[The configuration](configuration.md) explains how to write them.\n"
     for owner, heading in (
         (MigBroker, "c.MigBroker"),
         (MigSpawnerMixin, "The spawner"),
@@ -166,18 +166,18 @@ def settings() -> Iterator[str]:
 
 
 def kinds() -> Iterator[str]:
-    """A section for each family of events: its kinds, and what their detail may say."""
+    """Yield a section for each family of events: its kinds, and the fields of their detail."""
     yield "# Kinds of events\n"
-    yield "What an event is and how to read them is in [Events](events.md).\n"
+    yield "[Events](events.md) explains what an event is and how to read events.\n"
     schemas = files("jupyterhub_migspawner.service").joinpath("event-schemas")
     for family in FAMILIES:
         schema = yaml.safe_load(schemas.joinpath(f"{family}.yaml").read_text("utf-8"))
         yield f"## `{family}`\n"
         yield f"{schema['description']} Schema `{schema['$id']}`, version {schema['version']}.\n"
-        yield "| kind | what happened |\n|---|---|"
+        yield "| kind | meaning |\n|---|---|"
         for kind in schema["properties"]["kind"]["enum"]:
             yield f"| `{kind}` | {KINDS[kind]} |"
-        yield "\n| in `detail` | type | |\n|---|---|---|"
+        yield "\n| field of `detail` | type | meaning |\n|---|---|---|"
         for name, field in schema["properties"]["detail"]["properties"].items():
             types = field["type"] if isinstance(field["type"], list) else [field["type"]]
             yield f"| `{name}` | {' or '.join(types)} | {field['description']} |"
@@ -185,9 +185,9 @@ def kinds() -> Iterator[str]:
 
 
 def rest() -> Iterator[str]:
-    """A section for each address and method."""
+    """Yield a section for each address and method."""
     yield "# REST calls\n"
-    yield "What they have in common is in [The REST API](rest-api.md).\n"
+    yield "[The REST API](rest-api.md) describes what all calls have in common.\n"
     text = files("jupyterhub_migspawner.service").joinpath("openapi.json").read_text("utf-8")
     for path, item in json.loads(text)["paths"].items():
         for method, operation in item.items():

@@ -65,87 +65,89 @@ class MigBroker(LoggingConfigurable):
         and optionally ``title``, ``description``, ``approval``, ``max_hours``, ``idle_minutes``,
         ``default``, ``mig`` (for whole cards), ``seats`` (how many sessions share a slice) and
         ``card`` (which cards it means, by model such as ``A100*`` or memory such as ``>=40GB``).
-        Who may use it: those whom ``groups`` or ``users`` names or for whom ``allow`` returns True,
-        a function of a person (with ``name``, ``groups`` and ``admin``); without any of these
-        everybody. Who sees it without using it: the groups in ``seen_by``, or ``"everybody"``.
+        The tier is open to the users in ``users``, the members of ``groups``, and those for whom
+        ``allow`` returns True, a function of a person (with ``name``, ``groups`` and ``admin``);
+        without any of these to everybody. The groups in ``seen_by``, or ``"everybody"``, see the
+        tier without being able to use it.
         """,
     ).tag(config=True)
     quotas = AnyTrait(
         {},
         help="""
-        Limits by person: a dict whose keys are ``default``, ``group:NAME`` and ``user:NAME`` and
-        whose values are dicts with ``live``, ``gpu_hours_per_week``, ``gpu_hours_per_month`` and
-        ``whole_cards``. GPU-hours are weighted by the slice's share of a card's compute.
+        Limits for each person: a dict with keys ``default``, ``group:NAME`` and ``user:NAME`` and
+        dicts with ``servers``, ``live``, ``gpu_hours_per_week``, ``gpu_hours_per_month`` and
+        ``whole_cards`` as values. GPU-hours are weighted by the slice's share of a card's compute.
         """,
     ).tag(config=True)
     approvers = AnyTrait(
         [],
         help="""
-        Who may approve requests, besides the hub's admins: a list of ``user:NAME`` and
-        ``group:NAME``, and of dicts that narrow it: ``{"approvers": ["user:eve"], "tiers":
-        ["card"], "for_groups": ["vision"]}`` decide about these tiers, for people who were in one
-        of these groups when they asked. Nobody approves their own request.
+        Who may approve requests, in addition to the hub's admins: a list of ``user:NAME`` and
+        ``group:NAME``, and of dicts such as ``{"approvers": ["user:eve"], "tiers": ["card"],
+        "for_groups": ["vision"]}`` that limit approvers to these tiers, and to requests of people
+        who were in one of these groups at the time. Nobody can approve their own request.
         """,
     ).tag(config=True)
     default_tier = AnyTrait(
         "",
         help="""
-        The tier a server gets when none was picked: a name; or names by ``"user:NAME"``,
-        ``"group:NAME"`` (the first of the person's groups counts) and ``"default"``; or a function
-        of a person (with ``name``, ``groups`` and ``admin``) that returns a name or None. Empty, or
-        where that names no tier of the person's: the tier marked ``default``, else the first one
-        the person may use without approval.
+        The tier a server gets if none was picked: a name; or a dict of names with the keys
+        ``"user:NAME"``, ``"group:NAME"`` (the first of the person's groups counts) and
+        ``"default"``; or a function of a person (with ``name``, ``groups`` and ``admin``) that
+        returns a name or None. If it is empty, or names no tier that the person may use, the server
+        gets the tier marked ``default``, or else the first tier that the person may use without
+        approval.
         """,
     ).tag(config=True)
     actions_per_minute = Integer(
         60,
         help="""
-        How many changes one person may ask for in a minute at this hub: requests and what is done
-        with them, drafts, tickets, extensions, choices of notices, decisions.
-        What is beyond is refused with when to try again. Admins of the hub and the command line
-        have no limit; 0 is none for anybody.
+        How many changes one person can make in a minute at this hub: to requests, drafts, tickets,
+        extensions, choices of notices and decisions. Further changes are refused, with the time to
+        try again. Admins of the hub and the command line have no limit; 0 means no limit for
+        anybody.
         """,
     ).tag(config=True)
     database_url = Unicode(
         "sqlite:///migspawner.sqlite",
         help="""
         The lease database: ``sqlite:///FILE`` (relative to ``directory``) on one machine,
-        ``postgresql://USER:PASSWORD@HOST/NAME`` where there is more than one node.
+        ``postgresql://USER:PASSWORD@HOST/NAME`` if there is more than one node.
         """,
     ).tag(config=True)
     key_file = Unicode(
         "migspawner_key",
         help="""
-        The file with the hub's own key, relative to ``directory``. With it the hub keeps the tokens
-        of people's servers unreadable in the lease database. The hub creates it, with mode 0600;
-        each hub has its own. Without it, it is unknown whether the sessions that run are in use.
+        The file with the hub's own key, relative to ``directory``. The hub uses it to encrypt the
+        tokens of people's servers in the lease database. The hub creates the file with mode 0600;
+        each hub has its own. Without it, the use of running sessions is unknown.
         """,
     ).tag(config=True)
     directory = Unicode(
         "",
         help="""
-        Relative paths start here, in every process alike. ``setup(c)`` sets the folder of the
-        configuration file; empty means the current folder.
+        The folder that relative paths refer to, in all processes. ``setup(c)`` sets it to the
+        folder of the configuration file; empty means the current folder.
         """,
     ).tag(config=True)
     nvml = Unicode(
         "",
         help="""
-        Which NVML to read the cards with: ``sim:FILE`` for simulated cards; empty for what the
-        environment variable MIGSPAWNER_NVML says, or else the driver's own library.
+        The NVML library with which cards are read: ``sim:FILE`` for simulated cards; empty for the
+        value of the environment variable MIGSPAWNER_NVML, or else the driver's own library.
         """,
     ).tag(config=True)
     hub = Unicode(
         DEFAULT_HUB,
         help="""
-        What this hub is called in its lease database. Where several hubs share one database, each
-        needs a name of its own. When it is changed, its leases and requests follow.
+        The name of this hub in its lease database. If several hubs share a database, each needs a
+        different name. When the name changes, leases and requests move to the new name.
         """,
     ).tag(config=True)
     hub_home = Unicode(
         help="""
-        What tells this hub from another one of the same name: its machine and its configuration
-        file, unless set. Set it where these change and the hub stays the same, as in containers.
+        Distinguishes this hub from another one with the same name. Default: its machine and its
+        configuration file. Set it if these change while the hub stays the same, as in containers.
         """,
     ).tag(config=True)
     node = Unicode(help="The name of this machine in the lease database.").tag(config=True)
@@ -153,16 +155,16 @@ class MigBroker(LoggingConfigurable):
         300,
         min=10,
         help="""
-        Seconds a start may take between lease and running server before the lease is looked into.
+        Seconds a start may take from its lease to the running server before the lease is checked.
         """,
     ).tag(config=True)
     heartbeat_seconds = Integer(
         60,
         min=5,
-        help="Seconds after which a silent node is given nothing new. It loses nothing it has.",
+        help="Seconds of silence after which a node gets no new leases. It keeps those it has.",
     ).tag(config=True)
     tick_seconds = Float(
-        1.0, min=0.05, help="Seconds between two looks of the agent at its leases and cards."
+        1.0, min=0.05, help="Seconds between two checks of leases and cards by the agent."
     ).tag(config=True)
     reconcile_seconds = Float(
         20.0,
@@ -175,7 +177,7 @@ class MigBroker(LoggingConfigurable):
         min=1,
         help="""
         Minutes for which an offer from the waiting list is held for its user, before it goes to the
-        next in the waiting list.
+        next user in the list.
         """,
     ).tag(config=True)
     remind_hours = Integer(
@@ -192,74 +194,76 @@ class MigBroker(LoggingConfigurable):
         min=0.05,
         max=3600.0,
         help="""
-        Seconds between two checks whether sessions of tiers with ``idle_minutes`` are in use. What
-        was not seen for three of these is unknown, and ends nothing. An hour at most.
+        Seconds between two checks whether sessions of tiers with ``idle_minutes`` are in use. After
+        three checks without an answer the use of a session is unknown, and unknown use never ends a
+        session. At most an hour.
         """,
     ).tag(config=True)
     unknown_minutes = Integer(
         30,
         min=1,
         help="""
-        Minutes for which it may be unknown whether a session is in use, before admins are notified.
+        Minutes for which the use of a session can be unknown before admins are notified.
         """,
     ).tag(config=True)
     unproven_hours = Integer(
         6,
         min=1,
         help="""
-        Hours for which a session may claim to be in use, such as by a kernel that is busy, while
-        none of its processes works and its slice is not used, before admins are notified.
+        Hours for which a session can claim to be in use, for example with a busy kernel, while none
+        of its processes works and its slice is not used, before admins are notified.
         """,
     ).tag(config=True)
     dcgm_url = Unicode(
         "",
         help="""
-        Where a node finds its dcgm-exporter, such as ``http://localhost:9400/metrics``: it tells
-        how much slices of Ampere cards are used, which NVML does not. Once set it has to answer
-        where NVML does not measure: without it, nobody knows whether a session is in use.
+        The address of a node's dcgm-exporter, such as ``http://localhost:9400/metrics``. It
+        measures the use of slices of Ampere cards, which NVML does not. Once it is set and NVML
+        does not measure, it has to answer: otherwise the use of sessions is unknown.
         """,
     ).tag(config=True)
     notices = AnyTrait(
         {},
         help="""
-        Who is notified of requests, decisions, offers, sessions that end and lost cards, through
-        Apprise: a dict of lists of its URLs. ``admins`` hear of lost cards; ``approvers`` of every
-        request, ``group:NAME`` of those of people in that group; ``users`` of what is theirs, at
-        the URLs in which ``{user}`` and ``{address}`` are filled in. ``addresses`` is a dict or a
-        function from a user's name to an address.
+        Channels for notices of requests, decisions, offers, ending sessions and lost cards, through
+        Apprise: a dict of lists of Apprise URLs. ``admins`` are notified of lost cards and other
+        problems, ``approvers`` of every request, ``group:NAME`` of requests of people in that
+        group, and ``users`` of their own affairs; in the URLs of ``users``, ``{user}`` and
+        ``{address}`` are replaced. ``addresses`` is a dict or a function from a user's name to an
+        address.
         """,
     ).tag(config=True)
     time_zone = Unicode(
         "",
         help="""
-        The time zone in which mails and other notices give times, and which they name: an IANA name
-        such as ``Europe/Berlin``. Empty means the zone of the machine that runs the hub. Pages use
-        the reader's zone, the command line that of its machine.
+        The time zone of times in mails and other notices: an IANA name such as ``Europe/Berlin``.
+        Empty means the zone of the machine that runs the hub. Pages use the reader's zone, the
+        command line uses that of its machine.
         """,
     ).tag(config=True)
     event_days = Integer(
         400,
         min=0,
         help="""
-        Days for which single events are kept; 0 means forever. Older ones become counts by month,
-        person, tier, profile and card. Leases and requests themselves are always kept, and so are
-        the events of live leases and open requests.
+        Days for which single events are kept; 0 means forever. Older events are replaced by counts
+        for each month, person, tier, profile and card. Leases and requests themselves are always
+        kept, and so are the events of live leases and open requests.
         """,
     ).tag(config=True)
     before_cut = AnyTrait(
         [],
         help="""
-        Commands to run, one after the other and without a shell, before cards are cut: each a text
-        or the list of its words. For monitoring that holds cards open. One that fails stops the
-        cut. They find MIGSPAWNER_NODE, MIGSPAWNER_CARD_UUID and MIGSPAWNER_CARD_INDEX in their
-        environment, with commas between several cards.
+        Commands to run, one after the other and without a shell, before cards are cut: each a
+        string or a list of words. They can stop monitoring that has cards open. If a command fails,
+        nothing is cut. Their environment has MIGSPAWNER_NODE, MIGSPAWNER_CARD_UUID and
+        MIGSPAWNER_CARD_INDEX, with commas between several cards.
         """,
     ).tag(config=True)
     after_cut = AnyTrait(
         [],
         help="""
-        Commands to run after cards were cut, also when the cut failed: whatever ``before_cut``
-        stopped is to be started again here.
+        Commands to run after cards were cut, even if the cut failed. They should restart everything
+        that ``before_cut`` stopped.
         """,
     ).tag(config=True)
     hook_seconds = Float(
@@ -268,17 +272,17 @@ class MigBroker(LoggingConfigurable):
     allow_gpu_reset = Bool(
         False,
         help="""
-        Whether cards of this machine may be switched out of MIG for tiers with ``"mig": "off"``. On
-        an A100 or A30 that resets the card, and with NVLink perhaps its neighbours.
+        Whether MIG may be turned off on cards of this machine for tiers with ``"mig": "off"``. On
+        an A100 or A30 this resets the card, and with NVLink perhaps its neighbours.
         """,
     ).tag(config=True)
     usernames = AnyTrait(
         {},
         help="""
-        What the hub calls people, by the names that stand for them in this file; for an
-        authenticator whose ``normalize_username`` has a rule of its own and cannot be asked outside
-        the hub. Otherwise the hub's authenticator says so: JupyterHub's own lower-case a name and
-        apply ``username_map``.
+        The hub's names of people, by their names in this file. Only needed for an authenticator
+        with a custom ``normalize_username`` that cannot be called outside the hub. Otherwise the
+        hub's authenticator normalizes names; JupyterHub's own authenticators convert them to lower
+        case and apply ``username_map``.
         """,
     ).tag(config=True)
     service = Bool(

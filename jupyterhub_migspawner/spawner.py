@@ -55,9 +55,8 @@ class MigSpawnerMixin(TierChoice):
         5.0,
         min=0,
         help="""
-        Seconds a start waits for a slice that is being given back, also by the person's own
-        last session. Longer waits do not belong in a start: it holds one of the hub's concurrent
-        spawns.
+        Seconds a start waits for a slice that is being released, also by the person's own last
+        session. Keep it short: a waiting start counts as one of the hub's concurrent spawns.
         """,
     ).tag(config=True)
     cut_wait_seconds = Float(

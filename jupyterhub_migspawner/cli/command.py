@@ -280,25 +280,26 @@ def _fill(parser: Parser, named: type[Command] | str, whole: bool) -> None:
         "-f",
         "--config",
         metavar="FILE",
-        help="the hub's configuration file, and with it the hub, whose settings are used while it "
-        "runs; default: jupyterhub_config.py here, then in /etc/jupyterhub",
+        help="the hub's configuration file; while that hub runs, its settings are used. Default: "
+        "jupyterhub_config.py here, then in /etc/jupyterhub",
     )
     if command.runs:
         parser.add_argument(
             "-v",
             "--verbose",
             action="store_true",
-            help="say on standard error where the settings come from: a running hub, or the file",
+            help="say on standard error whether the settings come from a running hub or from the "
+            "file",
         )
     if command.answers_json and command.runs:
-        parser.add_argument("--json", action="store_true", help="answer as JSON on standard output")
+        parser.add_argument("--json", action="store_true", help="print JSON on standard output")
     if command.lists and command.runs:
         parser.add_argument(
-            "--wide", action="store_true", help="show all columns, on lines of any width"
+            "--wide", action="store_true", help="show all columns, one row per line"
         )
     if (command.lists or command.tells_time) and command.runs:
         parser.add_argument(
-            "--utc", action="store_true", help="show and read times in UTC, not in local time"
+            "--utc", action="store_true", help="show and read times in UTC instead of local time"
         )
     for entry in command.arguments:
         parser.add_argument(*entry.names, **entry.settings)
@@ -377,6 +378,6 @@ LIMIT = argument(
     "--limit",
     type=number_from(int, 0, "a whole number up to a million; 0 for all", 10**6),
     metavar="N",
-    help=f"the newest N; 0 for all ({USUAL_ROWS} if left out)",
+    help=f"the newest N; 0 for all (default: {USUAL_ROWS})",
 )
 """How much of a listing that may be long is shown."""

@@ -29,10 +29,10 @@ class Check(Command):
 
     name = "migspawner db check"
     description = (
-        "Say which schema the lease database has and which this version needs, and whether it is\n"
-        "sound: pages and keys (SQLite), indexes (PostgreSQL with the extension amcheck), tables,\n"
-        "and that what is held is held once. Changes nothing; exit status 1 when something is\n"
-        "wrong."
+        "Show the schema version of the lease database and the one that this version needs, and\n"
+        "check that the database is sound: pages and keys (SQLite), indexes (PostgreSQL with the\n"
+        "extension amcheck), tables, and that nothing is held twice. Changes nothing. Exit status\n"
+        "1 if there is a problem."
     )
 
     def run(self) -> int:
@@ -71,8 +71,8 @@ class Upgrade(Command):
 
     name = "migspawner db upgrade"
     description = (
-        "Create the lease database, or bring its schema up to this version, in one transaction.\n"
-        "Then erase what was deleted from its files. Stop the hub first, and keep a copy:\n"
+        "Create the lease database, or upgrade its schema to this version, in one transaction.\n"
+        "Then erase deleted data from its files. Stop the hub first, and keep a copy:\n"
         "`migspawner db backup FILE`."
     )
 
@@ -96,8 +96,8 @@ class Backup(Command):
     name = "migspawner db backup"
     description = (
         "Write a copy of the lease database into a new file, while the hub runs. The copy is a\n"
-        "SQLite file, of PostgreSQL too, readable for its owner only, and checked. It holds who\n"
-        "worked when: keep it as safe as the database."
+        "checked SQLite file, also of a PostgreSQL database, that only its owner can read. It\n"
+        "shows who worked when: keep it as safe as the database."
     )
     arguments = (_FILE,)
 
@@ -115,8 +115,8 @@ class Restore(Command):
 
     name = "migspawner db restore"
     description = (
-        "Put a backup in the place of the lease database. Stop the hub first; servers run on.\n"
-        "What was there is kept beside it, damaged or not. Servers that were started after the\n"
+        "Replace the lease database with a backup. Stop the hub first; servers keep running. The\n"
+        "previous database is kept beside it, damaged or not. Servers that were started after the\n"
         "backup have no lease in it: start the hub, then run `migspawner leases adopt`."
     )
     arguments = (_FILE,)
@@ -142,10 +142,12 @@ class Copy(Command):
     name = "migspawner db copy"
     description = (
         "Copy the lease database into an empty one, from SQLite to PostgreSQL or back. Stop the\n"
-        "hub first; then put the new one into c.MigBroker.database_url and start the hub. Servers\n"
-        "run on. Its password is best in ~/.pgpass: others can read what is typed here."
+        "hub first; then set c.MigBroker.database_url to the new one and start the hub. Servers\n"
+        "keep running. Put the password into ~/.pgpass: others can read what you type here."
     )
-    arguments = (argument("url", metavar="URL", help="as in c.MigBroker.database_url"),)
+    arguments = (
+        argument("url", metavar="URL", help="the new database, as in c.MigBroker.database_url"),
+    )
 
     def run(self) -> int:
         """Copy it and say what comes next."""
@@ -166,11 +168,11 @@ class Compact(Command):
 
     name = "migspawner db compact"
     description = (
-        "Turn events older than MigBroker.event_days into counts by month, person, tier, profile\n"
-        "and card, as the service does every day. Leases and requests themselves stay, and so do\n"
-        "the events of live leases and open requests."
+        "Replace events older than MigBroker.event_days with counts by month, person, tier,\n"
+        "profile and card, as the service does every day. Leases and requests themselves are\n"
+        "kept, and so are the events of live leases and open requests."
     )
-    arguments = (argument("--dry-run", action="store_true", help="only say how many there are"),)
+    arguments = (argument("--dry-run", action="store_true", help="only show how many there are"),)
 
     def run(self) -> int:
         """Compact, or count what would be."""
@@ -200,10 +202,10 @@ class Adopt(Command):
 
     name = "migspawner db adopt"
     description = (
-        "Say that the hub of this configuration file is the one the lease database knows by its\n"
-        "name (c.MigBroker.hub), in a new place: after a move to another machine or folder. Its\n"
-        "leases and requests are this hub's from then on. Not for a second hub: that one needs a\n"
-        "name of its own, or the two would end each other's servers."
+        "Confirm that the hub of this configuration file is the hub with this name\n"
+        "(c.MigBroker.hub) in the lease database, after a move to another machine or folder. Its\n"
+        "leases and requests then belong to this hub. Do not use this for a second hub: it needs\n"
+        "a different name, or the two would end each other's servers."
     )
 
     def run(self) -> int:
@@ -222,13 +224,13 @@ class Database(Command):
     )
     runs = False
     below = {
-        "check": (Check, "say whether it is sound and current"),
-        "upgrade": (Upgrade, "create it or bring it up to date"),
-        "backup": (Backup, "write a copy into a new file"),
-        "restore": (Restore, "put a copy in its place"),
-        "copy": (Copy, "copy it into an empty database of either kind"),
-        "compact": (Compact, "turn old events into counts"),
-        "adopt": (Adopt, "say that a hub has moved here"),
+        "check": (Check, "check that it is sound and current"),
+        "upgrade": (Upgrade, "create or upgrade it"),
+        "backup": (Backup, "copy it into a new file"),
+        "restore": (Restore, "replace it with a backup"),
+        "copy": (Copy, "copy it from SQLite to PostgreSQL or back"),
+        "compact": (Compact, "replace old events with counts"),
+        "adopt": (Adopt, "confirm that a hub has moved here"),
     }
 
 

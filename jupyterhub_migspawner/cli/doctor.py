@@ -56,13 +56,13 @@ class _Context:
 
 
 class Doctor(Command):
-    """Look for what is wrong."""
+    """Check this installation."""
 
     lists = True
     name = "migspawner doctor"
     description = (
-        "Look for what is wrong with this install and say how to mend it.\n"
-        "Exit status 1 when something is wrong; a warning alone is not."
+        "Check this installation and say how to fix each problem.\n"
+        "Exit status 1 if there is a problem; warnings alone do not count."
     )
     notes_source = False
 

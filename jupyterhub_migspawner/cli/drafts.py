@@ -14,8 +14,8 @@ from jupyterhub_migspawner.cli.times import aware
 from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.policy.wording import printable
 
-_USER = argument("--user", required=True, metavar="NAME", help="whose: the name at the hub")
-_ID = argument("id", type=ID, metavar="ID", help="the draft, as the listing numbers it")
+_USER = argument("--user", required=True, metavar="NAME", help="the user's name at the hub")
+_ID = argument("id", type=ID, metavar="ID", help="the draft's number in the listing")
 
 
 class _OfUser(Command):
@@ -29,14 +29,14 @@ class Save(_OfUser):
 
     tells_time = True
     name = "migspawner requests drafts save"
-    description = "Keep what is known so far; it is looked at when it is filed."
+    description = "Save an incomplete request. It is checked when it is filed."
     arguments = (
         _USER,
-        argument("--id", dest="draft", type=ID, metavar="ID", help="replace this one"),
+        argument("--id", dest="draft", type=ID, metavar="ID", help="replace this draft"),
         argument("--tier", metavar="T", help="the tier"),
-        argument("--hours", metavar="H", help="for how long"),
+        argument("--hours", metavar="H", help="for how many hours"),
         argument("--from", dest="starts_at", metavar="TIME", help="start time (2026-12-01T18:00)"),
-        argument("--reason", metavar="TEXT", help="what for"),
+        argument("--reason", metavar="TEXT", help="the reason"),
     )
 
     def run(self) -> int:
@@ -55,7 +55,7 @@ class File(_OfUser):
     """Make a request of it."""
 
     name = "migspawner requests drafts file"
-    description = "Make a request of a draft."
+    description = "Submit a draft as a request."
     arguments = (_ID, _USER)
 
     def run(self) -> int:
@@ -71,7 +71,7 @@ class Drop(_OfUser):
     """Throw it away."""
 
     name = "migspawner requests drafts drop"
-    description = "Throw a draft away."
+    description = "Discard a draft."
     arguments = (_ID, _USER)
 
     def run(self) -> int:
@@ -85,12 +85,12 @@ class Drafts(_OfUser):
 
     lists = True
     name = "migspawner requests drafts"
-    description = "Requests that a user has begun to write; nobody else is shown them."
-    arguments = (argument("--user", metavar="NAME", help="whose: the name at the hub"),)
+    description = "Drafts of a user's requests; the pages show them to nobody else."
+    arguments = (argument("--user", metavar="NAME", help="the user's name at the hub"),)
     below = {
-        "save": (Save, "keep what is known so far"),
-        "file": (File, "make a request of one"),
-        "drop": (Drop, "throw one away"),
+        "save": (Save, "save a draft"),
+        "file": (File, "submit a draft as a request"),
+        "drop": (Drop, "discard a draft"),
     }
 
     def run(self) -> int:

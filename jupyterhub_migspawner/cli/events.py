@@ -68,35 +68,35 @@ class Events(Command):
     lists = True
     name = "migspawner events"
     description = (
-        "Every change of a lease, request, slice or card, oldest first: the last ones, those\n"
-        "after an event, or those since a time. With --follow also those to come, until Ctrl-C;\n"
-        "with --json each is then an object on a line of its own."
+        "Every change of a lease, request, slice or card, oldest first: the latest events, those\n"
+        "after an event, or those since a time. With --follow, also new events, until Ctrl-C;\n"
+        "with --json, one object per line."
     )
     arguments = (
         argument(
             "--follow",
             action="store_true",
-            help="go on with what happens from now on; also through outages of the database",
+            help="continue with new events; waits while the database does not answer",
         ),
         argument(
             "--after",
             type=number_from(int, 0, "the number of an event"),
             metavar="ID",
-            help="those that follow this one, instead of the last ones",
+            help="events after this one",
         ),
         argument(
             "--since",
             type=moment,
             metavar="TIME",
-            help="those since a time (2026-11-22, 2026-11-22T17:53, 2026-11-22T17:53:16Z) or of "
-            "the last 90m, 12h, 7d, ...",
+            help="events since a time (2026-11-22, 2026-11-22T17:53, 2026-11-22T17:53:16Z), or "
+            "of the last 90m, 12h, 7d, ...",
         ),
         argument(
             "--limit",
             type=COUNT,
             metavar="N",
-            help="at most so many (default: 100, or with --since all of them; with --follow: so "
-            "many of the last ones first)",
+            help="the maximum number of events (default: 100; with --since: all; with --follow: "
+            "the latest ones to begin with)",
         ),
         argument(
             "--kind",
@@ -106,10 +106,10 @@ class Events(Command):
             help="only this kind (lease.active) or family of kinds "
             f"({', '.join(FAMILIES)}); may be given several times",
         ),
-        argument("--user", metavar="NAME", help="only what is about this person"),
-        argument("--lease", type=ID, metavar="ID", help="only what is about this lease"),
-        argument("--request", type=ID, metavar="ID", help="only what is about this request"),
-        argument("--card", metavar="UUID", help="only what is about this card"),
+        argument("--user", metavar="NAME", help="only events about this person"),
+        argument("--lease", type=ID, metavar="ID", help="only events about this lease"),
+        argument("--request", type=ID, metavar="ID", help="only events about this request"),
+        argument("--card", metavar="UUID", help="only events about this card"),
     )
 
     def run(self) -> int:

@@ -32,8 +32,10 @@ from jupyterhub_migspawner.policy.wording import plural
 #: Seconds to wait for another process on this machine that is cutting cards.
 PATIENCE = 60.0
 
-_FILE = argument("file", metavar="FILE", help="layouts in the file format of nvidia-mig-parted, v1")
-_NAME = argument("layout", metavar="NAME", help="which of its configurations")
+_FILE = argument(
+    "file", metavar="FILE", help="file with layouts in the format of nvidia-mig-parted, v1"
+)
+_NAME = argument("layout", metavar="NAME", help="the layout's name in the file")
 
 
 class Export(Command):
@@ -41,10 +43,10 @@ class Export(Command):
 
     name = "migspawner layout export"
     description = (
-        "Write how this machine's cards are cut at present, as a file of layouts with one\n"
-        "configuration. Says on standard error where the desired layout differs."
+        "Write the current layout of this machine's cards as a file. A message on standard error\n"
+        "says where the desired layout differs."
     )
-    arguments = (argument("--name", metavar="NAME", help="what to call it; default: current"),)
+    arguments = (argument("--name", metavar="NAME", help="the layout's name; default: current"),)
     needs_tiers = False
 
     def run(self) -> int:
@@ -91,7 +93,7 @@ class Assert(Command):
 
     name = "migspawner layout assert"
     description = (
-        "Say whether this machine's cards are cut as a configuration of the file wants.\n"
+        "Check whether this machine's cards are cut to a layout of the file.\n"
         "Exit status: 0 they are, 1 they are not."
     )
     arguments = (_FILE, _NAME)
@@ -134,15 +136,15 @@ class Apply(Command):
     tells_time = True
     name = "migspawner layout apply"
     description = (
-        "Cut this machine's cards as a configuration of the file wants, and keep them so.\n"
-        "Only what differs is touched, and nothing that is in use. What must wait is given to\n"
-        "nobody any more and cut when its last lease ends, by the agent.\n"
-        "Exit status: 0 the cards are so, 1 refused or something has to wait."
+        "Cut this machine's cards to a layout of the file, and keep them so. Only differences are\n"
+        "changed, and nothing that is in use. The agent changes slices that are in use when their\n"
+        "last lease ends; until then no other user gets them.\n"
+        "Exit status: 0 the cards are cut, 1 refused or something is still in use."
     )
     arguments = (
         _FILE,
         _NAME,
-        argument("--dry-run", action="store_true", help="show the plan, change nothing"),
+        argument("--dry-run", action="store_true", help="show the plan without changing anything"),
     )
     needs_tiers = False
 
@@ -283,10 +285,10 @@ class LayoutGroup(Command):
     """The layouts."""
 
     name = "migspawner layout"
-    description = "How this machine's cards are cut, and how they should be."
+    description = "The layouts of this machine's cards."
     runs = False
     below = {
-        "export": (Export, "write how the cards are cut as a file of layouts"),
-        "assert": (Assert, "are the cards cut as a file says?"),
-        "apply": (Apply, "cut the cards as a file says"),
+        "export": (Export, "write the current layout to a file"),
+        "assert": (Assert, "check the cards against a file"),
+        "apply": (Apply, "cut the cards to a layout of a file"),
     }

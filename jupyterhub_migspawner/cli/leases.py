@@ -26,13 +26,13 @@ class Release(Command):
     tells_time = True
     name = "migspawner leases release"
     description = (
-        "End a lease: its slice is given to nobody else until it is proven empty. What the server\n"
-        "still runs on it is ended. Of a lease that is ending already it says what keeps its\n"
-        "slice and how to end that."
+        "End a lease. Processes of its server are ended, and its slice is free when it is proven\n"
+        "empty. For a lease that is already ending, this shows what keeps its slice and how to\n"
+        "end that."
     )
     arguments = (
-        argument("id", type=ID, metavar="ID", help="the lease, as `migspawner leases` numbers it"),
-        argument("--reason", metavar="TEXT", help="kept with the lease and in the event log"),
+        argument("id", type=ID, metavar="ID", help="the lease's number in `migspawner leases`"),
+        argument("--reason", metavar="TEXT", help="stored with the lease and in the event log"),
     )
 
     def run(self) -> int:
@@ -52,14 +52,15 @@ class Adopt(Command):
     lists = True
     name = "migspawner leases adopt"
     description = (
-        "Give leases again to servers that run without one, as after the lease database was\n"
-        "deleted or restored from an older copy: by what their hub has saved of them, else by the\n"
-        "marks of their processes, which are their users' own word. All at once; what conflicts\n"
-        "is left as it is, with the reason, and exit status 1. Nothing is stopped."
+        "Create leases for servers that run without one, for example after the lease database was\n"
+        "deleted or restored from an older copy. They are found by what their hub has saved, or\n"
+        "else by the marks of their processes, which users can forge. Servers with a conflict are\n"
+        "not adopted: the output gives the reason, and the exit status is 1. No server is\n"
+        "stopped."
     )
     arguments = (
         argument("--user", metavar="NAME", help="only servers of this user"),
-        argument("--dry-run", action="store_true", help="only say what would be done"),
+        argument("--dry-run", action="store_true", help="only show what would be done"),
     )
 
     def run(self) -> int:
@@ -102,15 +103,15 @@ class Leases(Command):
 
     lists = True
     name = "migspawner leases"
-    description = "Who holds which slice, since when and until when."
+    description = "The leases: who holds which slice, since when and until when."
     arguments = (
-        argument("--all", action="store_true", help="past leases too"),
-        argument("--user", metavar="NAME", help="only those of this user"),
+        argument("--all", action="store_true", help="include past leases"),
+        argument("--user", metavar="NAME", help="only leases of this user"),
         LIMIT,
     )
     below = {
-        "release": (Release, "end one lease"),
-        "adopt": (Adopt, "give servers that run without a lease one again"),
+        "release": (Release, "end a lease"),
+        "adopt": (Adopt, "create leases for servers that run without one"),
     }
 
     def run(self) -> int:

@@ -29,18 +29,21 @@ class Migspawner(Command):
     name = "migspawner"
     description = (
         "A slice broker for research teams: JupyterHub notebooks on NVIDIA MIG slices.\n\n"
-        "Exit status: 0 done, 1 refused or not so, 2 wrong use."
+        "Exit status: 0 done, 1 refused or a check failed, 2 usage error."
     )
     runs = False
     arguments = (argument("--version", action="version", version=f"migspawner {__version__}"),)
     below = {
         "demo": (f"{_HERE}.demo.Demo", "a hub with simulated cards, ready to log in to"),
-        "doctor": (f"{_HERE}.doctor.Doctor", "what is wrong with this install, and the mend"),
+        "doctor": (
+            f"{_HERE}.doctor.Doctor",
+            "find problems of this installation, and how to fix them",
+        ),
         "nodes": (f"{_HERE}.slices.Nodes", "the machines with cards"),
         "cards": (f"{_HERE}.slices.Cards", "the cards and how they are cut"),
         "layout": (
             f"{_HERE}.layout.LayoutGroup",
-            "how the cards are cut, against a file; cut them so",
+            "compare the cards with a layout file; cut them",
         ),
         "slices": (f"{_HERE}.slices.Slices", "every slice, and who holds it"),
         "tiers": (f"{_HERE}.tiers.Tiers", "what people can pick, and how much of it is free"),
@@ -50,21 +53,21 @@ class Migspawner(Command):
         ),
         "sessions": (
             f"{_HERE}.sessions.Sessions",
-            "which are in use, when they end and why; keep one for longer",
+            "which sessions are in use, when they end and why; extend one",
         ),
         "queue": (
             f"{_HERE}.queue.Queue",
-            "the waiting list: who waits for what; take and give up places",
+            "the waiting list; join and leave it",
         ),
         "requests": (
             f"{_HERE}.requests.Requests",
-            "requests for tiers that need approval; make and decide them",
+            "requests for tiers that need approval; create and decide them",
         ),
-        "notices": (f"{_HERE}.notices.Notices", "where notices are sent; try it"),
-        "quotas": (f"{_HERE}.quotas.Quotas", "what limits a user; exceptions from it"),
+        "notices": (f"{_HERE}.notices.Notices", "where notices are sent; send a test"),
+        "quotas": (f"{_HERE}.quotas.Quotas", "quotas of a user, and exceptions"),
         "events": (
             f"{_HERE}.events.Events",
-            "every change of a lease, request, slice or card; follow them",
+            "every change of a lease, request, slice or card",
         ),
         "db": (
             f"{_HERE}.db.Database",
@@ -72,7 +75,7 @@ class Migspawner(Command):
         ),
         "simulator": (
             f"{_HERE}.simulator.Simulator",
-            "simulated cards: make them, put processes on them, lose them",
+            "simulated cards and their failures",
         ),
     }
 

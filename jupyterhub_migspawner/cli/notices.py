@@ -22,11 +22,11 @@ class Choose(Command):
     """Choose which notices a user gets."""
 
     name = "migspawner notices choose"
-    description = "Choose which notices a user gets; topics that are not named stay as they are."
+    description = "Choose which notices a user gets; other topics do not change."
     arguments = (
-        argument("--user", required=True, metavar="NAME", help="whose notices"),
+        argument("--user", required=True, metavar="NAME", help="the user's name at the hub"),
         argument("--on", nargs="+", choices=tuple(TOPICS), metavar="TOPIC", help=", ".join(TOPICS)),
-        argument("--off", nargs="+", choices=tuple(TOPICS), metavar="TOPIC", help="as --on"),
+        argument("--off", nargs="+", choices=tuple(TOPICS), metavar="TOPIC", help="like --on"),
     )
 
     def run(self) -> int:
@@ -65,15 +65,15 @@ class Test(Command):
     lists = True
     name = "migspawner notices test"
     description = (
-        "Send a test to every channel and say what became of it.\n"
-        "Exit status 1 when one of them failed."
+        "Send a test notice to every channel and show the results.\n"
+        "Exit status 1 if a channel failed."
     )
     arguments = (
         argument(
             "--to",
             metavar="AUDIENCE",
-            help="only 'admins', 'approvers', 'group:NAME', or 'user:NAME'; without it all, but "
-            "not the users",
+            help="only 'admins', 'approvers', 'group:NAME', or 'user:NAME'; default: all "
+            "channels except those of users",
         ),
     )
 
@@ -130,11 +130,11 @@ class Notices(Command):
 
     lists = True
     name = "migspawner notices"
-    description = "Where notices are sent; with --user, which ones that user gets."
-    arguments = (argument("--user", metavar="NAME", help="which notices this user gets"),)
+    description = "Where notices are sent; with --user, the notices that the user gets."
+    arguments = (argument("--user", metavar="NAME", help="show the notices that this user gets"),)
     below = {
         "choose": (Choose, "choose which notices a user gets"),
-        "test": (Test, "send a test to every channel"),
+        "test": (Test, "send a test notice to every channel"),
     }
 
     def run(self) -> int:

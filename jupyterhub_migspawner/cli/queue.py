@@ -19,18 +19,24 @@ class Join(Command):
 
     name = "migspawner queue join"
     description = (
-        "Put a user on the waiting list, or change what their ticket is for. What becomes free\n"
-        "is offered to them when it is their turn, and held for some minutes."
+        "Put a user on the waiting list, or change their ticket. When it is their turn, a free\n"
+        "slice is offered to them and held for some minutes."
     )
     arguments = (
-        argument("--user", required=True, metavar="NAME", help="for whom: the name at the hub"),
-        argument("--tier", required=True, metavar="T", help="what they wait for"),
-        argument("--server", metavar="S", help="for which server; the default one if left out"),
-        argument("--start", action="store_true", help="the hub starts it when it is their turn"),
+        argument("--user", required=True, metavar="NAME", help="the user's name at the hub"),
+        argument("--tier", required=True, metavar="T", help="the tier to wait for"),
+        argument(
+            "--server", metavar="S", help="the server; without this option, the default server"
+        ),
+        argument(
+            "--start",
+            action="store_true",
+            help="have the hub start the server when it is their turn",
+        ),
         argument(
             "--upward",
             action="store_true",
-            help="any larger tier will do, too; refused where there is none",
+            help="also accept any larger tier; refused if there is none",
         ),
     )
 
@@ -60,11 +66,11 @@ class Leave(Command):
     """Leave the queue."""
 
     name = "migspawner queue leave"
-    description = "Leave the waiting list, and give up what is held for the ticket."
+    description = "Leave the waiting list, and give up an offer for the ticket."
     arguments = (
-        argument("id", type=ID, metavar="ID", help="the ticket, as the listing numbers it"),
-        argument("--by", required=True, metavar="NAME", help="whose it is, or an admin"),
-        argument("--reason", metavar="TEXT", help="kept with it"),
+        argument("id", type=ID, metavar="ID", help="the ticket's number in the listing"),
+        argument("--by", required=True, metavar="NAME", help="the ticket's user, or an admin"),
+        argument("--reason", metavar="TEXT", help="stored with the ticket"),
     )
 
     def run(self) -> int:
@@ -82,8 +88,8 @@ class Queue(Command):
 
     lists = True
     name = "migspawner queue"
-    description = "Who waits for what, in which place and for how long; what is held for whom."
-    arguments = (argument("--user", metavar="NAME", help="only this user's places"), LIMIT)
+    description = "The waiting list: tickets, their positions and expected waits, and offers."
+    arguments = (argument("--user", metavar="NAME", help="only tickets of this user"), LIMIT)
     below = {
         "join": (Join, "put a user on the waiting list"),
         "leave": (Leave, "leave the waiting list"),

@@ -65,12 +65,9 @@ class Lift(_Change):
 
     tells_time = True
     name = "migspawner quotas lift"
-    description = (
-        "Let a user have more than their quota until a time. Only for admins of the hub, and not\n"
-        "for themselves."
-    )
+    description = "Raise a limit of another user until a given time. Only for admins of the hub."
     arguments = (
-        argument("--user", required=True, metavar="NAME", help="for whom: the name at the hub"),
+        argument("--user", required=True, metavar="NAME", help="the user's name at the hub"),
         argument(
             "--field",
             required=True,
@@ -78,9 +75,7 @@ class Lift(_Change):
             metavar="FIELD",
             help=f"which limit: {', '.join(FIELDS)}",
         ),
-        argument(
-            "--limit", required=True, type=limit, metavar="N", help="how much instead, or none"
-        ),
+        argument("--limit", required=True, type=limit, metavar="N", help="the new limit, or none"),
         argument(
             "--until",
             required=True,
@@ -88,8 +83,8 @@ class Lift(_Change):
             metavar="TIME",
             help=TIME,
         ),
-        argument("--reason", required=True, metavar="TEXT", help="kept with it"),
-        argument("--by", required=True, metavar="NAME", help="which admin does it"),
+        argument("--reason", required=True, metavar="TEXT", help="stored with the exception"),
+        argument("--by", required=True, metavar="NAME", help="the admin who decides"),
     )
 
     def run(self) -> int:
@@ -115,11 +110,13 @@ class Restore(_Change):
     """End an exception."""
 
     name = "migspawner quotas restore"
-    description = "End an exception before its time. What is held on it stays until it is stopped."
+    description = (
+        "End an exception early. Servers that run because of it continue until they are stopped."
+    )
     arguments = (
-        argument("id", type=ID, metavar="ID", help="the exception, as the listing numbers it"),
-        argument("--by", required=True, metavar="NAME", help="which admin does it"),
-        argument("--reason", metavar="TEXT", help="kept in the event log"),
+        argument("id", type=ID, metavar="ID", help="the exception's number in the listing"),
+        argument("--by", required=True, metavar="NAME", help="the admin who decides"),
+        argument("--reason", metavar="TEXT", help="stored in the event log"),
     )
 
     def run(self) -> int:
@@ -136,17 +133,17 @@ class Quotas(Command):
     lists = True
     name = "migspawner quotas"
     description = (
-        "The exceptions from quotas that hold now; with --user what limits that user and how much\n"
-        "of it is used, as far as the configuration file knows their groups."
+        "The current exceptions from quotas; with --user, the limits of that user and their use,\n"
+        "as far as the configuration file knows the user's groups."
     )
     arguments = (
-        argument("--user", metavar="NAME", help="what limits this user"),
-        argument("--all", action="store_true", help="past exceptions too"),
+        argument("--user", metavar="NAME", help="show the limits of this user"),
+        argument("--all", action="store_true", help="include past exceptions"),
         LIMIT,
     )
     below = {
-        "lift": (Lift, "let a user have more until a time"),
-        "restore": (Restore, "end an exception before its time"),
+        "lift": (Lift, "raise a limit of a user until a given time"),
+        "restore": (Restore, "end an exception early"),
     }
 
     def run(self) -> int:

@@ -13,8 +13,8 @@ from jupyterhub_migspawner.leases.rows import RequestRow
 from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.policy.wording import printable
 
-_ID = argument("id", type=ID, metavar="ID", help="the request, as the listing numbers it")
-_BY = argument("--by", required=True, metavar="NAME", help="who decides: the name at the hub")
+_ID = argument("id", type=ID, metavar="ID", help="the request's number in the listing")
+_BY = argument("--by", required=True, metavar="NAME", help="the approver's name at the hub")
 _FROM = "start time (2026-12-01T18:00); as soon as it is approved if left out"
 _REASON = argument("--reason", metavar="TEXT", help="shown to the requester")
 
@@ -36,12 +36,14 @@ class Create(_Change):
 
     tells_time = True
     name = "migspawner requests create"
-    description = "Ask for a tier that needs approval, for a user."
+    description = "Request a tier that needs approval, for a user."
     arguments = (
-        argument("--user", required=True, metavar="U", help="who asks: the name at the hub"),
+        argument("--user", required=True, metavar="U", help="the user's name at the hub"),
         argument("--tier", required=True, metavar="T", help="the tier"),
-        argument("--hours", required=True, type=HOURS, metavar="H", help="for how long"),
-        argument("--reason", required=True, metavar="TEXT", help="what for; the approver reads it"),
+        argument("--hours", required=True, type=HOURS, metavar="H", help="for how many hours"),
+        argument(
+            "--reason", required=True, metavar="TEXT", help="the reason, shown to the approvers"
+        ),
         argument("--from", dest="starts_at", type=MOMENT, metavar="TIME", help=_FROM),
     )
 
@@ -65,12 +67,12 @@ class Approve(_Change):
 
     tells_time = True
     name = "migspawner requests approve"
-    description = "Grant a request; nobody grants their own."
+    description = "Approve a request of another user."
     arguments = (
         _ID,
         _BY,
         _REASON,
-        argument("--hours", type=HOURS, metavar="H", help="fewer hours than were asked for"),
+        argument("--hours", type=HOURS, metavar="H", help="fewer hours than requested"),
     )
 
     def run(self) -> int:
@@ -97,10 +99,10 @@ class Approve(_Change):
 
 
 class Deny(_Change):
-    """Refuse a request."""
+    """Deny a request."""
 
     name = "migspawner requests deny"
-    description = "Refuse a request."
+    description = "Deny a request of another user."
     arguments = (_ID, _BY, _REASON)
 
     def run(self) -> int:
@@ -115,10 +117,15 @@ class Cancel(_Change):
     """Take a request back."""
 
     name = "migspawner requests cancel"
-    description = "Take a request or a grant back, as its requester or an admin."
+    description = "Withdraw a request or grant, as its requester or an approver."
     arguments = (
         _ID,
-        argument("--by", required=True, metavar="NAME", help="who takes it back"),
+        argument(
+            "--by",
+            required=True,
+            metavar="NAME",
+            help="the name at the hub of the person who withdraws it",
+        ),
     )
 
     def run(self) -> int:
@@ -132,7 +139,7 @@ class Revoke(_Change):
 
     tells_time = True
     name = "migspawner requests revoke"
-    description = "Take a grant back although a server runs on it: that ends after a warning."
+    description = "Revoke a grant: a server that runs on it ends after a warning."
     arguments = (
         _ID,
         _BY,
@@ -141,7 +148,7 @@ class Revoke(_Change):
             "--warning",
             type=MINUTES,
             metavar="MINUTES",
-            help="minutes until it ends; 15 if left out",
+            help="minutes until the server ends; default: 15",
         ),
     )
 
@@ -163,15 +170,15 @@ class Requests(Command):
 
     lists = True
     name = "migspawner requests"
-    description = "Requests for tiers that need approval, and what was decided."
-    arguments = (argument("--user", metavar="NAME", help="only those of this user"), LIMIT)
+    description = "Requests for tiers that need approval, and the decisions."
+    arguments = (argument("--user", metavar="NAME", help="only requests of this user"), LIMIT)
     below = {
-        "drafts": (Drafts, "requests that are begun and not filed yet"),
-        "create": (Create, "ask for a tier"),
-        "approve": (Approve, "grant a request"),
-        "deny": (Deny, "refuse a request"),
-        "cancel": (Cancel, "take a request or a grant back"),
-        "revoke": (Revoke, "end a grant and what runs on it, after a warning"),
+        "drafts": (Drafts, "drafts of requests"),
+        "create": (Create, "request a tier"),
+        "approve": (Approve, "approve a request"),
+        "deny": (Deny, "deny a request"),
+        "cancel": (Cancel, "withdraw a request or grant"),
+        "revoke": (Revoke, "end a grant, and its server after a warning"),
     }
 
     def run(self) -> int:

@@ -16,7 +16,7 @@ from jupyterhub_migspawner.leases.rows import LOST
 from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.policy.wording import printable
 
-_ID = argument("id", type=ID, metavar="ID", help="the lease, as the listing numbers it")
+_ID = argument("id", type=ID, metavar="ID", help="the lease's number in the listing")
 
 
 class _Change(Command):
@@ -36,11 +36,11 @@ class Extend(_Change):
 
     tells_time = True
     name = "migspawner sessions extend"
-    description = "Extend a session that is not in use by the same time, up to its tier's ceiling."
+    description = "Extend an idle session, up to its tier's extend_hours."
     arguments = (
         _ID,
-        argument("--by", required=True, metavar="NAME", help="whose it is, or an admin"),
-        argument("--reason", metavar="TEXT", help="kept in the event log"),
+        argument("--by", required=True, metavar="NAME", help="the session's user, or an admin"),
+        argument("--reason", metavar="TEXT", help="stored in the event log"),
     )
 
     def run(self) -> int:
@@ -56,13 +56,14 @@ class Protect(_Change):
     tells_time = True
     name = "migspawner sessions protect"
     description = (
-        "Keep a session from being ended for being idle, until a time. Its hard end stays."
+        "Protect a session from being ended for being idle, until a given time. Its hard end "
+        "does not change."
     )
     arguments = (
         _ID,
-        argument("--by", required=True, metavar="NAME", help="the admin who does it"),
+        argument("--by", required=True, metavar="NAME", help="the admin who decides"),
         argument("--until", required=True, type=MOMENT, metavar="TIME", help=TIME),
-        argument("--reason", required=True, metavar="TEXT", help="kept in the event log"),
+        argument("--reason", required=True, metavar="TEXT", help="stored in the event log"),
     )
 
     def run(self) -> int:
@@ -74,14 +75,14 @@ class Protect(_Change):
 
 
 class Unprotect(_Change):
-    """End a protection before its time."""
+    """End a protection early."""
 
     name = "migspawner sessions unprotect"
-    description = "End a protection before its time."
+    description = "End a protection early."
     arguments = (
         _ID,
-        argument("--by", required=True, metavar="NAME", help="the admin who does it"),
-        argument("--reason", metavar="TEXT", help="kept in the event log"),
+        argument("--by", required=True, metavar="NAME", help="the admin who decides"),
+        argument("--reason", metavar="TEXT", help="stored in the event log"),
     )
 
     def run(self) -> int:
@@ -96,12 +97,12 @@ class Sessions(Command):
 
     lists = True
     name = "migspawner sessions"
-    description = "Which sessions are in use, what says so, when they end and by which rule."
-    arguments = (argument("--user", metavar="NAME", help="only those of this user"),)
+    description = "Which sessions are in use, by which signs, when they end and by which rule."
+    arguments = (argument("--user", metavar="NAME", help="only sessions of this user"),)
     below = {
-        "extend": (Extend, "keep one that is not in use for longer"),
-        "protect": (Protect, "keep one whatever it does, until a time"),
-        "unprotect": (Unprotect, "end a protection before its time"),
+        "extend": (Extend, "extend an idle session"),
+        "protect": (Protect, "protect a session until a given time"),
+        "unprotect": (Unprotect, "end a protection early"),
     }
 
     def run(self) -> int:

@@ -8,7 +8,7 @@ from jupyterhub_migspawner.cli.command import COUNT, Command, argument, number_f
 from jupyterhub_migspawner.cli.demo import cards as layouts
 from jupyterhub_migspawner.gpu import simulator
 
-_FILE = argument("file", metavar="FILE", help="the simulated machine's state")
+_FILE = argument("file", metavar="FILE", help="the file with the simulated machine's state")
 _MEMORY = number_from(int, 0, "a number of MiB")
 
 
@@ -17,12 +17,12 @@ class Create(Command):
 
     name = "migspawner simulator create"
     description = (
-        "Make a simulated machine: a state file, to be used as c.MigBroker.nvml = 'sim:FILE' or\n"
+        "Create a simulated machine: a state file, to be used as c.MigBroker.nvml = 'sim:FILE' or\n"
         "as MIGSPAWNER_NVML=sim:FILE. Without --layout, MIG is off on its cards."
     )
     arguments = (
         _FILE,
-        argument("--cards", required=True, type=COUNT, metavar="N", help="how many cards, equal"),
+        argument("--cards", required=True, type=COUNT, metavar="N", help="how many cards"),
         argument(
             "--model",
             required=True,
@@ -32,8 +32,8 @@ class Create(Command):
         argument(
             "--layout",
             metavar="L",
-            help="how they are cut: 'mixed', 'balanced', 'all-PROFILE', or profiles with commas "
-            "between slices and slashes between cards",
+            help="layout: 'mixed', 'balanced', 'all-PROFILE', or profiles with commas between "
+            "slices and slashes between cards",
         ),
     )
 
@@ -68,7 +68,7 @@ class Process(Command):
     """Put a process on a slice."""
 
     name = "migspawner simulator process"
-    description = "Let a living process of this machine use a slice, until it ends."
+    description = "Let a running process of this machine use a slice, until it ends."
     arguments = (
         _FILE,
         argument("--slice", required=True, metavar="UUID", help="the slice"),
@@ -85,7 +85,7 @@ class Process(Command):
             type=number_from(float, 0, "a number of per cent"),
             default=0.0,
             metavar="P",
-            help="per cent of the time in which the slice's engine works for it (0)",
+            help="per cent of time for which it keeps the slice's engine busy (0)",
         ),
     )
 
@@ -119,7 +119,7 @@ class Lose(Command):
     """Let a card fall off the bus."""
 
     name = "migspawner simulator lose"
-    description = "Let a card fall off the bus: every call on it fails until the next reboot."
+    description = "Lose a card: every call on it fails until the next reboot."
     arguments = (
         _FILE,
         argument("--card", required=True, metavar="UUID", help="the card"),
@@ -138,11 +138,11 @@ class Simulator(Command):
     """The simulator."""
 
     name = "migspawner simulator"
-    description = "Simulated cards in a file, and what can happen to real ones."
+    description = "Simulated cards in a file."
     runs = False
     below = {
-        "create": (Create, "make a simulated machine"),
+        "create": (Create, "create a simulated machine"),
         "process": (Process, "put a process on a slice"),
-        "reboot": (Reboot, "restart it: its slices are gone"),
-        "lose": (Lose, "let a card fall off the bus"),
+        "reboot": (Reboot, "restart the machine"),
+        "lose": (Lose, "lose a card"),
     }

@@ -14,9 +14,9 @@ from jupyterhub_migspawner.cli.output import Column, cut_into, print_json, print
 from jupyterhub_migspawner.cli.unproven import print_unproven
 from jupyterhub_migspawner.policy.wording import plural
 
-_NODE = argument("--node", metavar="NAME", help="only those of this node")
+_NODE = argument("--node", metavar="NAME", help="only those on this node")
 
-_CARD = argument("uuid", metavar="UUID", help="the card, as `migspawner cards` shows it")
+_CARD = argument("uuid", metavar="UUID", help="the card's UUID, as shown by `migspawner cards`")
 
 _NO_CARDS = (
     "No card is known yet: the agent writes them down as soon as the hub's service runs. "
@@ -64,10 +64,10 @@ class Drain(Command):
     """Drain a card."""
 
     name = "migspawner cards drain"
-    description = "Give out nothing new on a card. Leases on it go on until they end."
+    description = "Start no new leases on a card. Existing leases continue until they end."
     arguments = (
         _CARD,
-        argument("--reason", metavar="TEXT", help="kept in the event log"),
+        argument("--reason", metavar="TEXT", help="stored in the event log"),
     )
     needs_tiers = False
 
@@ -86,8 +86,8 @@ class Resume(Command):
 
     name = "migspawner cards resume"
     description = (
-        "Give out a drained card again, and those of its slices that were quarantined: an\n"
-        "admin has looked at it."
+        "Use a drained card again, including its quarantined slices, after an admin has checked\n"
+        "it."
     )
     arguments = (_CARD,)
     needs_tiers = False
@@ -126,13 +126,11 @@ class Cards(Command):
 
     lists = True
     name = "migspawner cards"
-    description = (
-        "The cards, their state and how they are cut; the desired layout where it differs."
-    )
+    description = "The cards, their state and layout; the desired layout if it differs."
     arguments = (_NODE,)
     below = {
-        "drain": (Drain, "give out nothing new on one"),
-        "resume": (Resume, "give one out again"),
+        "drain": (Drain, "start no new leases on a card"),
+        "resume": (Resume, "use a card again"),
     }
     needs_tiers = False
 
@@ -173,7 +171,7 @@ class Slices(Command):
 
     lists = True
     name = "migspawner slices"
-    description = "Every slice, whether it is free, and who holds it."
+    description = "All slices, their state and their leases."
     arguments = (_NODE,)
     needs_tiers = False
 

@@ -23,8 +23,8 @@ class Tiers(Command):
 
     lists = True
     name = "migspawner tiers"
-    description = "What people can pick, and how much of it is free now."
-    arguments = (argument("--user", metavar="NAME", help="as this user would see them"),)
+    description = "The tiers that people can pick, and how much of each is free."
+    arguments = (argument("--user", metavar="NAME", help="show them as this user sees them"),)
 
     def run(self) -> int:
         """List them."""

@@ -45,21 +45,21 @@ class Demo(Command):
     name = "migspawner demo"
     description = (
         "Run a JupyterHub with simulated cards on 127.0.0.1 until Ctrl-C. Users admin, ada, grace\n"
-        "and linus sign in by links that work once, or with the demo's password; the start prints\n"
-        "both. State is kept in the folder --dir, which is closed to other users; the hub's\n"
-        "configuration is left there as jupyterhub_config.py. Servers run as the user who starts\n"
-        "the demo; when that is root, as an unprivileged user for each person."
+        "and linus sign in with one-time links, or with the demo's password; both are printed at\n"
+        "the start. All files are in the folder --dir, which other users cannot read; it also has\n"
+        "the hub's configuration, jupyterhub_config.py. Servers run as the user who starts the\n"
+        "demo, or, if that is root, as a separate unprivileged user for each person."
     )
     arguments = (
-        argument("--port", type=PORT, metavar="N", help="port to log in at (default: 8000)"),
-        argument("--dir", metavar="D", help="folder for everything it keeps (default: demo)"),
+        argument("--port", type=PORT, metavar="N", help="the hub's port (default: 8000)"),
+        argument("--dir", metavar="D", help="folder for all files (default: demo)"),
         argument("--cards", type=COUNT, metavar="N", help="how many cards (default: 2)"),
         argument("--model", metavar="M", help=f"model of the cards (default: {_MODEL})"),
         argument(
             "--layout",
             metavar="L",
-            help="how they are cut: 'mixed' (default), 'balanced', 'all-PROFILE' such as "
-            "all-1g.5gb, or profiles with commas between slices and slashes between cards",
+            help="layout: 'mixed' (default), 'balanced', 'all-PROFILE' such as all-1g.5gb, or "
+            "profiles with commas between slices and slashes between cards",
         ),
     )
 
