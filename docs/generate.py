@@ -20,7 +20,7 @@ import yaml
 from jupyterhub_migspawner.cli.command import build_parser
 from jupyterhub_migspawner.cli.main import Migspawner
 from jupyterhub_migspawner.config import MigBroker
-from jupyterhub_migspawner.leases.kinds import FAMILIES, KINDS
+from jupyterhub_migspawner.model.events import FAMILIES, KINDS
 from jupyterhub_migspawner.spawner import MigSpawnerMixin
 
 REFERENCE = Path(__file__).parent / "reference"

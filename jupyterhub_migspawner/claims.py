@@ -17,7 +17,7 @@ from jupyterhub_migspawner.broker import Broker
 from jupyterhub_migspawner.broker.marks import strangeness
 from jupyterhub_migspawner.config import MigBroker
 from jupyterhub_migspawner.errors import MigspawnerError
-from jupyterhub_migspawner.leases.rows import OrphanRow
+from jupyterhub_migspawner.model.orphans import OrphanRow
 from jupyterhub_migspawner.outages import Outage
 from jupyterhub_migspawner.policy.wording import plural, quoted
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from jupyterhub_migspawner.broker.marks import environment_of
 from jupyterhub_migspawner.leases.identity import Position
-from jupyterhub_migspawner.leases.rows import LeaseRow
+from jupyterhub_migspawner.model.leases import LeaseRow
 from jupyterhub_migspawner.policy.tiers import Tier
 from jupyterhub_migspawner.policy.wording import memory
 

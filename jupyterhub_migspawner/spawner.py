@@ -40,7 +40,8 @@ from jupyterhub_migspawner.environment import describe, slice_environment
 from jupyterhub_migspawner.errors import DatabaseError, MigspawnerError, Refusal
 from jupyterhub_migspawner.keys import ANY_LEASE, Binding
 from jupyterhub_migspawner.leases.identity import Position
-from jupyterhub_migspawner.leases.rows import LeaseRow, ProcessesRow
+from jupyterhub_migspawner.model.leases import LeaseRow
+from jupyterhub_migspawner.model.processes import ProcessesRow
 from jupyterhub_migspawner.policy.tiers import Tier
 from jupyterhub_migspawner.refusals import spawn_exception
 

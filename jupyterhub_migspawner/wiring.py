@@ -29,7 +29,7 @@ from jupyterhub_migspawner.config_file import home_of
 from jupyterhub_migspawner.errors import ConfigError, MigspawnerError
 from jupyterhub_migspawner.gpu.boot import boot_id
 from jupyterhub_migspawner.handover import SETTINGS, Handover
-from jupyterhub_migspawner.leases.rows import RELEASING
+from jupyterhub_migspawner.model.leases import RELEASING
 from jupyterhub_migspawner.policy.wording import plural
 from jupyterhub_migspawner.ports import CALLERS, SOCKETS, ServicePorts, socket_folder
 from jupyterhub_migspawner.resolved import resolve, settled

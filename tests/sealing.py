@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from jupyterhub_migspawner.broker import Broker
 from jupyterhub_migspawner.keys import Binding, KeyFile
-from jupyterhub_migspawner.leases.rows import LeaseRow
+from jupyterhub_migspawner.model.leases import LeaseRow
 
 
 def reach(broker: Broker, key_file: KeyFile, lease: LeaseRow, url: str, token: str) -> None:

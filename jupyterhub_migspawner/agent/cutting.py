@@ -27,7 +27,8 @@ from jupyterhub_migspawner.gpu.cards import Card, Instance, Inventory
 from jupyterhub_migspawner.gpu.codes import Code
 from jupyterhub_migspawner.gpu.nvml import Nvml
 from jupyterhub_migspawner.gpu.partition import Destroy, Mode, Plan, Step
-from jupyterhub_migspawner.leases.rows import CardRow, LeaseRow, Want
+from jupyterhub_migspawner.model.cards import CardRow, Want
+from jupyterhub_migspawner.model.leases import LeaseRow
 
 log = logging.getLogger("migspawner.agent")
 

@@ -43,7 +43,8 @@ from jupyterhub_migspawner.agent.snapshot import (
 from jupyterhub_migspawner.broker import Broker
 from jupyterhub_migspawner.broker.orphans import Guests
 from jupyterhub_migspawner.gpu.boot import boot_id
-from jupyterhub_migspawner.leases.rows import LeaseRow, ProcessesRow
+from jupyterhub_migspawner.model.leases import LeaseRow
+from jupyterhub_migspawner.model.processes import ProcessesRow
 
 HUB_PID = "MIGSPAWNER_HUB_PID"
 """The variable that names the hub's process to its service and the node's agent."""

@@ -34,7 +34,7 @@ from jupyterhub_migspawner.broker.quarantine import ORPHAN, orphan_sentence
 from jupyterhub_migspawner.errors import GpuError
 from jupyterhub_migspawner.gpu.cards import Inventory
 from jupyterhub_migspawner.gpu.nvml import Nvml
-from jupyterhub_migspawner.leases.rows import CardRow
+from jupyterhub_migspawner.model.cards import CardRow
 from jupyterhub_migspawner.outages import Outage
 
 log = logging.getLogger("migspawner.agent")

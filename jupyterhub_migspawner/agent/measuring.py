@@ -16,7 +16,7 @@ from jupyterhub_migspawner.gpu.codes import Code
 from jupyterhub_migspawner.gpu.dcgm import METRIC, Exporter, Figures
 from jupyterhub_migspawner.gpu.nvml import Nvml
 from jupyterhub_migspawner.gpu.utilisation import UNMEASURED
-from jupyterhub_migspawner.leases.rows import LeaseRow
+from jupyterhub_migspawner.model.leases import LeaseRow
 from jupyterhub_migspawner.policy.reclaim import USE
 
 log = logging.getLogger("migspawner.agent")

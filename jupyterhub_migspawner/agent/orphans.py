@@ -24,7 +24,7 @@ from jupyterhub_migspawner.broker import Broker
 from jupyterhub_migspawner.broker.marks import NAMES, mark_in
 from jupyterhub_migspawner.config import MigBroker
 from jupyterhub_migspawner.errors import GpuError
-from jupyterhub_migspawner.leases.rows import OrphanRow
+from jupyterhub_migspawner.model.orphans import OrphanRow
 
 MOST_PIDS = 20
 """So many processes of a server are named."""

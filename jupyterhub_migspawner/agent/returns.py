@@ -15,7 +15,7 @@ from jupyterhub_migspawner.agent.families import Families
 from jupyterhub_migspawner.agent.processes import Unreadable, boot_time
 from jupyterhub_migspawner.broker import Broker
 from jupyterhub_migspawner.gpu.cards import Card, Inventory
-from jupyterhub_migspawner.leases.rows import LOST
+from jupyterhub_migspawner.model.leases import LOST
 
 BACK = "is back, but"
 """What the problem of a card says that is held back; a card with another one was not lost."""

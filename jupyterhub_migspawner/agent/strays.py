@@ -27,7 +27,8 @@ from jupyterhub_migspawner.broker import Broker, SliceStatus
 from jupyterhub_migspawner.broker.quarantine import LEFTOVER, PASSING
 from jupyterhub_migspawner.errors import GpuError
 from jupyterhub_migspawner.gpu.nvml import Nvml
-from jupyterhub_migspawner.leases.rows import RELEASING, CardRow, LeaseRow
+from jupyterhub_migspawner.model.cards import CardRow
+from jupyterhub_migspawner.model.leases import RELEASING, LeaseRow
 from jupyterhub_migspawner.policy.wording import listed
 
 AGAIN_SECONDS = 3600.0

@@ -27,7 +27,7 @@ from jupyterhub_migspawner.broker import Broker
 from jupyterhub_migspawner.broker.reclaiming import LOOK_SECONDS, Answer
 from jupyterhub_migspawner.errors import GpuError
 from jupyterhub_migspawner.gpu.nvml import Nvml
-from jupyterhub_migspawner.leases.rows import ACTIVE, LeaseRow
+from jupyterhub_migspawner.model.leases import ACTIVE, LeaseRow
 from jupyterhub_migspawner.policy.reclaim import PROCESSES
 
 ON_SLICE = 0.02

@@ -44,7 +44,7 @@ from jupyterhub_migspawner.broker.quarantine import LEFTOVER
 from jupyterhub_migspawner.errors import GpuError, Refusal
 from jupyterhub_migspawner.gpu.codes import Code
 from jupyterhub_migspawner.gpu.nvml import Nvml
-from jupyterhub_migspawner.leases.rows import RELEASING, LeaseRow
+from jupyterhub_migspawner.model.leases import RELEASING, LeaseRow
 from jupyterhub_migspawner.policy.wording import listed
 
 __all__ = [

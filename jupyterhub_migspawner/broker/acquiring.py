@@ -23,9 +23,11 @@ from jupyterhub_migspawner.broker.waiting import close_ticket
 from jupyterhub_migspawner.broker.wanting import is_going_back
 from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.leases import inventory, ledger, orphans, tickets
-from jupyterhub_migspawner.leases.rows import HELD, PENDING, RELEASING, LeaseRow, RequestRow
 from jupyterhub_migspawner.leases.shelf import Taken
 from jupyterhub_migspawner.leases.store import Transaction
+from jupyterhub_migspawner.model.leases import HELD, PENDING, RELEASING, LeaseRow
+from jupyterhub_migspawner.model.requests import RequestRow
+from jupyterhub_migspawner.model.tickets import TAKEN
 from jupyterhub_migspawner.policy import tiers
 from jupyterhub_migspawner.policy.admission import (
     Admit,
@@ -213,7 +215,7 @@ class Acquiring(Offering):
             begin_release(tx, offer, UNFIT, asking.person.name, asking.now)
             done += [row for row in [tickets.by_id(tx, offer.ticket_id or 0)] if row is not None]
         for ticket in done:
-            close_ticket(tx, ticket, tickets.TAKEN, "started without an offer", asking.now)
+            close_ticket(tx, ticket, TAKEN, "started without an offer", asking.now)
         return lease
 
     def _refused(self, tx: Transaction, asking: Asking, verdict: Deny | Wait | None) -> Refusal:
@@ -267,7 +269,7 @@ class Acquiring(Offering):
         lease_event(tx, lease, asking.now, asking.person.name, slice=lease.slice_uuid or "")
         ticket = tickets.by_id(tx, offer.ticket_id or 0)
         if ticket is not None:
-            close_ticket(tx, ticket, tickets.TAKEN, "started", asking.now)
+            close_ticket(tx, ticket, TAKEN, "started", asking.now)
         return lease
 
     def _lend(

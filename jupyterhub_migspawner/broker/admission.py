@@ -18,8 +18,10 @@ from jupyterhub_migspawner.broker.waiting import Waits
 from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.leases import inventory, ledger, requests, seats, wholes
 from jupyterhub_migspawner.leases.census import Count
-from jupyterhub_migspawner.leases.rows import LeaseRow, RequestRow, TicketRow
 from jupyterhub_migspawner.leases.store import Transaction
+from jupyterhub_migspawner.model.leases import LeaseRow
+from jupyterhub_migspawner.model.requests import RequestRow
+from jupyterhub_migspawner.model.tickets import TicketRow
 from jupyterhub_migspawner.policy.admission import Ask, Deny, Facts, Use, Wait
 from jupyterhub_migspawner.policy.card_filter import CardKind, Kinds
 from jupyterhub_migspawner.policy.grants import Grant, Grants, Holder

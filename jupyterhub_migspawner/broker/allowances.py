@@ -23,9 +23,10 @@ from jupyterhub_migspawner.broker.holdings import ending_of
 from jupyterhub_migspawner.broker.statuses import QuotaStatus
 from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.leases import events, exceptions, ledger
-from jupyterhub_migspawner.leases.part import Part
-from jupyterhub_migspawner.leases.rows import LeaseRow, QuotaExceptionRow
 from jupyterhub_migspawner.leases.store import Transaction
+from jupyterhub_migspawner.model.leases import LeaseRow
+from jupyterhub_migspawner.model.parts import Part
+from jupyterhub_migspawner.model.quotas import QuotaExceptionRow
 from jupyterhub_migspawner.policy import quota
 from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.policy.wording import listed, moment, nearest, number, quoted

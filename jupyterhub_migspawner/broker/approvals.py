@@ -25,9 +25,10 @@ from jupyterhub_migspawner.broker.recording import lease_event
 from jupyterhub_migspawner.broker.views import timestamp
 from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.leases import events, ledger, requests
-from jupyterhub_migspawner.leases.part import Part
-from jupyterhub_migspawner.leases.rows import LeaseRow, RequestRow
 from jupyterhub_migspawner.leases.store import Transaction
+from jupyterhub_migspawner.model.leases import LeaseRow
+from jupyterhub_migspawner.model.parts import Part
+from jupyterhub_migspawner.model.requests import RequestRow
 from jupyterhub_migspawner.policy import approval, tiers
 from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.policy.wording import hours as in_hours

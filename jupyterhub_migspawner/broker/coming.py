@@ -5,8 +5,8 @@ from __future__ import annotations
 from jupyterhub_migspawner.broker.base import BrokerBase
 from jupyterhub_migspawner.broker.reserving import keep_for
 from jupyterhub_migspawner.leases import requests
-from jupyterhub_migspawner.leases.rows import RequestRow
 from jupyterhub_migspawner.leases.store import Transaction
+from jupyterhub_migspawner.model.requests import RequestRow
 from jupyterhub_migspawner.policy.card_filter import Kinds
 from jupyterhub_migspawner.policy.reservation import is_due, longest_session
 from jupyterhub_migspawner.policy.tiers import Tier, tiers_on

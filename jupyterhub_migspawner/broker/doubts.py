@@ -10,8 +10,8 @@ from jupyterhub_migspawner.broker.reclaiming import UNTOLD, Reclaiming, silence_
 from jupyterhub_migspawner.broker.recording import lease_event
 from jupyterhub_migspawner.broker.statuses import Standing
 from jupyterhub_migspawner.leases import readings
-from jupyterhub_migspawner.leases.rows import LeaseRow
 from jupyterhub_migspawner.leases.store import Transaction
+from jupyterhub_migspawner.model.leases import LeaseRow
 from jupyterhub_migspawner.policy import doubts
 
 

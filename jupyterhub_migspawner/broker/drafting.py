@@ -12,8 +12,8 @@ from jupyterhub_migspawner.broker.approvals import Approvals
 from jupyterhub_migspawner.broker.base import NAME_LIMIT, REASON_LIMIT, text, wanted_id
 from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.leases import drafts
-from jupyterhub_migspawner.leases.rows import DraftRow, RequestRow
 from jupyterhub_migspawner.leases.store import Transaction
+from jupyterhub_migspawner.model.requests import DraftRow, RequestRow
 from jupyterhub_migspawner.policy.fields import read_hours, read_moment
 from jupyterhub_migspawner.policy.people import Person
 

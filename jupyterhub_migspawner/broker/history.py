@@ -10,8 +10,7 @@ from datetime import datetime, timedelta
 from jupyterhub_migspawner.broker.base import BrokerBase, wanted_id, wanted_name
 from jupyterhub_migspawner.leases import compaction, events, people
 from jupyterhub_migspawner.leases.compaction import Compaction, EventCount
-from jupyterhub_migspawner.leases.events import EVERYTHING, EventPage, EventQuery
-from jupyterhub_migspawner.leases.rows import EventRow
+from jupyterhub_migspawner.model.events import EVERYTHING, EventPage, EventQuery, EventRow
 
 MOST_EVENTS = 10_000
 """Most events of one answer."""

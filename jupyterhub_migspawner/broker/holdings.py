@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from jupyterhub_migspawner.broker.unadopted import NO_LEASE
-from jupyterhub_migspawner.leases.rows import RELEASING, LeaseRow
+from jupyterhub_migspawner.model.leases import RELEASING, LeaseRow
 from jupyterhub_migspawner.policy.admission import Ask, Use
 from jupyterhub_migspawner.policy.proof import Ending
 from jupyterhub_migspawner.policy.settings import Settings

@@ -21,8 +21,10 @@ from jupyterhub_migspawner.leases import (
     requests,
     tickets,
 )
-from jupyterhub_migspawner.leases.rows import DEFAULT_HUB, HELD, HubRow
 from jupyterhub_migspawner.leases.store import Transaction
+from jupyterhub_migspawner.model.hubs import DEFAULT_HUB, HubRow
+from jupyterhub_migspawner.model.leases import HELD
+from jupyterhub_migspawner.model.tickets import CANCELLED
 from jupyterhub_migspawner.policy.wording import listed, quoted
 
 HOME_LIMIT = 1_000
@@ -123,7 +125,7 @@ class Hubs(BrokerBase):
             if (ticket.user, ticket.tier) in mine:
                 if ticket.id in held:
                     begin_release(tx, held[ticket.id], why, BROKER, now)
-                close_ticket(tx, ticket, tickets.CANCELLED, why, now, BROKER)
+                close_ticket(tx, ticket, CANCELLED, why, now, BROKER)
 
     def _demand_no_twins(self, tx: Transaction, old: str) -> None:
         """A server of one user cannot have two leases, as it would where both names have one."""

@@ -34,8 +34,12 @@ from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.gpu.cards import GpuEvent, Inventory
 from jupyterhub_migspawner.gpu.xids import is_uncontained, xid_name
 from jupyterhub_migspawner.leases import events, inventory, ledger
-from jupyterhub_migspawner.leases.rows import CardRow, LeaseRow, NodeRow, OrphanRow, SliceRow
 from jupyterhub_migspawner.leases.store import Transaction
+from jupyterhub_migspawner.model.cards import CardRow
+from jupyterhub_migspawner.model.leases import LeaseRow
+from jupyterhub_migspawner.model.nodes import NodeRow
+from jupyterhub_migspawner.model.orphans import OrphanRow
+from jupyterhub_migspawner.model.slices import SliceRow
 from jupyterhub_migspawner.policy.wording import moment, quoted
 
 

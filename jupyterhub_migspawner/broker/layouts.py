@@ -28,8 +28,11 @@ from jupyterhub_migspawner.broker.reserving import (
 from jupyterhub_migspawner.broker.wanting import desired, mark_wanted
 from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.leases import events, inventory, ledger
-from jupyterhub_migspawner.leases.rows import MIG_OFF, CardRow, LeaseRow, RequestRow, SliceRow, Want
 from jupyterhub_migspawner.leases.store import Transaction
+from jupyterhub_migspawner.model.cards import MIG_OFF, CardRow, Want
+from jupyterhub_migspawner.model.leases import LeaseRow
+from jupyterhub_migspawner.model.requests import RequestRow
+from jupyterhub_migspawner.model.slices import SliceRow
 from jupyterhub_migspawner.policy.wording import moment, quoted
 
 

@@ -23,9 +23,9 @@ from jupyterhub_migspawner.broker.recording import lease_event
 from jupyterhub_migspawner.broker.wanting import back_to_layout
 from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.leases import events, inventory, ledger, requests
-from jupyterhub_migspawner.leases.part import Part
-from jupyterhub_migspawner.leases.rows import ACTIVE, HELD, PENDING, LeaseRow
 from jupyterhub_migspawner.leases.store import Transaction
+from jupyterhub_migspawner.model.leases import ACTIVE, HELD, PENDING, LeaseRow
+from jupyterhub_migspawner.model.parts import Part
 from jupyterhub_migspawner.policy import proof
 
 TOMBSTONE_LIFE = timedelta(days=2)

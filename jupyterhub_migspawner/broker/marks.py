@@ -14,7 +14,8 @@ from typing import Any
 
 from jupyterhub_migspawner.broker.base import NAME_LIMIT, REASON_LIMIT, stored
 from jupyterhub_migspawner.leases.identity import Position
-from jupyterhub_migspawner.leases.rows import LeaseRow, OrphanRow
+from jupyterhub_migspawner.model.leases import LeaseRow
+from jupyterhub_migspawner.model.orphans import OrphanRow
 
 ATTEMPT = "MIGSPAWNER_ATTEMPT"
 

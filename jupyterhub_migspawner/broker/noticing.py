@@ -23,8 +23,8 @@ from jupyterhub_migspawner.broker.recording import lease_event
 from jupyterhub_migspawner.broker.views import timestamp
 from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.leases import events, inventory, ledger, notice_choices, readings
-from jupyterhub_migspawner.leases.rows import RELEASING, LeaseRow
 from jupyterhub_migspawner.leases.store import Transaction
+from jupyterhub_migspawner.model.leases import RELEASING, LeaseRow
 from jupyterhub_migspawner.policy.notices import TOPICS
 from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.policy.proof import is_stuck

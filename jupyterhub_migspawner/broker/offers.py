@@ -11,8 +11,8 @@ from dataclasses import replace
 
 from jupyterhub_migspawner.broker.admission import Admissions, Reader
 from jupyterhub_migspawner.broker.statuses import TierOffer
-from jupyterhub_migspawner.leases.rows import RequestRow
 from jupyterhub_migspawner.leases.store import Transaction
+from jupyterhub_migspawner.model.requests import RequestRow
 from jupyterhub_migspawner.policy import queue, tiers
 from jupyterhub_migspawner.policy.admission import Admit, Ask, Deny, Reason, Wait, decide
 from jupyterhub_migspawner.policy.card_filter import Kinds

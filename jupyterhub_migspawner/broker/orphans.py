@@ -21,14 +21,11 @@ from jupyterhub_migspawner.broker.base import NAME_LIMIT, BrokerBase, text, want
 from jupyterhub_migspawner.broker.quarantine import ORPHAN, PASSING, note, quarantines
 from jupyterhub_migspawner.broker.unadopted import share_of, slice_of
 from jupyterhub_migspawner.leases import hubs, inventory, ledger, orphans, readings, requests
-from jupyterhub_migspawner.leases.rows import (
-    ACTIVE,
-    DEFAULT_HUB,
-    LeaseRow,
-    OrphanRow,
-    SliceRow,
-)
 from jupyterhub_migspawner.leases.store import Transaction
+from jupyterhub_migspawner.model.hubs import DEFAULT_HUB
+from jupyterhub_migspawner.model.leases import ACTIVE, LeaseRow
+from jupyterhub_migspawner.model.orphans import OrphanRow
+from jupyterhub_migspawner.model.slices import SliceRow
 from jupyterhub_migspawner.policy.wording import quoted
 
 

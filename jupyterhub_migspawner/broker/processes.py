@@ -13,8 +13,9 @@ from typing import Any
 from jupyterhub_migspawner.broker.base import BROKER, BrokerBase, stored, wanted_id, wanted_name
 from jupyterhub_migspawner.broker.recording import lease_event
 from jupyterhub_migspawner.leases import ledger, processes
-from jupyterhub_migspawner.leases.rows import LeaseRow, ProcessesRow
 from jupyterhub_migspawner.leases.store import Transaction
+from jupyterhub_migspawner.model.leases import LeaseRow
+from jupyterhub_migspawner.model.processes import ProcessesRow
 
 MOST_KNOWN = 512
 """Processes of one session that are kept."""

@@ -8,8 +8,8 @@ from datetime import datetime
 from jupyterhub_migspawner.broker.stock import out_of_service, stock
 from jupyterhub_migspawner.leases import inventory, ledger, requests
 from jupyterhub_migspawner.leases.census import Count
-from jupyterhub_migspawner.leases.rows import RequestRow
 from jupyterhub_migspawner.leases.store import Transaction
+from jupyterhub_migspawner.model.requests import RequestRow
 from jupyterhub_migspawner.policy.card_filter import CardKind, Kinds
 from jupyterhub_migspawner.policy.reservation import latest_by_kind
 from jupyterhub_migspawner.policy.settings import Settings

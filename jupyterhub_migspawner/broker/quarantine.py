@@ -14,8 +14,10 @@ from datetime import datetime
 from jupyterhub_migspawner.broker import recording
 from jupyterhub_migspawner.broker.base import BROKER, REASON_LIMIT
 from jupyterhub_migspawner.leases import inventory, ledger, orphans
-from jupyterhub_migspawner.leases.rows import MIG_OFF, OrphanRow, SliceRow
 from jupyterhub_migspawner.leases.store import Transaction
+from jupyterhub_migspawner.model.cards import MIG_OFF
+from jupyterhub_migspawner.model.orphans import OrphanRow
+from jupyterhub_migspawner.model.slices import SliceRow
 from jupyterhub_migspawner.policy.wording import moment, quoted
 
 ORPHAN = "In use by a server that has no lease here:"

@@ -14,9 +14,10 @@ from jupyterhub_migspawner.broker.turns import Turns, held_for, known_ticket, mi
 from jupyterhub_migspawner.broker.waiting import ticket_event
 from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.leases import inventory, ledger, tickets
-from jupyterhub_migspawner.leases.part import Part
-from jupyterhub_migspawner.leases.rows import PENDING, LeaseRow, TicketRow
 from jupyterhub_migspawner.leases.store import Transaction
+from jupyterhub_migspawner.model.leases import PENDING, LeaseRow
+from jupyterhub_migspawner.model.parts import Part
+from jupyterhub_migspawner.model.tickets import OPEN, WAITING, TicketRow
 from jupyterhub_migspawner.policy import queue, tiers
 from jupyterhub_migspawner.policy.admission import Admit, Ask, Deny, decide
 from jupyterhub_migspawner.policy.card_filter import CardKind
@@ -153,7 +154,7 @@ class Queueing(Turns, Doubts):
                 raise missing_ticket(ticket_id)
             tx.queue_for(f"person {ticket.user}")
             ticket = known_ticket(tx, ticket_id)
-            if ticket.state not in tickets.OPEN:
+            if ticket.state not in OPEN:
                 raise Refusal(
                     f"Ticket {ticket_id} is {ticket.state} already ({ticket.end_reason}).",
                     reason="conflict",
@@ -246,7 +247,7 @@ class Queueing(Turns, Doubts):
         lengths: dict[str, tuple[timedelta, ...]],
         now: datetime,
     ) -> TicketStatus:
-        if row.state != tickets.WAITING or row.blocked:
+        if row.state != WAITING or row.blocked:
             return TicketStatus(row, 0, None, held.get(row.id))
         place = queue.position(row.id, waiting)
         known = [tier for name in row.tiers if (tier := self.settings.tier(name)) is not None]

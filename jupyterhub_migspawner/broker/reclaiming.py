@@ -30,9 +30,10 @@ from jupyterhub_migspawner.broker.views import timestamp
 from jupyterhub_migspawner.broker.waiting import Line, Waits
 from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.leases import ledger, readings
-from jupyterhub_migspawner.leases.part import Part
-from jupyterhub_migspawner.leases.rows import ACTIVE, LeaseRow, ReadingRow, StayRow
 from jupyterhub_migspawner.leases.store import Transaction
+from jupyterhub_migspawner.model.leases import ACTIVE, LeaseRow
+from jupyterhub_migspawner.model.parts import Part
+from jupyterhub_migspawner.model.sessions import ReadingRow, StayRow
 from jupyterhub_migspawner.policy import doubts, reclaim
 from jupyterhub_migspawner.policy.doubts import Patience, Silence
 from jupyterhub_migspawner.policy.people import Person

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 
 from jupyterhub_migspawner.gpu.cards import Card, Inventory
 from jupyterhub_migspawner.gpu.codes import Code
-from jupyterhub_migspawner.leases.rows import CardRow
+from jupyterhub_migspawner.model.cards import CardRow
 
 DEAD_AFTER = timedelta(minutes=10)
 """How long a card may answer with errors alone before the leases on it are lost."""

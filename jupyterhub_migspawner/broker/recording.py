@@ -17,8 +17,10 @@ from jupyterhub_migspawner.gpu.arrange import is_legal
 from jupyterhub_migspawner.gpu.cards import Card, Instance, Inventory, Profile
 from jupyterhub_migspawner.leases import events, inventory, ledger
 from jupyterhub_migspawner.leases.inventory import CardRecord
-from jupyterhub_migspawner.leases.rows import MIG_OFF, Layout, LeaseRow, SliceRow
 from jupyterhub_migspawner.leases.store import Transaction
+from jupyterhub_migspawner.model.cards import MIG_OFF, Layout
+from jupyterhub_migspawner.model.leases import LeaseRow
+from jupyterhub_migspawner.model.slices import SliceRow
 
 Change = Callable[[], None]
 

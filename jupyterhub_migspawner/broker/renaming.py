@@ -24,8 +24,9 @@ from jupyterhub_migspawner.leases import (
     requests,
     tickets,
 )
-from jupyterhub_migspawner.leases.rows import LeaseRow, TicketRow
 from jupyterhub_migspawner.leases.store import Transaction
+from jupyterhub_migspawner.model.leases import LeaseRow
+from jupyterhub_migspawner.model.tickets import CANCELLED, TicketRow
 
 
 class Renaming(Drafting):
@@ -124,7 +125,7 @@ class Renaming(Drafting):
         for lease in ledger.with_offers(tx, ticket.user):
             if lease.ticket_id == ticket.id:
                 begin_release(tx, lease, why, BROKER, now)
-        close_ticket(tx, ticket, tickets.CANCELLED, why, now, BROKER)
+        close_ticket(tx, ticket, CANCELLED, why, now, BROKER)
 
     def _held(self, tx: Transaction, user: str, moment: datetime) -> list[LeaseRow]:
         """What a user of this hub holds and has held since ``moment``."""

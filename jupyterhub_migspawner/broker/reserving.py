@@ -15,8 +15,10 @@ from datetime import datetime, timedelta
 from jupyterhub_migspawner.broker.base import BROKER
 from jupyterhub_migspawner.leases import events, inventory, ledger, requests, wholes
 from jupyterhub_migspawner.leases.inventory import CardRecord
-from jupyterhub_migspawner.leases.rows import RELEASING, CardRow, RequestRow
 from jupyterhub_migspawner.leases.store import Transaction
+from jupyterhub_migspawner.model.cards import CardRow
+from jupyterhub_migspawner.model.leases import RELEASING
+from jupyterhub_migspawner.model.requests import RequestRow
 from jupyterhub_migspawner.policy.admission import Ask
 from jupyterhub_migspawner.policy.card_filter import Kinds
 from jupyterhub_migspawner.policy.draining import BusyCard, rank_cards_to_empty

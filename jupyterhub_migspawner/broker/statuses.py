@@ -5,15 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from jupyterhub_migspawner.leases.rows import (
-    LeaseRow,
-    QuotaExceptionRow,
-    ReadingRow,
-    RequestRow,
-    SliceRow,
-    StayRow,
-    TicketRow,
-)
+from jupyterhub_migspawner.model.leases import LeaseRow
+from jupyterhub_migspawner.model.quotas import QuotaExceptionRow
+from jupyterhub_migspawner.model.requests import RequestRow
+from jupyterhub_migspawner.model.sessions import ReadingRow, StayRow
+from jupyterhub_migspawner.model.slices import SliceRow
+from jupyterhub_migspawner.model.tickets import TicketRow
 from jupyterhub_migspawner.policy.doubts import Doubt
 from jupyterhub_migspawner.policy.queue import Expectation
 from jupyterhub_migspawner.policy.reclaim import IDLE, Verdict

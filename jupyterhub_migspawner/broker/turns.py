@@ -20,8 +20,9 @@ from jupyterhub_migspawner.broker.views import timestamp
 from jupyterhub_migspawner.broker.waiting import close_ticket, ticket_event
 from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.leases import hubs, ledger, requests, tickets, wholes
-from jupyterhub_migspawner.leases.rows import HELD, PENDING, LeaseRow, TicketRow
 from jupyterhub_migspawner.leases.store import Transaction
+from jupyterhub_migspawner.model.leases import HELD, PENDING, LeaseRow
+from jupyterhub_migspawner.model.tickets import CANCELLED, LAPSED, OFFERED, OPEN, WAITING, TicketRow
 from jupyterhub_migspawner.policy import queue, tiers
 from jupyterhub_migspawner.policy.admission import Use
 from jupyterhub_migspawner.policy.card_filter import Kinds
@@ -95,7 +96,7 @@ class Turns(Acquiring):
             ticket = known_ticket(tx, ticket_id)
             tx.queue_for(f"person {ticket.user}")
             ticket = known_ticket(tx, ticket_id)
-            if ticket.hub == self.hub and ticket.state == tickets.WAITING:
+            if ticket.hub == self.hub and ticket.state == WAITING:
                 self._block(tx, ticket, why, self._now())
 
         self._run(work)
@@ -128,7 +129,7 @@ class Turns(Acquiring):
         open_ones = self._read(lambda tx: tickets.select(tx))
         changed = []
         for ticket in open_ones:
-            if ticket.state != tickets.OFFERED and not self._why_gone(ticket):
+            if ticket.state != OFFERED and not self._why_gone(ticket):
                 continue
             after = self._run(lambda tx, ticket=ticket: self._settle(tx, ticket))  # type: ignore[misc]
             if after is not None:
@@ -150,7 +151,7 @@ class Turns(Acquiring):
         ticket = known_ticket(tx, ticket_id)
         tx.queue_for(f"attempt {attempt}", f"person {ticket.user}")
         ticket, now = known_ticket(tx, ticket_id), self._now()
-        if ticket.state != tickets.WAITING:
+        if ticket.state != WAITING:
             return Offered(ticket, None, f"It is {ticket.state}.")
         if person is None or person.name != ticket.user:
             why = "the hub no longer has this user"
@@ -213,9 +214,7 @@ class Turns(Acquiring):
     def _hold(self, tx: Transaction, ticket: TicketRow, lease: LeaseRow, now: datetime) -> None:
         passed = self._passed_by(tx, ticket, lease, now)
         until = lease.deadline
-        tickets.change(
-            tx, ticket.id, ticket.state, state=tickets.OFFERED, offer_until=until, blocked=""
-        )
+        tickets.change(tx, ticket.id, ticket.state, state=OFFERED, offer_until=until, blocked="")
         for other in passed:
             tickets.overtake(tx, other)
         ticket_event(
@@ -248,14 +247,14 @@ class Turns(Acquiring):
     def _settle(self, tx: Transaction, ticket: TicketRow) -> TicketRow | None:
         tx.queue_for(f"person {ticket.user}")
         found = tickets.by_id(tx, ticket.id)
-        if found is None or found.state not in tickets.OPEN:
+        if found is None or found.state not in OPEN:
             return None
         now = self._now()
         gone = self._why_gone(found)
         if gone:
             self._cancel(tx, found, gone, BROKER, now)
             return known_ticket(tx, found.id)
-        if found.state != tickets.OFFERED:
+        if found.state != OFFERED:
             return None
         lease = held_for(tx).get(found.id)
         over = lease is not None and lease.deadline is not None and lease.deadline <= now
@@ -283,7 +282,7 @@ class Turns(Acquiring):
         elif over:
             why = "nobody took the offer in time"
             begin_release(tx, lease, why, BROKER, now)
-            close_ticket(tx, found, tickets.LAPSED, why, now, BROKER)
+            close_ticket(tx, found, LAPSED, why, now, BROKER)
         else:
             return None
         return known_ticket(tx, found.id)
@@ -299,7 +298,7 @@ class Turns(Acquiring):
 
     @staticmethod
     def _wait_again(tx: Transaction, ticket: TicketRow, why: str, now: datetime) -> None:
-        tickets.change(tx, ticket.id, ticket.state, state=tickets.WAITING, offer_until=None)
+        tickets.change(tx, ticket.id, ticket.state, state=WAITING, offer_until=None)
         ticket_event(tx, ticket, now, BROKER, "ticket.changed", why=why)
 
     @staticmethod
@@ -314,7 +313,7 @@ class Turns(Acquiring):
         lease = held_for(tx).get(ticket.id)
         if lease is not None:
             begin_release(tx, lease, f"its ticket has ended: {why}", actor, now)
-        close_ticket(tx, ticket, tickets.CANCELLED, why, now, actor)
+        close_ticket(tx, ticket, CANCELLED, why, now, actor)
 
     def _block(self, tx: Transaction, ticket: TicketRow, why: str, now: datetime) -> None:
         if ticket.blocked != why:
@@ -334,7 +333,7 @@ class Turns(Acquiring):
         known = self._known_kinds(tx)
         hours: dict[str, float] = {}
         for row in rows:
-            if row.state != tickets.WAITING or (row.blocked and not blocked):
+            if row.state != WAITING or (row.blocked and not blocked):
                 continue
             if row.user not in hours:
                 used = Usage(now, spans=ledger.spans(tx, row.user, now - WEEK))

@@ -10,15 +10,11 @@ from __future__ import annotations
 from datetime import datetime
 
 from jupyterhub_migspawner.leases import inventory, orphans
-from jupyterhub_migspawner.leases.rows import (
-    ACTIVE,
-    DEFAULT_HUB,
-    RELEASING,
-    LeaseRow,
-    OrphanRow,
-    SliceRow,
-)
 from jupyterhub_migspawner.leases.store import Transaction
+from jupyterhub_migspawner.model.hubs import DEFAULT_HUB
+from jupyterhub_migspawner.model.leases import ACTIVE, RELEASING, LeaseRow
+from jupyterhub_migspawner.model.orphans import OrphanRow
+from jupyterhub_migspawner.model.slices import SliceRow
 from jupyterhub_migspawner.policy.quota import Span
 from jupyterhub_migspawner.policy.settings import Settings
 

@@ -15,8 +15,10 @@ from typing import Any
 from jupyterhub_migspawner.broker.base import SILENT, BrokerBase
 from jupyterhub_migspawner.broker.stock import stock
 from jupyterhub_migspawner.leases import events, inventory, ledger, tickets
-from jupyterhub_migspawner.leases.rows import MIG_OFF, LeaseRow, TicketRow
 from jupyterhub_migspawner.leases.store import Transaction
+from jupyterhub_migspawner.model.cards import MIG_OFF
+from jupyterhub_migspawner.model.leases import LeaseRow
+from jupyterhub_migspawner.model.tickets import TicketRow
 from jupyterhub_migspawner.policy import queue
 from jupyterhub_migspawner.policy.card_filter import CardKind, Kinds
 from jupyterhub_migspawner.policy.people import Person

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from jupyterhub_migspawner.leases import events, inventory
-from jupyterhub_migspawner.leases.rows import MIG_OFF, CardRow, Layout, Want
 from jupyterhub_migspawner.leases.store import Transaction
+from jupyterhub_migspawner.model.cards import MIG_OFF, CardRow, Layout, Want
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,8 @@ from jupyterhub_migspawner.errors import GpuError, Refusal
 from jupyterhub_migspawner.gpu.cards import Card
 from jupyterhub_migspawner.gpu.layouts import CardLayout, Layout
 from jupyterhub_migspawner.gpu.partition import Create, Plan, Want
-from jupyterhub_migspawner.leases.rows import MIG_OFF, LeaseRow
+from jupyterhub_migspawner.model.cards import MIG_OFF
+from jupyterhub_migspawner.model.leases import LeaseRow
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from jupyterhub_migspawner.broker import Broker
     from jupyterhub_migspawner.cli.source import Source
     from jupyterhub_migspawner.config import MigBroker
-    from jupyterhub_migspawner.leases.part import Part
+    from jupyterhub_migspawner.model.parts import Part
 
 DONE = 0
 REFUSED = 1
@@ -190,7 +190,7 @@ class Command(Application):
 
     def part(self) -> Part | None:
         """The part of a listing that ``--limit`` asks for, and one row more; None for all."""
-        from jupyterhub_migspawner.leases.part import Part
+        from jupyterhub_migspawner.model.parts import Part
 
         limit = self.option("limit")
         limit = USUAL_ROWS if limit is None else limit

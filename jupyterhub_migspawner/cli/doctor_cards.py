@@ -13,7 +13,7 @@ from jupyterhub_migspawner.cli.output import cut_into
 from jupyterhub_migspawner.config import MigBroker
 from jupyterhub_migspawner.errors import GpuError
 from jupyterhub_migspawner.gpu.cards import Card, Inventory
-from jupyterhub_migspawner.leases.rows import CardRow
+from jupyterhub_migspawner.model.cards import CardRow
 from jupyterhub_migspawner.policy.card_filter import CardFilter, CardKind, nominal_gigabytes
 from jupyterhub_migspawner.policy.tiers import Tier
 from jupyterhub_migspawner.policy.wording import listed, plural

@@ -9,7 +9,7 @@ from traitlets.config import Config
 from traitlets.config.loader import LazyConfigValue
 
 from jupyterhub_migspawner.cli.findings import OK, WARNING, Finding
-from jupyterhub_migspawner.leases.rows import LeaseRow
+from jupyterhub_migspawner.model.leases import LeaseRow
 from jupyterhub_migspawner.policy.tiers import Tier
 from jupyterhub_migspawner.policy.wording import listed
 

@@ -14,7 +14,7 @@ from jupyterhub_migspawner.broker.quarantine import orphan_sentence
 from jupyterhub_migspawner.cli.findings import WRONG, Finding
 from jupyterhub_migspawner.config import MigBroker
 from jupyterhub_migspawner.errors import GpuError
-from jupyterhub_migspawner.leases.rows import OrphanRow
+from jupyterhub_migspawner.model.orphans import OrphanRow
 from jupyterhub_migspawner.policy.wording import plural
 
 MOST = 20

@@ -24,9 +24,7 @@ from jupyterhub_migspawner.cli.output import (
     shown,
 )
 from jupyterhub_migspawner.errors import Refusal
-from jupyterhub_migspawner.leases.events import EventQuery
-from jupyterhub_migspawner.leases.kinds import FAMILIES, KINDS
-from jupyterhub_migspawner.leases.rows import EventRow
+from jupyterhub_migspawner.model.events import FAMILIES, KINDS, EventQuery, EventRow
 from jupyterhub_migspawner.policy.wording import listed
 
 #: Events listed when nobody said how many.

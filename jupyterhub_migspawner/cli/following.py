@@ -12,8 +12,7 @@ from typing import NoReturn
 from jupyterhub_migspawner.broker import Broker
 from jupyterhub_migspawner.cli.output import complain
 from jupyterhub_migspawner.errors import DatabaseError
-from jupyterhub_migspawner.leases.events import EventQuery
-from jupyterhub_migspawner.leases.rows import EventRow
+from jupyterhub_migspawner.model.events import EventQuery, EventRow
 
 #: Seconds between two looks at a log in which nothing is new.
 PAUSE = 1.0

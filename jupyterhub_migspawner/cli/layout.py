@@ -26,7 +26,7 @@ from jupyterhub_migspawner.gpu.cards import Card, Inventory
 from jupyterhub_migspawner.gpu.layout_reader import load_layouts
 from jupyterhub_migspawner.gpu.layouts import Layout, export_layout
 from jupyterhub_migspawner.leases import migrations
-from jupyterhub_migspawner.leases.rows import LeaseRow
+from jupyterhub_migspawner.model.leases import LeaseRow
 from jupyterhub_migspawner.policy.wording import plural
 
 #: Seconds to wait for another process on this machine that is cutting cards.

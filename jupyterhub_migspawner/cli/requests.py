@@ -9,7 +9,7 @@ from jupyterhub_migspawner.cli.known import require_user, require_user_to_act_fo
 from jupyterhub_migspawner.cli.output import Column, print_json, print_table
 from jupyterhub_migspawner.cli.people import person_named
 from jupyterhub_migspawner.cli.quotas import end as MOMENT
-from jupyterhub_migspawner.leases.rows import RequestRow
+from jupyterhub_migspawner.model.requests import RequestRow
 from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.policy.wording import printable
 

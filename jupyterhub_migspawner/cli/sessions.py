@@ -12,7 +12,7 @@ from jupyterhub_migspawner.cli.output import Column, print_json, print_table
 from jupyterhub_migspawner.cli.people import person_named
 from jupyterhub_migspawner.cli.quotas import TIME
 from jupyterhub_migspawner.cli.quotas import end as MOMENT
-from jupyterhub_migspawner.leases.rows import LOST
+from jupyterhub_migspawner.model.leases import LOST
 from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.policy.wording import printable
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from jupyterhub_migspawner.leases.rows import DraftRow
 from jupyterhub_migspawner.leases.schema import drafts
 from jupyterhub_migspawner.leases.store import Transaction
+from jupyterhub_migspawner.model.requests import DraftRow
 
 _C = drafts.c
 _SELECT = sa.select(

@@ -12,17 +12,22 @@ goes when it ends; readers stop before the lowest of these.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
 
-from jupyterhub_migspawner.leases.kinds import KINDS, WAKING
-from jupyterhub_migspawner.leases.rows import EventRow
 from jupyterhub_migspawner.leases.schema import events
 from jupyterhub_migspawner.leases.store import Transaction
 from jupyterhub_migspawner.leases.wakeups import CHANNEL
+from jupyterhub_migspawner.model.events import (
+    EVERYTHING,
+    KINDS,
+    WAKING,
+    EventPage,
+    EventQuery,
+    EventRow,
+)
 
 # The locks of our own, apart from those of Transaction.queue_for.
 _LOCK_SPACE = 0x6D696765
@@ -69,36 +74,6 @@ _COLUMNS = (
 )
 
 
-@dataclass(frozen=True)
-class EventQuery:
-    """Which events to find; what is left out does not matter.
-
-    ``kinds`` are whole kinds (``lease.active``) or families of them (``lease``). ``since`` is a
-    moment in UTC, and ``user`` the person whom an event is about, not the one who did it.
-    """
-
-    since: datetime | None = None
-    kinds: tuple[str, ...] = ()
-    user: str | None = None
-    lease_id: int | None = None
-    card_uuid: str | None = None
-    request_id: int | None = None
-
-
-EVERYTHING = EventQuery()
-
-
-@dataclass(frozen=True)
-class EventPage:
-    """Events, oldest first, and the id up to which there are no others of those asked for.
-
-    Reading on after ``read_to`` misses nothing and repeats nothing.
-    """
-
-    events: tuple[EventRow, ...]
-    read_to: int
-
-
 def append(
     tx: Transaction,
     at: datetime,
@@ -113,7 +88,7 @@ def append(
 ) -> None:
     """Add one event; ``detail`` has to be JSON-ready and says why.
 
-    Raises ``ValueError`` for a kind that :data:`.kinds.KINDS` does not know.
+    Raises ``ValueError`` for a kind that :data:`.model.events.KINDS` does not know.
     """
     if kind not in KINDS:
         raise ValueError(f"there is no kind of event {kind!r}")

@@ -8,10 +8,11 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from jupyterhub_migspawner.leases.part import Part, narrowed
-from jupyterhub_migspawner.leases.rows import QuotaExceptionRow
+from jupyterhub_migspawner.leases.part import narrowed
 from jupyterhub_migspawner.leases.schema import quota_exceptions
 from jupyterhub_migspawner.leases.store import Transaction
+from jupyterhub_migspawner.model.parts import Part
+from jupyterhub_migspawner.model.quotas import QuotaExceptionRow
 
 _C = quota_exceptions.c
 _SELECT = sa.select(

@@ -7,9 +7,9 @@ from datetime import datetime
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from jupyterhub_migspawner.leases.rows import HubRow
 from jupyterhub_migspawner.leases.schema import hubs
 from jupyterhub_migspawner.leases.store import Transaction
+from jupyterhub_migspawner.model.hubs import HubRow
 
 _SELECT = sa.select(hubs.c.name, hubs.c.home, hubs.c.seen_at)
 _BY_NAME = _SELECT.where(hubs.c.name == sa.bindparam("of_name"))

@@ -12,9 +12,11 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from jupyterhub_migspawner.leases.columns import UtcTime
 from jupyterhub_migspawner.leases.conditions import KIND, OUT_OF_SERVICE, kind_of
-from jupyterhub_migspawner.leases.rows import CardRow, Layout, NodeRow, SliceRow
 from jupyterhub_migspawner.leases.schema import cards, nodes, slices
 from jupyterhub_migspawner.leases.store import Transaction
+from jupyterhub_migspawner.model.cards import CardRow, Layout
+from jupyterhub_migspawner.model.nodes import NodeRow
+from jupyterhub_migspawner.model.slices import SliceRow
 from jupyterhub_migspawner.policy.card_filter import CardKind, Kinds
 
 _CARD = sa.select(

@@ -15,8 +15,10 @@ from typing import Any
 import sqlalchemy as sa
 
 from jupyterhub_migspawner.leases.columns import UtcTime
-from jupyterhub_migspawner.leases.part import Part, narrowed
-from jupyterhub_migspawner.leases.rows import (
+from jupyterhub_migspawner.leases.part import narrowed
+from jupyterhub_migspawner.leases.schema import leases, tombstones
+from jupyterhub_migspawner.leases.store import Transaction
+from jupyterhub_migspawner.model.leases import (
     ACTIVE,
     LIVE,
     LOST,
@@ -25,8 +27,7 @@ from jupyterhub_migspawner.leases.rows import (
     RELEASING,
     LeaseRow,
 )
-from jupyterhub_migspawner.leases.schema import leases, tombstones
-from jupyterhub_migspawner.leases.store import Transaction
+from jupyterhub_migspawner.model.parts import Part
 from jupyterhub_migspawner.policy.quota import Span
 
 _COLUMNS = (

@@ -8,9 +8,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from jupyterhub_migspawner.leases.rows import OrphanRow
 from jupyterhub_migspawner.leases.schema import orphans
 from jupyterhub_migspawner.leases.store import Transaction
+from jupyterhub_migspawner.model.orphans import OrphanRow
 
 _C = orphans.c
 _SELECT = sa.select(

@@ -8,9 +8,9 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from jupyterhub_migspawner.leases.rows import ProcessesRow
 from jupyterhub_migspawner.leases.schema import leases, processes
 from jupyterhub_migspawner.leases.store import Transaction
+from jupyterhub_migspawner.model.processes import ProcessesRow
 
 _P = processes.c
 _ALL = sa.select(_P.lease_id, _P.uid, _P.boot_id, _P.known, _P.reported)

@@ -8,9 +8,10 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from jupyterhub_migspawner.leases.rows import LOST, ReadingRow, StayRow
 from jupyterhub_migspawner.leases.schema import leases, readings, stays
 from jupyterhub_migspawner.leases.store import Transaction
+from jupyterhub_migspawner.model.leases import LOST
+from jupyterhub_migspawner.model.sessions import ReadingRow, StayRow
 
 _R = readings.c
 _READ = sa.select(

@@ -14,10 +14,11 @@ from typing import Any
 import sqlalchemy as sa
 
 from jupyterhub_migspawner.leases.columns import UtcTime
-from jupyterhub_migspawner.leases.part import Part, narrowed
-from jupyterhub_migspawner.leases.rows import RequestRow
+from jupyterhub_migspawner.leases.part import narrowed
 from jupyterhub_migspawner.leases.schema import requests
 from jupyterhub_migspawner.leases.store import Transaction
+from jupyterhub_migspawner.model.parts import Part
+from jupyterhub_migspawner.model.requests import RequestRow
 
 _SELECT = sa.select(
     requests.c.id,

@@ -10,19 +10,11 @@ from typing import Any
 import sqlalchemy as sa
 
 from jupyterhub_migspawner.leases.columns import UtcTime
-from jupyterhub_migspawner.leases.part import Part, narrowed
-from jupyterhub_migspawner.leases.rows import TicketRow
+from jupyterhub_migspawner.leases.part import narrowed
 from jupyterhub_migspawner.leases.schema import hubs, tickets
 from jupyterhub_migspawner.leases.store import Transaction
-
-WAITING = "waiting"
-OFFERED = "offered"
-TAKEN = "taken"
-LAPSED = "lapsed"
-CANCELLED = "cancelled"
-
-OPEN = (WAITING, OFFERED)
-"""States in which a ticket is still good for something."""
+from jupyterhub_migspawner.model.parts import Part
+from jupyterhub_migspawner.model.tickets import OPEN, WAITING, TicketRow
 
 _C = tickets.c
 _COLUMNS = (

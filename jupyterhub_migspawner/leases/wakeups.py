@@ -1,8 +1,9 @@
 """Wake-ups: a start that waits for a slice learns at once that the lease database has changed.
 
 PostgreSQL tells by ``NOTIFY``, in the transaction that may have freed something
-(:data:`.kinds.WAKING`), and one connection of the process listens. A SQLite file tells by its
-``data_version``, which another connection's commit changes; it is looked at while anybody waits.
+(:data:`.model.events.WAKING`), and one connection of the process listens. A SQLite file tells by
+its ``data_version``, which another connection's commit changes; it is looked at while anybody
+waits.
 
 A wake-up is a hint and no promise of anything. Waiters look for themselves, and go on looking now
 and then: a connection pooler may swallow what is sent here, and a server that restarts has

@@ -20,10 +20,10 @@ from jupyterhub_migspawner.leases.conditions import (
     kind_of,
     unheld,
 )
-from jupyterhub_migspawner.leases.rows import MIG_OFF
 from jupyterhub_migspawner.leases.schema import cards, nodes, slices
 from jupyterhub_migspawner.leases.shelf import Taken
 from jupyterhub_migspawner.leases.store import Transaction
+from jupyterhub_migspawner.model.cards import MIG_OFF
 from jupyterhub_migspawner.policy.card_filter import CardKind, Kinds
 from jupyterhub_migspawner.policy.placement import CardLoad
 

@@ -19,7 +19,8 @@ from typing import Any
 from tornado.web import RequestHandler
 
 from jupyterhub_migspawner.broker import Broker, views
-from jupyterhub_migspawner.leases.rows import LeaseRow, RequestRow
+from jupyterhub_migspawner.model.leases import LeaseRow
+from jupyterhub_migspawner.model.requests import RequestRow
 from jupyterhub_migspawner.service.allowances import Exceptions, MyQuota, OneException
 from jupyterhub_migspawner.service.approvers import decidable, is_approver
 from jupyterhub_migspawner.service.auth import Visitor

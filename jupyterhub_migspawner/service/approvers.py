@@ -6,8 +6,8 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from jupyterhub_migspawner.broker import Broker
-from jupyterhub_migspawner.leases.part import MOST_ROWS, Part
-from jupyterhub_migspawner.leases.rows import RequestRow
+from jupyterhub_migspawner.model.parts import MOST_ROWS, Part
+from jupyterhub_migspawner.model.requests import RequestRow
 from jupyterhub_migspawner.policy.approval import Approvers
 from jupyterhub_migspawner.service.auth import Visitor
 

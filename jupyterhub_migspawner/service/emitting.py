@@ -23,8 +23,7 @@ from traitlets.config import Config
 from jupyterhub_migspawner.broker import Broker
 from jupyterhub_migspawner.broker.views import event_view
 from jupyterhub_migspawner.errors import ConfigError
-from jupyterhub_migspawner.leases.kinds import FAMILIES
-from jupyterhub_migspawner.leases.rows import EventRow
+from jupyterhub_migspawner.model.events import FAMILIES, EventRow
 from jupyterhub_migspawner.service.parts import Parts
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from jupyterhub_migspawner.broker import Broker
 from jupyterhub_migspawner.broker.reclaiming import Answer
 from jupyterhub_migspawner.broker.statuses import Standing
 from jupyterhub_migspawner.clients import WrongPeer
-from jupyterhub_migspawner.leases.rows import LeaseRow
+from jupyterhub_migspawner.model.leases import LeaseRow
 from jupyterhub_migspawner.policy.reclaim import IDLE, KERNELS
 from jupyterhub_migspawner.service.hub import HubAway, HubError
 from jupyterhub_migspawner.service.loops import is_server_of

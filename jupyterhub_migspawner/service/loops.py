@@ -19,7 +19,8 @@ from functools import partial
 from jupyterhub_migspawner.broker import Broker
 from jupyterhub_migspawner.broker.clock import length
 from jupyterhub_migspawner.errors import MigspawnerError, Refusal
-from jupyterhub_migspawner.leases.rows import ACTIVE, HELD, PENDING, LeaseRow, OrphanRow
+from jupyterhub_migspawner.model.leases import ACTIVE, HELD, PENDING, LeaseRow
+from jupyterhub_migspawner.model.orphans import OrphanRow
 from jupyterhub_migspawner.outages import Outage
 from jupyterhub_migspawner.policy.wording import plural
 from jupyterhub_migspawner.service.hub import HubAway, HubError, HubServer

@@ -29,7 +29,7 @@ from jupyterhub_migspawner.config import MigBroker, load_config_file
 from jupyterhub_migspawner.errors import MigspawnerError, Refusal
 from jupyterhub_migspawner.handover import SETTINGS, read_file, sealed_file
 from jupyterhub_migspawner.leases import backups
-from jupyterhub_migspawner.leases.rows import RELEASING
+from jupyterhub_migspawner.model.leases import RELEASING
 from jupyterhub_migspawner.outages import Outage
 from jupyterhub_migspawner.ports import CALLERS, SOCKETS
 from jupyterhub_migspawner.service.connections import raise_file_limit

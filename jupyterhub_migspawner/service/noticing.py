@@ -21,8 +21,7 @@ from functools import partial
 
 from jupyterhub_migspawner import channels
 from jupyterhub_migspawner.broker import Broker
-from jupyterhub_migspawner.leases.events import EventQuery
-from jupyterhub_migspawner.leases.rows import EventRow
+from jupyterhub_migspawner.model.events import EventQuery, EventRow
 from jupyterhub_migspawner.policy.backlog import Backlog, Entry
 from jupyterhub_migspawner.policy.messages import KINDS, Happening, Message, message_of
 from jupyterhub_migspawner.policy.notices import APPROVERS, USERS, Channel, Notices

@@ -19,8 +19,8 @@ from jupyterhub_migspawner.broker import Broker
 from jupyterhub_migspawner.broker.leasing import why_ending
 from jupyterhub_migspawner.broker.statuses import Standing
 from jupyterhub_migspawner.errors import Refusal
-from jupyterhub_migspawner.leases.part import Part
-from jupyterhub_migspawner.leases.rows import LIVE, LOST
+from jupyterhub_migspawner.model.leases import LIVE, LOST
+from jupyterhub_migspawner.model.parts import Part
 from jupyterhub_migspawner.policy.reclaim import short_reason
 from jupyterhub_migspawner.policy.tiers import Tier
 from jupyterhub_migspawner.service.approvers import is_approver

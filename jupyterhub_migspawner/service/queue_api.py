@@ -5,7 +5,7 @@ from __future__ import annotations
 from jupyterhub_migspawner.broker import Broker, views
 from jupyterhub_migspawner.broker.statuses import TicketStatus
 from jupyterhub_migspawner.errors import Refusal
-from jupyterhub_migspawner.leases.rows import TicketRow
+from jupyterhub_migspawner.model.tickets import TicketRow
 from jupyterhub_migspawner.service.body import Field
 from jupyterhub_migspawner.service.parts import Parts
 from jupyterhub_migspawner.service.problem import Problem

@@ -13,8 +13,8 @@ from urllib.parse import quote, urlencode
 from jupyterhub_migspawner.broker import Broker, TierOffer
 from jupyterhub_migspawner.broker.statuses import TicketStatus
 from jupyterhub_migspawner.errors import Refusal
-from jupyterhub_migspawner.leases.part import Part
-from jupyterhub_migspawner.leases.rows import TicketRow
+from jupyterhub_migspawner.model.parts import Part
+from jupyterhub_migspawner.model.tickets import TicketRow
 from jupyterhub_migspawner.policy.queue import wait_in_words
 from jupyterhub_migspawner.policy.settings import Settings
 from jupyterhub_migspawner.policy.wording import listed

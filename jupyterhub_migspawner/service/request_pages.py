@@ -15,8 +15,10 @@ from typing import Any, TypeVar
 
 from jupyterhub_migspawner.broker import Broker, TierOffer
 from jupyterhub_migspawner.errors import Refusal
-from jupyterhub_migspawner.leases.part import Part
-from jupyterhub_migspawner.leases.rows import LIVE, DraftRow, LeaseRow, RequestRow, TicketRow
+from jupyterhub_migspawner.model.leases import LIVE, LeaseRow
+from jupyterhub_migspawner.model.parts import Part
+from jupyterhub_migspawner.model.requests import DraftRow, RequestRow
+from jupyterhub_migspawner.model.tickets import TicketRow
 from jupyterhub_migspawner.policy.approval import APPROVED, CANCELLED, DENIED, PENDING
 from jupyterhub_migspawner.policy.fields import read_hours, read_minutes, read_moment
 from jupyterhub_migspawner.policy.settings import Settings

@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 
 from tornado.web import RequestHandler
 
-from jupyterhub_migspawner.leases.part import MOST_ROWS, Part
+from jupyterhub_migspawner.model.parts import MOST_ROWS, Part
 from jupyterhub_migspawner.service import body
 from jupyterhub_migspawner.service.auth import Asked, Visitor
 from jupyterhub_migspawner.service.body import Field

@@ -12,8 +12,7 @@ import logging
 import time
 from collections.abc import Callable
 
-from jupyterhub_migspawner.leases.rows import TicketRow
-from jupyterhub_migspawner.leases.tickets import OFFERED, WAITING
+from jupyterhub_migspawner.model.tickets import OFFERED, WAITING, TicketRow
 from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.service.hub import Account, Beside, HubAway, HubError
 from jupyterhub_migspawner.service.parts import Parts

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta, timezone
 
 from jupyterhub_migspawner.broker.statuses import Standing
 from jupyterhub_migspawner.broker.unadopted import NO_LEASE
-from jupyterhub_migspawner.leases.rows import ACTIVE, LOST, PENDING, RELEASING, LeaseRow
+from jupyterhub_migspawner.model.leases import ACTIVE, LOST, PENDING, RELEASING, LeaseRow
 from jupyterhub_migspawner.policy import proof
 from jupyterhub_migspawner.policy.reclaim import IDLE, in_words, short_reason
 from jupyterhub_migspawner.policy.settings import Settings

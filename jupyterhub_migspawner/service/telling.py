@@ -19,7 +19,7 @@ from jupyterhub_migspawner.broker import Broker
 from jupyterhub_migspawner.broker.statuses import Standing, Stranded
 from jupyterhub_migspawner.broker.views import timestamp
 from jupyterhub_migspawner.errors import Refusal
-from jupyterhub_migspawner.leases.rows import LOST
+from jupyterhub_migspawner.model.leases import LOST
 from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.policy.reclaim import TIME
 from jupyterhub_migspawner.service.notebooks import Notebooks, NotSaid

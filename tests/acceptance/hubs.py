@@ -19,7 +19,7 @@ from unittest.mock import patch
 
 from jupyterhub_migspawner.broker import Broker
 from jupyterhub_migspawner.errors import ConfigError, DatabaseError
-from jupyterhub_migspawner.leases.rows import LeaseRow
+from jupyterhub_migspawner.model.leases import LeaseRow
 from tests.ports import free_ports
 
 #: Seconds to wait for a process to end; the limit only ends a test that has failed. A hub first

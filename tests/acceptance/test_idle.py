@@ -23,8 +23,7 @@ from tornado.websocket import websocket_connect
 from jupyterhub_migspawner.agent.vacancy import parent_of
 from jupyterhub_migspawner.broker.views import standing_view
 from jupyterhub_migspawner.gpu import simulator
-from jupyterhub_migspawner.leases.events import EventQuery
-from jupyterhub_migspawner.leases.rows import EventRow
+from jupyterhub_migspawner.model.events import EventQuery, EventRow
 from tests.acceptance.hubs import Hub
 from tests.acceptance.test_notebooks_stay import Notebook
 from tests.exporters import HEAD, Answer, Site, line, page

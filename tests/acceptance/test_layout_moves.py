@@ -22,7 +22,7 @@ from jupyterhub_migspawner.gpu import simulator
 from jupyterhub_migspawner.gpu.arrange import Want
 from jupyterhub_migspawner.gpu.layout_reader import load_layouts
 from jupyterhub_migspawner.gpu.nvml import Nvml
-from jupyterhub_migspawner.leases.rows import LeaseRow
+from jupyterhub_migspawner.model.leases import LeaseRow
 from jupyterhub_migspawner.policy.people import Person
 
 EXAMPLE = Path(__file__).parents[1] / "data" / "mig-parted-example.yaml"

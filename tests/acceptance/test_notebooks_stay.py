@@ -20,7 +20,7 @@ from tornado.websocket import websocket_connect
 from jupyterhub_migspawner.gpu import simulator
 from jupyterhub_migspawner.gpu.layout_reader import load_layouts
 from jupyterhub_migspawner.gpu.nvml import Nvml
-from jupyterhub_migspawner.leases.rows import LeaseRow
+from jupyterhub_migspawner.model.leases import LeaseRow
 from tests.acceptance.hubs import Hub
 
 EXAMPLE = Path(__file__).parents[1] / "data" / "mig-parted-example.yaml"

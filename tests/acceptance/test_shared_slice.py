@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from jupyterhub_migspawner.gpu import simulator
-from jupyterhub_migspawner.leases.rows import LeaseRow
+from jupyterhub_migspawner.model.leases import LeaseRow
 from tests.acceptance.hubs import Hub
 from tests.processes import marked_processes
 

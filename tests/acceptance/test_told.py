@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from jupyterhub_migspawner.gpu.simulator import card_uuids, lose_card
-from jupyterhub_migspawner.leases.events import EventQuery
+from jupyterhub_migspawner.model.events import EventQuery
 from tests.acceptance.hubs import Hub
 from tests.ports import free_ports
 from tests.sinks import Hook, Mailbox, hook, mailbox, silent

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from jupyterhub_migspawner.leases.rows import LeaseRow
+from jupyterhub_migspawner.model.leases import LeaseRow
 from tests.acceptance.hubs import END_LIMIT, Hub
 
 LAYOUTS = [["1g.5gb"] * 7]

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from jupyterhub_migspawner.broker import Broker
 from jupyterhub_migspawner.errors import DatabaseError
-from jupyterhub_migspawner.leases.rows import LeaseRow
 from jupyterhub_migspawner.leases.store import Store
+from jupyterhub_migspawner.model.leases import LeaseRow
 from jupyterhub_migspawner.policy.settings import Settings
 from jupyterhub_migspawner.policy.tiers import parse_tiers
 from tests.acceptance.hubs import Hub

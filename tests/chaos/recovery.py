@@ -23,8 +23,8 @@ from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.gpu import simulator
 from jupyterhub_migspawner.gpu.nvml import Nvml
 from jupyterhub_migspawner.keys import KeyFile
-from jupyterhub_migspawner.leases.rows import LeaseRow
 from jupyterhub_migspawner.leases.store import Store
+from jupyterhub_migspawner.model.leases import LeaseRow
 from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.policy.settings import Settings
 from jupyterhub_migspawner.policy.tiers import parse_tiers

@@ -9,7 +9,9 @@ from typing import Any
 from jupyterhub_migspawner.broker import Broker
 from jupyterhub_migspawner.broker.statuses import Offered, TierOffer
 from jupyterhub_migspawner.gpu.cards import Card
-from jupyterhub_migspawner.leases.rows import LeaseRow, RequestRow, TicketRow
+from jupyterhub_migspawner.model.leases import LeaseRow
+from jupyterhub_migspawner.model.requests import RequestRow
+from jupyterhub_migspawner.model.tickets import TicketRow
 from jupyterhub_migspawner.policy.people import Person
 from tests.store.lab import A30, QUARTERS, Lab, card, profile
 

@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, rule
 
 from jupyterhub_migspawner.broker.statuses import SliceStatus, TierOffer
 from jupyterhub_migspawner.errors import Refusal
-from jupyterhub_migspawner.leases.rows import LeaseRow
+from jupyterhub_migspawner.model.leases import LeaseRow
 from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.policy.tiers import Tier
 from tests.store import lab as labs

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from jupyterhub_migspawner.leases.rows import LeaseRow
+from jupyterhub_migspawner.model.leases import LeaseRow
 from tests.store.lab import START, Lab, card
 from tests.store.lab import WHOLE as CUT_WHOLE
 from tests.store.mixed_cards import (

@@ -20,8 +20,8 @@ from jupyterhub_migspawner.broker.reclaiming import Answer
 from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.leases import anchors, moves, schema
 from jupyterhub_migspawner.leases.columns import UtcTime
-from jupyterhub_migspawner.leases.events import EventQuery
-from jupyterhub_migspawner.leases.rows import LeaseRow
+from jupyterhub_migspawner.model.events import EventQuery
+from jupyterhub_migspawner.model.leases import LeaseRow
 from jupyterhub_migspawner.policy.people import Person
 from tests.store.clocks import Clocks, process
 from tests.store.lab import START, Lab, card, inventory

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 
 from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.leases import inventory, ledger
-from jupyterhub_migspawner.leases.rows import LeaseRow
+from jupyterhub_migspawner.model.leases import LeaseRow
 from jupyterhub_migspawner.policy.people import Person
 from tests.store.lab import MIXED, Lab, card
 

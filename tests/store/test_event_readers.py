@@ -10,8 +10,8 @@ import pytest
 import sqlalchemy as sa
 
 from jupyterhub_migspawner.leases import events
-from jupyterhub_migspawner.leases.events import EventQuery
 from jupyterhub_migspawner.leases.store import Store
+from jupyterhub_migspawner.model.events import EventQuery
 from tests.store.lab import START, Lab
 
 

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from jupyterhub_migspawner.errors import Refusal
-from jupyterhub_migspawner.leases.rows import LeaseRow, QuotaExceptionRow
+from jupyterhub_migspawner.model.leases import LeaseRow
+from jupyterhub_migspawner.model.quotas import QuotaExceptionRow
 from jupyterhub_migspawner.policy.people import Person
 from tests.store.lab import START, Lab
 from tests.store.test_contention import at_once

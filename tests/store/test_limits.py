@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from jupyterhub_migspawner.errors import Refusal
-from jupyterhub_migspawner.leases.part import Part
+from jupyterhub_migspawner.model.parts import Part
 from jupyterhub_migspawner.policy.people import Person
 from tests.store.lab import Lab
 

@@ -22,7 +22,7 @@ from hypothesis.stateful import (
 
 from jupyterhub_migspawner.broker.reserving import KEPT
 from jupyterhub_migspawner.errors import Refusal
-from jupyterhub_migspawner.leases.rows import LeaseRow
+from jupyterhub_migspawner.model.leases import LeaseRow
 from jupyterhub_migspawner.policy.people import Person
 from tests.store import lab as labs
 from tests.store.lab import MIXED, SEVENTHS, WHOLE, Lab, card, inventory

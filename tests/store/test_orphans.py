@@ -22,7 +22,8 @@ from jupyterhub_migspawner.environment import slice_environment
 from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.gpu.cards import Card, GpuProcess
 from jupyterhub_migspawner.leases.identity import Position
-from jupyterhub_migspawner.leases.rows import LeaseRow, OrphanRow
+from jupyterhub_migspawner.model.leases import LeaseRow
+from jupyterhub_migspawner.model.orphans import OrphanRow
 from jupyterhub_migspawner.policy.reclaim import KERNELS, PROCESSES
 from tests.store.lab import MIXED, START, WHOLE, Lab, card, inventory
 

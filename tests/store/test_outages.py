@@ -18,7 +18,7 @@ from jupyterhub_migspawner.cli.following import Follower
 from jupyterhub_migspawner.errors import DatabaseError
 from jupyterhub_migspawner.leases import engine as engines
 from jupyterhub_migspawner.leases import store as stores
-from jupyterhub_migspawner.leases.events import EventQuery
+from jupyterhub_migspawner.model.events import EventQuery
 from jupyterhub_migspawner.policy.people import Person
 from tests.store.lab import Lab
 from tests.store.postgres import Cluster

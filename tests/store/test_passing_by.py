@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from jupyterhub_migspawner.leases.rows import TicketRow
+from jupyterhub_migspawner.model.tickets import TicketRow
 from jupyterhub_migspawner.policy.people import Person
 from tests.store.lab import MIXED, SEVENTHS, Lab, card
 from tests.store.test_lease_life import refused

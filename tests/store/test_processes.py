@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from jupyterhub_migspawner.broker.processes import KEPT, MOST_KNOWN, MOST_REPORTED
 from jupyterhub_migspawner.leases import ledger
-from jupyterhub_migspawner.leases.rows import ProcessesRow
+from jupyterhub_migspawner.model.processes import ProcessesRow
 from tests.store.lab import Lab
 
 

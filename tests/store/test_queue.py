@@ -12,7 +12,8 @@ import pytest
 
 from jupyterhub_migspawner.broker.statuses import Offered
 from jupyterhub_migspawner.errors import Refusal
-from jupyterhub_migspawner.leases.rows import LeaseRow, TicketRow
+from jupyterhub_migspawner.model.leases import LeaseRow
+from jupyterhub_migspawner.model.tickets import TicketRow
 from jupyterhub_migspawner.policy.people import Person
 from tests.store.lab import MIXED, SEVENTHS, START, Lab, card
 from tests.store.test_lease_life import refused

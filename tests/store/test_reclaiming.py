@@ -13,7 +13,7 @@ import pytest
 
 from jupyterhub_migspawner.broker.reclaiming import Answer
 from jupyterhub_migspawner.leases import readings
-from jupyterhub_migspawner.leases.rows import LeaseRow
+from jupyterhub_migspawner.model.leases import LeaseRow
 from jupyterhub_migspawner.policy.doubts import UNKNOWN, UNPROVEN
 from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.policy.reclaim import IDLE, KERNELS, PROCESSES, TIME, USE

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from jupyterhub_migspawner.errors import Refusal
-from jupyterhub_migspawner.leases.rows import RequestRow
+from jupyterhub_migspawner.model.requests import RequestRow
 from jupyterhub_migspawner.policy.people import Person
 from tests.store.lab import START, TIERS, Lab, card
 from tests.store.test_lease_life import refused

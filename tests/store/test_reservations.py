@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jupyterhub_migspawner.broker import coming
-from jupyterhub_migspawner.leases.rows import RequestRow
+from jupyterhub_migspawner.model.requests import RequestRow
 from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.policy.reservation import longest_until
 from tests.store.lab import SEVENTHS, START, Lab, card

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from jupyterhub_migspawner.leases.rows import LeaseRow, OrphanRow
+from jupyterhub_migspawner.model.leases import LeaseRow
+from jupyterhub_migspawner.model.orphans import OrphanRow
 from jupyterhub_migspawner.policy.people import Person
 from tests.store.lab import WHOLE, Lab, card
 from tests.store.test_orphans import LEASE, look, mark, saved

@@ -10,7 +10,7 @@ import pytest
 
 from jupyterhub_migspawner.broker import views
 from jupyterhub_migspawner.errors import Refusal
-from jupyterhub_migspawner.leases.rows import LeaseRow
+from jupyterhub_migspawner.model.leases import LeaseRow
 from jupyterhub_migspawner.policy.people import Person
 from tests.store.lab import MIXED, SEVENTHS, WHOLE, Lab, card
 

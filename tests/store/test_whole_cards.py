@@ -11,7 +11,7 @@ import pytest
 
 from jupyterhub_migspawner.gpu import simulator
 from jupyterhub_migspawner.gpu.nvml import Nvml
-from jupyterhub_migspawner.leases.rows import CardRow
+from jupyterhub_migspawner.model.cards import CardRow
 from jupyterhub_migspawner.policy.people import Person
 from tests.store.lab import A30, MIXED, QUARTERS, SEVENTHS, START, WHOLE, Lab, card
 from tests.store.test_lease_life import refused

@@ -10,7 +10,7 @@ import pytest
 
 from jupyterhub_migspawner import claims
 from jupyterhub_migspawner.errors import DatabaseError
-from jupyterhub_migspawner.leases.rows import OrphanRow
+from jupyterhub_migspawner.model.orphans import OrphanRow
 
 
 class Away:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from jupyterhub_migspawner.broker import TierOffer
 from jupyterhub_migspawner.form import preselected, render_tiers
-from jupyterhub_migspawner.leases.rows import RequestRow
+from jupyterhub_migspawner.model.requests import RequestRow
 from jupyterhub_migspawner.policy.tiers import parse_tiers
 from tests.unit.service.test_service_sessions import LEASE
 

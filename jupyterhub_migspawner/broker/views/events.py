@@ -7,7 +7,7 @@ from typing import Any
 from typing_extensions import TypedDict
 
 from jupyterhub_migspawner.broker.views.json import Timestamp, timestamp_of
-from jupyterhub_migspawner.leases.rows import EventRow
+from jupyterhub_migspawner.model.events import EventRow
 
 
 class Event(TypedDict):

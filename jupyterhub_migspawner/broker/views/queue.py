@@ -14,7 +14,7 @@ from jupyterhub_migspawner.broker.views.json import (
     timestamp,
     timestamp_of,
 )
-from jupyterhub_migspawner.leases import tickets
+from jupyterhub_migspawner.model.tickets import CANCELLED, LAPSED, OFFERED, TAKEN, WAITING
 from jupyterhub_migspawner.policy.queue import HIGH, LOW, MEDIUM, Expectation
 
 
@@ -46,7 +46,7 @@ class Ticket(TypedDict):
     """Whether the hub starts the server when it is its turn."""
     state: Annotated[
         str,
-        one_of(tickets.WAITING, tickets.OFFERED, tickets.TAKEN, tickets.LAPSED, tickets.CANCELLED),
+        one_of(WAITING, OFFERED, TAKEN, LAPSED, CANCELLED),
     ]
     since: Timestamp
     place: int | None

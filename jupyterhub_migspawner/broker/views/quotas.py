@@ -8,7 +8,7 @@ from typing_extensions import TypedDict
 
 from jupyterhub_migspawner.broker.statuses import QuotaStatus
 from jupyterhub_migspawner.broker.views.json import Timestamp, one_of, timestamp, timestamp_of
-from jupyterhub_migspawner.leases.rows import QuotaExceptionRow
+from jupyterhub_migspawner.model.quotas import QuotaExceptionRow
 from jupyterhub_migspawner.policy.quota import FIELDS
 
 QuotaField = Annotated[str, one_of(*FIELDS)]

@@ -7,7 +7,7 @@ from typing import Annotated
 from typing_extensions import TypedDict
 
 from jupyterhub_migspawner.broker.views.json import Timestamp, one_of, timestamp, timestamp_of
-from jupyterhub_migspawner.leases.rows import DraftRow, RequestRow
+from jupyterhub_migspawner.model.requests import DraftRow, RequestRow
 
 
 class Request(TypedDict):

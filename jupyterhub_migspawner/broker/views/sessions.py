@@ -8,7 +8,7 @@ from typing_extensions import TypedDict
 
 from jupyterhub_migspawner.broker.statuses import Standing
 from jupyterhub_migspawner.broker.views.json import Timestamp, one_of, timestamp, timestamp_of
-from jupyterhub_migspawner.leases.rows import LOST, LeaseRow
+from jupyterhub_migspawner.model.leases import LOST, LeaseRow
 from jupyterhub_migspawner.policy.doubts import UNKNOWN, UNPROVEN
 from jupyterhub_migspawner.policy.reclaim import IDLE, TIME
 

@@ -16,7 +16,7 @@ from jupyterhub_migspawner.broker.statuses import (
 )
 from jupyterhub_migspawner.broker.views.json import Timestamp, one_of, timestamp_of
 from jupyterhub_migspawner.broker.views.leases import Unproven, unproven_view
-from jupyterhub_migspawner.leases.rows import LeaseRow
+from jupyterhub_migspawner.model.leases import LeaseRow
 from jupyterhub_migspawner.policy.people import Person
 
 

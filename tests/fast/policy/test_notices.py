@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jupyterhub_migspawner.errors import ConfigError
-from jupyterhub_migspawner.leases import kinds
+from jupyterhub_migspawner.model import events
 from jupyterhub_migspawner.policy.messages import KINDS, Happening, Message, message_of
 from jupyterhub_migspawner.policy.notices import TOPICS, Channel, parse_notices
 
@@ -313,7 +313,7 @@ def test_what_people_are_told(
 
 
 def test_there_is_a_sentence_for_each_of_these_kinds_and_each_is_a_kind() -> None:
-    assert set(kinds.KINDS) >= KINDS
+    assert set(events.KINDS) >= KINDS
     for kind in KINDS:
         event = Happening(kind, AT, "noether", "ada", 7, 12, "GPU-1", {"why": "x"})
         assert message_of(event) is not None, kind

@@ -19,7 +19,8 @@ from jupyterhub_migspawner.agent.turn import Turn
 from jupyterhub_migspawner.gpu import simulator
 from jupyterhub_migspawner.gpu.arrange import Want, arrange
 from jupyterhub_migspawner.gpu.nvml import Nvml
-from jupyterhub_migspawner.leases.rows import CardRow, LeaseRow
+from jupyterhub_migspawner.model.cards import CardRow
+from jupyterhub_migspawner.model.leases import LeaseRow
 from tests.store.lab import Lab
 
 settings.register_profile("agent", deadline=None)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from jupyterhub_migspawner.agent.processes import start_time
 from jupyterhub_migspawner.gpu import simulator
-from jupyterhub_migspawner.leases.rows import LeaseRow
+from jupyterhub_migspawner.model.leases import LeaseRow
 from tests.unit.agent.conftest import Node
 
 #: A system user that no test runs as and that exists nowhere.

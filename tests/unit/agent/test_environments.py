@@ -30,7 +30,8 @@ from jupyterhub_migspawner.agent.processes import (
 )
 from jupyterhub_migspawner.agent.snapshot import MOST_ANCESTORS, belongs_to, scan
 from jupyterhub_migspawner.errors import GpuError
-from jupyterhub_migspawner.leases.rows import LeaseRow, ProcessesRow
+from jupyterhub_migspawner.model.leases import LeaseRow
+from jupyterhub_migspawner.model.processes import ProcessesRow
 from tests.unit.agent.conftest import Node, NodeMaker
 from tests.unit.agent.test_unknown_processes import MARK, broken, shown
 

@@ -11,7 +11,7 @@ from jupyterhub_migspawner.gpu import simulator
 from jupyterhub_migspawner.gpu.codes import Code
 from jupyterhub_migspawner.gpu.simulator.exports import EXPORTS
 from jupyterhub_migspawner.gpu.simulator.state import StateFile
-from jupyterhub_migspawner.leases.rows import LeaseRow
+from jupyterhub_migspawner.model.leases import LeaseRow
 from tests.unit.agent.conftest import BALANCED, SMALL, Node, NodeMaker
 
 IDENTITY = (

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from jupyterhub_migspawner.gpu import simulator
-from jupyterhub_migspawner.leases.rows import EventRow, ReadingRow
+from jupyterhub_migspawner.model.events import EventRow
+from jupyterhub_migspawner.model.sessions import ReadingRow
 from jupyterhub_migspawner.policy.reclaim import PROCESSES, USE
 from tests.unit.agent.conftest import Node, NodeMaker
 from tests.unit.agent.sessions import NOBODY, Session

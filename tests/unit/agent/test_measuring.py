@@ -15,7 +15,8 @@ from jupyterhub_migspawner.agent.usage import Usage
 from jupyterhub_migspawner.errors import GpuError
 from jupyterhub_migspawner.gpu import simulator
 from jupyterhub_migspawner.gpu.codes import Code
-from jupyterhub_migspawner.leases.rows import LeaseRow, ReadingRow
+from jupyterhub_migspawner.model.leases import LeaseRow
+from jupyterhub_migspawner.model.sessions import ReadingRow
 from jupyterhub_migspawner.policy.reclaim import USE
 from tests.exporters import HEAD, Site, line, page
 from tests.unit.agent.conftest import Node, NodeMaker

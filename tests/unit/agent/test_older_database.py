@@ -12,7 +12,8 @@ from jupyterhub_migspawner.agent.vacancy import KILL_AFTER, STUCK_SECONDS
 from jupyterhub_migspawner.broker import Broker
 from jupyterhub_migspawner.broker.marks import environment_of
 from jupyterhub_migspawner.leases.identity import Position
-from jupyterhub_migspawner.leases.rows import LeaseRow, OrphanRow
+from jupyterhub_migspawner.model.leases import LeaseRow
+from jupyterhub_migspawner.model.orphans import OrphanRow
 from tests.unit.agent.conftest import NodeMaker
 from tests.unit.agent.sessions import Session, signal
 

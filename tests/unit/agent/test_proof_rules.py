@@ -19,7 +19,7 @@ from jupyterhub_migspawner.agent.vacancy import KILL_AFTER, STUCK_SECONDS, TERMI
 from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.gpu import simulator
 from jupyterhub_migspawner.gpu.codes import Code
-from jupyterhub_migspawner.leases.rows import LeaseRow
+from jupyterhub_migspawner.model.leases import LeaseRow
 from tests.store.lab import Lab
 from tests.unit.agent.conftest import Node, NodeMaker
 from tests.unit.agent.sessions import Session, since_boot

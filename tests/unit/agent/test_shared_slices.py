@@ -18,7 +18,7 @@ from jupyterhub_migspawner.agent.vacancy import (
     belongs_to,
 )
 from jupyterhub_migspawner.gpu import simulator
-from jupyterhub_migspawner.leases.rows import LeaseRow
+from jupyterhub_migspawner.model.leases import LeaseRow
 from tests.store.lab import Lab
 from tests.unit.agent.conftest import Node, NodeMaker
 

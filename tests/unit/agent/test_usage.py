@@ -13,7 +13,8 @@ from jupyterhub_migspawner.agent.usage import TICKS, Usage
 from jupyterhub_migspawner.agent.vacancy import family_processes
 from jupyterhub_migspawner.gpu import simulator
 from jupyterhub_migspawner.gpu.nvml import Nvml
-from jupyterhub_migspawner.leases.rows import LeaseRow, ReadingRow
+from jupyterhub_migspawner.model.leases import LeaseRow
+from jupyterhub_migspawner.model.sessions import ReadingRow
 from jupyterhub_migspawner.policy.reclaim import PROCESSES
 from tests.unit.agent.conftest import Node, NodeMaker
 

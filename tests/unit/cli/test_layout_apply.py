@@ -16,7 +16,8 @@ from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.gpu import simulator
 from jupyterhub_migspawner.gpu.codes import Code
 from jupyterhub_migspawner.gpu.nvml import Nvml
-from jupyterhub_migspawner.leases.rows import LeaseRow, Want
+from jupyterhub_migspawner.model.cards import Want
+from jupyterhub_migspawner.model.leases import LeaseRow
 from jupyterhub_migspawner.policy.people import Person
 from tests.unit.cli.test_layout_commands import (
     CONFIG,

@@ -16,7 +16,7 @@ from tornado.netutil import bind_sockets
 from tornado.web import Application, RequestHandler
 
 from jupyterhub_migspawner.broker.reclaiming import Answer
-from jupyterhub_migspawner.leases.rows import LeaseRow
+from jupyterhub_migspawner.model.leases import LeaseRow
 from jupyterhub_migspawner.notebook import ACTIVITY_PATH, KERNELS_PATH, PATH
 from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.policy.reclaim import KERNELS, PROCESSES

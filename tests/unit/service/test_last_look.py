@@ -14,7 +14,7 @@ from traitlets.config import Config
 from jupyterhub_migspawner.broker import Broker
 from jupyterhub_migspawner.config import MigBroker
 from jupyterhub_migspawner.gpu import simulator
-from jupyterhub_migspawner.leases.rows import LeaseRow
+from jupyterhub_migspawner.model.leases import LeaseRow
 from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.service.node import look_once
 

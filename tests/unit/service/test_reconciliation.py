@@ -18,7 +18,7 @@ import pytest
 from jupyterhub_migspawner.agent import Agent
 from jupyterhub_migspawner.gpu import simulator
 from jupyterhub_migspawner.gpu.nvml import Nvml
-from jupyterhub_migspawner.leases.rows import LeaseRow
+from jupyterhub_migspawner.model.leases import LeaseRow
 from jupyterhub_migspawner.service.hub import HubError
 from jupyterhub_migspawner.service.loops import Reconciler
 from tests.unit.service.conftest import World

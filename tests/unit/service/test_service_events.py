@@ -19,8 +19,8 @@ from jupyterhub_migspawner.broker.reclaiming import Answer
 from jupyterhub_migspawner.errors import ConfigError, DatabaseError, Refusal
 from jupyterhub_migspawner.gpu.cards import GpuEvent
 from jupyterhub_migspawner.leases import events as event_log
-from jupyterhub_migspawner.leases.kinds import FAMILIES, KINDS
-from jupyterhub_migspawner.leases.rows import LeaseRow
+from jupyterhub_migspawner.model.events import FAMILIES, KINDS
+from jupyterhub_migspawner.model.leases import LeaseRow
 from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.policy.reclaim import KERNELS, PROCESSES
 from jupyterhub_migspawner.service.compacting import Compactor

@@ -12,7 +12,8 @@ from bs4 import BeautifulSoup
 from traitlets.config import Config
 
 from jupyterhub_migspawner.errors import DatabaseError
-from jupyterhub_migspawner.leases.rows import LeaseRow, OrphanRow
+from jupyterhub_migspawner.model.leases import LeaseRow
+from jupyterhub_migspawner.model.orphans import OrphanRow
 from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.policy.quota import parse_quotas
 from jupyterhub_migspawner.policy.tiers import parse_tiers

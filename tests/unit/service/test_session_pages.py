@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from jupyterhub_migspawner.broker.reclaiming import Answer
-from jupyterhub_migspawner.leases.rows import LeaseRow
+from jupyterhub_migspawner.model.leases import LeaseRow
 from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.policy.reclaim import KERNELS, PROCESSES
 from jupyterhub_migspawner.policy.tiers import parse_tiers

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from jupyterhub_migspawner.keys import ANY_LEASE, Binding
 from jupyterhub_migspawner.leases import readings, schema
-from jupyterhub_migspawner.leases.rows import LeaseRow
+from jupyterhub_migspawner.model.leases import LeaseRow
 from jupyterhub_migspawner.service.examining import Examiner
 from tests.unit.service.conftest import World
 from tests.unit.service.notebook_servers import (

@@ -9,7 +9,8 @@ import pytest
 
 from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.gpu.nvml import Nvml
-from jupyterhub_migspawner.leases.rows import LeaseRow, TicketRow
+from jupyterhub_migspawner.model.leases import LeaseRow
+from jupyterhub_migspawner.model.tickets import TicketRow
 from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.service.hub import HubAway
 from jupyterhub_migspawner.service.serving import LOOK_AGAIN, REST, Server

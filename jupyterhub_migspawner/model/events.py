@@ -1,10 +1,14 @@
-"""The kinds of events, with a description of each.
+"""Events: their kinds, the row, and pages of them.
 
-Promises that this is all of them: :func:`.events.append` refuses any other, and a test compares
+Promises that :data:`KINDS` is all of them: the event log refuses any other, and a test compares
 them with the schemas that events leave the service with.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
 
 KINDS = {
     "node.seen": "A node reported its cards for the first time.",
@@ -98,3 +102,48 @@ since commits that notify follow each other."""
 
 FAMILIES = tuple(dict.fromkeys(kind.split(".")[0] for kind in KINDS))
 """The families of kinds."""
+
+
+@dataclass(frozen=True)
+class EventRow:
+    """One change, never altered: who did what, when, to what and why."""
+
+    id: int
+    at: datetime
+    actor: str
+    kind: str
+    user: str
+    lease_id: int | None
+    card_uuid: str | None
+    request_id: int | None
+    detail: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class EventQuery:
+    """Which events to find; what is left out does not matter.
+
+    ``kinds`` are whole kinds (``lease.active``) or families of them (``lease``). ``since`` is a
+    moment in UTC, and ``user`` the person whom an event is about, not the one who did it.
+    """
+
+    since: datetime | None = None
+    kinds: tuple[str, ...] = ()
+    user: str | None = None
+    lease_id: int | None = None
+    card_uuid: str | None = None
+    request_id: int | None = None
+
+
+EVERYTHING = EventQuery()
+
+
+@dataclass(frozen=True)
+class EventPage:
+    """Events, oldest first, and the id up to which there are no others of those asked for.
+
+    Reading on after ``read_to`` misses nothing and repeats nothing.
+    """
+
+    events: tuple[EventRow, ...]
+    read_to: int
