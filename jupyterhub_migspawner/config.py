@@ -26,9 +26,9 @@ from jupyterhub_migspawner.broker import Broker, utc_now
 from jupyterhub_migspawner.config_file import expanded as _expanded
 from jupyterhub_migspawner.config_file import home_of as home_of
 from jupyterhub_migspawner.config_file import load_config_file as load_config_file
+from jupyterhub_migspawner.db.store import Store
 from jupyterhub_migspawner.errors import ConfigError
 from jupyterhub_migspawner.keys import KeyFile
-from jupyterhub_migspawner.leases.store import Store
 from jupyterhub_migspawner.model.hubs import DEFAULT_HUB
 from jupyterhub_migspawner.policy.approval import parse_approvers
 from jupyterhub_migspawner.policy.commands import Command, parse_commands

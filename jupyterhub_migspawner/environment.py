@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from jupyterhub_migspawner.broker.marks import environment_of
-from jupyterhub_migspawner.leases.identity import Position
+from jupyterhub_migspawner.db.identity import Position
 from jupyterhub_migspawner.model.leases import LeaseRow
 from jupyterhub_migspawner.policy.tiers import Tier
 from jupyterhub_migspawner.policy.wording import memory

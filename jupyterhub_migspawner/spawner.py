@@ -36,10 +36,10 @@ from jupyterhub_migspawner.broker import Broker
 from jupyterhub_migspawner.broker.marks import STATE, mark_in_state, state_of
 from jupyterhub_migspawner.choosing import GONE, TierChoice
 from jupyterhub_migspawner.claims import vouch
+from jupyterhub_migspawner.db.identity import Position
 from jupyterhub_migspawner.environment import describe, slice_environment
 from jupyterhub_migspawner.errors import DatabaseError, MigspawnerError, Refusal
 from jupyterhub_migspawner.keys import ANY_LEASE, Binding
-from jupyterhub_migspawner.leases.identity import Position
 from jupyterhub_migspawner.model.leases import LeaseRow
 from jupyterhub_migspawner.model.processes import ProcessesRow
 from jupyterhub_migspawner.policy.tiers import Tier

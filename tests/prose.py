@@ -64,7 +64,7 @@ ALLOWED = {
     ("jupyterhub_migspawner/cli/demo/files.py", "written anew by every"): (
         "configurations of earlier demos have this line, and it is looked for"
     ),
-    ("jupyterhub_migspawner/leases/migrations/versions/0004_free_slices.py", "AND wanted AND"): (
+    ("jupyterhub_migspawner/db/migrations/versions/0004_free_slices.py", "AND wanted AND"): (
         "a column's name at that revision"
     ),
 }

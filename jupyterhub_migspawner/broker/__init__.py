@@ -23,7 +23,7 @@ from jupyterhub_migspawner.broker.processes import Processes
 from jupyterhub_migspawner.broker.queueing import Queueing
 from jupyterhub_migspawner.broker.renaming import Renaming
 from jupyterhub_migspawner.broker.statuses import SliceStatus, TierOffer
-from jupyterhub_migspawner.leases.clock import utc_now
+from jupyterhub_migspawner.db.clock import utc_now
 
 __all__ = ["Adoption", "Broker", "SliceStatus", "TierOffer", "utc_now"]
 
@@ -45,7 +45,7 @@ class Broker(
     """All use cases; see the classes it is made of.
 
     ``Broker(store, settings, clock=..., machine=...)``: ``store`` an open
-    :class:`~jupyterhub_migspawner.leases.store.Store`, ``settings`` the admin's choices, ``clock``
+    :class:`~jupyterhub_migspawner.db.store.Store`, ``settings`` the admin's choices, ``clock``
     the time to decide by, aware UTC; without one, it is that of the lease database as ``machine``
     counts it.
     """

@@ -21,10 +21,10 @@ from jupyterhub_migspawner.broker.reserving import Asking, end_reservation, rese
 from jupyterhub_migspawner.broker.taking import Contended, take
 from jupyterhub_migspawner.broker.waiting import close_ticket
 from jupyterhub_migspawner.broker.wanting import is_going_back
+from jupyterhub_migspawner.db import queries
+from jupyterhub_migspawner.db.allocation.slices import Allocation
+from jupyterhub_migspawner.db.store import Transaction
 from jupyterhub_migspawner.errors import Refusal
-from jupyterhub_migspawner.leases import inventory, ledger, orphans, tickets
-from jupyterhub_migspawner.leases.shelf import Taken
-from jupyterhub_migspawner.leases.store import Transaction
 from jupyterhub_migspawner.model.leases import HELD, PENDING, RELEASING, LeaseRow
 from jupyterhub_migspawner.model.requests import RequestRow
 from jupyterhub_migspawner.model.tickets import TAKEN
@@ -131,10 +131,10 @@ class Acquiring(Offering):
             now = self._now()
             leaving = [
                 lease
-                for lease in ledger.select(tx, states=(RELEASING,))
+                for lease in queries.leases.select(tx, states=(RELEASING,))
                 if not lease.overdue(now)  # what has been kept for long is not back in a moment
             ]
-            cards = [record.row for record in inventory.card_records(tx)]
+            cards = [record.row for record in queries.inventory.card_records(tx)]
             meant = {card.uuid for card in cards if tier.means(card.kind)}
             if any(
                 lease.card_uuid in meant and (tier.is_whole or lease.profile == tier.profile)
@@ -159,15 +159,15 @@ class Acquiring(Offering):
     ) -> LeaseRow | Refusal | None:
         # A refusal is returned, not raised: what it found left over has to begin to end with it.
         tx.queue_for(f"attempt {asking.attempt}", f"person {asking.person.name}")
-        known = ledger.by_attempt(tx, asking.attempt)
+        known = queries.leases.by_attempt(tx, asking.attempt)
         if known is not None:
             return _same_again(known, asking, self.hub)
-        buried = ledger.tombstone(tx, asking.attempt)
+        buried = queries.leases.tombstone(tx, asking.attempt)
         if buried is not None:
             return Refusal(f"This start was cancelled ({buried}); start again.", reason="conflict")
         if asking.use is Use.START:
             # Its hub starts it again: what ran as this server without a lease runs no more.
-            orphans.unvouch(tx, self.hub, asking.person.name, asking.server, asking.now)
+            queries.orphans.unvouch(tx, self.hub, asking.person.name, asking.server, asking.now)
         case = self._reader(tx, asking.person, asking.now, takes=True).case(asking)
         remains = list(case.have.remains)
         answer = self._answer(tx, asking, case, remains, patient=patient)
@@ -213,7 +213,9 @@ class Acquiring(Offering):
         done = [] if case.ticket is None or asking.use is not Use.START else [case.ticket]
         for offer in case.unfit:
             begin_release(tx, offer, UNFIT, asking.person.name, asking.now)
-            done += [row for row in [tickets.by_id(tx, offer.ticket_id or 0)] if row is not None]
+            done += [
+                row for row in [queries.tickets.by_id(tx, offer.ticket_id or 0)] if row is not None
+            ]
         for ticket in done:
             close_ticket(tx, ticket, TAKEN, "started without an offer", asking.now)
         return lease
@@ -253,7 +255,7 @@ class Acquiring(Offering):
         assert case.facts.supply is not None
         grant = case.grant
         latest = promises.of_card(tx, case.facts.supply.promised, offer.card_uuid)
-        lease = ledger.adopt(
+        lease = queries.leases.adopt(
             tx,
             offer.id,
             attempt=asking.attempt,
@@ -267,7 +269,7 @@ class Acquiring(Offering):
         if lease is None:
             return None
         lease_event(tx, lease, asking.now, asking.person.name, slice=lease.slice_uuid or "")
-        ticket = tickets.by_id(tx, offer.ticket_id or 0)
+        ticket = queries.tickets.by_id(tx, offer.ticket_id or 0)
         if ticket is not None:
             close_ticket(tx, ticket, TAKEN, "started", asking.now)
         return lease
@@ -276,7 +278,7 @@ class Acquiring(Offering):
         self,
         tx: Transaction,
         asking: Asking,
-        taken: Taken,
+        taken: Allocation,
         grant: RequestRow | None,
         latest: datetime | None,
     ) -> LeaseRow:
@@ -309,7 +311,7 @@ class Acquiring(Offering):
             ticket_id=asking.ticket,
             started=asking.started,
         )
-        lease = ledger.insert(tx, lease)
+        lease = queries.leases.insert(tx, lease)
         lease_event(
             tx,
             lease,
@@ -356,7 +358,7 @@ def begin_release(
     tx: Transaction, lease: LeaseRow, reason: str, actor: str, now: datetime, **detail: Any
 ) -> LeaseRow | None:
     """Let a pending or active lease begin to end; None when it was not one any more."""
-    after = ledger.release(tx, lease.id, now, reason)
+    after = queries.leases.release(tx, lease.id, now, reason)
     if after is not None:
         lease_event(tx, after, now, actor, why=reason, **detail)
     return after

@@ -15,10 +15,10 @@ from jupyterhub_migspawner.broker.allowances import Allowances
 from jupyterhub_migspawner.broker.holdings import Holdings, ending_of, holdings
 from jupyterhub_migspawner.broker.stock import outage, stock
 from jupyterhub_migspawner.broker.waiting import Waits
+from jupyterhub_migspawner.db import allocation, queries
+from jupyterhub_migspawner.db.queries.capacity import Count
+from jupyterhub_migspawner.db.store import Transaction
 from jupyterhub_migspawner.errors import Refusal
-from jupyterhub_migspawner.leases import inventory, ledger, requests, seats, wholes
-from jupyterhub_migspawner.leases.census import Count
-from jupyterhub_migspawner.leases.store import Transaction
 from jupyterhub_migspawner.model.leases import LeaseRow
 from jupyterhub_migspawner.model.requests import RequestRow
 from jupyterhub_migspawner.model.tickets import TicketRow
@@ -115,7 +115,7 @@ class Reader:
         """All that counts against the person."""
         tx, name = self._tx, self._person.name
         without = unadopted.sessions(tx, self._broker.settings, name, self.now)
-        return (*ledger.counted_of(tx, name), *without)
+        return (*queries.leases.counted_of(tx, name), *without)
 
     @cached_property
     def limits(self) -> Quota:
@@ -140,7 +140,7 @@ class Reader:
     @cached_property
     def asked(self) -> tuple[RequestRow, ...]:
         """The person's requests that wait for a decision or are approved."""
-        return requests.open_of_user(self._tx, self._person.name)
+        return queries.requests.open_of_user(self._tx, self._person.name)
 
     @cached_property
     def _spans(self) -> tuple[Span, ...]:
@@ -157,7 +157,7 @@ class Reader:
         """The person's grants for a tier with these leases on them, and the first or free one."""
         tier = ask.tier
         if self._takes:
-            every = requests.grants(self._tx, ask.person.name, tier.name, ask.now)
+            every = queries.requests.grants(self._tx, ask.person.name, tier.name, ask.now)
         else:
             every = tuple(each for each in self.asked if each.tier == tier.name)
         valid = _valid(every, tier, ask.now)
@@ -221,7 +221,7 @@ class Reader:
             promised = promises.latest_ends(
                 tx, broker.settings, tier, grant, now, lambda: self.count, but
             )
-        every = self.known or (inventory.kinds(tx) if promised else frozenset())
+        every = self.known or (queries.inventory.kinds(tx) if promised else frozenset())
         if self._takes and not ahead.others:
             return Supply(kinds, self.known, every, promised=promised, ahead=ahead)
         free: dict[CardKind | None, int] = {
@@ -240,13 +240,15 @@ class Reader:
             outage=outage(tx, broker.settings, ask.person, tier, self.count, kinds),
         )
         if tier.shares and ahead.others:
-            shared = seats.offers(tx, tier.name, tier.profile, tier.seats, silent, ask.node, kinds)
+            shared = allocation.seats.offers(
+                tx, tier.name, tier.profile, tier.seats, silent, ask.node, kinds
+            )
             return replace(supply, has_seat=bool(shared))
         if grant_id is None or not tier.is_whole:
             return supply
         mig_off = tier.mig_off
         if ahead.others:
-            kept = wholes.is_kept(tx, silent, grant_id, mig_off=mig_off, kinds=kinds)
+            kept = allocation.cards.is_kept(tx, silent, grant_id, mig_off=mig_off, kinds=kinds)
             supply = replace(supply, is_kept=kept)
         if self._takes:
             return supply
@@ -254,7 +256,7 @@ class Reader:
         left = supply.unpromised(now)
         if supply.free_of(left):
             return supply
-        busy = wholes.busy_cards(
+        busy = allocation.cards.busy_cards(
             tx, silent, ask.node, grant_id=grant_id, mig_off=mig_off, kinds=left
         )
         return replace(supply, can_empty=bool(busy))

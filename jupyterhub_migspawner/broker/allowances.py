@@ -21,9 +21,9 @@ from jupyterhub_migspawner.broker.base import (
 )
 from jupyterhub_migspawner.broker.holdings import ending_of
 from jupyterhub_migspawner.broker.statuses import QuotaStatus
+from jupyterhub_migspawner.db import queries
+from jupyterhub_migspawner.db.store import Transaction
 from jupyterhub_migspawner.errors import Refusal
-from jupyterhub_migspawner.leases import events, exceptions, ledger
-from jupyterhub_migspawner.leases.store import Transaction
 from jupyterhub_migspawner.model.leases import LeaseRow
 from jupyterhub_migspawner.model.parts import Part
 from jupyterhub_migspawner.model.quotas import QuotaExceptionRow
@@ -110,7 +110,7 @@ class Allowances(BrokerBase):
         def work(tx: Transaction) -> QuotaExceptionRow:
             now = self._now()
             tx.queue_for(f"person {user}")
-            exception_id = exceptions.insert(
+            exception_id = queries.quotas.insert(
                 tx,
                 hub=self.hub,
                 username=user,
@@ -147,7 +147,7 @@ class Allowances(BrokerBase):
                     f"Exception {exception_id} is over since {moment(over)}.",
                     reason="conflict",
                 )
-            exceptions.end(tx, row.id, by.name, now)
+            queries.quotas.end(tx, row.id, by.name, now)
             record(tx, now, by.name, "quota.restored", row, reason)
             return _known(tx, row.id)
 
@@ -162,7 +162,9 @@ class Allowances(BrokerBase):
         """
         of_user = None if user is None else wanted_name(user)
         return self._read(
-            lambda tx: exceptions.select(tx, of_user, None if include_past else self._now(), part)
+            lambda tx: queries.quotas.select(
+                tx, of_user, None if include_past else self._now(), part
+            )
         )
 
     def _spans(
@@ -171,7 +173,7 @@ class Allowances(BrokerBase):
         """When the person has had which share of a card, if a quota counts hours."""
         if not limits.counts_hours:
             return ()
-        spans = tuple(ledger.spans(tx, person.name, now - limits.window))
+        spans = tuple(queries.leases.spans(tx, person.name, now - limits.window))
         return spans + unadopted.spans(tx, self.settings, person.name, now)
 
     def _used(
@@ -204,7 +206,7 @@ class Allowances(BrokerBase):
     def _sessions_of(self, tx: Transaction, user: str, now: datetime) -> tuple[LeaseRow, ...]:
         """The sessions that count against a person: leases, without what was only offered, and
         servers that run without one."""
-        leases = (lease for lease in ledger.counted_of(tx, user) if lease.ticket_id is None)
+        leases = (lease for lease in queries.leases.counted_of(tx, user) if lease.ticket_id is None)
         return (*leases, *unadopted.sessions(tx, self.settings, user, now))
 
     def _limits(
@@ -213,7 +215,7 @@ class Allowances(BrokerBase):
         """What counts for a person, and the exceptions in it."""
         if not self.settings.quotas.sets_any:
             return quota.Quota(), ()
-        holding = exceptions.select(tx, person.name, now)
+        holding = queries.quotas.select(tx, person.name, now)
         lifted: dict[str, float | None] = {}
         for row in holding:
             amounts = (row.amount, lifted[row.field]) if row.field in lifted else (row.amount,)
@@ -252,7 +254,7 @@ def _amount(field: str, amount: object) -> float | None:
 
 
 def _known(tx: Transaction, exception_id: int) -> QuotaExceptionRow:
-    row = exceptions.by_id(tx, wanted_id(exception_id))
+    row = queries.quotas.by_id(tx, wanted_id(exception_id))
     if row is None:
         raise Refusal(f"There is no exception {exception_id}.", reason="not-found")
     return row
@@ -262,7 +264,7 @@ def record(
     tx: Transaction, now: datetime, actor: str, kind: str, row: QuotaExceptionRow, why: str
 ) -> None:
     """An event about an exception."""
-    events.append(
+    queries.events.append(
         tx,
         now,
         actor,

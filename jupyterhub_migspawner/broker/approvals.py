@@ -23,9 +23,9 @@ from jupyterhub_migspawner.broker.base import (
 )
 from jupyterhub_migspawner.broker.recording import lease_event
 from jupyterhub_migspawner.broker.views import timestamp
+from jupyterhub_migspawner.db import queries
+from jupyterhub_migspawner.db.store import Transaction
 from jupyterhub_migspawner.errors import Refusal
-from jupyterhub_migspawner.leases import events, ledger, requests
-from jupyterhub_migspawner.leases.store import Transaction
 from jupyterhub_migspawner.model.leases import LeaseRow
 from jupyterhub_migspawner.model.parts import Part
 from jupyterhub_migspawner.model.requests import RequestRow
@@ -91,7 +91,7 @@ class Approvals(BrokerBase):
             now = self._now()
             self._count_action(tx, person, now)
             tx.queue_for(f"person {person.name}")
-            open_ones = requests.open_of_user(tx, person.name)
+            open_ones = queries.requests.open_of_user(tx, person.name)
             waiting = [r for r in open_ones if self._state_of(r, now) == approval.PENDING]
             if len(waiting) >= MOST_PENDING:
                 raise Refusal(
@@ -99,7 +99,7 @@ class Approvals(BrokerBase):
                     "first.",
                     reason="conflict",
                 )
-            request_id = requests.insert(
+            request_id = queries.requests.insert(
                 tx,
                 username=person.name,
                 tier=tier.name,
@@ -170,12 +170,14 @@ class Approvals(BrokerBase):
                         reason="conflict",
                     )
                 if approval.one_more(tier.approvals, request.first_by):
-                    requests.move(tx, request_id, request.state, first_by=by.name, hours=span)
+                    queries.requests.move(
+                        tx, request_id, request.state, first_by=by.name, hours=span
+                    )
                     return self._recorded(
                         tx, request_id, now, by.name, reason, kind="request.seconded"
                     )
                 valid_from, valid_until = approval.period(request.starts_at, span, now)
-            requests.move(
+            queries.requests.move(
                 tx,
                 request_id,
                 request.state,
@@ -211,7 +213,8 @@ class Approvals(BrokerBase):
                 )
             self._demand_move(request, approval.CANCELLED, now)
             in_use = any(
-                lease.request_id == request_id for lease in ledger.with_offers(tx, request.user)
+                lease.request_id == request_id
+                for lease in queries.leases.with_offers(tx, request.user)
             )
             # What runs on it runs on, for as long as it was granted.
             _take_back(tx, request, by, now, ends=request.valid_until if in_use else now)
@@ -241,7 +244,7 @@ class Approvals(BrokerBase):
             state = self._state_of(request, now)
             running = [
                 lease
-                for lease in ledger.with_offers(tx, request.user)
+                for lease in queries.leases.with_offers(tx, request.user)
                 if lease.request_id == request_id
             ]
             # What was given back or taken back may be in use all the same.
@@ -262,12 +265,12 @@ class Approvals(BrokerBase):
             _take_back(tx, request, by, now, ends=until if running else now, reason=reason)
             shortened = []
             for lease in running:
-                after = ledger.shorten(
+                after = queries.leases.shorten(
                     tx, lease.id, until, f"its grant was revoked by {by.name}: {reason}"
                 )
                 if after is not None:
                     # The notice that it is shortened is also the warning of its end.
-                    ledger.warn(tx, after.id)
+                    queries.leases.warn(tx, after.id)
                     kind, end = "lease.shortened", timestamp(until)
                     lease_event(tx, after, now, by.name, kind=kind, why=reason, until=end)
                     shortened.append(after)
@@ -282,16 +285,16 @@ class Approvals(BrokerBase):
             now = self._now()
             told = []
             before = now - timedelta(hours=self.settings.remind_hours)
-            for request in requests.overdue(tx, before):
+            for request in queries.requests.overdue(tx, before):
                 why = f"nobody has decided for {in_hours(self.settings.remind_hours)}"
-                if requests.remind(tx, request.id, now):
+                if queries.requests.remind(tx, request.id, now):
                     told.append(
                         self._recorded(tx, request.id, now, BROKER, why, "request.reminder")
                     )
             warning = timedelta(minutes=self.settings.grant_warning_minutes)
             soon = now + warning
-            for request in requests.ending(tx, soon):
-                if not requests.warn(tx, request.id, now) or _is_brief(request, warning):
+            for request in queries.requests.ending(tx, soon):
+                if not queries.requests.warn(tx, request.id, now) or _is_brief(request, warning):
                     continue  # warned already; or the grant is so short that its end is known
                 else:
                     assert request.valid_until is not None  # every grant has an end
@@ -313,7 +316,7 @@ class Approvals(BrokerBase):
     ) -> tuple[RequestRow, ...]:
         """Requests, oldest first, all of them or a part."""
         of_user = None if user is None else wanted_name(user)
-        return self._read(lambda tx: requests.select(tx, of_user, states, part))
+        return self._read(lambda tx: queries.requests.select(tx, of_user, states, part))
 
     def expire_requests(self) -> tuple[RequestRow, ...]:
         """Grants past their time, and requests nobody decided about, become expired."""
@@ -321,8 +324,8 @@ class Approvals(BrokerBase):
         def work(tx: Transaction) -> tuple[RequestRow, ...]:
             now = self._now()
             expired = []
-            for request in requests.stale(tx, now, self._undecided_before(now)):
-                if requests.move(tx, request.id, request.state, state=approval.EXPIRED):
+            for request in queries.requests.stale(tx, now, self._undecided_before(now)):
+                if queries.requests.move(tx, request.id, request.state, state=approval.EXPIRED):
                     why = "its time is over" if request.valid_until else "nobody decided on it"
                     expired.append(self._recorded(tx, request.id, now, BROKER, why))
             return tuple(expired)
@@ -374,8 +377,8 @@ class Approvals(BrokerBase):
     def _cancel_of(self, tx: Transaction, user: str, before: datetime, why: str) -> int:
         """Cancel what a user of this hub asked for up to ``before``; how many those are."""
         number = 0
-        for request in requests.open_of_hub(tx, self.hub, user, before):
-            if requests.move(tx, request.id, request.state, state=approval.CANCELLED):
+        for request in queries.requests.open_of_hub(tx, self.hub, user, before):
+            if queries.requests.move(tx, request.id, request.state, state=approval.CANCELLED):
                 self._recorded(tx, request.id, self._now(), BROKER, why)
                 number += 1
         return number
@@ -392,7 +395,7 @@ class Approvals(BrokerBase):
             ("until", request.valid_until),
         )
         told: dict[str, Any] = {name: timestamp(at) for name, at in times if at is not None}
-        events.append(
+        queries.events.append(
             tx,
             now,
             actor,
@@ -425,7 +428,7 @@ def _take_back(
 ) -> None:
     """Cancel a request; a grant is one until ``ends``, and no later than it was granted."""
     granted = request.valid_until
-    requests.move(
+    queries.requests.move(
         tx,
         request.id,
         request.state,
@@ -438,7 +441,7 @@ def _take_back(
 
 
 def _known(tx: Transaction, request_id: int) -> RequestRow:
-    request = requests.by_id(tx, wanted_id(request_id))
+    request = queries.requests.by_id(tx, wanted_id(request_id))
     if request is None:
         raise Refusal(f"There is no request {request_id}.", reason="not-found")
     return request

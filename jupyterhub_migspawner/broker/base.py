@@ -7,12 +7,12 @@ from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from typing import TypeVar
 
+from jupyterhub_migspawner.db import queries
+from jupyterhub_migspawner.db.clock import LeaseClock, Machine
+from jupyterhub_migspawner.db.queries.capacity import Census, Count
+from jupyterhub_migspawner.db.store import Store, Transaction
 from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.gpu.boot import boot_id
-from jupyterhub_migspawner.leases import action_rates, inventory
-from jupyterhub_migspawner.leases.census import Census, Count
-from jupyterhub_migspawner.leases.clock import LeaseClock, Machine
-from jupyterhub_migspawner.leases.store import Store, Transaction
 from jupyterhub_migspawner.policy import rates
 from jupyterhub_migspawner.policy.card_filter import Kinds
 from jupyterhub_migspawner.policy.people import Person
@@ -138,7 +138,7 @@ class BrokerBase:
         if not most or by.admin:
             return
         tx.queue_for(f"rate {by.name}")
-        found = action_rates.of_user(tx, self.hub, by.name)
+        found = queries.rates.of_user(tx, self.hub, by.name)
         level = 0.0 if found is None else rates.level_after(*found, now, most)
         wait = rates.seconds_to_wait(level, most)
         if wait:
@@ -148,7 +148,7 @@ class BrokerBase:
                 reason="too-many",
                 retry_after=wait,
             )
-        action_rates.keep(tx, self.hub, by.name, level + 1, now)
+        queries.rates.keep(tx, self.hub, by.name, level + 1, now)
 
     def _silent_before(self, now: datetime) -> datetime:
         """A node whose last heartbeat is older than this gets nothing new."""
@@ -162,7 +162,7 @@ class BrokerBase:
         """The kinds of cards there are; not looked up where every tier means any card."""
         if all(tier.card is None and not tier.needs_mig for tier in self.settings.tiers):
             return frozenset()
-        return inventory.kinds(tx)
+        return queries.inventory.kinds(tx)
 
     def _run(self, work: Callable[[Transaction], T]) -> T:
         return self.store.run(self._in_time(work))

@@ -15,9 +15,9 @@ from datetime import datetime, timedelta
 
 from jupyterhub_migspawner.broker.base import BROKER, BrokerBase
 from jupyterhub_migspawner.broker.views import timestamp
-from jupyterhub_migspawner.leases import anchors, events, moves
-from jupyterhub_migspawner.leases.clock import LeaseClock
-from jupyterhub_migspawner.leases.store import Transaction
+from jupyterhub_migspawner.db import queries
+from jupyterhub_migspawner.db.clock import LeaseClock
+from jupyterhub_migspawner.db.store import Transaction
 from jupyterhub_migspawner.policy import clock as policy
 from jupyterhub_migspawner.policy.clock import (
     NOTABLE,
@@ -70,21 +70,23 @@ class Clocks(BrokerBase):
         found = _find(tx, clock)
         if found.step or found.still:
             # Found again alone: another service may have noted it meanwhile.
-            anchors.lock(tx)
+            queries.anchors.lock(tx)
             found = _find(tx, clock)
         after = found.anchor.moment
         if found.step:
-            moves.shift(tx, found.step, after - found.step, untell=abs(found.step) >= NOTABLE)
+            queries.moves.shift(
+                tx, found.step, after - found.step, untell=abs(found.step) >= NOTABLE
+            )
             _note_step(tx, found, clock)
         if found.still and found.seen is not None:
             until = after + timedelta(minutes=self.settings.warn_minutes)
-            held = moves.hold(tx, found.seen, until)
+            held = queries.moves.hold(tx, found.seen, until)
             _note_still(tx, found, held)
-        anchors.keep(tx, found.anchor)
+        queries.anchors.keep(tx, found.anchor)
         if clock.shared:
-            anchors.forget_old(tx, moved(after, -FORGOTTEN))
+            queries.anchors.forget_old(tx, moved(after, -FORGOTTEN))
         else:
-            anchors.forget_others(tx, found.anchor.boot_id)
+            queries.anchors.forget_others(tx, found.anchor.boot_id)
         return found
 
 
@@ -103,7 +105,7 @@ def _is_due(clock: LeaseClock) -> bool:
 
 
 def _find(tx: Transaction, clock: LeaseClock) -> Finding:
-    every = {anchor.boot_id: anchor for anchor in anchors.every(tx)}
+    every = {anchor.boot_id: anchor for anchor in queries.anchors.every(tx)}
     wall, count = clock.wall(tx), clock.machine.count()
     boot_id = clock.machine.boot_id
     mine = every.pop(boot_id, None)
@@ -124,7 +126,7 @@ def _note_step(tx: Transaction, found: Finding, clock: LeaseClock) -> None:
     after, step = found.anchor.moment, found.step
     whose = "the database server's clock" if clock.shared else "this machine's clock"
     how = "forward" if step > timedelta(0) else "back"
-    events.append(
+    queries.events.append(
         tx,
         after,
         BROKER,
@@ -139,7 +141,7 @@ def _note_step(tx: Transaction, found: Finding, clock: LeaseClock) -> None:
 
 def _note_still(tx: Transaction, found: Finding, held: int) -> None:
     after: datetime = found.anchor.moment
-    events.append(
+    queries.events.append(
         tx,
         after,
         BROKER,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from jupyterhub_migspawner.broker.base import BrokerBase
 from jupyterhub_migspawner.broker.reserving import keep_for
-from jupyterhub_migspawner.leases import requests
-from jupyterhub_migspawner.leases.store import Transaction
+from jupyterhub_migspawner.db import queries
+from jupyterhub_migspawner.db.store import Transaction
 from jupyterhub_migspawner.model.requests import RequestRow
 from jupyterhub_migspawner.policy.card_filter import Kinds
 from jupyterhub_migspawner.policy.reservation import is_due, longest_session
@@ -24,7 +24,7 @@ class Coming(BrokerBase):
             now, known = self._now(), self._known_kinds(tx)
             silent = self._silent_before(now)
             due: list[tuple[int, RequestRow, Tier, Kinds | None]] = []
-            for grant in requests.coming(tx, now):
+            for grant in queries.requests.coming(tx, now):
                 tier = self.settings.tier(grant.tier)
                 if tier is None or not tier.is_whole or grant.valid_from is None:
                     continue

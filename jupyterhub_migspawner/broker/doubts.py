@@ -9,8 +9,8 @@ from jupyterhub_migspawner.broker.base import BROKER
 from jupyterhub_migspawner.broker.reclaiming import UNTOLD, Reclaiming, silence_of
 from jupyterhub_migspawner.broker.recording import lease_event
 from jupyterhub_migspawner.broker.statuses import Standing
-from jupyterhub_migspawner.leases import readings
-from jupyterhub_migspawner.leases.store import Transaction
+from jupyterhub_migspawner.db import queries
+from jupyterhub_migspawner.db.store import Transaction
 from jupyterhub_migspawner.model.leases import LeaseRow
 from jupyterhub_migspawner.policy import doubts
 
@@ -36,7 +36,7 @@ class Doubts(Reclaiming):
                 now = self._now()
                 changes = self._changes(found, now)
                 if changes:
-                    readings.change(tx, lease_id, **changes)
+                    queries.sessions.change(tx, lease_id, **changes)
                 doubt = found.doubt
                 if doubt is not None and changes.get("alerted_at") is not None:
                     kind = f"lease.{doubt.kind}"

@@ -10,9 +10,9 @@ from datetime import datetime
 
 from jupyterhub_migspawner.broker.approvals import Approvals
 from jupyterhub_migspawner.broker.base import NAME_LIMIT, REASON_LIMIT, text, wanted_id
+from jupyterhub_migspawner.db import queries
+from jupyterhub_migspawner.db.store import Transaction
 from jupyterhub_migspawner.errors import Refusal
-from jupyterhub_migspawner.leases import drafts
-from jupyterhub_migspawner.leases.store import Transaction
 from jupyterhub_migspawner.model.requests import DraftRow, RequestRow
 from jupyterhub_migspawner.policy.fields import read_hours, read_moment
 from jupyterhub_migspawner.policy.people import Person
@@ -55,24 +55,24 @@ class Drafting(Approvals):
             self._count_action(tx, person, now)
             tx.queue_for(f"person {person.name}")
             if draft_id is None:
-                if len(drafts.of_user(tx, self.hub, person.name)) >= MOST_DRAFTS:
+                if len(queries.drafts.of_user(tx, self.hub, person.name)) >= MOST_DRAFTS:
                     raise Refusal(
                         f"You have {MOST_DRAFTS} drafts; file or drop one of them first.",
                         reason="conflict",
                     )
-                number = drafts.insert(
+                number = queries.drafts.insert(
                     tx, hub=self.hub, username=person.name, changed_at=now, **values
                 )
             else:
                 number = wanted_id(draft_id)
-                drafts.change(tx, self.hub, person.name, number, changed_at=now, **values)
+                queries.drafts.change(tx, self.hub, person.name, number, changed_at=now, **values)
             return self._draft(tx, person, number)
 
         return self._run(work)
 
     def drafts(self, person: Person) -> tuple[DraftRow, ...]:
         """A person's drafts, oldest first."""
-        return self._read(lambda tx: drafts.of_user(tx, self.hub, person.name))
+        return self._read(lambda tx: queries.drafts.of_user(tx, self.hub, person.name))
 
     def drop_draft(self, person: Person, draft_id: int) -> DraftRow:
         """Throw a draft away. Raises :class:`~jupyterhub_migspawner.errors.Refusal`."""
@@ -80,7 +80,7 @@ class Drafting(Approvals):
         def work(tx: Transaction) -> DraftRow:
             self._count_action(tx, person, self._now())
             found = self._draft(tx, person, wanted_id(draft_id))
-            drafts.drop(tx, self.hub, person.name, found.id)
+            queries.drafts.drop(tx, self.hub, person.name, found.id)
             return found
 
         return self._run(work)
@@ -102,13 +102,13 @@ class Drafting(Approvals):
                 raise Refusal(
                     f"Draft {found.id} was changed meanwhile; look at it again.", reason="conflict"
                 )
-            drafts.drop(tx, self.hub, person.name, found.id)
+            queries.drafts.drop(tx, self.hub, person.name, found.id)
             return request
 
         return self._run(work)
 
     def _draft(self, tx: Transaction, person: Person, draft_id: int) -> DraftRow:
-        found = drafts.by_id(tx, self.hub, person.name, draft_id)
+        found = queries.drafts.by_id(tx, self.hub, person.name, draft_id)
         if found is None:
             raise Refusal(f"You have no draft {draft_id}.", reason="not-found")
         return found

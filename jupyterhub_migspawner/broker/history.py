@@ -8,8 +8,8 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from jupyterhub_migspawner.broker.base import BrokerBase, wanted_id, wanted_name
-from jupyterhub_migspawner.leases import compaction, events, people
-from jupyterhub_migspawner.leases.compaction import Compaction, EventCount
+from jupyterhub_migspawner.db import compaction, queries
+from jupyterhub_migspawner.db.compaction import Compaction, EventCount
 from jupyterhub_migspawner.model.events import EVERYTHING, EventPage, EventQuery, EventRow
 
 MOST_EVENTS = 10_000
@@ -32,13 +32,13 @@ class History(BrokerBase):
         most = max(0, min(int(limit), MOST_EVENTS))
         begin = max(0, min(int(after_id), 2**63 - 1))
         wanted = _storable(query)
-        return self._read(lambda tx: events.after(tx, begin, most, wanted))
+        return self._read(lambda tx: queries.events.after(tx, begin, most, wanted))
 
     def last_events(self, limit: int = 1_000, query: EventQuery = EVERYTHING) -> EventPage:
         """The newest events, oldest first; with a limit of 0 only where the log ends now."""
         most = max(0, min(int(limit), MOST_EVENTS))
         wanted = _storable(query)
-        return self._read(lambda tx: events.last(tx, most, wanted))
+        return self._read(lambda tx: queries.events.last(tx, most, wanted))
 
     def events_to_compact(self, days: int) -> tuple[int, int]:
         """How many events older than that would become counts, and how many would stay.
@@ -62,7 +62,7 @@ class History(BrokerBase):
 
     def knows_user(self, name: str) -> bool:
         """Whether anything but events is recorded of a user of that name, at any hub."""
-        return self._read(lambda tx: people.is_known(tx, wanted_name(name)))
+        return self._read(lambda tx: queries.users.is_known(tx, wanted_name(name)))
 
     def event_counts(self) -> tuple[EventCount, ...]:
         """What is left of the events that were compacted, by month."""
@@ -71,7 +71,7 @@ class History(BrokerBase):
     def heard(self, ring: Callable[[], object]) -> AbstractContextManager[None]:
         """While the context lasts, call ``ring`` after changes that may have freed something.
 
-        From another thread; it has to be quick. A hint: see :mod:`.leases.wakeups`.
+        From another thread; it has to be quick. A hint: see :mod:`.db.wakeups`.
         """
         return self.store.wakeups.heard(ring)
 

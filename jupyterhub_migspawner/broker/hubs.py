@@ -10,18 +10,9 @@ from __future__ import annotations
 from jupyterhub_migspawner.broker.acquiring import begin_release
 from jupyterhub_migspawner.broker.base import BROKER, SILENT, BrokerBase, text
 from jupyterhub_migspawner.broker.waiting import close_ticket
+from jupyterhub_migspawner.db import queries
+from jupyterhub_migspawner.db.store import Transaction
 from jupyterhub_migspawner.errors import Refusal
-from jupyterhub_migspawner.leases import (
-    drafts,
-    events,
-    exceptions,
-    hubs,
-    ledger,
-    notice_choices,
-    requests,
-    tickets,
-)
-from jupyterhub_migspawner.leases.store import Transaction
 from jupyterhub_migspawner.model.hubs import DEFAULT_HUB, HubRow
 from jupyterhub_migspawner.model.leases import HELD
 from jupyterhub_migspawner.model.tickets import CANCELLED
@@ -46,21 +37,21 @@ class Hubs(BrokerBase):
         def work(tx: Transaction) -> HubRow:
             now = self._now()
             tx.queue_for("hubs")
-            known = hubs.by_name(tx, self.hub)
+            known = queries.hubs.by_name(tx, self.hub)
             if known is not None and known.home != home and not adopt:
                 self._demand_gone(tx, known)
-            before = [hub.name for hub in hubs.by_home(tx, home)]
-            if known is None and not hubs.every(tx):
+            before = [hub.name for hub in queries.hubs.by_home(tx, home)]
+            if known is None and not queries.hubs.every(tx):
                 # From before hubs had names: then there was only one.
                 before.append(DEFAULT_HUB)
             for name in before:
                 if name != self.hub:
                     self._take_along(tx, name)
-            hubs.keep(tx, self.hub, home, now)
+            queries.hubs.keep(tx, self.hub, home, now)
             if known is None or known.home != home:
                 last = known.home if known is not None else ""
                 kind = "hub.claimed"
-                events.append(tx, now, BROKER, kind, hub=self.hub, home=home, before=last)
+                queries.events.append(tx, now, BROKER, kind, hub=self.hub, home=home, before=last)
             return HubRow(self.hub, home, now)
 
         return self._run(work)
@@ -70,7 +61,7 @@ class Hubs(BrokerBase):
 
         Raises :class:`~jupyterhub_migspawner.errors.Refusal` (``conflict``).
         """
-        known = self._read(lambda tx: hubs.by_name(tx, self.hub))
+        known = self._read(lambda tx: queries.hubs.by_name(tx, self.hub))
         if known is not None and known.home != home:
             raise Refusal(
                 f"The hub called {quoted(self.hub)} is at {quoted(known.home)} now; this one "
@@ -80,12 +71,12 @@ class Hubs(BrokerBase):
 
     def hubs(self) -> tuple[HubRow, ...]:
         """All hubs that lend from this database, by name."""
-        return self._read(hubs.every)
+        return self._read(queries.hubs.every)
 
     def _demand_gone(self, tx: Transaction, known: HubRow) -> None:
         now = self._now()
         heard = known.seen_at is not None and now - known.seen_at < SILENT
-        live = len(ledger.select(tx, hub=self.hub))
+        live = len(queries.leases.select(tx, hub=self.hub))
         if not heard and not live:
             return
         told = "has never been heard of"
@@ -102,26 +93,28 @@ class Hubs(BrokerBase):
 
     def _take_along(self, tx: Transaction, old: str) -> None:
         self._demand_no_twins(tx, old)
-        leases = ledger.rename_hub(tx, old, self.hub)
-        asked = requests.rename_hub(tx, old, self.hub)
-        exceptions.rename_hub(tx, old, self.hub)
+        leases = queries.leases.rename_hub(tx, old, self.hub)
+        asked = queries.requests.rename_hub(tx, old, self.hub)
+        queries.quotas.rename_hub(tx, old, self.hub)
         self._drop_twin_tickets(tx, old)
-        tickets.rename_hub(tx, old, self.hub)
-        drafts.rename_hub(tx, old, self.hub)
-        notice_choices.rename_hub(tx, old, self.hub)
-        was_known = hubs.by_name(tx, old) is not None
-        hubs.forget(tx, old)
+        queries.tickets.rename_hub(tx, old, self.hub)
+        queries.drafts.rename_hub(tx, old, self.hub)
+        queries.notices.rename_hub(tx, old, self.hub)
+        was_known = queries.hubs.by_name(tx, old) is not None
+        queries.hubs.forget(tx, old)
         if not (was_known or leases or asked):
             return
         kind, now = "hub.renamed", self._now()
-        events.append(tx, now, BROKER, kind, hub=self.hub, old=old, leases=leases, requests=asked)
+        queries.events.append(
+            tx, now, BROKER, kind, hub=self.hub, old=old, leases=leases, requests=asked
+        )
 
     def _drop_twin_tickets(self, tx: Transaction, old: str) -> None:
         """Who waits for the same under both names keeps the place of this one."""
         now, why = self._now(), "its person waits for the same under the hub's other name"
-        mine = {(ticket.user, ticket.tier) for ticket in tickets.select(tx, hub=self.hub)}
-        held = {lease.ticket_id: lease for lease in ledger.select(tx, hub=old, states=HELD)}
-        for ticket in tickets.select(tx, hub=old):
+        mine = {(ticket.user, ticket.tier) for ticket in queries.tickets.select(tx, hub=self.hub)}
+        held = {lease.ticket_id: lease for lease in queries.leases.select(tx, hub=old, states=HELD)}
+        for ticket in queries.tickets.select(tx, hub=old):
             if (ticket.user, ticket.tier) in mine:
                 if ticket.id in held:
                     begin_release(tx, held[ticket.id], why, BROKER, now)
@@ -129,10 +122,13 @@ class Hubs(BrokerBase):
 
     def _demand_no_twins(self, tx: Transaction, old: str) -> None:
         """A server of one user cannot have two leases, as it would where both names have one."""
-        mine = {(each.user, each.server) for each in ledger.select(tx, hub=self.hub, states=HELD)}
+        mine = {
+            (each.user, each.server)
+            for each in queries.leases.select(tx, hub=self.hub, states=HELD)
+        }
         both = sorted(
             lease.id
-            for lease in ledger.select(tx, hub=old, states=HELD)
+            for lease in queries.leases.select(tx, hub=old, states=HELD)
             if (lease.user, lease.server) in mine
         )
         if both:

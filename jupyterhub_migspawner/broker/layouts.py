@@ -26,9 +26,9 @@ from jupyterhub_migspawner.broker.reserving import (
     look_after_reservations,
 )
 from jupyterhub_migspawner.broker.wanting import desired, mark_wanted
+from jupyterhub_migspawner.db import queries
+from jupyterhub_migspawner.db.store import Transaction
 from jupyterhub_migspawner.errors import Refusal
-from jupyterhub_migspawner.leases import events, inventory, ledger
-from jupyterhub_migspawner.leases.store import Transaction
 from jupyterhub_migspawner.model.cards import MIG_OFF, CardRow, Want
 from jupyterhub_migspawner.model.leases import LeaseRow
 from jupyterhub_migspawner.model.requests import RequestRow
@@ -75,7 +75,7 @@ class Layouts(BrokerBase):
                     "node, or leave the card out.",
                     reason="conflict",
                 )
-            chosen = choose(ledger.select(tx, card_uuid=card_uuid))
+            chosen = choose(queries.leases.select(tx, card_uuid=card_uuid))
             layout = tuple(sorted(chosen, key=lambda want: want[1]))
             if layout and not mig_enabled:
                 raise Refusal("A card with MIG off has no slices.", reason="options")
@@ -89,9 +89,9 @@ class Layouts(BrokerBase):
             if card.target is not None and not _given_whole(tx, card_uuid):
                 # It was on its way back to the layout before; now it goes to this one.
                 changes["target"] = None
-            inventory.update_card(tx, card_uuid, **changes)
+            queries.inventory.update_card(tx, card_uuid, **changes)
             mark_wanted(tx, card_uuid)
-            events.append(
+            queries.events.append(
                 tx,
                 self._now(),
                 actor,
@@ -101,7 +101,7 @@ class Layouts(BrokerBase):
                 mig=mig_enabled,
                 before=recording.plain(card.layout),
             )
-            return (inventory.card_record(tx, card_uuid) or record).row
+            return (queries.inventory.card_record(tx, card_uuid) or record).row
 
         return self._run(work)
 
@@ -113,7 +113,7 @@ class Layouts(BrokerBase):
 
         def work(tx: Transaction) -> str:
             card = self._locked(tx, card_uuid).row
-            live = ledger.select(tx, card_uuid=card_uuid)
+            live = queries.leases.select(tx, card_uuid=card_uuid)
             holder = next((each for each in live if (each.profile, each.start) == want), None)
             if holder is not None:
                 return held_by(holder)
@@ -122,7 +122,7 @@ class Layouts(BrokerBase):
                 return f"{want[0]} at {want[1]} is desired again; plan again."
             rows = [
                 row
-                for row in inventory.slice_rows(tx, card_uuid=card_uuid)
+                for row in queries.inventory.slice_rows(tx, card_uuid=card_uuid)
                 if (row.profile, row.start) == want and row.present
             ]
             for row in rows:
@@ -142,7 +142,7 @@ class Layouts(BrokerBase):
 
         def work(tx: Transaction) -> str:
             card = self._locked(tx, card_uuid).row
-            live = ledger.select(tx, card_uuid=card_uuid)
+            live = queries.leases.select(tx, card_uuid=card_uuid)
             # A lease that waits for this very change has no UUID yet.
             there = [lease for lease in live if lease.slice_uuid is not None]
             if there:
@@ -152,7 +152,7 @@ class Layouts(BrokerBase):
                 return (
                     f"Card {card.index} ({card.uuid}) has another desired state by now; plan again."
                 )
-            rows = inventory.slice_rows(tx, card_uuid=card_uuid)
+            rows = queries.inventory.slice_rows(tx, card_uuid=card_uuid)
             for row in rows:
                 if why := reason_for(tx, row):
                     return why
@@ -184,17 +184,19 @@ class Layouts(BrokerBase):
         def work(tx: Transaction) -> None:
             kind = "card.step-failed" if error else "card.step"
             more = {**detail, "error": stored(error)} if error else detail
-            events.append(tx, self._now(), actor, kind, card_uuid=card_uuid, step=step, **more)
+            queries.events.append(
+                tx, self._now(), actor, kind, card_uuid=card_uuid, step=step, **more
+            )
 
         self._run(work)
 
     def _claim(self, tx: Transaction, row: SliceRow, actor: str) -> None:
-        inventory.update_slice(tx, row.id, present=False, uuid=None, gi_id=None, ci_id=None)
+        queries.inventory.update_slice(tx, row.id, present=False, uuid=None, gi_id=None, ci_id=None)
         recording.slice_event(tx, self._now(), actor, "slice.claimed", row, uuid=row.uuid)
 
-    def _locked(self, tx: Transaction, card_uuid: str) -> inventory.CardRecord:
-        inventory.lock_card(tx, wanted_name(card_uuid))
-        record = inventory.card_record(tx, wanted_name(card_uuid))
+    def _locked(self, tx: Transaction, card_uuid: str) -> queries.inventory.CardRecord:
+        queries.inventory.lock_card(tx, wanted_name(card_uuid))
+        record = queries.inventory.card_record(tx, wanted_name(card_uuid))
         if record is None:
             raise Refusal(f"There is no card {quoted(card_uuid)}.", reason="not-found")
         return record
@@ -210,4 +212,4 @@ def held_by(lease: LeaseRow) -> str:
 
 
 def _given_whole(tx: Transaction, card_uuid: str) -> bool:
-    return any(lease.whole for lease in ledger.select(tx, card_uuid=card_uuid))
+    return any(lease.whole for lease in queries.leases.select(tx, card_uuid=card_uuid))

@@ -21,9 +21,9 @@ from jupyterhub_migspawner.broker.base import (
 )
 from jupyterhub_migspawner.broker.recording import lease_event
 from jupyterhub_migspawner.broker.wanting import back_to_layout
+from jupyterhub_migspawner.db import queries
+from jupyterhub_migspawner.db.store import Transaction
 from jupyterhub_migspawner.errors import Refusal
-from jupyterhub_migspawner.leases import events, inventory, ledger, requests
-from jupyterhub_migspawner.leases.store import Transaction
 from jupyterhub_migspawner.model.leases import ACTIVE, HELD, PENDING, LeaseRow
 from jupyterhub_migspawner.model.parts import Part
 from jupyterhub_migspawner.policy import proof
@@ -43,7 +43,7 @@ class Leasing(Acquiring):
             lease = _of_start(tx, attempt)
             if lease is None or lease.state not in HELD:
                 return None
-            return ledger.renew(tx, lease.id, deadline) or _if_active(tx, lease.id)
+            return queries.leases.renew(tx, lease.id, deadline) or _if_active(tx, lease.id)
 
         return self._run(work)
 
@@ -59,20 +59,22 @@ class Leasing(Acquiring):
             if lease is None:
                 return None
             if lease.request_id is not None:
-                requests.by_id(tx, lease.request_id)  # locks it, before the lease as everybody does
-            after = ledger.activate(tx, lease.id)
+                queries.requests.by_id(
+                    tx, lease.request_id
+                )  # locks it, before the lease as everybody does
+            after = queries.leases.activate(tx, lease.id)
             if after is None:
                 return _if_active(tx, lease.id)
             lease_event(tx, after, self._now(), after.user, why="the server runs")
             if after.request_id is not None:
-                requests.use(tx, after.request_id)
+                queries.requests.use(tx, after.request_id)
             return after
 
         return self._run(work)
 
     def lease_of_attempt(self, attempt: str) -> LeaseRow | None:
         """The lease of an attempt, live or past."""
-        return self._read(lambda tx: ledger.by_attempt(tx, wanted_name(attempt)))
+        return self._read(lambda tx: queries.leases.by_attempt(tx, wanted_name(attempt)))
 
     def cancel_attempt(self, attempt: str, reason: str) -> LeaseRow | None:
         """This start is over: the lease it holds begins to end, and it gets none any more.
@@ -85,12 +87,14 @@ class Leasing(Acquiring):
         def work(tx: Transaction) -> LeaseRow | None:
             now = self._now()
             tx.queue_for(f"attempt {attempt}")
-            lease = ledger.by_attempt(tx, wanted_name(attempt))
+            lease = queries.leases.by_attempt(tx, wanted_name(attempt))
             if lease is not None:
                 return begin_release(tx, lease, reason, lease.user, now) or lease
-            if ledger.tombstone(tx, attempt) is None:
-                ledger.bury(tx, attempt, reason, now)
-                events.append(tx, now, BROKER, "attempt.cancelled", attempt=attempt, why=reason)
+            if queries.leases.tombstone(tx, attempt) is None:
+                queries.leases.bury(tx, attempt, reason, now)
+                queries.events.append(
+                    tx, now, BROKER, "attempt.cancelled", attempt=attempt, why=reason
+                )
             return None
 
         return self._run(work)
@@ -115,13 +119,13 @@ class Leasing(Acquiring):
             now = self._now()
             held = [
                 lease
-                for lease in ledger.held_by(tx, wanted_name(user))
+                for lease in queries.leases.held_by(tx, wanted_name(user))
                 if (lease.hub, lease.server) == (self.hub, server)
                 and (taken_before is None or lease.since <= taken_before)
             ]
-            for lost in ledger.stranded(tx, self.hub, wanted_name(user)):
+            for lost in queries.leases.stranded(tx, self.hub, wanted_name(user)):
                 if lost.server == server and (taken_before is None or lost.since <= taken_before):
-                    ledger.leave(tx, lost.id, now)
+                    queries.leases.leave(tx, lost.id, now)
             ended = [begin_release(tx, lease, reason, actor, now) for lease in held]
             return tuple(lease for lease in ended if lease is not None)
 
@@ -133,11 +137,11 @@ class Leasing(Acquiring):
         Until they are stopped or started again; of one user, or of all.
         """
         of_user = None if user is None else wanted_name(user)
-        return self._read(lambda tx: ledger.stranded(tx, self.hub, of_user))
+        return self._read(lambda tx: queries.leases.stranded(tx, self.hub, of_user))
 
     def note_stopped(self, lease_id: int) -> None:
         """Note that the server of a lease that was lost does not run any more."""
-        self._run(lambda tx: ledger.leave(tx, wanted_id(lease_id), self._now()))
+        self._run(lambda tx: queries.leases.leave(tx, wanted_id(lease_id), self._now()))
 
     def release_lease(self, lease_id: int, reason: str, actor: str) -> LeaseRow:
         """Let one lease begin to end.
@@ -162,7 +166,7 @@ class Leasing(Acquiring):
                 )
             after = begin_release(tx, lease, reason, actor, self._now())
             if after is None and lease.ending:
-                row = inventory.slice_row(tx, lease.slice_id)
+                row = queries.inventory.slice_row(tx, lease.slice_id)
                 quarantined = row.quarantined if row is not None else ""
                 raise Refusal(" ".join(why_ending(lease, quarantined)), reason="conflict")
             if after is None:
@@ -180,7 +184,9 @@ class Leasing(Acquiring):
         name = wanted_name(user)
 
         def work(tx: Transaction) -> tuple[LeaseRow, ...]:
-            return ledger.ended_since(tx, self.hub, name, self._now() - timedelta(days=days), most)
+            return queries.leases.ended_since(
+                tx, self.hub, name, self._now() - timedelta(days=days), most
+            )
 
         return self._read(work)
 
@@ -197,11 +203,11 @@ class Leasing(Acquiring):
             now = self._now()
             lease = _known(tx, lease_id)
             if lease.request_id is not None:
-                requests.by_id(tx, lease.request_id)  # locks it, before card and lease
+                queries.requests.by_id(tx, lease.request_id)  # locks it, before card and lease
             # First the card, as everybody does who changes one and something on it.
             if lease.whole:
-                inventory.lock_card(tx, lease.card_uuid)
-            after = ledger.end(tx, lease_id, now)
+                queries.inventory.lock_card(tx, lease.card_uuid)
+            after = queries.leases.end(tx, lease_id, now)
             if after is None:
                 if lease.state in HELD:
                     raise Refusal(
@@ -210,7 +216,7 @@ class Leasing(Acquiring):
                         reason="conflict",
                     )
                 return _known(tx, lease_id)
-            inventory.untake(tx, lease.slice_id)
+            queries.inventory.untake(tx, lease.slice_id)
             lease_event(tx, after, now, BROKER, why=after.end_reason)
             if lease.whole:
                 back_to_layout(tx, lease.card_uuid, now, BROKER)
@@ -222,13 +228,13 @@ class Leasing(Acquiring):
 
     def _end_used_up(self, tx: Transaction, request_id: int, now: datetime) -> None:
         """A grant on which no more servers may start is over with the last of them."""
-        grant = requests.by_id(tx, request_id)
+        grant = queries.requests.by_id(tx, request_id)
         tier = None if grant is None else self.settings.tier(grant.tier)
         if grant is None or tier is None or not tier.is_used_up(grant.uses):
             return
-        if requests.move(tx, grant.id, "approved", state="used"):
+        if queries.requests.move(tx, grant.id, "approved", state="used"):
             why = f"{grant.uses} of {tier.grant_starts} starts are used"
-            events.append(
+            queries.events.append(
                 tx,
                 now,
                 BROKER,
@@ -244,11 +250,11 @@ class Leasing(Acquiring):
         """Say why a lease is still releasing; ignored when it is not."""
 
         def work(tx: Transaction) -> None:
-            lease = ledger.by_id(tx, wanted_id(lease_id))
+            lease = queries.leases.by_id(tx, wanted_id(lease_id))
             short = stored(why)
             if lease is None or lease.waiting_for == short:
                 return
-            after = ledger.wait(tx, lease_id, short)
+            after = queries.leases.wait(tx, lease_id, short)
             if after is not None:
                 lease_event(tx, after, self._now(), BROKER, kind="lease.waiting", waiting_for=short)
 
@@ -256,7 +262,7 @@ class Leasing(Acquiring):
 
     def forget_cancelled_attempts(self) -> None:
         """Drop the memory of cancelled attempts that no thread can still be waiting with."""
-        self._run(lambda tx: ledger.forget_tombstones(tx, self._now() - TOMBSTONE_LIFE))
+        self._run(lambda tx: queries.leases.forget_tombstones(tx, self._now() - TOMBSTONE_LIFE))
 
     def leases(
         self,
@@ -274,7 +280,7 @@ class Leasing(Acquiring):
         All of them, or a part.
         """
         return self._read(
-            lambda tx: ledger.select(
+            lambda tx: queries.leases.select(
                 tx,
                 include_past=include_past,
                 user=None if user is None else wanted_name(user),
@@ -309,17 +315,17 @@ def why_ending(lease: LeaseRow, quarantined: str = "") -> tuple[str, str]:
 
 def _of_start(tx: Transaction, attempt: str) -> LeaseRow | None:
     """The lease of an attempt to start a server; an offer is none's."""
-    lease = ledger.by_attempt(tx, wanted_name(attempt))
+    lease = queries.leases.by_attempt(tx, wanted_name(attempt))
     return None if lease is None or lease.ticket_id is not None else lease
 
 
 def _if_active(tx: Transaction, lease_id: int) -> LeaseRow | None:
-    lease = ledger.by_id(tx, lease_id)
+    lease = queries.leases.by_id(tx, lease_id)
     return lease if lease is not None and lease.state == ACTIVE else None
 
 
 def _known(tx: Transaction, lease_id: int) -> LeaseRow:
-    lease = ledger.by_id(tx, wanted_id(lease_id))
+    lease = queries.leases.by_id(tx, wanted_id(lease_id))
     if lease is None:
         raise Refusal(f"There is no lease {lease_id}.", reason="not-found")
     return lease

@@ -21,9 +21,9 @@ from jupyterhub_migspawner.broker.base import (
 from jupyterhub_migspawner.broker.leasing import why_ending
 from jupyterhub_migspawner.broker.recording import lease_event
 from jupyterhub_migspawner.broker.views import timestamp
+from jupyterhub_migspawner.db import queries
+from jupyterhub_migspawner.db.store import Transaction
 from jupyterhub_migspawner.errors import Refusal
-from jupyterhub_migspawner.leases import events, inventory, ledger, notice_choices, readings
-from jupyterhub_migspawner.leases.store import Transaction
 from jupyterhub_migspawner.model.leases import RELEASING, LeaseRow
 from jupyterhub_migspawner.policy.notices import TOPICS
 from jupyterhub_migspawner.policy.people import Person
@@ -51,7 +51,7 @@ class Noticing(BrokerBase):
         """Record that a process of another local user listens where the hub or a server should."""
 
         def work(tx: Transaction) -> None:
-            events.append(
+            queries.events.append(
                 tx,
                 self._now(),
                 node,
@@ -73,8 +73,8 @@ class Noticing(BrokerBase):
             now = self._now()
             soon = now + timedelta(minutes=self.settings.warn_minutes)
             warned = []
-            for lease in ledger.ending(tx, self.hub, soon):
-                if lease.ends_at is not None and ledger.warn(tx, lease.id):
+            for lease in queries.leases.ending(tx, self.hub, soon):
+                if lease.ends_at is not None and queries.leases.warn(tx, lease.id):
                     end = timestamp(lease.ends_at)
                     kind = "lease.ending"
                     lease_event(tx, lease, now, BROKER, kind=kind, until=end, rule=TIME)
@@ -93,9 +93,9 @@ class Noticing(BrokerBase):
             now = self._now()
             return [
                 lease
-                for lease in ledger.select(tx, hub=self.hub, states=(RELEASING,))
+                for lease in queries.leases.select(tx, hub=self.hub, states=(RELEASING,))
                 if is_stuck(lease.releasing_at or lease.since, now)
-                and readings.stay(tx, lease.id).alerted_for != STUCK
+                and queries.sessions.stay(tx, lease.id).alerted_for != STUCK
             ]
 
         def work(tx: Transaction) -> tuple[LeaseRow, ...]:
@@ -104,9 +104,9 @@ class Noticing(BrokerBase):
             now = self._now()
             found = stuck(tx)
             for lease in found:
-                row = inventory.slice_row(tx, lease.slice_id)
+                row = queries.inventory.slice_row(tx, lease.slice_id)
                 why, mend = why_ending(lease, row.quarantined if row is not None else "")
-                readings.change(tx, lease.id, alerted_for=STUCK, alerted_at=now)
+                queries.sessions.change(tx, lease.id, alerted_for=STUCK, alerted_at=now)
                 lease_event(
                     tx,
                     lease,
@@ -124,7 +124,7 @@ class Noticing(BrokerBase):
         """For each topic of :data:`~jupyterhub_migspawner.policy.notices.TOPICS` whether a user
         wants notices; they do unless they have chosen otherwise."""
         name = wanted_name(user)
-        said = self._read(lambda tx: notice_choices.of_user(tx, self.hub, name))
+        said = self._read(lambda tx: queries.notices.of_user(tx, self.hub, name))
         return {topic: said.get(topic, True) for topic in TOPICS}
 
     def choose_notices(self, user: str, choices: Mapping[str, bool]) -> dict[str, bool]:
@@ -151,7 +151,7 @@ class Noticing(BrokerBase):
             self._count_action(tx, Person(user), now)
             tx.queue_for(f"person {user}")
             for topic, wanted in choices.items():
-                notice_choices.keep(tx, self.hub, user, topic, wanted, now)
+                queries.notices.keep(tx, self.hub, user, topic, wanted, now)
 
         self._run(work)
         return self.notice_choices(user)

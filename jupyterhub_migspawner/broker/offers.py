@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from jupyterhub_migspawner.broker.admission import Admissions, Reader
 from jupyterhub_migspawner.broker.statuses import TierOffer
-from jupyterhub_migspawner.leases.store import Transaction
+from jupyterhub_migspawner.db.store import Transaction
 from jupyterhub_migspawner.model.requests import RequestRow
 from jupyterhub_migspawner.policy import queue, tiers
 from jupyterhub_migspawner.policy.admission import Admit, Ask, Deny, Reason, Wait, decide

@@ -20,8 +20,8 @@ from jupyterhub_migspawner.broker.acquiring import begin_release
 from jupyterhub_migspawner.broker.base import NAME_LIMIT, BrokerBase, text, wanted_name
 from jupyterhub_migspawner.broker.quarantine import ORPHAN, PASSING, note, quarantines
 from jupyterhub_migspawner.broker.unadopted import share_of, slice_of
-from jupyterhub_migspawner.leases import hubs, inventory, ledger, orphans, readings, requests
-from jupyterhub_migspawner.leases.store import Transaction
+from jupyterhub_migspawner.db import queries
+from jupyterhub_migspawner.db.store import Transaction
 from jupyterhub_migspawner.model.hubs import DEFAULT_HUB
 from jupyterhub_migspawner.model.leases import ACTIVE, LeaseRow
 from jupyterhub_migspawner.model.orphans import OrphanRow
@@ -64,7 +64,7 @@ class Orphans(BrokerBase):
 
     def orphans(self) -> tuple[OrphanRow, ...]:
         """All that are known now, by node and user."""
-        return self._read(orphans.every)
+        return self._read(queries.orphans.every)
 
     def guests(self, node: str) -> Guests:
         """Servers of a node without a lease that are to go on whatever lease ends there.
@@ -75,7 +75,7 @@ class Orphans(BrokerBase):
         """
 
         def work(tx: Transaction) -> Guests:
-            here = [each for each in orphans.every(tx) if each.node == node]
+            here = [each for each in queries.orphans.every(tx) if each.node == node]
             return Guests(
                 tuple(each for each in here if each.vouched),
                 tuple(
@@ -103,13 +103,15 @@ class Orphans(BrokerBase):
 
         def work(tx: Transaction) -> tuple[OrphanRow, ...]:
             now = self._now()
-            unknown = [each for each in named if ledger.by_attempt(tx, each.attempt) is None]
+            unknown = [
+                each for each in named if queries.leases.by_attempt(tx, each.attempt) is None
+            ]
             for each in unknown:
-                before = orphans.by_attempt(tx, each.attempt)
+                before = queries.orphans.by_attempt(tx, each.attempt)
                 pids = before.pids if before is not None else ()
-                orphans.keep(tx, replace(each, vouched=True, pids=pids, found_at=now))
+                queries.orphans.keep(tx, replace(each, vouched=True, pids=pids, found_at=now))
             for node in sorted({each.node for each in unknown}):
-                inventory.lock_cards_of_node(tx, node)
+                queries.inventory.lock_cards_of_node(tx, node)
                 for change in quarantines(tx, node, now, {}):
                     change()
             return tuple(unknown)
@@ -119,7 +121,7 @@ class Orphans(BrokerBase):
     def unvouch(self, user: str, server: str) -> None:
         """This server of this hub does not run any more; its node's agent looks for the rest."""
         of_user, of_server = wanted_name(user), wanted_name(server)
-        self._run(lambda tx: orphans.unvouch(tx, self.hub, of_user, of_server, self._now()))
+        self._run(lambda tx: queries.orphans.unvouch(tx, self.hub, of_user, of_server, self._now()))
 
     def adopt_orphans(
         self, actor: str, attempts: Collection[str] | None = None, *, dry_run: bool = False
@@ -136,10 +138,12 @@ class Orphans(BrokerBase):
         def work(tx: Transaction) -> tuple[Adoption, ...]:
             now = self._now()
             every = [
-                each for each in orphans.every(tx) if attempts is None or each.attempt in attempts
+                each
+                for each in queries.orphans.every(tx)
+                if attempts is None or each.attempt in attempts
             ]
             for node in sorted({each.node for each in every}):
-                inventory.lock_cards_of_node(tx, node)
+                queries.inventory.lock_cards_of_node(tx, node)
             done: list[Adoption] = []
             for each in every:
                 done.append(self._adopt_orphan(tx, each, done, actor, now, dry_run=dry_run))
@@ -173,7 +177,7 @@ class Orphans(BrokerBase):
         seats = tier.seats if tier is not None and tier.shares else 1
         mine = [each.lease for each in done if each.lease and each.lease.slice_id == row.id]
         live = [
-            *(each for each in ledger.select(tx, card_uuid=row.card_uuid) if each.id),
+            *(each for each in queries.leases.select(tx, card_uuid=row.card_uuid) if each.id),
             *(mine if dry_run else ()),
         ]
         held = [each for each in live if each.slice_id == row.id]
@@ -187,7 +191,7 @@ class Orphans(BrokerBase):
             return Adoption(orphan, None, f"lease {elsewhere[0].id} has a part of its card")
         others = [
             each
-            for each in ledger.held_by(tx, orphan.user)
+            for each in queries.leases.held_by(tx, orphan.user)
             if (each.hub, each.server) == (hub, orphan.server)
         ]
         twin = next((e for e in done if e.lease and _server(e.lease) == (hub, *_of(orphan))), None)
@@ -206,14 +210,14 @@ class Orphans(BrokerBase):
             return Adoption(orphan, lease)
         for each in others:
             begin_release(tx, each, "an earlier start of the same server", actor, now)
-        lease = ledger.insert(tx, lease)
-        inventory.take(tx, row.id, orphan.tier if seats > 1 else None)
+        lease = queries.leases.insert(tx, lease)
+        queries.inventory.take(tx, row.id, orphan.tier if seats > 1 else None)
         recording.lease_event(
             tx, lease, now, actor, why="adopted: its server ran without a lease", adopted=True
         )
         if orphan.url and orphan.sealed:
-            readings.change(tx, lease.id, url=orphan.url, sealed=orphan.sealed)
-        orphans.forget(tx, orphan.attempt)
+            queries.sessions.change(tx, lease.id, url=orphan.url, sealed=orphan.sealed)
+        queries.orphans.forget(tx, orphan.attempt)
         return Adoption(orphan, lease)
 
     def _lease(
@@ -272,7 +276,7 @@ def _names(orphan: OrphanRow, lease: LeaseRow) -> bool:
 
 def _unheard(tx: Transaction, orphan: OrphanRow) -> bool:
     """Whether the hub of an orphan has not been there since that was found."""
-    hub = hubs.by_name(tx, orphan.hub)
+    hub = queries.hubs.by_name(tx, orphan.hub)
     if hub is None or orphan.found_at is None:
         return False
     return hub.seen_at is None or hub.seen_at < orphan.found_at
@@ -290,7 +294,7 @@ def _grant(tx: Transaction, orphan: OrphanRow) -> int | None:
     """The grant it ran on, if this database has it and it is that user's."""
     if orphan.request_id is None:
         return None
-    grant = requests.by_id(tx, orphan.request_id)
+    grant = queries.requests.by_id(tx, orphan.request_id)
     if grant is None or (grant.user, grant.tier) != (orphan.user, orphan.tier):
         return None
     return grant.id

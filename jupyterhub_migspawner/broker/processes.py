@@ -12,8 +12,8 @@ from typing import Any
 
 from jupyterhub_migspawner.broker.base import BROKER, BrokerBase, stored, wanted_id, wanted_name
 from jupyterhub_migspawner.broker.recording import lease_event
-from jupyterhub_migspawner.leases import ledger, processes
-from jupyterhub_migspawner.leases.store import Transaction
+from jupyterhub_migspawner.db import queries
+from jupyterhub_migspawner.db.store import Transaction
 from jupyterhub_migspawner.model.leases import LeaseRow
 from jupyterhub_migspawner.model.processes import ProcessesRow
 
@@ -32,7 +32,7 @@ class Processes(BrokerBase):
 
     def processes_of_node(self, node: str) -> dict[int, ProcessesRow]:
         """What is known of the processes of the sessions of a node, by lease."""
-        return self._read(lambda tx: processes.of_node(tx, wanted_name(node)))
+        return self._read(lambda tx: queries.processes.of_node(tx, wanted_name(node)))
 
     def note_server(self, attempt: str, row: ProcessesRow) -> None:
         """Note the first process of a start, and the system user it runs as.
@@ -41,14 +41,14 @@ class Processes(BrokerBase):
         """
 
         def work(tx: Transaction) -> None:
-            lease = ledger.by_attempt(tx, wanted_name(attempt))
+            lease = queries.leases.by_attempt(tx, wanted_name(attempt))
             if lease is None or not lease.live:
                 return
-            before = processes.of_lease(tx, lease.id)
+            before = queries.processes.of_lease(tx, lease.id)
             known = [*row.known]
             if before.boot_id == row.boot_id:
                 known += [each for each in before.known if each not in row.known]
-            processes.change(
+            queries.processes.change(
                 tx,
                 lease.id,
                 uid=before.uid if row.uid is None else row.uid,
@@ -70,9 +70,9 @@ class Processes(BrokerBase):
                     "boot_id": row.boot_id,
                     "known": [list(e) for e in row.known[:MOST_KNOWN]],
                 }
-                if row.uid is not None and processes.of_lease(tx, row.lease_id).uid is None:
+                if row.uid is not None and queries.processes.of_lease(tx, row.lease_id).uid is None:
                     values["uid"] = row.uid
-                processes.change(tx, row.lease_id, **values)
+                queries.processes.change(tx, row.lease_id, **values)
 
         if rows:
             self._run(work)
@@ -87,15 +87,15 @@ class Processes(BrokerBase):
         """
 
         def work(tx: Transaction) -> LeaseRow | None:
-            lease = ledger.by_id(tx, wanted_id(lease_id))
+            lease = queries.leases.by_id(tx, wanted_id(lease_id))
             if lease is None or not lease.live:
                 return None
-            before = processes.of_lease(tx, lease_id).reported
+            before = queries.processes.of_lease(tx, lease_id).reported
             new = [uid for uid in sorted(users) if uid not in before or uid in again]
             every = [*before, *(uid for uid in new if uid not in before)]
             if not new or len(every) > MOST_REPORTED:
                 return None
-            processes.change(tx, lease_id, reported=every)
+            queries.processes.change(tx, lease_id, reported=every)
             names = [stored(users[uid]) for uid in new]
             lease_event(
                 tx, lease, self._now(), BROKER, kind="lease.foreign", why=stored(why), users=names
@@ -106,4 +106,4 @@ class Processes(BrokerBase):
 
     def forget_processes(self) -> None:
         """Forget the processes of sessions that are over."""
-        self._run(lambda tx: processes.forget_ended(tx, self._now() - KEPT))
+        self._run(lambda tx: queries.processes.forget_ended(tx, self._now() - KEPT))

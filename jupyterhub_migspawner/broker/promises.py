@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 
 from jupyterhub_migspawner.broker.stock import out_of_service, stock
-from jupyterhub_migspawner.leases import inventory, ledger, requests
-from jupyterhub_migspawner.leases.census import Count
-from jupyterhub_migspawner.leases.store import Transaction
+from jupyterhub_migspawner.db import queries
+from jupyterhub_migspawner.db.queries.capacity import Count
+from jupyterhub_migspawner.db.store import Transaction
 from jupyterhub_migspawner.model.requests import RequestRow
 from jupyterhub_migspawner.policy.card_filter import CardKind, Kinds
 from jupyterhub_migspawner.policy.reservation import latest_by_kind
@@ -30,7 +30,7 @@ def latest_ends(
     Without the kinds that no coming grant needs. The lease ``but`` is its own already.
     """
     coming = []
-    for each in requests.coming(tx, now):
+    for each in queries.requests.coming(tx, now):
         tier = settings.tier(each.tier)
         own = grant is not None and each.id == grant.id
         if tier is not None and tier.is_whole and not own and each.valid_from is not None:
@@ -38,13 +38,13 @@ def latest_ends(
     if not coming:
         return {}
     # Sessions may still run on cards that are out of service.
-    of_cards = inventory.kinds_by_card(tx)
+    of_cards = queries.inventory.kinds_by_card(tx)
     known, counted = frozenset(of_cards.values()), count()
     return latest_by_kind(
         {kind: _number(counted, asked, frozenset((kind,))) for kind in known},
         [
             (of_cards[lease.card_uuid], lease.known_end(now))
-            for lease in ledger.select(tx)
+            for lease in queries.leases.select(tx)
             if lease.whole and lease.id != but and lease.card_uuid in of_cards
         ],
         [
@@ -63,5 +63,5 @@ def of_card(
     tx: Transaction, latest: Mapping[CardKind, datetime], card_uuid: str
 ) -> datetime | None:
     """What holds for a card of what holds for its kind."""
-    card = inventory.card_record(tx, card_uuid) if latest else None
+    card = queries.inventory.card_record(tx, card_uuid) if latest else None
     return None if card is None else latest.get(card.row.kind)

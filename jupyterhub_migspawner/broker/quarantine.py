@@ -13,8 +13,8 @@ from datetime import datetime
 
 from jupyterhub_migspawner.broker import recording
 from jupyterhub_migspawner.broker.base import BROKER, REASON_LIMIT
-from jupyterhub_migspawner.leases import inventory, ledger, orphans
-from jupyterhub_migspawner.leases.store import Transaction
+from jupyterhub_migspawner.db import queries
+from jupyterhub_migspawner.db.store import Transaction
 from jupyterhub_migspawner.model.cards import MIG_OFF
 from jupyterhub_migspawner.model.orphans import OrphanRow
 from jupyterhub_migspawner.model.slices import SliceRow
@@ -51,7 +51,7 @@ def changes(
     not gone. ``busy`` are the processes that NVML lists, by the slice's UUID.
     """
     changes: list[Callable[[], None]] = []
-    kept = {each.attempt: each for each in orphans.every(tx)}
+    kept = {each.attempt: each for each in queries.orphans.every(tx)}
     places = _places(tx, node)
     seen = set()
     for mark in _without_lease(tx, marks, places):
@@ -59,21 +59,21 @@ def changes(
         before = kept.get(mark.attempt)
         if before is None or not (before.was_vouched or before.vouched or _same(before, mark)):
             found = replace(mark, node=node, found_at=now, vouched=False)
-            changes.append(lambda found=found: orphans.keep(tx, found))  # type: ignore[misc]
+            changes.append(lambda found=found: queries.orphans.keep(tx, found))  # type: ignore[misc]
         elif before.pids != mark.pids:
             changes.append(
-                lambda mark=mark: orphans.note_pids(tx, mark.attempt, mark.pids)  # type: ignore[misc]
+                lambda mark=mark: queries.orphans.note_pids(tx, mark.attempt, mark.pids)  # type: ignore[misc]
             )
     for attempt, before in kept.items():
         if attempt in seen:
             continue
-        known = ledger.by_attempt(tx, attempt) is not None
+        known = queries.leases.by_attempt(tx, attempt) is not None
         if not known and (before.node != node or not set(before.pids).isdisjoint(unreadable)):
             continue
         if known or not before.vouched:
-            changes.append(lambda attempt=attempt: orphans.forget(tx, attempt))  # type: ignore[misc]
+            changes.append(lambda attempt=attempt: queries.orphans.forget(tx, attempt))  # type: ignore[misc]
         elif before.pids:
-            changes.append(lambda attempt=attempt: orphans.note_pids(tx, attempt, ()))  # type: ignore[misc]
+            changes.append(lambda attempt=attempt: queries.orphans.note_pids(tx, attempt, ()))  # type: ignore[misc]
     if changes:
         return [*changes, lambda: _apply(quarantines(tx, node, now, busy))]
     return quarantines(tx, node, now, busy)
@@ -89,10 +89,10 @@ def note(
     places = _places(tx, node)
     unknown = _without_lease(tx, marks, places)
     for mark in unknown:
-        if orphans.by_attempt(tx, mark.attempt) is None:
-            orphans.keep(tx, replace(mark, node=node, found_at=now, vouched=False))
+        if queries.orphans.by_attempt(tx, mark.attempt) is None:
+            queries.orphans.keep(tx, replace(mark, node=node, found_at=now, vouched=False))
     if unknown:
-        inventory.lock_cards_of_node(tx, node)
+        queries.inventory.lock_cards_of_node(tx, node)
         _apply(quarantines(tx, node, now, {}))
     return tuple(unknown)
 
@@ -100,7 +100,7 @@ def note(
 def reason_for(tx: Transaction, row: SliceRow) -> str:
     """Why a slice must stay quarantined for the sake of servers without a lease, or nothing."""
     others = _places(tx, row.node)
-    found = [each for each in orphans.every(tx) if row.id in _covered(each, others)]
+    found = [each for each in queries.orphans.every(tx) if row.id in _covered(each, others)]
     return orphan_sentence(found) if found else ""
 
 
@@ -116,7 +116,7 @@ def quarantines(
     changes: list[Callable[[], None]] = []
     places = _places(tx, node)
     on: dict[int, list[OrphanRow]] = {}
-    every = orphans.every(tx)
+    every = queries.orphans.every(tx)
     for each in every:
         uncut = (each.profile, each.start) == MIG_OFF and each.card_uuid in places.cards
         if uncut and not any((r.profile, r.start) == MIG_OFF for r in places.of(each.card_uuid)):
@@ -144,7 +144,7 @@ def stray_reason(pids: Sequence[int]) -> str:
 
 
 def _quarantine(tx: Transaction, row: SliceRow, why: str, now: datetime) -> None:
-    inventory.update_slice(tx, row.id, quarantined=why)
+    queries.inventory.update_slice(tx, row.id, quarantined=why)
     kind = "slice.quarantined" if why else "slice.unquarantined"
     said = why or "the server without a lease is gone, or has one"
     recording.slice_event(tx, now, BROKER, kind, row, why=said)
@@ -152,11 +152,11 @@ def _quarantine(tx: Transaction, row: SliceRow, why: str, now: datetime) -> None
 
 def _add_uncut(tx: Transaction, orphan: OrphanRow, now: datetime) -> None:
     """A card with MIG off has no slice until it is lent; this one is in use already."""
-    record = inventory.card_record(tx, orphan.card_uuid)
+    record = queries.inventory.card_record(tx, orphan.card_uuid)
     if record is None:
         return
     card = record.row
-    slice_id = inventory.insert_slice(
+    slice_id = queries.inventory.insert_slice(
         tx,
         card_uuid=card.uuid,
         profile=MIG_OFF[0],
@@ -171,7 +171,7 @@ def _add_uncut(tx: Transaction, orphan: OrphanRow, now: datetime) -> None:
         present=not card.mig_enabled,
         wanted=True,
     )
-    row = inventory.slice_row(tx, slice_id)
+    row = queries.inventory.slice_row(tx, slice_id)
     if row is not None:
         _quarantine(tx, row, orphan_sentence([orphan]), now)
 
@@ -206,8 +206,8 @@ class _Places:
 
 
 def _places(tx: Transaction, node: str) -> _Places:
-    cards = frozenset(record.row.uuid for record in inventory.card_records(tx, node))
-    return _Places(node, cards, inventory.slice_rows(tx, node=node))
+    cards = frozenset(record.row.uuid for record in queries.inventory.card_records(tx, node))
+    return _Places(node, cards, queries.inventory.slice_rows(tx, node=node))
 
 
 def _without_lease(tx: Transaction, marks: Sequence[OrphanRow], places: _Places) -> list[OrphanRow]:
@@ -224,7 +224,7 @@ def _without_lease(tx: Transaction, marks: Sequence[OrphanRow], places: _Places)
             names.add(mark.card_uuid)
         if not names or (len(found) >= MOST and names <= named):
             continue
-        if ledger.by_attempt(tx, mark.attempt) is None:
+        if queries.leases.by_attempt(tx, mark.attempt) is None:
             found.append(mark)
             named |= names
     return found

@@ -12,9 +12,9 @@ from jupyterhub_migspawner.broker.doubts import Doubts
 from jupyterhub_migspawner.broker.statuses import TicketStatus
 from jupyterhub_migspawner.broker.turns import Turns, held_for, known_ticket, missing_ticket
 from jupyterhub_migspawner.broker.waiting import ticket_event
+from jupyterhub_migspawner.db import queries
+from jupyterhub_migspawner.db.store import Transaction
 from jupyterhub_migspawner.errors import Refusal
-from jupyterhub_migspawner.leases import inventory, ledger, tickets
-from jupyterhub_migspawner.leases.store import Transaction
 from jupyterhub_migspawner.model.leases import PENDING, LeaseRow
 from jupyterhub_migspawner.model.parts import Part
 from jupyterhub_migspawner.model.tickets import OPEN, WAITING, TicketRow
@@ -109,7 +109,7 @@ class Queueing(Turns, Doubts):
             }
             self._count_action(tx, person, now)
             tx.queue_for(f"person {person.name}")
-            have = tickets.open_of_user(tx, self.hub, person.name)
+            have = queries.tickets.open_of_user(tx, self.hub, person.name)
             for ticket in have:
                 if ticket.tier == tier.name:
                     return self._rewritten(tx, ticket, choices, now)
@@ -127,7 +127,7 @@ class Queueing(Turns, Doubts):
                     f"You are already waiting for {len(have)} tiers; leave one of them first.",
                     reason="conflict",
                 )
-            ticket_id = tickets.insert(
+            ticket_id = queries.tickets.insert(
                 tx, hub=self.hub, username=person.name, tier=tier.name, created_at=now, **choices
             )
             ticket = known_ticket(tx, ticket_id)
@@ -179,7 +179,7 @@ class Queueing(Turns, Doubts):
         """
         of_user = None if user is None else wanted_name(user)
         return self._read(
-            lambda tx: tickets.select(tx, hub=hub, user=of_user, states=states, part=part)
+            lambda tx: queries.tickets.select(tx, hub=hub, user=of_user, states=states, part=part)
         )
 
     def queue(self, user: str | None = None, part: Part | None = None) -> tuple[TicketStatus, ...]:
@@ -191,7 +191,7 @@ class Queueing(Turns, Doubts):
 
         def work(tx: Transaction) -> tuple[TicketStatus, ...]:
             now = self._now()
-            everyone = tickets.select(tx)
+            everyone = queries.tickets.select(tx)
             waiting = self._waiting(tx, everyone, now)
             held = held_for(tx)
             rows = [
@@ -202,8 +202,8 @@ class Queueing(Turns, Doubts):
                 rows = [row for row in rows if before is None or row.id < before]
                 rows = rows[-part.limit :] if part.limit > 0 else []
             lengths: dict[str, tuple[timedelta, ...]] = {}
-            live = ledger.select(tx) if rows else ()
-            of_cards = inventory.kinds_by_card(tx) if live else {}
+            live = queries.leases.select(tx) if rows else ()
+            of_cards = queries.inventory.kinds_by_card(tx) if live else {}
             taken = [
                 Taken(lease, end, of_cards.get(lease.card_uuid, CardKind("", 0)))
                 for lease, end in self._idle_ends(tx, live, now)
@@ -221,7 +221,7 @@ class Queueing(Turns, Doubts):
             "tiers": list(ticket.tiers),
         }
         if before != choices:
-            tickets.change(tx, ticket.id, ticket.state, **choices)
+            queries.tickets.change(tx, ticket.id, ticket.state, **choices)
             ticket_event(tx, ticket, now, ticket.user, "ticket.changed", **{**choices})
         return known_ticket(tx, ticket.id)
 
@@ -263,7 +263,7 @@ class Queueing(Turns, Doubts):
         past: list[timedelta] = []
         for profile in sorted({each.lease.profile for each in taken}):
             if profile not in lengths:
-                ended = ledger.past_of_profile(tx, profile, queue.MOST_PAST)
+                ended = queries.leases.past_of_profile(tx, profile, queue.MOST_PAST)
                 lengths[profile] = tuple(end - begin for begin, end in ended)
             past += lengths[profile]
         longest = [tier.max_hours for tier in known]

@@ -28,9 +28,9 @@ from jupyterhub_migspawner.broker.recording import lease_event
 from jupyterhub_migspawner.broker.statuses import Standing, Stranded
 from jupyterhub_migspawner.broker.views import timestamp
 from jupyterhub_migspawner.broker.waiting import Line, Waits
+from jupyterhub_migspawner.db import queries
+from jupyterhub_migspawner.db.store import Transaction
 from jupyterhub_migspawner.errors import Refusal
-from jupyterhub_migspawner.leases import ledger, readings
-from jupyterhub_migspawner.leases.store import Transaction
 from jupyterhub_migspawner.model.leases import ACTIVE, LeaseRow
 from jupyterhub_migspawner.model.parts import Part
 from jupyterhub_migspawner.model.sessions import ReadingRow, StayRow
@@ -82,9 +82,9 @@ class Reclaiming(Waits):
         """
 
         def work(tx: Transaction) -> None:
-            lease = ledger.by_attempt(tx, wanted_name(attempt))
+            lease = queries.leases.by_attempt(tx, wanted_name(attempt))
             if lease is not None:
-                readings.change(tx, lease.id, url=url, sealed=sealed)
+                queries.sessions.change(tx, lease.id, url=url, sealed=sealed)
 
         self._run(work)
 
@@ -95,19 +95,19 @@ class Reclaiming(Waits):
             now = self._now()
             rows: dict[tuple[int, str], ReadingRow] = {}
             for answer in answers:
-                known = {row.source: row for row in readings.of_lease(tx, answer.lease_id)}
+                known = {row.source: row for row in queries.sessions.of_lease(tx, answer.lease_id)}
                 if not answer.absent:
                     row = _merged(answer, known.get(answer.source), now, self._pause())
                     rows[answer.lease_id, answer.source] = row
                 elif answer.source in known:
                     gone = known.pop(answer.source)
-                    readings.forget(tx, answer.lease_id, answer.source)
+                    queries.sessions.forget(tx, answer.lease_id, answer.source)
                     # The use that it has seen stays known, by those that go on telling. One that
                     # has told nothing yet will begin with a sign of use.
                     for source, other in known.items():
                         row = rows.get((answer.lease_id, source), other)
                         rows[answer.lease_id, source] = _at_least(row, gone.active_at)
-            readings.keep(tx, rows.values())
+            queries.sessions.keep(tx, rows.values())
 
         if answers:
             self._run(work)
@@ -121,10 +121,10 @@ class Reclaiming(Waits):
 
         def work(tx: Transaction) -> tuple[Standing, ...]:
             now = self._now()
-            every, stays = readings.of_all(tx), readings.stays_of_all(tx)
+            every, stays = queries.sessions.of_all(tx), queries.sessions.stays_of_all(tx)
             line = self._line(tx, now)
             found = []
-            active = ledger.select(tx, hub=self.hub, user=of_user, states=(ACTIVE,))
+            active = queries.leases.select(tx, hub=self.hub, user=of_user, states=(ACTIVE,))
             leases = [lease for lease in active if lease.ticket_id is None]
             if part is not None:
                 before = part.before
@@ -142,8 +142,8 @@ class Reclaiming(Waits):
         """Every server of this hub that runs on without its card, and how it is asked."""
 
         def work(tx: Transaction) -> tuple[Stranded, ...]:
-            lost = ledger.stranded(tx, self.hub)
-            stays = readings.stays_of_all(tx) if lost else {}
+            lost = queries.leases.stranded(tx, self.hub)
+            stays = queries.sessions.stays_of_all(tx) if lost else {}
             return tuple(Stranded(each, stays.get(each.id, StayRow(each.id))) for each in lost)
 
         return self._read(work)
@@ -152,8 +152,8 @@ class Reclaiming(Waits):
         self, tx: Transaction, leases: Collection[LeaseRow], now: datetime
     ) -> list[tuple[LeaseRow, datetime | None]]:
         """Leases, of all hubs, with when each ends if nobody uses it."""
-        every = readings.of_all(tx) if leases else {}
-        stays = readings.stays_of_all(tx) if every else {}
+        every = queries.sessions.of_all(tx) if leases else {}
+        stays = queries.sessions.stays_of_all(tx) if every else {}
         line = self._line(tx, now) if every else Line()
         found: list[tuple[LeaseRow, datetime | None]] = []
         for lease in leases:
@@ -176,7 +176,7 @@ class Reclaiming(Waits):
                     continue
                 now = self._now()
                 told = found.verdict
-                readings.change(tx, lease_id, warned_at=now, told_until=told.ends_at)
+                queries.sessions.change(tx, lease_id, warned_at=now, told_until=told.ends_at)
                 end = timestamp(told.ends_at)
                 lease_event(
                     tx,
@@ -261,7 +261,7 @@ class Reclaiming(Waits):
                     f"last used at {moment(found.used)}. Use it to keep it.",
                     reason="conflict",
                 )
-            readings.change(tx, lease_id, extended_until=until)
+            queries.sessions.change(tx, lease_id, extended_until=until)
             end_told = timestamp(until)
             kind = "lease.extended"
             lease_event(tx, found.lease, now, by.name, kind=kind, why=reason, until=end_told)
@@ -290,7 +290,7 @@ class Reclaiming(Waits):
                 )
             end = None if until is None else end_within(until, now, FURTHEST)
             who = {"protected_by": by.name, "protected_why": reason}
-            readings.change(tx, lease_id, protected_until=end, **who, **UNTOLD)
+            queries.sessions.change(tx, lease_id, protected_until=end, **who, **UNTOLD)
             kind, told = "lease.protected", timestamp(end) or timestamp(now)
             lease_event(tx, found.lease, now, by.name, kind=kind, why=reason, until=told)
             return self._demanded(tx, lease_id, by)
@@ -299,22 +299,22 @@ class Reclaiming(Waits):
 
     def forget_sessions(self) -> None:
         """Discard what is kept of sessions that are over."""
-        self._run(readings.forget_ended)
+        self._run(queries.sessions.forget_ended)
 
     # -- in a transaction ------------------------------------------------------------------------
 
     def _found(self, tx: Transaction, lease_id: int) -> Standing | None:
         """How a session stands, with others kept from changing that until the end."""
         tx.queue_for(f"session {lease_id}")
-        lease = ledger.by_id(tx, lease_id)
+        lease = queries.leases.by_id(tx, lease_id)
         if lease is None or lease.state != ACTIVE or lease.hub != self.hub:
             return None
         now = self._now()
-        said, stay = readings.of_lease(tx, lease_id), readings.stay(tx, lease_id)
+        said, stay = queries.sessions.of_lease(tx, lease_id), queries.sessions.stay(tx, lease_id)
         return self._standing(lease, said, stay, self._line(tx, now), now)
 
     def _demanded(self, tx: Transaction, lease_id: int, by: Person) -> Standing:
-        lease = ledger.by_id(tx, wanted_id(lease_id))
+        lease = queries.leases.by_id(tx, wanted_id(lease_id))
         mine = lease is not None and (lease.hub, lease.user) == (self.hub, by.name)
         if lease is None or not (mine or by.admin):
             raise Refusal(f"There is no lease {lease_id}.", reason="not-found")

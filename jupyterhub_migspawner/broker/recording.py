@@ -13,11 +13,11 @@ from typing import Any
 from jupyterhub_migspawner.broker import recovery
 from jupyterhub_migspawner.broker.recognising import is_dead, recognise
 from jupyterhub_migspawner.broker.wanting import back_to_layout, mark_wanted
+from jupyterhub_migspawner.db import queries
+from jupyterhub_migspawner.db.queries.inventory import CardRecord
+from jupyterhub_migspawner.db.store import Transaction
 from jupyterhub_migspawner.gpu.arrange import is_legal
 from jupyterhub_migspawner.gpu.cards import Card, Instance, Inventory, Profile
-from jupyterhub_migspawner.leases import events, inventory, ledger
-from jupyterhub_migspawner.leases.inventory import CardRecord
-from jupyterhub_migspawner.leases.store import Transaction
 from jupyterhub_migspawner.model.cards import MIG_OFF, Layout
 from jupyterhub_migspawner.model.leases import LeaseRow
 from jupyterhub_migspawner.model.slices import SliceRow
@@ -32,9 +32,9 @@ def changes(
 
     ``alive`` says that the node's agent has read it.
     """
-    stored = {record.row.uuid: record for record in inventory.card_records(tx, node)}
+    stored = {record.row.uuid: record for record in queries.inventory.card_records(tx, node)}
     slices: dict[str, list[SliceRow]] = {}
-    for row in inventory.slice_rows(tx, node=node):
+    for row in queries.inventory.slice_rows(tx, node=node):
         slices.setdefault(row.card_uuid, []).append(row)
     found = recognise(found, [record.row for record in stored.values()])
     todo: list[Change] = []
@@ -48,8 +48,8 @@ def changes(
         known = slices.get(card.uuid, [])
         if record is None:
             # New here; perhaps it was in another node before.
-            record = inventory.card_record(tx, card.uuid)
-            known = list(inventory.slice_rows(tx, card_uuid=card.uuid))
+            record = queries.inventory.card_record(tx, card.uuid)
+            known = list(queries.inventory.slice_rows(tx, card_uuid=card.uuid))
         dead = is_dead(card, record.row.problem_since if record else None, now)
         of_card = _card_changes(tx, node, card, record, dead, now)
         if dead:
@@ -97,12 +97,12 @@ def _card_changes(
     kind = "card.back" if record.lost else "card.changed"
 
     def update() -> None:
-        inventory.update_card(tx, card.uuid, **changed)
-        events.append(tx, now, node, kind, card_uuid=card.uuid, changed=_told(changed))
+        queries.inventory.update_card(tx, card.uuid, **changed)
+        queries.events.append(tx, now, node, kind, card_uuid=card.uuid, changed=_told(changed))
         if "node" in changed:
             # A machine that was renamed, or whose card moved to another one, goes on with the
             # leases on it: nobody else could ever prove them empty.
-            ledger.follow_card(tx, card.uuid, node)
+            queries.leases.follow_card(tx, card.uuid, node)
 
     return [update]
 
@@ -136,7 +136,7 @@ def _adopted(tx: Transaction, card: Card, record: CardRecord, found: Layout) -> 
 
 
 def _given_whole(tx: Transaction, card_uuid: str) -> bool:
-    return any(lease.whole for lease in ledger.select(tx, card_uuid=card_uuid))
+    return any(lease.whole for lease in queries.leases.select(tx, card_uuid=card_uuid))
 
 
 def _add(tx: Transaction, node: str, uuid: str, values: dict[str, Any], now: datetime) -> None:
@@ -147,10 +147,10 @@ def _add(tx: Transaction, node: str, uuid: str, values: dict[str, Any], now: dat
         "whole_size": None,
         "whole_memory_mib": None,
     }
-    inventory.insert_card(
+    queries.inventory.insert_card(
         tx, **{**unknown, **values}, uuid=uuid, lost=False, drained="", target=None
     )
-    events.append(tx, now, node, "card.seen", card_uuid=uuid, **_told(values))
+    queries.events.append(tx, now, node, "card.seen", card_uuid=uuid, **_told(values))
 
 
 def _told(values: dict[str, Any]) -> dict[str, Any]:
@@ -162,9 +162,9 @@ def _lose(
     tx: Transaction, node: str, uuid: str, known: list[SliceRow], now: datetime, why: str
 ) -> Change:
     def lose() -> None:
-        inventory.update_card(tx, uuid, lost=True)
-        events.append(tx, now, node, "card.lost", card_uuid=uuid, why=why)
-        live = ledger.select(tx, card_uuid=uuid)
+        queries.inventory.update_card(tx, uuid, lost=True)
+        queries.events.append(tx, now, node, "card.lost", card_uuid=uuid, why=why)
+        live = queries.leases.select(tx, card_uuid=uuid)
         # The session's user reads it, to whom a UUID says nothing.
         plainly = why.replace(f" ({uuid})", f" of node {node}")
         for lease in live:
@@ -172,9 +172,9 @@ def _lose(
                 "Your session has lost its GPU: save your work and start again. For your admin: "
                 f"{plainly}"
             )
-            after = ledger.lose(tx, lease.id, now, reason)
+            after = queries.leases.lose(tx, lease.id, now, reason)
             if after is not None:
-                inventory.untake(tx, lease.slice_id)
+                queries.inventory.untake(tx, lease.slice_id)
                 lease_event(tx, after, now, node, why=reason)
         for row in known:
             if row.present:
@@ -224,8 +224,8 @@ def _uncut(
         if card.mig_enabled:
             _vanish(tx, node, row, now)
             return
-        inventory.update_slice(tx, row.id, present=True, uuid=card.uuid)
-        ledger.fill_uuid(tx, row.id, card.uuid)
+        queries.inventory.update_slice(tx, row.id, present=True, uuid=card.uuid)
+        queries.leases.fill_uuid(tx, row.id, card.uuid)
         slice_event(tx, now, node, "slice.seen", row, uuid=card.uuid)
 
     return [change]
@@ -256,13 +256,13 @@ def _seen(
     def see() -> None:
         place: dict[str, Any] = {"profile": instance.profile, "start": instance.start}
         if row is None:
-            slice_id = inventory.insert_slice(tx, card_uuid=card_uuid, **place, **values)
+            slice_id = queries.inventory.insert_slice(tx, card_uuid=card_uuid, **place, **values)
         else:
             slice_id = row.id
-            inventory.update_slice(tx, slice_id, **values)
+            queries.inventory.update_slice(tx, slice_id, **values)
         # Who leased a whole card before it was cut learns here what to bind to.
-        ledger.fill_uuid(tx, slice_id, str(instance.uuid))
-        events.append(
+        queries.leases.fill_uuid(tx, slice_id, str(instance.uuid))
+        queries.events.append(
             tx,
             now,
             node,
@@ -278,7 +278,7 @@ def _seen(
 
 def _vanish(tx: Transaction, node: str, row: SliceRow, now: datetime) -> None:
     # The UUID goes too: the next instance at this place may well have another one.
-    inventory.update_slice(tx, row.id, present=False, uuid=None, gi_id=None, ci_id=None)
+    queries.inventory.update_slice(tx, row.id, present=False, uuid=None, gi_id=None, ci_id=None)
     slice_event(tx, now, node, "slice.missing", row, uuid=row.uuid)
 
 
@@ -286,7 +286,7 @@ def lease_event(
     tx: Transaction, lease: LeaseRow, at: datetime, actor: str, *, kind: str = "", **detail: Any
 ) -> None:
     """The event that a lease has come into its present state, or another ``kind`` about it."""
-    events.append(
+    queries.events.append(
         tx,
         at,
         actor,
@@ -308,7 +308,7 @@ def slice_event(
     tx: Transaction, at: datetime, actor: str, kind: str, row: SliceRow, **detail: Any
 ) -> None:
     """An event about one slice."""
-    events.append(
+    queries.events.append(
         tx,
         at,
         actor,

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime
 
+from jupyterhub_migspawner.db import queries
+from jupyterhub_migspawner.db.store import Transaction
 from jupyterhub_migspawner.gpu.cards import Card
 from jupyterhub_migspawner.gpu.xids import recovery_advice
-from jupyterhub_migspawner.leases import events, inventory
-from jupyterhub_migspawner.leases.store import Transaction
 
 PREFIX = "The driver asks for recovery: "
 """How the reason of such a drain begins; a drain for another reason is left alone."""
@@ -33,9 +33,9 @@ def changes(
         return []
 
     def drain() -> None:
-        inventory.update_card(tx, card.uuid, drained=why)
+        queries.inventory.update_card(tx, card.uuid, drained=why)
         kind = "card.drained" if why else "card.resumed"
         reason = why or "the driver asks for no recovery any more"
-        events.append(tx, now, node, kind, card_uuid=card.uuid, why=reason)
+        queries.events.append(tx, now, node, kind, card_uuid=card.uuid, why=reason)
 
     return [drain]

@@ -14,17 +14,8 @@ from jupyterhub_migspawner.broker.base import BROKER, NAME_LIMIT, text
 from jupyterhub_migspawner.broker.drafting import Drafting
 from jupyterhub_migspawner.broker.recording import lease_event
 from jupyterhub_migspawner.broker.waiting import close_ticket, ticket_event
-from jupyterhub_migspawner.leases import (
-    action_rates,
-    drafts,
-    events,
-    exceptions,
-    ledger,
-    notice_choices,
-    requests,
-    tickets,
-)
-from jupyterhub_migspawner.leases.store import Transaction
+from jupyterhub_migspawner.db import queries
+from jupyterhub_migspawner.db.store import Transaction
 from jupyterhub_migspawner.model.leases import LeaseRow
 from jupyterhub_migspawner.model.tickets import CANCELLED, TicketRow
 
@@ -58,21 +49,21 @@ class Renaming(Drafting):
             # is left under the old one is of earlier starts of the same servers.
             since = {
                 lease.server
-                for lease in ledger.held_by(tx, new)
+                for lease in queries.leases.held_by(tx, new)
                 if lease.hub == self.hub and lease.since > moment
             }
             for lease in self._held(tx, old, moment):
                 if lease.server in since:
                     begin_release(tx, lease, "its server was started again", BROKER, now)
-            number = ledger.rename_user(tx, self.hub, old, new, moment)
-            asked = requests.rename_user(tx, self.hub, old, new, moment)
-            exceptions.rename_user(tx, self.hub, old, new, moment)
+            number = queries.leases.rename_user(tx, self.hub, old, new, moment)
+            asked = queries.requests.rename_user(tx, self.hub, old, new, moment)
+            queries.quotas.rename_user(tx, self.hub, old, new, moment)
             self._drop_twins(tx, old, new, now)
-            tickets.rename_user(tx, self.hub, old, new, moment)
-            drafts.rename_user(tx, self.hub, old, new, moment)
-            notice_choices.rename_user(tx, self.hub, old, new, moment)
+            queries.tickets.rename_user(tx, self.hub, old, new, moment)
+            queries.drafts.rename_user(tx, self.hub, old, new, moment)
+            queries.notices.rename_user(tx, self.hub, old, new, moment)
             if number or asked:
-                events.append(
+                queries.events.append(
                     tx,
                     now,
                     BROKER,
@@ -105,9 +96,9 @@ class Renaming(Drafting):
             for lease in self._held(tx, user, moment):
                 if lease.server == old:
                     begin_release(tx, lease, "its server was renamed", BROKER, now)
-            for ticket in tickets.rename_server(tx, self.hub, user, old, new, moment):
+            for ticket in queries.tickets.rename_server(tx, self.hub, user, old, new, moment):
                 ticket_event(tx, ticket, now, BROKER, "ticket.changed", why="its server's new name")
-            renamed = ledger.rename_server(tx, self.hub, user, old, new, moment)
+            renamed = queries.leases.rename_server(tx, self.hub, user, old, new, moment)
             for lease in renamed:
                 lease_event(tx, lease, now, BROKER, kind="lease.renamed", old=old)
             return len(renamed)
@@ -116,13 +107,13 @@ class Renaming(Drafting):
 
     def _drop_twins(self, tx: Transaction, old: str, new: str, now: datetime) -> None:
         """A place that the new name left behind goes where the renamed user has one too."""
-        came = {ticket.tier for ticket in tickets.open_of_user(tx, self.hub, old)}
-        for ticket in tickets.open_of_user(tx, self.hub, new):
+        came = {ticket.tier for ticket in queries.tickets.open_of_user(tx, self.hub, old)}
+        for ticket in queries.tickets.open_of_user(tx, self.hub, new):
             if ticket.tier in came:
                 self._end_ticket(tx, ticket, "its user no longer exists", now)
 
     def _end_ticket(self, tx: Transaction, ticket: TicketRow, why: str, now: datetime) -> None:
-        for lease in ledger.with_offers(tx, ticket.user):
+        for lease in queries.leases.with_offers(tx, ticket.user):
             if lease.ticket_id == ticket.id:
                 begin_release(tx, lease, why, BROKER, now)
         close_ticket(tx, ticket, CANCELLED, why, now, BROKER)
@@ -131,7 +122,7 @@ class Renaming(Drafting):
         """What a user of this hub holds and has held since ``moment``."""
         return [
             lease
-            for lease in ledger.held_by(tx, user)
+            for lease in queries.leases.held_by(tx, user)
             if lease.hub == self.hub and lease.since <= moment
         ]
 
@@ -150,19 +141,21 @@ class Renaming(Drafting):
             moment = now if before is None else before
             why = "the hub has deleted its user"
             number = self._cancel_of(tx, user, moment, why)
-            drafts.drop_all(tx, self.hub, user, moment)
-            notice_choices.drop_all(tx, self.hub, user, moment)
-            action_rates.drop(tx, self.hub, user)
-            for row in exceptions.select(tx, user, now):
+            queries.drafts.drop_all(tx, self.hub, user, moment)
+            queries.notices.drop_all(tx, self.hub, user, moment)
+            queries.rates.drop(tx, self.hub, user)
+            for row in queries.quotas.select(tx, user, now):
                 if row.hub == self.hub and row.granted_at <= moment:
-                    exceptions.end(tx, row.id, BROKER, now)
+                    queries.quotas.end(tx, row.id, BROKER, now)
                     record(tx, now, BROKER, "quota.restored", row, why)
-            for ticket in tickets.open_of_user(tx, self.hub, user):
+            for ticket in queries.tickets.open_of_user(tx, self.hub, user):
                 if ticket.created_at <= moment:
                     self._end_ticket(tx, ticket, why, now)
             if number:
                 kind = "user.deleted"
-                events.append(tx, now, BROKER, kind, user=user, hub=self.hub, requests=number)
+                queries.events.append(
+                    tx, now, BROKER, kind, user=user, hub=self.hub, requests=number
+                )
             return number
 
         return self._run(work)

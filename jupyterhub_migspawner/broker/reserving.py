@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from jupyterhub_migspawner.broker.base import BROKER
-from jupyterhub_migspawner.leases import events, inventory, ledger, requests, wholes
-from jupyterhub_migspawner.leases.inventory import CardRecord
-from jupyterhub_migspawner.leases.store import Transaction
+from jupyterhub_migspawner.db import allocation, queries
+from jupyterhub_migspawner.db.queries.inventory import CardRecord
+from jupyterhub_migspawner.db.store import Transaction
 from jupyterhub_migspawner.model.cards import CardRow
 from jupyterhub_migspawner.model.leases import RELEASING
 from jupyterhub_migspawner.model.requests import RequestRow
@@ -63,7 +63,7 @@ def reserve(
     """
     if not asking.tier.is_whole:
         return ""
-    found = wholes.busy_cards(
+    found = allocation.cards.busy_cards(
         tx,
         silent_before,
         asking.node,
@@ -71,7 +71,7 @@ def reserve(
         mig_off=asking.tier.mig_off,
         kinds=kinds,
     )
-    leases = ledger.select(tx) if found else ()
+    leases = queries.leases.select(tx) if found else ()
     cards = []
     for load, _ in found:
         live = [lease for lease in leases if lease.card_uuid == load.card_uuid]
@@ -84,12 +84,14 @@ def reserve(
             return _sentence(card, grant)
         # One that was set aside before is out of service, or on another node than is asked for.
         end_reservation(tx, grant.id, asking.now, "another card is emptied instead")
-        inventory.lock_card(tx, card.card_uuid)
-        record = inventory.card_record(tx, card.card_uuid)
+        queries.inventory.lock_card(tx, card.card_uuid)
+        record = queries.inventory.card_record(tx, card.card_uuid)
         if record is None or record.row.reserved_for is not None:
             continue
-        inventory.update_card(tx, card.card_uuid, reserved_for=grant.id, reserved_until=None)
-        events.append(
+        queries.inventory.update_card(
+            tx, card.card_uuid, reserved_for=grant.id, reserved_until=None
+        )
+        queries.events.append(
             tx,
             asking.now,
             asking.person.name,
@@ -116,7 +118,7 @@ def keep_for(
 
     Returns the card's UUID, or ``""`` when there is none to keep.
     """
-    for record in inventory.card_records(tx):
+    for record in queries.inventory.card_records(tx):
         if record.row.reserved_for == grant.id:
             if not tier.means(record.row.kind):
                 end_reservation(tx, grant.id, now, OTHER_CARDS)
@@ -127,14 +129,16 @@ def keep_for(
     asking = Asking(
         person=Person(grant.user), server="", tier=tier, attempt="", now=now, deadline=now
     )
-    idle = wholes.idle_cards(tx, silent, grant_id=grant.id, mig_off=tier.mig_off, kinds=kinds)
+    idle = allocation.cards.idle_cards(
+        tx, silent, grant_id=grant.id, mig_off=tier.mig_off, kinds=kinds
+    )
     for uuid in [card.load.card_uuid for card in idle] + _coming_back(tx, grant, tier, now):
-        inventory.lock_card(tx, uuid)
-        found = inventory.card_record(tx, uuid)
+        queries.inventory.lock_card(tx, uuid)
+        found = queries.inventory.card_record(tx, uuid)
         if found is None or found.row.reserved_for is not None or not _is_in_service(found):
             continue
-        inventory.update_card(tx, uuid, reserved_for=grant.id, reserved_until=None)
-        events.append(
+        queries.inventory.update_card(tx, uuid, reserved_for=grant.id, reserved_until=None)
+        queries.events.append(
             tx,
             now,
             BROKER,
@@ -142,11 +146,13 @@ def keep_for(
             user=grant.user,
             card_uuid=uuid,
             request_id=grant.id,
-            people=len({lease.user for lease in ledger.select(tx, card_uuid=uuid)}),
+            people=len({lease.user for lease in queries.leases.select(tx, card_uuid=uuid)}),
         )
         return uuid
     reserve(tx, asking, grant, silent, kinds)
-    kept = [r.row.uuid for r in inventory.card_records(tx) if r.row.reserved_for == grant.id]
+    kept = [
+        r.row.uuid for r in queries.inventory.card_records(tx) if r.row.reserved_for == grant.id
+    ]
     return kept[0] if kept else ""
 
 
@@ -161,10 +167,10 @@ def _coming_back(tx: Transaction, grant: RequestRow, tier: Tier, now: datetime) 
     counted on.
     """
     found = []
-    for record in inventory.card_records(tx):
+    for record in queries.inventory.card_records(tx):
         if not tier.means(record.row.kind):
             continue
-        live = ledger.select(tx, card_uuid=record.row.uuid)
+        live = queries.leases.select(tx, card_uuid=record.row.uuid)
         back = all(
             lease.whole
             and not lease.overdue(now)
@@ -179,7 +185,7 @@ def _coming_back(tx: Transaction, grant: RequestRow, tier: Tier, now: datetime) 
 
 def end_reservation(tx: Transaction, grant_id: int, now: datetime, why: str) -> None:
     """Give whatever card is set aside for a grant back to everybody."""
-    for record in inventory.card_records(tx):
+    for record in queries.inventory.card_records(tx):
         if record.row.reserved_for == grant_id:
             _unreserve(tx, record.row, now, why)
 
@@ -191,26 +197,30 @@ def look_after_reservations(
 
     ``why_void`` says of a grant and its card why its tier does not give that any more, or ``""``.
     """
-    held = {r.row.uuid for r in inventory.card_records(tx, node) if r.row.reserved_for is not None}
+    held = {
+        r.row.uuid
+        for r in queries.inventory.card_records(tx, node)
+        if r.row.reserved_for is not None
+    }
     for uuid in sorted(held):
-        inventory.lock_card(tx, uuid)
-        record = inventory.card_record(tx, uuid)
+        queries.inventory.lock_card(tx, uuid)
+        record = queries.inventory.card_record(tx, uuid)
         if record is None or record.row.reserved_for is None:
             continue
         card = record.row
-        grant = requests.look(tx, record.row.reserved_for)
+        grant = queries.requests.look(tx, record.row.reserved_for)
         if grant is None or grant.state != "approved" or not _is_after(grant.valid_until, now):
             _unreserve(tx, card, now, "the grant is over")
         elif why := why_void(grant, card):
             _unreserve(tx, card, now, why)
-        elif ledger.select(tx, card_uuid=card.uuid):
+        elif queries.leases.select(tx, card_uuid=card.uuid):
             if card.reserved_until is not None:
-                inventory.update_card(tx, card.uuid, reserved_until=None)
+                queries.inventory.update_card(tx, card.uuid, reserved_until=None)
         elif card.reserved_until is None:
             # For a grant that begins later, from its beginning on.
             kept = max(now, grant.valid_from or now) + KEPT
-            inventory.update_card(tx, card.uuid, reserved_until=kept)
-            events.append(
+            queries.inventory.update_card(tx, card.uuid, reserved_until=kept)
+            queries.events.append(
                 tx,
                 now,
                 BROKER,
@@ -229,12 +239,12 @@ def _is_after(moment: datetime | None, now: datetime | None) -> bool:
 
 
 def _unreserve(tx: Transaction, card: CardRow, now: datetime, why: str) -> None:
-    inventory.lock_card(tx, card.uuid)
-    record = inventory.card_record(tx, card.uuid)
+    queries.inventory.lock_card(tx, card.uuid)
+    record = queries.inventory.card_record(tx, card.uuid)
     if record is None or record.row.reserved_for != card.reserved_for:
         return
-    inventory.update_card(tx, card.uuid, reserved_for=None, reserved_until=None)
-    events.append(
+    queries.inventory.update_card(tx, card.uuid, reserved_for=None, reserved_until=None)
+    queries.events.append(
         tx,
         now,
         BROKER,

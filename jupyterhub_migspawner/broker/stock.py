@@ -5,9 +5,9 @@ Decisions, the form, the REST API and the pages use the same answers.
 
 from __future__ import annotations
 
-from jupyterhub_migspawner.leases import inventory
-from jupyterhub_migspawner.leases.census import Count
-from jupyterhub_migspawner.leases.store import Transaction
+from jupyterhub_migspawner.db import queries
+from jupyterhub_migspawner.db.queries.capacity import Count
+from jupyterhub_migspawner.db.store import Transaction
 from jupyterhub_migspawner.policy.card_filter import Kinds
 from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.policy.settings import Settings
@@ -68,7 +68,7 @@ def outage(
         head += " out of service"
     if not (person.admin or settings.approvers.include(person)):
         return f"{head}."
-    reasons = inventory.reasons_out_of_service(
+    reasons = queries.inventory.reasons_out_of_service(
         tx, None if tier.is_whole else tier.profile, mig_off=tier.mig_off, kinds=kinds
     )
     named = "; ".join(printable(each).rstrip(". ") for each in reasons[:MOST_REASONS])

@@ -5,11 +5,11 @@ from __future__ import annotations
 from datetime import datetime
 
 from jupyterhub_migspawner.broker.reserving import Asking
-from jupyterhub_migspawner.leases import events, seats, shelf, wholes
-from jupyterhub_migspawner.leases.seats import SharedSlice
-from jupyterhub_migspawner.leases.shelf import Offer, Taken
-from jupyterhub_migspawner.leases.store import Transaction
-from jupyterhub_migspawner.leases.wholes import IdleCard
+from jupyterhub_migspawner.db import allocation, queries
+from jupyterhub_migspawner.db.allocation.cards import IdleCard
+from jupyterhub_migspawner.db.allocation.seats import SharedSlice
+from jupyterhub_migspawner.db.allocation.slices import Allocation, Offer
+from jupyterhub_migspawner.db.store import Transaction
 from jupyterhub_migspawner.policy import placement
 from jupyterhub_migspawner.policy.card_filter import Kinds
 from jupyterhub_migspawner.policy.tiers import Tier
@@ -27,7 +27,7 @@ def take(
     kinds: Kinds | None,
     *,
     patient: bool,
-) -> Taken | None:
+) -> Allocation | None:
     """A slice, a seat on one, or a whole card, held for this lease; None: nothing is free.
 
     Of certain ``kinds`` of cards, where these are given.
@@ -40,20 +40,20 @@ def take(
     def seats_now() -> list[SharedSlice]:
         if not tier.shares:
             return []
-        return seats.offers(
+        return allocation.seats.offers(
             tx, tier.name, tier.profile, tier.seats, silent_before, asking.node, kinds
         )
 
     def shelf_now() -> tuple[list[Offer], list[IdleCard]]:
         if not tier.is_whole:
-            return shelf.offers(tx, profile, silent_before, asking.node, kinds), []
-        idle = wholes.idle_cards(
+            return allocation.slices.offers(tx, profile, silent_before, asking.node, kinds), []
+        idle = allocation.cards.idle_cards(
             tx, silent_before, asking.node, grant_id=grant_id, mig_off=tier.mig_off, kinds=kinds
         )
         # The card that is kept for the grant comes before a slice over all of another one.
         if tier.mig_off or any(card.is_kept for card in idle):
             return [], idle
-        return shelf.offers(tx, profile, silent_before, asking.node, kinds), idle
+        return allocation.slices.offers(tx, profile, silent_before, asking.node, kinds), idle
 
     shared = seats_now()
     if shared and not patient:
@@ -66,7 +66,7 @@ def take(
     seen = _cards_of(shared, offers, idle)
     if patient and seen:
         # All at once, for everybody waits for cards in one order.
-        settled = shelf.settle(tx, seen, alone=tier.is_whole)
+        settled = allocation.slices.settle(tx, seen, alone=tier.is_whole)
         # Read again: what was waited for has changed it.
         shared = seats_now()
         offers, idle = shelf_now()
@@ -99,18 +99,18 @@ def _cards_of(
 
 def _take_seat(
     tx: Transaction, shared: list[SharedSlice], tier: Tier, *, settled: bool
-) -> Taken | None:
-    return seats.join(tx, shared, tier.name, tier.profile, tier.seats, settled=settled)
+) -> Allocation | None:
+    return allocation.seats.join(tx, shared, tier.name, tier.profile, tier.seats, settled=settled)
 
 
 def _take_slice(
     tx: Transaction, offers: list[Offer], profile: str | None, tier: Tier, *, settled: bool
-) -> Taken | None:
+) -> Allocation | None:
     by_id = {offer.slice.id: offer for offer in offers}
     ranked = placement.rank_slices(
         [offer.slice for offer in offers], [offer.load for offer in offers]
     )
-    return shelf.take(
+    return allocation.slices.take(
         tx,
         [by_id[choice.id] for choice in ranked],
         profile,
@@ -119,10 +119,10 @@ def _take_slice(
     )
 
 
-def _take_card(tx: Transaction, asking: Asking, idle: list[IdleCard]) -> Taken | None:
+def _take_card(tx: Transaction, asking: Asking, idle: list[IdleCard]) -> Allocation | None:
     cards = {card.load.card_uuid: card for card in idle}
     for load in placement.rank_cards_for_whole([card.load for card in idle]):
-        taken = wholes.take_card(tx, cards[load.card_uuid])
+        taken = allocation.cards.take_card(tx, cards[load.card_uuid])
         if taken is not None:
             if taken.slice_uuid is None:
                 _record_target(tx, asking, taken)
@@ -130,8 +130,8 @@ def _take_card(tx: Transaction, asking: Asking, idle: list[IdleCard]) -> Taken |
     return None
 
 
-def _record_target(tx: Transaction, asking: Asking, taken: Taken) -> None:
-    events.append(
+def _record_target(tx: Transaction, asking: Asking, taken: Allocation) -> None:
+    queries.events.append(
         tx,
         asking.now,
         asking.person.name,

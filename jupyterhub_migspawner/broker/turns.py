@@ -18,9 +18,9 @@ from jupyterhub_migspawner.broker.statuses import Offered
 from jupyterhub_migspawner.broker.taking import Contended
 from jupyterhub_migspawner.broker.views import timestamp
 from jupyterhub_migspawner.broker.waiting import close_ticket, ticket_event
+from jupyterhub_migspawner.db import allocation, queries
+from jupyterhub_migspawner.db.store import Transaction
 from jupyterhub_migspawner.errors import Refusal
-from jupyterhub_migspawner.leases import hubs, ledger, requests, tickets, wholes
-from jupyterhub_migspawner.leases.store import Transaction
 from jupyterhub_migspawner.model.leases import HELD, PENDING, LeaseRow
 from jupyterhub_migspawner.model.tickets import CANCELLED, LAPSED, OFFERED, OPEN, WAITING, TicketRow
 from jupyterhub_migspawner.policy import queue, tiers
@@ -111,10 +111,10 @@ class Turns(Acquiring):
             until = self._now() + timedelta(minutes=self.settings.offer_minutes)
             number = 0
             for lease in held_for(tx).values():
-                if lease.hub == self.hub and ledger.renew(tx, lease.id, until) is not None:
-                    ticket = tickets.by_id(tx, lease.ticket_id or 0)
+                if lease.hub == self.hub and queries.leases.renew(tx, lease.id, until) is not None:
+                    ticket = queries.tickets.by_id(tx, lease.ticket_id or 0)
                     if ticket is not None:
-                        tickets.change(tx, ticket.id, ticket.state, offer_until=until)
+                        queries.tickets.change(tx, ticket.id, ticket.state, offer_until=until)
                     number += 1
             return number
 
@@ -126,7 +126,7 @@ class Turns(Acquiring):
         Tickets of this hub end too when their tier is taken out of its configuration: their turn
         would never come. Returns the tickets that have changed.
         """
-        open_ones = self._read(lambda tx: tickets.select(tx))
+        open_ones = self._read(lambda tx: queries.tickets.select(tx))
         changed = []
         for ticket in open_ones:
             if ticket.state != OFFERED and not self._why_gone(ticket):
@@ -162,7 +162,7 @@ class Turns(Acquiring):
         names = [tier.name for tier in will_do]
         if names and names != list(ticket.tiers):
             # What their person may not have any more keeps nobody else from it.
-            tickets.change(tx, ticket.id, ticket.state, tiers=names)
+            queries.tickets.change(tx, ticket.id, ticket.state, tiers=names)
             why = "what its user may use has changed"
             ticket_event(tx, ticket, now, BROKER, "ticket.changed", tiers=names, why=why)
         until = now + timedelta(minutes=self.settings.offer_minutes)
@@ -214,9 +214,11 @@ class Turns(Acquiring):
     def _hold(self, tx: Transaction, ticket: TicketRow, lease: LeaseRow, now: datetime) -> None:
         passed = self._passed_by(tx, ticket, lease, now)
         until = lease.deadline
-        tickets.change(tx, ticket.id, ticket.state, state=OFFERED, offer_until=until, blocked="")
+        queries.tickets.change(
+            tx, ticket.id, ticket.state, state=OFFERED, offer_until=until, blocked=""
+        )
         for other in passed:
-            tickets.overtake(tx, other)
+            queries.tickets.overtake(tx, other)
         ticket_event(
             tx,
             ticket,
@@ -246,7 +248,7 @@ class Turns(Acquiring):
 
     def _settle(self, tx: Transaction, ticket: TicketRow) -> TicketRow | None:
         tx.queue_for(f"person {ticket.user}")
-        found = tickets.by_id(tx, ticket.id)
+        found = queries.tickets.by_id(tx, ticket.id)
         if found is None or found.state not in OPEN:
             return None
         now = self._now()
@@ -298,13 +300,13 @@ class Turns(Acquiring):
 
     @staticmethod
     def _wait_again(tx: Transaction, ticket: TicketRow, why: str, now: datetime) -> None:
-        tickets.change(tx, ticket.id, ticket.state, state=WAITING, offer_until=None)
+        queries.tickets.change(tx, ticket.id, ticket.state, state=WAITING, offer_until=None)
         ticket_event(tx, ticket, now, BROKER, "ticket.changed", why=why)
 
     @staticmethod
     def _is_heard(tx: Transaction, hub: str, now: datetime) -> bool:
         """Whether the service of a hub is there."""
-        known = hubs.by_name(tx, hub)
+        known = queries.hubs.by_name(tx, hub)
         return known is not None and known.seen_at is not None and now - known.seen_at < SILENT
 
     def _cancel(
@@ -317,7 +319,7 @@ class Turns(Acquiring):
 
     def _block(self, tx: Transaction, ticket: TicketRow, why: str, now: datetime) -> None:
         if ticket.blocked != why:
-            tickets.change(tx, ticket.id, ticket.state, blocked=why)
+            queries.tickets.change(tx, ticket.id, ticket.state, blocked=why)
             ticket_event(tx, ticket, now, BROKER, "ticket.blocked", why=why)
 
     def _waiting(
@@ -336,7 +338,7 @@ class Turns(Acquiring):
             if row.state != WAITING or (row.blocked and not blocked):
                 continue
             if row.user not in hours:
-                used = Usage(now, spans=ledger.spans(tx, row.user, now - WEEK))
+                used = Usage(now, spans=queries.leases.spans(tx, row.user, now - WEEK))
                 hours[row.user] = used.gpu_hours(WEEK)
             pools = (_own_pool(row), *self._pools(row, known))
             found.append(Waiting(row.id, row.created_at, pools, hours[row.user], row.overtaken))
@@ -365,12 +367,12 @@ class Turns(Acquiring):
     ) -> bool:
         """Whether a card is kept for the ticket's grant, or is to be emptied for it from now on."""
         silent_before, kinds = self._silent_before(now), tier.kinds(known)
-        for grant in requests.grants(tx, row.user, tier.name, now):
-            if wholes.idle_cards(
+        for grant in queries.requests.grants(tx, row.user, tier.name, now):
+            if allocation.cards.idle_cards(
                 tx, silent_before, grant_id=grant.id, mig_off=tier.mig_off, kinds=kinds
             ):
                 return True
-            busy = wholes.busy_cards(
+            busy = allocation.cards.busy_cards(
                 tx, silent_before, grant_id=grant.id, mig_off=tier.mig_off, kinds=kinds
             )
             return bool(busy) and not any(reserved for _, reserved in busy)
@@ -381,7 +383,7 @@ def held_for(tx: Transaction) -> dict[int, LeaseRow]:
     """What is held for tickets, by ticket."""
     return {
         lease.ticket_id: lease
-        for lease in ledger.select(tx, states=(PENDING,))
+        for lease in queries.leases.select(tx, states=(PENDING,))
         if lease.ticket_id is not None and lease.state in HELD
     }
 
@@ -393,7 +395,7 @@ def _own_pool(ticket: TicketRow) -> Pool:
 
 def known_ticket(tx: Transaction, ticket_id: int) -> TicketRow:
     """A ticket, open or not; Refusal ``not-found`` when there is none of that number."""
-    ticket = tickets.by_id(tx, wanted_id(ticket_id))
+    ticket = queries.tickets.by_id(tx, wanted_id(ticket_id))
     if ticket is None:
         raise missing_ticket(ticket_id)
     return ticket

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from jupyterhub_migspawner.leases import inventory, orphans
-from jupyterhub_migspawner.leases.store import Transaction
+from jupyterhub_migspawner.db import queries
+from jupyterhub_migspawner.db.store import Transaction
 from jupyterhub_migspawner.model.hubs import DEFAULT_HUB
 from jupyterhub_migspawner.model.leases import ACTIVE, RELEASING, LeaseRow
 from jupyterhub_migspawner.model.orphans import OrphanRow
@@ -29,7 +29,7 @@ def sessions(tx: Transaction, settings: Settings, user: str, now: datetime) -> t
     """
     return tuple(
         _as_lease(tx, settings, each, now)
-        for each in orphans.of_user(tx, user)
+        for each in queries.orphans.of_user(tx, user)
         if each.vouched or each.was_vouched
     )
 
@@ -41,12 +41,12 @@ def spans(tx: Transaction, settings: Settings, user: str, now: datetime) -> tupl
 
 def slice_of(tx: Transaction, orphan: OrphanRow) -> SliceRow | None:
     """The slice that a server without a lease uses, if it is there."""
-    for row in inventory.slice_rows(tx, card_uuid=orphan.card_uuid):
+    for row in queries.inventory.slice_rows(tx, card_uuid=orphan.card_uuid):
         if (row.profile, row.start) == (orphan.profile, orphan.start) and row.present:
             return row
     if orphan.card_uuid:
         return None
-    for row in inventory.slice_rows(tx, node=orphan.node):
+    for row in queries.inventory.slice_rows(tx, node=orphan.node):
         if row.present and row.uuid == orphan.slice_uuid:
             return row
     return None
@@ -54,7 +54,7 @@ def slice_of(tx: Transaction, orphan: OrphanRow) -> SliceRow | None:
 
 def share_of(tx: Transaction, row: SliceRow) -> float:
     """The part of its card's compute that a slice is."""
-    record = inventory.card_record(tx, row.card_uuid)
+    record = queries.inventory.card_record(tx, row.card_uuid)
     compute = record.row.compute_slices if record is not None else 0
     return row.compute_slices / max(compute, row.compute_slices, 1)
 

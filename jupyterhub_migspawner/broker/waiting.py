@@ -14,8 +14,8 @@ from typing import Any
 
 from jupyterhub_migspawner.broker.base import SILENT, BrokerBase
 from jupyterhub_migspawner.broker.stock import stock
-from jupyterhub_migspawner.leases import events, inventory, ledger, tickets
-from jupyterhub_migspawner.leases.store import Transaction
+from jupyterhub_migspawner.db import queries
+from jupyterhub_migspawner.db.store import Transaction
 from jupyterhub_migspawner.model.cards import MIG_OFF
 from jupyterhub_migspawner.model.leases import LeaseRow
 from jupyterhub_migspawner.model.tickets import TicketRow
@@ -52,7 +52,9 @@ class Waits(BrokerBase):
     def _line(self, tx: Transaction, now: datetime) -> Line:
         """Who waits now."""
         known = self._known_kinds(tx)
-        return Line(self._served(tx, now), known, inventory.kinds_by_card(tx) if known else {})
+        return Line(
+            self._served(tx, now), known, queries.inventory.kinds_by_card(tx) if known else {}
+        )
 
     def _ahead(
         self, waiting: Iterable[TicketRow], person: Person, tier: Tier, known: Kinds
@@ -85,7 +87,7 @@ class Waits(BrokerBase):
         if tier is None or tier.is_none:
             return False
         if tier.card is not None:
-            card = inventory.card_record(tx, lease.card_uuid)
+            card = queries.inventory.card_record(tx, lease.card_uuid)
             if card is None or not tier.means(card.row.kind):
                 return False
         if tier.is_whole:
@@ -95,12 +97,12 @@ class Waits(BrokerBase):
         # A seat beside others is not a slice of one's own.
         return tier.shares or not any(
             each.slice_id == lease.slice_id and each.id != lease.id
-            for each in ledger.select(tx, card_uuid=lease.card_uuid)
+            for each in queries.leases.select(tx, card_uuid=lease.card_uuid)
         )
 
     def _served(self, tx: Transaction, now: datetime) -> tuple[TicketRow, ...]:
         """The tickets that wait and that some service looks after, blocked ones too."""
-        return tickets.served(tx, now - SILENT)
+        return queries.tickets.served(tx, now - SILENT)
 
     def _pools(self, ticket: TicketRow, known: Kinds) -> tuple[Pool, ...]:
         """What a ticket may be served from, best first; ``known`` are the kinds of cards."""
@@ -118,7 +120,7 @@ def close_ticket(
 ) -> bool:
     """End a ticket that waits or is offered something; False when it has ended already."""
     ended = {"state": state, "ended_at": now, "end_reason": why, "blocked": ""}
-    if not tickets.change(tx, ticket.id, ticket.state, **ended):
+    if not queries.tickets.change(tx, ticket.id, ticket.state, **ended):
         return False
     ticket_event(tx, ticket, now, actor or ticket.user, f"ticket.{state}", why=why)
     return True
@@ -129,4 +131,4 @@ def ticket_event(
 ) -> None:
     """An event about a ticket."""
     values = {"hub": ticket.hub, "server": ticket.server, "tier": ticket.tier, **detail}
-    events.append(tx, now, actor, kind, user=ticket.user, ticket=ticket.id, **values)
+    queries.events.append(tx, now, actor, kind, user=ticket.user, ticket=ticket.id, **values)

@@ -174,7 +174,7 @@ class Command(Application):
     def mig(self) -> MigBroker:
         """The project's own part of the configuration."""
         from jupyterhub_migspawner.config import MigBroker
-        from jupyterhub_migspawner.leases.backups import was_lost
+        from jupyterhub_migspawner.db.backups import was_lost
 
         mig = MigBroker(config=self.hub_config())
         mig.may_create = not was_lost(mig.resolved_database_url())

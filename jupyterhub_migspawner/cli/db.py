@@ -13,8 +13,8 @@ from jupyterhub_migspawner.cli.command import (
     argument,
     warn_of_password,
 )
+from jupyterhub_migspawner.db import backups, migrations, soundness, urls
 from jupyterhub_migspawner.errors import DatabaseError
-from jupyterhub_migspawner.leases import backups, migrations, soundness, urls
 from jupyterhub_migspawner.policy.wording import plural
 
 #: What to do about a database that is not sound.

@@ -32,8 +32,8 @@ from jupyterhub_migspawner.cli.demo.tools import proxy_folder
 from jupyterhub_migspawner.cli.findings import OK, WARNING, WRONG, Finding
 from jupyterhub_migspawner.cli.output import print_json, print_line, print_wrapped
 from jupyterhub_migspawner.config import MigBroker
+from jupyterhub_migspawner.db import migrations, soundness
 from jupyterhub_migspawner.errors import MigspawnerError
-from jupyterhub_migspawner.leases import migrations, soundness
 from jupyterhub_migspawner.policy.wording import plural
 
 #: The way out for each state of the lease database in which it cannot be used.

@@ -21,11 +21,11 @@ from jupyterhub_migspawner.cli.command import DONE, REFUSED, Command, argument
 from jupyterhub_migspawner.cli.leases import operator
 from jupyterhub_migspawner.cli.output import complain, cut_into, print_json, print_line
 from jupyterhub_migspawner.config import MigBroker
+from jupyterhub_migspawner.db import migrations
 from jupyterhub_migspawner.errors import GpuError, MigspawnerError
 from jupyterhub_migspawner.gpu.cards import Card, Inventory
 from jupyterhub_migspawner.gpu.layout_reader import load_layouts
 from jupyterhub_migspawner.gpu.layouts import Layout, export_layout
-from jupyterhub_migspawner.leases import migrations
 from jupyterhub_migspawner.model.leases import LeaseRow
 from jupyterhub_migspawner.policy.wording import plural
 

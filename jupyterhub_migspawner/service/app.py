@@ -34,8 +34,8 @@ from jupyterhub_migspawner import channels
 from jupyterhub_migspawner.agent.orphans import shut_orphans
 from jupyterhub_migspawner.broker import utc_now
 from jupyterhub_migspawner.config import MigBroker
+from jupyterhub_migspawner.db import backups
 from jupyterhub_migspawner.errors import ConfigError, MigspawnerError
-from jupyterhub_migspawner.leases import backups
 from jupyterhub_migspawner.ports import CALLERS, SOCKETS, ask_for_sockets
 from jupyterhub_migspawner.service import (
     api,

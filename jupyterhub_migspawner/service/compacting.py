@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from functools import partial
 
 from jupyterhub_migspawner.broker import Broker
-from jupyterhub_migspawner.leases.compaction import Compaction
+from jupyterhub_migspawner.db.compaction import Compaction
 from jupyterhub_migspawner.service.parts import Parts
 
 log = logging.getLogger("migspawner.service")

@@ -26,9 +26,9 @@ from traitlets.config import Config
 from jupyterhub_migspawner.agent import make_agent
 from jupyterhub_migspawner.agent.vacancy import Vacancy
 from jupyterhub_migspawner.config import MigBroker, load_config_file
+from jupyterhub_migspawner.db import backups
 from jupyterhub_migspawner.errors import MigspawnerError, Refusal
 from jupyterhub_migspawner.handover import SETTINGS, read_file, sealed_file
-from jupyterhub_migspawner.leases import backups
 from jupyterhub_migspawner.model.leases import RELEASING
 from jupyterhub_migspawner.outages import Outage
 from jupyterhub_migspawner.ports import CALLERS, SOCKETS

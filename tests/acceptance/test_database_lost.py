@@ -12,7 +12,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from jupyterhub_migspawner.leases.schema import metadata
+from jupyterhub_migspawner.db.tables import metadata
 from tests.acceptance.hubs import Hub
 from tests.chaos.reports import Process
 from tests.store.conftest import postgres  # noqa: F401

@@ -16,7 +16,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from jupyterhub_migspawner.broker import Broker
-from jupyterhub_migspawner.leases.store import Store
+from jupyterhub_migspawner.db.store import Store
 
 CALLS = (
     "acquire",

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from jupyterhub_migspawner.broker import Broker
+from jupyterhub_migspawner.db.store import Store
 from jupyterhub_migspawner.errors import DatabaseError
-from jupyterhub_migspawner.leases.store import Store
 from jupyterhub_migspawner.model.leases import LeaseRow
 from jupyterhub_migspawner.policy.settings import Settings
 from jupyterhub_migspawner.policy.tiers import parse_tiers
@@ -56,7 +56,7 @@ c.JupyterHub.load_roles += [
 #: The machine's wall clock, for hub and service, is off by as many seconds as a file says.
 CLOCK = """
 import datetime
-import jupyterhub.utils, jupyterhub_migspawner.leases.clock
+import jupyterhub.utils, jupyterhub_migspawner.db.clock
 
 class SetClock(datetime.datetime):
     @classmethod
@@ -64,7 +64,7 @@ class SetClock(datetime.datetime):
         with open({file!r}) as offset:
             return datetime.datetime.now(tz) + datetime.timedelta(seconds=float(offset.read()))
 
-jupyterhub.utils.datetime = jupyterhub_migspawner.leases.clock.datetime = SetClock
+jupyterhub.utils.datetime = jupyterhub_migspawner.db.clock.datetime = SetClock
 """
 
 

@@ -20,8 +20,8 @@ from typing import Any
 
 import psycopg
 
+from jupyterhub_migspawner.db import backups
 from jupyterhub_migspawner.errors import DatabaseError
-from jupyterhub_migspawner.leases import backups
 from tests.chaos.hub import ChaosHub
 from tests.chaos.reports import Report
 

@@ -19,11 +19,11 @@ import sqlalchemy as sa
 from jupyterhub_migspawner.agent import Agent
 from jupyterhub_migspawner.agent.turn import Turn
 from jupyterhub_migspawner.broker import Broker
+from jupyterhub_migspawner.db.store import Store
 from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.gpu import simulator
 from jupyterhub_migspawner.gpu.nvml import Nvml
 from jupyterhub_migspawner.keys import KeyFile
-from jupyterhub_migspawner.leases.store import Store
 from jupyterhub_migspawner.model.leases import LeaseRow
 from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.policy.settings import Settings

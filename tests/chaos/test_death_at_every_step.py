@@ -19,8 +19,8 @@ from typing import Any
 
 import pytest
 
-from jupyterhub_migspawner.leases import migrations
-from jupyterhub_migspawner.leases.store import Store
+from jupyterhub_migspawner.db import migrations
+from jupyterhub_migspawner.db.store import Store
 from tests.chaos.recovery import Machine, end_process
 from tests.chaos.reports import Process
 from tests.store.postgres import Cluster

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from jupyterhub_migspawner.broker import Broker
-from jupyterhub_migspawner.leases.clock import LeaseClock, Machine
+from jupyterhub_migspawner.db.clock import LeaseClock, Machine
 from jupyterhub_migspawner.policy.clock import Count
 from tests.store.lab import START, Lab
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from jupyterhub_migspawner.leases import migrations
+from jupyterhub_migspawner.db import migrations
 from tests.store.lab import Lab
 from tests.store.postgres import SKIP, Cluster, programs
 from tests.store.watching import Watched

@@ -22,8 +22,8 @@ from pathlib import Path
 
 import psycopg
 
-from jupyterhub_migspawner.leases.migrations import HEAD, VERSION_TABLE
-from jupyterhub_migspawner.leases.schema import metadata
+from jupyterhub_migspawner.db.migrations import HEAD, VERSION_TABLE
+from jupyterhub_migspawner.db.tables import metadata
 from tests.ports import free_ports
 
 SKIP = "MIGSPAWNER_TESTS_WITHOUT_POSTGRES"

@@ -16,10 +16,10 @@ import pytest
 import sqlalchemy as sa
 
 from jupyterhub_migspawner.config import MigBroker
+from jupyterhub_migspawner.db import backups, migrations, soundness
+from jupyterhub_migspawner.db.identity import Position
+from jupyterhub_migspawner.db.store import Store
 from jupyterhub_migspawner.errors import DatabaseError
-from jupyterhub_migspawner.leases import backups, migrations, soundness
-from jupyterhub_migspawner.leases.identity import Position
-from jupyterhub_migspawner.leases.store import Store
 from tests.store.lab import Lab
 from tests.store.test_opening import engine, run
 from tests.store.test_upgrades import at_first_schema
@@ -244,7 +244,7 @@ def test_an_older_sqlite_database_can_be_backed_up_before_its_upgrade(tmp_path: 
 
 USER = """
 import sys
-from jupyterhub_migspawner.leases.store import Store
+from jupyterhub_migspawner.db.store import Store
 store = Store.open(sys.argv[1])
 store.read(lambda tx: None)
 print("open", flush=True)

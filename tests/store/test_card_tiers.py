@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from jupyterhub_migspawner.leases.shelf import MOST_OFFERED
+from jupyterhub_migspawner.db.allocation.slices import MOST_OFFERED
 from jupyterhub_migspawner.policy.people import Person
 from tests.store.lab import A30, START, card
 from tests.store.lab import WHOLE as CUT_WHOLE

@@ -10,8 +10,8 @@ import pytest
 import sqlalchemy as sa
 
 from jupyterhub_migspawner.broker import Broker, TierOffer
+from jupyterhub_migspawner.db import queries
 from jupyterhub_migspawner.errors import Refusal
-from jupyterhub_migspawner.leases import census, events, inventory, ledger
 from jupyterhub_migspawner.policy.people import Person
 from tests.store.lab import MIXED, START, WHOLE, Lab, card
 
@@ -35,11 +35,11 @@ def cold(lab: Lab) -> Broker:
     return Broker(lab.store, lab.broker.settings, clock=lab.clock)
 
 
-@pytest.mark.parametrize("most_cards", [census.MOST_CARDS, 1])
+@pytest.mark.parametrize("most_cards", [queries.capacity.MOST_CARDS, 1])
 def test_whatever_happens_the_kept_count_is_that_of_a_new_process(
     make_lab: Callable[..., Lab], monkeypatch: pytest.MonkeyPatch, most_cards: int
 ) -> None:
-    monkeypatch.setattr(census, "MOST_CARDS", most_cards)
+    monkeypatch.setattr(queries.capacity, "MOST_CARDS", most_cards)
     lab = make_lab(tiers=TIERS)
     layouts = {0: None, 1: MIXED, 2: None, 3: WHOLE}
     nodes = {0: "n1", 1: "n1", 2: "n2", 3: "n2"}
@@ -103,10 +103,10 @@ def test_a_change_that_commits_after_a_later_one_is_not_left_out(lab: Lab) -> No
     lease, other = lab.start("ada"), lab.start("grace")
     assert offers(lab)[0].free == 12
     with lab.store.transaction() as early:
-        events.append(early, START, "x", "slice.seen", card_uuid=lease.card_uuid)
-        ledger.release(early, lease.id, START, "over")
-        ledger.end(early, lease.id, START)
-        inventory.untake(early, lease.slice_id)
+        queries.events.append(early, START, "x", "slice.seen", card_uuid=lease.card_uuid)
+        queries.leases.release(early, lease.id, START, "over")
+        queries.leases.end(early, lease.id, START)
+        queries.inventory.untake(early, lease.slice_id)
         # Meanwhile the other one goes, with a later number.
         lab.stop(other)
         assert offers(lab)[0].free == 13
@@ -123,9 +123,11 @@ def test_what_a_transaction_saw_of_itself_and_undid_is_not_kept(lab: Lab) -> Non
 
     try:
         with lab.store.transaction() as tx:
-            row = lab.broker.slices()[-1].row if tx.postgres else inventory.slice_rows(tx)[-1]
-            inventory.update_slice(tx, row.id, quarantined="bad")
-            events.append(tx, START, "x", "slice.quarantined", card_uuid=row.card_uuid)
+            row = (
+                lab.broker.slices()[-1].row if tx.postgres else queries.inventory.slice_rows(tx)[-1]
+            )
+            queries.inventory.update_slice(tx, row.id, quarantined="bad")
+            queries.events.append(tx, START, "x", "slice.quarantined", card_uuid=row.card_uuid)
             before = START - timedelta(minutes=1)
             assert counter.count(tx, START, before).of_profile("1g.5gb") == (12, 14)
             raise Undone
@@ -140,8 +142,8 @@ def test_what_a_transaction_saw_of_itself_and_undid_is_not_kept(lab: Lab) -> Non
 def test_a_change_without_an_event_is_seen_after_a_while(lab: Lab) -> None:
     assert offers(lab)[0].free == 14
     row = lab.broker.slices()[0].row
-    lab.store.run(lambda tx: inventory.update_slice(tx, row.id, present=False))
-    lab.clock.pass_time(seconds=census.RELOAD.total_seconds())
+    lab.store.run(lambda tx: queries.inventory.update_slice(tx, row.id, present=False))
+    lab.clock.pass_time(seconds=queries.capacity.RELOAD.total_seconds())
     lab.report(card(0, MIXED[:1]), card(1))
     assert offers(lab) == offers(lab, cold(lab))
 
@@ -149,11 +151,11 @@ def test_a_change_without_an_event_is_seen_after_a_while(lab: Lab) -> None:
 def test_after_very_many_changes_all_is_counted_again(lab: Lab) -> None:
     assert offers(lab)[0].free == 14
     with lab.store.transaction() as tx:
-        for _ in range(census.MOST_EVENTS + 5):
-            events.append(tx, START, "x", "card.step", card_uuid="GPU-0")
-        row = inventory.slice_rows(tx)[0]
-        inventory.update_slice(tx, row.id, quarantined="bad")
-        events.append(tx, START, "x", "slice.quarantined", card_uuid=row.card_uuid)
+        for _ in range(queries.capacity.MOST_EVENTS + 5):
+            queries.events.append(tx, START, "x", "card.step", card_uuid="GPU-0")
+        row = queries.inventory.slice_rows(tx)[0]
+        queries.inventory.update_slice(tx, row.id, quarantined="bad")
+        queries.events.append(tx, START, "x", "slice.quarantined", card_uuid=row.card_uuid)
     assert offers(lab)[0].free == 13
 
 
@@ -180,4 +182,4 @@ def test_a_long_gap_in_the_log_is_not_carried_along(lab: Lab) -> None:
     offers(lab, fresh)
     kept = fresh._census._count
     assert kept is not None
-    assert len(kept.missing) <= census.MOST_EVENTS
+    assert len(kept.missing) <= queries.capacity.MOST_EVENTS

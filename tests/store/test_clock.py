@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from jupyterhub_migspawner.broker import Broker, utc_now
+from jupyterhub_migspawner.db.clock import DatabaseClock, LeaseClock, read_clock
 from jupyterhub_migspawner.errors import DatabaseError
-from jupyterhub_migspawner.leases.clock import DatabaseClock, LeaseClock, read_clock
 from jupyterhub_migspawner.policy.clock import TOLERANCE
 from jupyterhub_migspawner.policy.people import Person
 from tests.store.lab import Lab, card, inventory

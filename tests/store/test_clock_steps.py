@@ -17,9 +17,9 @@ import sqlalchemy as sa
 
 from jupyterhub_migspawner.broker import Broker
 from jupyterhub_migspawner.broker.reclaiming import Answer
+from jupyterhub_migspawner.db import queries, tables
+from jupyterhub_migspawner.db.columns import UtcTime
 from jupyterhub_migspawner.errors import Refusal
-from jupyterhub_migspawner.leases import anchors, moves, schema
-from jupyterhub_migspawner.leases.columns import UtcTime
 from jupyterhub_migspawner.model.events import EventQuery
 from jupyterhub_migspawner.model.leases import LeaseRow
 from jupyterhub_migspawner.policy.people import Person
@@ -369,22 +369,24 @@ def test_a_call_that_began_before_a_step_writes_times_after_it(
 
 
 def test_every_column_with_a_time_moves_or_is_left_for_a_reason() -> None:
-    named: dict[str, set[str]] = {name: set(columns) for name, columns in moves.LEFT.items()}
-    for times in moves.MOVED:
+    named: dict[str, set[str]] = {
+        name: set(columns) for name, columns in queries.moves.LEFT.items()
+    }
+    for times in queries.moves.MOVED:
         named.setdefault(times.table.name, set()).update(times.columns, times.told)
-    for table in schema.metadata.tables.values():
+    for table in tables.metadata.tables.values():
         found = {column.name for column in table.columns if isinstance(column.type, UtcTime)}
         assert found == named.get(table.name, set()), table.name
 
 
 @pytest.mark.parametrize("kind", ["postgresql"], indirect=True)  # SQLite has one machine
 def test_the_anchors_of_other_machines_move_too(service: Broker, clocks: Clocks) -> None:
-    other = anchors.Anchor("elsewhere", clocks.wall - timedelta(days=2), 5.0, 5.0)
-    service.store.run(lambda tx: anchors.keep(tx, other))
+    other = queries.anchors.Anchor("elsewhere", clocks.wall - timedelta(days=2), 5.0, 5.0)
+    service.store.run(lambda tx: queries.anchors.keep(tx, other))
     clocks.wall += timedelta(days=1)
     clocks.pass_time(seconds=6)
     service.watch_clock()
-    found = {each.boot_id: each for each in service.store.read(anchors.every)}
+    found = {each.boot_id: each for each in service.store.read(queries.anchors.every)}
     assert found["elsewhere"] == replace(other, moment=other.moment + timedelta(days=1))
 
 
@@ -396,7 +398,7 @@ def test_past_leases_of_last_week_still_count_in_the_quota(service: Broker, cloc
 
     def hours() -> float:
         with service.store.transaction(write=False) as tx:
-            rows = tx.rows(sa.select(schema.leases.c.since, schema.leases.c.ended_at))
+            rows = tx.rows(sa.select(tables.leases.c.since, tables.leases.c.ended_at))
         now = service.clock()
         return sum(
             (row.ended_at - row.since).total_seconds() / 3600

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from jupyterhub_migspawner.leases import compaction
-from jupyterhub_migspawner.leases.compaction import EventCount
+from jupyterhub_migspawner.db import compaction
+from jupyterhub_migspawner.db.compaction import EventCount
 from jupyterhub_migspawner.policy.people import Person
 from tests.store.lab import MIXED, Lab, card
 

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from jupyterhub_migspawner.db import queries
 from jupyterhub_migspawner.errors import Refusal
-from jupyterhub_migspawner.leases import inventory, ledger
 from jupyterhub_migspawner.model.leases import LeaseRow
 from jupyterhub_migspawner.policy.people import Person
 from tests.store.lab import MIXED, Lab, card
@@ -336,7 +336,7 @@ def test_a_start_locks_cards_before_leases_as_a_report_does(
     waits = sa.text("SELECT 1 FROM pg_locks WHERE NOT granted")
     with ThreadPoolExecutor(1) as pool:
         with agent.store.transaction() as tx:
-            inventory.lock_card(tx, left.card_uuid)
+            queries.inventory.lock_card(tx, left.card_uuid)
             again = pool.submit(lab.start, "ada")
             while not again.done():
                 # The start has come as far as it gets.
@@ -344,7 +344,7 @@ def test_a_start_locks_cards_before_leases_as_a_report_does(
                     if other.first(waits) is not None:
                         break
             # Locked in the other order the server would end one of the two for it.
-            assert ledger.lose(tx, left.id, lab.clock(), "its card is gone") is not None
-            inventory.untake(tx, left.slice_id)
+            assert queries.leases.lose(tx, left.id, lab.clock(), "its card is gone") is not None
+            queries.inventory.untake(tx, left.slice_id)
         assert again.result(60).state == "pending"
     assert lab.broker.lease(left.id).state == "lost"

@@ -9,9 +9,9 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from jupyterhub_migspawner.db.store import Store
 from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.gpu.cards import GpuEvent
-from jupyterhub_migspawner.leases.store import Store
 from jupyterhub_migspawner.model.cards import MIG_OFF
 from jupyterhub_migspawner.policy.people import Person
 from tests.store.lab import MIXED, SEVENTHS, TIERS, WHOLE, Lab, card, inventory

@@ -9,8 +9,8 @@ from datetime import timedelta
 import pytest
 import sqlalchemy as sa
 
-from jupyterhub_migspawner.leases import events
-from jupyterhub_migspawner.leases.store import Store
+from jupyterhub_migspawner.db import queries
+from jupyterhub_migspawner.db.store import Store
 from jupyterhub_migspawner.model.events import EventQuery
 from tests.store.lab import START, Lab
 
@@ -31,10 +31,10 @@ def test_what_commits_late_is_not_missed(make_lab: Callable[..., Lab], first_com
     try:
         early = first.transaction()
         tx = early.__enter__()
-        events.append(tx, START, "n1", "card.step", card_uuid="GPU-0", step="early")
+        queries.events.append(tx, START, "n1", "card.step", card_uuid="GPU-0", step="early")
         with second.transaction() as other:
-            events.append(other, START, "n1", "card.step", card_uuid="GPU-0", step="late")
-            events.append(other, START, "n1", "card.step", card_uuid="GPU-0", step="later")
+            queries.events.append(other, START, "n1", "card.step", card_uuid="GPU-0", step="late")
+            queries.events.append(other, START, "n1", "card.step", card_uuid="GPU-0", step="later")
         seen, read_to = read_on(lab, read_to)
         assert seen == []
         assert lab.broker.last_events(1).read_to == read_to
@@ -60,7 +60,7 @@ def test_a_transaction_that_began_later_hides_nothing_from_before_it(
     read_to = lab.broker.last_events(0).read_to
     lab.broker.record_step("GPU-0", "n1", "before")
     with lab.store.transaction() as tx:
-        events.append(tx, START, "n1", "card.step", card_uuid="GPU-0", step="meanwhile")
+        queries.events.append(tx, START, "n1", "card.step", card_uuid="GPU-0", step="meanwhile")
         seen, read_to = read_on(lab, read_to)
         assert seen == ["before"]
     assert read_on(lab, read_to)[0] == ["meanwhile"]
@@ -78,7 +78,7 @@ def test_ids_beyond_what_fits_into_a_lock_are_read_alike(make_lab: Callable[...,
         for name in ("below", "above"):
             lab.broker.record_step("GPU-0", "n1", f"before {name}")
             with lab.store.transaction() as tx:
-                events.append(tx, START, "n1", "card.step", card_uuid="GPU-0", step=name)
+                queries.events.append(tx, START, "n1", "card.step", card_uuid="GPU-0", step=name)
                 lab.broker.record_step("GPU-0", "n1", f"beside {name}")
                 seen, read_to = read_on(lab, read_to)
                 assert seen == [f"before {name}"]

@@ -8,9 +8,9 @@ from datetime import timedelta
 
 import pytest
 
+from jupyterhub_migspawner.db import queries
 from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.gpu.cards import Card, Inventory
-from jupyterhub_migspawner.leases import inventory as inventory_of_store
 from tests.store.lab import MIXED, SEVENTHS, WHOLE, Lab, card, inventory
 from tests.store.test_lease_life import refused
 
@@ -150,9 +150,9 @@ def test_a_card_that_is_first_seen_during_a_look_is_in_the_next_one(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each statement of PostgreSQL sees what is committed by then."""
-    read = inventory_of_store.card_records
+    read = queries.inventory.card_records
     with monkeypatch.context() as patch:
-        patch.setattr(inventory_of_store, "card_records", lambda tx, node: read(tx, node)[:1])
+        patch.setattr(queries.inventory, "card_records", lambda tx, node: read(tx, node)[:1])
         assert {status.row.card_uuid for status in lab.broker.slices()} == {"GPU-0"}
     assert {status.row.card_uuid for status in lab.broker.slices()} == {"GPU-0", "GPU-1"}
 

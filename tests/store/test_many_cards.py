@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
+from jupyterhub_migspawner.db.allocation.slices import MOST_OFFERED
 from jupyterhub_migspawner.errors import Refusal
-from jupyterhub_migspawner.leases.shelf import MOST_OFFERED
 from jupyterhub_migspawner.policy.people import Person
 from tests.store.lab import SEVENTHS, WHOLE, Lab, card
 

@@ -16,10 +16,10 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
+from jupyterhub_migspawner.db import migrations
+from jupyterhub_migspawner.db.engine import WAIT_SECONDS, write_ahead
+from jupyterhub_migspawner.db.store import Store
 from jupyterhub_migspawner.errors import DatabaseError
-from jupyterhub_migspawner.leases import migrations
-from jupyterhub_migspawner.leases.engine import WAIT_SECONDS, write_ahead
-from jupyterhub_migspawner.leases.store import Store
 from tests.store.lab import Lab, card
 from tests.store.postgres import Cluster
 
@@ -229,7 +229,7 @@ def test_odd_characters_in_the_path_are_no_trouble(tmp_path: Path) -> None:
 AS_NOBODY = """
 import os, sys, tempfile
 from jupyterhub_migspawner.errors import DatabaseError
-from jupyterhub_migspawner.leases.store import Store
+from jupyterhub_migspawner.db.store import Store
 # Once as it is, so that all modules are loaded: nobody may not read where they lie.
 with tempfile.TemporaryDirectory() as home:
     Store.open(f"sqlite:///{home}/x", create=True).close()

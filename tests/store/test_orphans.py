@@ -18,10 +18,10 @@ from jupyterhub_migspawner.broker.marks import (
     state_of,
 )
 from jupyterhub_migspawner.broker.reclaiming import Answer
+from jupyterhub_migspawner.db.identity import Position
 from jupyterhub_migspawner.environment import slice_environment
 from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.gpu.cards import Card, GpuProcess
-from jupyterhub_migspawner.leases.identity import Position
 from jupyterhub_migspawner.model.leases import LeaseRow
 from jupyterhub_migspawner.model.orphans import OrphanRow
 from jupyterhub_migspawner.policy.reclaim import KERNELS, PROCESSES

@@ -15,9 +15,9 @@ import pytest
 import sqlalchemy as sa
 
 from jupyterhub_migspawner.cli.following import Follower
+from jupyterhub_migspawner.db import engine as engines
+from jupyterhub_migspawner.db import store as stores
 from jupyterhub_migspawner.errors import DatabaseError
-from jupyterhub_migspawner.leases import engine as engines
-from jupyterhub_migspawner.leases import store as stores
 from jupyterhub_migspawner.model.events import EventQuery
 from jupyterhub_migspawner.policy.people import Person
 from tests.store.lab import Lab

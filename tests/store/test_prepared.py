@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from jupyterhub_migspawner.db import queries
+from jupyterhub_migspawner.db.store import Transaction
+from jupyterhub_migspawner.db.tables import cards, events, leases, nodes
 from jupyterhub_migspawner.errors import DatabaseError
-from jupyterhub_migspawner.leases import ledger
-from jupyterhub_migspawner.leases.schema import cards, events, leases, nodes
-from jupyterhub_migspawner.leases.store import Transaction
 from tests.store.lab import START, Lab
 from tests.store.test_opening import engine
 
@@ -97,7 +97,7 @@ def test_what_the_database_refuses_is_undone_and_the_next_call_works(lab: Lab) -
     lease = lab.start("ada")
 
     def work(tx: Transaction) -> None:
-        ledger.release(tx, lease.id, START, "gone")
+        queries.leases.release(tx, lease.id, START, "gone")
         tx.change(sa.text("UPDATE leases SET state = 'nonsense'"))
 
     with pytest.raises(DatabaseError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from jupyterhub_migspawner.broker.processes import KEPT, MOST_KNOWN, MOST_REPORTED
-from jupyterhub_migspawner.leases import ledger
+from jupyterhub_migspawner.db import queries
 from jupyterhub_migspawner.model.processes import ProcessesRow
 from tests.store.lab import Lab
 
@@ -59,7 +59,7 @@ def test_nothing_is_kept_of_sessions_that_are_over(lab: Lab) -> None:
     # Of one that was lost with its card, processes may still run.
     assert set(lab.broker.processes_of_node("n1")) == {lost.id}
     with lab.store.transaction() as tx:
-        ledger.lose(tx, lost.id, lab.clock(), "gone")
+        queries.leases.lose(tx, lost.id, lab.clock(), "gone")
     lab.broker.forget_processes()
     assert set(lab.broker.processes_of_node("n1")) == {lost.id}
     lab.clock.pass_time(seconds=KEPT.total_seconds() + 1)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from jupyterhub_migspawner.broker.reclaiming import Answer
-from jupyterhub_migspawner.leases import readings
+from jupyterhub_migspawner.db import queries
 from jupyterhub_migspawner.model.leases import LeaseRow
 from jupyterhub_migspawner.policy.doubts import UNKNOWN, UNPROVEN
 from jupyterhub_migspawner.policy.people import Person
@@ -64,7 +64,9 @@ def later(lab: Lab, lease: LeaseRow, minutes: float, **said: Any) -> None:
 def kept(lab: Lab) -> tuple[int, int]:
     """How many sessions something is kept of, and how many readings."""
     with lab.broker.store.transaction(write=False) as tx:
-        return len(readings.stays_of_all(tx)), sum(map(len, readings.of_all(tx).values()))
+        return len(queries.sessions.stays_of_all(tx)), sum(
+            map(len, queries.sessions.of_all(tx).values())
+        )
 
 
 def state(lab: Lab, lease: LeaseRow) -> str:

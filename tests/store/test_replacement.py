@@ -16,11 +16,11 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
+from jupyterhub_migspawner.db.database_file import DatabaseFile
+from jupyterhub_migspawner.db.identity import Position, Replaced, difference
+from jupyterhub_migspawner.db.store import Store
+from jupyterhub_migspawner.db.tables import metadata
 from jupyterhub_migspawner.errors import DatabaseError
-from jupyterhub_migspawner.leases.database_file import DatabaseFile
-from jupyterhub_migspawner.leases.identity import Position, Replaced, difference
-from jupyterhub_migspawner.leases.schema import metadata
-from jupyterhub_migspawner.leases.store import Store
 from jupyterhub_migspawner.model.leases import LeaseRow
 from tests.store.lab import Lab
 from tests.store.postgres import Cluster

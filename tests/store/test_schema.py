@@ -12,8 +12,8 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
+from jupyterhub_migspawner.db import migrations, tables
 from jupyterhub_migspawner.errors import DatabaseError
-from jupyterhub_migspawner.leases import migrations, schema
 from tests.store.lab import Lab
 from tests.store.test_opening import engine
 
@@ -25,9 +25,9 @@ def test_the_migrations_make_exactly_the_tables_of_the_code(url: str) -> None:
             connection,
             opts={"version_table": migrations.VERSION_TABLE, "compare_server_default": True},
         )
-        assert compare_metadata(context, schema.metadata) == []
+        assert compare_metadata(context, tables.metadata) == []
         inspector = sa.inspect(connection)
-        for name, table in schema.metadata.tables.items():
+        for name, table in tables.metadata.tables.items():
             predicates = {
                 index["name"]: bool(
                     index["dialect_options"].get("sqlite_where") is not None
@@ -57,7 +57,7 @@ def test_the_known_revisions_are_those_that_exist() -> None:
 
 def copied(lab: Lab, lease_id: int, **changes: object) -> None:
     """Write a copy of a lease past all code that would refuse it."""
-    leases = schema.leases
+    leases = tables.leases
     with lab.store.transaction() as tx:
         row = dict(tx.first(sa.select(leases).where(leases.c.id == lease_id))._asdict())
         del row["id"]
@@ -116,7 +116,7 @@ def test_times_come_back_as_the_same_moment_in_utc(lab: Lab) -> None:
 def test_a_time_without_a_zone_is_not_stored(lab: Lab) -> None:
     with pytest.raises(DatabaseError), lab.store.transaction() as tx:
         tx.change(
-            sa.insert(schema.nodes).values(
+            sa.insert(tables.nodes).values(
                 name="n9", heartbeat_at=datetime(2026, 1, 1), driver_version=""
             )
         )
@@ -128,8 +128,8 @@ def test_an_exception_in_a_transaction_undoes_all_of_it(lab: Lab) -> None:
 
     def spoil() -> None:
         with lab.store.transaction() as tx:
-            tx.change(sa.delete(schema.events))
-            tx.change(sa.update(schema.slices).values(held=1))
+            tx.change(sa.delete(tables.events))
+            tx.change(sa.update(tables.slices).values(held=1))
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):

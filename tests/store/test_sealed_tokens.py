@@ -13,10 +13,10 @@ import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
 
+from jupyterhub_migspawner.db import engine as engines
+from jupyterhub_migspawner.db import migrations
+from jupyterhub_migspawner.db.store import Store
 from jupyterhub_migspawner.errors import DatabaseError
-from jupyterhub_migspawner.leases import engine as engines
-from jupyterhub_migspawner.leases import migrations
-from jupyterhub_migspawner.leases.store import Store
 from tests.store.test_opening import engine
 from tests.store.test_upgrades import at_first_schema
 

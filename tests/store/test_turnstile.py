@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from jupyterhub_migspawner.leases.engine import begin_writing
-from jupyterhub_migspawner.leases.turnstile import Turnstile
+from jupyterhub_migspawner.db.engine import begin_writing
+from jupyterhub_migspawner.db.turnstile import Turnstile
 
 
 def test_threads_pass_in_the_order_of_arrival() -> None:

@@ -10,8 +10,8 @@ import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
 
+from jupyterhub_migspawner.db import migrations
 from jupyterhub_migspawner.errors import Refusal
-from jupyterhub_migspawner.leases import migrations
 from jupyterhub_migspawner.policy.people import Person
 from tests.store.lab import START, Lab
 from tests.store.test_opening import engine

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from jupyterhub_migspawner.leases import wakeups
+from jupyterhub_migspawner.db import wakeups
 from jupyterhub_migspawner.policy.people import Person
 from tests.store.lab import Lab
 from tests.store.postgres import Cluster
@@ -23,7 +23,7 @@ SOON = 60.0
 RELEASE = """
 import sys
 from jupyterhub_migspawner.broker import Broker
-from jupyterhub_migspawner.leases.store import Store
+from jupyterhub_migspawner.db.store import Store
 from jupyterhub_migspawner.policy.settings import Settings
 from jupyterhub_migspawner.policy.tiers import parse_tiers
 

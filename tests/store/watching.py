@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
-from jupyterhub_migspawner.leases import schema
-from jupyterhub_migspawner.leases.store import Store, Transaction
+from jupyterhub_migspawner.db import tables
+from jupyterhub_migspawner.db.store import Store, Transaction
 
 T = TypeVar("T")
 Rows = dict[Any, dict[str, Any]]
@@ -94,7 +94,7 @@ def slice_events(before: Rows, after: Rows) -> Counter[Any]:
 
 def card_events(before: Rows, after: Rows) -> Counter[Any]:
     expected: Counter[Any] = Counter()
-    for key, old, row in changes(before, after, *schema.cards.c.keys()):
+    for key, old, row in changes(before, after, *tables.cards.c.keys()):
         if old is None:
             expected["card.seen", key] += 1
             old = {**row, "lost": False}
@@ -152,13 +152,13 @@ class Watched(Store):
 
     def run(self, work: Callable[[Transaction], T]) -> T:
         def watched(tx: Transaction) -> T:
-            tables = (
-                *(schema.leases, schema.requests, schema.slices, schema.cards),
-                *(schema.tickets, schema.events),
+            compared = (
+                *(tables.leases, tables.requests, tables.slices, tables.cards),
+                *(tables.tickets, tables.events),
             )
-            before = [rows(tx, table) for table in tables]
+            before = [rows(tx, table) for table in compared]
             result = work(tx)
-            after = [rows(tx, table) for table in tables]
+            after = [rows(tx, table) for table in compared]
             old, now = before.pop(), after.pop()
             assert {key: now[key] for key in old} == old, "an event was changed or is gone"
             new = [row for key, row in now.items() if key not in old]

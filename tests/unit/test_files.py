@@ -11,7 +11,7 @@ import pytest
 
 from jupyterhub_migspawner import files
 from jupyterhub_migspawner.agent.turn import Turn
-from jupyterhub_migspawner.leases import migrations
+from jupyterhub_migspawner.db import migrations
 
 
 @pytest.fixture(params=[0o000, 0o002, 0o022, 0o077, 0o277])
@@ -36,7 +36,7 @@ def test_what_is_made_is_private_under_every_umask(tmp_path: Path, umask: int) -
 
 
 def test_a_lease_database_is_private_with_its_log(tmp_path: Path, umask: int) -> None:
-    from jupyterhub_migspawner.leases.store import Store
+    from jupyterhub_migspawner.db.store import Store
 
     store = Store.open(f"sqlite:///{tmp_path}/leases.sqlite", create=True)
     with store.transaction():

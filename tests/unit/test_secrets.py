@@ -14,9 +14,9 @@ from jupyterhub_migspawner import channels
 from jupyterhub_migspawner.agent.hooks import run
 from jupyterhub_migspawner.channels import _redacted
 from jupyterhub_migspawner.config import MigBroker
+from jupyterhub_migspawner.db import urls
 from jupyterhub_migspawner.errors import ConfigError, DatabaseError, GpuError
 from jupyterhub_migspawner.gpu import dcgm
-from jupyterhub_migspawner.leases import urls
 from jupyterhub_migspawner.policy.notices import Channel
 from tests.unit.cli.conftest import Install, install  # noqa: F401
 

@@ -11,7 +11,7 @@ import pytest
 from jupyterhub_migspawner.agent.vacancy import KILL_AFTER, STUCK_SECONDS
 from jupyterhub_migspawner.broker import Broker
 from jupyterhub_migspawner.broker.marks import environment_of
-from jupyterhub_migspawner.leases.identity import Position
+from jupyterhub_migspawner.db.identity import Position
 from jupyterhub_migspawner.model.leases import LeaseRow
 from jupyterhub_migspawner.model.orphans import OrphanRow
 from tests.unit.agent.conftest import NodeMaker

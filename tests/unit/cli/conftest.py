@@ -12,8 +12,8 @@ import pytest
 from jupyterhub_migspawner.broker import Broker
 from jupyterhub_migspawner.cli.main import main
 from jupyterhub_migspawner.config import MigBroker, load_config_file
+from jupyterhub_migspawner.db.store import Store
 from jupyterhub_migspawner.gpu.simulator import create_state
-from jupyterhub_migspawner.leases.store import Store
 
 CONFIG = """
 import jupyterhub_migspawner

@@ -10,10 +10,10 @@ import pynvml
 import pytest
 
 from jupyterhub_migspawner.broker import Broker
+from jupyterhub_migspawner.db.clock import Machine, count_seconds
+from jupyterhub_migspawner.db.store import Store
 from jupyterhub_migspawner.gpu.boot import boot_id
 from jupyterhub_migspawner.gpu.simulator import card_uuids, create_state, lose_card, reboot
-from jupyterhub_migspawner.leases.clock import Machine, count_seconds
-from jupyterhub_migspawner.leases.store import Store
 from jupyterhub_migspawner.policy.clock import Count
 from jupyterhub_migspawner.policy.people import Person
 from tests.unit.cli.conftest import Answer, Install

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from jupyterhub_migspawner.cli.permissions import Level, Permissions, Place
+from jupyterhub_migspawner.db import migrations
 from jupyterhub_migspawner.errors import DatabaseError
 from jupyterhub_migspawner.keys import Binding, KeyFile
-from jupyterhub_migspawner.leases import migrations
 from jupyterhub_migspawner.policy.people import Person
 from tests.unit.cli.conftest import Install
 from tests.unit.cli.test_doctor import found, healthy  # noqa: F401

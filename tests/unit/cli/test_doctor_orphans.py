@@ -10,7 +10,7 @@ import pytest
 from jupyterhub_migspawner.agent.orphans import Marks
 from jupyterhub_migspawner.cli import doctor_orphans
 from jupyterhub_migspawner.cli.doctor_orphans import findings
-from jupyterhub_migspawner.leases.store import Store
+from jupyterhub_migspawner.db.store import Store
 from jupyterhub_migspawner.model.orphans import OrphanRow
 from tests.unit.cli.conftest import Install
 

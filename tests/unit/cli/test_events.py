@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from jupyterhub_migspawner.broker import Broker
-from jupyterhub_migspawner.leases.store import Store
+from jupyterhub_migspawner.db.store import Store
 from jupyterhub_migspawner.policy.people import Person
 from tests.unit.cli.conftest import Install
 

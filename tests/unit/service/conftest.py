@@ -19,10 +19,10 @@ from tornado.web import Application, create_signed_value
 from traitlets.config import Config
 
 from jupyterhub_migspawner.broker import Broker
+from jupyterhub_migspawner.db.store import Store
 from jupyterhub_migspawner.gpu.nvml import Nvml
 from jupyterhub_migspawner.gpu.simulator import create_state
 from jupyterhub_migspawner.keys import KeyFile
-from jupyterhub_migspawner.leases.store import Store
 from jupyterhub_migspawner.model.leases import LeaseRow
 from jupyterhub_migspawner.policy.approval import parse_approvers
 from jupyterhub_migspawner.policy.people import Person

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from jupyterhub_migspawner.broker.statuses import TierOffer
+from jupyterhub_migspawner.db import migrations
 from jupyterhub_migspawner.errors import Refusal
-from jupyterhub_migspawner.leases import migrations
 from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.service.hub import Beside, HubServer
 from tests.store.lab import Lab

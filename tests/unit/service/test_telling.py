@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from jupyterhub_migspawner.leases import ledger
+from jupyterhub_migspawner.db import queries
 from jupyterhub_migspawner.service import notebooks
 from jupyterhub_migspawner.service.examining import Examiner
 from tests.store.lab import inventory
@@ -61,7 +61,7 @@ async def test_who_has_brought_an_end_forward_is_told_with_it(
     assert notebook.words == 0
     why = "its grant was revoked by root: a fire " + "!" * 2000
     with world.broker.store.transaction() as tx:
-        ledger.shorten(tx, lease.id, world.now + timedelta(minutes=10), why)
+        queries.leases.shorten(tx, lease.id, world.now + timedelta(minutes=10), why)
     await pass_by(world, examiner, lease, 1)
     notice = notebook.told["notice"]
     assert notice["rule"] == "time"

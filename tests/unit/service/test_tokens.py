@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from jupyterhub_migspawner.db import queries, tables
 from jupyterhub_migspawner.keys import ANY_LEASE, Binding
-from jupyterhub_migspawner.leases import readings, schema
 from jupyterhub_migspawner.model.leases import LeaseRow
 from jupyterhub_migspawner.service.examining import Examiner
 from tests.unit.service.conftest import World
@@ -28,7 +28,7 @@ from tests.unit.service.notebook_servers import (
 
 def change(world: World, lease: LeaseRow, **values: Any) -> None:
     """What anybody can do who may write to the lease database."""
-    world.broker.store.run(lambda tx: readings.change(tx, lease.id, **values))
+    world.broker.store.run(lambda tx: queries.sessions.change(tx, lease.id, **values))
 
 
 def files_of(world: World) -> dict[str, bytes]:
@@ -187,7 +187,7 @@ async def test_a_user_who_is_renamed_stays_known(
     world: World, examiner: Examiner, notebook: Notebook
 ) -> None:
     lease = lend(world, notebook)
-    changes = sa.update(schema.leases).values(username="ada-lovelace")
+    changes = sa.update(tables.leases).values(username="ada-lovelace")
     world.broker.store.run(lambda tx: tx.change(changes))
     world.pass_by(minutes=1)
     await examiner.round()

@@ -1,0 +1,464 @@
+"""Leases in the lease database: the statements of their life.
+
+Built once; each change of state names the states it may start from and is a single update, so that
+two who change the same lease cannot both succeed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import fields, replace
+from datetime import datetime
+from functools import lru_cache
+from typing import Any
+
+import sqlalchemy as sa
+
+from jupyterhub_migspawner.db.columns import UtcTime
+from jupyterhub_migspawner.db.queries.parts import narrowed
+from jupyterhub_migspawner.db.store import Transaction
+from jupyterhub_migspawner.db.tables import leases, tombstones
+from jupyterhub_migspawner.model.leases import (
+    ACTIVE,
+    LIVE,
+    LOST,
+    PENDING,
+    RELEASED,
+    RELEASING,
+    LeaseRow,
+)
+from jupyterhub_migspawner.model.parts import Part
+from jupyterhub_migspawner.policy.quota import Span
+
+_COLUMNS = (
+    leases.c.id,
+    leases.c.attempt,
+    leases.c.username,
+    leases.c.server,
+    leases.c.tier,
+    leases.c.state,
+    leases.c.slice_id,
+    leases.c.slice_uuid,
+    leases.c.node,
+    leases.c.card_uuid,
+    leases.c.profile,
+    leases.c.memory_mib,
+    leases.c.since,
+    leases.c.deadline,
+    leases.c.ends_at,
+    leases.c.ended_at,
+    leases.c.end_reason,
+    leases.c.waiting_for,
+    leases.c.request_id,
+    leases.c.releasing_at,
+    leases.c.start,
+    leases.c.seat,
+    leases.c.whole,
+    leases.c.share,
+    leases.c.hub,
+    leases.c.ticket_id,
+    leases.c.started,
+)
+
+# Literal lists, as in the indexes: a database uses a partial index only when it can see that the
+# condition implies the index's own.
+_IS_HELD = sa.text("leases.state IN ('pending', 'active')")
+_IS_LIVE = sa.text("leases.state IN ('pending', 'active', 'releasing')")
+
+_SELECT = sa.select(*_COLUMNS)
+_BY_ATTEMPT = _SELECT.where(leases.c.attempt == sa.bindparam("attempt"))
+_BY_ID = _SELECT.where(leases.c.id == sa.bindparam("lease_id"))
+_HELD_BY = _SELECT.where(leases.c.username == sa.bindparam("user"), _IS_HELD).order_by(leases.c.id)
+_COUNTED_OF = _SELECT.where(leases.c.username == sa.bindparam("user"), _IS_LIVE).order_by(
+    leases.c.id
+)
+_ENDED = (
+    _SELECT.where(leases.c.username == sa.bindparam("user"))
+    .where(leases.c.hub == sa.bindparam("of_hub"), leases.c.ticket_id.is_(None))
+    .where(leases.c.ended_at >= sa.bindparam("ended", type_=UtcTime()))
+    .order_by(leases.c.ended_at.desc(), leases.c.id.desc())
+    .limit(sa.bindparam("most", type_=sa.Integer()))
+)
+_SPANS = sa.select(leases.c.since, leases.c.ended_at, leases.c.share).where(
+    leases.c.username == sa.bindparam("user"),
+    # An offer that nobody took has kept a slice free, and has used none.
+    leases.c.ticket_id.is_(None),
+    sa.or_(leases.c.ended_at.is_(None), leases.c.ended_at > sa.bindparam("begin")),
+)
+_PAST = (
+    sa.select(leases.c.since, leases.c.ended_at)
+    .where(
+        leases.c.profile == sa.bindparam("of_profile"),
+        leases.c.state == RELEASED,
+        leases.c.ticket_id.is_(None),
+    )
+    .order_by(leases.c.id.desc())
+    .limit(sa.bindparam("most", type_=sa.Integer()))
+)
+_INSERT = sa.insert(leases).returning(leases.c.id)
+_CHANGE = sa.update(leases).where(leases.c.id == sa.bindparam("lease_id"))
+_ACTIVATE = (
+    _CHANGE.where(leases.c.state == PENDING)
+    .values(state=ACTIVE, deadline=None)
+    .returning(*_COLUMNS)
+)
+_ADOPT = (
+    _CHANGE.where(leases.c.state == PENDING, leases.c.ticket_id.is_not(None))
+    .values(
+        attempt=sa.bindparam("by_attempt"),
+        server=sa.bindparam("for_server"),
+        since=sa.bindparam("now", type_=UtcTime()),
+        deadline=sa.bindparam("until", type_=UtcTime()),
+        ends_at=sa.bindparam("end", type_=UtcTime()),
+        request_id=sa.bindparam("grant_id"),
+        started=sa.bindparam("begun", type_=UtcTime()),
+        ticket_id=sa.null(),
+    )
+    .returning(*_COLUMNS)
+)
+_RENEW = (
+    _CHANGE.where(leases.c.state == PENDING)
+    .values(deadline=sa.bindparam("until", type_=UtcTime()))
+    .returning(*_COLUMNS)
+)
+_RELEASE = (
+    _CHANGE.where(_IS_HELD)
+    .values(
+        state=RELEASING,
+        deadline=None,
+        releasing_at=sa.bindparam("now", type_=UtcTime()),
+        end_reason=sa.bindparam("why"),
+    )
+    .returning(*_COLUMNS)
+)
+_SHORTEN = (
+    _CHANGE.where(_IS_HELD)
+    .where(sa.or_(leases.c.ends_at.is_(None), leases.c.ends_at > sa.bindparam("until")))
+    .values(ends_at=sa.bindparam("until", type_=UtcTime()), end_reason=sa.bindparam("why"))
+    .returning(*_COLUMNS)
+)
+_ENDING = (
+    sa.select(*_COLUMNS)
+    .where(leases.c.state == ACTIVE, leases.c.hub == sa.bindparam("of_hub"))
+    .where(leases.c.ends_at <= sa.bindparam("soon", type_=UtcTime()))
+    .where(sa.or_(leases.c.warned_for.is_(None), leases.c.warned_for != leases.c.ends_at))
+    .order_by(leases.c.id)
+)
+_WARN = (
+    sa.update(leases)
+    .where(leases.c.id == sa.bindparam("lease_id"))
+    .where(sa.or_(leases.c.warned_for.is_(None), leases.c.warned_for != leases.c.ends_at))
+    .values(warned_for=leases.c.ends_at)
+)
+_WAIT = (
+    _CHANGE.where(leases.c.state == RELEASING)
+    .values(waiting_for=sa.bindparam("why"))
+    .returning(*_COLUMNS)
+)
+_END = (
+    _CHANGE.where(leases.c.state == RELEASING)
+    .values(state=RELEASED, ended_at=sa.bindparam("now", type_=UtcTime()), waiting_for="")
+    .returning(*_COLUMNS)
+)
+_LOSE = (
+    _CHANGE.where(_IS_LIVE)
+    .values(
+        state=LOST,
+        deadline=None,
+        ended_at=sa.bindparam("now", type_=UtcTime()),
+        end_reason=sa.bindparam("why"),
+        waiting_for="",
+    )
+    .returning(*_COLUMNS)
+)
+_LEAVE = (
+    _CHANGE.where(leases.c.state == LOST, leases.c.releasing_at.is_(None))
+    .values(releasing_at=sa.bindparam("now", type_=UtcTime()))
+    .returning(*_COLUMNS)
+)
+_FILL_UUID = sa.update(leases).where(
+    leases.c.slice_id == sa.bindparam("of_slice"), _IS_LIVE, leases.c.slice_uuid.is_(None)
+)
+_FILL_UUID = _FILL_UUID.values(slice_uuid=sa.bindparam("found_uuid"))
+_FOLLOW = sa.update(leases).where(leases.c.card_uuid == sa.bindparam("of_card"), _IS_LIVE)
+_FOLLOW = _FOLLOW.values(node=sa.bindparam("to_node"))
+
+_RENAME_USER = (
+    sa.update(leases)
+    .where(leases.c.hub == sa.bindparam("of_hub"), leases.c.username == sa.bindparam("old"))
+    .where(leases.c.since <= sa.bindparam("before"))
+)
+_RENAME_USER = _RENAME_USER.values(username=sa.bindparam("new"))
+_RENAME_SERVER = sa.update(leases).where(
+    leases.c.hub == sa.bindparam("of_hub"),
+    leases.c.username == sa.bindparam("user"),
+    leases.c.server == sa.bindparam("old"),
+    leases.c.since <= sa.bindparam("before"),
+    _IS_LIVE,
+)
+_RENAME_SERVER = _RENAME_SERVER.values(server=sa.bindparam("new")).returning(*_COLUMNS)
+_RENAME_HUB = sa.update(leases).where(leases.c.hub == sa.bindparam("old"))
+_RENAME_HUB = _RENAME_HUB.values(hub=sa.bindparam("new"))
+
+_TOMBSTONE = sa.select(tombstones.c.reason).where(tombstones.c.attempt == sa.bindparam("name"))
+_BURY = sa.insert(tombstones)
+_FORGET = sa.delete(tombstones).where(tombstones.c.at < sa.bindparam("before"))
+
+
+def insert(tx: Transaction, lease: LeaseRow) -> LeaseRow:
+    """Add a lease; returns it with its id. ``leases_one_a_seat`` refuses a second on its seat."""
+    values = {f.name: getattr(lease, f.name) for f in fields(lease) if f.name != "id"}
+    values["username"] = values.pop("user")
+    return replace(lease, id=tx.insert(_INSERT, **values))
+
+
+def by_attempt(tx: Transaction, attempt: str) -> LeaseRow | None:
+    """The lease an attempt got."""
+    row = tx.first(_BY_ATTEMPT, attempt=attempt)
+    return LeaseRow(*row) if row else None
+
+
+def by_id(tx: Transaction, lease_id: int) -> LeaseRow | None:
+    """One lease, live or past."""
+    row = tx.first(_BY_ID, lease_id=lease_id)
+    return LeaseRow(*row) if row else None
+
+
+def held_by(tx: Transaction, user: str) -> tuple[LeaseRow, ...]:
+    """Pending and active leases of a person, without what is only offered to them."""
+    return tuple(lease for lease in with_offers(tx, user) if lease.ticket_id is None)
+
+
+def with_offers(tx: Transaction, user: str) -> tuple[LeaseRow, ...]:
+    """Pending and active leases of a person, and those that are held for their tickets."""
+    return tuple(LeaseRow(*row) for row in tx.rows(_HELD_BY, user=user))
+
+
+def counted_of(tx: Transaction, user: str) -> tuple[LeaseRow, ...]:
+    """All that counts against a person, at every hub: leases that are pending, active or releasing,
+    and what is held for their tickets."""
+    return tuple(LeaseRow(*row) for row in tx.rows(_COUNTED_OF, user=user))
+
+
+def ended_since(
+    tx: Transaction, hub: str, user: str, since: datetime, most: int
+) -> tuple[LeaseRow, ...]:
+    """Up to ``most`` past sessions of a user of a hub that ended since then, the latest first."""
+    rows = tx.rows(_ENDED, of_hub=hub, user=user, ended=since, most=most)
+    return tuple(LeaseRow(*row) for row in rows)
+
+
+def adopt(
+    tx: Transaction,
+    lease_id: int,
+    *,
+    attempt: str,
+    server: str,
+    now: datetime,
+    deadline: datetime,
+    ends_at: datetime | None,
+    request_id: int | None,
+    started: datetime | None = None,
+) -> LeaseRow | None:
+    """An offer becomes the pending lease of a start; None when it is no offer any more."""
+    row = tx.first(
+        _ADOPT,
+        lease_id=lease_id,
+        by_attempt=attempt,
+        for_server=server,
+        now=now,
+        until=deadline,
+        end=ends_at,
+        grant_id=request_id,
+        begun=started,
+    )
+    return LeaseRow(*row) if row else None
+
+
+def past_of_profile(
+    tx: Transaction, profile: str, most: int
+) -> tuple[tuple[datetime, datetime], ...]:
+    """Beginning and end of the latest leases of a profile that are over."""
+    return tuple((row[0], row[1]) for row in tx.rows(_PAST, of_profile=profile, most=most))
+
+
+def spans(tx: Transaction, user: str, begin: datetime) -> tuple[Span, ...]:
+    """When the person held what share of a card, as far as it reaches past ``begin``."""
+    return tuple(Span(*row) for row in tx.rows(_SPANS, user=user, begin=begin))
+
+
+def activate(tx: Transaction, lease_id: int) -> LeaseRow | None:
+    """Pending becomes active; as all changes here, None when the lease is not in that state."""
+    row = tx.first(_ACTIVATE, lease_id=lease_id)
+    return LeaseRow(*row) if row else None
+
+
+def renew(tx: Transaction, lease_id: int, until: datetime) -> LeaseRow | None:
+    """A new deadline for a pending lease."""
+    row = tx.first(_RENEW, lease_id=lease_id, until=until)
+    return LeaseRow(*row) if row else None
+
+
+def release(tx: Transaction, lease_id: int, now: datetime, why: str) -> LeaseRow | None:
+    """Pending or active becomes releasing."""
+    row = tx.first(_RELEASE, lease_id=lease_id, now=now, why=why)
+    return LeaseRow(*row) if row else None
+
+
+def shorten(tx: Transaction, lease_id: int, until: datetime, why: str) -> LeaseRow | None:
+    """A pending or active lease ends at that time, or before as it would have anyway.
+
+    ``why`` stays with it and becomes part of the reason of its end.
+    """
+    row = tx.first(_SHORTEN, lease_id=lease_id, until=until, why=why)
+    return LeaseRow(*row) if row else None
+
+
+def ending(tx: Transaction, hub: str, soon: datetime) -> tuple[LeaseRow, ...]:
+    """Active leases of a hub that end by then and whose people were not warned of that end."""
+    return tuple(LeaseRow(*row) for row in tx.rows(_ENDING, of_hub=hub, soon=soon))
+
+
+def warn(tx: Transaction, lease_id: int) -> bool:
+    """Note that people were warned of the present end of a lease; False when they were before."""
+    return tx.change(_WARN, lease_id=lease_id) == 1
+
+
+def wait(tx: Transaction, lease_id: int, why: str) -> LeaseRow | None:
+    """Note why a lease is still releasing."""
+    row = tx.first(_WAIT, lease_id=lease_id, why=why)
+    return LeaseRow(*row) if row else None
+
+
+def end(tx: Transaction, lease_id: int, now: datetime) -> LeaseRow | None:
+    """Releasing becomes released."""
+    row = tx.first(_END, lease_id=lease_id, now=now)
+    return LeaseRow(*row) if row else None
+
+
+def lose(tx: Transaction, lease_id: int, now: datetime, why: str) -> LeaseRow | None:
+    """A live lease becomes lost: its card is gone."""
+    row = tx.first(_LOSE, lease_id=lease_id, now=now, why=why)
+    return LeaseRow(*row) if row else None
+
+
+def leave(tx: Transaction, lease_id: int, now: datetime) -> LeaseRow | None:
+    """The server of a lease that was lost does not run any more."""
+    row = tx.first(_LEAVE, lease_id=lease_id, now=now)
+    return LeaseRow(*row) if row else None
+
+
+def stranded(tx: Transaction, hub: str, user: str | None = None) -> tuple[LeaseRow, ...]:
+    """Leases of a hub that were lost with their card while their servers run, oldest first.
+
+    Not those whose server has been given another since.
+    """
+    lost = [each for each in select(tx, hub=hub, user=user, states=(LOST,)) if each.stranded]
+    if not lost:
+        return ()
+    held = select(tx, hub=hub, user=user, states=LIVE)
+    last = {(each.user, each.server): each.id for each in held}
+    return tuple(each for each in lost if last.get((each.user, each.server), 0) < each.id)
+
+
+def fill_uuid(tx: Transaction, slice_id: int, slice_uuid: str) -> int:
+    """Tell live leases on a slice that was cut after they were taken which UUID it got."""
+    return tx.change(_FILL_UUID, of_slice=slice_id, found_uuid=slice_uuid)
+
+
+def rename_user(tx: Transaction, hub: str, old: str, new: str, before: datetime) -> int:
+    """Leases of a user of a hub become another name's, past ones too; how many they are.
+
+    Those taken up to ``before``.
+    """
+    return tx.change(_RENAME_USER, of_hub=hub, old=old, new=new, before=before)
+
+
+def rename_server(
+    tx: Transaction, hub: str, user: str, old: str, new: str, before: datetime
+) -> tuple[LeaseRow, ...]:
+    """The live leases of a server, taken up to ``before``, become another name's."""
+    rows = tx.rows(_RENAME_SERVER, of_hub=hub, user=user, old=old, new=new, before=before)
+    return tuple(LeaseRow(*row) for row in rows)
+
+
+def rename_hub(tx: Transaction, old: str, new: str) -> int:
+    """All leases of a hub become another name's; how many they are."""
+    return tx.change(_RENAME_HUB, old=old, new=new)
+
+
+def follow_card(tx: Transaction, card_uuid: str, node: str) -> int:
+    """The live leases of a card become its new node's to look after; how many they are."""
+    return tx.change(_FOLLOW, of_card=card_uuid, to_node=node)
+
+
+def select(
+    tx: Transaction,
+    *,
+    include_past: bool = False,
+    user: str | None = None,
+    server: str | None = None,
+    node: str | None = None,
+    card_uuid: str | None = None,
+    hub: str | None = None,
+    states: Collection[str] | None = None,
+    part: Part | None = None,
+) -> tuple[LeaseRow, ...]:
+    """Leases, oldest first, all of them or a part.
+
+    Live ones only unless ``include_past`` or ``states`` say otherwise.
+    """
+    asked = {
+        "username": user,
+        "server": server,
+        "node": node,
+        "card_uuid": card_uuid,
+        "hub": hub,
+    }
+    wanted = {name: value for name, value in asked.items() if value is not None}
+    some = None if states is None else frozenset(states)
+    columns = tuple(wanted)
+    if part is None:
+        found = tx.rows(_selection(columns, some, include_past), **wanted)
+    else:
+        statement = _part(columns, some, include_past, part.before is None)
+        found = tx.rows(statement, **wanted, **part.values)[::-1]
+    return tuple(LeaseRow(*row) for row in found)
+
+
+@lru_cache(maxsize=128)
+def _part(
+    columns: tuple[str, ...], states: frozenset[str] | None, include_past: bool, begins: bool
+) -> sa.Select[Any]:
+    return narrowed(_selection(columns, states, include_past), leases.c.id, begins)
+
+
+@lru_cache(maxsize=128)
+def _selection(
+    columns: tuple[str, ...], states: frozenset[str] | None, include_past: bool
+) -> sa.Select[Any]:
+    statement = _SELECT.order_by(leases.c.id)
+    if states is not None:
+        among = (leases.c.state == state for state in sorted(states))
+        statement = statement.where(sa.or_(sa.false(), *among))
+    if not include_past if states is None else states <= set(LIVE):
+        statement = statement.where(_IS_LIVE)
+    for column in columns:
+        statement = statement.where(leases.c[column] == sa.bindparam(column))
+    return statement
+
+
+def tombstone(tx: Transaction, attempt: str) -> str | None:
+    """Why an attempt was cancelled before it had a lease, or None."""
+    row = tx.first(_TOMBSTONE, name=attempt)
+    return str(row[0]) if row else None
+
+
+def bury(tx: Transaction, attempt: str, reason: str, at: datetime) -> None:
+    """Remember that an attempt was cancelled."""
+    tx.change(_BURY, attempt=attempt, reason=reason, at=at)
+
+
+def forget_tombstones(tx: Transaction, before: datetime) -> int:
+    """Drop tombstones whose attempts cannot be running any more."""
+    return tx.change(_FORGET, before=before)
