@@ -134,7 +134,7 @@ class Acquiring(Offering):
                 for lease in queries.leases.select(tx, states=(RELEASING,))
                 if not lease.overdue(now)  # what has been kept for long is not back in a moment
             ]
-            cards = [record.row for record in queries.inventory.card_records(tx)]
+            cards = [record.row for record in queries.cards.select(tx)]
             meant = {card.uuid for card in cards if tier.means(card.kind)}
             if any(
                 lease.card_uuid in meant and (tier.is_whole or lease.profile == tier.profile)
@@ -162,7 +162,7 @@ class Acquiring(Offering):
         known = queries.leases.by_attempt(tx, asking.attempt)
         if known is not None:
             return _same_again(known, asking, self.hub)
-        buried = queries.leases.tombstone(tx, asking.attempt)
+        buried = queries.tombstones.reason(tx, asking.attempt)
         if buried is not None:
             return Refusal(f"This start was cancelled ({buried}); start again.", reason="conflict")
         if asking.use is Use.START:

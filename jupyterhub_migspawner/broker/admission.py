@@ -221,7 +221,7 @@ class Reader:
             promised = promises.latest_ends(
                 tx, broker.settings, tier, grant, now, lambda: self.count, but
             )
-        every = self.known or (queries.inventory.kinds(tx) if promised else frozenset())
+        every = self.known or (queries.cards.kinds(tx) if promised else frozenset())
         if self._takes and not ahead.others:
             return Supply(kinds, self.known, every, promised=promised, ahead=ahead)
         free: dict[CardKind | None, int] = {

@@ -173,7 +173,7 @@ class Allowances(BrokerBase):
         """When the person has had which share of a card, if a quota counts hours."""
         if not limits.counts_hours:
             return ()
-        spans = tuple(queries.leases.spans(tx, person.name, now - limits.window))
+        spans = tuple(queries.usage.spans(tx, person.name, now - limits.window))
         return spans + unadopted.spans(tx, self.settings, person.name, now)
 
     def _used(

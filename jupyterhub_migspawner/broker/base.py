@@ -162,7 +162,7 @@ class BrokerBase:
         """The kinds of cards there are; not looked up where every tier means any card."""
         if all(tier.card is None and not tier.needs_mig for tier in self.settings.tiers):
             return frozenset()
-        return queries.inventory.kinds(tx)
+        return queries.cards.kinds(tx)
 
     def _run(self, work: Callable[[Transaction], T]) -> T:
         return self.store.run(self._in_time(work))

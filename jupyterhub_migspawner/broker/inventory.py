@@ -74,7 +74,7 @@ class Inventories(BrokerBase):
 
         def work(tx: Transaction) -> None:
             now = self._now()
-            known = queries.inventory.node_by_name(tx, node)
+            known = queries.nodes.by_name(tx, node)
             if known is None:
                 queries.events.append(
                     tx, now, node, "node.seen", node=node, driver=found.driver_version
@@ -83,10 +83,10 @@ class Inventories(BrokerBase):
                 queries.events.append(tx, now, node, "node.booted", node=node)
             if alive or known is None:
                 beat = now if alive else self._silent_before(now) - timedelta(days=1)
-                queries.inventory.heartbeat(tx, node, beat, found.driver_version, found.boot_id)
+                queries.nodes.heartbeat(tx, node, beat, found.driver_version, found.boot_id)
             # Most reports change nothing and need no lock; a change is worked out again under it.
             if recording.changes(tx, node, found, now, alive=alive):
-                queries.inventory.lock_cards_of_node(tx, node)
+                queries.cards.lock_of_node(tx, node)
                 for change in recording.changes(tx, node, found, now, alive=alive):
                     change()
             if marks is None:
@@ -98,7 +98,7 @@ class Inventories(BrokerBase):
                 if each.uuid and each.processes
             }
             if quarantine.changes(tx, node, marks, unreadable, busy, now):
-                queries.inventory.lock_cards_of_node(tx, node)
+                queries.cards.lock_of_node(tx, node)
                 for change in quarantine.changes(tx, node, marks, unreadable, busy, now):
                     change()
 
@@ -106,7 +106,7 @@ class Inventories(BrokerBase):
 
     def note_alive(self, node: str) -> None:
         """The node's agent is at work on something long; what it reported before still holds."""
-        self._run(lambda tx: queries.inventory.beat(tx, wanted_name(node), self._now()))
+        self._run(lambda tx: queries.nodes.beat(tx, wanted_name(node), self._now()))
 
     def note_boot(self, node: str, boot_id: str) -> bool:
         """Say which boot of a node's kernel this is; whether it is another than before.
@@ -118,12 +118,12 @@ class Inventories(BrokerBase):
         text("boot id", boot_id, NAME_LIMIT)
 
         def work(tx: Transaction) -> bool:
-            known = queries.inventory.node_by_name(tx, wanted_name(node))
+            known = queries.nodes.by_name(tx, wanted_name(node))
             if known is None or not boot_id or known.boot_id in (None, boot_id):
                 return False
             now = self._now()
             beat = min(known.heartbeat_at, self._silent_before(now) - timedelta(seconds=1))
-            queries.inventory.heartbeat(tx, node, beat, known.driver_version, boot_id)
+            queries.nodes.heartbeat(tx, node, beat, known.driver_version, boot_id)
             queries.events.append(tx, now, node, "node.booted", node=node)
             return True
 
@@ -137,18 +137,18 @@ class Inventories(BrokerBase):
         """
 
         def work(tx: Transaction) -> bool:
-            queries.inventory.lock_card(tx, card_uuid)
-            card = queries.inventory.card_record(tx, card_uuid)
+            queries.cards.lock(tx, card_uuid)
+            card = queries.cards.by_uuid(tx, card_uuid)
             if card is None or card.row.target is None:
                 return False
             present = {
                 (row.profile, row.start)
-                for row in queries.inventory.slice_rows(tx, card_uuid=card_uuid)
+                for row in queries.slices.select(tx, card_uuid=card_uuid)
                 if row.present
             }
             if not is_reached(card.row, present):
                 return False
-            queries.inventory.update_card(tx, card_uuid, target=None)
+            queries.cards.update(tx, card_uuid, target=None)
             mark_wanted(tx, card_uuid)
             queries.events.append(
                 tx,
@@ -164,7 +164,7 @@ class Inventories(BrokerBase):
 
     def nodes(self) -> tuple[NodeRow, ...]:
         """All nodes by name."""
-        return self._read(queries.inventory.all_nodes)
+        return self._read(queries.nodes.select)
 
     def live_nodes(self) -> tuple[NodeRow, ...]:
         """Nodes whose agent has reported lately."""
@@ -174,7 +174,7 @@ class Inventories(BrokerBase):
     def cards(self, node: str | None = None) -> tuple[CardRow, ...]:
         """Cards of one node or of all."""
         of_node = None if node is None else wanted_name(node)
-        records = self._read(lambda tx: queries.inventory.card_records(tx, of_node))
+        records = self._read(lambda tx: queries.cards.select(tx, of_node))
         return tuple(record.row for record in records)
 
     def slices(self, node: str | None = None) -> tuple[SliceStatus, ...]:
@@ -183,20 +183,15 @@ class Inventories(BrokerBase):
 
         def work(tx: Transaction) -> tuple[SliceStatus, ...]:
             silent_before = self._silent_before(self._now())
-            silent = {
-                n.name: n for n in queries.inventory.all_nodes(tx) if n.heartbeat_at < silent_before
-            }
-            cards = {
-                record.row.uuid: record.row
-                for record in queries.inventory.card_records(tx, of_node)
-            }
+            silent = {n.name: n for n in queries.nodes.select(tx) if n.heartbeat_at < silent_before}
+            cards = {record.row.uuid: record.row for record in queries.cards.select(tx, of_node)}
             live = queries.leases.select(tx, node=of_node)
             leases: dict[int, list[LeaseRow]] = {}
             for lease in live:
                 leases.setdefault(lease.slice_id, []).append(lease)
             whole = {lease.card_uuid for lease in live if lease.whole}
             statuses = []
-            for row in queries.inventory.slice_rows(tx, node=of_node):
+            for row in queries.slices.select(tx, node=of_node):
                 card, on_it = cards.get(row.card_uuid), tuple(leases.get(row.id, ()))
                 if card is None:
                     continue  # it was seen for the first time after the cards were read
@@ -228,19 +223,19 @@ class Inventories(BrokerBase):
         text("actor", actor, NAME_LIMIT)
 
         def work(tx: Transaction) -> SliceRow:
-            row = queries.inventory.slice_row(tx, wanted_id(slice_id))
+            row = queries.slices.by_id(tx, wanted_id(slice_id))
             if row is None:
                 raise Refusal(f"There is no slice {slice_id}.", reason="not-found")
-            queries.inventory.lock_card(tx, row.card_uuid)
-            row = queries.inventory.slice_row(tx, slice_id) or row
+            queries.cards.lock(tx, row.card_uuid)
+            row = queries.slices.by_id(tx, slice_id) or row
             # A server that runs there keeps it shut, whatever other sources say.
             then = why or quarantine.reason_for(tx, row)
             if row.quarantined == then:
                 return row
-            queries.inventory.update_slice(tx, slice_id, quarantined=then)
+            queries.slices.update(tx, slice_id, quarantined=then)
             kind = "slice.quarantined" if then else "slice.unquarantined"
             recording.slice_event(tx, self._now(), actor, kind, row, why=then or row.quarantined)
-            return queries.inventory.slice_row(tx, slice_id) or row
+            return queries.slices.by_id(tx, slice_id) or row
 
         return self._run(work)
 
@@ -266,18 +261,18 @@ class Inventories(BrokerBase):
         processes that start others again and again fill no log."""
 
         def work(tx: Transaction) -> bool:
-            row = queries.inventory.slice_row(tx, wanted_id(slice_id))
+            row = queries.slices.by_id(tx, wanted_id(slice_id))
             if row is None:
                 return False
-            queries.inventory.lock_card(tx, row.card_uuid)
-            row = queries.inventory.slice_row(tx, slice_id)
+            queries.cards.lock(tx, row.card_uuid)
+            row = queries.slices.by_id(tx, slice_id)
             if row is None or (row.quarantined and not row.quarantined.startswith(PASSING)):
                 return False
             live = queries.leases.select(tx, card_uuid=row.card_uuid)
             if not leased and any(lease.slice_id == row.id for lease in live):
                 return False
             if row.quarantined != why:
-                queries.inventory.update_slice(tx, row.id, quarantined=why)
+                queries.slices.update(tx, row.id, quarantined=why)
             if not row.quarantined:
                 recording.slice_event(tx, self._now(), BROKER, "slice.quarantined", row, why=why)
             return True
@@ -288,14 +283,14 @@ class Inventories(BrokerBase):
         """Take back what :meth:`shut_out` or :meth:`keep_back` did; other quarantines stay."""
 
         def work(tx: Transaction) -> None:
-            row = queries.inventory.slice_row(tx, wanted_id(slice_id))
+            row = queries.slices.by_id(tx, wanted_id(slice_id))
             if row is None:
                 return
-            queries.inventory.lock_card(tx, row.card_uuid)
-            row = queries.inventory.slice_row(tx, slice_id)
+            queries.cards.lock(tx, row.card_uuid)
+            row = queries.slices.by_id(tx, slice_id)
             if row is None or not row.quarantined.startswith(PASSING):
                 return
-            queries.inventory.update_slice(tx, row.id, quarantined="")
+            queries.slices.update(tx, row.id, quarantined="")
             why = "the processes on it are gone"
             recording.slice_event(tx, self._now(), BROKER, "slice.unquarantined", row, why=why)
 
@@ -315,15 +310,15 @@ class Inventories(BrokerBase):
         bad = is_uncontained(xid, event.recovery_action)
 
         def work(tx: Transaction) -> None:
-            queries.inventory.lock_card(tx, event.card_uuid)
-            card = queries.inventory.card_record(tx, event.card_uuid)
+            queries.cards.lock(tx, event.card_uuid)
+            card = queries.cards.by_uuid(tx, event.card_uuid)
             if card is None:
                 return
             now = self._now()
             row = next(
                 (
                     each
-                    for each in queries.inventory.slice_rows(tx, card_uuid=event.card_uuid)
+                    for each in queries.slices.select(tx, card_uuid=event.card_uuid)
                     if each.present and event.gi_id is not None and each.gi_id == event.gi_id
                 ),
                 None,
@@ -337,7 +332,7 @@ class Inventories(BrokerBase):
                 )
                 if bad and not card.drained:
                     why = f"{what}; reset it or restart its node, then `migspawner cards resume`"
-                    queries.inventory.update_card(tx, event.card_uuid, drained=why)
+                    queries.cards.update(tx, event.card_uuid, drained=why)
                     queries.events.append(
                         tx, now, node, "card.drained", card_uuid=event.card_uuid, why=why
                     )
@@ -345,7 +340,7 @@ class Inventories(BrokerBase):
             recording.slice_event(tx, now, node, "slice.xid", row, xid=xid, why=what)
             if bad and not row.quarantined:
                 why = f"{what}; reset its card, then `migspawner cards resume`"
-                queries.inventory.update_slice(tx, row.id, quarantined=why)
+                queries.slices.update(tx, row.id, quarantined=why)
                 recording.slice_event(tx, now, node, "slice.quarantined", row, why=why)
 
         self._run(work)
@@ -366,16 +361,16 @@ class Inventories(BrokerBase):
         text("actor", actor, NAME_LIMIT)
 
         def work(tx: Transaction) -> CardRow:
-            queries.inventory.lock_card(tx, wanted_name(card_uuid))
-            card = queries.inventory.card_record(tx, wanted_name(card_uuid))
+            queries.cards.lock(tx, wanted_name(card_uuid))
+            card = queries.cards.by_uuid(tx, wanted_name(card_uuid))
             if card is None:
                 raise Refusal(f"There is no card {quoted(card_uuid)}.", reason="not-found")
             if card.drained == why:
                 return card.row
-            queries.inventory.update_card(tx, card_uuid, drained=why)
+            queries.cards.update(tx, card_uuid, drained=why)
             kind = "card.drained" if why else "card.resumed"
             queries.events.append(tx, self._now(), actor, kind, card_uuid=card_uuid, why=why)
-            after = queries.inventory.card_record(tx, card_uuid) or card
+            after = queries.cards.by_uuid(tx, card_uuid) or card
             return after.row
 
         return self._run(work)

@@ -89,7 +89,7 @@ class Layouts(BrokerBase):
             if card.target is not None and not _given_whole(tx, card_uuid):
                 # It was on its way back to the layout before; now it goes to this one.
                 changes["target"] = None
-            queries.inventory.update_card(tx, card_uuid, **changes)
+            queries.cards.update(tx, card_uuid, **changes)
             mark_wanted(tx, card_uuid)
             queries.events.append(
                 tx,
@@ -101,7 +101,7 @@ class Layouts(BrokerBase):
                 mig=mig_enabled,
                 before=recording.plain(card.layout),
             )
-            return (queries.inventory.card_record(tx, card_uuid) or record).row
+            return (queries.cards.by_uuid(tx, card_uuid) or record).row
 
         return self._run(work)
 
@@ -122,7 +122,7 @@ class Layouts(BrokerBase):
                 return f"{want[0]} at {want[1]} is desired again; plan again."
             rows = [
                 row
-                for row in queries.inventory.slice_rows(tx, card_uuid=card_uuid)
+                for row in queries.slices.select(tx, card_uuid=card_uuid)
                 if (row.profile, row.start) == want and row.present
             ]
             for row in rows:
@@ -152,7 +152,7 @@ class Layouts(BrokerBase):
                 return (
                     f"Card {card.index} ({card.uuid}) has another desired state by now; plan again."
                 )
-            rows = queries.inventory.slice_rows(tx, card_uuid=card_uuid)
+            rows = queries.slices.select(tx, card_uuid=card_uuid)
             for row in rows:
                 if why := reason_for(tx, row):
                     return why
@@ -191,12 +191,12 @@ class Layouts(BrokerBase):
         self._run(work)
 
     def _claim(self, tx: Transaction, row: SliceRow, actor: str) -> None:
-        queries.inventory.update_slice(tx, row.id, present=False, uuid=None, gi_id=None, ci_id=None)
+        queries.slices.update(tx, row.id, present=False, uuid=None, gi_id=None, ci_id=None)
         recording.slice_event(tx, self._now(), actor, "slice.claimed", row, uuid=row.uuid)
 
-    def _locked(self, tx: Transaction, card_uuid: str) -> queries.inventory.CardRecord:
-        queries.inventory.lock_card(tx, wanted_name(card_uuid))
-        record = queries.inventory.card_record(tx, wanted_name(card_uuid))
+    def _locked(self, tx: Transaction, card_uuid: str) -> queries.cards.CardRecord:
+        queries.cards.lock(tx, wanted_name(card_uuid))
+        record = queries.cards.by_uuid(tx, wanted_name(card_uuid))
         if record is None:
             raise Refusal(f"There is no card {quoted(card_uuid)}.", reason="not-found")
         return record

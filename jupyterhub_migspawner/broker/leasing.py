@@ -90,8 +90,8 @@ class Leasing(Acquiring):
             lease = queries.leases.by_attempt(tx, wanted_name(attempt))
             if lease is not None:
                 return begin_release(tx, lease, reason, lease.user, now) or lease
-            if queries.leases.tombstone(tx, attempt) is None:
-                queries.leases.bury(tx, attempt, reason, now)
+            if queries.tombstones.reason(tx, attempt) is None:
+                queries.tombstones.bury(tx, attempt, reason, now)
                 queries.events.append(
                     tx, now, BROKER, "attempt.cancelled", attempt=attempt, why=reason
                 )
@@ -166,7 +166,7 @@ class Leasing(Acquiring):
                 )
             after = begin_release(tx, lease, reason, actor, self._now())
             if after is None and lease.ending:
-                row = queries.inventory.slice_row(tx, lease.slice_id)
+                row = queries.slices.by_id(tx, lease.slice_id)
                 quarantined = row.quarantined if row is not None else ""
                 raise Refusal(" ".join(why_ending(lease, quarantined)), reason="conflict")
             if after is None:
@@ -206,7 +206,7 @@ class Leasing(Acquiring):
                 queries.requests.by_id(tx, lease.request_id)  # locks it, before card and lease
             # First the card, as everybody does who changes one and something on it.
             if lease.whole:
-                queries.inventory.lock_card(tx, lease.card_uuid)
+                queries.cards.lock(tx, lease.card_uuid)
             after = queries.leases.end(tx, lease_id, now)
             if after is None:
                 if lease.state in HELD:
@@ -216,7 +216,7 @@ class Leasing(Acquiring):
                         reason="conflict",
                     )
                 return _known(tx, lease_id)
-            queries.inventory.untake(tx, lease.slice_id)
+            queries.slices.untake(tx, lease.slice_id)
             lease_event(tx, after, now, BROKER, why=after.end_reason)
             if lease.whole:
                 back_to_layout(tx, lease.card_uuid, now, BROKER)
@@ -262,7 +262,7 @@ class Leasing(Acquiring):
 
     def forget_cancelled_attempts(self) -> None:
         """Drop the memory of cancelled attempts that no thread can still be waiting with."""
-        self._run(lambda tx: queries.leases.forget_tombstones(tx, self._now() - TOMBSTONE_LIFE))
+        self._run(lambda tx: queries.tombstones.forget(tx, self._now() - TOMBSTONE_LIFE))
 
     def leases(
         self,

@@ -104,7 +104,7 @@ class Noticing(BrokerBase):
             now = self._now()
             found = stuck(tx)
             for lease in found:
-                row = queries.inventory.slice_row(tx, lease.slice_id)
+                row = queries.slices.by_id(tx, lease.slice_id)
                 why, mend = why_ending(lease, row.quarantined if row is not None else "")
                 queries.sessions.change(tx, lease.id, alerted_for=STUCK, alerted_at=now)
                 lease_event(

@@ -111,7 +111,7 @@ class Orphans(BrokerBase):
                 pids = before.pids if before is not None else ()
                 queries.orphans.keep(tx, replace(each, vouched=True, pids=pids, found_at=now))
             for node in sorted({each.node for each in unknown}):
-                queries.inventory.lock_cards_of_node(tx, node)
+                queries.cards.lock_of_node(tx, node)
                 for change in quarantines(tx, node, now, {}):
                     change()
             return tuple(unknown)
@@ -143,7 +143,7 @@ class Orphans(BrokerBase):
                 if attempts is None or each.attempt in attempts
             ]
             for node in sorted({each.node for each in every}):
-                queries.inventory.lock_cards_of_node(tx, node)
+                queries.cards.lock_of_node(tx, node)
             done: list[Adoption] = []
             for each in every:
                 done.append(self._adopt_orphan(tx, each, done, actor, now, dry_run=dry_run))
@@ -211,7 +211,7 @@ class Orphans(BrokerBase):
         for each in others:
             begin_release(tx, each, "an earlier start of the same server", actor, now)
         lease = queries.leases.insert(tx, lease)
-        queries.inventory.take(tx, row.id, orphan.tier if seats > 1 else None)
+        queries.slices.take(tx, row.id, orphan.tier if seats > 1 else None)
         recording.lease_event(
             tx, lease, now, actor, why="adopted: its server ran without a lease", adopted=True
         )

@@ -38,7 +38,7 @@ def latest_ends(
     if not coming:
         return {}
     # Sessions may still run on cards that are out of service.
-    of_cards = queries.inventory.kinds_by_card(tx)
+    of_cards = queries.cards.kinds_by_card(tx)
     known, counted = frozenset(of_cards.values()), count()
     return latest_by_kind(
         {kind: _number(counted, asked, frozenset((kind,))) for kind in known},
@@ -63,5 +63,5 @@ def of_card(
     tx: Transaction, latest: Mapping[CardKind, datetime], card_uuid: str
 ) -> datetime | None:
     """What holds for a card of what holds for its kind."""
-    card = queries.inventory.card_record(tx, card_uuid) if latest else None
+    card = queries.cards.by_uuid(tx, card_uuid) if latest else None
     return None if card is None else latest.get(card.row.kind)

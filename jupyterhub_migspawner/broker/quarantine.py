@@ -92,7 +92,7 @@ def note(
         if queries.orphans.by_attempt(tx, mark.attempt) is None:
             queries.orphans.keep(tx, replace(mark, node=node, found_at=now, vouched=False))
     if unknown:
-        queries.inventory.lock_cards_of_node(tx, node)
+        queries.cards.lock_of_node(tx, node)
         _apply(quarantines(tx, node, now, {}))
     return tuple(unknown)
 
@@ -144,7 +144,7 @@ def stray_reason(pids: Sequence[int]) -> str:
 
 
 def _quarantine(tx: Transaction, row: SliceRow, why: str, now: datetime) -> None:
-    queries.inventory.update_slice(tx, row.id, quarantined=why)
+    queries.slices.update(tx, row.id, quarantined=why)
     kind = "slice.quarantined" if why else "slice.unquarantined"
     said = why or "the server without a lease is gone, or has one"
     recording.slice_event(tx, now, BROKER, kind, row, why=said)
@@ -152,11 +152,11 @@ def _quarantine(tx: Transaction, row: SliceRow, why: str, now: datetime) -> None
 
 def _add_uncut(tx: Transaction, orphan: OrphanRow, now: datetime) -> None:
     """A card with MIG off has no slice until it is lent; this one is in use already."""
-    record = queries.inventory.card_record(tx, orphan.card_uuid)
+    record = queries.cards.by_uuid(tx, orphan.card_uuid)
     if record is None:
         return
     card = record.row
-    slice_id = queries.inventory.insert_slice(
+    slice_id = queries.slices.insert(
         tx,
         card_uuid=card.uuid,
         profile=MIG_OFF[0],
@@ -171,7 +171,7 @@ def _add_uncut(tx: Transaction, orphan: OrphanRow, now: datetime) -> None:
         present=not card.mig_enabled,
         wanted=True,
     )
-    row = queries.inventory.slice_row(tx, slice_id)
+    row = queries.slices.by_id(tx, slice_id)
     if row is not None:
         _quarantine(tx, row, orphan_sentence([orphan]), now)
 
@@ -206,8 +206,8 @@ class _Places:
 
 
 def _places(tx: Transaction, node: str) -> _Places:
-    cards = frozenset(record.row.uuid for record in queries.inventory.card_records(tx, node))
-    return _Places(node, cards, queries.inventory.slice_rows(tx, node=node))
+    cards = frozenset(record.row.uuid for record in queries.cards.select(tx, node))
+    return _Places(node, cards, queries.slices.select(tx, node=node))
 
 
 def _without_lease(tx: Transaction, marks: Sequence[OrphanRow], places: _Places) -> list[OrphanRow]:

@@ -203,7 +203,7 @@ class Queueing(Turns, Doubts):
                 rows = rows[-part.limit :] if part.limit > 0 else []
             lengths: dict[str, tuple[timedelta, ...]] = {}
             live = queries.leases.select(tx) if rows else ()
-            of_cards = queries.inventory.kinds_by_card(tx) if live else {}
+            of_cards = queries.cards.kinds_by_card(tx) if live else {}
             taken = [
                 Taken(lease, end, of_cards.get(lease.card_uuid, CardKind("", 0)))
                 for lease, end in self._idle_ends(tx, live, now)
@@ -263,7 +263,7 @@ class Queueing(Turns, Doubts):
         past: list[timedelta] = []
         for profile in sorted({each.lease.profile for each in taken}):
             if profile not in lengths:
-                ended = queries.leases.past_of_profile(tx, profile, queue.MOST_PAST)
+                ended = queries.usage.past_of_profile(tx, profile, queue.MOST_PAST)
                 lengths[profile] = tuple(end - begin for begin, end in ended)
             past += lengths[profile]
         longest = [tier.max_hours for tier in known]

@@ -14,7 +14,7 @@ from jupyterhub_migspawner.broker import recovery
 from jupyterhub_migspawner.broker.recognising import is_dead, recognise
 from jupyterhub_migspawner.broker.wanting import back_to_layout, mark_wanted
 from jupyterhub_migspawner.db import queries
-from jupyterhub_migspawner.db.queries.inventory import CardRecord
+from jupyterhub_migspawner.db.queries.cards import CardRecord
 from jupyterhub_migspawner.db.store import Transaction
 from jupyterhub_migspawner.gpu.arrange import is_legal
 from jupyterhub_migspawner.gpu.cards import Card, Instance, Inventory, Profile
@@ -32,9 +32,9 @@ def changes(
 
     ``alive`` says that the node's agent has read it.
     """
-    stored = {record.row.uuid: record for record in queries.inventory.card_records(tx, node)}
+    stored = {record.row.uuid: record for record in queries.cards.select(tx, node)}
     slices: dict[str, list[SliceRow]] = {}
-    for row in queries.inventory.slice_rows(tx, node=node):
+    for row in queries.slices.select(tx, node=node):
         slices.setdefault(row.card_uuid, []).append(row)
     found = recognise(found, [record.row for record in stored.values()])
     todo: list[Change] = []
@@ -48,8 +48,8 @@ def changes(
         known = slices.get(card.uuid, [])
         if record is None:
             # New here; perhaps it was in another node before.
-            record = queries.inventory.card_record(tx, card.uuid)
-            known = list(queries.inventory.slice_rows(tx, card_uuid=card.uuid))
+            record = queries.cards.by_uuid(tx, card.uuid)
+            known = list(queries.slices.select(tx, card_uuid=card.uuid))
         dead = is_dead(card, record.row.problem_since if record else None, now)
         of_card = _card_changes(tx, node, card, record, dead, now)
         if dead:
@@ -97,7 +97,7 @@ def _card_changes(
     kind = "card.back" if record.lost else "card.changed"
 
     def update() -> None:
-        queries.inventory.update_card(tx, card.uuid, **changed)
+        queries.cards.update(tx, card.uuid, **changed)
         queries.events.append(tx, now, node, kind, card_uuid=card.uuid, changed=_told(changed))
         if "node" in changed:
             # A machine that was renamed, or whose card moved to another one, goes on with the
@@ -147,7 +147,7 @@ def _add(tx: Transaction, node: str, uuid: str, values: dict[str, Any], now: dat
         "whole_size": None,
         "whole_memory_mib": None,
     }
-    queries.inventory.insert_card(
+    queries.cards.insert(
         tx, **{**unknown, **values}, uuid=uuid, lost=False, drained="", target=None
     )
     queries.events.append(tx, now, node, "card.seen", card_uuid=uuid, **_told(values))
@@ -162,7 +162,7 @@ def _lose(
     tx: Transaction, node: str, uuid: str, known: list[SliceRow], now: datetime, why: str
 ) -> Change:
     def lose() -> None:
-        queries.inventory.update_card(tx, uuid, lost=True)
+        queries.cards.update(tx, uuid, lost=True)
         queries.events.append(tx, now, node, "card.lost", card_uuid=uuid, why=why)
         live = queries.leases.select(tx, card_uuid=uuid)
         # The session's user reads it, to whom a UUID says nothing.
@@ -174,7 +174,7 @@ def _lose(
             )
             after = queries.leases.lose(tx, lease.id, now, reason)
             if after is not None:
-                queries.inventory.untake(tx, lease.slice_id)
+                queries.slices.untake(tx, lease.slice_id)
                 lease_event(tx, after, now, node, why=reason)
         for row in known:
             if row.present:
@@ -224,7 +224,7 @@ def _uncut(
         if card.mig_enabled:
             _vanish(tx, node, row, now)
             return
-        queries.inventory.update_slice(tx, row.id, present=True, uuid=card.uuid)
+        queries.slices.update(tx, row.id, present=True, uuid=card.uuid)
         queries.leases.fill_uuid(tx, row.id, card.uuid)
         slice_event(tx, now, node, "slice.seen", row, uuid=card.uuid)
 
@@ -256,10 +256,10 @@ def _seen(
     def see() -> None:
         place: dict[str, Any] = {"profile": instance.profile, "start": instance.start}
         if row is None:
-            slice_id = queries.inventory.insert_slice(tx, card_uuid=card_uuid, **place, **values)
+            slice_id = queries.slices.insert(tx, card_uuid=card_uuid, **place, **values)
         else:
             slice_id = row.id
-            queries.inventory.update_slice(tx, slice_id, **values)
+            queries.slices.update(tx, slice_id, **values)
         # Who leased a whole card before it was cut learns here what to bind to.
         queries.leases.fill_uuid(tx, slice_id, str(instance.uuid))
         queries.events.append(
@@ -278,7 +278,7 @@ def _seen(
 
 def _vanish(tx: Transaction, node: str, row: SliceRow, now: datetime) -> None:
     # The UUID goes too: the next instance at this place may well have another one.
-    queries.inventory.update_slice(tx, row.id, present=False, uuid=None, gi_id=None, ci_id=None)
+    queries.slices.update(tx, row.id, present=False, uuid=None, gi_id=None, ci_id=None)
     slice_event(tx, now, node, "slice.missing", row, uuid=row.uuid)
 
 

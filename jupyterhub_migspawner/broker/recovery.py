@@ -33,7 +33,7 @@ def changes(
         return []
 
     def drain() -> None:
-        queries.inventory.update_card(tx, card.uuid, drained=why)
+        queries.cards.update(tx, card.uuid, drained=why)
         kind = "card.drained" if why else "card.resumed"
         reason = why or "the driver asks for no recovery any more"
         queries.events.append(tx, now, node, kind, card_uuid=card.uuid, why=reason)

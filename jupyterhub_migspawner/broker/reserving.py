@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 
 from jupyterhub_migspawner.broker.base import BROKER
 from jupyterhub_migspawner.db import allocation, queries
-from jupyterhub_migspawner.db.queries.inventory import CardRecord
+from jupyterhub_migspawner.db.queries.cards import CardRecord
 from jupyterhub_migspawner.db.store import Transaction
 from jupyterhub_migspawner.model.cards import CardRow
 from jupyterhub_migspawner.model.leases import RELEASING
@@ -84,13 +84,11 @@ def reserve(
             return _sentence(card, grant)
         # One that was set aside before is out of service, or on another node than is asked for.
         end_reservation(tx, grant.id, asking.now, "another card is emptied instead")
-        queries.inventory.lock_card(tx, card.card_uuid)
-        record = queries.inventory.card_record(tx, card.card_uuid)
+        queries.cards.lock(tx, card.card_uuid)
+        record = queries.cards.by_uuid(tx, card.card_uuid)
         if record is None or record.row.reserved_for is not None:
             continue
-        queries.inventory.update_card(
-            tx, card.card_uuid, reserved_for=grant.id, reserved_until=None
-        )
+        queries.cards.update(tx, card.card_uuid, reserved_for=grant.id, reserved_until=None)
         queries.events.append(
             tx,
             asking.now,
@@ -118,7 +116,7 @@ def keep_for(
 
     Returns the card's UUID, or ``""`` when there is none to keep.
     """
-    for record in queries.inventory.card_records(tx):
+    for record in queries.cards.select(tx):
         if record.row.reserved_for == grant.id:
             if not tier.means(record.row.kind):
                 end_reservation(tx, grant.id, now, OTHER_CARDS)
@@ -133,11 +131,11 @@ def keep_for(
         tx, silent, grant_id=grant.id, mig_off=tier.mig_off, kinds=kinds
     )
     for uuid in [card.load.card_uuid for card in idle] + _coming_back(tx, grant, tier, now):
-        queries.inventory.lock_card(tx, uuid)
-        found = queries.inventory.card_record(tx, uuid)
+        queries.cards.lock(tx, uuid)
+        found = queries.cards.by_uuid(tx, uuid)
         if found is None or found.row.reserved_for is not None or not _is_in_service(found):
             continue
-        queries.inventory.update_card(tx, uuid, reserved_for=grant.id, reserved_until=None)
+        queries.cards.update(tx, uuid, reserved_for=grant.id, reserved_until=None)
         queries.events.append(
             tx,
             now,
@@ -150,9 +148,7 @@ def keep_for(
         )
         return uuid
     reserve(tx, asking, grant, silent, kinds)
-    kept = [
-        r.row.uuid for r in queries.inventory.card_records(tx) if r.row.reserved_for == grant.id
-    ]
+    kept = [r.row.uuid for r in queries.cards.select(tx) if r.row.reserved_for == grant.id]
     return kept[0] if kept else ""
 
 
@@ -167,7 +163,7 @@ def _coming_back(tx: Transaction, grant: RequestRow, tier: Tier, now: datetime) 
     counted on.
     """
     found = []
-    for record in queries.inventory.card_records(tx):
+    for record in queries.cards.select(tx):
         if not tier.means(record.row.kind):
             continue
         live = queries.leases.select(tx, card_uuid=record.row.uuid)
@@ -185,7 +181,7 @@ def _coming_back(tx: Transaction, grant: RequestRow, tier: Tier, now: datetime) 
 
 def end_reservation(tx: Transaction, grant_id: int, now: datetime, why: str) -> None:
     """Give whatever card is set aside for a grant back to everybody."""
-    for record in queries.inventory.card_records(tx):
+    for record in queries.cards.select(tx):
         if record.row.reserved_for == grant_id:
             _unreserve(tx, record.row, now, why)
 
@@ -197,14 +193,10 @@ def look_after_reservations(
 
     ``why_void`` says of a grant and its card why its tier does not give that any more, or ``""``.
     """
-    held = {
-        r.row.uuid
-        for r in queries.inventory.card_records(tx, node)
-        if r.row.reserved_for is not None
-    }
+    held = {r.row.uuid for r in queries.cards.select(tx, node) if r.row.reserved_for is not None}
     for uuid in sorted(held):
-        queries.inventory.lock_card(tx, uuid)
-        record = queries.inventory.card_record(tx, uuid)
+        queries.cards.lock(tx, uuid)
+        record = queries.cards.by_uuid(tx, uuid)
         if record is None or record.row.reserved_for is None:
             continue
         card = record.row
@@ -215,11 +207,11 @@ def look_after_reservations(
             _unreserve(tx, card, now, why)
         elif queries.leases.select(tx, card_uuid=card.uuid):
             if card.reserved_until is not None:
-                queries.inventory.update_card(tx, card.uuid, reserved_until=None)
+                queries.cards.update(tx, card.uuid, reserved_until=None)
         elif card.reserved_until is None:
             # For a grant that begins later, from its beginning on.
             kept = max(now, grant.valid_from or now) + KEPT
-            queries.inventory.update_card(tx, card.uuid, reserved_until=kept)
+            queries.cards.update(tx, card.uuid, reserved_until=kept)
             queries.events.append(
                 tx,
                 now,
@@ -239,11 +231,11 @@ def _is_after(moment: datetime | None, now: datetime | None) -> bool:
 
 
 def _unreserve(tx: Transaction, card: CardRow, now: datetime, why: str) -> None:
-    queries.inventory.lock_card(tx, card.uuid)
-    record = queries.inventory.card_record(tx, card.uuid)
+    queries.cards.lock(tx, card.uuid)
+    record = queries.cards.by_uuid(tx, card.uuid)
     if record is None or record.row.reserved_for != card.reserved_for:
         return
-    queries.inventory.update_card(tx, card.uuid, reserved_for=None, reserved_until=None)
+    queries.cards.update(tx, card.uuid, reserved_for=None, reserved_until=None)
     queries.events.append(
         tx,
         now,

@@ -68,7 +68,7 @@ def outage(
         head += " out of service"
     if not (person.admin or settings.approvers.include(person)):
         return f"{head}."
-    reasons = queries.inventory.reasons_out_of_service(
+    reasons = queries.cards.reasons_out_of_service(
         tx, None if tier.is_whole else tier.profile, mig_off=tier.mig_off, kinds=kinds
     )
     named = "; ".join(printable(each).rstrip(". ") for each in reasons[:MOST_REASONS])

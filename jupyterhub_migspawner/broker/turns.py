@@ -338,7 +338,7 @@ class Turns(Acquiring):
             if row.state != WAITING or (row.blocked and not blocked):
                 continue
             if row.user not in hours:
-                used = Usage(now, spans=queries.leases.spans(tx, row.user, now - WEEK))
+                used = Usage(now, spans=queries.usage.spans(tx, row.user, now - WEEK))
                 hours[row.user] = used.gpu_hours(WEEK)
             pools = (_own_pool(row), *self._pools(row, known))
             found.append(Waiting(row.id, row.created_at, pools, hours[row.user], row.overtaken))

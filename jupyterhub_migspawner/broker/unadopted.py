@@ -41,12 +41,12 @@ def spans(tx: Transaction, settings: Settings, user: str, now: datetime) -> tupl
 
 def slice_of(tx: Transaction, orphan: OrphanRow) -> SliceRow | None:
     """The slice that a server without a lease uses, if it is there."""
-    for row in queries.inventory.slice_rows(tx, card_uuid=orphan.card_uuid):
+    for row in queries.slices.select(tx, card_uuid=orphan.card_uuid):
         if (row.profile, row.start) == (orphan.profile, orphan.start) and row.present:
             return row
     if orphan.card_uuid:
         return None
-    for row in queries.inventory.slice_rows(tx, node=orphan.node):
+    for row in queries.slices.select(tx, node=orphan.node):
         if row.present and row.uuid == orphan.slice_uuid:
             return row
     return None
@@ -54,7 +54,7 @@ def slice_of(tx: Transaction, orphan: OrphanRow) -> SliceRow | None:
 
 def share_of(tx: Transaction, row: SliceRow) -> float:
     """The part of its card's compute that a slice is."""
-    record = queries.inventory.card_record(tx, row.card_uuid)
+    record = queries.cards.by_uuid(tx, row.card_uuid)
     compute = record.row.compute_slices if record is not None else 0
     return row.compute_slices / max(compute, row.compute_slices, 1)
 

@@ -52,9 +52,7 @@ class Waits(BrokerBase):
     def _line(self, tx: Transaction, now: datetime) -> Line:
         """Who waits now."""
         known = self._known_kinds(tx)
-        return Line(
-            self._served(tx, now), known, queries.inventory.kinds_by_card(tx) if known else {}
-        )
+        return Line(self._served(tx, now), known, queries.cards.kinds_by_card(tx) if known else {})
 
     def _ahead(
         self, waiting: Iterable[TicketRow], person: Person, tier: Tier, known: Kinds
@@ -87,7 +85,7 @@ class Waits(BrokerBase):
         if tier is None or tier.is_none:
             return False
         if tier.card is not None:
-            card = queries.inventory.card_record(tx, lease.card_uuid)
+            card = queries.cards.by_uuid(tx, lease.card_uuid)
             if card is None or not tier.means(card.row.kind):
                 return False
         if tier.is_whole:

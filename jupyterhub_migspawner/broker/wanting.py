@@ -58,37 +58,35 @@ def is_going_back(card: CardRow) -> bool:
 
 def mark_wanted(tx: Transaction, card_uuid: str) -> None:
     """Note for each slice of a card whether its layout, or its target, has it."""
-    record = queries.inventory.card_record(tx, card_uuid)
+    record = queries.cards.by_uuid(tx, card_uuid)
     if record is None:
         return
     card = record.row
     wants = card.layout if card.target is None else card.target
     open_to_all = card.target is None and not card.layout and not card.layout_by
-    for row in queries.inventory.slice_rows(tx, card_uuid=card_uuid):
+    for row in queries.slices.select(tx, card_uuid=card_uuid):
         want = (row.profile, row.start)
         uncut = want == MIG_OFF and card.target is None and not card.mig_wanted
         wanted = open_to_all or uncut or want in wants
         if row.wanted != wanted:
-            queries.inventory.update_slice(tx, row.id, wanted=wanted)
+            queries.slices.update(tx, row.id, wanted=wanted)
 
 
 def back_to_layout(
     tx: Transaction, card_uuid: str, now: datetime, actor: str, why: str = "back to its layout"
 ) -> None:
     """Let a card that was given out whole be cut into its base layout again, unless it is so."""
-    record = queries.inventory.card_record(tx, card_uuid)
+    record = queries.cards.by_uuid(tx, card_uuid)
     if record is None:
         return
     card = record.row
     there = {
-        (r.profile, r.start)
-        for r in queries.inventory.slice_rows(tx, card_uuid=card_uuid)
-        if r.present
+        (r.profile, r.start) for r in queries.slices.select(tx, card_uuid=card_uuid) if r.present
     }
     if card.target is None and there == set(card.layout) and card.mig_enabled == card.mig_wanted:
         return
     layout = [list(want) for want in card.layout]
-    queries.inventory.update_card(tx, card_uuid, target=layout)
+    queries.cards.update(tx, card_uuid, target=layout)
     mark_wanted(tx, card_uuid)
     queries.events.append(
         tx, now, actor, "card.target", card_uuid=card_uuid, target=layout, why=why

@@ -106,7 +106,7 @@ def test_a_change_that_commits_after_a_later_one_is_not_left_out(lab: Lab) -> No
         queries.events.append(early, START, "x", "slice.seen", card_uuid=lease.card_uuid)
         queries.leases.release(early, lease.id, START, "over")
         queries.leases.end(early, lease.id, START)
-        queries.inventory.untake(early, lease.slice_id)
+        queries.slices.untake(early, lease.slice_id)
         # Meanwhile the other one goes, with a later number.
         lab.stop(other)
         assert offers(lab)[0].free == 13
@@ -123,10 +123,8 @@ def test_what_a_transaction_saw_of_itself_and_undid_is_not_kept(lab: Lab) -> Non
 
     try:
         with lab.store.transaction() as tx:
-            row = (
-                lab.broker.slices()[-1].row if tx.postgres else queries.inventory.slice_rows(tx)[-1]
-            )
-            queries.inventory.update_slice(tx, row.id, quarantined="bad")
+            row = lab.broker.slices()[-1].row if tx.postgres else queries.slices.select(tx)[-1]
+            queries.slices.update(tx, row.id, quarantined="bad")
             queries.events.append(tx, START, "x", "slice.quarantined", card_uuid=row.card_uuid)
             before = START - timedelta(minutes=1)
             assert counter.count(tx, START, before).of_profile("1g.5gb") == (12, 14)
@@ -142,7 +140,7 @@ def test_what_a_transaction_saw_of_itself_and_undid_is_not_kept(lab: Lab) -> Non
 def test_a_change_without_an_event_is_seen_after_a_while(lab: Lab) -> None:
     assert offers(lab)[0].free == 14
     row = lab.broker.slices()[0].row
-    lab.store.run(lambda tx: queries.inventory.update_slice(tx, row.id, present=False))
+    lab.store.run(lambda tx: queries.slices.update(tx, row.id, present=False))
     lab.clock.pass_time(seconds=queries.capacity.RELOAD.total_seconds())
     lab.report(card(0, MIXED[:1]), card(1))
     assert offers(lab) == offers(lab, cold(lab))
@@ -153,8 +151,8 @@ def test_after_very_many_changes_all_is_counted_again(lab: Lab) -> None:
     with lab.store.transaction() as tx:
         for _ in range(queries.capacity.MOST_EVENTS + 5):
             queries.events.append(tx, START, "x", "card.step", card_uuid="GPU-0")
-        row = queries.inventory.slice_rows(tx)[0]
-        queries.inventory.update_slice(tx, row.id, quarantined="bad")
+        row = queries.slices.select(tx)[0]
+        queries.slices.update(tx, row.id, quarantined="bad")
         queries.events.append(tx, START, "x", "slice.quarantined", card_uuid=row.card_uuid)
     assert offers(lab)[0].free == 13
 

@@ -336,7 +336,7 @@ def test_a_start_locks_cards_before_leases_as_a_report_does(
     waits = sa.text("SELECT 1 FROM pg_locks WHERE NOT granted")
     with ThreadPoolExecutor(1) as pool:
         with agent.store.transaction() as tx:
-            queries.inventory.lock_card(tx, left.card_uuid)
+            queries.cards.lock(tx, left.card_uuid)
             again = pool.submit(lab.start, "ada")
             while not again.done():
                 # The start has come as far as it gets.
@@ -345,6 +345,6 @@ def test_a_start_locks_cards_before_leases_as_a_report_does(
                         break
             # Locked in the other order the server would end one of the two for it.
             assert queries.leases.lose(tx, left.id, lab.clock(), "its card is gone") is not None
-            queries.inventory.untake(tx, left.slice_id)
+            queries.slices.untake(tx, left.slice_id)
         assert again.result(60).state == "pending"
     assert lab.broker.lease(left.id).state == "lost"

@@ -150,9 +150,9 @@ def test_a_card_that_is_first_seen_during_a_look_is_in_the_next_one(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each statement of PostgreSQL sees what is committed by then."""
-    read = queries.inventory.card_records
+    read = queries.cards.select
     with monkeypatch.context() as patch:
-        patch.setattr(queries.inventory, "card_records", lambda tx, node: read(tx, node)[:1])
+        patch.setattr(queries.cards, "select", lambda tx, node: read(tx, node)[:1])
         assert {status.row.card_uuid for status in lab.broker.slices()} == {"GPU-0"}
     assert {status.row.card_uuid for status in lab.broker.slices()} == {"GPU-0", "GPU-1"}
 

@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from jupyterhub_migspawner.db.columns import UtcTime
 from jupyterhub_migspawner.db.queries.parts import narrowed
 from jupyterhub_migspawner.db.store import Transaction
-from jupyterhub_migspawner.db.tables import leases, tombstones
+from jupyterhub_migspawner.db.tables import leases
 from jupyterhub_migspawner.model.leases import (
     ACTIVE,
     LIVE,
@@ -28,36 +28,10 @@ from jupyterhub_migspawner.model.leases import (
     LeaseRow,
 )
 from jupyterhub_migspawner.model.parts import Part
-from jupyterhub_migspawner.policy.quota import Span
 
-_COLUMNS = (
-    leases.c.id,
-    leases.c.attempt,
-    leases.c.username,
-    leases.c.server,
-    leases.c.tier,
-    leases.c.state,
-    leases.c.slice_id,
-    leases.c.slice_uuid,
-    leases.c.node,
-    leases.c.card_uuid,
-    leases.c.profile,
-    leases.c.memory_mib,
-    leases.c.since,
-    leases.c.deadline,
-    leases.c.ends_at,
-    leases.c.ended_at,
-    leases.c.end_reason,
-    leases.c.waiting_for,
-    leases.c.request_id,
-    leases.c.releasing_at,
-    leases.c.start,
-    leases.c.seat,
-    leases.c.whole,
-    leases.c.share,
-    leases.c.hub,
-    leases.c.ticket_id,
-    leases.c.started,
+# In the order of the row's fields, which are called like the columns but for the user.
+_COLUMNS = tuple(
+    leases.c["username" if field.name == "user" else field.name] for field in fields(LeaseRow)
 )
 
 # Literal lists, as in the indexes: a database uses a partial index only when it can see that the
@@ -77,22 +51,6 @@ _ENDED = (
     .where(leases.c.hub == sa.bindparam("of_hub"), leases.c.ticket_id.is_(None))
     .where(leases.c.ended_at >= sa.bindparam("ended", type_=UtcTime()))
     .order_by(leases.c.ended_at.desc(), leases.c.id.desc())
-    .limit(sa.bindparam("most", type_=sa.Integer()))
-)
-_SPANS = sa.select(leases.c.since, leases.c.ended_at, leases.c.share).where(
-    leases.c.username == sa.bindparam("user"),
-    # An offer that nobody took has kept a slice free, and has used none.
-    leases.c.ticket_id.is_(None),
-    sa.or_(leases.c.ended_at.is_(None), leases.c.ended_at > sa.bindparam("begin")),
-)
-_PAST = (
-    sa.select(leases.c.since, leases.c.ended_at)
-    .where(
-        leases.c.profile == sa.bindparam("of_profile"),
-        leases.c.state == RELEASED,
-        leases.c.ticket_id.is_(None),
-    )
-    .order_by(leases.c.id.desc())
     .limit(sa.bindparam("most", type_=sa.Integer()))
 )
 _INSERT = sa.insert(leases).returning(leases.c.id)
@@ -200,9 +158,10 @@ _RENAME_SERVER = _RENAME_SERVER.values(server=sa.bindparam("new")).returning(*_C
 _RENAME_HUB = sa.update(leases).where(leases.c.hub == sa.bindparam("old"))
 _RENAME_HUB = _RENAME_HUB.values(hub=sa.bindparam("new"))
 
-_TOMBSTONE = sa.select(tombstones.c.reason).where(tombstones.c.attempt == sa.bindparam("name"))
-_BURY = sa.insert(tombstones)
-_FORGET = sa.delete(tombstones).where(tombstones.c.at < sa.bindparam("before"))
+
+def _one(tx: Transaction, statement: sa.Executable, **values: Any) -> LeaseRow | None:
+    row = tx.first(statement, **values)
+    return LeaseRow(*row) if row else None
 
 
 def insert(tx: Transaction, lease: LeaseRow) -> LeaseRow:
@@ -214,14 +173,12 @@ def insert(tx: Transaction, lease: LeaseRow) -> LeaseRow:
 
 def by_attempt(tx: Transaction, attempt: str) -> LeaseRow | None:
     """The lease an attempt got."""
-    row = tx.first(_BY_ATTEMPT, attempt=attempt)
-    return LeaseRow(*row) if row else None
+    return _one(tx, _BY_ATTEMPT, attempt=attempt)
 
 
 def by_id(tx: Transaction, lease_id: int) -> LeaseRow | None:
     """One lease, live or past."""
-    row = tx.first(_BY_ID, lease_id=lease_id)
-    return LeaseRow(*row) if row else None
+    return _one(tx, _BY_ID, lease_id=lease_id)
 
 
 def held_by(tx: Transaction, user: str) -> tuple[LeaseRow, ...]:
@@ -261,7 +218,8 @@ def adopt(
     started: datetime | None = None,
 ) -> LeaseRow | None:
     """An offer becomes the pending lease of a start; None when it is no offer any more."""
-    row = tx.first(
+    return _one(
+        tx,
         _ADOPT,
         lease_id=lease_id,
         by_attempt=attempt,
@@ -272,37 +230,21 @@ def adopt(
         grant_id=request_id,
         begun=started,
     )
-    return LeaseRow(*row) if row else None
-
-
-def past_of_profile(
-    tx: Transaction, profile: str, most: int
-) -> tuple[tuple[datetime, datetime], ...]:
-    """Beginning and end of the latest leases of a profile that are over."""
-    return tuple((row[0], row[1]) for row in tx.rows(_PAST, of_profile=profile, most=most))
-
-
-def spans(tx: Transaction, user: str, begin: datetime) -> tuple[Span, ...]:
-    """When the person held what share of a card, as far as it reaches past ``begin``."""
-    return tuple(Span(*row) for row in tx.rows(_SPANS, user=user, begin=begin))
 
 
 def activate(tx: Transaction, lease_id: int) -> LeaseRow | None:
     """Pending becomes active; as all changes here, None when the lease is not in that state."""
-    row = tx.first(_ACTIVATE, lease_id=lease_id)
-    return LeaseRow(*row) if row else None
+    return _one(tx, _ACTIVATE, lease_id=lease_id)
 
 
 def renew(tx: Transaction, lease_id: int, until: datetime) -> LeaseRow | None:
     """A new deadline for a pending lease."""
-    row = tx.first(_RENEW, lease_id=lease_id, until=until)
-    return LeaseRow(*row) if row else None
+    return _one(tx, _RENEW, lease_id=lease_id, until=until)
 
 
 def release(tx: Transaction, lease_id: int, now: datetime, why: str) -> LeaseRow | None:
     """Pending or active becomes releasing."""
-    row = tx.first(_RELEASE, lease_id=lease_id, now=now, why=why)
-    return LeaseRow(*row) if row else None
+    return _one(tx, _RELEASE, lease_id=lease_id, now=now, why=why)
 
 
 def shorten(tx: Transaction, lease_id: int, until: datetime, why: str) -> LeaseRow | None:
@@ -310,8 +252,7 @@ def shorten(tx: Transaction, lease_id: int, until: datetime, why: str) -> LeaseR
 
     ``why`` stays with it and becomes part of the reason of its end.
     """
-    row = tx.first(_SHORTEN, lease_id=lease_id, until=until, why=why)
-    return LeaseRow(*row) if row else None
+    return _one(tx, _SHORTEN, lease_id=lease_id, until=until, why=why)
 
 
 def ending(tx: Transaction, hub: str, soon: datetime) -> tuple[LeaseRow, ...]:
@@ -326,26 +267,22 @@ def warn(tx: Transaction, lease_id: int) -> bool:
 
 def wait(tx: Transaction, lease_id: int, why: str) -> LeaseRow | None:
     """Note why a lease is still releasing."""
-    row = tx.first(_WAIT, lease_id=lease_id, why=why)
-    return LeaseRow(*row) if row else None
+    return _one(tx, _WAIT, lease_id=lease_id, why=why)
 
 
 def end(tx: Transaction, lease_id: int, now: datetime) -> LeaseRow | None:
     """Releasing becomes released."""
-    row = tx.first(_END, lease_id=lease_id, now=now)
-    return LeaseRow(*row) if row else None
+    return _one(tx, _END, lease_id=lease_id, now=now)
 
 
 def lose(tx: Transaction, lease_id: int, now: datetime, why: str) -> LeaseRow | None:
     """A live lease becomes lost: its card is gone."""
-    row = tx.first(_LOSE, lease_id=lease_id, now=now, why=why)
-    return LeaseRow(*row) if row else None
+    return _one(tx, _LOSE, lease_id=lease_id, now=now, why=why)
 
 
 def leave(tx: Transaction, lease_id: int, now: datetime) -> LeaseRow | None:
     """The server of a lease that was lost does not run any more."""
-    row = tx.first(_LEAVE, lease_id=lease_id, now=now)
-    return LeaseRow(*row) if row else None
+    return _one(tx, _LEAVE, lease_id=lease_id, now=now)
 
 
 def stranded(tx: Transaction, hub: str, user: str | None = None) -> tuple[LeaseRow, ...]:
@@ -446,19 +383,3 @@ def _selection(
     for column in columns:
         statement = statement.where(leases.c[column] == sa.bindparam(column))
     return statement
-
-
-def tombstone(tx: Transaction, attempt: str) -> str | None:
-    """Why an attempt was cancelled before it had a lease, or None."""
-    row = tx.first(_TOMBSTONE, name=attempt)
-    return str(row[0]) if row else None
-
-
-def bury(tx: Transaction, attempt: str, reason: str, at: datetime) -> None:
-    """Remember that an attempt was cancelled."""
-    tx.change(_BURY, attempt=attempt, reason=reason, at=at)
-
-
-def forget_tombstones(tx: Transaction, before: datetime) -> int:
-    """Drop tombstones whose attempts cannot be running any more."""
-    return tx.change(_FORGET, before=before)

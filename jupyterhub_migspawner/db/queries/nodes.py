@@ -1,0 +1,69 @@
+"""Nodes in the lease database, as their agents report them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from jupyterhub_migspawner.db.columns import UtcTime
+from jupyterhub_migspawner.db.store import Transaction
+from jupyterhub_migspawner.db.tables import nodes
+from jupyterhub_migspawner.model.nodes import NodeRow
+
+_SELECT = sa.select(
+    nodes.c.name, nodes.c.heartbeat_at, nodes.c.driver_version, nodes.c.boot_id
+).order_by(nodes.c.name)
+_BY_NAME = _SELECT.where(nodes.c.name == sa.bindparam("node_name"))
+_BEAT = (
+    sa.update(nodes)
+    .where(nodes.c.name == sa.bindparam("node_name"))
+    .values(heartbeat_at=sa.bindparam("at", type_=UtcTime()))
+)
+
+
+def _upsert(insert: Any) -> Any:
+    return insert.on_conflict_do_update(
+        index_elements=["name"],
+        set_={
+            "heartbeat_at": insert.excluded.heartbeat_at,
+            "driver_version": insert.excluded.driver_version,
+            "boot_id": sa.func.coalesce(insert.excluded.boot_id, nodes.c.boot_id),
+        },
+    )
+
+
+_HEARTBEAT_SQLITE = _upsert(sqlite.insert(nodes))
+_HEARTBEAT_POSTGRES = _upsert(postgresql.insert(nodes))
+
+
+def heartbeat(
+    tx: Transaction, node: str, at: datetime, driver_version: str, boot_id: str = ""
+) -> None:
+    """Note that a node's agent is alive; adds the node at first."""
+    statement = _HEARTBEAT_POSTGRES if tx.postgres else _HEARTBEAT_SQLITE
+    tx.change(
+        statement,
+        name=node,
+        heartbeat_at=at,
+        driver_version=driver_version,
+        boot_id=boot_id or None,
+    )
+
+
+def beat(tx: Transaction, node: str, at: datetime) -> None:
+    """Note that the agent of a node that is known is still alive."""
+    tx.change(_BEAT, node_name=node, at=at)
+
+
+def select(tx: Transaction) -> tuple[NodeRow, ...]:
+    """All nodes by name."""
+    return tuple(NodeRow(*row) for row in tx.rows(_SELECT))
+
+
+def by_name(tx: Transaction, name: str) -> NodeRow | None:
+    """One node, or None."""
+    row = tx.first(_BY_NAME, node_name=name)
+    return NodeRow(*row) if row else None
