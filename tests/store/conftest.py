@@ -10,9 +10,23 @@ from typing import Any
 import pytest
 
 from jupyterhub_migspawner.db import migrations
+from tests import schemas
 from tests.store.lab import Lab
 from tests.store.postgres import SKIP, Cluster, programs
 from tests.store.watching import Watched
+
+#: What the migrations themselves do is tested here, so that every one of them runs.
+MIGRATED = ("test_schema", "test_upgrades", "test_opening", "test_sealed_tokens", "test_backups")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def schema_from_a_copy(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Empty SQLite databases are made without a run of every migration, but where those matter."""
+    if request.module.__name__.rpartition(".")[2] in MIGRATED:
+        yield
+        return
+    with schemas.created_from_a_copy():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,14 @@ from collections.abc import Iterator
 import pytest
 
 from jupyterhub_migspawner import config
+from tests import schemas
+
+
+@pytest.fixture(scope="session", autouse=True)
+def schema_from_a_copy() -> Iterator[None]:
+    """A test's own SQLite databases are made without a run of every migration."""
+    with schemas.created_from_a_copy():
+        yield
 
 
 @pytest.fixture(autouse=True)
