@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from jupyterhub_migspawner.db import queries
 from jupyterhub_migspawner.db.clock import LeaseClock, Machine
-from jupyterhub_migspawner.db.queries.capacity import Census, Count
+from jupyterhub_migspawner.db.queries.capacity import Capacity, Count
 from jupyterhub_migspawner.db.store import Store, Transaction
 from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.gpu.boot import boot_id
@@ -117,7 +117,7 @@ class BrokerBase:
         if clock is None:
             clock = self._lease_clock = LeaseClock(store, machine or Machine(boot_id()))
         self.clock = clock
-        self._census = Census()
+        self._census = Capacity()
 
     @property
     def clock_steps(self) -> int:

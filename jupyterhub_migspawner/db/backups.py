@@ -11,11 +11,9 @@ there with a new generation, so that nobody takes it for what they have seen bef
 from __future__ import annotations
 
 import os
-import shutil
 import sqlite3
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import closing
 from datetime import datetime, timezone
 from itertools import count
 from pathlib import Path
@@ -24,16 +22,13 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import exc
 
-from jupyterhub_migspawner import files
-from jupyterhub_migspawner.db import identity, migrations, soundness, urls
+from jupyterhub_migspawner.db import backup_files, identity, migrations, soundness, urls
 from jupyterhub_migspawner.db.engine import WRITING, database_error, make_engine
 from jupyterhub_migspawner.db.tables import database_identity, metadata
 from jupyterhub_migspawner.errors import DatabaseError
 
 ROWS = 500
 """Rows that are held in memory at a time."""
-
-_SIDES = ("-wal", "-shm", "-journal")
 
 _OTHERS = sa.text(
     "SELECT pid, client_addr FROM pg_stat_activity WHERE application_name = 'migspawner' "
@@ -59,7 +54,7 @@ def back_up(url: str, file: Path) -> None:
     file = file.absolute()
     if source is not None and file.resolve() == source.resolve():
         raise DatabaseError(f"{file} is the lease database itself; name another file.")
-    with _new_file(file) as made:
+    with backup_files.new_file(file) as made:
         if source is not None:
             _copy_file(source, made)
         else:
@@ -73,7 +68,7 @@ def back_up(url: str, file: Path) -> None:
                 f"No backup was made: the lease database {status.database} is not sound. "
                 f"{' '.join(found[:3])} See `migspawner db check`."
             )
-        _finish(made)
+        backup_files.finish(made)
 
 
 def restore(url: str, file: Path) -> str:
@@ -90,13 +85,13 @@ def restore(url: str, file: Path) -> str:
     target = urls.file_of(parsed)
     folder = file.parent if target is None else target.parent
     stamp = f"{datetime.now(timezone.utc):%Y%m%dT%H%M%SZ}"
-    with _private_file(folder, file.name) as made:
+    with backup_files.private_file(folder, file.name) as made:
         _copy_file(file, made)
         _bring_up(file, made)
         generation = _next_generation(parsed, made)
         _run(made, "UPDATE database_identity SET generation = ?", generation)
         soundness.demand_sound(f"sqlite:///{made}")
-        _finish(made)
+        backup_files.finish(made)
         if target is None:
             return _restore_server(parsed, made, stamp)
         return _swap(made, target, stamp)
@@ -137,7 +132,7 @@ def users_of(url: str) -> list[str]:
     parsed = urls.parse(url)
     file = urls.file_of(parsed)
     if file is not None:
-        return [f"process {pid}" for pid in _with_open(file)]
+        return [f"process {pid}" for pid in backup_files.with_open(file)]
     engine = make_engine(parsed)
     try:
         with engine.connect() as connection:
@@ -166,79 +161,15 @@ def was_lost(url: str) -> bool:
         return True  # nobody can tell
 
 
-def _with_open(file: Path) -> list[int]:
-    """Processes that have the file open, or one that had its name (proc(5), ``/proc/PID/fd``)."""
-    wanted = {
-        f"{file.resolve()}{side}{gone}" for side in ("", *_SIDES) for gone in ("", " (deleted)")
-    }
-    try:
-        pids = sorted(int(name) for name in os.listdir("/proc") if name.isdigit())
-        return [pid for pid in pids if pid != os.getpid() and wanted & _opened_by(pid)]
-    except OSError as error:
-        raise DatabaseError(
-            f"It cannot be seen which processes have {file} open ({error}). Try again."
-        ) from error
-
-
-def _opened_by(pid: int) -> set[str]:
-    """The files that a process has open; none of another user's, who cannot own this database.
-
-    Raises :class:`OSError` where that cannot be determined.
-    """
-    folder = Path(f"/proc/{pid}/fd")
-    found = set()
-    try:
-        for name in os.listdir(folder):
-            # A busy process closes some of them meanwhile.
-            with suppress(FileNotFoundError):
-                found.add(os.readlink(folder / name))
-    except (FileNotFoundError, ProcessLookupError, PermissionError):
-        pass
-    return found
-
-
-@contextmanager
-def _new_file(file: Path) -> Iterator[Path]:
-    """A file that gets its name at the end of the block, unless there is one by then."""
-    if file.exists():
-        raise DatabaseError(f"{file} exists already; name a new file.")
-    with _private_file(file.parent, file.name) as made:
-        yield made
-        try:
-            os.link(made, file)
-        except FileExistsError:
-            raise DatabaseError(f"{file} exists already; name a new file.") from None
-        _sync(file.parent)
-
-
-@contextmanager
-def _private_file(folder: Path, name: str) -> Iterator[Path]:
-    """An empty file on the disk of ``folder``, in one of its own that only this user can enter."""
-    try:
-        private = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=folder))
-    except OSError as error:
-        raise DatabaseError(f"{folder / name} cannot be written: {error.strerror}.") from error
-    made = private / name
-    try:
-        os.close(files.open_file(made, os.O_WRONLY))
-        yield made
-    finally:
-        shutil.rmtree(private, ignore_errors=True)
-
-
 def _copy_file(source: Path, made: Path) -> None:
     try:
         with (
-            closing(sqlite3.connect(_read_only(source), uri=True)) as old,
+            closing(sqlite3.connect(backup_files.read_only(source), uri=True)) as old,
             closing(sqlite3.connect(made)) as new,
         ):
             old.backup(new)
     except sqlite3.Error as error:
         raise database_error(f"sqlite:///{source}", error, committing=False) from error
-
-
-def _read_only(file: Path) -> str:
-    return f"{file.as_uri()}?mode=ro"
 
 
 def _bring_up(file: Path, made: Path) -> None:
@@ -251,22 +182,6 @@ def _bring_up(file: Path, made: Path) -> None:
     if not status.current:
         message = status.message.replace(str(made), str(file))
         raise DatabaseError(f"{file} is no backup that can be restored. {message}")
-
-
-def _finish(made: Path) -> None:
-    """One file without a log beside it, for its owner only, and on the disk."""
-    with closing(sqlite3.connect(made)) as connection:
-        connection.execute("PRAGMA journal_mode=DELETE")
-    made.chmod(0o600)
-    _sync(made)
-
-
-def _sync(path: Path) -> None:
-    opened = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)
 
 
 def _run(made: Path, statement: str, *values: object) -> None:
@@ -290,7 +205,7 @@ def position(url: sa.URL) -> identity.Position | None:
     file = urls.file_of(url)
     if file is not None:
         try:
-            with closing(sqlite3.connect(_read_only(file), uri=True)) as connection:
+            with closing(sqlite3.connect(backup_files.read_only(file), uri=True)) as connection:
                 return identity.position_of(connection.execute(identity.POSITION).fetchone())
         except sqlite3.Error:
             return None
@@ -307,7 +222,7 @@ def position(url: sa.URL) -> identity.Position | None:
 def _swap(made: Path, target: Path, stamp: str) -> str:
     kept = _unused(
         f"{target}.replaced-{stamp}",
-        lambda name: any(Path(f"{name}{side}").exists() for side in (*_SIDES, "")),
+        lambda name: any(Path(f"{name}{side}").exists() for side in (*backup_files.SIDES, "")),
     )
     owner = target if target.exists() else target.parent
     found = owner.stat()
@@ -315,7 +230,7 @@ def _swap(made: Path, target: Path, stamp: str) -> str:
         os.chown(made, found.st_uid, found.st_gid)
     moved = ""
     # The log first: it must never stand beside a file that it is not of.
-    for side in (*_SIDES, ""):
+    for side in (*backup_files.SIDES, ""):
         old = Path(f"{target}{side}")
         if old.exists():
             # What is left of a log's index alone is nothing to keep.
@@ -323,7 +238,7 @@ def _swap(made: Path, target: Path, stamp: str) -> str:
                 moved = kept
             old.rename(f"{kept}{side}")
     made.rename(target)
-    _sync(target.parent)
+    backup_files.sync(target.parent)
     return moved
 
 

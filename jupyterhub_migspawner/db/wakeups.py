@@ -25,7 +25,7 @@ import sqlalchemy as sa
 from jupyterhub_migspawner.db.database_file import DatabaseFile
 from jupyterhub_migspawner.db.engine import first_line
 
-log = logging.getLogger("migspawner.leases")
+log = logging.getLogger("migspawner.db")
 
 CHANNEL = "migspawner"
 

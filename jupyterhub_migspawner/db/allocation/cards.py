@@ -1,4 +1,4 @@
-"""Whole cards: those with nothing live on them, and taking one.
+"""Find cards with nothing live on them and allocate one of them whole.
 
 The card's lock is needed alone, so that no part of it is being taken meanwhile.
 """

@@ -1,4 +1,4 @@
-"""Seats: slices that several leases of one tier share, and joining one of them.
+"""Find slices that several leases of one tier share and allocate a seat of them.
 
 A slice is shared by the tier whose leases are on it, from the first of them, for which
 :mod:`.slices` allocates it, until the last is given back; no lease of another tier, and none that

@@ -219,7 +219,7 @@ class Count:
         return self._everywhere(kinds, "whole out", mig_off)
 
 
-class Census:
+class Capacity:
     """The count of one process; thread-safe."""
 
     def __init__(self) -> None:

@@ -1,7 +1,7 @@
 """The event log: append-only, one row for every change of a lease, request, card or slice.
 
 Written in the transaction that makes the change, so that neither exists without the other. Nothing
-changes a row; only :mod:`.compaction` takes old ones out.
+changes a row; only :mod:`..compaction` takes old ones out.
 
 Promises readers an order that never changes behind them: a reader that has read up to an event
 never gets one with a smaller id later. SQLite's one writer at a time gives ids in the order of

@@ -1,4 +1,4 @@
-"""Moves all stored times that still matter when the clock is set.
+"""Move all stored times that still matter when the clock is set.
 
 A step of the clock gives the same moments other names. So the times of everything that is not over
 move by the same amount: how long a session has been idle, how long it still has and who has waited

@@ -2,7 +2,7 @@
 
 Two unique partial indexes are the last word on rule one of the design: a seat of a slice has at
 most one live lease, and a server of a user of a hub has at most one lease it may run on. Everything
-else in this package only finds out earlier and says it better.
+else in ``db/`` only finds out earlier and reports it better.
 
 ``slices.held`` counts the live leases on a slice. It repeats what ``leases`` says so that a free
 slice can be found, and its row locked, without looking at leases; both change in one transaction.
