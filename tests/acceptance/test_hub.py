@@ -69,7 +69,7 @@ def environ_of(pid: int) -> str:
 
 SLOW_START = """
 import asyncio
-from jupyterhub_migspawner.launchers.local import MigSimpleSpawner
+from jupyterhub_migspawner.spawner.launchers.local import MigSimpleSpawner
 
 class Slow(MigSimpleSpawner):
     "The server's process runs, but start() is not through yet."

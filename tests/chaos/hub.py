@@ -30,7 +30,7 @@ LAYOUTS = [["1g.5gb", "1g.5gb"], ["3g.20gb", "1g.5gb"]]
 
 CONFIG = """
 import jupyterhub_migspawner.agent.vacancy as vacancy
-from jupyterhub_migspawner.launchers.local import MigSimpleSpawner
+from jupyterhub_migspawner.spawner.launchers.local import MigSimpleSpawner
 
 class Hurried(MigSimpleSpawner):
     "A start that nobody finishes is over after less than a minute."

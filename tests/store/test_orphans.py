@@ -19,12 +19,12 @@ from jupyterhub_migspawner.broker.marks import (
 )
 from jupyterhub_migspawner.broker.reclaiming import Answer
 from jupyterhub_migspawner.db.identity import Position
-from jupyterhub_migspawner.environment import slice_environment
 from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.gpu.cards import Card, GpuProcess
 from jupyterhub_migspawner.model.leases import LeaseRow
 from jupyterhub_migspawner.model.orphans import OrphanRow
 from jupyterhub_migspawner.policy.reclaim import KERNELS, PROCESSES
+from jupyterhub_migspawner.spawner.environment import slice_environment
 from tests.store.lab import MIXED, START, WHOLE, Lab, card, inventory
 
 OTHER = Position("another", 1, 40, 90)

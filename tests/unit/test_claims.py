@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from jupyterhub_migspawner import claims
 from jupyterhub_migspawner.errors import DatabaseError
 from jupyterhub_migspawner.model.orphans import OrphanRow
+from jupyterhub_migspawner.spawner import claims
 
 
 class Away:

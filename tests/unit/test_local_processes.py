@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from jupyterhub_migspawner.agent.processes import Process
-from jupyterhub_migspawner.launchers import local
-from jupyterhub_migspawner.launchers.local import SameProcess
+from jupyterhub_migspawner.spawner.launchers import local
+from jupyterhub_migspawner.spawner.launchers.local import SameProcess
 
 
 class Base:

@@ -9,7 +9,7 @@ from jupyterhub.utils import format_exception
 from tornado import web
 
 from jupyterhub_migspawner.errors import ConfigError, DatabaseError, GpuError, Refusal
-from jupyterhub_migspawner.refusals import spawn_exception
+from jupyterhub_migspawner.spawner.refusals import spawn_exception
 
 SENTENCE = "All 7 slices of <Small> are in use, 100% of them."
 

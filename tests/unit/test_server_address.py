@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-
-from jupyterhub_migspawner.spawner import server_address
+from jupyterhub_migspawner.spawner.address import server_address
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jupyterhub_migspawner.broker import TierOffer
-from jupyterhub_migspawner.form import preselected, render_tiers
 from jupyterhub_migspawner.model.requests import RequestRow
 from jupyterhub_migspawner.policy.tiers import parse_tiers
+from jupyterhub_migspawner.spawner.form import preselected, render_tiers
 from tests.unit.service.test_service_sessions import LEASE
 
 NOW = datetime(2026, 11, 23, 9, 0, tzinfo=timezone.utc)

@@ -22,9 +22,9 @@ c.JupyterHub.db_url = "sqlite:///hub.sqlite"
 
 PROFILES = """
 c.ProfilesSpawner.profiles = [
-    ("On a GPU", "gpu", "jupyterhub_migspawner.launchers.local.MigLocalSpawner", {}),
+    ("On a GPU", "gpu", "jupyterhub_migspawner.spawner.launchers.local.MigLocalSpawner", {}),
 ]
-c.WrapSpawner.child_class = "jupyterhub_migspawner.launchers.local.MigLocalSpawner"
+c.WrapSpawner.child_class = "jupyterhub_migspawner.spawner.launchers.local.MigLocalSpawner"
 class Ours(__import__("wrapspawner").ProfilesSpawner):
     pass
 c.JupyterHub.spawner_class = %s

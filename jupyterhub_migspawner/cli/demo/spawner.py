@@ -17,8 +17,8 @@ from traitlets import List, Unicode
 from jupyterhub_migspawner.cli.demo import unprivileged
 from jupyterhub_migspawner.cli.demo.accounts import Account, Accounts, program_folders
 from jupyterhub_migspawner.errors import MigspawnerError, Refusal
-from jupyterhub_migspawner.launchers.local import MigSimpleSpawner
-from jupyterhub_migspawner.refusals import spawn_exception
+from jupyterhub_migspawner.spawner.launchers.local import MigSimpleSpawner
+from jupyterhub_migspawner.spawner.refusals import spawn_exception
 
 
 class DemoSpawner(MigSimpleSpawner):

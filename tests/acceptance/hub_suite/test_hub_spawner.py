@@ -13,13 +13,13 @@ from jupyterhub.objects import Server
 from jupyterhub.spawner import LocalProcessSpawner, Spawner
 from jupyterhub.tests.test_api import add_user
 
-from jupyterhub_migspawner import hub_spawner
-from jupyterhub_migspawner.launchers.local import MigSimpleSpawner
+from jupyterhub_migspawner.spawner import protocols
+from jupyterhub_migspawner.spawner.launchers.local import MigSimpleSpawner
 
 
 def declared() -> list[ast.stmt]:
     """What the class declares for type checks, which it does not have at run time."""
-    tree = ast.parse(inspect.getsource(hub_spawner))
+    tree = ast.parse(inspect.getsource(protocols))
     (block,) = (each for each in tree.body if isinstance(each, ast.If))
     (found,) = (each for each in block.body if isinstance(each, ast.ClassDef))
     return [each for each in found.body if not isinstance(each, ast.Expr)]
@@ -63,10 +63,10 @@ async def test_the_hub_s_objects_have_what_is_declared(app: Any) -> None:
     user = add_user(app.db, app=app, name="ada")
     group = orm.Group(name="vision")
     rows = {
-        hub_spawner.HubUser: user,
-        hub_spawner.HubGroup: group,
-        hub_spawner.SavedServer: user.spawners[""].orm_spawner,
-        hub_spawner.ServerAddress: Server(),
+        protocols.HubUser: user,
+        protocols.HubGroup: group,
+        protocols.SavedServer: user.spawners[""].orm_spawner,
+        protocols.ServerAddress: Server(),
     }
     for protocol, row in rows.items():
         names = names_of(protocol)
@@ -75,7 +75,7 @@ async def test_the_hub_s_objects_have_what_is_declared(app: Any) -> None:
 
 
 def test_what_is_declared_hides_nothing_of_a_spawner() -> None:
-    assert names_of(hub_spawner.HubSpawner) == []
+    assert names_of(protocols.HubSpawner) == []
     assert MigSimpleSpawner.stop is LocalProcessSpawner.stop
     for name in {*ATTRIBUTES, *PROPERTIES} - {"name", "_log_name"}:
         assert getattr(MigSimpleSpawner, name) is getattr(Spawner, name), name

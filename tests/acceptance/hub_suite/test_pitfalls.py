@@ -25,9 +25,9 @@ from jupyterhub_migspawner.agent import Agent
 from jupyterhub_migspawner.agent.vacancy import start_time
 from jupyterhub_migspawner.broker import Broker, utc_now
 from jupyterhub_migspawner.config import MigBroker
-from jupyterhub_migspawner.form.options import own_options
 from jupyterhub_migspawner.gpu.simulator import create_state
-from jupyterhub_migspawner.launchers.local import MigSimpleSpawner
+from jupyterhub_migspawner.spawner.form.fields import own_options
+from jupyterhub_migspawner.spawner.launchers.local import MigSimpleSpawner
 from tests.processes import marked_processes
 
 TIERS = [

@@ -18,7 +18,7 @@ from jupyterhub_migspawner.broker import TierOffer
 from jupyterhub_migspawner.policy.wording import hours, listed, minutes, moment
 
 _environment = Environment(
-    loader=PackageLoader("jupyterhub_migspawner.form", "templates"),
+    loader=PackageLoader("jupyterhub_migspawner.spawner.form", "templates"),
     autoescape=True,
     trim_blocks=True,
     lstrip_blocks=True,

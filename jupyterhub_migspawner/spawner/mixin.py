@@ -34,16 +34,16 @@ from jupyterhub_migspawner.agent.families import first_process
 from jupyterhub_migspawner.agent.processes import Process
 from jupyterhub_migspawner.broker import Broker
 from jupyterhub_migspawner.broker.marks import STATE, mark_in_state, state_of
-from jupyterhub_migspawner.choosing import GONE, TierChoice
-from jupyterhub_migspawner.claims import vouch
 from jupyterhub_migspawner.db.identity import Position
-from jupyterhub_migspawner.environment import describe, slice_environment
 from jupyterhub_migspawner.errors import DatabaseError, MigspawnerError, Refusal
 from jupyterhub_migspawner.keys import ANY_LEASE, Binding
 from jupyterhub_migspawner.model.leases import LeaseRow
 from jupyterhub_migspawner.model.processes import ProcessesRow
 from jupyterhub_migspawner.policy.tiers import Tier
-from jupyterhub_migspawner.refusals import spawn_exception
+from jupyterhub_migspawner.spawner.claims import vouch
+from jupyterhub_migspawner.spawner.environment import describe, slice_environment
+from jupyterhub_migspawner.spawner.options import GONE, TierChoice
+from jupyterhub_migspawner.spawner.refusals import spawn_exception
 
 #: Stops have threads of their own: nobody's page waits behind a stop that waits for the database.
 _releases = ThreadPoolExecutor(max_workers=2, thread_name_prefix="migspawner-release")

@@ -17,8 +17,8 @@ from typing import Any
 from jupyterhub.spawner import LocalProcessSpawner, SimpleLocalProcessSpawner
 
 from jupyterhub_migspawner.agent.processes import PROC, Process, Unreadable, start_time
-from jupyterhub_migspawner.hub_spawner import HubSpawner
 from jupyterhub_migspawner.spawner import MigSpawnerMixin
+from jupyterhub_migspawner.spawner.protocols import HubSpawner
 
 
 class SameProcess(HubSpawner):

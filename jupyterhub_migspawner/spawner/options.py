@@ -22,14 +22,18 @@ from traitlets.config import Configurable
 from jupyterhub_migspawner.broker import Broker, TierOffer
 from jupyterhub_migspawner.config import MigBroker, broker_config
 from jupyterhub_migspawner.errors import DatabaseError, MigspawnerError, Refusal
-from jupyterhub_migspawner.form import render_tiers
-from jupyterhub_migspawner.form.options import own_options, split_form, wishes
-from jupyterhub_migspawner.hub_spawner import HubSpawner
 from jupyterhub_migspawner.policy.fields import read_hours
 from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.policy.tiers import Tier, choice_holds, choose_tier
-from jupyterhub_migspawner.refusals import DATABASE_AWAY, instead_of_a_start, spawn_exception
 from jupyterhub_migspawner.scopes import SERVICE_NAME
+from jupyterhub_migspawner.spawner.form import render_tiers
+from jupyterhub_migspawner.spawner.form.fields import own_options, split_form, wishes
+from jupyterhub_migspawner.spawner.protocols import HubSpawner
+from jupyterhub_migspawner.spawner.refusals import (
+    DATABASE_AWAY,
+    instead_of_a_start,
+    spawn_exception,
+)
 
 T = TypeVar("T")
 
