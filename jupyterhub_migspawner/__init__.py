@@ -10,6 +10,6 @@ __version__ = "0.1.0"
 def setup(c: Any) -> None:
     """Wire spawner, service and roles into ``jupyterhub_config.py``: :func:`.hub_file.setup`."""
     # Imported here so that the command line can ask for the version without loading JupyterHub.
-    from jupyterhub_migspawner.hub_file import setup as wire
+    from jupyterhub_migspawner.hub.setup import setup as wire
 
     wire(c)

@@ -320,7 +320,7 @@ def parse(root: type[Command], argv: Sequence[str], prog: str) -> Command:
     for word in argv:
         match = _SETTING.fullmatch(word)
         if match:
-            from jupyterhub_migspawner.config import SECRETS
+            from jupyterhub_migspawner.config.traits import SECRETS
 
             settings.MigBroker[match[1]] = DeferredConfigString(match[2])
             if match[1] in SECRETS:

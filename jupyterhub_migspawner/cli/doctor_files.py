@@ -14,8 +14,8 @@ from jupyterhub_migspawner.cli.demo.files import LOG, RECORD
 from jupyterhub_migspawner.cli.findings import OK, Finding
 from jupyterhub_migspawner.cli.permissions import CHECK, Level, Permissions, Place, locate
 from jupyterhub_migspawner.config import MigBroker
+from jupyterhub_migspawner.config.resolved import is_secret
 from jupyterhub_migspawner.policy.wording import plural
-from jupyterhub_migspawner.resolved import is_secret
 
 MOST_ENTRIES = 2_000
 """Entries of one folder that are looked at."""

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from jupyterhub_migspawner.cli.findings import OK, WARNING, WRONG, Finding
 from jupyterhub_migspawner.cli.source import Source, read_quietly
 from jupyterhub_migspawner.config import MigBroker
-from jupyterhub_migspawner.config_file import NotHere
+from jupyterhub_migspawner.config.file import NotHere
 from jupyterhub_migspawner.errors import MigspawnerError
 
 SETTINGS = "settings"

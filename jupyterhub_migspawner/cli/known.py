@@ -17,7 +17,7 @@ from jupyterhub_migspawner.cli.command import Command
 from jupyterhub_migspawner.cli.output import complain
 from jupyterhub_migspawner.cli.people import names_in
 from jupyterhub_migspawner.errors import Refusal
-from jupyterhub_migspawner.hub_users import DEFAULT_URL, HubDatabaseError, read_names
+from jupyterhub_migspawner.hub.users import DEFAULT_URL, HubDatabaseError, read_names
 from jupyterhub_migspawner.policy.wording import listed, nearest, quoted
 
 MOST_NAMED = 8

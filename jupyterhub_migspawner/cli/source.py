@@ -17,11 +17,11 @@ from pathlib import Path
 
 from traitlets.config import Config
 
-from jupyterhub_migspawner.config_file import expanded, home_of, load_config_file
+from jupyterhub_migspawner.config.file import expanded, home_of, load_config_file
+from jupyterhub_migspawner.config.handover import Answer, Outcome, ask_running
+from jupyterhub_migspawner.config.resolved import Resolved
 from jupyterhub_migspawner.errors import ConfigError
-from jupyterhub_migspawner.handover import Answer, Outcome, ask_running
 from jupyterhub_migspawner.policy.wording import listed, moment
-from jupyterhub_migspawner.resolved import Resolved
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,8 @@ from jupyterhub_migspawner.broker import utc_now
 from jupyterhub_migspawner.config import MigBroker
 from jupyterhub_migspawner.db import backups
 from jupyterhub_migspawner.errors import ConfigError, MigspawnerError
-from jupyterhub_migspawner.ports import CALLERS, SOCKETS, ask_for_sockets
+from jupyterhub_migspawner.hub.ports import CALLERS, SOCKETS, ask_for_sockets
+from jupyterhub_migspawner.hub.wiring import HUB_PID
 from jupyterhub_migspawner.service import (
     api,
     certificates,
@@ -69,7 +70,6 @@ from jupyterhub_migspawner.service.parts import Parts
 from jupyterhub_migspawner.service.pauses import keep_short
 from jupyterhub_migspawner.service.settings import HubGone, settings
 from jupyterhub_migspawner.service.turns import Turns
-from jupyterhub_migspawner.wiring import HUB_PID
 
 log = logging.getLogger("migspawner.service")
 requests_log = logging.getLogger("migspawner.service.requests")

@@ -23,8 +23,8 @@ from tornado.web import HTTPError, RequestHandler
 from jupyterhub_migspawner.broker import Broker
 from jupyterhub_migspawner.clients import WrongPeer, checked_client
 from jupyterhub_migspawner.errors import DatabaseError, Refusal
+from jupyterhub_migspawner.hub.scopes import ADMIN_SCOPE, APPROVE_SCOPE, SELF_SCOPE
 from jupyterhub_migspawner.policy.people import Person
-from jupyterhub_migspawner.scopes import ADMIN_SCOPE, APPROVE_SCOPE, SELF_SCOPE
 from jupyterhub_migspawner.service.hub import Beside, HubError, HubServer
 from jupyterhub_migspawner.service.parts import Parts
 from jupyterhub_migspawner.service.peers import check_hub

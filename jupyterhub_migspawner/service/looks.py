@@ -19,11 +19,11 @@ from jupyterhub.utils import url_path_join
 from traitlets.config import Config
 from traitlets.config.loader import LazyConfigValue
 
+from jupyterhub_migspawner.hub.scopes import SERVICE_NAME
+from jupyterhub_migspawner.hub.wiring import with_templates
 from jupyterhub_migspawner.policy.wording import hours, listed, minutes
-from jupyterhub_migspawner.scopes import SERVICE_NAME
 from jupyterhub_migspawner.service.auth import Visitor
 from jupyterhub_migspawner.service.parts import Parts
-from jupyterhub_migspawner.wiring import with_templates
 
 log = logging.getLogger("migspawner.service")
 

@@ -25,13 +25,14 @@ from traitlets.config import Config
 
 from jupyterhub_migspawner.agent import make_agent
 from jupyterhub_migspawner.agent.vacancy import Vacancy
-from jupyterhub_migspawner.config import MigBroker, load_config_file
+from jupyterhub_migspawner.config import MigBroker
+from jupyterhub_migspawner.config.file import load_config_file
+from jupyterhub_migspawner.config.handover import SETTINGS, read_file, sealed_file
 from jupyterhub_migspawner.db import backups
 from jupyterhub_migspawner.errors import MigspawnerError, Refusal
-from jupyterhub_migspawner.handover import SETTINGS, read_file, sealed_file
+from jupyterhub_migspawner.hub.ports import CALLERS, SOCKETS
 from jupyterhub_migspawner.model.leases import RELEASING
 from jupyterhub_migspawner.outages import Outage
-from jupyterhub_migspawner.ports import CALLERS, SOCKETS
 from jupyterhub_migspawner.service.connections import raise_file_limit
 from jupyterhub_migspawner.service.logs import set_up_log
 from jupyterhub_migspawner.service.loops import Loop

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 from traitlets.config import Config
 
-from jupyterhub_migspawner.config_file import home_of, load_config_file, readable
+from jupyterhub_migspawner.config.file import home_of, load_config_file, readable
+from jupyterhub_migspawner.config.handover import SETTINGS, Answer, Outcome, ask, ask_running
+from jupyterhub_migspawner.config.resolved import BROKER, Resolved
 from jupyterhub_migspawner.errors import ConfigError
-from jupyterhub_migspawner.handover import SETTINGS, Answer, Outcome, ask, ask_running
-from jupyterhub_migspawner.resolved import BROKER, Resolved
 
 #: The sections whose objects the service uses: functions of the broker, handlers of events, and
 #: what the hub's templates are filled with.

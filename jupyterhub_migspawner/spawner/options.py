@@ -22,10 +22,10 @@ from traitlets.config import Configurable
 from jupyterhub_migspawner.broker import Broker, TierOffer
 from jupyterhub_migspawner.config import MigBroker, broker_config
 from jupyterhub_migspawner.errors import DatabaseError, MigspawnerError, Refusal
+from jupyterhub_migspawner.hub.scopes import SERVICE_NAME
 from jupyterhub_migspawner.policy.fields import read_hours
 from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.policy.tiers import Tier, choice_holds, choose_tier
-from jupyterhub_migspawner.scopes import SERVICE_NAME
 from jupyterhub_migspawner.spawner.form import render_tiers
 from jupyterhub_migspawner.spawner.form.fields import own_options, split_form, wishes
 from jupyterhub_migspawner.spawner.protocols import HubSpawner

@@ -17,7 +17,8 @@ import requests
 
 from jupyterhub_migspawner.broker import Broker
 from jupyterhub_migspawner.cli.demo.credentials import KEY, LINK_PATH, Links
-from jupyterhub_migspawner.config import MigBroker, load_config_file
+from jupyterhub_migspawner.config import MigBroker
+from jupyterhub_migspawner.config.file import load_config_file
 from tests.ports import free_ports
 
 CLI = [sys.executable, "-m", "jupyterhub_migspawner.cli"]

@@ -269,7 +269,8 @@ class Hub:
 
     def broker(self) -> Broker:
         """The broker over the hub's lease database, in this process."""
-        from jupyterhub_migspawner.config import MigBroker, load_config_file
+        from jupyterhub_migspawner.config import MigBroker
+        from jupyterhub_migspawner.config.file import load_config_file
 
         with patch.dict(os.environ, self.environ):
             config = load_config_file(self.config)

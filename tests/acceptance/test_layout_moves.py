@@ -17,7 +17,8 @@ import pytest
 
 from jupyterhub_migspawner.broker import Broker
 from jupyterhub_migspawner.cli.main import main
-from jupyterhub_migspawner.config import MigBroker, load_config_file
+from jupyterhub_migspawner.config import MigBroker
+from jupyterhub_migspawner.config.file import load_config_file
 from jupyterhub_migspawner.gpu import simulator
 from jupyterhub_migspawner.gpu.arrange import Want
 from jupyterhub_migspawner.gpu.layout_reader import load_layouts

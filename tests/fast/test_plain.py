@@ -19,7 +19,7 @@ from traitlets import List, Set
 from traitlets.config import Config
 from traitlets.config.loader import DeferredConfigList, DeferredConfigString, LazyConfigValue
 
-from jupyterhub_migspawner.plain import Encoder, decode
+from jupyterhub_migspawner.config.plain import Encoder, decode
 
 
 def there_and_back(value: Any) -> Any:

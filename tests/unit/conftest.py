@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from jupyterhub_migspawner import config
+from jupyterhub_migspawner.config import traits
 from tests import schemas
 
 
@@ -20,7 +20,7 @@ def schema_from_a_copy() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def databases_closed() -> Iterator[None]:
     """A test's lease databases are closed after it: a process has 1,024 descriptors by default."""
-    before = set(config._stores)
+    before = set(traits._stores)
     yield
-    for url in set(config._stores) - before:
-        config._stores.pop(url).close()
+    for url in set(traits._stores) - before:
+        traits._stores.pop(url).close()

@@ -11,10 +11,10 @@ from jupyterhub import orm
 from sqlalchemy.orm import Session
 from traitlets.config import Config
 
-from jupyterhub_migspawner.accounts import Accounts
 from jupyterhub_migspawner.broker import Broker
 from jupyterhub_migspawner.config import MigBroker
 from jupyterhub_migspawner.errors import DatabaseError
+from jupyterhub_migspawner.hub.accounts import Accounts
 from jupyterhub_migspawner.policy.people import Person
 
 

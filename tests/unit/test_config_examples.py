@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from jupyterhub_migspawner.cli.demo.cards import MIXED, cut, tiers_for
-from jupyterhub_migspawner.config import MigBroker, load_config_file
+from jupyterhub_migspawner.config import MigBroker
+from jupyterhub_migspawner.config.file import load_config_file
 from jupyterhub_migspawner.errors import GpuError
 from jupyterhub_migspawner.gpu.arrange import arrange, is_legal
 from jupyterhub_migspawner.gpu.simulator import MODELS, find_model, profiles_of

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from jupyterhub_migspawner.config_file import NotHere, load_config_file
+from jupyterhub_migspawner.config.file import NotHere, load_config_file
 from jupyterhub_migspawner.errors import ConfigError
 
 

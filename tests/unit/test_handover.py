@@ -10,12 +10,7 @@ from contextlib import AbstractContextManager
 
 import pytest
 
-from jupyterhub_migspawner.handover import (
-    Outcome,
-    ask_running,
-    read_file,
-    sealed_file,
-)
+from jupyterhub_migspawner.config.handover import Outcome, ask_running, read_file, sealed_file
 from tests.handovers import offering
 from tests.unit.strangers import needs_root
 

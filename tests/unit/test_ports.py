@@ -18,9 +18,9 @@ from types import SimpleNamespace
 import pytest
 from traitlets.config import Config
 
-from jupyterhub_migspawner import ports as held
-from jupyterhub_migspawner.ports import ServicePorts, ask_for_sockets, socket_folder
-from jupyterhub_migspawner.wiring import starts_own_proxy
+from jupyterhub_migspawner.hub import ports as held
+from jupyterhub_migspawner.hub.ports import ServicePorts, ask_for_sockets, socket_folder
+from jupyterhub_migspawner.hub.wiring import starts_own_proxy
 from tests.unit.strangers import STRANGER, as_stranger, needs_root
 
 SERVICE = """

@@ -17,10 +17,10 @@ from traitlets.config import Config, Configurable
 from traitlets.config.loader import DeferredConfigList, DeferredConfigString
 
 from jupyterhub_migspawner.config import MigBroker
-from jupyterhub_migspawner.config_file import execute
+from jupyterhub_migspawner.config.file import execute
+from jupyterhub_migspawner.config.resolved import Resolved, is_secret, resolve, settled
 from jupyterhub_migspawner.errors import ConfigError
 from jupyterhub_migspawner.policy.people import Person
-from jupyterhub_migspawner.resolved import Resolved, is_secret, resolve, settled
 
 READ_AT = datetime(2026, 3, 1, 12, 0, tzinfo=timezone.utc)
 

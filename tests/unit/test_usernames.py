@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 from jupyterhub.auth import Authenticator, DummyAuthenticator, PAMAuthenticator
 from traitlets.config import Config
 
-from jupyterhub_migspawner.config import MigBroker, load_config_file
+from jupyterhub_migspawner.config import MigBroker
+from jupyterhub_migspawner.config.file import load_config_file
+from jupyterhub_migspawner.config.usernames import Usernames
 from jupyterhub_migspawner.errors import ConfigError
 from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.policy.quota import Quotas
 from jupyterhub_migspawner.policy.tiers import open_tiers
-from jupyterhub_migspawner.usernames import Usernames
 
 
 class Reversed(Authenticator):

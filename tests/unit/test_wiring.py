@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from jupyterhub_migspawner.wiring import TEMPLATES, with_templates
+from jupyterhub_migspawner.hub.wiring import TEMPLATES, with_templates
 
 CONFIG = """
 import jupyterhub_migspawner

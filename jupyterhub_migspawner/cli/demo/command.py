@@ -29,12 +29,12 @@ from jupyterhub_migspawner.cli.demo.processes import Signals, marked
 from jupyterhub_migspawner.cli.demo.tools import own_name, search_path
 from jupyterhub_migspawner.cli.demo.tour import Tour
 from jupyterhub_migspawner.cli.output import complain, print_json
-from jupyterhub_migspawner.config import load_config_file
+from jupyterhub_migspawner.config.file import load_config_file
 from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.gpu.arrange import Want
 from jupyterhub_migspawner.gpu.cards import Profile
 from jupyterhub_migspawner.gpu.simulator import create_state, find_model, profiles_of
-from jupyterhub_migspawner.ports import is_safe
+from jupyterhub_migspawner.hub.ports import is_safe
 
 _MODEL = "A100-SXM4-40GB"
 

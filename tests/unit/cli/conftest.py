@@ -11,7 +11,8 @@ import pytest
 
 from jupyterhub_migspawner.broker import Broker
 from jupyterhub_migspawner.cli.main import main
-from jupyterhub_migspawner.config import MigBroker, load_config_file
+from jupyterhub_migspawner.config import MigBroker
+from jupyterhub_migspawner.config.file import load_config_file
 from jupyterhub_migspawner.db.store import Store
 from jupyterhub_migspawner.gpu.simulator import create_state
 

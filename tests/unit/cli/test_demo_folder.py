@@ -10,7 +10,8 @@ from traitlets.config import Config
 
 from jupyterhub_migspawner.cli.demo import cards, command, files
 from jupyterhub_migspawner.cli.demo.tour import Tour
-from jupyterhub_migspawner.config import MigBroker, load_config_file
+from jupyterhub_migspawner.config import MigBroker
+from jupyterhub_migspawner.config.file import load_config_file
 from jupyterhub_migspawner.errors import MigspawnerError, Refusal
 from jupyterhub_migspawner.gpu.simulator import find_model, profiles_of
 from tests.unit.strangers import STRANGER, needs_root

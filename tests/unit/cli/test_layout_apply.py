@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from jupyterhub_migspawner import config as configuration
 from jupyterhub_migspawner.agent.turn import Turn
 from jupyterhub_migspawner.broker import Broker
 from jupyterhub_migspawner.cli import layout as layout_commands
+from jupyterhub_migspawner.config import traits as configuration
 from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.gpu import simulator
 from jupyterhub_migspawner.gpu.codes import Code

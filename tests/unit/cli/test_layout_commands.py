@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 import yaml
 
-from jupyterhub_migspawner import config as configuration
 from jupyterhub_migspawner.cli.main import main
-from jupyterhub_migspawner.config import MigBroker, load_config_file
+from jupyterhub_migspawner.config import MigBroker
+from jupyterhub_migspawner.config import traits as configuration
+from jupyterhub_migspawner.config.file import load_config_file
 from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.gpu import simulator
 from jupyterhub_migspawner.gpu.codes import Code

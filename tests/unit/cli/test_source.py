@@ -14,9 +14,9 @@ from traitlets.config import Config
 from traitlets.config.loader import DeferredConfigString
 
 from jupyterhub_migspawner.cli import source
-from jupyterhub_migspawner.config import MigBroker, home_of
-from jupyterhub_migspawner.config_file import load_config_file
-from jupyterhub_migspawner.resolved import Resolved, resolve
+from jupyterhub_migspawner.config import MigBroker
+from jupyterhub_migspawner.config.file import home_of, load_config_file
+from jupyterhub_migspawner.config.resolved import Resolved, resolve
 from tests.handovers import offering
 from tests.unit.cli.conftest import Answer, Install
 from tests.unit.strangers import STRANGER, needs_root

@@ -11,7 +11,7 @@ from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 from tornado.web import Application, RequestHandler
 
-from jupyterhub_migspawner.scopes import SELF_SCOPE
+from jupyterhub_migspawner.hub.scopes import SELF_SCOPE
 
 SERVICE_TOKEN = "the-service-itself"
 SERVICE_SCOPES = [

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from jupyterhub_migspawner.config import MigBroker, load_config_file
+from jupyterhub_migspawner.config import MigBroker
+from jupyterhub_migspawner.config.file import load_config_file
 from jupyterhub_migspawner.gpu.simulator import create_state
 from jupyterhub_migspawner.service.node import AgentProcess
 

@@ -8,9 +8,9 @@ from urllib.parse import urlencode
 import pytest
 from bs4 import BeautifulSoup
 
+from jupyterhub_migspawner.hub.scopes import APPROVE_SCOPE
 from jupyterhub_migspawner.policy.approval import parse_approvers
 from jupyterhub_migspawner.policy.people import Person
-from jupyterhub_migspawner.scopes import APPROVE_SCOPE
 from tests.unit.service.conftest import PREFIX, Reply, Site
 from tests.unit.service.fake_hub import ACCESS
 

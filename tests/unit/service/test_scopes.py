@@ -11,10 +11,10 @@ from urllib.parse import urlencode
 
 import pytest
 
+from jupyterhub_migspawner.hub.scopes import ADMIN_SCOPE, APPROVE_SCOPE, SELF_SCOPE
 from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.policy.server_names import ServerNames
 from jupyterhub_migspawner.policy.tiers import parse_tiers
-from jupyterhub_migspawner.scopes import ADMIN_SCOPE, APPROVE_SCOPE, SELF_SCOPE
 from jupyterhub_migspawner.service.hub import HubError
 from jupyterhub_migspawner.service.rest import methods_of
 from jupyterhub_migspawner.service.scopes import may_start

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from jupyterhub_migspawner.config import MigBroker, home_of
+from jupyterhub_migspawner.config import MigBroker
+from jupyterhub_migspawner.config.file import home_of
+from jupyterhub_migspawner.config.handover import SETTINGS, Handover
 from jupyterhub_migspawner.errors import ConfigError
-from jupyterhub_migspawner.handover import SETTINGS, Handover
 from jupyterhub_migspawner.service.settings import HubGone, settings
 from tests.handovers import offering
 from tests.unit.test_resolved import TIERS, TheHub

@@ -23,9 +23,10 @@ from traitlets import Bool, Float, Integer, TraitError, Unicode
 from traitlets.config import Config, LoggingConfigurable
 
 from jupyterhub_migspawner.broker import Broker, utc_now
-from jupyterhub_migspawner.config_file import expanded as _expanded
-from jupyterhub_migspawner.config_file import home_of as home_of
-from jupyterhub_migspawner.config_file import load_config_file as load_config_file
+from jupyterhub_migspawner.config.file import expanded as _expanded
+from jupyterhub_migspawner.config.file import home_of as home_of
+from jupyterhub_migspawner.config.file import load_config_file as load_config_file
+from jupyterhub_migspawner.config.usernames import Usernames
 from jupyterhub_migspawner.db.store import Store
 from jupyterhub_migspawner.errors import ConfigError
 from jupyterhub_migspawner.keys import KeyFile
@@ -40,7 +41,6 @@ from jupyterhub_migspawner.policy.settings import Settings
 from jupyterhub_migspawner.policy.tiers import parse_tiers
 from jupyterhub_migspawner.policy.times import read_zone
 from jupyterhub_migspawner.policy.wording import quoted
-from jupyterhub_migspawner.usernames import Usernames
 
 if TYPE_CHECKING:
     from jupyterhub_migspawner.gpu.nvml import Nvml

@@ -24,9 +24,9 @@ from typing import Any
 from traitlets.config import Config
 from traitlets.config.loader import DeferredConfig, DeferredConfigString, LazyConfigValue
 
-from jupyterhub_migspawner.config_file import execute
+from jupyterhub_migspawner.config.file import execute
+from jupyterhub_migspawner.config.plain import Encoder, Steps, decode
 from jupyterhub_migspawner.errors import ConfigError
-from jupyterhub_migspawner.plain import Encoder, Steps, decode
 
 FORMAT = 1
 """Of the document; a part that does not know it does not use it."""

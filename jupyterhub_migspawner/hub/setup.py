@@ -12,8 +12,8 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from jupyterhub_migspawner.config_file import home_of
-from jupyterhub_migspawner.scopes import ADMIN_SCOPE, APPROVE_SCOPE, SELF_SCOPE
+from jupyterhub_migspawner.config.file import home_of
+from jupyterhub_migspawner.hub.scopes import ADMIN_SCOPE, APPROVE_SCOPE, SELF_SCOPE
 
 
 def setup(c: Any) -> None:
@@ -36,7 +36,7 @@ def setup(c: Any) -> None:
     app = _starting_hub()
     if app is None:
         return
-    from jupyterhub_migspawner.wiring import complete_hub
+    from jupyterhub_migspawner.hub.wiring import complete_hub
 
     config_file = Path(app.config_file).absolute()
     c.MigBroker.directory = str(config_file.parent)

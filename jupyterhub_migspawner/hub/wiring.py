@@ -25,21 +25,21 @@ from jupyterhub_migspawner.agent.orphans import shut_orphans
 from jupyterhub_migspawner.broker import Broker, utc_now
 from jupyterhub_migspawner.broker.marks import strangeness
 from jupyterhub_migspawner.config import MigBroker
-from jupyterhub_migspawner.config_file import home_of
+from jupyterhub_migspawner.config.file import home_of
+from jupyterhub_migspawner.config.handover import SETTINGS, Handover
+from jupyterhub_migspawner.config.resolved import resolve, settled
 from jupyterhub_migspawner.errors import ConfigError, MigspawnerError
 from jupyterhub_migspawner.gpu.boot import boot_id
-from jupyterhub_migspawner.handover import SETTINGS, Handover
-from jupyterhub_migspawner.model.leases import RELEASING
-from jupyterhub_migspawner.policy.wording import plural
-from jupyterhub_migspawner.ports import CALLERS, SOCKETS, ServicePorts, socket_folder
-from jupyterhub_migspawner.resolved import resolve, settled
-from jupyterhub_migspawner.scopes import (
+from jupyterhub_migspawner.hub.ports import CALLERS, SOCKETS, ServicePorts, socket_folder
+from jupyterhub_migspawner.hub.scopes import (
     ACCESS_SCOPE,
     ADMIN_SCOPE,
     APPROVE_SCOPE,
     SELF_SCOPE,
     SERVICE_NAME,
 )
+from jupyterhub_migspawner.model.leases import RELEASING
+from jupyterhub_migspawner.policy.wording import plural
 
 TEMPLATES = Path(__file__).parent / "templates"
 """Holds a ``page.html`` that gives the service a title in the hub's menu."""
@@ -108,7 +108,7 @@ def complete_hub(app: Any, config: Config, config_file: Path) -> None:
         )
     atexit.register(look_at_end, opened, broker.node, config_file, offered.file, app.log)
     # Only here, in a hub: what it imports is the hub's.
-    from jupyterhub_migspawner.accounts import Accounts
+    from jupyterhub_migspawner.hub.accounts import Accounts
 
     Accounts(broker).watch()
     if not broker.service:
@@ -128,7 +128,7 @@ def complete_hub(app: Any, config: Config, config_file: Path) -> None:
             ),
         ]
         if ports.socket_url:
-            from jupyterhub_migspawner.proxy import proxy_class
+            from jupyterhub_migspawner.hub.proxy import proxy_class
 
             app.proxy_class = proxy_class(SERVICE_NAME, ports.url, ports.socket_url)
     app.load_roles = with_roles(app.load_roles, hub_major=hub_major())
