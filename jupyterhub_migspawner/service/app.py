@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
-import ipaddress
 import logging
 import os
 import secrets
@@ -22,12 +21,12 @@ import ssl
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 from jupyterhub.services.auth import HubOAuth
 from tornado.netutil import bind_sockets
-from tornado.web import Application, RequestHandler
+from tornado.web import Application
 from traitlets.config import Config
 
 from jupyterhub_migspawner import channels
@@ -38,41 +37,37 @@ from jupyterhub_migspawner.db import backups
 from jupyterhub_migspawner.errors import ConfigError, MigspawnerError
 from jupyterhub_migspawner.hub.ports import CALLERS, SOCKETS, ask_for_sockets
 from jupyterhub_migspawner.hub.wiring import HUB_PID
-from jupyterhub_migspawner.service import (
-    api,
-    certificates,
-    compacting,
-    emitting,
-    notice_pages,
-    noticing,
-    pages,
-    queue_pages,
-    request_pages,
-    serving,
-)
-from jupyterhub_migspawner.service.alarms import Alarms
-from jupyterhub_migspawner.service.auth import MOST_PATH, CheckedHubOAuth, hub_oauth
-from jupyterhub_migspawner.service.compacting import Compactor
-from jupyterhub_migspawner.service.connections import (
+from jupyterhub_migspawner.service.address import Address, listening_address
+from jupyterhub_migspawner.service.api import routes
+from jupyterhub_migspawner.service.clients import certificates
+from jupyterhub_migspawner.service.clients.alarms import Alarms
+from jupyterhub_migspawner.service.clients.hub import HubApi
+from jupyterhub_migspawner.service.garbage import keep_short
+from jupyterhub_migspawner.service.http.auth import CheckedHubOAuth, hub_oauth
+from jupyterhub_migspawner.service.http.connections import (
     Connections,
     connection_limit,
     raise_file_limit,
 )
-from jupyterhub_migspawner.service.emitting import Emitter, event_logger
-from jupyterhub_migspawner.service.examining import Examiner
-from jupyterhub_migspawner.service.hub import HubApi
-from jupyterhub_migspawner.service.logs import set_up_log
-from jupyterhub_migspawner.service.looks import Looks
-from jupyterhub_migspawner.service.loops import Loop, Reconciler
+from jupyterhub_migspawner.service.http.limits import Turns
+from jupyterhub_migspawner.service.http.logs import log_request, set_up_log
 from jupyterhub_migspawner.service.node import AgentProcess
-from jupyterhub_migspawner.service.noticing import Outbox
+from jupyterhub_migspawner.service.pages import notices as notice_pages
+from jupyterhub_migspawner.service.pages import page, queue
+from jupyterhub_migspawner.service.pages import requests as request_pages
+from jupyterhub_migspawner.service.pages.theme import Theme
 from jupyterhub_migspawner.service.parts import Parts
-from jupyterhub_migspawner.service.pauses import keep_short
 from jupyterhub_migspawner.service.settings import HubGone, settings
-from jupyterhub_migspawner.service.turns import Turns
+from jupyterhub_migspawner.service.workers import events, queue, retention
+from jupyterhub_migspawner.service.workers import notices as noticing
+from jupyterhub_migspawner.service.workers.events import Emitter, event_logger
+from jupyterhub_migspawner.service.workers.loop import Loop
+from jupyterhub_migspawner.service.workers.notices import Outbox
+from jupyterhub_migspawner.service.workers.reconciliation import Reconciler
+from jupyterhub_migspawner.service.workers.retention import Compactor
+from jupyterhub_migspawner.service.workers.sessions import Examiner
 
 log = logging.getLogger("migspawner.service")
-requests_log = logging.getLogger("migspawner.service.requests")
 
 #: Threads that wait for the lease database: for requests, and for the service's own rounds, which
 #: no number of requests may hold up.
@@ -90,14 +85,6 @@ FROM_HUB = (
     "JUPYTERHUB_API_TOKEN",
     "JUPYTERHUB_CLIENT_ID",
 )
-
-
-@dataclass(frozen=True)
-class Address:
-    """Where to listen: a loopback address of this machine."""
-
-    host: str
-    port: int
 
 
 class Service:
@@ -140,7 +127,7 @@ class Service:
             hub_prefix=hub_auth.hub_prefix,
             hub_host=hub_auth.hub_host,
         )
-        self.application = application(requests, hub_auth, Looks(requests, config))
+        self.application = application(requests, hub_auth, Theme(requests, config))
         self._agent = agent
         parts = replace(requests, database=self._rounds)
         alarms = Alarms(parts, options.node)
@@ -153,11 +140,11 @@ class Service:
                 options.reconcile_seconds,
                 Reconciler(parts).round,
             ),
-            Loop("waiting list", serving.PAUSE, serving.Server(parts).round),
+            Loop("waiting list", queue.PAUSE, queue.Server(parts).round),
             Loop("look for idle sessions", options.examine_seconds, self._examiner.round),
             Loop(
                 "compaction of old events",
-                compacting.PAUSE,
+                retention.PAUSE,
                 Compactor(parts, options.event_days, clock=parts.broker.clock).round,
             ),
         ]
@@ -172,7 +159,7 @@ class Service:
         if logger is not None:
             reader = f"hub {broker.hub}"
             emitter = Emitter(parts, logger, reader)
-            loops.append(Loop("passing on of events", emitting.PAUSE, emitter.round))
+            loops.append(Loop("passing on of events", events.PAUSE, emitter.round))
         broker.watch_clock()
         self._loops = tuple(loop.in_time(parts) for loop in loops)
 
@@ -252,17 +239,17 @@ def public_link(config: Config, parts: Parts) -> str:
     return f"{parsed.scheme}://{parsed.netloc}{parts.prefix}" if parsed.netloc else ""
 
 
-def application(parts: Parts, hub_auth: HubOAuth, looks: Looks) -> Application:
+def application(parts: Parts, hub_auth: HubOAuth, looks: Theme) -> Application:
     """tornado's application: pages and API below the service's prefix."""
     return Application(
         [
-            *pages.handlers(parts.prefix),
-            *queue_pages.handlers(parts.prefix),
+            *page.handlers(parts.prefix),
+            *queue.handlers(parts.prefix),
             *request_pages.handlers(parts.prefix),
             *notice_pages.handlers(parts.prefix),
-            *api.handlers(parts.prefix),
+            *routes.handlers(parts.prefix),
         ],
-        default_handler_class=pages.not_found(),
+        default_handler_class=page.not_found(),
         log_function=log_request,
         # A new one at each start: users signed in at the hub are signed in again unasked.
         cookie_secret=secrets.token_bytes(32),
@@ -273,54 +260,6 @@ def application(parts: Parts, hub_auth: HubOAuth, looks: Looks) -> Application:
         looks=looks,
         turns=Turns(),
     )
-
-
-def log_request(handler: RequestHandler) -> None:
-    """What changes something or fails is worth a line; never the query, which may hold a secret."""
-    status = handler.get_status()
-    request = handler.request
-    level = logging.DEBUG
-    if status >= 500:
-        level = logging.ERROR
-    elif status >= 400 or request.method not in ("GET", "HEAD"):
-        level = logging.INFO
-    visitor = getattr(handler, "visitor", None)
-    requests_log.log(
-        level,
-        "%d %s %s %s %.0f ms",
-        status,
-        request.method,
-        request.path[:MOST_PATH],
-        visitor.person.name if visitor else "-",
-        1000 * request.request_time(),
-    )
-
-
-def listening_address(url: str) -> Address:
-    """The loopback address and port of the service's URL. Raises :exc:`.ConfigError`."""
-    try:
-        parsed = urlsplit(url)
-        host, port, scheme = parsed.hostname, parsed.port, parsed.scheme
-    except ValueError:
-        host, port, scheme = None, None, ""
-    if not host or not port or scheme != "http":
-        raise ConfigError(
-            f"The service's 'url' in JupyterHub.services is {url!r}, expected an http "
-            "address with a port, such as 'http://127.0.0.1:10101'."
-        )
-    if not _is_loopback(host):
-        raise ConfigError(
-            f"The service's 'url' in JupyterHub.services is {url!r}: it is reached through the "
-            "hub's proxy only and listens on the loopback address, such as 'http://127.0.0.1:10101'."
-        )
-    return Address(host, port)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def from_environment(config_file: str, environ: Mapping[str, str]) -> Service:

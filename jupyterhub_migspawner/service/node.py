@@ -33,10 +33,10 @@ from jupyterhub_migspawner.errors import MigspawnerError, Refusal
 from jupyterhub_migspawner.hub.ports import CALLERS, SOCKETS
 from jupyterhub_migspawner.model.leases import RELEASING
 from jupyterhub_migspawner.outages import Outage
-from jupyterhub_migspawner.service.connections import raise_file_limit
-from jupyterhub_migspawner.service.logs import set_up_log
-from jupyterhub_migspawner.service.loops import Loop
+from jupyterhub_migspawner.service.http.connections import raise_file_limit
+from jupyterhub_migspawner.service.http.logs import set_up_log
 from jupyterhub_migspawner.service.settings import of_document
+from jupyterhub_migspawner.service.workers.loop import Loop
 
 log = logging.getLogger("migspawner.service")
 

@@ -11,7 +11,7 @@ from typing import TypeVar
 from jupyterhub_migspawner.broker import Broker
 from jupyterhub_migspawner.keys import KeyFile
 from jupyterhub_migspawner.policy.settings import Settings
-from jupyterhub_migspawner.service.hub import HubApi
+from jupyterhub_migspawner.service.clients.hub import HubApi
 
 T = TypeVar("T")
 

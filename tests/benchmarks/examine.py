@@ -14,9 +14,9 @@ from pathlib import Path
 from jupyterhub_migspawner.broker.reclaiming import Answer
 from jupyterhub_migspawner.keys import KeyFile
 from jupyterhub_migspawner.policy.reclaim import PROCESSES
-from jupyterhub_migspawner.service.examining import Examiner
-from jupyterhub_migspawner.service.hub import HubApi
+from jupyterhub_migspawner.service.clients.hub import HubApi
 from jupyterhub_migspawner.service.parts import Parts
+from jupyterhub_migspawner.service.workers.sessions import Examiner
 from tests.sealing import reach
 from tests.store.lab import Lab, card
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page
 
-SCRIPT = Path(__file__).parents[2] / "jupyterhub_migspawner/service/static/times.js"
+SCRIPT = Path(__file__).parents[2] / "jupyterhub_migspawner/service/pages/static/times.js"
 
 PAGE = """
 <p id="since"><time datetime="2026-11-23T12:00:00Z">Mon 23 Nov 2026 12:00 UTC</time></p>

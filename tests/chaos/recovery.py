@@ -28,9 +28,9 @@ from jupyterhub_migspawner.model.leases import LeaseRow
 from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.policy.settings import Settings
 from jupyterhub_migspawner.policy.tiers import parse_tiers
-from jupyterhub_migspawner.service.hub import HubApi
-from jupyterhub_migspawner.service.loops import Reconciler
+from jupyterhub_migspawner.service.clients.hub import HubApi
 from jupyterhub_migspawner.service.parts import Parts
+from jupyterhub_migspawner.service.workers.reconciliation import Reconciler
 from tests.chaos.lives import NODE, TIERS
 from tests.chaos.spawner import SERVER
 from tests.processes import marked_processes

@@ -9,7 +9,7 @@ import pytest
 
 from jupyterhub_migspawner.broker import TierOffer
 from jupyterhub_migspawner.policy.tiers import parse_tiers
-from jupyterhub_migspawner.service.sessions import sessions_of
+from jupyterhub_migspawner.service.pages.status import sessions_of
 from jupyterhub_migspawner.spawner.environment import describe, slice_environment
 from jupyterhub_migspawner.spawner.form import render_tiers
 from tests.unit.service.test_service_sessions import LEASE, SERVER, SETTINGS

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jupyterhub_migspawner.service.body import MOST_BYTES, Field, read_flags, read_object
-from jupyterhub_migspawner.service.problem import Problem
+from jupyterhub_migspawner.service.http.body import MOST_BYTES, Field, read_flags, read_object
+from jupyterhub_migspawner.service.http.problem import Problem
 
 FIELDS = {
     "tier": Field("name", required=True),

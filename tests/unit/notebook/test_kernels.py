@@ -15,8 +15,8 @@ from jupyter_client.session import Session
 
 from jupyterhub_migspawner.notebook import KERNELS_PATH
 from jupyterhub_migspawner.notebook.kernels import Kernel, Kernels
-from jupyterhub_migspawner.service.notebooks import Notebooks, Said
-from jupyterhub_migspawner.service.tokens import Reach
+from jupyterhub_migspawner.service.clients.notebooks import Notebooks, Said
+from jupyterhub_migspawner.service.clients.tokens import Reach
 from tests.unit.notebook.servers import TOKEN, Server
 
 PANELS = ("usage_request", "create_subshell_request", "kernel_info_request")

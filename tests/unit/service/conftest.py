@@ -29,12 +29,12 @@ from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.policy.settings import Settings
 from jupyterhub_migspawner.policy.tiers import parse_tiers
 from jupyterhub_migspawner.service.app import application
-from jupyterhub_migspawner.service.auth import CheckedHubOAuth
-from jupyterhub_migspawner.service.body import MOST_READ
-from jupyterhub_migspawner.service.examining import Examiner
-from jupyterhub_migspawner.service.hub import HubApi
-from jupyterhub_migspawner.service.looks import Looks
+from jupyterhub_migspawner.service.clients.hub import HubApi
+from jupyterhub_migspawner.service.http.auth import CheckedHubOAuth
+from jupyterhub_migspawner.service.http.body import MOST_READ
+from jupyterhub_migspawner.service.pages.theme import Theme
 from jupyterhub_migspawner.service.parts import Parts
+from jupyterhub_migspawner.service.workers.sessions import Examiner
 from tests.sealing import reach
 from tests.unit.service.fake_hub import ACCESS, SERVICE_TOKEN, FakeHub
 from tests.unit.service.notebook_servers import Notebook, serving
@@ -205,7 +205,7 @@ async def site(world: World) -> AsyncIterator[Site]:
         access_scopes={ACCESS, "access:services"},
         cache_max_age=300,
     )
-    made = application(world.parts, auth, Looks(world.parts, Config()))
+    made = application(world.parts, auth, Theme(world.parts, Config()))
     sockets = bind_sockets(0, "127.0.0.1")
     server = HTTPServer(made, max_body_size=MOST_READ)
     server.add_sockets(sockets)

@@ -9,8 +9,8 @@ from bs4 import BeautifulSoup
 
 from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.policy.tiers import parse_tiers
-from jupyterhub_migspawner.service.hub import HubError
-from jupyterhub_migspawner.service.serving import Server
+from jupyterhub_migspawner.service.clients.hub import HubError
+from jupyterhub_migspawner.service.workers.queue import Dispatcher
 from tests.unit.service.conftest import SETTINGS, Site, World
 from tests.unit.service.fake_hub import server
 from tests.unit.service.test_request_pages import ROOT, Visitor, words
@@ -91,7 +91,7 @@ async def test_a_held_slice_is_not_denied_on_the_same_page(site: Site) -> None:
     wait(world, "ada")
     assert "no GPU slice is held for you" in (await Visitor(site, "ada").open("")).text
     free(world, held[0])
-    await Server(world.parts).round()
+    await Dispatcher(world.parts).round()
     page = await Visitor(site, "ada").open("")
     assert "no GPU slice is held for you" not in page.text
     (lead,) = words(page, ".lead")

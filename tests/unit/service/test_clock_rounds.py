@@ -8,7 +8,12 @@ from datetime import timedelta
 import pytest
 
 from jupyterhub_migspawner.broker import Broker
-from jupyterhub_migspawner.service.loops import Loop, Reconciler, is_server_of, may_be_renamed
+from jupyterhub_migspawner.service.workers.loop import Loop
+from jupyterhub_migspawner.service.workers.reconciliation import (
+    Reconciler,
+    is_server_of,
+    may_be_renamed,
+)
 from tests.store.clocks import Clocks
 from tests.unit.service.conftest import World
 from tests.unit.service.fake_hub import server

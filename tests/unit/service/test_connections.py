@@ -15,8 +15,8 @@ import pytest
 from tornado.httpclient import AsyncHTTPClient
 from tornado.web import Application, RequestHandler
 
-from jupyterhub_migspawner.service import connections
-from jupyterhub_migspawner.service.connections import Connections, connection_limit
+from jupyterhub_migspawner.service.http import connections
+from jupyterhub_migspawner.service.http.connections import Connections, connection_limit
 from tests.unit.strangers import STRANGER, as_stranger, needs_root
 
 HALF = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\nhalf"

@@ -14,9 +14,9 @@ from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.notebook import KERNELS_PATH
 from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.policy.reclaim import PROCESSES
-from jupyterhub_migspawner.service import notebooks
-from jupyterhub_migspawner.service.examining import Examiner
-from jupyterhub_migspawner.service.notebooks import NotSaid, read
+from jupyterhub_migspawner.service.clients import notebooks
+from jupyterhub_migspawner.service.clients.notebooks import NotSaid, read
+from jupyterhub_migspawner.service.workers.sessions import Examiner
 from tests.unit.service.conftest import World
 from tests.unit.service.notebook_servers import (
     KERNEL,

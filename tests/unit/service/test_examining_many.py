@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 
-from jupyterhub_migspawner.service import examining, notebooks, pauses
-from jupyterhub_migspawner.service.examining import AT_ONCE, Examiner
-from jupyterhub_migspawner.service.hub import HubAway
-from jupyterhub_migspawner.service.notebooks import read
+from jupyterhub_migspawner.service import garbage
+from jupyterhub_migspawner.service.clients import notebooks
+from jupyterhub_migspawner.service.clients.hub import HubAway
+from jupyterhub_migspawner.service.clients.notebooks import read
+from jupyterhub_migspawner.service.workers import sessions
+from jupyterhub_migspawner.service.workers.sessions import AT_ONCE, Examiner
 from tests.unit.service.conftest import World
 from tests.unit.service.notebook_servers import (
     Notebook,
@@ -69,7 +71,7 @@ async def test_who_did_not_answer_is_asked_after_the_others_and_in_turn(
 async def test_servers_that_hang_hold_up_a_round_for_a_while_only(
     world: World, notebook: Notebook, examiner: Examiner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(examining, "SILENT_SECONDS", 0.2)
+    monkeypatch.setattr(sessions, "SILENT_SECONDS", 0.2)
     one = Examiner(world.parts, in_flight=1)
     leases = lend_many(world, notebook, 5)
     notebook.how = "500"
@@ -105,7 +107,7 @@ async def test_a_slow_hub_holds_up_a_round_for_a_while_only(
     await work_on(world, examiner, notebook, 20)
     with monkeypatch.context() as patch:
         patch.setattr(type(world.parts.hub), "note_activity", hang)
-        patch.setattr(examining, "HUB_SECONDS", 0.2)
+        patch.setattr(sessions, "HUB_SECONDS", 0.2)
         await asyncio.wait_for(examiner.round(), 60)
     await examiner.round()
     assert len(world.hub.active) == 20
@@ -136,7 +138,7 @@ async def test_a_round_leaves_the_garbage_collector_little_to_look_at(
     world: World, examiner: Examiner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gc.unfreeze()
-    monkeypatch.setattr(pauses, "_kept", False)
+    monkeypatch.setattr(garbage, "_kept", False)
     there = len(gc.get_objects())
     await examiner.round()
     assert len(gc.get_objects()) < there / 2

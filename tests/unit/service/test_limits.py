@@ -97,7 +97,7 @@ async def test_a_narrow_approver_finds_all_that_is_theirs(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from jupyterhub_migspawner.policy.approval import parse_approvers
-    from jupyterhub_migspawner.service import approvers
+    from jupyterhub_migspawner.service.http import approvers
 
     monkeypatch.setattr(approvers, "MOST_ROWS", 4)
     monkeypatch.setattr(approvers, "MOST_READS", 2)

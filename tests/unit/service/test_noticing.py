@@ -19,8 +19,8 @@ from jupyterhub_migspawner.errors import DatabaseError
 from jupyterhub_migspawner.policy.backlog import MOST_SINGLE, MOST_WAITING
 from jupyterhub_migspawner.policy.notices import Channel, Notices, parse_notices
 from jupyterhub_migspawner.policy.people import Person
-from jupyterhub_migspawner.service.loops import Loop
-from jupyterhub_migspawner.service.noticing import AGAIN, MOST_HUNG, Outbox
+from jupyterhub_migspawner.service.workers.loop import Loop
+from jupyterhub_migspawner.service.workers.notices import AGAIN, MOST_HUNG, Outbox
 from tests.sinks import Hook, hook, refused_port, silent
 from tests.unit.service.conftest import World, settle
 
@@ -209,7 +209,7 @@ async def test_a_dead_channel_blocks_nothing(world: World, web: Hook) -> None:
 async def test_a_sending_without_an_end_has_failed_after_a_minute(
     world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("jupyterhub_migspawner.service.noticing.PATIENCE", 0.01)
+    monkeypatch.setattr("jupyterhub_migspawner.service.workers.notices.PATIENCE", 0.01)
     release = threading.Event()
     begun: list[str] = []
 

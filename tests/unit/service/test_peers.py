@@ -12,12 +12,12 @@ from contextlib import asynccontextmanager
 import pytest
 
 from jupyterhub_migspawner.clients import WrongPeer
-from jupyterhub_migspawner.service.alarms import Alarms
-from jupyterhub_migspawner.service.auth import CheckedHubOAuth
-from jupyterhub_migspawner.service.hub import HubApi, HubAway
-from jupyterhub_migspawner.service.notebooks import Notebooks, NotSaid
-from jupyterhub_migspawner.service.peers import ServerCheck
-from jupyterhub_migspawner.service.tokens import Reach
+from jupyterhub_migspawner.service.clients.alarms import Alarms
+from jupyterhub_migspawner.service.clients.hub import HubApi, HubAway
+from jupyterhub_migspawner.service.clients.notebooks import Notebooks, NotSaid
+from jupyterhub_migspawner.service.clients.peers import ServerCheck
+from jupyterhub_migspawner.service.clients.tokens import Reach
+from jupyterhub_migspawner.service.http.auth import CheckedHubOAuth
 from tests.unit.service.conftest import World
 from tests.unit.strangers import STRANGER, as_stranger, needs_root
 

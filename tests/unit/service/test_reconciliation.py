@@ -19,8 +19,8 @@ from jupyterhub_migspawner.agent import Agent
 from jupyterhub_migspawner.gpu import simulator
 from jupyterhub_migspawner.gpu.nvml import Nvml
 from jupyterhub_migspawner.model.leases import LeaseRow
-from jupyterhub_migspawner.service.hub import HubError
-from jupyterhub_migspawner.service.loops import Reconciler
+from jupyterhub_migspawner.service.clients.hub import HubError
+from jupyterhub_migspawner.service.workers.reconciliation import Reconciler
 from tests.unit.service.conftest import World
 from tests.unit.service.fake_hub import server
 

@@ -14,7 +14,7 @@ from jsonschema import Draft202012Validator
 from jupyterhub_migspawner.errors import DatabaseError
 from jupyterhub_migspawner.hub.scopes import ADMIN_SCOPE, APPROVE_SCOPE
 from jupyterhub_migspawner.policy.quota import parse_quotas
-from jupyterhub_migspawner.service import api
+from jupyterhub_migspawner.service.api import routes
 from tests.unit.service.conftest import NOON, PREFIX, Reply, Site
 from tests.unit.service.fake_hub import ACCESS, SERVICE_TOKEN, server
 
@@ -24,7 +24,7 @@ ASK = {"tier": "card", "hours": 4, "reason": "a big <model>"}
 def check(reply: Reply, schema: str, status: int = 200) -> Any:
     """The reply's JSON, which is as the description says."""
     assert reply.status == status, reply.text
-    described = {"$ref": f"#/components/schemas/{schema}", **api.description()}
+    described = {"$ref": f"#/components/schemas/{schema}", **routes.description()}
     found = reply.json
     for each in found if isinstance(found, list) else [found]:
         Draft202012Validator(described).validate(each)
@@ -235,7 +235,7 @@ async def test_addresses_and_methods_that_do_not_exist_are_told_in_json(site: Si
     refused(await site.ask("GET", "api/leases/1", token=ada), 405, "method")
 
 
-@pytest.mark.parametrize("path", [path for path in api.ROUTES if path != "/leases/{id}"])
+@pytest.mark.parametrize("path", [path for path in routes.ROUTES if path != "/leases/{id}"])
 async def test_nobody_is_sent_to_a_sign_in_page(site: Site, path: str) -> None:
     method = "POST" if "{id}" in path else "GET"
     reply = await site.ask(method, "api" + path.replace("{id}", "1"))
@@ -334,7 +334,7 @@ async def test_answers_are_kept_nowhere_and_never_run(site: Site) -> None:
 
 
 def test_a_person_is_remembered_for_seconds_only() -> None:
-    from jupyterhub_migspawner.service.auth import REMEMBERED
+    from jupyterhub_migspawner.service.http.auth import REMEMBERED
 
     assert timedelta(seconds=REMEMBERED) <= timedelta(seconds=30)
 
@@ -436,7 +436,7 @@ async def test_a_token_in_an_address_does_not_reach_the_log(
     def fail(*arguments: Any, **named: Any) -> None:
         raise RuntimeError("something unexpected")
 
-    monkeypatch.setattr("jupyterhub_migspawner.service.rest.ApiHandler.flags", fail)
+    monkeypatch.setattr("jupyterhub_migspawner.service.api.handler.ApiHandler.flags", fail)
     with caplog.at_level(logging.DEBUG):
         answer = await site.ask("GET", "api/slices?token=hunter2T0K3N", token=token)
         await site.ask("GET", "api/nothing?token=hunter2T0K3N", token=token)

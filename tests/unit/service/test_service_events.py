@@ -23,8 +23,8 @@ from jupyterhub_migspawner.model.events import FAMILIES, KINDS
 from jupyterhub_migspawner.model.leases import LeaseRow
 from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.policy.reclaim import KERNELS, PROCESSES
-from jupyterhub_migspawner.service.compacting import Compactor
-from jupyterhub_migspawner.service.emitting import Emitter, emit, event_logger, schema_id
+from jupyterhub_migspawner.service.workers.events import Emitter, emit, event_logger, schema_id
+from jupyterhub_migspawner.service.workers.retention import Compactor
 from tests.store.clocks import Clocks
 from tests.store.lab import MIXED, SEVENTHS, TIERS, WHOLE, Lab, card, inventory
 from tests.unit.service.conftest import World

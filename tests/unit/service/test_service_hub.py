@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from jupyterhub_migspawner.service.hub import HubApi, HubAway, HubError
+from jupyterhub_migspawner.service.clients.hub import HubApi, HubAway, HubError
 from tests.unit.service.fake_hub import SERVICE_TOKEN, FakeHub, server
 
 NOON = datetime(2026, 11, 22, 12, 0, 0, 250_000, tzinfo=timezone.utc)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from jsonschema import Draft202012Validator
 
-from jupyterhub_migspawner.service import api
-from jupyterhub_migspawner.service.rest import methods_of
+from jupyterhub_migspawner.service.api import routes
+from jupyterhub_migspawner.service.api.handler import methods_of
 
 METHODS = {"get", "put", "post", "delete", "options", "head", "patch", "trace"}
 
@@ -13,16 +13,16 @@ METHODS = {"get", "put", "post", "delete", "options", "head", "patch", "trace"}
 def test_every_address_and_method_is_described_and_served() -> None:
     described = {
         path: {name.upper() for name in item if name in METHODS}
-        for path, item in api.description()["paths"].items()
+        for path, item in routes.description()["paths"].items()
     }
-    served = {path: set(methods_of(handler)) for path, handler in api.ROUTES.items()}
+    served = {path: set(methods_of(handler)) for path, handler in routes.ROUTES.items()}
     assert described == served
 
 
 def test_every_operation_has_a_name_of_its_own_and_says_how_it_can_end() -> None:
     operations = [
         operation
-        for item in api.description()["paths"].values()
+        for item in routes.description()["paths"].values()
         for name, operation in item.items()
         if name in METHODS
     ]
@@ -34,7 +34,7 @@ def test_every_operation_has_a_name_of_its_own_and_says_how_it_can_end() -> None
 
 
 def test_every_shape_is_a_schema_and_every_reference_leads_somewhere() -> None:
-    description = api.description()
+    description = routes.description()
     for schema in description["components"]["schemas"].values():
         Draft202012Validator.check_schema(schema)
 
@@ -56,8 +56,8 @@ def test_every_shape_is_a_schema_and_every_reference_leads_somewhere() -> None:
 
 
 def test_the_fields_that_are_read_are_the_fields_that_are_described() -> None:
-    schemas = api.description()["components"]["schemas"]
-    assert set(schemas["Approval"]["properties"]) == set(api.Approve.known)
-    assert set(schemas["Reason"]["properties"]) == set(api.Deny.known) == set(api.REASON)
-    assert set(schemas["Nothing"]["properties"]) == set(api.Cancel.known)
-    assert set(schemas["NewRequest"]["properties"]) == set(api.NEW_REQUEST)
+    schemas = routes.description()["components"]["schemas"]
+    assert set(schemas["Approval"]["properties"]) == set(routes.Approve.known)
+    assert set(schemas["Reason"]["properties"]) == set(routes.Deny.known) == set(routes.REASON)
+    assert set(schemas["Nothing"]["properties"]) == set(routes.Cancel.known)
+    assert set(schemas["NewRequest"]["properties"]) == set(routes.NEW_REQUEST)

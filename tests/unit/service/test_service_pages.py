@@ -17,7 +17,7 @@ from jupyterhub_migspawner.model.orphans import OrphanRow
 from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.policy.quota import parse_quotas
 from jupyterhub_migspawner.policy.tiers import parse_tiers
-from jupyterhub_migspawner.service.looks import Looks, PageUser
+from jupyterhub_migspawner.service.pages.theme import PageUser, Theme
 from tests.unit.service.conftest import HUB_PREFIX, NOON, PREFIX, Reply, Site, settle
 from tests.unit.service.fake_hub import server
 
@@ -354,12 +354,12 @@ async def test_an_address_without_the_last_slash_leads_to_the_page(site: Site) -
     assert (reply.code, reply.headers["Location"]) == (301, PREFIX)
 
 
-def looks_with(site: Site, folder: Path, text: str) -> Looks:
+def looks_with(site: Site, folder: Path, text: str) -> Theme:
     (folder / "page.html").write_text(text)
     config = Config()
     config.JupyterHub.template_paths = [str(folder)]
     config.JupyterHub.template_vars = {"motto": "per aspera", "call": lambda user: user.spawner}
-    return Looks(site.world.parts, config)
+    return Theme(site.world.parts, config)
 
 
 async def test_an_admins_page_template_is_used(site: Site, tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ from datetime import datetime, timedelta, timezone
 from jupyterhub_migspawner.model.leases import LeaseRow
 from jupyterhub_migspawner.policy.settings import Settings
 from jupyterhub_migspawner.policy.tiers import parse_tiers
-from jupyterhub_migspawner.service.hub import HubServer
-from jupyterhub_migspawner.service.sessions import moment, sessions_of
+from jupyterhub_migspawner.service.clients.hub import HubServer
+from jupyterhub_migspawner.service.pages.status import moment, sessions_of
 
 NOON = datetime(2026, 11, 22, 12, 0, tzinfo=timezone.utc)
 

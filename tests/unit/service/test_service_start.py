@@ -17,12 +17,8 @@ from jupyterhub_migspawner.errors import ConfigError, DatabaseError
 from jupyterhub_migspawner.gpu.simulator import create_state
 from jupyterhub_migspawner.hub.ports import ServicePorts
 from jupyterhub_migspawner.hub.wiring import HUB_PID, service_entry
-from jupyterhub_migspawner.service.app import (
-    Address,
-    from_environment,
-    listening_address,
-    main,
-)
+from jupyterhub_migspawner.service.address import Address, listening_address
+from jupyterhub_migspawner.service.app import from_environment, main
 
 HUB_ENVIRONMENT = {
     "JUPYTERHUB_SERVICE_URL": "http://127.0.0.1:10101",

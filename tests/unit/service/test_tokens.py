@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from jupyterhub_migspawner.db import queries, tables
 from jupyterhub_migspawner.keys import ANY_LEASE, Binding
 from jupyterhub_migspawner.model.leases import LeaseRow
-from jupyterhub_migspawner.service.examining import Examiner
+from jupyterhub_migspawner.service.workers.sessions import Examiner
 from tests.unit.service.conftest import World
 from tests.unit.service.notebook_servers import (
     TOKEN,

@@ -7,9 +7,9 @@ import asyncio
 import pytest
 
 from jupyterhub_migspawner.errors import Refusal
-from jupyterhub_migspawner.service import turns as turns_module
-from jupyterhub_migspawner.service.hub import HubServer
-from jupyterhub_migspawner.service.turns import MOST_OF_ONE, MOST_REQUESTS, Turns
+from jupyterhub_migspawner.service.clients.hub import HubServer
+from jupyterhub_migspawner.service.http import limits as turns_module
+from jupyterhub_migspawner.service.http.limits import MOST_OF_ONE, MOST_REQUESTS, Turns
 from tests.unit.service.conftest import Site
 
 

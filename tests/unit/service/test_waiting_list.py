@@ -12,8 +12,8 @@ from jupyterhub_migspawner.gpu.nvml import Nvml
 from jupyterhub_migspawner.model.leases import LeaseRow
 from jupyterhub_migspawner.model.tickets import TicketRow
 from jupyterhub_migspawner.policy.people import Person
-from jupyterhub_migspawner.service.hub import HubAway
-from jupyterhub_migspawner.service.serving import LOOK_AGAIN, REST, Server
+from jupyterhub_migspawner.service.clients.hub import HubAway
+from jupyterhub_migspawner.service.workers.queue import LOOK_AGAIN, REST, Dispatcher
 from tests.unit.service.conftest import PREFIX, Site, World
 from tests.unit.service.fake_hub import OneServer, server
 from tests.unit.service.test_request_pages import Visitor, back_to, words
@@ -37,7 +37,7 @@ def elapsed() -> Time:
 @pytest.fixture
 def round_(world: World, elapsed: Time) -> Any:
     world.broker.claim_hub("here")
-    return Server(world.parts, elapsed=elapsed).round
+    return Dispatcher(world.parts, elapsed=elapsed).round
 
 
 def fill(world: World) -> list[LeaseRow]:
@@ -242,7 +242,7 @@ async def test_a_place_is_taken_shown_and_given_up(site: Site) -> None:
     assert "the hub will start your server" in shown
 
     free(world, held[0])
-    await Server(world.parts).round()
+    await Dispatcher(world.parts).round()
     page = await ada.open("queue")
     (shown,) = words(page, "[data-state=offered]")
     assert "It is your turn: Small <b>&</b> is held for you until" in shown
@@ -314,7 +314,7 @@ async def test_a_server_in_the_way_is_named(site: Site, world: World) -> None:
     wait(world, "ada")
     world.hub.users["ada"][""] = server(started=world.now)
     free(world, held[0])
-    await Server(world.parts).round()
+    await Dispatcher(world.parts).round()
     page = await Visitor(site, "ada").open("queue")
     assert "is still running: save your work and stop it" in words(page, "[data-state=offered]")[0]
     assert "Start it now" not in page.text

@@ -1,0 +1,45 @@
+"""Drafts of requests: saved and dropped on the page of requests."""
+
+from __future__ import annotations
+
+from jupyterhub_migspawner.service.api.handler import read_id
+from jupyterhub_migspawner.service.pages.requests import TYPED, MyRequests
+
+
+class KeepDraft(MyRequests):
+    """What was typed is kept as a draft."""
+
+    async def get(self) -> None:
+        """Nothing to see here: back to the list."""
+        self.redirect(f"{self.parts.prefix}requests")
+
+    async def post(self) -> None:
+        """Keep it."""
+        assert self.visitor is not None
+        person = self.visitor.person
+        typed = {name: self.field(name) for name in TYPED}
+        raw = self.field("draft")
+        draft_id = read_id("draft", raw) if raw else None
+        problem = await self.change(
+            lambda broker: broker.save_draft(person, draft_id=draft_id, **typed), "kept", "requests"
+        )
+        if problem:
+            await self.page({**typed, "draft": raw}, problem)
+
+
+class DropDraft(MyRequests):
+    """A draft is thrown away."""
+
+    async def get(self, raw_id: str) -> None:  # type: ignore[override]
+        """Nothing to see here: back to the list."""
+        self.redirect(f"{self.parts.prefix}requests")
+
+    async def post(self, raw_id: str) -> None:  # type: ignore[override]
+        """Throw it away."""
+        assert self.visitor is not None
+        draft_id, person = read_id("draft", raw_id), self.visitor.person
+        problem = await self.change(
+            lambda broker: broker.drop_draft(person, draft_id), "dropped", "requests"
+        )
+        if problem:
+            await self.page({}, problem)

@@ -1,0 +1,38 @@
+"""The page of notices: which ones the visitor gets, and which they can turn off."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from jupyterhub_migspawner.policy.notices import TOPICS, USERS
+from jupyterhub_migspawner.service.pages.page import Page
+
+
+class MyNotices(Page):
+    """A box for each topic."""
+
+    async def get(self) -> None:
+        """Show the page."""
+        assert self.visitor is not None
+        name = self.visitor.person.name
+        choices = await self.ask(lambda broker: broker.notice_choices(name))
+        self.show(
+            "notices.html",
+            topics=[(topic, title, choices[topic]) for topic, title in TOPICS.items()],
+            reachable=self.parts.settings.notices.tell(USERS),
+            told="Your choice is saved." if self.get_query_argument("kept", "") else "",
+        )
+
+    async def post(self) -> None:
+        """Choose: a box that is not ticked is a topic that one does without."""
+        assert self.visitor is not None
+        name = self.visitor.person.name
+        choices = {topic: bool(self.get_body_argument(topic, "")) for topic in TOPICS}
+        await self.ask(lambda broker: broker.choose_notices(name, choices))
+        self.redirect(f"{self.parts.prefix}notices?kept=1", status=303)
+
+
+def handlers(prefix: str) -> list[Any]:
+    """tornado's rules for the page of a service at ``prefix``."""
+    return [(re.escape(prefix) + "notices", MyNotices)]
