@@ -15,11 +15,12 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
+from jupyterhub_migspawner.agent.descriptions import describe
 from jupyterhub_migspawner.agent.environments import AT_ONCE, Environments
 from jupyterhub_migspawner.agent.processes import (
     PROC,
@@ -29,7 +30,6 @@ from jupyterhub_migspawner.agent.processes import (
     Unreadable,
     boot_time,
     control_group,
-    describe,
     is_alive,
     read_facts,
     uids_of,
@@ -40,6 +40,7 @@ from jupyterhub_migspawner.agent.snapshot import (
     endless,
     scan,
 )
+from jupyterhub_migspawner.agent.units import Units, no_units
 from jupyterhub_migspawner.broker import Broker
 from jupyterhub_migspawner.broker.orphans import Guests
 from jupyterhub_migspawner.gpu.boot import boot_id
@@ -54,14 +55,6 @@ MOST_DESCRIBED = 5
 
 SLACK = timedelta(minutes=1)
 """Processes that began so long before a lease are none of its session's, whatever clocks say."""
-
-Units = Callable[[LeaseRow], Collection[int]]
-"""The pids of the unit, container or job that a lease's server runs in."""
-
-
-def no_units(lease: LeaseRow) -> Collection[int]:
-    """Servers that are plain processes of the machine have no unit."""
-    return ()
 
 
 def first_process(process: Process, proc: Path = PROC) -> ProcessesRow:

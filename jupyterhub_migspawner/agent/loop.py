@@ -18,14 +18,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jupyterhub_migspawner.agent.cutting import Cutter
 from jupyterhub_migspawner.agent.environments import Environments
 from jupyterhub_migspawner.agent.families import Families
 from jupyterhub_migspawner.agent.hooks import Hooks
+from jupyterhub_migspawner.agent.layouts import Cutter
+from jupyterhub_migspawner.agent.lock import CuttingLock
 from jupyterhub_migspawner.agent.orphans import read_marks
+from jupyterhub_migspawner.agent.quarantine import Strays
 from jupyterhub_migspawner.agent.returns import hold_back
-from jupyterhub_migspawner.agent.strays import Strays
-from jupyterhub_migspawner.agent.turn import Turn
 from jupyterhub_migspawner.agent.usage import Usage
 from jupyterhub_migspawner.agent.vacancy import Vacancy
 from jupyterhub_migspawner.broker import Broker
@@ -66,7 +66,7 @@ class Agent:
         inventory_seconds: float = 5.0,
         proc: Path = Path("/proc"),
         monotonic: Callable[[], float] = time.monotonic,
-        turn: Turn | None = None,
+        turn: CuttingLock | None = None,
         hooks: Hooks | None = None,
     ) -> None:
         self._broker = broker

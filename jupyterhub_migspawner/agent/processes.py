@@ -11,18 +11,15 @@ import contextlib
 import errno
 import itertools
 import os
-import pwd
 import re
 import signal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
 from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
 
 from jupyterhub_migspawner.agent.deadlines import Deadlines, Late
-from jupyterhub_migspawner.policy.wording import moment
 
 T = TypeVar("T")
 
@@ -52,9 +49,6 @@ _MOST_TEXT = 1 << 20  # bytes of any other file; the longest, /proc/stat, grows 
 _NAME = MARK[:-1]
 _TOO_LONG = "it is longer than any program's"
 _THREADS = 8
-
-#: What may stand in a sentence that an admin reads and copies a command from.
-_ODD = re.compile(r"[^\w.+:/@-]+", re.ASCII)
 
 
 class Unreadable(Exception):
@@ -307,30 +301,6 @@ def control_group(entry: Path) -> bytes | None:
     return _read(entry / "cgroup")
 
 
-@lru_cache(maxsize=1024)
-def user_name(uid: int) -> str:
-    """The name of a system user, or the number of one without a name."""
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except (KeyError, OSError):
-        return str(uid)
-
-
-def describe(process: Process, proc: Path = PROC) -> str:
-    """A process as an admin needs it: pid, user, program, and since when it runs."""
-    entry = proc / str(process.pid)
-    try:
-        facts, uids = read_facts(entry), uids_of(entry)
-    except Unreadable:
-        return f"process {process.pid}"
-    if facts is None or uids is None or facts.process != process:
-        return f"process {process.pid}"
-    users = "/".join(_ODD.sub("?", user_name(uid)) for uid in sorted(uids))
-    since = _begun(facts, proc)
-    program = _ODD.sub("?", facts.program)[:40] or "?"
-    return f"process {process.pid} ({program}, user {users}{since})"
-
-
 def boot_time(proc: Path = PROC) -> float | None:
     """When this machine was started, in seconds since 1970; None where that cannot be read."""
     try:
@@ -338,14 +308,6 @@ def boot_time(proc: Path = PROC) -> float | None:
     except Unreadable:
         return None
     return float(found[1]) if found else None
-
-
-def _begun(facts: Facts, proc: Path) -> str:
-    boot = boot_time(proc)
-    if boot is None:
-        return ""
-    at = datetime.fromtimestamp(boot + facts.process.started / TICKS, timezone.utc)
-    return f", since {moment(at)}"
 
 
 def _read(path: Path) -> bytes | None:

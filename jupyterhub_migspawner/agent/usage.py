@@ -21,8 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from jupyterhub_migspawner.agent.families import Families
-from jupyterhub_migspawner.agent.measuring import Measuring
 from jupyterhub_migspawner.agent.processes import PROC, TICKS, Process, Unreadable, read_facts
+from jupyterhub_migspawner.agent.utilisation import Meter
 from jupyterhub_migspawner.broker import Broker
 from jupyterhub_migspawner.broker.reclaiming import LOOK_SECONDS, Answer
 from jupyterhub_migspawner.errors import GpuError
@@ -84,7 +84,7 @@ class Usage:
         self._pause = min(LOOK_SECONDS, broker.settings.examine_seconds)
         self._next = monotonic()
         self._before: dict[int, _Sample] = {}
-        self._measuring = Measuring(broker, nvml, node=node)
+        self._measuring = Meter(broker, nvml, node=node)
         self._families = families or Families(broker, node=node, proc=proc)
 
     def look(self) -> None:

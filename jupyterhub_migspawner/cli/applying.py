@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from jupyterhub_migspawner.agent.cutting import Cutter, plan_card
+from jupyterhub_migspawner.agent.layouts import Cutter, plan_card
 from jupyterhub_migspawner.broker import Broker
 from jupyterhub_migspawner.broker.layouts import held_by
 from jupyterhub_migspawner.broker.wanting import Desired

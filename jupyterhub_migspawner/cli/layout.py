@@ -12,8 +12,8 @@ from typing import Any
 import yaml
 
 from jupyterhub_migspawner.agent import make_cutter, make_hooks
-from jupyterhub_migspawner.agent.cutting import Cutter
 from jupyterhub_migspawner.agent.hooks import Hooks
+from jupyterhub_migspawner.agent.layouts import Cutter
 from jupyterhub_migspawner.broker import Broker
 from jupyterhub_migspawner.broker.wanting import desired
 from jupyterhub_migspawner.cli.applying import Applying, Result, aim, head_of

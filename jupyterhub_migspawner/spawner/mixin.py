@@ -25,7 +25,6 @@ from dataclasses import replace
 from datetime import datetime, timezone
 from types import MappingProxyType
 from typing import Any
-from urllib.parse import urlsplit
 
 from jupyterhub.utils import maybe_future
 from traitlets import Bool, Float
@@ -40,6 +39,7 @@ from jupyterhub_migspawner.keys import ANY_LEASE, Binding
 from jupyterhub_migspawner.model.leases import LeaseRow
 from jupyterhub_migspawner.model.processes import ProcessesRow
 from jupyterhub_migspawner.policy.tiers import Tier
+from jupyterhub_migspawner.spawner.address import server_address
 from jupyterhub_migspawner.spawner.claims import vouch
 from jupyterhub_migspawner.spawner.environment import describe, slice_environment
 from jupyterhub_migspawner.spawner.options import GONE, TierChoice
@@ -376,21 +376,6 @@ class MigSpawnerMixin(TierChoice):
         except MigspawnerError as error:
             # The lease ends under the old name as well; the rename must not fail over it.
             self.log.warning("A lease keeps its server's old name: %s", error)
-
-
-def server_address(url: Any, *, base_url: str, internal_ssl: bool) -> str:
-    """Where a server answers itself, from what its start returned: a URL, or address and port.
-
-    As the hub reads it (``jupyterhub.user.User.spawn``). Empty when that says nothing.
-    """
-    if isinstance(url, (tuple, list)) and len(url) == 2:
-        host, port = url
-        host = f"[{host}]" if ":" in str(host) else host or "127.0.0.1"
-        url = f"{'https' if internal_ssl else 'http'}://{host}:{port}"
-    parsed = urlsplit(url) if isinstance(url, str) else None
-    if parsed is None or not parsed.hostname:
-        return ""
-    return f"{parsed.scheme}://{parsed.netloc}{base_url}"
 
 
 async def _either(woken: asyncio.Event, seconds: float) -> None:

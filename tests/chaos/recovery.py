@@ -17,7 +17,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from jupyterhub_migspawner.agent import Agent
-from jupyterhub_migspawner.agent.turn import Turn
+from jupyterhub_migspawner.agent.lock import CuttingLock
 from jupyterhub_migspawner.broker import Broker
 from jupyterhub_migspawner.db.store import Store
 from jupyterhub_migspawner.errors import Refusal
@@ -73,7 +73,7 @@ class Machine:
             self.nvml,
             node=NODE,
             monotonic=lambda: self._seconds,
-            turn=Turn(self.folder, NODE),
+            turn=CuttingLock(self.folder, NODE),
         )
         parts = Parts(
             broker=self.broker,

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from jupyterhub_migspawner import files
-from jupyterhub_migspawner.agent.turn import Turn
+from jupyterhub_migspawner.agent.lock import CuttingLock
 from jupyterhub_migspawner.db import migrations
 
 
@@ -49,7 +49,7 @@ def test_a_lease_database_is_private_with_its_log(tmp_path: Path, umask: int) ->
 
 
 def test_the_cutting_lock_is_private(tmp_path: Path, umask: int) -> None:
-    turn = Turn(tmp_path, "n1")
+    turn = CuttingLock(tmp_path, "n1")
     with turn.taken():
         assert turn.path is not None
         assert mode(turn.path) == 0o600

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import settings
 
 from jupyterhub_migspawner.agent import Agent
-from jupyterhub_migspawner.agent.cutting import Cutter
 from jupyterhub_migspawner.agent.hooks import Hooks
+from jupyterhub_migspawner.agent.layouts import Cutter
+from jupyterhub_migspawner.agent.lock import CuttingLock
 from jupyterhub_migspawner.agent.processes import PROC
-from jupyterhub_migspawner.agent.turn import Turn
 from jupyterhub_migspawner.gpu import simulator
 from jupyterhub_migspawner.gpu.arrange import Want, arrange
 from jupyterhub_migspawner.gpu.nvml import Nvml
@@ -59,13 +59,13 @@ class Node:
             node="n1",
             proc=self.proc,
             monotonic=lambda: self.seconds,
-            turn=Turn(self.folder, "n1"),
+            turn=CuttingLock(self.folder, "n1"),
             hooks=self.hooks,
         )
 
     def cutter(self, **options: Any) -> Cutter:
         """Another process on the machine that cuts, as the command line does."""
-        options.setdefault("turn", Turn(self.folder, "n1", sleep=lambda _: None))
+        options.setdefault("turn", CuttingLock(self.folder, "n1", sleep=lambda _: None))
         return Cutter(
             self.broker, Nvml(f"sim:{self.path}"), node="n1", actor="command line", **options
         )

@@ -19,7 +19,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jupyterhub_migspawner.agent.cutting import Cutter, plan_card
+from jupyterhub_migspawner.agent.layouts import Cutter, plan_card
 from jupyterhub_migspawner.broker.wanting import Desired
 from jupyterhub_migspawner.errors import GpuError, Refusal
 from jupyterhub_migspawner.gpu import simulator

@@ -10,7 +10,7 @@ from datetime import timedelta
 import pytest
 
 from jupyterhub_migspawner.agent.hooks import Hooks
-from jupyterhub_migspawner.agent.turn import Turn
+from jupyterhub_migspawner.agent.lock import CuttingLock
 from jupyterhub_migspawner.errors import GpuError
 from jupyterhub_migspawner.gpu import simulator
 from jupyterhub_migspawner.gpu.codes import Code
@@ -33,7 +33,7 @@ def test_the_agent_lets_go_of_the_driver_while_somebody_else_cuts(make_node: Nod
     node = make_node(SMALL)
     node.tick()
     assert clients(node) == [os.getpid()]
-    turn = Turn(node.folder, "n1")
+    turn = CuttingLock(node.folder, "n1")
     with turn.taken():
         node.tick()
         assert clients(node) == [os.getpid()], "most cuts need no such thing"
@@ -49,7 +49,7 @@ def test_the_agent_lets_go_of_the_driver_while_somebody_else_cuts(make_node: Nod
 def test_errors_that_cards_report_are_heard_while_somebody_cuts(make_node: NodeMaker) -> None:
     node = make_node(SMALL)
     node.tick()
-    with Turn(node.folder, "n1").taken():
+    with CuttingLock(node.folder, "n1").taken():
         node.tick()
         simulator.report_xid(node.path, node.card().uuid, 95)
         node.tick()
@@ -61,7 +61,7 @@ def test_a_slice_comes_back_while_somebody_cuts(make_node: NodeMaker) -> None:
     node = make_node(SMALL)
     node.tick()
     lease = node.lab.start()
-    with Turn(node.folder, "n1").taken():
+    with CuttingLock(node.folder, "n1").taken():
         node.stop(lease)
         node.tick()
         assert node.broker.lease(lease.id).state == "released"
@@ -109,7 +109,7 @@ def test_who_cuts_does_not_wait_for_ever(make_node: NodeMaker, sleeper: Callable
 def test_an_agent_that_makes_way_is_alive(make_node: NodeMaker) -> None:
     node = make_node(SMALL)
     node.tick()
-    with Turn(node.folder, "n1").taken() as mine:
+    with CuttingLock(node.folder, "n1").taken() as mine:
         assert mine
         node.lab.clock.pass_time(seconds=100)
         node.tick()
@@ -123,7 +123,7 @@ def test_an_agent_that_has_not_looked_yet_vouches_for_nothing(make_node: NodeMak
     simulator.reboot(node.path)
     node.restart()
     node.lab.clock.pass_time(seconds=100)
-    with Turn(node.folder, "n1").taken():
+    with CuttingLock(node.folder, "n1").taken():
         node.tick()
     assert silent_for(node) > timedelta(seconds=100)
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from jupyterhub_migspawner.agent.measuring import Measuring
 from jupyterhub_migspawner.agent.usage import Usage
+from jupyterhub_migspawner.agent.utilisation import Meter
 from jupyterhub_migspawner.errors import GpuError
 from jupyterhub_migspawner.gpu import simulator
 from jupyterhub_migspawner.gpu.codes import Code
@@ -229,7 +229,7 @@ def test_a_slice_that_is_not_known_is_not_taken_for_its_card(
     card, _ = instance(watch)
     site.answer = page((HEAD + line("0", None, card)).encode())
     node = watch.node
-    measuring = Measuring(node.broker, node.nvml, node="n1")
+    measuring = Meter(node.broker, node.nvml, node="n1")
     strange = replace(watch.lease, slice_uuid="MIG-of-nobody")
     measuring._figures = {(card, None): 0.0}
     with pytest.raises(GpuError, match="not known which GPU instance"):

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from jupyterhub_migspawner.agent.turn import Turn
+from jupyterhub_migspawner.agent.lock import CuttingLock
 from jupyterhub_migspawner.broker import Broker
 from jupyterhub_migspawner.cli import layout as layout_commands
 from jupyterhub_migspawner.config import traits as configuration
@@ -58,7 +58,7 @@ def test_who_waited_for_the_agent_in_vain_looks_whether_it_did_the_work(
     monkeypatch.setattr(layout_commands, "PATIENCE", 0.0)
     two.run("layout", "apply", str(EXAMPLE), "all-balanced")
     stored = two.json("cards")
-    with Turn(two.folder, "n1").taken() as mine:
+    with CuttingLock(two.folder, "n1").taken() as mine:
         assert mine
         said = two.run("layout", "apply", str(EXAMPLE), "all-balanced")
         assert "2 of 2 cards match the layout all-balanced" in said
@@ -73,7 +73,7 @@ def test_cards_that_are_so_by_chance_are_not_kept_so_while_somebody_else_cuts(
     """Cut alike by hand, or on their way to something else: the layout must still be set."""
     monkeypatch.setattr(layout_commands, "PATIENCE", 0.0)
     start(two)
-    with Turn(two.folder, "n1").taken():
+    with CuttingLock(two.folder, "n1").taken():
         two.run("layout", "apply", str(EXAMPLE), "all-1g.5gb", status=1)
     assert all(card.layout_by == "" for card in two.broker().cards())
 

@@ -13,16 +13,9 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from jupyterhub_migspawner.agent.descriptions import describe, user_name
 from jupyterhub_migspawner.agent.families import Families
-from jupyterhub_migspawner.agent.processes import (
-    PROC,
-    Process,
-    Unreadable,
-    describe,
-    read_facts,
-    uids_of,
-    user_name,
-)
+from jupyterhub_migspawner.agent.processes import PROC, Process, Unreadable, read_facts, uids_of
 from jupyterhub_migspawner.broker import Broker, SliceStatus
 from jupyterhub_migspawner.broker.quarantine import LEFTOVER, PASSING
 from jupyterhub_migspawner.errors import GpuError

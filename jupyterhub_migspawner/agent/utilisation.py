@@ -26,7 +26,7 @@ IN_USE = 1.0
 has 0, whatever memory is held on it."""
 
 
-class Measuring:
+class Meter:
     """Measures the slices of one node: :meth:`begin` a round, then ask for each lease."""
 
     def __init__(self, broker: Broker, nvml: Nvml, *, node: str) -> None:

@@ -23,7 +23,7 @@ ALONE = b"alone\n"
 """What the lock's file says while its holder needs every other client of the driver gone."""
 
 
-class Turn:
+class CuttingLock:
     """The cutting lock of one node; None as ``directory`` is a lock that nobody else wants."""
 
     def __init__(

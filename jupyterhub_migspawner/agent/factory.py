@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from jupyterhub_migspawner.agent.cutting import Cutter
 from jupyterhub_migspawner.agent.hooks import Hooks
+from jupyterhub_migspawner.agent.layouts import Cutter
+from jupyterhub_migspawner.agent.lock import CuttingLock
 from jupyterhub_migspawner.agent.loop import Agent
 from jupyterhub_migspawner.agent.returns import hold_back
-from jupyterhub_migspawner.agent.turn import Turn
 from jupyterhub_migspawner.config import MigBroker
 
 
@@ -45,5 +45,5 @@ def make_hooks(options: MigBroker) -> Hooks:
     return Hooks(before, after, options.hook_seconds)
 
 
-def _turn(options: MigBroker) -> Turn:
-    return Turn(options.resolved_directory(), options.node)
+def _turn(options: MigBroker) -> CuttingLock:
+    return CuttingLock(options.resolved_directory(), options.node)

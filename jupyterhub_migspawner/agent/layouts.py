@@ -15,8 +15,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from jupyterhub_migspawner.agent.hooks import Hooks
+from jupyterhub_migspawner.agent.lock import CuttingLock
 from jupyterhub_migspawner.agent.orphans import Marks, read_marks
-from jupyterhub_migspawner.agent.turn import Turn
 from jupyterhub_migspawner.broker import Broker
 from jupyterhub_migspawner.broker.layouts import held_by
 from jupyterhub_migspawner.broker.recognising import recognise
@@ -87,7 +87,7 @@ class Cutter:
         nvml: Nvml,
         *,
         node: str,
-        turn: Turn | None = None,
+        turn: CuttingLock | None = None,
         hooks: Hooks | None = None,
         actor: str = "",
         agent: bool = False,
@@ -104,7 +104,7 @@ class Cutter:
         self._broker = broker
         self._nvml = nvml
         self.node = node
-        self.turn = turn or Turn(None, node)
+        self.turn = turn or CuttingLock(None, node)
         self._hooks = hooks or Hooks()
         self._actor = actor or node
         self._agent = agent
