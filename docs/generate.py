@@ -188,7 +188,7 @@ def rest() -> Iterator[str]:
     """Yield a section for each address and method."""
     yield "# REST calls\n"
     yield "[The REST API](rest-api.md) describes what all calls have in common.\n"
-    text = files("jupyterhub_migspawner.service").joinpath("openapi.json").read_text("utf-8")
+    text = files("jupyterhub_migspawner.service.api").joinpath("openapi.json").read_text("utf-8")
     for path, item in json.loads(text)["paths"].items():
         for method, operation in item.items():
             if method not in ("get", "post", "put", "patch", "delete"):

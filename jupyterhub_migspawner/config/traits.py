@@ -23,9 +23,7 @@ from traitlets import Bool, Float, Integer, TraitError, Unicode
 from traitlets.config import Config, LoggingConfigurable
 
 from jupyterhub_migspawner.broker import Broker, utc_now
-from jupyterhub_migspawner.config.file import expanded as _expanded
-from jupyterhub_migspawner.config.file import home_of as home_of
-from jupyterhub_migspawner.config.file import load_config_file as load_config_file
+from jupyterhub_migspawner.config.file import expanded, home_of
 from jupyterhub_migspawner.config.usernames import Usernames
 from jupyterhub_migspawner.db.store import Store
 from jupyterhub_migspawner.errors import ConfigError
@@ -408,7 +406,7 @@ class MigBroker(LoggingConfigurable):
         path = self.database_url[len(prefix) :]
         if path in ("", ":memory:"):
             return self.database_url  # several processes share it: the store refuses these
-        return f"{prefix}{self._base() / _expanded(path)}"
+        return f"{prefix}{self._base() / expanded(path)}"
 
     def hook_commands(self) -> tuple[tuple[Command, ...], tuple[Command, ...]]:
         """What to run before and after a cut. Raises :exc:`ConfigError`."""
@@ -431,10 +429,10 @@ class MigBroker(LoggingConfigurable):
         """The NVML to use, with a relative state file made absolute."""
         if not self.nvml.startswith("sim:"):
             return self.nvml
-        return f"sim:{self._base() / _expanded(self.nvml[len('sim:') :])}"
+        return f"sim:{self._base() / expanded(self.nvml[len('sim:') :])}"
 
     def _base(self) -> Path:
-        return _expanded(self.directory) if self.directory else Path.cwd()
+        return expanded(self.directory) if self.directory else Path.cwd()
 
     def resolved(self) -> dict[str, Any]:
         """The settings by name, as another process has to be given them to use the same.

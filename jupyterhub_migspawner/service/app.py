@@ -38,7 +38,7 @@ from jupyterhub_migspawner.errors import ConfigError, MigspawnerError
 from jupyterhub_migspawner.hub.ports import CALLERS, SOCKETS, ask_for_sockets
 from jupyterhub_migspawner.hub.wiring import HUB_PID
 from jupyterhub_migspawner.service.address import Address, listening_address
-from jupyterhub_migspawner.service.api import routes
+from jupyterhub_migspawner.service.api import routes as api
 from jupyterhub_migspawner.service.clients import certificates
 from jupyterhub_migspawner.service.clients.alarms import Alarms
 from jupyterhub_migspawner.service.clients.hub import HubApi
@@ -52,14 +52,11 @@ from jupyterhub_migspawner.service.http.connections import (
 from jupyterhub_migspawner.service.http.limits import Turns
 from jupyterhub_migspawner.service.http.logs import log_request, set_up_log
 from jupyterhub_migspawner.service.node import AgentProcess
-from jupyterhub_migspawner.service.pages import notices as notice_pages
-from jupyterhub_migspawner.service.pages import page, queue
-from jupyterhub_migspawner.service.pages import requests as request_pages
+from jupyterhub_migspawner.service.pages import routes as pages
 from jupyterhub_migspawner.service.pages.theme import Theme
 from jupyterhub_migspawner.service.parts import Parts
 from jupyterhub_migspawner.service.settings import HubGone, settings
-from jupyterhub_migspawner.service.workers import events, queue, retention
-from jupyterhub_migspawner.service.workers import notices as noticing
+from jupyterhub_migspawner.service.workers import events, notices, queue, retention
 from jupyterhub_migspawner.service.workers.events import Emitter, event_logger
 from jupyterhub_migspawner.service.workers.loop import Loop
 from jupyterhub_migspawner.service.workers.notices import Outbox
@@ -140,7 +137,7 @@ class Service:
                 options.reconcile_seconds,
                 Reconciler(parts).round,
             ),
-            Loop("waiting list", queue.PAUSE, queue.Server(parts).round),
+            Loop("waiting list", queue.PAUSE, queue.Dispatcher(parts).round),
             Loop("look for idle sessions", options.examine_seconds, self._examiner.round),
             Loop(
                 "compaction of old events",
@@ -148,13 +145,13 @@ class Service:
                 Compactor(parts, options.event_days, clock=parts.broker.clock).round,
             ),
         ]
-        notices = parts.settings.notices
-        channels.check(notices.channels)
-        for channel in notices.channels:
+        chosen = parts.settings.notices
+        channels.check(chosen.channels)
+        for channel in chosen.channels:
             outbox = Outbox(
-                parts, channel, notices, clock=parts.broker.clock, link=public_link(config, parts)
+                parts, channel, chosen, clock=parts.broker.clock, link=public_link(config, parts)
             )
-            loops.append(Loop(f"sending to {channel.name}", noticing.PAUSE, outbox.round))
+            loops.append(Loop(f"sending to {channel.name}", notices.PAUSE, outbox.round))
         logger = event_logger(config)
         if logger is not None:
             reader = f"hub {broker.hub}"
@@ -243,13 +240,10 @@ def application(parts: Parts, hub_auth: HubOAuth, looks: Theme) -> Application:
     """tornado's application: pages and API below the service's prefix."""
     return Application(
         [
-            *page.handlers(parts.prefix),
-            *queue.handlers(parts.prefix),
-            *request_pages.handlers(parts.prefix),
-            *notice_pages.handlers(parts.prefix),
-            *routes.handlers(parts.prefix),
+            *pages.handlers(parts.prefix),
+            *api.handlers(parts.prefix),
         ],
-        default_handler_class=page.not_found(),
+        default_handler_class=pages.not_found(),
         log_function=log_request,
         # A new one at each start: users signed in at the hub are signed in again unasked.
         cookie_secret=secrets.token_bytes(32),

@@ -96,6 +96,6 @@ def handlers(prefix: str) -> list[tuple[str, type[RequestHandler]]]:
 @cache
 def description() -> dict[str, Any]:
     """The OpenAPI description as it stands in the package."""
-    text = files("jupyterhub_migspawner.service").joinpath("openapi.json").read_text("utf-8")
+    text = files("jupyterhub_migspawner.service.api").joinpath("openapi.json").read_text("utf-8")
     loaded: dict[str, Any] = json.loads(text)
     return loaded

@@ -20,7 +20,6 @@ from tornado.web import RequestHandler
 
 from jupyterhub_migspawner.policy.wording import printable
 from jupyterhub_migspawner.service.http.auth import MOST_PATH
-from jupyterhub_migspawner.service.http.logs import set_up_log
 
 OUTSIDERS = ("migspawner.service.requests", "tornado", "asyncio", "aiohttp")
 """Loggers, with those below them, whose lines outsiders can cause."""

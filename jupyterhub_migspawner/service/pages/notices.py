@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from typing import Any
-
 from jupyterhub_migspawner.policy.notices import TOPICS, USERS
 from jupyterhub_migspawner.service.pages.page import Page
 
@@ -31,8 +28,3 @@ class MyNotices(Page):
         choices = {topic: bool(self.get_body_argument(topic, "")) for topic in TOPICS}
         await self.ask(lambda broker: broker.choose_notices(name, choices))
         self.redirect(f"{self.parts.prefix}notices?kept=1", status=303)
-
-
-def handlers(prefix: str) -> list[Any]:
-    """tornado's rules for the page of a service at ``prefix``."""
-    return [(re.escape(prefix) + "notices", MyNotices)]

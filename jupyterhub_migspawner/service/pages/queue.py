@@ -5,7 +5,6 @@ As the pages of requests: plain forms, each a POST that ends in a redirect.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -169,9 +168,3 @@ def shown_past(row: TicketRow, settings: Settings) -> dict[str, Any]:
         "why": row.end_reason,
         "ended": moment(row.ended_at) if row.ended_at else None,
     }
-
-
-def handlers(prefix: str) -> list[Any]:
-    """tornado's rules for the pages of the waiting list of a service at ``prefix``."""
-    base = re.escape(prefix)
-    return [(base + "queue", MyQueue), (base + "queue/([^/]+)/leave", LeaveMine)]

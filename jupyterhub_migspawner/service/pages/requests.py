@@ -6,7 +6,6 @@ twice. What is refused comes back on the same page in a sentence, with everythin
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime, timezone
@@ -27,8 +26,6 @@ from jupyterhub_migspawner.service.http.approvers import (
     is_approver,
 )
 from jupyterhub_migspawner.service.http.problem import Problem
-from jupyterhub_migspawner.service.pages.decisions import Decide, Decisions
-from jupyterhub_migspawner.service.pages.drafts import DropDraft, KeepDraft
 from jupyterhub_migspawner.service.pages.forms import RequestPage
 from jupyterhub_migspawner.service.pages.status import moment
 
@@ -220,16 +217,3 @@ def shown(
             }
         )
     return found
-
-
-def handlers(prefix: str) -> list[Any]:
-    """tornado's rules for the pages of requests of a service at ``prefix``."""
-    base = re.escape(prefix)
-    return [
-        (base + "requests", MyRequests),
-        (base + "requests/([^/]+)/cancel", CancelMine),
-        (base + "drafts", KeepDraft),
-        (base + "drafts/([^/]+)/drop", DropDraft),
-        (base + "decisions", Decisions),
-        (base + "decisions/([^/]+)/(approve|deny|cancel|revoke)", Decide),
-    ]

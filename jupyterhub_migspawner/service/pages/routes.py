@@ -8,7 +8,12 @@ from typing import Any
 
 from tornado.web import RedirectHandler, RequestHandler, StaticFileHandler
 
+from jupyterhub_migspawner.service.pages.decisions import Decide, Decisions
+from jupyterhub_migspawner.service.pages.drafts import DropDraft, KeepDraft
+from jupyterhub_migspawner.service.pages.notices import MyNotices
 from jupyterhub_migspawner.service.pages.page import Callback, NoPage
+from jupyterhub_migspawner.service.pages.queue import LeaveMine, MyQueue
+from jupyterhub_migspawner.service.pages.requests import CancelMine, MyRequests
 from jupyterhub_migspawner.service.pages.sessions import ExtendMine, MySession
 
 STATIC = Path(__file__).parent / "static"
@@ -22,20 +27,33 @@ class StaticFile(StaticFileHandler):
         self.set_header("X-Content-Type-Options", "nosniff")
 
 
+#: Every address of a page below the service's prefix, as a regular expression, and who serves it.
+ROUTES: dict[str, type[RequestHandler]] = {
+    "": MySession,
+    "sessions/([^/]+)/extend": ExtendMine,
+    "queue": MyQueue,
+    "queue/([^/]+)/leave": LeaveMine,
+    "requests": MyRequests,
+    "requests/([^/]+)/cancel": CancelMine,
+    "drafts": KeepDraft,
+    "drafts/([^/]+)/drop": DropDraft,
+    "decisions": Decisions,
+    "decisions/([^/]+)/(approve|deny|cancel|revoke)": Decide,
+    "notices": MyNotices,
+    "oauth_callback": Callback,
+}
+
+
 def handlers(prefix: str) -> list[Any]:
-    """tornado's rules for the pages of a service at ``prefix``."""
+    """Return tornado's rules for the pages of a service at ``prefix``."""
     base = re.escape(prefix)
-    rules: list[Any] = [
-        (base, MySession),
-        (base + "sessions/([^/]+)/extend", ExtendMine),
-        (base + "oauth_callback", Callback),
-        (base + r"static/(.+)", StaticFile, {"path": str(STATIC)}),
-    ]
+    rules: list[Any] = [(base + address, handler) for address, handler in ROUTES.items()]
+    rules.append((base + "static/(.+)", StaticFile, {"path": str(STATIC)}))
     if prefix != "/":
         rules.append((re.escape(prefix.rstrip("/")), RedirectHandler, {"url": prefix}))
     return rules
 
 
 def not_found() -> type[RequestHandler]:
-    """Who answers for every address that nothing else does."""
+    """Return the handler of every address that nothing else serves."""
     return NoPage

@@ -113,7 +113,7 @@ def _environment(paths: list[str], original: str) -> Environment:
     made = Environment(
         loader=ChoiceLoader(
             [
-                PackageLoader("jupyterhub_migspawner.service", "templates"),
+                PackageLoader("jupyterhub_migspawner.service.pages", "templates"),
                 # As in the hub: an admin's page.html extends "templates/page.html".
                 PrefixLoader({"templates": FileSystemLoader([original])}, "/"),
                 FileSystemLoader(paths),

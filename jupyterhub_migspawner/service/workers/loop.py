@@ -1,7 +1,7 @@
 """Run a worker's round again and again.
 
-Promises that one round never overlaps the next, and that a round which fails is skipped and the next
-one tries again.
+Promises that one round never overlaps the next, and that a round which fails is skipped and the
+next one tries again.
 """
 
 from __future__ import annotations

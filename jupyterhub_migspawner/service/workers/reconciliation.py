@@ -1,10 +1,9 @@
-"""The service's rounds: the agent's look at the cards, and leases compared with the hub's servers.
+"""Reconcile leases with the hub's servers.
 
 Relies on the broker, on the hub's word about its servers, and on nothing remembered but which
-leases had no server in the last round. Promises that one round never overlaps the next, that a
-round which fails is skipped and the next one tries again, and that nothing is ended on a guess: a
-lease goes back only when a complete answer of the hub lacks its server twice in a row and a
-question about that very user confirms it; a server is stopped only past the end of its lease.
+leases had no server in the last round. Promises that nothing is ended on a guess: a lease goes back
+only when a complete answer of the hub lacks its server twice in a row and a question about that
+very user confirms it; a server is stopped only past the end of its lease.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ _environment.filters["minutes"] = minutes
 
 # The hub's page takes no file of the service's, which there may not be.
 _SCRIPT = Markup(
-    files("jupyterhub_migspawner.service").joinpath("static/times.js").read_text("utf-8")
+    files("jupyterhub_migspawner.service.pages").joinpath("static/times.js").read_text("utf-8")
 )
 
 
