@@ -8,7 +8,7 @@ __version__ = "0.1.0"
 
 
 def setup(c: Any) -> None:
-    """Wire spawner, service and roles into ``jupyterhub_config.py``: :func:`.hub_file.setup`."""
+    """Wire spawner, service and roles into ``jupyterhub_config.py``: :func:`.hub.setup.setup`."""
     # Imported here so that the command line can ask for the version without loading JupyterHub.
     from jupyterhub_migspawner.hub.setup import setup as wire
 

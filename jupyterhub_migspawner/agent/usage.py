@@ -5,12 +5,13 @@ session's. Promises that work without a word is seen, in a kernel, a terminal or
 that where a session's processes cannot be seen, that is reported and not taken for idleness; and
 that another system user's process on the slice keeps no session.
 
-A process that waits uses next to no CPU, one that computes on a GPU some: its thread that feeds
-the card. So on a slice less is enough to count as work than elsewhere. The server itself does not
+A process that waits uses next to no CPU, one that computes on a GPU some: its thread that feeds the
+card. So on a slice less is enough to count as work than elsewhere. The server itself does not
 count: an open page keeps it a little busy all the time. How much a slice is used, where that can be
-measured (:mod:`.measuring`), counts beside that; of a shared one for everybody who is on it. While
-another user's process is on a slice nobody can tell whose use that is, and it counts for nothing:
-the session's own processes are judged by their CPU time, as on cards that are not measured.
+measured (:mod:`.utilisation`), counts beside that; of a shared one for everybody who is on it.
+While another user's process is on a slice nobody can tell whose use that is, and it counts for
+nothing: the session's own processes are judged by their CPU time, as on cards that are not
+measured.
 """
 
 from __future__ import annotations

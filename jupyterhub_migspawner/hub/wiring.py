@@ -1,4 +1,4 @@
-"""What a starting hub is given by :mod:`.hub_file`: the service, its roles, and a database to use.
+"""What a starting hub is given by :mod:`.setup`: the service, its roles, and a database to use.
 
 Relies on the hub that has just read the file. Promises that a hub whose settings or database cannot
 be used stops with a sentence before its proxy runs.

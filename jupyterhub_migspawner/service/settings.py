@@ -1,8 +1,8 @@
 """Where the service and its agent have their configuration from: the hub that started them.
 
-Relies on :mod:`..handover`. Promises that a service which ``setup(c)`` made uses what its hub read,
-and nothing else; one whose entry the admin wrote uses it as well where the hub offers it, and reads
-the file where not.
+Relies on :mod:`..config.handover`. Promises that a service which ``setup(c)`` made uses what its
+hub read, and nothing else; one whose entry the admin wrote uses it as well where the hub offers it,
+and reads the file where not.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from jupyterhub_migspawner.spawner.address import server_address
 
 

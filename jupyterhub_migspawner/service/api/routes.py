@@ -1,6 +1,6 @@
 """The REST API under ``api/``: the same views as the command line, and the same refusals.
 
-Relies on the broker for every decision and on :mod:`..broker.views` for every shape; the
+Relies on the broker for every decision and on :mod:`...broker.views` for every shape; the
 description that it serves, ``openapi.json``, is compared with :data:`ROUTES` by a test. Promises
 that every answer, errors too, is JSON; that no request is ever redirected to a sign-in page; and
 that what a visitor sees or does rests on the hub's word alone.

@@ -1,7 +1,7 @@
 """Who answers, before a token is sent: the server or hub that it belongs to, and no one else.
 
-Relies on :mod:`..sockets` to know whose the other end of a connection is, on the fingerprint that a
-session's processes carry, and on certificates where a server is on another machine. Promises that
+Relies on :mod:`...sockets` to know whose the other end of a connection is, on the fingerprint that
+a session's processes carry, and on certificates where a server is on another machine. Promises that
 a connection is opened first and nothing is sent on it until its other end is known: another user's
 process that took a port, at whatever moment, gets no token.
 """

@@ -1,6 +1,6 @@
 """Servers' own tokens, opened for asking their servers and for nothing else.
 
-Relies on the hub's key file (:mod:`..keys`) and on what the hub's spawners have sealed. Promises
+Relies on the hub's key file (:mod:`...keys`) and on what the hub's spawners have sealed. Promises
 that a token is paired with the one address it was sealed for; that a key which cannot be used costs
 knowledge and never a session; and that this is logged once, not in every round.
 """

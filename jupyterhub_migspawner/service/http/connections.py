@@ -1,7 +1,7 @@
 """The web server's connections: who may connect, how many there are, and for how long.
 
 Relies on tornado's HTTP server to read requests within the times given to it, and on
-:mod:`..sockets` to know who connects. Promises that no number of half-sent requests, unread
+:mod:`...sockets` to know who connects. Promises that no number of half-sent requests, unread
 answers or refused clients uses up this process's file descriptors or fills the log, and that a
 process without descriptors waits for a moment instead of trying again at once.
 """

@@ -1,6 +1,6 @@
 """The pages a browser is shown, in the hub's looks.
 
-Relies on :mod:`.looks` for rendering and on the hub for signing in. Promises that a page works
+Relies on :mod:`.theme` for rendering and on the hub for signing in. Promises that a page works
 without JavaScript, that it is shown to nobody who is not signed in, that it says so when the
 database or the hub is away, and that no other site can frame it.
 """

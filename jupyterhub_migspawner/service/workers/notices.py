@@ -1,10 +1,10 @@
 """Notices: each of the admin's channels reads the event log and sends what is for it.
 
-Relies on the event log, which has everything that leads to a notice, and on
-:mod:`..channels`. Promises that no channel waits for another and nothing else for any of them; that
-a message which could not be sent is tried again, a few times and for as long as it is of use; and
-that after a crash or a restart nothing is left out, though something may be sent twice. What is
-given up is counted and logged.
+Relies on the event log, which has everything that leads to a notice, and on :mod:`...channels`.
+Promises that no channel waits for another and nothing else for any of them; that a message which
+could not be sent is tried again, a few times and for as long as it is of use; and that after a
+crash or a restart nothing is left out, though something may be sent twice. What is given up is
+counted and logged.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class _Sending:
 class Outbox:
     """What is sent to one channel, one :meth:`round` at a time.
 
-    ``clock`` gives the present as aware UTC, ``send`` is :func:`..channels.send`. ``link`` is the
+    ``clock`` gives the present as aware UTC, ``send`` is :func:`...channels.send`. ``link`` is the
     service's public address, where that is known.
     """
 

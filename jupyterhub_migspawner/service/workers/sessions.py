@@ -1,10 +1,10 @@
 """Rounds in which every session is looked at that may lie idle, warned of its end, and ended.
 
-Relies on :mod:`..policy.reclaim` for every verdict, on the readings that the nodes' agents write
-down, and on each server's own answer about its kernels and terminals (:mod:`.notebooks`). Promises
-that right before a session ends its server is asked again, and its person's last extension request
-is read; and that servers which were silent before, and a slow hub that gets reports of use, hold up
-a round for a while only.
+Relies on :mod:`...policy.reclaim` for every verdict, on the readings that the nodes' agents write
+down, and on each server's own answer about its kernels and terminals (:mod:`..clients.notebooks`).
+Promises that right before a session ends its server is asked again, and its person's last extension
+request is read; and that servers which were silent before, and a slow hub that gets reports of use,
+hold up a round for a while only.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ root. ``MigSimpleSpawner`` starts all of them as the hub's own user, without any
 people: for the demo, for tests, for a laptop.
 
 Whatever a server started is found again, after any crash, by the mark in its processes'
-environment (see :mod:`..agent.vacancy`); nothing here needs a database to say whether it runs.
+environment (see :mod:`...agent.vacancy`); nothing here needs a database to say whether it runs.
 """
 
 from __future__ import annotations
