@@ -1,8 +1,4 @@
-"""The pages for requests: my own, and those that wait for a decision.
-
-Plain forms, each a POST to its own address that ends in a redirect, so that reloading sends nothing
-twice. What is refused comes back on the same page in a sentence, with everything that was typed.
-"""
+"""The page of the visitor's requests, and a form to file one."""
 
 from __future__ import annotations
 
