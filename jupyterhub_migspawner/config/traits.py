@@ -1,4 +1,4 @@
-"""The admin's side: the traits, their validation, and how a file is read.
+"""The traits that an admin sets, and what the settings open: lease database and NVML.
 
 Relies on traitlets alone (not on a running hub), so that hub, service, agent and command line come
 to the same settings from the same configuration. Promises that a mistake is found
@@ -8,13 +8,10 @@ what was expected.
 
 from __future__ import annotations
 
-import difflib
 import os
 import socket
 import threading
-from collections.abc import Mapping
-from datetime import datetime, tzinfo
-from importlib.metadata import version
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,21 +21,14 @@ from traitlets.config import Config, LoggingConfigurable
 
 from jupyterhub_migspawner.broker import Broker, utc_now
 from jupyterhub_migspawner.config.file import expanded, home_of
+from jupyterhub_migspawner.config.settings import read_settings, read_usernames, refuse_unknown
 from jupyterhub_migspawner.config.usernames import Usernames
 from jupyterhub_migspawner.db.store import Store
 from jupyterhub_migspawner.errors import ConfigError
 from jupyterhub_migspawner.keys import KeyFile
 from jupyterhub_migspawner.model.hubs import DEFAULT_HUB
-from jupyterhub_migspawner.policy.approval import parse_approvers
 from jupyterhub_migspawner.policy.commands import Command, parse_commands
-from jupyterhub_migspawner.policy.defaults import parse_default_tier
-from jupyterhub_migspawner.policy.notices import parse_notices
-from jupyterhub_migspawner.policy.quota import parse_quotas
-from jupyterhub_migspawner.policy.server_names import ServerNames
 from jupyterhub_migspawner.policy.settings import Settings
-from jupyterhub_migspawner.policy.tiers import parse_tiers
-from jupyterhub_migspawner.policy.times import read_zone
-from jupyterhub_migspawner.policy.wording import quoted
 
 if TYPE_CHECKING:
     from jupyterhub_migspawner.gpu.nvml import Nvml
@@ -295,7 +285,7 @@ class MigBroker(LoggingConfigurable):
                 if f"'{name}'" in str(error):
                     raise ConfigError(f"MigBroker.{name} is no text; expected a URL.") from None
             raise ConfigError(f"MigBroker: {error}") from None
-        _refuse_unknown_fields(self.config)
+        refuse_unknown(self.config, self.class_trait_names(config=True))
 
     #: Whether a lease database that is not there is made.
     may_create = True
@@ -318,85 +308,14 @@ class MigBroker(LoggingConfigurable):
     def known_as(self) -> Usernames:
         """The hub's names of the people that its file names. Raises :exc:`ConfigError`."""
         if self._usernames is None:
-            given = self.usernames
-            if not isinstance(given, Mapping) or not all(
-                isinstance(each, str) and each.strip() for pair in given.items() for each in pair
-            ):
-                raise ConfigError(
-                    f"MigBroker.usernames is {quoted(given)}; expected a dict of the hub's names "
-                    "by those in this file, such as {'Ada': 'ada'}."
-                )
-            self._usernames = Usernames(self.config, given)
+            self._usernames = read_usernames(self)
         return self._usernames
 
     def settings(self) -> Settings:
         """What the broker decides with, checked once. Raises :exc:`ConfigError`."""
         if self._settings is None:
-            self._settings = self._checked()
+            self._settings = read_settings(self)
         return self._settings
-
-    def _checked(self) -> Settings:
-        self.hook_commands()
-        known_as = self.known_as
-        tiers = parse_tiers(self.tiers, known_as) if self.tiers or self.tiers_needed else ()
-        if not tiers and self.tiers_needed:
-            raise ConfigError(
-                "MigBroker.tiers is empty: write at least one tier, for example "
-                '{"name": "small", "profile": "1g.5gb"}.'
-            )
-        for tier in tiers:
-            if tier.mig_off and not self.allow_gpu_reset:
-                raise ConfigError(
-                    f"tier {tier.name!r}: field 'mig' is 'off', which may reset cards; expected "
-                    "MigBroker.allow_gpu_reset = True with it, or 'on'."
-                )
-        return Settings(
-            tiers=tiers,
-            quotas=parse_quotas(self.quotas, known_as),
-            approvers=parse_approvers(
-                self.approvers, [t.name for t in tiers if t.approval] if tiers else None, known_as
-            ),
-            default_tier=parse_default_tier(self.default_tier if tiers else "", tiers, known_as),
-            pending_seconds=self.pending_seconds,
-            heartbeat_seconds=self.heartbeat_seconds,
-            offer_minutes=self.offer_minutes,
-            remind_hours=self.remind_hours,
-            grant_warning_minutes=self.grant_warning_minutes,
-            warn_minutes=self.warn_minutes,
-            examine_seconds=self.examine_seconds,
-            unknown_minutes=self.unknown_minutes,
-            unproven_hours=self.unproven_hours,
-            dcgm_url=self.dcgm_url.strip(),
-            actions_per_minute=self.actions_per_minute,
-            notices=parse_notices(self.notices, known_as),
-            zone=self._zone(),
-            server_names=self._server_names(),
-            hub=self.hub,
-            known_as=known_as,
-        )
-
-    def _zone(self) -> tzinfo | None:
-        name = self.time_zone.strip()
-        zone = read_zone(name)
-        if name and zone is None:
-            self.log.warning(
-                "MigBroker.time_zone is %r, but this machine has no time zone database: notices "
-                "give times in the machine's own zone. Install tzdata, as a system package or with "
-                "pip, and restart the hub.",
-                name,
-            )
-        return zone
-
-    def _server_names(self) -> ServerNames:
-        """The hub's rule for names of servers, by its settings and its version."""
-        hub = self.config.get("JupyterHub", {})
-        most = hub.get("named_server_limit_per_user", 0)
-        return ServerNames(
-            named=bool(hub.get("allow_named_servers", False)),
-            slugs=int(version("jupyterhub").split(".")[0]) >= 6,
-            # A function looks at a request of the hub's: the hub alone can ask it, at the start.
-            most=most if isinstance(most, int) else 0,
-        )
 
     def resolved_database_url(self) -> str:
         """The database URL with a relative SQLite path made absolute."""
@@ -433,28 +352,6 @@ class MigBroker(LoggingConfigurable):
 
     def _base(self) -> Path:
         return expanded(self.directory) if self.directory else Path.cwd()
-
-    def resolved(self) -> dict[str, Any]:
-        """The settings by name, as another process has to be given them to use the same.
-
-        Those that are set, and those whose defaults depend on this process: its folder, its home,
-        its environment.
-        """
-        from jupyterhub_migspawner.gpu.library import ENVIRONMENT_VARIABLE
-
-        values = {name: getattr(self, name) for name in self.config.get("MigBroker", {})}
-        nvml = self.resolved_nvml() or os.environ.get(ENVIRONMENT_VARIABLE, "").strip()
-        if nvml.startswith("sim:"):
-            nvml = f"sim:{os.path.abspath(nvml[len('sim:') :])}"
-        return {
-            **values,
-            "directory": str(self._base().absolute()),
-            "database_url": self.resolved_database_url(),
-            "key_file": str(self.key_file_of_hub().path.absolute()),
-            "nvml": nvml,
-            "hub_home": self.hub_home,
-            "node": self.node,
-        }
 
     def open_broker(self) -> Broker:
         """The broker over the configured database, which a process opens once.
@@ -494,13 +391,3 @@ def broker_config(config: Config) -> MigBroker:
     if found is None or found[0] is not config:
         found = _configs[id(config)] = (config, MigBroker(config=config))
     return found[1]
-
-
-def _refuse_unknown_fields(config: Config) -> None:
-    """A misspelt trait name would silently be no setting at all."""
-    known = sorted(MigBroker.class_trait_names(config=True))
-    for name in config.get("MigBroker", {}):
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}."
-            raise ConfigError(f"MigBroker.{name}: there is no such setting; {hint}")

@@ -28,6 +28,7 @@ from jupyterhub_migspawner.config import MigBroker
 from jupyterhub_migspawner.config.file import home_of
 from jupyterhub_migspawner.config.handover import SETTINGS, Handover
 from jupyterhub_migspawner.config.resolved import resolve, settled
+from jupyterhub_migspawner.config.settings import resolved_values
 from jupyterhub_migspawner.errors import ConfigError, MigspawnerError
 from jupyterhub_migspawner.gpu.boot import boot_id
 from jupyterhub_migspawner.hub.ports import CALLERS, SOCKETS, ServicePorts, socket_folder
@@ -170,7 +171,7 @@ def hand_over(app: Any, broker: MigBroker, config: Config, config_file: Path) ->
     try:
         settings = resolve(
             settled(config, [each for each in classes if isinstance(each, type)]),
-            broker.resolved(),
+            resolved_values(broker),
             file=config_file,
             text=config_file.read_bytes(),
             overrides=app.cli_config,

@@ -19,6 +19,7 @@ from traitlets.config.loader import DeferredConfigList, DeferredConfigString
 from jupyterhub_migspawner.config import MigBroker
 from jupyterhub_migspawner.config.file import execute
 from jupyterhub_migspawner.config.resolved import Resolved, is_secret, resolve, settled
+from jupyterhub_migspawner.config.settings import resolved_values
 from jupyterhub_migspawner.errors import ConfigError
 from jupyterhub_migspawner.policy.people import Person
 
@@ -48,7 +49,7 @@ class TheHub:
             config.merge(given)
             found = resolve(
                 config,
-                MigBroker(config=config).resolved(),
+                resolved_values(MigBroker(config=config)),
                 file=self.file,
                 text=self.file.read_bytes(),
                 overrides=given,

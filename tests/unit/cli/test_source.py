@@ -17,6 +17,7 @@ from jupyterhub_migspawner.cli import source
 from jupyterhub_migspawner.config import MigBroker
 from jupyterhub_migspawner.config.file import home_of, load_config_file
 from jupyterhub_migspawner.config.resolved import Resolved, resolve
+from jupyterhub_migspawner.config.settings import resolved_values
 from tests.handovers import offering
 from tests.unit.cli.conftest import Answer, Install
 from tests.unit.strangers import STRANGER, needs_root
@@ -29,7 +30,7 @@ def what_the_hub_read(install: Install, **overrides: str) -> Resolved:
     config.merge(given)
     return resolve(
         config,
-        MigBroker(config=config).resolved(),
+        resolved_values(MigBroker(config=config)),
         file=install.config,
         text=install.config.read_bytes(),
         overrides=given,
