@@ -18,7 +18,7 @@ def make_agent(options: MigBroker) -> Agent:
         options.open_broker(),
         options.open_nvml(),
         node=options.node,
-        turn=_turn(options),
+        lock=_lock(options),
         hooks=make_hooks(options),
     )
 
@@ -33,7 +33,7 @@ def make_cutter(options: MigBroker, actor: str) -> Cutter:
         broker,
         options.open_nvml(),
         node=options.node,
-        turn=_turn(options),
+        lock=_lock(options),
         actor=actor,
         check=lambda found: hold_back(broker, options.node, found, Path("/proc")),
     )
@@ -45,5 +45,5 @@ def make_hooks(options: MigBroker) -> Hooks:
     return Hooks(before, after, options.hook_seconds)
 
 
-def _turn(options: MigBroker) -> CuttingLock:
+def _lock(options: MigBroker) -> CuttingLock:
     return CuttingLock(options.resolved_directory(), options.node)

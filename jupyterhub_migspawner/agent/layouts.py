@@ -87,7 +87,7 @@ class Cutter:
         nvml: Nvml,
         *,
         node: str,
-        turn: CuttingLock | None = None,
+        lock: CuttingLock | None = None,
         hooks: Hooks | None = None,
         actor: str = "",
         agent: bool = False,
@@ -104,7 +104,7 @@ class Cutter:
         self._broker = broker
         self._nvml = nvml
         self.node = node
-        self.turn = turn or CuttingLock(None, node)
+        self.lock = lock or CuttingLock(None, node)
         self._hooks = hooks or Hooks()
         self._actor = actor or node
         self._agent = agent
@@ -119,11 +119,11 @@ class Cutter:
         Not while another process cuts: a reading from before a destruction would bring the slice
         back to the shelf. Raises :exc:`.GpuError` when the cards cannot be read at all.
         """
-        with self.turn.taken() as mine:
+        with self.lock.taken() as mine:
             if mine:
                 return self._read()
         self._step_back()
-        with self.turn.taken(patience) as mine:
+        with self.lock.taken(patience) as mine:
             return self._read() if mine else None
 
     def _read(self) -> Inventory:
@@ -154,7 +154,7 @@ class Cutter:
 
         Not for every cut: who lets go hears nothing of the errors that cards report meanwhile.
         """
-        if not self.turn.must_let_go():
+        if not self.lock.must_let_go():
             return False
         self._nvml.close()
         return True
@@ -195,11 +195,11 @@ class Cutter:
 
         Raises :exc:`.GpuError` when a step fails; what was done before stays done.
         """
-        with self.turn.taken() as mine:
+        with self.lock.taken() as mine:
             if mine:
                 return self._cut(card_uuid)
         self._step_back()
-        with self.turn.taken(patience) as mine:
+        with self.lock.taken(patience) as mine:
             return self._cut(card_uuid) if mine else Outcome(card_uuid, busy=True)
 
     def _wish(self, card_uuid: str) -> Desired | None:
@@ -270,7 +270,7 @@ class Cutter:
         return ""
 
     def _apply(self, card: Card, step: Step) -> tuple[Instance, ...]:
-        # The agent lets go of the driver when it sees that it has not the turn.
+        # The agent lets go of the driver when it sees that it does not hold the lock.
         patience = 0.0 if self._agent else LET_GO_SECONDS
         if not isinstance(step, Mode):
             try:
@@ -279,7 +279,7 @@ class Cutter:
                 if error.code != Code.IN_USE or not patience:
                     raise
         # Nobody may have the card open for this one, or a process that only reads is in its way.
-        with self.turn.alone():
+        with self.lock.alone():
             return self._try(card, step, patience)
 
     def _try(self, card: Card, step: Step, patience: float) -> tuple[Instance, ...]:

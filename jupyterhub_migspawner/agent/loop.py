@@ -66,7 +66,7 @@ class Agent:
         inventory_seconds: float = 5.0,
         proc: Path = Path("/proc"),
         monotonic: Callable[[], float] = time.monotonic,
-        turn: CuttingLock | None = None,
+        lock: CuttingLock | None = None,
         hooks: Hooks | None = None,
     ) -> None:
         self._broker = broker
@@ -88,7 +88,7 @@ class Agent:
             broker,
             nvml,
             node=node,
-            turn=turn,
+            lock=lock,
             hooks=hooks,
             agent=True,
             check=self._check,

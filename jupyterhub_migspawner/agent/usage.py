@@ -85,7 +85,7 @@ class Usage:
         self._pause = min(LOOK_SECONDS, broker.settings.examine_seconds)
         self._next = monotonic()
         self._before: dict[int, _Sample] = {}
-        self._measuring = Meter(broker, nvml, node=node)
+        self._meter = Meter(broker, nvml, node=node)
         self._families = families or Families(broker, node=node, proc=proc)
 
     def look(self) -> None:
@@ -112,14 +112,14 @@ class Usage:
             self._families.look(live)
         except Unreadable as error:
             unreadable = f"the processes of its node cannot be read: {error}"
-        self._measuring.begin()
+        self._meter.begin()
         answers: list[Answer | None] = []
         for lease in leases:
             look = Look(trouble=unreadable) if unreadable else self._look_at(lease, live)
             answers.append(self._answer(lease, look, before.get(lease.id)))
             # Of a slice that others share, use counts for those who are on it.
             counts = bool(look.own) or not self._shares(lease)
-            answers.append(self._measuring.answer(lease, counts, foreign=look.foreign))
+            answers.append(self._meter.answer(lease, counts, foreign=look.foreign))
         self._broker.note_answers([answer for answer in answers if answer is not None])
 
     def _look_at(self, lease: LeaseRow, live: Collection[LeaseRow]) -> Look:

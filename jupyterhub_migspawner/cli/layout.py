@@ -159,7 +159,7 @@ class Apply(Command):
             results = self._plan(layout, cutter.look(), broker.leases(node=options.node))
             return self._finish(layout, results, dry=True)
         troubles: list[str] = []
-        with cutter.turn.taken(PATIENCE) as mine:
+        with cutter.lock.taken(PATIENCE) as mine:
             found = cutter.read() if mine else None
             if found is None:
                 results = self._done_by_others(layout, cutter, applying, broker)

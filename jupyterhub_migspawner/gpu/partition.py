@@ -144,7 +144,7 @@ def plan(
     return Plan(tuple(steps), tuple(blocked))
 
 
-class Cutter(Protocol):
+class Driver(Protocol):
     """What carrying out a plan needs; :class:`~jupyterhub_migspawner.gpu.nvml.Nvml` has it."""
 
     def card(self, card_uuid: str) -> Card:
@@ -161,7 +161,7 @@ class Cutter(Protocol):
 
 
 def apply(
-    nvml: Cutter,
+    nvml: Driver,
     card_uuid: str,
     plan: Plan,
     on_step: Callable[[Step, Instance | None], None] = lambda step, instance: None,
@@ -189,7 +189,7 @@ def apply(
     return tuple(made)
 
 
-def _destroy(nvml: Cutter, card_uuid: str, step: Destroy) -> None:
+def _destroy(nvml: Driver, card_uuid: str, step: Destroy) -> None:
     card = nvml.card(card_uuid)
     if card.problem:
         raise GpuError(card.problem)

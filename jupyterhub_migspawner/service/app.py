@@ -236,7 +236,7 @@ def public_link(config: Config, parts: Parts) -> str:
     return f"{parsed.scheme}://{parsed.netloc}{parts.prefix}" if parsed.netloc else ""
 
 
-def application(parts: Parts, hub_auth: HubOAuth, looks: Theme) -> Application:
+def application(parts: Parts, hub_auth: HubOAuth, theme: Theme) -> Application:
     """tornado's application: pages and API below the service's prefix."""
     return Application(
         [
@@ -251,7 +251,7 @@ def application(parts: Parts, hub_auth: HubOAuth, looks: Theme) -> Application:
         xsrf_cookie_kwargs={"samesite": "Lax"},
         parts=parts,
         hub_auth=hub_auth,
-        looks=looks,
+        theme=theme,
         turns=Turns(),
     )
 

@@ -73,7 +73,7 @@ class Machine:
             self.nvml,
             node=NODE,
             monotonic=lambda: self._seconds,
-            turn=CuttingLock(self.folder, NODE),
+            lock=CuttingLock(self.folder, NODE),
         )
         parts = Parts(
             broker=self.broker,

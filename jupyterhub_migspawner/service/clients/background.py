@@ -22,7 +22,7 @@ END_SECONDS = 5.0
 """Seconds for what is still being done when all is let go of."""
 
 
-class Aside:
+class BackgroundLoop:
     """Runs coroutines beside the caller's event loop; ``name`` is the thread's."""
 
     def __init__(self, name: str) -> None:

@@ -81,20 +81,20 @@ class Notebooks:
         """``wrong_peer`` hears, in another thread, of those who answer in a server's place."""
         self._ssl = ssl_context
         self._turns = asyncio.Semaphore(in_flight)
-        self._aside = BackgroundLoop(THREAD)
+        self._background = BackgroundLoop(THREAD)
         self._peers = ServerCheck()
         self._wrong_peer = wrong_peer
 
     def close(self) -> None:
         """Let go of all connections; what is being asked is not answered any more."""
-        self._aside.close(lambda: None)
+        self._background.close(lambda: None)
 
     async def runs(self, reach: Reach) -> Said:
         """What runs on a server. Raises :exc:`NotSaid`."""
         if reach.trouble:
             raise NotSaid(reach.trouble)
         async with self._turns:
-            return await self._aside.run(self._runs(reach))
+            return await self._background.run(self._runs(reach))
 
     async def _runs(self, reach: Reach) -> Said:
         try:
@@ -122,7 +122,7 @@ class Notebooks:
         A server without this package's extension hears nothing of it. Raises :exc:`NotSaid`.
         """
         async with self._turns:
-            return await self._aside.run(self._tell(reach, json.dumps(word)))
+            return await self._background.run(self._tell(reach, json.dumps(word)))
 
     async def _tell(self, reach: Reach, word: str) -> str:
         response = await self._ask(reach, PATH, "PUT", word)

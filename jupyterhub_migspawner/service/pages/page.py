@@ -1,4 +1,4 @@
-"""The pages a browser is shown, in the hub's looks.
+"""The pages a browser is shown, in the hub's theme.
 
 Relies on :mod:`.theme` for rendering and on the hub for signing in. Promises that a page works
 without JavaScript, that it is shown to nobody who is not signed in, that it says so when the
@@ -44,10 +44,10 @@ class Page(Asked):
 
     def show(self, template: str, **values: Any) -> None:
         """Answer with a page."""
-        looks: Theme = self.settings["looks"]
+        theme: Theme = self.settings["theme"]
         # Asking for the token sets its cookie, which only a signed-in visitor needs.
         xsrf = self.xsrf_token.decode("ascii") if self.visitor else ""
-        self.finish(looks.render(template, self.visitor, xsrf, **values))
+        self.finish(theme.render(template, self.visitor, xsrf, **values))
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """The hub's error page with the sentence in it."""

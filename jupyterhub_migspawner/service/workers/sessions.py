@@ -70,7 +70,7 @@ class Examiner:
         self._clock = clock or parts.broker.clock
         self._notebooks = Notebooks(ssl_context, in_flight, wrong_peer=wrong_peer)
         self._tokens = Tokens(parts)
-        self._teller = Announcer(parts, self._notebooks, self._tokens)
+        self._announcer = Announcer(parts, self._notebooks, self._tokens)
         self._told: dict[int, datetime] = {}
         self._in_flight = in_flight
         self._silent: dict[int, int] = {}
@@ -101,7 +101,7 @@ class Examiner:
         await _several(self._end, over)
         await ask(lambda broker: broker.forget_sessions())
         lost = await ask(lambda broker: broker.stranded_servers())
-        await self._teller.round(await ask(lambda broker: broker.standings()), lost)
+        await self._announcer.round(await ask(lambda broker: broker.standings()), lost)
         await self._tell_hub(standings)
         # Last of all and not for long: however many hang, as behind a cut cable, what the others
         # say is fresh when it is decided by.
@@ -151,7 +151,7 @@ class Examiner:
     async def _end(self, standing: Standing) -> None:
         """End a session for being idle, unless its server now says otherwise."""
         lease = standing.lease
-        await self._teller.tell(standing)
+        await self._announcer.tell(standing)
         # Last of all: what it says has to be fresh when the end is decided.
         await self._hear([standing])
         ended = await self._parts.ask(partial(Broker.end_over, lease_id=lease.id))

@@ -59,13 +59,13 @@ class Node:
             node="n1",
             proc=self.proc,
             monotonic=lambda: self.seconds,
-            turn=CuttingLock(self.folder, "n1"),
+            lock=CuttingLock(self.folder, "n1"),
             hooks=self.hooks,
         )
 
     def cutter(self, **options: Any) -> Cutter:
         """Another process on the machine that cuts, as the command line does."""
-        options.setdefault("turn", CuttingLock(self.folder, "n1", sleep=lambda _: None))
+        options.setdefault("lock", CuttingLock(self.folder, "n1", sleep=lambda _: None))
         return Cutter(
             self.broker, Nvml(f"sim:{self.path}"), node="n1", actor="command line", **options
         )
