@@ -21,6 +21,7 @@ from jupyterhub_migspawner.cli.command import build_parser
 from jupyterhub_migspawner.cli.main import Migspawner
 from jupyterhub_migspawner.config import MigBroker
 from jupyterhub_migspawner.model.events import FAMILIES, KINDS
+from jupyterhub_migspawner.service.api.routes import description
 from jupyterhub_migspawner.spawner import MigSpawnerMixin
 
 REFERENCE = Path(__file__).parent / "reference"
@@ -185,22 +186,79 @@ def kinds() -> Iterator[str]:
 
 
 def rest() -> Iterator[str]:
-    """Yield a section for each address and method."""
+    """Yield a section for each address and method, then one for each type of JSON object."""
     yield "# REST calls\n"
     yield "[The REST API](rest-api.md) describes what all calls have in common.\n"
-    text = files("jupyterhub_migspawner.service.api").joinpath("openapi.json").read_text("utf-8")
-    for path, item in json.loads(text)["paths"].items():
+    whole = description()
+    for path, item in whole["paths"].items():
         for method, operation in item.items():
-            if method not in ("get", "post", "put", "patch", "delete"):
-                continue
             yield f"## `{method.upper()} {path}`\n"
-            yield f"{operation.get('summary', '').rstrip('.')}.\n"
+            yield f"{operation['summary'].rstrip('.')}.\n"
             if operation.get("description"):
                 yield f"{operation['description']}\n"
-            for status, response in operation.get("responses", {}).items():
+            tokens = operation.get("security", ())
+            scopes = [f"`{scope}`" for token in tokens for scope in token["hubToken"]]
+            if scopes:
+                yield f"The token needs {' or '.join(scopes)}.\n"
+            flags = [each for each in operation.get("parameters", ()) if each.get("in") == "query"]
+            if flags:
+                yield "| parameter | |\n|---|---|"
+                for flag in flags:
+                    yield f"| `{flag['name']}` | {_cell(flag['description'])} |"
+                yield ""
+            if "requestBody" in operation:
+                name = _type(_schema(operation["requestBody"]))
+                needed = "" if operation["requestBody"]["required"] else "; it can be omitted"
+                yield f"The body is {name}{needed}.\n"
+            for status, response in operation["responses"].items():
                 if "description" in response:
-                    yield f"- `{status}`: {response['description']}"
+                    answer = f" ({_type(_schema(response))})" if status < "3" else ""
+                    yield f"- `{status}`: {response['description']}{answer}"
             yield ""
+    yield "## Types\n"
+    yield "A body can omit all fields that are not marked *Required*. Times are in ISO 8601, with"
+    yield "their zone.\n"
+    for name, schema in sorted(whole["components"]["schemas"].items()):
+        yield f"### `{name}`\n"
+        yield f"{schema['description']}\n"
+        if schema["properties"]:
+            yield from _fields(schema)
+
+
+def _fields(schema: dict[str, Any]) -> Iterator[str]:
+    body = schema.get("additionalProperties") is False
+    yield "| field | type | |\n|---|---|---|"
+    for name, field in schema["properties"].items():
+        words = [field.get("description", "")]
+        if body:
+            if name in schema.get("required", ()):
+                words.insert(0, "*Required.*")
+            elif field.get("default") not in (None, ""):
+                words.append(f"Default: `{json.dumps(field['default'])}`.")
+        yield f"| `{name}` | {_type(field)} | {_cell(' '.join(filter(None, words)))} |"
+    yield ""
+
+
+def _schema(content: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = content["content"]["application/json"]["schema"]
+    return found
+
+
+def _type(schema: dict[str, Any]) -> str:
+    """Return the type of a value in words, e.g. ``text or null``."""
+    if "$ref" in schema:
+        name = schema["$ref"].rpartition("/")[2]
+        return f"[`{name}`](#{name.lower()})"
+    if "anyOf" in schema:
+        return " or ".join(_type(each) for each in schema["anyOf"])
+    if "enum" in schema:
+        return ", ".join(f"`{value}`" for value in schema["enum"])
+    if schema["type"] == "array":
+        return f"list of {_type(schema['items'])}"
+    if schema.get("format") == "date-time":
+        return "time"
+    words = {"string": "text", "boolean": "true or false", "integer": "whole number"}
+    return words.get(schema["type"], schema["type"])
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from jupyterhub_migspawner.broker.views.leases import (
     lease_view,
     unproven_view,
 )
+from jupyterhub_migspawner.broker.views.notices import NoticeChoices, notices_view
 from jupyterhub_migspawner.broker.views.queue import Ticket, ticket_view
 from jupyterhub_migspawner.broker.views.quotas import (
     Limit,
@@ -41,6 +42,7 @@ __all__ = [
     "Lease",
     "Limit",
     "Node",
+    "NoticeChoices",
     "QuotaException",
     "Request",
     "Session",
@@ -55,6 +57,7 @@ __all__ = [
     "exception_view",
     "lease_view",
     "node_view",
+    "notices_view",
     "quota_view",
     "request_view",
     "slice_view",

@@ -27,23 +27,23 @@ class Lease(TypedDict):
     card_uuid: str
     slice_uuid: str | None
     seat: int
-    """The number of its seat on the slice; 0 where the slice is its alone."""
+    """The number of its seat on the slice; 0 on an unshared slice."""
     since: Timestamp
     ends_at: Timestamp | None
     ended_at: Timestamp | None
     end_reason: str
     releasing_at: Timestamp | None
-    """When its session ended; null while it has not."""
+    """When its session ended; null if it has not."""
     waiting_for: str
-    """Why the slice of a lease that is being released is not proven empty; in full for admins, in
-    plain words for its holder."""
+    """Why the slice of a lease that is being released is not proven empty; with all details for
+    admins, in brief for its holder."""
     mend: str
     """For admins: what to do about a slice that is not proven empty; empty otherwise."""
     request_id: int | None
     hub: str
-    """Whose server it is; several hubs may share one lease database."""
+    """The hub of its server; several hubs can share the database."""
     ticket: int | None
-    """The ticket it is held for, where no server has begun to start on it."""
+    """For an offer: its ticket, until a server starts on it."""
 
 
 class Unproven(TypedDict):
@@ -59,9 +59,9 @@ class Unproven(TypedDict):
     """When its session ended."""
     end_reason: str
     waiting_for: str
-    """Why the slice is not proven empty; in full for admins, in plain words for its holder."""
+    """Why the slice is not proven empty; with all details for admins, in brief for its holder."""
     quarantined: str
-    """For admins: the reason for which the slice is quarantined, if it is."""
+    """For admins: why the slice is quarantined, if it is."""
     mend: str
     """For admins: what to do about it."""
 

@@ -22,14 +22,14 @@ class Wait(TypedDict):
     """How long the wait for a tier may take."""
 
     likely: int | None
-    """Seconds, from how long past sessions took."""
+    """Expected seconds, estimated from past sessions."""
     latest: int | None
-    """Seconds, from the ends of the sessions that run; null where one has none."""
+    """Seconds at the latest, from the ends of running sessions; null if a session has no end."""
     confidence: Annotated[str, one_of(LOW, MEDIUM, HIGH)]
     sessions: int
-    """How many past sessions that is from."""
+    """How many past sessions the estimate is based on."""
     stuck: int
-    """How many sessions are left out, since they should have ended and still hold their GPU."""
+    """How many sessions are left out because they should have ended but still hold their GPU."""
 
 
 class Ticket(TypedDict):
@@ -38,10 +38,10 @@ class Ticket(TypedDict):
     id: int
     user: str
     server: str
-    """The server it is for; empty for the default one."""
+    """Its server; empty for the default server."""
     tier: str
     tiers: list[str]
-    """The tiers that will do, best first."""
+    """The accepted tiers, best first."""
     start: bool
     """Whether the hub starts the server when it is its turn."""
     state: Annotated[
@@ -50,14 +50,14 @@ class Ticket(TypedDict):
     ]
     since: Timestamp
     place: int | None
-    """The queue position: 1 for the next one; null where it does not wait for its turn."""
+    """The queue position: The position in the queue, from 1; null if it is not waiting."""
     wait: Wait | None
-    """How long it may take; null where it does not wait for its turn."""
+    """The expected wait; null if it is not waiting."""
     blocked: str
-    """What keeps it from its turn; empty for nothing."""
+    """Why it is blocked; empty if it is not."""
     offered_tier: str | None
     offer_until: Timestamp | None
-    """Until when something is held for it."""
+    """Until when an offer is held for it."""
     ended_at: Timestamp | None
     end_reason: str
     hub: str

@@ -22,13 +22,13 @@ class QuotaException(TypedDict):
     user: str
     field: str
     limit: float | None
-    """Null: no limit."""
+    """Null for no limit."""
     reason: str
     granted_by: str
     granted_at: Timestamp
     until: Timestamp
     ended_by: str
-    """Empty unless it ended before its time."""
+    """Empty unless it was ended early."""
     ended_at: Timestamp | None
     hub: str
 
@@ -40,9 +40,9 @@ class Limit(TypedDict):
     limit: float | None
     """Null: no limit, by an exception."""
     used: float | None
-    """Null when the hub did not say how many servers run."""
+    """Null if the hub did not report how many servers run."""
     frees_at: Timestamp | None
-    """When used-up GPU-hours free, if nothing is held until then."""
+    """When GPU-hours become available again, if nothing is used until then."""
     exceptions: list[QuotaException]
 
 

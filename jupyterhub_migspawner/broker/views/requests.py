@@ -25,16 +25,16 @@ class Request(TypedDict):
     decision_reason: str
     valid_until: Timestamp | None
     hub: str
-    """Where it was made."""
+    """The hub where it was filed."""
     groups: list[str]
-    """The user's groups when they asked, by which approvers are found."""
+    """The user's groups when they filed the request; they determine who may decide."""
     starts_at: Timestamp | None
-    """Start time; null for as soon as approved."""
+    """Start time; null if it starts when it is approved."""
     valid_from: Timestamp | None
     first_by: str
-    """The first of two approvers, where two are needed; else empty."""
+    """The first of two approvers; empty if only one is needed, or none has approved yet."""
     uses: int
-    """How many servers have run on it."""
+    """How many servers have been started on it."""
 
 
 class Draft(TypedDict):
@@ -43,7 +43,7 @@ class Draft(TypedDict):
     id: int
     tier: str
     hours: str
-    """As it was typed, like all of it."""
+    """As typed, like all fields."""
     starts_at: str
     reason: str
     changed_at: Timestamp

@@ -26,11 +26,11 @@ class Signal(TypedDict):
 
 
 class Doubt(TypedDict):
-    """What admins should look at; a session is not ended for it."""
+    """Why admins should check a session; it is not ended for that."""
 
     kind: Annotated[str, one_of(UNKNOWN, UNPROVEN, LOST)]
-    """Of kind `lost`: its card is gone, and its server runs on without a GPU until it is stopped or
-    started again."""
+    """`lost`: its card has failed, and its server keeps running without a GPU until it is stopped
+    or restarted."""
     since: Timestamp
     why: str
 
@@ -56,7 +56,7 @@ class Session(TypedDict):
     """Sources of signals that do not answer."""
     unknown_since: Timestamp | None
     new: bool
-    """Whether it has only just started, so that no source has reported yet."""
+    """Whether it has just started, so that its use has not been checked yet."""
     doubt: Doubt | None
     extended_until: Timestamp | None
     protected_until: Timestamp | None

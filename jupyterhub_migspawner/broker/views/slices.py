@@ -39,7 +39,7 @@ class SeatLease(TypedDict):
     tier: str
     since: Timestamp
     seat: int
-    """The number of its seat; 0 where it has the slice alone."""
+    """The number of its seat; 0 on an unshared slice."""
 
 
 class Slice(TypedDict):
@@ -47,7 +47,7 @@ class Slice(TypedDict):
 
     id: int
     uuid: str | None
-    """Null while the slice has not been cut yet."""
+    """Null until the slice is cut."""
     node: str
     card_uuid: str
     card_index: int
@@ -57,14 +57,14 @@ class Slice(TypedDict):
     memory_mib: int
     state: Annotated[str, one_of(FREE, LEASED, DRAINING, QUARANTINED, MISSING)]
     why: str
-    """Why it is not free, in a sentence; empty for one that is free or simply leased."""
+    """Why it is not available, in a sentence; empty if it is free or leased."""
     lease: SliceLease | None
-    """Null also for another person's lease, unless an admin asks."""
+    """Also null for another person's lease, except for admins."""
     leases: list[SeatLease]
-    """All that the asker may see: several where a tier shares the slice; lease is the first."""
+    """All leases that the person may see; several if a tier shares the slice. lease is the first of
+    them."""
     unproven: list[Unproven]
-    """Of those leases the ones whose session has ended, on a slice that is not proven empty
-    since."""
+    """Those of the leases whose session has ended while the slice is not proven empty."""
 
 
 _QUARANTINED = "It is quarantined: given to nobody until what is on it has been looked at."

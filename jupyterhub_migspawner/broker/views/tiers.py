@@ -21,35 +21,34 @@ class Tier(TypedDict):
     """Which cards the tier means: a pattern of model names such as A100*, or a memory size such as
     >=40GB; null for any card."""
     seats: int
-    """How many sessions of this tier may share a slice; 1 gives each its own."""
+    """How many sessions of this tier can share a slice; 1 if slices are not shared."""
     free: int
-    """How many could be given out now, in seats where slices are shared; 0 for a tier without a
-    GPU."""
+    """How many are free now, in seats if slices are shared; 0 for a tier without a GPU."""
     total: int
-    """How many there are by the desired layouts of the cards in service, free or not."""
+    """How many there are in the desired layouts of the cards in service, free or not."""
     shares_with: list[str]
-    """Other tiers that count the same slices or cards."""
+    """Other tiers that use the same slices or cards."""
     usable: bool
     """Whether this person could start it now."""
     why: str
     """Why not, in a sentence; empty when usable."""
     soon: bool
-    """Whether all that is in the way is an earlier session of this person that is just ending; a
-    start waits for that."""
+    """Whether the only obstacle is an earlier session of this person that is ending; a start waits
+    for it."""
     outage: str
-    """A sentence about cards of the tier that are out of service, with the reasons for admins and
-    approvers; empty when none is."""
+    """A sentence about cards of the tier that are out of service, for admins and approvers with the
+    reasons; empty if there are none."""
     approval: bool
     max_hours: float | None
     idle_minutes: float | None
     grant: Request | None
-    """The person's valid grant, where the tier needs approval."""
+    """The person's valid grant, if the tier needs approval."""
     waiting: int
-    """How many others wait for the same."""
+    """How many other people wait for the same."""
     ticket: int | None
     """The person's own ticket for it."""
     held_until: Timestamp | None
-    """Until when one is held for the person."""
+    """Until when an offer is held for the person."""
 
 
 def tier_view(offer: TierOffer) -> Tier:

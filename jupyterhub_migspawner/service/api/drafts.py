@@ -2,66 +2,77 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from jupyterhub_migspawner.broker import views
-from jupyterhub_migspawner.service.api.handler import ApiHandler, read_id
-from jupyterhub_migspawner.service.http.body import Field
+from jupyterhub_migspawner.service.api.handler import ApiHandler
+from jupyterhub_migspawner.service.api.models.base import Nothing
+from jupyterhub_migspawner.service.api.models.drafts import NewDraft
+from jupyterhub_migspawner.service.api.operation import operation
 
-#: What a draft is made of, all of it as it was typed.
-DRAFT = {
-    "tier": Field("server"),
-    "hours": Field("server"),
-    "starts_at": Field("server"),
-    "reason": Field("text"),
-}
+_UNKNOWN = "The person has no such draft."
 
 
 class Drafts(ApiHandler):
     """The visitor's drafts."""
 
-    async def get(self) -> None:
-        """List them."""
-        self.flags()
+    path = "/drafts"
+
+    @operation("listDrafts")
+    async def get(self) -> list[views.Draft]:
+        """The person's drafts of requests; nobody else can see them."""
         person = self.who.person
         found = await self.ask(lambda broker: broker.drafts(person))
-        self.reply([views.draft_view(draft) for draft in found])
+        return [views.draft_view(draft) for draft in found]
 
-    async def post(self) -> None:
-        """Begin one."""
-        self.flags()
-        person, sent = self.who.person, self.fields(DRAFT)
-        draft = await self.ask(lambda broker: broker.save_draft(person, **sent))
-        self.reply(views.draft_view(draft), 201)
+    @operation(
+        "makeDraft",
+        status=201,
+        done="The draft.",
+        refusals={409: "The person has as many drafts as they may."},
+    )
+    async def post(self, body: NewDraft) -> views.Draft:
+        """Save a draft of a request."""
+        person, typed = self.who.person, body.model_dump()
+        draft = await self.ask(lambda broker: broker.save_draft(person, **typed))
+        return views.draft_view(draft)
 
 
 class OneDraft(ApiHandler):
     """A draft by its id."""
 
-    async def put(self, raw_id: str) -> None:
-        """Replace it; what is left out becomes empty."""
-        self.flags()
-        draft_id, person = read_id("draft", raw_id), self.who.person
-        sent: dict[str, Any] = self.fields(DRAFT)
-        draft = await self.ask(lambda broker: broker.save_draft(person, draft_id=draft_id, **sent))
-        self.reply(views.draft_view(draft))
+    path = "/drafts/{id}"
 
-    async def delete(self, raw_id: str) -> None:
-        """Throw it away."""
-        self.flags()
-        draft_id, person = read_id("draft", raw_id), self.who.person
-        self.fields({})
+    @operation("changeDraft", done="The draft.", refusals={404: _UNKNOWN})
+    async def put(self, draft_id: int, body: NewDraft) -> views.Draft:
+        """Replace a draft."""
+        person, typed = self.who.person, body.model_dump()
+        draft = await self.ask(lambda broker: broker.save_draft(person, draft_id=draft_id, **typed))
+        return views.draft_view(draft)
+
+    @operation("dropDraft", done="The discarded draft.", refusals={404: _UNKNOWN})
+    async def delete(self, draft_id: int, body: Nothing) -> views.Draft:
+        """Discard a draft."""
+        person = self.who.person
         draft = await self.ask(lambda broker: broker.drop_draft(person, draft_id))
-        self.reply(views.draft_view(draft))
+        return views.draft_view(draft)
 
 
 class FileDraft(ApiHandler):
     """A draft becomes a request."""
 
-    async def post(self, raw_id: str) -> None:
-        """File it."""
-        self.flags()
-        draft_id, person = read_id("draft", raw_id), self.who.person
-        self.fields({})
+    path = "/drafts/{id}/file"
+
+    @operation(
+        "fileDraft",
+        status=201,
+        done="The request.",
+        refusals={
+            403: "The person may not use the tier, or their quota allows none of it.",
+            404: _UNKNOWN,
+            409: "The tier needs no approval, or the person has a request or grant already.",
+        },
+    )
+    async def post(self, draft_id: int, body: Nothing) -> views.Request:
+        """File a draft as a request."""
+        person = self.who.person
         request = await self.ask(lambda broker: broker.file_draft(person, draft_id))
-        self.reply(views.request_view(request), 201)
+        return views.request_view(request)

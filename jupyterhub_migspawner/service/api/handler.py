@@ -1,22 +1,18 @@
-"""What the handlers of the REST API share: JSON in, JSON out, a signed-in person, ids."""
+"""Base of the REST handlers: JSON in, JSON out, a signed-in person, ids, parts of lists."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeVar
 from urllib.parse import urlencode
 
-from tornado.web import RequestHandler
-
 from jupyterhub_migspawner.model.parts import MOST_ROWS, Part
+from jupyterhub_migspawner.service.api.operation import Operation, methods_of
 from jupyterhub_migspawner.service.http import body
 from jupyterhub_migspawner.service.http.auth import Asked, Visitor
-from jupyterhub_migspawner.service.http.body import Field
 from jupyterhub_migspawner.service.http.problem import Problem
-
-#: What a person may send with a decision.
-REASON = {"reason": Field("text")}
 
 #: Ids count up from 1 in a 64-bit column; longer digits name nothing.
 MOST_DIGITS = 18
@@ -25,11 +21,28 @@ MOST_ID = 10**MOST_DIGITS - 1
 #: Rows of a list unless asked otherwise.
 USUAL_ROWS = 100
 
-T = TypeVar("T")
+Row = TypeVar("Row")
+View = TypeVar("View")
+
+
+@dataclass(frozen=True)
+class Query:
+    """The parameters of a request: flags, and which part of a list is asked for."""
+
+    flags: dict[str, bool]
+    part: Part
+
+    def __getitem__(self, flag: str) -> bool:
+        return self.flags[flag]
 
 
 class ApiHandler(Asked):
-    """Base of the REST handlers: JSON in, JSON out, a signed-in person."""
+    """Base of the REST handlers."""
+
+    #: The address below ``api``; ``{id}`` stands for an id.
+    path: ClassVar[str]
+
+    query: Query
 
     def set_default_headers(self) -> None:
         """An answer is for this visitor and this moment, and nothing in it is ever run."""
@@ -57,44 +70,47 @@ class ApiHandler(Asked):
         assert self.visitor is not None
         return self.visitor
 
-    def flags(self, *known: str) -> dict[str, bool]:
-        """The query's parameters, all true or false."""
-        return body.read_flags(self.request.query_arguments, known)
+    def read(self, operation: Operation, address: Sequence[str]) -> list[Any]:
+        """Return the arguments of an operation: id and body; its parameters go into ``query``.
 
-    def listing(self, *known: str) -> tuple[dict[str, bool], Part]:
-        """The parameters of a list: flags, and which part of it is asked for."""
-        query = dict(self.request.query_arguments)
-        limit = body.read_count(query, "limit", MOST_ROWS)
-        before = body.read_count(query, "before", MOST_ID)
-        rest = {name: query[name] for name in query if name not in ("limit", "before")}
-        return body.read_flags(rest, known), Part(limit or USUAL_ROWS, before)
-
-    def reply_part(
-        self, rows: Sequence[T], view: Callable[[T], Any], part: Part, *, id_name: str = "id"
-    ) -> None:
-        """Answer with the newest rows of a list, of which one more than asked for were read.
-
-        ``Link`` leads to the rows before those, where there are any. ``id_name`` is the field of
-        the view that they are ordered by.
+        Raises :exc:`.Problem` for what the operation does not declare.
         """
+        query = dict(self.request.query_arguments)
+        limit = before = None
+        if operation.paged:
+            limit = body.read_count(query, "limit", MOST_ROWS)
+            before = body.read_count(query, "before", MOST_ID)
+            query = {name: query[name] for name in query if name not in ("limit", "before")}
+        flags = body.read_flags(query, operation.flags)
+        self.query = Query(flags, Part(limit or USUAL_ROWS, before))
+        arguments: list[Any] = [read_id(operation.noun, raw) for raw in address]
+        if operation.body is not None:
+            content_type = self.request.headers.get("Content-Type", "")
+            arguments.append(body.read_body(self.request.body, content_type, operation.body))
+        return arguments
+
+    def part_of(
+        self, rows: Sequence[Row], view: Callable[[Row], View], id_of: Callable[[Row], int]
+    ) -> list[View]:
+        """Return the newest rows of a list, of which one more than asked for were read.
+
+        ``Link`` leads to the rows before those, where there are any. ``id_of`` is what they are
+        ordered by.
+        """
+        part = self.query.part
         shown = rows[-part.limit :]
         if len(rows) > part.limit:
-            self.link_next(view(shown[0])[id_name], part)
-        self.reply([view(row) for row in shown])
+            self.link_next(id_of(shown[0]))
+        return [view(row) for row in shown]
 
-    def link_next(self, before: int, part: Part) -> None:
+    def link_next(self, before: int) -> None:
         """Say where the rows with smaller ids than ``before`` are."""
         kept = {
             name: values[-1].decode("utf-8", "replace")
             for name, values in self.request.query_arguments.items()
         }
-        query = urlencode({**kept, "limit": part.limit, "before": before})
+        query = urlencode({**kept, "limit": self.query.part.limit, "before": before})
         self.set_header("Link", f'<{self.request.path}?{query}>; rel="next"')
-
-    def fields(self, known: Mapping[str, Field]) -> dict[str, Any]:
-        """The body's fields, checked."""
-        content_type = self.request.headers.get("Content-Type", "")
-        return body.read_object(self.request.body, content_type, known)
 
     def reply(self, value: Any, status: int = 200) -> None:
         """Answer with JSON."""
@@ -112,17 +128,8 @@ class ApiHandler(Asked):
         self.finish(json.dumps(self.answer.as_json()))
 
 
-def methods_of(handler: type[RequestHandler]) -> frozenset[str]:
-    """The HTTP methods that a handler serves."""
-    return frozenset(
-        method
-        for method in RequestHandler.SUPPORTED_METHODS
-        if getattr(handler, method.lower()) is not getattr(RequestHandler, method.lower())
-    )
-
-
-def read_id(what: str, raw: str) -> int:
-    """An id out of an address. Raises :exc:`.Problem` when it names nothing."""
+def read_id(noun: str, raw: str) -> int:
+    """Return an id out of an address. Raises :exc:`.Problem` when it names nothing."""
     if not raw.isascii() or not raw.isdigit() or len(raw) > MOST_DIGITS:
-        raise Problem(404, "not-found", f"There is no {what} {body.shown(raw)}.")
+        raise Problem(404, "not-found", f"There is no {noun} {body.shown(raw)}.")
     return int(raw)

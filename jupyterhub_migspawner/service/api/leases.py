@@ -1,4 +1,4 @@
-"""The REST API's leases: the visitor's own, and everybody's for admins."""
+"""The REST API's leases: the visitor's own; everybody's for admins."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from functools import partial
 
 from jupyterhub_migspawner.broker import views
 from jupyterhub_migspawner.model.leases import LeaseRow
-from jupyterhub_migspawner.service.api.handler import REASON, ApiHandler, read_id
+from jupyterhub_migspawner.service.api.handler import ApiHandler
+from jupyterhub_migspawner.service.api.models.base import Reason
+from jupyterhub_migspawner.service.api.operation import ADMIN, operation
 from jupyterhub_migspawner.service.clients.hub import HubError
 from jupyterhub_migspawner.service.http.problem import Problem
 from jupyterhub_migspawner.service.workers.reconciliation import is_server_of
@@ -16,41 +18,65 @@ log = logging.getLogger("migspawner.service")
 
 
 class Leases(ApiHandler):
-    """The visitor's leases; everybody's for admins."""
+    """Leases, live and past."""
 
-    async def get(self) -> None:
-        """List leases: live ones, with ``past`` those that ended too."""
-        flags, part = self.listing("all", "past")
-        if flags["all"] and not self.who.is_admin:
+    path = "/leases"
+
+    @operation(
+        "listLeases",
+        paged=True,
+        flags={
+            "all": "All users' leases. For hub admins and the scope custom:migspawner:admin.",
+            "past": "Include those that have ended.",
+        },
+        refusals={403: "Only admins see all users' leases."},
+    )
+    async def get(self) -> list[views.Lease]:
+        """The person's own leases."""
+        query, admin = self.query, self.who.is_admin
+        if query["all"] and not admin:
             raise Problem(403, "not-allowed", "Only admins see everybody's leases.")
-        user = None if flags["all"] else self.who.person.name
-        admin = self.who.is_admin
+        user = None if query["all"] else self.who.person.name
         leases = await self.ask(
             lambda broker: broker.leases(
-                include_past=flags["past"], user=user, part=part.and_one_more
+                include_past=query["past"], user=user, part=query.part.and_one_more
             )
         )
-        self.reply_part(leases, partial(views.lease_view, admin=admin), part)
+        return self.part_of(leases, partial(views.lease_view, admin=admin), lambda lease: lease.id)
 
 
 class OneLease(ApiHandler):
     """A lease by its id."""
 
-    async def delete(self, raw_id: str) -> None:
-        """Take a lease back and end its server: the slice is free once it is proven empty."""
-        self.flags()
+    path = "/leases/{id}"
+
+    @operation(
+        "releaseLease",
+        status=202,
+        done="The lease is being released.",
+        scopes=ADMIN,
+        refusals={
+            403: "Only admins release leases.",
+            404: "There is no such lease.",
+            409: "It has ended or is being released already.",
+        },
+    )
+    async def delete(self, lease_id: int, body: Reason) -> views.Lease:
+        """Release a lease. For hub admins and the scope custom:migspawner:admin.
+
+        Its server is stopped; the slice is free once it is proven empty.
+        """
         if not self.who.is_admin:
             raise Problem(
                 403,
                 "not-allowed",
                 "Only admins end leases by hand; to end your own session, stop its server.",
             )
-        lease_id = read_id("lease", raw_id)
         actor = self.who.person.name
-        reason = self.fields(REASON).get("reason") or f"released by {actor}"
+        reason = body.reason or f"released by {actor}"
         lease = await self.ask(lambda broker: broker.release_lease(lease_id, reason, actor))
         await self._stop_server_of(lease)
-        self.reply(views.lease_view(lease), 202)
+        return views.lease_view(lease)
 
     async def _stop_server_of(self, lease: LeaseRow) -> None:
         """Let the hub stop the server in its own way, before what it leaves behind is ended.

@@ -1,26 +1,28 @@
-"""The REST API's notices: which ones the visitor wants."""
+"""The REST API's notices: which ones the visitor gets."""
 
 from __future__ import annotations
 
-from jupyterhub_migspawner.policy.notices import TOPICS
+from jupyterhub_migspawner.broker import views
 from jupyterhub_migspawner.service.api.handler import ApiHandler
-from jupyterhub_migspawner.service.http.body import Field
-
-#: What one can do without; what is left out stays as it is.
-CHOICES = {topic: Field("flag") for topic in TOPICS}
+from jupyterhub_migspawner.service.api.models.notices import NewNoticeChoices
+from jupyterhub_migspawner.service.api.operation import operation
 
 
 class Notices(ApiHandler):
-    """Each topic, true where the visitor wants notices."""
+    """Each topic, true where the visitor gets notices."""
 
-    async def get(self) -> None:
-        """List them."""
-        self.flags()
+    path = "/notices"
+
+    @operation("listNoticeChoices", done="Each topic; true if the person gets its notices.")
+    async def get(self) -> views.NoticeChoices:
+        """Which notices the person gets."""
         name = self.who.person.name
-        self.reply(await self.ask(lambda broker: broker.notice_choices(name)))
+        return views.notices_view(await self.ask(lambda broker: broker.notice_choices(name)))
 
-    async def put(self) -> None:
-        """Choose."""
-        self.flags()
-        name, sent = self.who.person.name, self.fields(CHOICES)
-        self.reply(await self.ask(lambda broker: broker.choose_notices(name, sent)))
+    @operation("chooseNotices", done="The updated topics.")
+    async def put(self, body: NewNoticeChoices) -> views.NoticeChoices:
+        """Choose which notices to get; omitted topics do not change."""
+        name, chosen = self.who.person.name, body.model_dump(exclude_unset=True)
+        return views.notices_view(
+            await self.ask(lambda broker: broker.choose_notices(name, chosen))
+        )

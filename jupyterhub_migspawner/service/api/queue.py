@@ -1,4 +1,4 @@
-"""The REST API's waiting list: the visitor's places in it, and everybody's for admins."""
+"""The REST API's queue: the visitor's tickets, and everybody's for admins."""
 
 from __future__ import annotations
 
@@ -6,71 +6,89 @@ from jupyterhub_migspawner.broker import Broker, views
 from jupyterhub_migspawner.broker.statuses import TicketStatus
 from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.model.tickets import TicketRow
-from jupyterhub_migspawner.service.api.handler import REASON, ApiHandler, read_id
-from jupyterhub_migspawner.service.http.body import Field
+from jupyterhub_migspawner.service.api.handler import ApiHandler
+from jupyterhub_migspawner.service.api.models.base import Reason
+from jupyterhub_migspawner.service.api.models.queue import NewTicket
+from jupyterhub_migspawner.service.api.operation import operation
 from jupyterhub_migspawner.service.http.problem import Problem
 from jupyterhub_migspawner.service.parts import Parts
-
-#: What a ticket is made of; whose it is is never part of it.
-NEW_TICKET = {
-    "tier": Field("name", required=True),
-    "server": Field("server"),
-    "start": Field("flag"),
-    "upward": Field("flag"),
-}
 
 
 class Queue(ApiHandler):
     """Tickets of the queue."""
 
-    async def get(self) -> None:
-        """List the visitor's places; everybody's for admins."""
-        flags, part = self.listing("all")
-        if flags["all"] and not self.who.is_admin:
-            raise Problem(403, "not-allowed", "Only admins see everybody's places.")
-        name = None if flags["all"] else self.who.person.name
-        found = await self.ask(lambda broker: broker.queue(name, part=part.and_one_more))
-        self.reply_part(found, views.ticket_view, part)
+    path = "/queue"
 
-    async def post(self) -> None:
-        """Join the queue, or change what a ticket is for."""
-        self.flags()
-        asked = self.fields(NEW_TICKET)
-        visitor, person = self.who, self.who.person
-        existing = await is_existing(self.parts, person.name, asked.get("server", ""))
+    @operation(
+        "listTickets",
+        paged=True,
+        flags={"all": "All users' tickets. For hub admins and the scope custom:migspawner:admin."},
+        refusals={403: "Only admins see all users' tickets."},
+    )
+    async def get(self) -> list[views.Ticket]:
+        """The person's own tickets in the waiting list."""
+        query = self.query
+        if query["all"] and not self.who.is_admin:
+            raise Problem(403, "not-allowed", "Only admins see everybody's tickets.")
+        name = None if query["all"] else self.who.person.name
+        found = await self.ask(lambda broker: broker.queue(name, part=query.part.and_one_more))
+        return self.part_of(found, views.ticket_view, lambda status: status.row.id)
 
-        server, start = asked.get("server", ""), asked.get("start", False)
+    @operation(
+        "joinQueue",
+        status=201,
+        done="The updated ticket.",
+        refusals={
+            403: "The person may not use the tier, their quota allows none of it, or the token may "
+            "not start that server.",
+            404: "There is no such tier.",
+            409: "Waiting would not help: the tier has no GPU, one is free, or the person has one.",
+        },
+        links={"leave": "leaveQueue"},
+    )
+    async def post(self, body: NewTicket) -> views.Ticket:
+        """Join the waiting list for a tier, or change one's ticket."""
+        visitor, person, server = self.who, self.who.person, body.server
+        existing = await is_existing(self.parts, person.name, server)
         beside = await self.beside(person.name, server)
 
         def join(broker: Broker) -> TicketStatus:
-            if start:
+            if body.start:
                 visitor.demand_start(server, "have a server started")
             ticket = broker.join(
                 person,
-                asked["tier"],
+                body.tier,
                 server=server,
-                start=start,
+                start=body.start,
                 existing=existing,
-                upward=asked.get("upward", False),
+                upward=body.upward,
                 other_servers=beside.other_servers,
                 stopping=beside.stopping,
             )
             return standing(broker, ticket)
 
-        self.reply(views.ticket_view(await self.ask(join)), 201)
+        return views.ticket_view(await self.ask(join))
 
 
 class OneTicket(ApiHandler):
-    """A place by its ticket's id."""
+    """A ticket by its id."""
 
-    async def delete(self, raw_id: str) -> None:
-        """Give up this place, and what is held for it."""
-        self.flags()
-        ticket_id = read_id("ticket", raw_id)
-        reason = self.fields(REASON).get("reason", "")
+    path = "/queue/{id}"
+
+    @operation(
+        "leaveQueue",
+        done="The cancelled ticket.",
+        refusals={
+            403: "It is another user's ticket.",
+            404: "There is no such ticket.",
+            409: "The ticket is over.",
+        },
+    )
+    async def delete(self, ticket_id: int, body: Reason) -> views.Ticket:
+        """Leave the waiting list: cancel one's own ticket and its offer; admins can cancel any."""
         by = self.who.maker
-        ticket = await self.ask(lambda broker: broker.leave(ticket_id, by, reason))
-        self.reply(views.ticket_view(TicketStatus(ticket, 0, None, None)))
+        ticket = await self.ask(lambda broker: broker.leave(ticket_id, by, body.reason))
+        return views.ticket_view(TicketStatus(ticket, 0, None, None))
 
 
 async def is_existing(parts: Parts, user: str, server: str) -> bool:
@@ -93,7 +111,7 @@ async def is_existing(parts: Parts, user: str, server: str) -> bool:
 
 
 def standing(broker: Broker, ticket: TicketRow) -> TicketStatus:
-    """A ticket as it stands, with its place where it waits."""
+    """A ticket as it is now, with its queue position where it waits."""
     for status in broker.queue(ticket.user):
         if status.row.id == ticket.id:
             return status

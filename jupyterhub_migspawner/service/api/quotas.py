@@ -3,78 +3,100 @@
 from __future__ import annotations
 
 from jupyterhub_migspawner.broker import views
-from jupyterhub_migspawner.service.api.handler import REASON, ApiHandler, read_id
-from jupyterhub_migspawner.service.http.body import Field
+from jupyterhub_migspawner.service.api.handler import ApiHandler
+from jupyterhub_migspawner.service.api.models.base import Reason
+from jupyterhub_migspawner.service.api.models.quotas import NewException
+from jupyterhub_migspawner.service.api.operation import ADMIN, operation
 from jupyterhub_migspawner.service.http.problem import Problem
-
-#: What an exception is made of; who makes it is never part of it.
-NEW_EXCEPTION = {
-    "user": Field("name", required=True),
-    "field": Field("name", required=True),
-    "limit": Field("amount", required=True),
-    "until": Field("time", required=True),
-    "reason": Field("text", required=True),
-}
 
 
 class MyQuota(ApiHandler):
-    """What limits the visitor, and how much of it is used."""
+    """What limits the visitor."""
 
-    async def get(self) -> None:
-        """List the limits that count for the visitor."""
-        self.flags()
+    path = "/quota"
+
+    @operation("myQuota")
+    async def get(self) -> list[views.Limit]:
+        """The person's limits, and how much of each is used."""
         person = self.who.person
         servers = await self.live_servers(person.name)
         number = None if servers is None else len(servers)
         stopping = [server.name for server in servers or () if server.pending == "stop"]
-        standing = await self.ask(
+        limits = await self.ask(
             lambda broker: broker.quota_of(person, servers=number, stopping=stopping)
         )
-        self.reply([views.quota_view(each) for each in standing])
+        return [views.quota_view(each) for each in limits]
 
 
 class Exceptions(ApiHandler):
     """Exceptions from quotas."""
 
-    async def get(self) -> None:
-        """List the visitor's exceptions; everybody's for admins."""
-        flags, part = self.listing("all", "past")
-        if flags["all"] and not self.who.is_admin:
+    path = "/exceptions"
+
+    @operation(
+        "listExceptions",
+        paged=True,
+        flags={
+            "all": "All users' exceptions. For hub admins and the scope custom:migspawner:admin.",
+            "past": "Include those that have ended.",
+        },
+        refusals={403: "Only admins see all users' exceptions."},
+    )
+    async def get(self) -> list[views.QuotaException]:
+        """The person's exceptions from quotas."""
+        query = self.query
+        if query["all"] and not self.who.is_admin:
             raise Problem(403, "not-allowed", "Only admins see everybody's exceptions.")
-        user = None if flags["all"] else self.who.person.name
+        user = None if query["all"] else self.who.person.name
         rows = await self.ask(
             lambda broker: broker.exceptions(
-                user, include_past=flags["past"], part=part.and_one_more
+                user, include_past=query["past"], part=query.part.and_one_more
             )
         )
-        self.reply_part(rows, views.exception_view, part)
+        return self.part_of(rows, views.exception_view, lambda row: row.id)
 
-    async def post(self) -> None:
-        """Make an exception."""
-        self.flags()
-        asked = self.fields(NEW_EXCEPTION)
+    @operation(
+        "makeException",
+        status=201,
+        done="The new exception.",
+        scopes=ADMIN,
+        refusals={403: "Only admins make exceptions, and not for themselves."},
+    )
+    async def post(self, body: NewException) -> views.QuotaException:
+        """Make an exception from a quota for another user.
+
+        For hub admins and the scope custom:migspawner:admin.
+        """
         by = self.who.maker
         row = await self.ask(
             lambda broker: broker.grant_exception(
-                broker.settings.known_as(asked["user"]),
-                asked["field"],
-                asked["limit"],
-                asked["until"],
-                asked["reason"],
+                broker.settings.known_as(body.user),
+                body.field,
+                body.limit,
+                body.until,
+                body.reason,
                 by,
             )
         )
-        self.reply(views.exception_view(row), 201)
+        return views.exception_view(row)
 
 
 class OneException(ApiHandler):
     """The early end of an exception."""
 
-    async def post(self, raw_id: str) -> None:
-        """End it."""
-        self.flags()
-        exception_id = read_id("exception", raw_id)
-        reason = self.fields(REASON).get("reason", "")
+    path = "/exceptions/{id}/end"
+
+    @operation(
+        "endException",
+        scopes=ADMIN,
+        refusals={
+            403: "Only admins end exceptions.",
+            404: "There is no such exception.",
+            409: "The exception is over.",
+        },
+    )
+    async def post(self, exception_id: int, body: Reason) -> views.QuotaException:
+        """End an exception early. For hub admins and the scope custom:migspawner:admin."""
         by = self.who.maker
-        row = await self.ask(lambda broker: broker.end_exception(exception_id, reason, by))
-        self.reply(views.exception_view(row))
+        row = await self.ask(lambda broker: broker.end_exception(exception_id, body.reason, by))
+        return views.exception_view(row)

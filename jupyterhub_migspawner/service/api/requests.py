@@ -1,139 +1,146 @@
-"""The REST API's requests: filed by users, decided by approvers."""
+"""The REST API's requests for tiers that need approval, and what becomes of them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
-from jupyterhub_migspawner.broker import Broker, views
-from jupyterhub_migspawner.model.requests import RequestRow
-from jupyterhub_migspawner.service.api.handler import REASON, ApiHandler, read_id
+from jupyterhub_migspawner.broker import views
+from jupyterhub_migspawner.service.api.handler import ApiHandler
+from jupyterhub_migspawner.service.api.models.base import Nothing, Reason
+from jupyterhub_migspawner.service.api.models.requests import Approval, NewRequest, Revocation
+from jupyterhub_migspawner.service.api.operation import DECIDE, operation
 from jupyterhub_migspawner.service.http.approvers import decidable, is_approver
-from jupyterhub_migspawner.service.http.auth import Visitor
-from jupyterhub_migspawner.service.http.body import Field
 from jupyterhub_migspawner.service.http.problem import Problem
 
-#: What a request is made of; who makes it is never part of it.
-NEW_REQUEST = {
-    "tier": Field("name", required=True),
-    "hours": Field("hours", required=True),
-    "reason": Field("text", required=True),
-    "starts_at": Field("time"),
-}
+#: Minutes of warning unless the body says otherwise.
+WARNING_MINUTES = 15
 
-
-#: How a grant is revoked that is in use.
-REVOCATION = {"reason": Field("text", required=True), "warning_minutes": Field("amount")}
+_NOT_YOURS = "The person may not decide on this request."
+_UNKNOWN = "There is no such request."
+_DECIDED = "The request is decided already, or over."
 
 
 class Requests(ApiHandler):
-    """Requests for tiers that need approval."""
+    """Requests and grants."""
 
-    async def get(self) -> None:
-        """List the visitor's requests; everybody's for those who may decide."""
-        flags, part = self.listing("all")
-        if flags["all"]:
-            visitor, approvers = self.who, self.parts.settings.approvers
-            if not is_approver(visitor, approvers):
-                raise Problem(403, "not-allowed", "Only approvers see everybody's requests.")
-            found = await self.ask(lambda broker: decidable(broker, visitor, approvers, part))
-            if found.older_than is not None:
-                self.link_next(found.older_than, part)
-            self.reply([views.request_view(request) for request in found.requests])
-        else:
-            name = self.who.person.name
+    path = "/requests"
+
+    @operation(
+        "listRequests",
+        paged=True,
+        flags={"all": "All users' requests. For users who may decide on them."},
+        refusals={403: "Only approvers see all users' requests."},
+    )
+    async def get(self) -> list[views.Request]:
+        """The person's own requests for tiers that need approval."""
+        visitor, part = self.who, self.query.part
+        if not self.query["all"]:
+            name = visitor.person.name
             mine = await self.ask(lambda broker: broker.requests(user=name, part=part.and_one_more))
-            self.reply_part(mine, views.request_view, part)
+            return self.part_of(mine, views.request_view, lambda request: request.id)
+        approvers = self.parts.settings.approvers
+        if not is_approver(visitor, approvers):
+            raise Problem(403, "not-allowed", "Only approvers see everybody's requests.")
+        found = await self.ask(lambda broker: decidable(broker, visitor, approvers, part))
+        if found.older_than is not None:
+            self.link_next(found.older_than)
+        return [views.request_view(request) for request in found.requests]
 
-    async def post(self) -> None:
-        """Ask for a tier."""
-        self.flags()
-        asked = self.fields(NEW_REQUEST)
+    @operation(
+        "createRequest",
+        status=201,
+        done="The new request.",
+        refusals={
+            403: "The person may not use the tier, or their quota allows none of it.",
+            404: "There is no such tier.",
+            409: "The tier needs no approval, or the person has a request or grant already.",
+        },
+        links={"approve": "approveRequest", "deny": "denyRequest", "cancel": "cancelRequest"},
+    )
+    async def post(self, body: NewRequest) -> views.Request:
+        """Request a tier that needs approval."""
         person = self.who.person
         request = await self.ask(
             lambda broker: broker.create_request(
-                person, asked["tier"], asked["hours"], asked["reason"], asked.get("starts_at")
+                person, body.tier, body.hours, body.reason, body.starts_at
             )
         )
-        self.reply(views.request_view(request), 201)
+        return views.request_view(request)
 
 
-class Decision(ApiHandler):
-    """Base of the three ends of a request; each is its own address."""
-
-    known: Mapping[str, Field] = REASON
-
-    async def post(self, raw_id: str) -> None:
-        """Decide."""
-        self.flags()
-        request_id = read_id("request", raw_id)
-        sent = self.fields(self.known)
-        visitor = self.who
-        request = await self.ask(lambda broker: self.decide(broker, request_id, visitor, sent))
-        self.reply(views.request_view(request))
-
-    def decide(
-        self, broker: Broker, request_id: int, visitor: Visitor, sent: Mapping[str, Any]
-    ) -> RequestRow:
-        """What this address does; runs off the event loop."""
-        raise AssertionError(f"{type(self).__name__} does not say what it decides")
-
-
-class Approve(Decision):
+class Approve(ApiHandler):
     """Approve a request, perhaps for fewer hours."""
 
-    known = {**REASON, "hours": Field("hours")}
+    path = "/requests/{id}/approve"
 
-    def decide(
-        self, broker: Broker, request_id: int, visitor: Visitor, sent: Mapping[str, Any]
-    ) -> RequestRow:
-        """The request becomes a grant, from now on."""
-        return broker.decide(
-            request_id,
-            visitor.decider,
-            True,
-            reason=sent.get("reason", ""),
-            hours=sent.get("hours"),
+    @operation(
+        "approveRequest",
+        scopes=DECIDE,
+        refusals={403: _NOT_YOURS, 404: _UNKNOWN, 409: _DECIDED},
+    )
+    async def post(self, request_id: int, body: Approval) -> views.Request:
+        """Approve a request of another user.
+
+        For hub admins, the configured approvers and the scope custom:migspawner:approve.
+        """
+        by, reason, hours = self.who.decider, body.reason, body.hours
+        request = await self.ask(
+            lambda broker: broker.decide(request_id, by, True, reason=reason, hours=hours)
         )
+        return views.request_view(request)
 
 
-class Deny(Decision):
+class Deny(ApiHandler):
     """Deny a request."""
 
-    def decide(
-        self, broker: Broker, request_id: int, visitor: Visitor, sent: Mapping[str, Any]
-    ) -> RequestRow:
-        """The request ends here."""
-        return broker.decide(
-            request_id,
-            visitor.decider,
-            False,
-            reason=sent.get("reason", ""),
-        )
+    path = "/requests/{id}/deny"
+
+    @operation(
+        "denyRequest", scopes=DECIDE, refusals={403: _NOT_YOURS, 404: _UNKNOWN, 409: _DECIDED}
+    )
+    async def post(self, request_id: int, body: Reason) -> views.Request:
+        """Deny a request of another user. For the same people as approving."""
+        by, reason = self.who.decider, body.reason
+        request = await self.ask(lambda broker: broker.decide(request_id, by, False, reason=reason))
+        return views.request_view(request)
 
 
-class Cancel(Decision):
+class Cancel(ApiHandler):
     """Withdraw a request: one's own, or as an approver."""
 
-    known = {}
+    path = "/requests/{id}/cancel"
 
-    def decide(
-        self, broker: Broker, request_id: int, visitor: Visitor, sent: Mapping[str, Any]
-    ) -> RequestRow:
-        """The request, or the grant that it became, is given up."""
-        return broker.cancel_request(request_id, visitor.decider)
+    @operation(
+        "cancelRequest",
+        refusals={
+            403: "It is another user's request, and the person may not decide on it.",
+            404: _UNKNOWN,
+            409: "It is over, or in use.",
+        },
+    )
+    async def post(self, request_id: int, body: Nothing) -> views.Request:
+        """Cancel a request or grant. For its requester, and for approvers."""
+        by = self.who.decider
+        request = await self.ask(lambda broker: broker.cancel_request(request_id, by))
+        return views.request_view(request)
 
 
-class Revoke(Decision):
+class Revoke(ApiHandler):
     """Take a grant back although it is in use."""
 
-    known = REVOCATION
+    path = "/requests/{id}/revoke"
 
-    def decide(
-        self, broker: Broker, request_id: int, visitor: Visitor, sent: Mapping[str, Any]
-    ) -> RequestRow:
-        """What runs on it ends after a warning."""
-        minutes = sent.get("warning_minutes", 15)
-        return broker.revoke(
-            request_id, visitor.decider, sent["reason"], 15 if minutes is None else minutes
-        )[0]
+    @operation(
+        "revokeRequest",
+        scopes=DECIDE,
+        refusals={403: _NOT_YOURS, 404: _UNKNOWN, 409: "It is no grant, or over."},
+    )
+    async def post(self, request_id: int, body: Revocation) -> views.Request:
+        """Revoke a grant that is in use: its server ends after a warning.
+
+        For users who may decide on it.
+        """
+        by, minutes = self.who.decider, body.warning_minutes
+        minutes = WARNING_MINUTES if minutes is None else minutes
+        request, *_ = await self.ask(
+            lambda broker: broker.revoke(request_id, by, body.reason, minutes)
+        )
+        return views.request_view(request)

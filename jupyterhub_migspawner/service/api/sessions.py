@@ -4,73 +4,117 @@ from __future__ import annotations
 
 from jupyterhub_migspawner.broker import Broker, views
 from jupyterhub_migspawner.broker.statuses import Standing
-from jupyterhub_migspawner.service.api.handler import REASON, ApiHandler, read_id
+from jupyterhub_migspawner.service.api.handler import ApiHandler
+from jupyterhub_migspawner.service.api.models.base import Reason
+from jupyterhub_migspawner.service.api.models.sessions import Protection
+from jupyterhub_migspawner.service.api.operation import ADMIN, START, operation
 from jupyterhub_migspawner.service.http.auth import Visitor
-from jupyterhub_migspawner.service.http.body import Field
 from jupyterhub_migspawner.service.http.problem import Problem
 
-#: What protects a session.
-PROTECTION = {"until": Field("time", required=True), "reason": Field("text", required=True)}
+_DONE = "The updated session."
 
 
 class Sessions(ApiHandler):
-    """The visitor's running sessions; everybody's for admins."""
+    """Running sessions."""
 
-    async def get(self) -> None:
-        """List them."""
-        flags, part = self.listing("all")
-        every = flags["all"]
-        if every and not self.who.is_admin:
+    path = "/sessions"
+
+    @operation(
+        "listSessions",
+        paged=True,
+        flags={"all": "All users' sessions. For hub admins and the scope custom:migspawner:admin."},
+        refusals={403: "Only admins see all users' sessions."},
+    )
+    async def get(self) -> list[views.Session]:
+        """Running sessions: whether they are in use, when they end, and why."""
+        query = self.query
+        if query["all"] and not self.who.is_admin:
             raise Problem(403, "not-allowed", "Only admins see everybody's sessions.")
-        name = None if every else self.who.person.name
+        name = None if query["all"] else self.who.person.name
+        part = query.part.and_one_more
 
         def read(broker: Broker) -> list[views.Session]:
-            rows = [views.standing_view(x) for x in broker.standings(name, part.and_one_more)]
+            rows = [views.standing_view(x) for x in broker.standings(name, part)]
             rows += [
                 views.stranded_view(lease)
                 for lease in broker.stranded(name)
                 if part.before is None or lease.id < part.before
             ]
-            return sorted(rows, key=lambda row: row["lease"])[-part.and_one_more.limit :]
+            return sorted(rows, key=lambda row: row["lease"])[-part.limit :]
 
-        self.reply_part(await self.ask(read), lambda row: row, part, id_name="lease")
+        return self.part_of(await self.ask(read), lambda row: row, lambda row: row["lease"])
 
 
 class ExtendSession(ApiHandler):
     """A session by its lease's id, to be kept for longer."""
 
-    async def post(self, raw_id: str) -> None:
-        """Extend it."""
-        self.flags()
-        lease_id, visitor = read_id("lease", raw_id), self.who
-        reason = self.fields(REASON).get("reason", "")
-        found = await self.ask(lambda broker: extend(broker, lease_id, visitor, reason))
-        self.reply(views.standing_view(found))
+    path = "/sessions/{id}/extend"
+
+    @operation(
+        "extendSession",
+        done=_DONE,
+        scopes=START,
+        refusals={
+            403: "It is another user's session, or the token may not start that server.",
+            404: "There is no such lease.",
+            409: "The session is over, or cannot be extended any further.",
+        },
+    )
+    async def post(self, lease_id: int, body: Reason) -> views.Session:
+        """Extend a session that is not in use.
+
+        The scope has to hold for that server; before JupyterHub 6 it is servers.
+        """
+        visitor, reason = self.who, body.reason
+        return views.standing_view(
+            await self.ask(lambda broker: extend(broker, lease_id, visitor, reason))
+        )
 
 
 class ProtectSession(ApiHandler):
     """A session by its lease's id, to be kept whatever it does."""
 
-    async def post(self, raw_id: str) -> None:
-        """Protect it."""
-        self.flags()
-        lease_id, by = read_id("lease", raw_id), self.who.maker
-        sent = self.fields(PROTECTION)
-        until, reason = sent["until"], sent["reason"]
-        found = await self.ask(lambda broker: broker.protect(lease_id, by, until, reason))
-        self.reply(views.standing_view(found))
+    path = "/sessions/{id}/protect"
+
+    @operation(
+        "protectSession",
+        done=_DONE,
+        scopes=ADMIN,
+        refusals={
+            403: "Only admins protect sessions.",
+            404: "There is no such lease.",
+            409: "The session is over.",
+        },
+    )
+    async def post(self, lease_id: int, body: Protection) -> views.Session:
+        """Protect a session from being ended for being idle, until a given time; for admins."""
+        by = self.who.maker
+        return views.standing_view(
+            await self.ask(lambda broker: broker.protect(lease_id, by, body.until, body.reason))
+        )
 
 
 class UnprotectSession(ApiHandler):
     """A session by its lease's id, to be protected no longer."""
 
-    async def post(self, raw_id: str) -> None:
-        """End the protection."""
-        self.flags()
-        lease_id, by = read_id("lease", raw_id), self.who.maker
-        reason = self.fields(REASON).get("reason", "")
-        found = await self.ask(lambda broker: broker.protect(lease_id, by, None, reason))
-        self.reply(views.standing_view(found))
+    path = "/sessions/{id}/unprotect"
+
+    @operation(
+        "unprotectSession",
+        done=_DONE,
+        scopes=ADMIN,
+        refusals={
+            403: "Only admins protect sessions.",
+            404: "There is no such lease.",
+            409: "The session is over.",
+        },
+    )
+    async def post(self, lease_id: int, body: Reason) -> views.Session:
+        """End a protection early; for admins."""
+        by = self.who.maker
+        return views.standing_view(
+            await self.ask(lambda broker: broker.protect(lease_id, by, None, body.reason))
+        )
 
 
 def extend(broker: Broker, lease_id: int, visitor: Visitor, reason: str = "") -> Standing:

@@ -1,18 +1,21 @@
-"""The REST API's tiers: what the visitor may start."""
+"""The REST API's tiers: what the visitor may start, and what is free of it now."""
 
 from __future__ import annotations
 
 from jupyterhub_migspawner.broker import views
 from jupyterhub_migspawner.service.api.handler import ApiHandler
+from jupyterhub_migspawner.service.api.operation import operation
 
 
 class Tiers(ApiHandler):
-    """What the visitor may start, and what is free of it now."""
+    """The tiers."""
 
-    async def get(self) -> None:
-        """List the tiers."""
-        self.flags()
+    path = "/tiers"
+
+    @operation("listTiers")
+    async def get(self) -> list[views.Tier]:
+        """The tiers that the signed-in person sees, and how much of each is free."""
         person = self.who.person
         beside = await self.beside(person.name)
         offers = await self.ask(lambda broker: broker.tiers_for(person, **vars(beside)))
-        self.reply([views.tier_view(offer) for offer in offers])
+        return [views.tier_view(offer) for offer in offers]

@@ -8,13 +8,12 @@ request stands in such a sentence quoted and cut short.
 from __future__ import annotations
 
 import json
-import math
-import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
-from datetime import datetime, timezone
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
+from pydantic import BaseModel, ValidationError
+
+from jupyterhub_migspawner.policy.wording import nearest
 from jupyterhub_migspawner.service.http.problem import Problem
 
 #: Bytes; requests here are a few short fields.
@@ -25,44 +24,90 @@ MOST_BYTES = 64 * 1024
 #: as many before it is known who sends them.
 MOST_READ = 256 * 1024
 
-#: Characters of a name or of a reason; the broker may be stricter.
-MOST_NAME = 200
-MOST_TEXT = 2000
+B = TypeVar("B", bound=BaseModel)
 
 
-@dataclass(frozen=True)
-class Field:
-    """One field of a JSON object: what it must be, and whether it may be left out."""
+def read_body(body: bytes, content_type: str, model: type[B]) -> B:
+    """Return the fields of a JSON object, checked. An empty body is an object without fields.
 
-    kind: str
-    """``name`` (short text), ``text``, ``hours``, ``amount`` (a number, or null for no limit),
-    ``time`` (ISO 8601, with its zone), ``server`` (short text, perhaps empty) or ``flag``."""
-    required: bool = False
+    Every field of ``model`` is annotated with what is expected of it
+    (:class:`~jupyterhub_migspawner.service.api.models.fields.Expected`). Raises :exc:`.Problem`.
+    """
+    found = _read_json(body, content_type)
+    if not isinstance(found, dict):
+        _refuse(f"The body must be a JSON object, found {_found(found)}.")
+    try:
+        return model.model_validate(found)
+    except ValidationError as error:
+        _refuse(_sentence(error, model.model_fields))
 
 
-def read_object(body: bytes, content_type: str, fields: Mapping[str, Field]) -> dict[str, Any]:
-    """The fields of a JSON object, checked. An empty body is an object without fields."""
+def _read_json(body: bytes, content_type: str) -> Any:
     if len(body) > MOST_BYTES:
         raise too_large(len(body))
     if not body.strip():
-        found: Any = {}
-    else:
-        media = content_type.partition(";")[0].strip().lower()
-        if media not in ("", "application/json"):
-            raise Problem(
-                415, "options", "Send the body as JSON, with 'Content-Type: application/json'."
-            )
-        found = _parse(body)
-    if not isinstance(found, dict):
-        _refuse(f"The body must be a JSON object, found {_kind(found)}.")
-    known = ", ".join(sorted(fields)) or "none"
-    for name in found:
-        if name not in fields:
-            _refuse(f"There is no field {shown(name)} here; known fields: {known}.")
-    for name, field in fields.items():
-        if field.required and name not in found:
-            _refuse(f"The field {name!r} is missing; known fields: {known}.")
-    return {name: _checked(name, value, fields[name].kind) for name, value in found.items()}
+        return {}
+    media = content_type.partition(";")[0].strip().lower()
+    if media not in ("", "application/json"):
+        raise Problem(
+            415, "options", "Send the body as JSON, with 'Content-Type: application/json'."
+        )
+    try:
+        return json.loads(body, parse_constant=_not_a_number, object_pairs_hook=_object)
+    except (ValueError, RecursionError):
+        # ValueError covers JSON's own error and bytes that are not UTF-8.
+        raise Problem(400, "options", "The body is not JSON.") from None
+
+
+def _not_a_number(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not JSON")
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        _refuse(f"The field {shown(twice)} is there more than once.")
+    return found
+
+
+#: Which of several errors is shown: a misspelt field is unknown, and often missing as well.
+_ORDER = ("extra_forbidden", "missing")
+
+
+def _sentence(error: ValidationError, known: Collection[str]) -> str:
+    """Return the first of a body's errors in words."""
+    found = error.errors(include_url=False, include_context=True)
+    first = min(
+        found,
+        key=lambda each: _ORDER.index(each["type"]) if each["type"] in _ORDER else len(_ORDER),
+    )
+    name = str(first["loc"][0])
+    if first["type"] == "extra_forbidden":
+        return (
+            f"There is no field {shown(name)} here{nearest(name, known)}; known fields: "
+            f"{_listed(known)}."
+        )
+    if first["type"] == "missing":
+        return f"The field {name!r} is missing; known fields: {_listed(known)}."
+    return f"The field {name!r} must be {first['msg']}, found {_found(first['input'])}."
+
+
+def _listed(known: Collection[str]) -> str:
+    return ", ".join(sorted(known)) or "none"
+
+
+def _found(value: Any) -> str:
+    """Return a value as it may stand in a sentence."""
+    if isinstance(value, dict):
+        return "an object"
+    if isinstance(value, list):
+        return "a list"
+    if isinstance(value, str):
+        return shown(value) if len(value) <= 60 else f"text of {len(value)} characters"
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:59] + "…"
 
 
 def read_flags(query: Mapping[str, list[bytes]], known: Collection[str]) -> dict[str, bool]:
@@ -70,8 +115,10 @@ def read_flags(query: Mapping[str, list[bytes]], known: Collection[str]) -> dict
     flags = dict.fromkeys(known, False)
     for name, values in query.items():
         if name not in flags:
-            listed = ", ".join(sorted(known)) or "none"
-            _refuse(f"There is no parameter {shown(name)} here; known parameters: {listed}.")
+            _refuse(
+                f"There is no parameter {shown(name)} here{nearest(name, known)}; known "
+                f"parameters: {_listed(known)}."
+            )
         words = {value.decode("utf-8", "replace").lower() for value in values}
         if not words <= {"true", "false", "1", "0"} or len(words) != 1:
             _refuse(f"The parameter {name!r} is true or false.")
@@ -103,74 +150,6 @@ def too_large(size: int) -> Problem:
 def shown(text: str) -> str:
     """Text of a visitor as it may stand in a sentence: quoted, and cut to 60 characters."""
     return repr(text if len(text) <= 60 else text[:59] + "…")
-
-
-def _parse(body: bytes) -> Any:
-    try:
-        return json.loads(body, parse_constant=_not_a_number)
-    except (ValueError, RecursionError):
-        # ValueError covers JSON's own error and bytes that are not UTF-8.
-        raise Problem(400, "options", "The body is not JSON.") from None
-
-
-def _not_a_number(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is not JSON")
-
-
-def _checked(name: str, value: Any, kind: str) -> str | float | bool | datetime | None:
-    if kind == "flag":
-        if not isinstance(value, bool):
-            _refuse(f"The field {name!r} must be true or false, found {_kind(value)}.")
-        return value
-    if kind == "amount":
-        if value is None:
-            return None
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or abs(value) > 1e9:
-            _refuse(f"The field {name!r} must be a number, or null for no limit.")
-        return value
-    if kind == "time":
-        return _moment(name, value)
-    if kind == "hours":
-        # bool is an int to Python; an int may be too large for a float.
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            _refuse(f"The field {name!r} must be a number of hours, found {_kind(value)}.")
-        try:
-            hours = float(value)
-        except OverflowError:
-            hours = math.inf
-        if not math.isfinite(hours) or hours <= 0:
-            _refuse(f"The field {name!r} must be a number of hours above 0.")
-        return hours
-    if not isinstance(value, str):
-        _refuse(f"The field {name!r} must be text, found {_kind(value)}.")
-    most = MOST_TEXT if kind == "text" else MOST_NAME
-    if len(value) > most:
-        _refuse(f"The field {name!r} has {len(value)} characters; at most {most} are allowed.")
-    if any(0xD800 <= ord(char) <= 0xDFFF or char == "\0" for char in value):
-        # Neither can be stored: half of a surrogate pair is no character, PostgreSQL has no NUL.
-        _refuse(f"The field {name!r} holds a character that is no text.")
-    return value
-
-
-def _moment(name: str, value: Any) -> datetime:
-    try:
-        # Python 3.10 does not read the trailing Z.
-        found = datetime.fromisoformat(re.sub("[zZ]$", "+00:00", value))
-        if found.tzinfo is not None:
-            return found.astimezone(timezone.utc)
-    except (TypeError, ValueError, OverflowError):
-        pass
-    _refuse(
-        f"The field {name!r} must be a time with its zone, such as 2026-12-01T18:00:00Z, found "
-        f"{shown(value) if isinstance(value, str) else _kind(value)}."
-    )
-
-
-def _kind(value: Any) -> str:
-    if value is None:
-        return "null"
-    kinds = {bool: "true or false", int: "a number", float: "a number", str: "text", list: "a list"}
-    return kinds.get(type(value), "an object")
 
 
 def _refuse(sentence: str) -> NoReturn:

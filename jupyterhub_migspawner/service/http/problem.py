@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from http.client import responses
 
 from tornado.web import HTTPError
+from typing_extensions import TypedDict
 
 from jupyterhub_migspawner.errors import ConfigError, DatabaseError, GpuError, Refusal
 from jupyterhub_migspawner.service.clients.hub import HubError
@@ -24,6 +25,17 @@ class Problem(HTTPError):
         self.sentence = sentence
 
 
+class Error(TypedDict):
+    """What is answered instead where a request is refused or fails."""
+
+    status: int
+    reason: str
+    """One of a few stable words, such as quota, capacity, not-allowed, not-found, conflict,
+    options, too-many."""
+    message: str
+    """A sentence for people: what happened and what to do."""
+
+
 @dataclass(frozen=True)
 class Answer:
     """The body of an error: ``reason`` is a stable word, ``message`` a sentence for people."""
@@ -34,7 +46,7 @@ class Answer:
     retry_after: int | None = None
     """Seconds after which the same may be asked again; a header carries them."""
 
-    def as_json(self) -> dict[str, object]:
+    def as_json(self) -> Error:
         """The three keys of every JSON error."""
         return {"status": self.status, "reason": self.reason, "message": self.message}
 

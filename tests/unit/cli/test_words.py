@@ -188,7 +188,15 @@ def test_a_strange_character_in_a_wrong_word_is_escaped(
     assert "\x1b" not in capsys.readouterr().err
 
 
-HEAVY = ("jupyterhub", "sqlalchemy", "alembic", "pynvml", "prometheus_client", "tornado")
+HEAVY = (
+    "jupyterhub",
+    "sqlalchemy",
+    "alembic",
+    "pydantic",
+    "pynvml",
+    "prometheus_client",
+    "tornado",
+)
 
 
 def loaded_by(*words: str) -> set[str]:
@@ -224,5 +232,11 @@ def test_a_listing_loads_no_hub_no_agent_and_no_driver(tmp_path: Path) -> None:
     )
     loaded = loaded_by("leases", "-f", str(file))
     assert "sqlalchemy" in loaded
-    unneeded = {"jupyterhub", "pynvml", "prometheus_client", "jupyterhub_migspawner.agent"}
+    unneeded = {
+        "jupyterhub",
+        "pydantic",
+        "pynvml",
+        "prometheus_client",
+        "jupyterhub_migspawner.agent",
+    }
     assert not loaded & unneeded

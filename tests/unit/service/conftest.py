@@ -36,6 +36,7 @@ from jupyterhub_migspawner.service.pages.theme import Theme
 from jupyterhub_migspawner.service.parts import Parts
 from jupyterhub_migspawner.service.workers.sessions import Examiner
 from tests.sealing import reach
+from tests.unit.service.described import check_answer
 from tests.unit.service.fake_hub import ACCESS, SERVICE_TOKEN, FakeHub
 from tests.unit.service.notebook_servers import Notebook, serving
 
@@ -164,7 +165,10 @@ class Site:
         body: Any = None,
         headers: dict[str, str] | None = None,
     ) -> Reply:
-        """One request below the service's prefix; a body that is not bytes yet is made JSON."""
+        """One request below the service's prefix; a body that is not bytes yet is made JSON.
+
+        Every answer of the REST API has to be as it is declared.
+        """
         sent = dict(headers or {})
         if token:
             sent["Authorization"] = f"token {token}"
@@ -183,7 +187,10 @@ class Site:
             ),
             raise_error=False,
         )
-        return Reply(response.code, response.headers, (response.body or b"").decode())
+        reply = Reply(response.code, response.headers, (response.body or b"").decode())
+        if path.startswith("api") and method != "HEAD":
+            check_answer(method, path.removeprefix("api"), reply.status, reply.json)
+        return reply
 
     def cookie(self, token: str) -> str:
         """The cookie that signing in sets."""

@@ -15,7 +15,7 @@ from jupyterhub_migspawner.hub.scopes import ADMIN_SCOPE, APPROVE_SCOPE, SELF_SC
 from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.policy.server_names import ServerNames
 from jupyterhub_migspawner.policy.tiers import parse_tiers
-from jupyterhub_migspawner.service.api.handler import methods_of
+from jupyterhub_migspawner.service.api.operation import methods_of
 from jupyterhub_migspawner.service.clients.hub import HubError
 from jupyterhub_migspawner.service.http.scopes import may_start
 from tests.unit.service.conftest import NOON, PREFIX, Reply, Site, World, settle
