@@ -1,13 +1,12 @@
 """Write the generated pages of the reference: ``python docs/generate.py``.
 
-Commands come from their parsers, settings from their traits, the REST API from its OpenAPI
+Commands come from their definitions, settings from their traits, the REST API from its OpenAPI
 description, events from their schemas. The pages are committed, in plain Markdown, so that they can
 be read on a code host; a test fails when they are out of date.
 """
 
 from __future__ import annotations
 
-import argparse
 import inspect
 import json
 from collections.abc import Iterable, Iterator
@@ -15,10 +14,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import click
 import yaml
 
-from jupyterhub_migspawner.cli.command import build_parser
-from jupyterhub_migspawner.cli.main import Migspawner
+from jupyterhub_migspawner.cli.main import COMMANDS, migspawner
 from jupyterhub_migspawner.config import MigBroker
 from jupyterhub_migspawner.model.events import FAMILIES, KINDS
 from jupyterhub_migspawner.service.api.routes import description
@@ -29,7 +28,7 @@ REFERENCE = Path(__file__).parent / "reference"
 _NOTE = "<!-- Written by docs/generate.py from the code; do not change it here. -->\n"
 
 #: Options that mean the same everywhere, and are explained once.
-_COMMON = ("help", "config", "verbose", "json", "wide", "utc")
+_COMMON = ("_click_default_help", "config", "verbose", "as_json", "wide", "utc")
 
 
 def pages() -> dict[str, str]:
@@ -37,7 +36,7 @@ def pages() -> dict[str, str]:
     return {
         name: "\n".join([_NOTE, *lines]).rstrip("\n") + "\n"
         for name, lines in {
-            "commands.md": commands(build_parser(Migspawner, "migspawner", whole=True)),
+            "commands.md": commands(migspawner),
             "settings.md": settings(),
             "rest-calls.md": rest(),
             "event-kinds.md": kinds(),
@@ -51,77 +50,77 @@ def write(folder: Path = REFERENCE) -> None:
         (folder / name).write_text(text, encoding="utf-8")
 
 
-def commands(parser: argparse.ArgumentParser) -> Iterator[str]:
+def commands(root: click.Command) -> Iterator[str]:
     """Yield a section for every command, after the options that many commands share."""
+    every = list(_every(click.Context(root, info_name="migspawner", **root.context_settings)))
     yield "# Commands\n"
     yield "[The command line](cli.md) describes what all commands have in common.\n"
     yield "Options of many commands:\n"
-    by_name = {a.dest: a for command in _every(parser) for a in command._actions}
+    by_name = {
+        param.name: param for ctx in every for param in ctx.command.get_params(ctx) if param.name
+    }
     yield from _options([by_name[name] for name in _COMMON])
-    yield from _sections(parser, 2)
+    for ctx in every:
+        yield from _section(ctx)
 
 
-def _every(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
-    for child, _ in _below(parser):
+def _every(ctx: click.Context) -> Iterator[click.Context]:
+    """A command and all below it, each as its help would be shown."""
+    yield ctx
+    for child, _ in _below(ctx):
         yield from _every(child)
-    yield parser
 
 
-def _below(parser: argparse.ArgumentParser) -> Iterator[tuple[argparse.ArgumentParser, str]]:
+def _below(ctx: click.Context) -> Iterator[tuple[click.Context, str]]:
     """Yield the commands below one, each with its summary."""
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            for choice in action._choices_actions:
-                yield action.choices[choice.dest], choice.help or ""
+    command = ctx.command
+    if isinstance(command, click.Group):
+        for name in command.list_commands(ctx):
+            child = command.get_command(ctx, name)
+            assert child is not None
+            summary = COMMANDS[name][1] if command is migspawner else child.short_help or ""
+            yield click.Context(child, info_name=name, parent=ctx), summary
 
 
-def _sections(parser: argparse.ArgumentParser, level: int) -> Iterator[str]:
-    below = list(_below(parser))
-    yield f"{'#' * min(level, 6)} `{parser.prog}`\n"
-    yield f"{_text(parser.description or '')}\n"
-    actions = [a for a in parser._actions if not isinstance(a, argparse._SubParsersAction)]
-    words = [_usage(action) for action in actions]
-    yield f"```text\n{_wrapped(parser.prog, [*words, *(['COMMAND …'] if below else [])])}\n```\n"
-    own = [action for action in actions if action.dest not in _COMMON]
+def _section(ctx: click.Context) -> Iterator[str]:
+    command, path = ctx.command, ctx.command_path
+    yield f"{'#' * min(1 + len(path.split()), 6)} `{path}`\n"
+    yield f"{_text(command.help or '')}\n"
+    params = sorted(command.get_params(ctx), key=lambda param: isinstance(param, click.Option))
+    below = list(_below(ctx))
+    words = [_usage(param) for param in params]
+    yield f"```text\n{_wrapped(path, [*words, *(['COMMAND …'] if below else [])])}\n```\n"
+    own = [param for param in params if param.name not in _COMMON]
     if own:
         yield from _options(own)
     if below:
         yield "| command | purpose |\n|---|---|"
         for child, summary in below:
-            yield f"| [`{child.prog}`](#{child.prog.replace(' ', '-')}) | {_cell(summary)} |"
+            name = child.command_path
+            yield f"| [`{name}`](#{name.replace(' ', '-')}) | {_cell(summary)} |"
         yield ""
-    for child, _ in below:
-        yield from _sections(child, level + 1)
 
 
-def _options(actions: Iterable[argparse.Action]) -> Iterator[str]:
+def _options(params: Iterable[click.Parameter]) -> Iterator[str]:
     yield "| option | meaning |\n|---|---|"
-    for action in actions:
-        yield f"| `{_written(action)}` | {_cell(action.help or '')} |"
+    for param in params:
+        yield f"| `{_written(param)}` | {_cell(param.help or '')} |"
     yield ""
 
 
-def _written(action: argparse.Action) -> str:
-    """Return an option or argument as typed; argparse's own form differs between Pythons."""
-    value = action.metavar or (
-        "{" + ",".join(map(str, action.choices)) + "}" if action.choices else action.dest.upper()
-    )
-    if isinstance(value, tuple):
-        value = " ".join(value)
-    if not action.option_strings:
-        return value
-    names = ", ".join(action.option_strings)
-    return names if action.nargs == 0 else f"{names} {value}"
+def _written(param: click.Parameter) -> str:
+    """Return an option or argument as it is typed."""
+    if isinstance(param, click.Option):
+        names = ", ".join(param.opts)
+        return names if param.is_flag else f"{names} {param.metavar}"
+    return str(param.metavar)
 
 
-def _usage(action: argparse.Action) -> str:
-    many = "" if action.nargs in (None, 0, "?") else " …"
-    if not action.option_strings:
-        word = f"{_written(action)}{many}"
-        return f"[{word}]" if action.nargs in ("?", "*") else word
-    name = action.option_strings[0]
-    word = _written(action).replace(", ".join(action.option_strings), name, 1) + many
-    return word if action.required else f"[{word}]"
+def _usage(param: click.Parameter) -> str:
+    if isinstance(param, click.Option):
+        word = param.opts[0] if param.is_flag else f"{param.opts[0]} {param.metavar}"
+        return word if param.required else f"[{word}]"
+    return str(param.metavar)
 
 
 def _wrapped(prog: str, words: list[str]) -> str:
@@ -134,7 +133,7 @@ def _wrapped(prog: str, words: list[str]) -> str:
 
 
 def _cell(text: str) -> str:
-    return " ".join(text.replace("%%", "%").split()).replace("|", "\\|")
+    return " ".join(text.split()).replace("|", "\\|")
 
 
 def _text(description: str) -> str:

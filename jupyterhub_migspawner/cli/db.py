@@ -6,13 +6,12 @@ import os
 from pathlib import Path
 from typing import Any
 
-from jupyterhub_migspawner.cli.command import (
-    DONE,
-    REFUSED,
-    Command,
-    argument,
-    warn_of_password,
-)
+import click
+
+from jupyterhub_migspawner.cli import passwords
+from jupyterhub_migspawner.cli.command import Group, answers, gathers
+from jupyterhub_migspawner.cli.invocation import DONE, REFUSED, Invocation
+from jupyterhub_migspawner.cli.progress import counting, waiting
 from jupyterhub_migspawner.db import backups, migrations, soundness, urls
 from jupyterhub_migspawner.errors import DatabaseError
 from jupyterhub_migspawner.policy.wording import plural
@@ -24,214 +23,184 @@ NOT_SOUND = (
 )
 
 
-class Check(Command):
-    """Check whether it is sound."""
+@click.group(cls=Group, invoke_without_command=True)
+@gathers
+def db() -> None:
+    """The lease database: check, upgrade, back up, restore, copy and compact it; move a hub."""
 
-    name = "migspawner db check"
-    description = (
-        "Show the schema version of the lease database and the one that this version needs, and\n"
-        "check that the database is sound: pages and keys (SQLite), indexes (PostgreSQL with the\n"
-        "extension amcheck), tables, and that nothing is held twice. Changes nothing. Exit status\n"
-        "1 if there is a problem."
-    )
 
-    def run(self) -> int:
-        """Look and say."""
-        url = self.mig().resolved_database_url()
+@db.command(short_help="check that it is sound and current")
+@answers()
+def check(invocation: Invocation) -> int:
+    """Check that the lease database is sound and has the schema that this version needs.
+
+    It looks at pages and keys (SQLite), indexes (PostgreSQL with the extension amcheck), tables,
+    and that nothing is held twice. Changes nothing. Exit status 1 if there is a problem.
+    """
+    url = invocation.mig().resolved_database_url()
+    with waiting("Checking the lease database"):
         try:
             status = migrations.check(url)
         except DatabaseError as error:
-            return self._damaged(url, str(error))
+            return _damaged(invocation, url, str(error))
         problems = soundness.problems(url) if status.current else ()
-        message = " ".join([status.message, *problems, *([NOT_SOUND] if problems else [])])
-        self.answer({**_view(status), "message": message, "problems": list(problems)}, message)
-        return DONE if status.current and not problems else REFUSED
-
-    def _damaged(self, url: str, message: str) -> int:
-        """Say what is known of one that cannot even be opened."""
-        parsed = urls.parse(url)
-        file = urls.file_of(parsed)
-        problems = [message]
-        if file is not None and file.exists():
-            problems += soundness.damage(file)
-        answer = {
-            "database": urls.shown(parsed),
-            "state": "unreadable",
-            "revision": None,
-            "head": migrations.HEAD,
-            "message": " ".join(problems),
-            "problems": problems,
-        }
-        self.answer(answer, " ".join(problems))
-        return REFUSED
+    message = " ".join([status.message, *problems, *([NOT_SOUND] if problems else [])])
+    answer = {**_view(status), "message": message, "problems": list(problems)}
+    invocation.answer(answer, message)
+    return DONE if status.current and not problems else REFUSED
 
 
-class Upgrade(Command):
-    """Bring the schema up to date."""
+def _damaged(invocation: Invocation, url: str, message: str) -> int:
+    """Say what is known of one that cannot even be opened."""
+    parsed = urls.parse(url)
+    file = urls.file_of(parsed)
+    problems = [message]
+    if file is not None and file.exists():
+        problems += soundness.damage(file)
+    answer = {
+        "database": urls.shown(parsed),
+        "state": "unreadable",
+        "revision": None,
+        "head": migrations.HEAD,
+        "message": " ".join(problems),
+        "problems": problems,
+    }
+    invocation.answer(answer, " ".join(problems))
+    return REFUSED
 
-    name = "migspawner db upgrade"
-    description = (
-        "Create the lease database, or upgrade its schema to this version, in one transaction.\n"
-        "Then erase deleted data from its files. Stop the hub first, and keep a copy:\n"
-        "`migspawner db backup FILE`."
-    )
 
-    def run(self) -> int:
-        """Upgrade and say where it stands."""
-        url = self.mig().resolved_database_url()
+@db.command(short_help="create or upgrade it")
+@answers()
+def upgrade(invocation: Invocation) -> int:
+    """Create the lease database, or upgrade its schema to this version, in one transaction.
+
+    Then erase deleted data from its files. Stop the hub first, and keep a copy: `migspawner db
+    backup FILE`.
+    """
+    url = invocation.mig().resolved_database_url()
+    with waiting("Upgrading the lease database"):
         was_current = migrations.check(url).current
         status = migrations.upgrade(url)
         if was_current:
             # An upgrade before this one may have ended before it had erased what it removed.
             migrations.erase(url)
-        return self.answer(_view(status), status.message)
+    return invocation.answer(_view(status), status.message)
 
 
-_FILE = argument("file", metavar="FILE")
+@db.command(short_help="copy it into a new file")
+@click.argument("file", metavar="FILE", help="the new file")
+@answers()
+def backup(invocation: Invocation, file: str) -> int:
+    """Write a copy of the lease database into a new file, while the hub runs.
 
-
-class Backup(Command):
-    """Keep a copy."""
-
-    name = "migspawner db backup"
-    description = (
-        "Write a copy of the lease database into a new file, while the hub runs. The copy is a\n"
-        "checked SQLite file, also of a PostgreSQL database, that only its owner can read. It\n"
-        "shows who worked when: keep it as safe as the database."
-    )
-    arguments = (_FILE,)
-
-    def run(self) -> int:
-        """Copy it and say so."""
-        file = Path(os.path.expanduser(self.given.file)).absolute()
-        url = self.mig().resolved_database_url()
-        backups.back_up(url, file)
-        answer = {"database": urls.shown(urls.parse(url)), "file": str(file)}
-        return self.answer(answer, f"The lease database {answer['database']} is copied to {file}.")
-
-
-class Restore(Command):
-    """Put a copy back."""
-
-    name = "migspawner db restore"
-    description = (
-        "Replace the lease database with a backup. Stop the hub first; servers keep running. The\n"
-        "previous database is kept beside it, damaged or not. Servers that were started after the\n"
-        "backup have no lease in it: start the hub, then run `migspawner leases adopt`."
-    )
-    arguments = (_FILE,)
-
-    def run(self) -> int:
-        """Restore it and say what comes next."""
-        file = Path(os.path.expanduser(self.given.file)).absolute()
-        url = self.mig().resolved_database_url()
-        kept = backups.restore(url, file)
-        answer = {"database": urls.shown(urls.parse(url)), "file": str(file), "kept": kept}
-        before = f" What was there before is in {kept}." if kept else ""
-        return self.answer(
-            answer,
-            f"The lease database {answer['database']} is restored from {file}.{before} Start the "
-            "hub now. Slices of servers that this backup does not know are quarantined; "
-            "`migspawner leases adopt` gives those servers leases again.",
-        )
-
-
-class Copy(Command):
-    """Move to another database."""
-
-    name = "migspawner db copy"
-    description = (
-        "Copy the lease database into an empty one, from SQLite to PostgreSQL or back. Stop the\n"
-        "hub first; then set c.MigBroker.database_url to the new one and start the hub. Servers\n"
-        "keep running. Put the password into ~/.pgpass: others can read what you type here."
-    )
-    arguments = (
-        argument("url", metavar="URL", help="the new database, as in c.MigBroker.database_url"),
+    The copy is a checked SQLite file, also of a PostgreSQL database, that only its owner can read.
+    It shows who worked when: keep it as safe as the database.
+    """
+    path = _expanded(file)
+    url = invocation.mig().resolved_database_url()
+    with waiting("Copying the lease database"):
+        backups.back_up(url, path)
+    answer = {"database": urls.shown(urls.parse(url)), "file": str(path)}
+    return invocation.answer(
+        answer, f"The lease database {answer['database']} is copied to {path}."
     )
 
-    def run(self) -> int:
-        """Copy it and say what comes next."""
-        warn_of_password("URL", self.given.url)
-        url = self.mig().resolved_database_url()
-        backups.copy(url, self.given.url)
-        shown = urls.shown(urls.parse(self.given.url))
-        answer = {"database": urls.shown(urls.parse(url)), "to": shown}
-        return self.answer(
-            answer,
-            f"The lease database {answer['database']} is copied to {shown}. Put that into "
-            "c.MigBroker.database_url, start the hub, and move the old one away.",
-        )
 
+@db.command(short_help="replace it with a backup")
+@click.argument("file", metavar="FILE", help="the backup")
+@answers()
+def restore(invocation: Invocation, file: str) -> int:
+    """Replace the lease database with a backup.
 
-class Compact(Command):
-    """Turn old events into counts."""
-
-    name = "migspawner db compact"
-    description = (
-        "Replace events older than MigBroker.event_days with counts by month, person, tier,\n"
-        "profile and card, as the service does every day. Leases and requests themselves are\n"
-        "kept, and so are the events of live leases and open requests."
+    Stop the hub first; servers keep running. The previous database is kept beside it, damaged or
+    not. Servers that were started after the backup have no lease in it: start the hub, then run
+    `migspawner leases adopt`.
+    """
+    path = _expanded(file)
+    url = invocation.mig().resolved_database_url()
+    with waiting("Restoring the lease database"):
+        kept = backups.restore(url, path)
+    answer = {"database": urls.shown(urls.parse(url)), "file": str(path), "kept": kept}
+    before = f" What was there before is in {kept}." if kept else ""
+    return invocation.answer(
+        answer,
+        f"The lease database {answer['database']} is restored from {path}.{before} Start the "
+        "hub now. Slices of servers that this backup does not know are quarantined; "
+        "`migspawner leases adopt` gives those servers leases again.",
     )
-    arguments = (argument("--dry-run", action="store_true", help="only show how many there are"),)
 
-    def run(self) -> int:
-        """Compact, or count what would be."""
-        days, dry_run = self.mig().event_days, self.option("dry_run", False)
-        if not days:
-            answer = {"days": 0, "compacted": 0, "kept": 0, "dry_run": dry_run}
-            return self.answer(answer, "MigBroker.event_days is 0: events are kept forever.")
-        broker = self.broker()
-        compacted, kept = broker.events_to_compact(days)
-        if not dry_run:
-            so_far = broker.begin_compaction(days)
+
+@db.command(short_help="copy it from SQLite to PostgreSQL or back")
+@click.argument("url", metavar="URL", help="the new database, as in c.MigBroker.database_url")
+@answers()
+def copy(invocation: Invocation, url: str) -> int:
+    """Copy the lease database into an empty one, from SQLite to PostgreSQL or back.
+
+    Stop the hub first; then set c.MigBroker.database_url to the new one and start the hub. Servers
+    keep running. Put the password into ~/.pgpass: others can read what you type here.
+    """
+    passwords.warn("URL", url)
+    present = invocation.mig().resolved_database_url()
+    with waiting("Copying the lease database"):
+        backups.copy(present, url)
+    shown = urls.shown(urls.parse(url))
+    answer = {"database": urls.shown(urls.parse(present)), "to": shown}
+    return invocation.answer(
+        answer,
+        f"The lease database {answer['database']} is copied to {shown}. Put that into "
+        "c.MigBroker.database_url, start the hub, and move the old one away.",
+    )
+
+
+@db.command(short_help="replace old events with counts")
+@click.option("--dry-run", is_flag=True, help="only show how many there are")
+@answers()
+def compact(invocation: Invocation, dry_run: bool) -> int:
+    """Replace events older than MigBroker.event_days with counts, as the service does every day.
+
+    The counts are by month, person, tier, profile and card.
+    Leases and requests themselves are kept, and so are the events of live leases and open requests.
+    """
+    days = invocation.mig().event_days
+    if not days:
+        answer = {"days": 0, "compacted": 0, "kept": 0, "dry_run": dry_run}
+        return invocation.answer(answer, "MigBroker.event_days is 0: events are kept forever.")
+    broker = invocation.broker()
+    compacted, kept = broker.events_to_compact(days)
+    if not dry_run:
+        so_far = broker.begin_compaction(days)
+        with counting("Compacting events", compacted) as done:
             while not so_far.done:
                 so_far = broker.compact_events(so_far)
-            compacted = so_far.number
-        answer = {"days": days, "compacted": compacted, "kept": kept, "dry_run": dry_run}
-        what = "would become" if dry_run else "has become" if compacted == 1 else "have become"
-        return self.answer(
-            answer,
-            f"{plural(compacted, 'event')} older than {plural(days, 'day')} {what} counts; "
-            f"{plural(kept, 'event')} of live leases and open requests "
-            f"{'stays' if kept == 1 else 'stay'}.",
-        )
-
-
-class Adopt(Command):
-    """Take a hub's name over."""
-
-    name = "migspawner db adopt"
-    description = (
-        "Confirm that the hub of this configuration file is the hub with this name\n"
-        "(c.MigBroker.hub) in the lease database, after a move to another machine or folder. Its\n"
-        "leases and requests then belong to this hub. Do not use this for a second hub: it needs\n"
-        "a different name, or the two would end each other's servers."
+                done(so_far.number)
+        compacted = so_far.number
+    answer = {"days": days, "compacted": compacted, "kept": kept, "dry_run": dry_run}
+    what = "would become" if dry_run else "has become" if compacted == 1 else "have become"
+    return invocation.answer(
+        answer,
+        f"{plural(compacted, 'event')} older than {plural(days, 'day')} {what} counts; "
+        f"{plural(kept, 'event')} of live leases and open requests "
+        f"{'stays' if kept == 1 else 'stay'}.",
     )
 
-    def run(self) -> int:
-        """Take it over and say so."""
-        hub = self.broker().claim_hub(self.mig().hub_home, adopt=True)
-        answer = {"hub": hub.name, "home": hub.home}
-        return self.answer(answer, f"Hub {hub.name!r} is at {hub.home} now.")
+
+@db.command(short_help="confirm that a hub has moved here")
+@answers()
+def adopt(invocation: Invocation) -> int:
+    """Confirm that a hub has moved here from another machine or folder.
+
+    The hub of this configuration file is then the hub with this name (c.MigBroker.hub) in the lease
+    database: its leases and requests belong to this hub. Do not use this for a second hub: it needs
+    a different name, or the two would end each other's servers.
+    """
+    hub = invocation.broker().claim_hub(invocation.mig().hub_home, adopt=True)
+    answer = {"hub": hub.name, "home": hub.home}
+    return invocation.answer(answer, f"Hub {hub.name!r} is at {hub.home} now.")
 
 
-class Database(Command):
-    """The lease database."""
-
-    name = "migspawner db"
-    description = (
-        "The lease database: check, upgrade, back up, restore, copy and compact it; move a hub."
-    )
-    runs = False
-    below = {
-        "check": (Check, "check that it is sound and current"),
-        "upgrade": (Upgrade, "create or upgrade it"),
-        "backup": (Backup, "copy it into a new file"),
-        "restore": (Restore, "replace it with a backup"),
-        "copy": (Copy, "copy it from SQLite to PostgreSQL or back"),
-        "compact": (Compact, "replace old events with counts"),
-        "adopt": (Adopt, "confirm that a hub has moved here"),
-    }
+def _expanded(file: str) -> Path:
+    """The absolute path of a file that was typed."""
+    return Path(os.path.expanduser(file)).absolute()
 
 
 def _view(status: migrations.Status) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jupyterhub_migspawner.broker import Broker
-from jupyterhub_migspawner.cli.command import Command
+from jupyterhub_migspawner.cli.invocation import Invocation
 from jupyterhub_migspawner.cli.output import complain
 from jupyterhub_migspawner.cli.people import names_in
 from jupyterhub_migspawner.errors import Refusal
@@ -36,10 +36,10 @@ class _Unknown:
     may_exist: bool = False
 
 
-def require_node(command: Command, broker: Broker, name: str) -> None:
+def require_node(invocation: Invocation, broker: Broker, name: str) -> None:
     """Refuse a node that has never reported and that this configuration does not name."""
     names = [node.name for node in broker.nodes()]
-    if name in names or name == command.mig().node:
+    if name in names or name == invocation.mig().node:
         return
     known = f"There is {_some(names)}." if names else "No node has reported yet."
     raise Refusal(
@@ -58,19 +58,19 @@ def require_card(broker: Broker, uuid: str) -> None:
         )
 
 
-def require_user(command: Command, broker: Broker, name: str) -> None:
+def require_user(invocation: Invocation, broker: Broker, name: str) -> None:
     """Refuse a user whom neither the hub, the lease database nor the configuration knows."""
-    unknown = _look_up(command, broker, name)
+    unknown = _look_up(invocation, broker, name)
     if unknown is not None:
         raise Refusal(f"{unknown.sentence} {unknown.hub_unread}".rstrip(), reason="not-found")
 
 
-def require_user_to_act_for(command: Command, broker: Broker, name: str) -> None:
+def require_user_to_act_for(invocation: Invocation, broker: Broker, name: str) -> None:
     """As :func:`require_user`, before something is done for the user.
 
     Warns only where the hub's database is there and cannot be read: it may well know the user.
     """
-    unknown = _look_up(command, broker, name)
+    unknown = _look_up(invocation, broker, name)
     if unknown is None:
         return
     if unknown.may_exist:
@@ -84,24 +84,24 @@ def require_user_to_act_for(command: Command, broker: Broker, name: str) -> None
     raise Refusal(" ".join(filter(None, sentences)), reason="not-found")
 
 
-def unknown_user(command: Command, broker: Broker, name: str) -> str:
+def unknown_user(invocation: Invocation, broker: Broker, name: str) -> str:
     """The warning for a user whom nothing knows yet; empty where something does.
 
     For what an admin may settle before the user logs in for the first time.
     """
-    unknown = _look_up(command, broker, name)
+    unknown = _look_up(invocation, broker, name)
     if unknown is None:
         return ""
     return f"{unknown.sentence} It counts as soon as a user of that name logs in."
 
 
-def _look_up(command: Command, broker: Broker, name: str) -> _Unknown | None:
-    config = command.hub_config()
+def _look_up(invocation: Invocation, broker: Broker, name: str) -> _Unknown | None:
+    config = invocation.hub_config()
     configured = names_in(config, broker.settings)
     if name in configured or broker.knows_user(name):
         return None
     url = str(config.JupyterHub.get("db_url", DEFAULT_URL))
-    folders = list(dict.fromkeys((command.config_path().absolute().parent, Path.cwd())))
+    folders = list(dict.fromkeys((invocation.config_path().absolute().parent, Path.cwd())))
     unread = ""
     hub: frozenset[str] | None = None
     try:

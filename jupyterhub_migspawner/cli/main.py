@@ -6,86 +6,86 @@ sentence on standard error instead of a traceback whenever the cause is known.
 
 from __future__ import annotations
 
+import gc
 import os
+import re
 import sys
 from collections.abc import Sequence
+from importlib import import_module
+
+import click
 
 from jupyterhub_migspawner import __version__
-from jupyterhub_migspawner.cli.command import DONE, REFUSED, Command, argument, parse
-from jupyterhub_migspawner.cli.output import complain, show_as
+from jupyterhub_migspawner.cli import passwords
+from jupyterhub_migspawner.cli.command import INTERRUPTED, Group, gathers
+from jupyterhub_migspawner.cli.invocation import DONE, REFUSED, WRONG_USE, Invocation
+from jupyterhub_migspawner.cli.output import complain
 from jupyterhub_migspawner.errors import MigspawnerError
 from jupyterhub_migspawner.policy.wording import quoted
 
-#: Where the commands are, each in a module that is imported when it is used.
-_HERE = "jupyterhub_migspawner.cli"
+#: Every command: its module, which is imported when its word is used, and what the help says.
+COMMANDS = {
+    "demo": ("demo.command", "a hub with simulated cards, ready to log in to"),
+    "doctor": ("doctor.command", "find problems of this installation, and how to fix them"),
+    "nodes": ("nodes", "the machines with cards"),
+    "cards": ("cards", "the cards and how they are cut"),
+    "layout": ("layouts.command", "compare the cards with a layout file; cut them"),
+    "slices": ("slices", "every slice, and who holds it"),
+    "tiers": ("tiers", "what people can pick, and how much of it is free"),
+    "leases": ("leases", "who holds what; release one; adopt servers that have none"),
+    "sessions": ("sessions", "which sessions are in use, when they end and why; extend one"),
+    "queue": ("queue", "the waiting list; join and leave it"),
+    "requests": ("requests", "requests for tiers that need approval; create and decide them"),
+    "notices": ("notices", "where notices are sent; send a test"),
+    "quotas": ("quotas", "quotas of a user, and exceptions"),
+    "events": ("events", "every change of a lease, request, slice or card"),
+    "db": ("db", "the lease database: check, upgrade, back up, restore and compact it"),
+    "simulator": ("simulator", "simulated cards and their failures"),
+}
 
-#: What a shell reports for a program that Ctrl-C ended.
-INTERRUPTED = 130
-
-
-class Migspawner(Command):
-    """The program itself: a group of commands."""
-
-    name = "migspawner"
-    description = (
-        "A slice broker for research teams: JupyterHub notebooks on NVIDIA MIG slices.\n\n"
-        "Exit status: 0 done, 1 refused or a check failed, 2 usage error."
-    )
-    runs = False
-    arguments = (argument("--version", action="version", version=f"migspawner {__version__}"),)
-    below = {
-        "demo": (f"{_HERE}.demo.Demo", "a hub with simulated cards, ready to log in to"),
-        "doctor": (
-            f"{_HERE}.doctor.Doctor",
-            "find problems of this installation, and how to fix them",
-        ),
-        "nodes": (f"{_HERE}.slices.Nodes", "the machines with cards"),
-        "cards": (f"{_HERE}.slices.Cards", "the cards and how they are cut"),
-        "layout": (
-            f"{_HERE}.layout.LayoutGroup",
-            "compare the cards with a layout file; cut them",
-        ),
-        "slices": (f"{_HERE}.slices.Slices", "every slice, and who holds it"),
-        "tiers": (f"{_HERE}.tiers.Tiers", "what people can pick, and how much of it is free"),
-        "leases": (
-            f"{_HERE}.leases.Leases",
-            "who holds what; release one; adopt servers that have none",
-        ),
-        "sessions": (
-            f"{_HERE}.sessions.Sessions",
-            "which sessions are in use, when they end and why; extend one",
-        ),
-        "queue": (
-            f"{_HERE}.queue.Queue",
-            "the waiting list; join and leave it",
-        ),
-        "requests": (
-            f"{_HERE}.requests.Requests",
-            "requests for tiers that need approval; create and decide them",
-        ),
-        "notices": (f"{_HERE}.notices.Notices", "where notices are sent; send a test"),
-        "quotas": (f"{_HERE}.quotas.Quotas", "quotas of a user, and exceptions"),
-        "events": (
-            f"{_HERE}.events.Events",
-            "every change of a lease, request, slice or card",
-        ),
-        "db": (
-            f"{_HERE}.db.Database",
-            "the lease database: check, upgrade, back up, restore and compact it",
-        ),
-        "simulator": (
-            f"{_HERE}.simulator.Simulator",
-            "simulated cards and their failures",
-        ),
-    }
+#: ``--MigBroker.NAME=VALUE``: a setting from the command line, stronger than the file's.
+_SETTING = re.compile(r"--MigBroker\.(\w+)=(.*)", re.DOTALL)
 
 
-def os_error(error: OSError) -> str:
-    """What the system refused, in a sentence that names the file."""
-    why = error.strerror or type(error).__name__
-    if not isinstance(error.filename, (str, bytes)):
-        return f"The system refuses this: {why}."
-    return f"{quoted(os.fsdecode(error.filename))} cannot be used: {why}."
+class Program(Group):
+    """The program itself: a group that imports a command when its word is used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the commands' names."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return the command of that name, imported now; None where there is none."""
+        if cmd_name not in COMMANDS:
+            return None
+        # A run of the garbage collector looks at all that was imported so far, and frees nothing.
+        gc.disable()
+        try:
+            module = import_module(f"jupyterhub_migspawner.cli.{COMMANDS[cmd_name][0]}")
+        finally:
+            gc.freeze()
+            gc.enable()
+        command: click.Command = getattr(module, cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write what each command is for, without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
+
+
+@click.group(
+    cls=Program,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@click.version_option(__version__, prog_name="migspawner", message="%(prog)s %(version)s")
+@gathers
+def migspawner() -> None:
+    """A slice broker for research teams: JupyterHub notebooks on NVIDIA MIG slices.
+
+    Exit status: 0 done, 1 refused or a check failed, 2 usage error.
+    """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -94,28 +94,55 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+    words, settings = split(sys.argv[1:] if argv is None else argv)
     try:
-        command = parse(Migspawner, sys.argv[1:] if argv is None else argv, "migspawner")
-        show_as(command.display())
-        command.name_people_as_the_hub()
-        status = command.run()
-        sys.stdout.flush()
+        status = migspawner.main(
+            words, prog_name="migspawner", standalone_mode=False, obj=Invocation(settings)
+        )
+    except click.UsageError as error:
+        return wrong_use(error)
+    except click.Abort:
+        return INTERRUPTED
     except MigspawnerError as error:
         complain(f"migspawner: {error}")
         return REFUSED
-    except BrokenPipeError:
-        # The reader of the answer has read enough. Python would flush once more at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return DONE
-    except KeyboardInterrupt:
-        return INTERRUPTED
     except OSError as error:
         complain(f"migspawner: {os_error(error)}")
         return REFUSED
-    except SystemExit as end:
-        # argparse has said what there was to say (help, version, wrong use).
-        return end.code if isinstance(end.code, int) else DONE
-    return status
+    return status if isinstance(status, int) else DONE
+
+
+def split(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """Return the words of the command line, and the settings that it gives by name."""
+    words, settings = [], {}
+    for word in argv:
+        match = _SETTING.fullmatch(word)
+        if match is None:
+            words.append(word)
+            continue
+        settings[match[1]] = match[2]
+        from jupyterhub_migspawner.config.traits import SECRETS
+
+        if match[1] in SECRETS:
+            passwords.warn(f"--MigBroker.{match[1]}", match[2])
+    return words, settings
+
+
+def wrong_use(error: click.UsageError) -> int:
+    """Say what is wrong in one sentence, without passwords, and where to look. Returns 2."""
+    where = error.ctx.command_path if error.ctx is not None else "migspawner"
+    message = passwords.hidden(error.format_message()).rstrip(".")
+    stop = "" if message.endswith("?") else "."
+    complain(f"{where}: {message}{stop} See `{where} --help`.")
+    return WRONG_USE
+
+
+def os_error(error: OSError) -> str:
+    """Return what the system refused, in a sentence that names the file."""
+    why = error.strerror or type(error).__name__
+    if not isinstance(error.filename, (str, bytes)):
+        return f"The system refuses this: {why}."
+    return f"{quoted(os.fsdecode(error.filename))} cannot be used: {why}."
 
 
 if __name__ == "__main__":

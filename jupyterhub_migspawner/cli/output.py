@@ -1,8 +1,8 @@
-"""What a command shows: tables that fit the terminal for people, plain JSON for programs.
+"""What a command shows: lines for people, plain JSON for programs.
 
 Promises that standard output carries the answer and nothing else, that text which came from a
-person or a file cannot steer the terminal it is shown on, and that a table is as wide as the
-:class:`Display` says: what does not fit is wrapped or moved below its row, never cut.
+person or a file cannot steer the terminal it is shown on, and that texts are as wide as the
+:class:`Display` says: what does not fit is wrapped, never cut. Tables are in :mod:`.table`.
 """
 
 from __future__ import annotations
@@ -10,19 +10,23 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import tzinfo
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from jupyterhub_migspawner.cli.columns import Cell, columns_of_text, fitted, wrapped
-from jupyterhub_migspawner.cli.times import shown_time, zone_of_all
 from jupyterhub_migspawner.policy.times import localised
 from jupyterhub_migspawner.policy.wording import printable
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
 USUAL_WIDTH = 80
 """Columns that every listing fits, unless ``--wide`` is given or the terminal has more."""
+
+UNBOUNDED = 1_000_000
+"""Columns of a console whose lines may have any width."""
 
 
 @dataclass(frozen=True)
@@ -42,26 +46,21 @@ def show_as(display: Display) -> None:
 
 
 def current_display() -> Display:
-    """How answers are shown now."""
+    """Return how answers are shown now."""
     return _DISPLAY.get(Display())
 
 
-@dataclass(frozen=True)
-class Column:
-    """One column of a table: its heading and the key it shows.
+def console() -> Console:
+    """Return the console for answers: coloured on a terminal alone, and never reading markup."""
+    from rich.console import Console
 
-    ``number``: aligned to the right. ``time``: a timestamp; ``seconds``: to the second. ``wide``:
-    only where the width is unbounded. ``below``: on lines of its own below the row, unless the
-    width is unbounded.
-    """
-
-    title: str
-    key: str
-    number: bool = False
-    time: bool = False
-    seconds: bool = False
-    wide: bool = False
-    below: bool = False
+    return Console(
+        file=sys.stdout,
+        width=current_display().width or UNBOUNDED,
+        highlight=False,
+        markup=False,
+        emoji=False,
+    )
 
 
 def print_json(answer: Any) -> None:
@@ -81,87 +80,31 @@ def print_line(text: str) -> None:
     print(localised(printable(text), current_display().zone), flush=True)
 
 
-def print_wrapped(text: str, *, first: str = "", indent: str = "") -> None:
+def print_wrapped(text: str, *, first: str = "", indent: str = "", style: str = "") -> None:
     """Write a text for people on as many lines as it takes.
 
-    ``first`` begins the first line, ``indent`` the others. No word is broken: paths and commands
-    in it are there to be copied.
+    ``first`` begins the first line, in ``style`` on a terminal, ``indent`` the others. No word is
+    broken: paths and commands in it are there to be copied.
     """
-    display = current_display()
-    text = localised(printable(text), display.zone)
-    if display.width is None:
-        print(f"{first}{text}", flush=True)
-        return
-    room = display.width - max(columns_of_text(first), columns_of_text(indent))
-    lines = wrapped(text, room, whole_words=True)
-    print("\n".join(f"{indent if i else first}{line}" for i, line in enumerate(lines)), flush=True)
+    from rich.cells import cell_len
+    from rich.text import Text
 
-
-def print_table(
-    columns: Sequence[Column], rows: Sequence[Mapping[str, Any]], *, empty: str
-) -> None:
-    """Write the rows aligned under their headings; ``empty`` is written when there is none."""
-    if not rows:
-        print_wrapped(empty)
-        return
-    print("\n".join(table_lines(columns, rows)), flush=True)
-
-
-def table_lines(columns: Sequence[Column], rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The lines of a table, headings first. A missing or null value is shown as ``-``."""
-    display = current_display()
-    width, zone = display.width, display.zone
-    shown_columns = [each for each in columns if width is None or not (each.wide or each.below)]
-    below = [each for each in columns if each.below and width is not None]
-    zone_text = zone_of_all((row.get(c.key) for c in columns if c.time for row in rows), zone)
-
-    def text(column: Column, row: Mapping[str, Any]) -> str:
-        value = row.get(column.key)
-        if column.time:
-            found = shown_time(value, zone, seconds=column.seconds, named=not zone_text)
-            if found is not None:
-                return found
-        return localised(shown(value), zone)
-
-    heads = [
-        Cell(f"{c.title.upper()} ({zone_text})" if c.time and zone_text else c.title.upper())
-        for c in shown_columns
-    ]
-    cells = [[Cell(text(c, row), time=c.time) for c in shown_columns] for row in rows]
-    widths = fitted([heads, *cells], [c.number or c.time for c in shown_columns], width)
-    numbers = [column.number for column in shown_columns]
-    lines = _aligned(numbers, heads, widths)
-    for row, line in zip(rows, cells, strict=True):
-        lines += _aligned(numbers, line, widths)
-        for column in below:
-            if (value := text(column, row)) != "-":
-                assert width is not None
-                named = column.time and zone_text
-                lines += _note(column.title, f"{value} {zone_text}" if named else value, width)
-    return lines
-
-
-def _note(title: str, value: str, width: int) -> list[str]:
-    lines = wrapped(f"{title}: {value}", width - 6)
-    return [f"{'      ' if i else '    '}{line}" for i, line in enumerate(lines)]
-
-
-def _aligned(numbers: Sequence[bool], line: Sequence[Cell], widths: Sequence[int]) -> list[str]:
-    """One row on as many lines as its highest cell takes."""
-    parts = [wrapped(cell.text, width) for cell, width in zip(line, widths, strict=True)]
-    lines = []
-    for i in range(max(map(len, parts))):
-        texts = []
-        for part, width, number in zip(parts, widths, numbers, strict=True):
-            text = part[i] if i < len(part) else ""
-            blank = " " * (width - columns_of_text(text))
-            texts.append(blank + text if number else text + blank)
-        lines.append("  ".join(texts).rstrip())
-    return lines
+    display, out = current_display(), console()
+    room = UNBOUNDED if display.width is None else display.width - max(len(first), len(indent))
+    lines = [""]
+    for word in localised(printable(text), display.zone).split(" "):
+        longer = f"{lines[-1]} {word}" if lines[-1] else word
+        if lines[-1] and cell_len(longer) > room:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    for number, line in enumerate(lines):
+        head = Text(indent) if number else Text(first, style=style)
+        out.print(head + Text(line), soft_wrap=True)
 
 
 def shown(value: object) -> str:
-    """A value as a table shows it: on one line, with nothing a terminal would act on."""
+    """Return a value as a table shows it: on one line, with nothing a terminal would act on."""
     if value is None or value == "":
         return "-"
     if isinstance(value, bool):
@@ -174,7 +117,7 @@ def shown(value: object) -> str:
 
 
 def cut_into(profiles: Iterable[str]) -> str:
-    """A layout in words: ``3g.20gb, 2g.10gb, 2 x 1g.5gb``."""
+    """Return a layout in words: ``3g.20gb, 2g.10gb, 2 x 1g.5gb``."""
     return ", ".join(
         name if count == 1 else f"{count} x {name}"
         for name, count in sorted(Counter(profiles).items(), reverse=True)

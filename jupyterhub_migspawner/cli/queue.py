@@ -5,129 +5,105 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
+import click
+
 from jupyterhub_migspawner.broker.statuses import TicketStatus
 from jupyterhub_migspawner.broker.views import ticket_view
-from jupyterhub_migspawner.cli.command import DONE, ID, LIMIT, Command, argument
+from jupyterhub_migspawner.cli.command import Group, answers
+from jupyterhub_migspawner.cli.invocation import DONE, Invocation
 from jupyterhub_migspawner.cli.known import require_user, require_user_to_act_for
-from jupyterhub_migspawner.cli.output import Column, print_json, print_table
-from jupyterhub_migspawner.cli.people import person_named
+from jupyterhub_migspawner.cli.options import LIMIT, number_of
+from jupyterhub_migspawner.cli.options import by as by_option
+from jupyterhub_migspawner.cli.options import reason as reason_option
+from jupyterhub_migspawner.cli.options import user as user_option
+from jupyterhub_migspawner.cli.output import print_json
+from jupyterhub_migspawner.cli.table import Column, print_table
 from jupyterhub_migspawner.policy.wording import printable, span
 
 
-class Join(Command):
-    """Join the queue."""
-
-    name = "migspawner queue join"
-    description = (
-        "Put a user on the waiting list, or change their ticket. When it is their turn, a free\n"
-        "slice is offered to them and held for some minutes."
-    )
-    arguments = (
-        argument("--user", required=True, metavar="NAME", help="the user's name at the hub"),
-        argument("--tier", required=True, metavar="T", help="the tier to wait for"),
-        argument(
-            "--server", metavar="S", help="the server; without this option, the default server"
-        ),
-        argument(
-            "--start",
-            action="store_true",
-            help="have the hub start the server when it is their turn",
-        ),
-        argument(
-            "--upward",
-            action="store_true",
-            help="also accept any larger tier; refused if there is none",
-        ),
-    )
-
-    def run(self) -> int:
-        """Take it."""
-        given = self.given
-        broker = self.broker()
-        require_user_to_act_for(self, broker, given.user)
-        row = broker.join(
-            person_named(self.hub_config(), given.user),
-            given.tier,
-            server=self.option("server", ""),
-            start=self.option("start", False),
-            upward=self.option("upward", False),
-        )
-        status = next(
-            (each for each in broker.queue(row.user) if each.row.id == row.id),
-            TicketStatus(row, 0, None, None),
-        )
-        where = f" is number {status.place}" if status.place else " has a place"
-        return self.answer(
-            ticket_view(status), f"Ticket {row.id}: {row.user}{where} for tier {row.tier}."
-        )
-
-
-class Leave(Command):
-    """Leave the queue."""
-
-    name = "migspawner queue leave"
-    description = "Leave the waiting list, and give up an offer for the ticket."
-    arguments = (
-        argument("id", type=ID, metavar="ID", help="the ticket's number in the listing"),
-        argument("--by", required=True, metavar="NAME", help="the ticket's user, or an admin"),
-        argument("--reason", metavar="TEXT", help="stored with the ticket"),
-    )
-
-    def run(self) -> int:
-        """Leave the waiting list."""
-        by = person_named(self.hub_config(), self.given.by)
-        row = self.broker().leave(self.given.id, by, self.option("reason", ""))
-        return self.answer(
-            ticket_view(TicketStatus(row, 0, None, None)),
-            f"Ticket {row.id} of {row.user} is {row.state}.",
-        )
-
-
-class Queue(Command):
-    """The waiting list."""
-
-    lists = True
-    name = "migspawner queue"
-    description = "The waiting list: tickets, their positions and expected waits, and offers."
-    arguments = (argument("--user", metavar="NAME", help="only tickets of this user"), LIMIT)
-    below = {
-        "join": (Join, "put a user on the waiting list"),
-        "leave": (Leave, "leave the waiting list"),
-    }
-
-    def run(self) -> int:
-        """List it."""
-        broker, user = self.broker(), self.option("user")
-        found = broker.queue(user, part=self.part())
-        if not found and user is not None:
-            require_user(self, broker, user)
-        rows: list[dict[str, Any]] = self.shown_part([dict(ticket_view(each)) for each in found])
-        rows.sort(key=lambda row: (row["place"] or 0, row["id"]))
-        if self.as_json:
-            print_json(rows)
-            return DONE
-        columns = [
-            Column("id", "id", number=True),
-            Column("place", "place", number=True),
-            Column("user", "user"),
-            Column("tier", "tier"),
-            Column("server", "server"),
-            Column("state", "state"),
-            Column("since", "since", time=True),
-            Column("likely wait", "likely"),
-            Column("held until", "offer_until", time=True, below=True),
-            Column("blocked", "blocked", below=True),
-        ]
-        for row in rows:
-            row["likely"] = _likely(row["wait"])
-        empty = "The waiting list is empty."
-        if user is not None:
-            empty = f"{printable(user)} is not in the waiting list."
-        print_table(columns, rows, empty=empty)
+@click.group(cls=Group, invoke_without_command=True)
+@user_option("only tickets of this user")
+@LIMIT
+@answers(table=True)
+def queue(invocation: Invocation, user: str | None, limit: int | None) -> int:
+    """The waiting list: tickets, their positions and expected waits, and offers."""
+    broker = invocation.broker()
+    found = broker.queue(user, part=invocation.part(limit))
+    if not found and user is not None:
+        require_user(invocation, broker, user)
+    rows: list[dict[str, Any]] = [dict(ticket_view(status)) for status in found]
+    rows = invocation.shown_part(rows, limit)
+    rows.sort(key=lambda row: (row["place"] or 0, row["id"]))
+    if invocation.as_json:
+        print_json(rows)
         return DONE
+    columns = [
+        Column("id", "id", number=True),
+        Column("place", "place", number=True),
+        Column("user", "user"),
+        Column("tier", "tier"),
+        Column("server", "server"),
+        Column("state", "state"),
+        Column("since", "since", time=True),
+        Column("likely wait", "likely"),
+        Column("held until", "offer_until", time=True, below=True),
+        Column("blocked", "blocked", below=True),
+    ]
+    for row in rows:
+        row["likely"] = _likely(row["wait"])
+    empty = "The waiting list is empty."
+    if user is not None:
+        empty = f"{printable(user)} is not in the waiting list."
+    print_table(columns, rows, empty=empty)
+    return DONE
 
 
 def _likely(wait: dict[str, Any] | None) -> str:
     if wait is None or wait["likely"] is None:
         return ""
     return f"{span(timedelta(seconds=wait['likely']))} ({wait['confidence']})"
+
+
+@queue.command(short_help="put a user on the waiting list")
+@user_option("the user's name at the hub", required=True)
+@click.option("--tier", required=True, metavar="T", help="the tier to wait for")
+@click.option("--server", metavar="S", help="the server; without this option, the default server")
+@click.option("--start", is_flag=True, help="have the hub start the server when it is their turn")
+@click.option(
+    "--upward", is_flag=True, help="also accept any larger tier; refused if there is none"
+)
+@answers()
+def join(
+    invocation: Invocation, user: str, tier: str, server: str | None, start: bool, upward: bool
+) -> int:
+    """Put a user on the waiting list, or change their ticket.
+
+    When it is their turn, a free slice is offered to them and held for some minutes.
+    """
+    broker = invocation.broker()
+    require_user_to_act_for(invocation, broker, user)
+    row = broker.join(
+        invocation.person(user), tier, server=server or "", start=start, upward=upward
+    )
+    status = next(
+        (each for each in broker.queue(row.user) if each.row.id == row.id),
+        TicketStatus(row, 0, None, None),
+    )
+    where = f" is number {status.place}" if status.place else " has a place"
+    return invocation.answer(
+        ticket_view(status), f"Ticket {row.id}: {row.user}{where} for tier {row.tier}."
+    )
+
+
+@queue.command(short_help="leave the waiting list")
+@number_of("the ticket's number in the listing")
+@by_option("the ticket's user, or an admin")
+@reason_option("stored with the ticket")
+@answers()
+def leave(invocation: Invocation, number: int, by: str, reason: str | None) -> int:
+    """Leave the waiting list, and give up an offer for the ticket."""
+    row = invocation.broker().leave(number, invocation.person(by), reason or "")
+    return invocation.answer(
+        ticket_view(TicketStatus(row, 0, None, None)),
+        f"Ticket {row.id} of {row.user} is {row.state}.",
+    )

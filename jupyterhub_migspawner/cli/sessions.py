@@ -2,140 +2,105 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
-from jupyterhub_migspawner.broker.statuses import Standing
+import click
+
 from jupyterhub_migspawner.broker.views import standing_view, stranded_view, timestamp
-from jupyterhub_migspawner.cli.command import DONE, ID, Command, argument
+from jupyterhub_migspawner.cli.command import Group, answers
+from jupyterhub_migspawner.cli.invocation import DONE, Invocation
 from jupyterhub_migspawner.cli.known import require_user
-from jupyterhub_migspawner.cli.output import Column, print_json, print_table
-from jupyterhub_migspawner.cli.people import person_named
-from jupyterhub_migspawner.cli.quotas import TIME
-from jupyterhub_migspawner.cli.quotas import end as MOMENT
+from jupyterhub_migspawner.cli.options import FUTURE, UNTIL, number_of
+from jupyterhub_migspawner.cli.options import by as by_option
+from jupyterhub_migspawner.cli.options import reason as reason_option
+from jupyterhub_migspawner.cli.options import user as user_option
+from jupyterhub_migspawner.cli.output import print_json
+from jupyterhub_migspawner.cli.table import Column, print_table
 from jupyterhub_migspawner.model.leases import LOST
-from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.policy.wording import printable
 
-_ID = argument("id", type=ID, metavar="ID", help="the lease's number in the listing")
+_LEASE = number_of("the lease's number in the listing")
 
 
-class _Change(Command):
-    """What the commands share that change one session."""
-
-    def by(self) -> Person:
-        """Who does it, as far as the configuration knows."""
-        return person_named(self.hub_config(), self.given.by)
-
-    def told(self, standing: Standing, sentence: str) -> int:
-        """Answer with the session as it now stands."""
-        return self.answer(standing_view(standing), sentence)
-
-
-class Extend(_Change):
-    """Keep a session that is not in use."""
-
-    tells_time = True
-    name = "migspawner sessions extend"
-    description = "Extend an idle session, up to its tier's extend_hours."
-    arguments = (
-        _ID,
-        argument("--by", required=True, metavar="NAME", help="the session's user, or an admin"),
-        argument("--reason", metavar="TEXT", help="stored in the event log"),
-    )
-
-    def run(self) -> int:
-        """Extend it."""
-        found = self.broker().extend(self.given.id, self.by(), self.option("reason", ""))
-        until = timestamp(found.stay.extended_until)
-        return self.told(found, f"Session {found.lease.id} is kept until {until}.")
-
-
-class Protect(_Change):
-    """Keep a session whatever it does."""
-
-    tells_time = True
-    name = "migspawner sessions protect"
-    description = (
-        "Protect a session from being ended for being idle, until a given time. Its hard end "
-        "does not change."
-    )
-    arguments = (
-        _ID,
-        argument("--by", required=True, metavar="NAME", help="the admin who decides"),
-        argument("--until", required=True, type=MOMENT, metavar="TIME", help=TIME),
-        argument("--reason", required=True, metavar="TEXT", help="stored in the event log"),
-    )
-
-    def run(self) -> int:
-        """Protect it."""
-        given = self.given
-        found = self.broker().protect(given.id, self.by(), self.time("until"), given.reason)
-        until = timestamp(found.stay.protected_until)
-        return self.told(found, f"Session {found.lease.id} is protected until {until}.")
-
-
-class Unprotect(_Change):
-    """End a protection early."""
-
-    name = "migspawner sessions unprotect"
-    description = "End a protection early."
-    arguments = (
-        _ID,
-        argument("--by", required=True, metavar="NAME", help="the admin who decides"),
-        argument("--reason", metavar="TEXT", help="stored in the event log"),
-    )
-
-    def run(self) -> int:
-        """Unprotect it."""
-        broker = self.broker()
-        found = broker.protect(self.given.id, self.by(), None, self.option("reason", ""))
-        return self.told(found, f"Session {found.lease.id} is not protected any more.")
-
-
-class Sessions(Command):
-    """The sessions."""
-
-    lists = True
-    name = "migspawner sessions"
-    description = "Which sessions are in use, by which signs, when they end and by which rule."
-    arguments = (argument("--user", metavar="NAME", help="only sessions of this user"),)
-    below = {
-        "extend": (Extend, "extend an idle session"),
-        "protect": (Protect, "protect a session until a given time"),
-        "unprotect": (Unprotect, "end a protection early"),
-    }
-
-    def run(self) -> int:
-        """List them."""
-        broker, user = self.broker(), self.option("user")
-        # First what is wrong.
-        rows: list[dict[str, Any]] = [dict(stranded_view(each)) for each in broker.stranded(user)]
-        rows += [dict(standing_view(each)) for each in broker.standings(user)]
-        if not rows and user is not None:
-            require_user(self, broker, user)
-        if self.as_json:
-            print_json(rows)
-            return DONE
-        for row in rows:
-            row["unknown"] = None if row["new"] else row["unknown"] or None
-            doubt = row["doubt"]
-            kind = doubt and ("GPU lost" if doubt["kind"] == LOST else doubt["kind"])
-            row["look"] = doubt and f"{kind} since {doubt['since']}"
-        columns = [
-            Column("id", "lease", number=True),
-            Column("user", "user"),
-            Column("server", "server"),
-            Column("tier", "tier"),
-            Column("idle since", "idle_since", time=True),
-            Column("ends", "ends_at", time=True),
-            Column("rule", "rule"),
-            Column("extended until", "extended_until", time=True, below=True),
-            Column("protected until", "protected_until", time=True, below=True),
-            Column("protected because", "protected_why", below=True),
-            Column("unknown", "unknown", below=True),
-            Column("look at", "look", below=True),
-        ]
-        print_table(
-            columns, rows, empty=f"No session{f' of {printable(user)}' if user else ''} is running."
-        )
+@click.group(cls=Group, invoke_without_command=True)
+@user_option("only sessions of this user")
+@answers(table=True)
+def sessions(invocation: Invocation, user: str | None) -> int:
+    """Which sessions are in use, by which signs, when they end and by which rule."""
+    broker = invocation.broker()
+    # First what is wrong.
+    rows: list[dict[str, Any]] = [dict(stranded_view(each)) for each in broker.stranded(user)]
+    rows += [dict(standing_view(each)) for each in broker.standings(user)]
+    if not rows and user is not None:
+        require_user(invocation, broker, user)
+    if invocation.as_json:
+        print_json(rows)
         return DONE
+    for row in rows:
+        row["unknown"] = None if row["new"] else row["unknown"] or None
+        doubt = row["doubt"]
+        kind = doubt and ("GPU lost" if doubt["kind"] == LOST else doubt["kind"])
+        row["look"] = doubt and f"{kind} since {doubt['since']}"
+    columns = [
+        Column("id", "lease", number=True),
+        Column("user", "user"),
+        Column("server", "server"),
+        Column("tier", "tier"),
+        Column("idle since", "idle_since", time=True),
+        Column("ends", "ends_at", time=True),
+        Column("rule", "rule"),
+        Column("extended until", "extended_until", time=True, below=True),
+        Column("protected until", "protected_until", time=True, below=True),
+        Column("protected because", "protected_why", below=True),
+        Column("unknown", "unknown", below=True),
+        Column("look at", "look", below=True),
+    ]
+    whose = f" of {printable(user)}" if user else ""
+    print_table(columns, rows, empty=f"No session{whose} is running.")
+    return DONE
+
+
+@sessions.command(short_help="extend an idle session")
+@_LEASE
+@by_option("the session's user, or an admin")
+@reason_option("stored in the event log")
+@answers(times=True)
+def extend(invocation: Invocation, number: int, by: str, reason: str | None) -> int:
+    """Extend an idle session, up to its tier's extend_hours."""
+    found = invocation.broker().extend(number, invocation.person(by), reason or "")
+    until = timestamp(found.stay.extended_until)
+    return invocation.answer(
+        standing_view(found), f"Session {found.lease.id} is kept until {until}."
+    )
+
+
+@sessions.command(short_help="protect a session until a given time")
+@_LEASE
+@by_option("the admin who decides")
+@click.option("--until", required=True, type=FUTURE, metavar="TIME", help=UNTIL)
+@reason_option("stored in the event log", required=True)
+@answers(times=True)
+def protect(invocation: Invocation, number: int, by: str, until: datetime, reason: str) -> int:
+    """Protect a session from being ended for being idle, until a given time.
+
+    Its hard end does not change.
+    """
+    found = invocation.broker().protect(number, invocation.person(by), until, reason)
+    end = timestamp(found.stay.protected_until)
+    return invocation.answer(
+        standing_view(found), f"Session {found.lease.id} is protected until {end}."
+    )
+
+
+@sessions.command(short_help="end a protection early")
+@_LEASE
+@by_option("the admin who decides")
+@reason_option("stored in the event log")
+@answers()
+def unprotect(invocation: Invocation, number: int, by: str, reason: str | None) -> int:
+    """End a protection early."""
+    found = invocation.broker().protect(number, invocation.person(by), None, reason or "")
+    return invocation.answer(
+        standing_view(found), f"Session {found.lease.id} is not protected any more."
+    )

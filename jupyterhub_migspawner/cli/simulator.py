@@ -4,145 +4,119 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from jupyterhub_migspawner.cli.command import COUNT, Command, argument, number_from
+import click
+
+from jupyterhub_migspawner.cli.command import Group, answers, gathers
 from jupyterhub_migspawner.cli.demo import cards as layouts
-from jupyterhub_migspawner.gpu import simulator
+from jupyterhub_migspawner.cli.invocation import Invocation
+from jupyterhub_migspawner.cli.options import COUNT, Number
+from jupyterhub_migspawner.gpu import simulator as simulated
 
-_FILE = argument("file", metavar="FILE", help="the file with the simulated machine's state")
-_MEMORY = number_from(int, 0, "a number of MiB")
+_FILE = click.argument("file", metavar="FILE", help="the file with the simulated machine's state")
 
 
-class Create(Command):
-    """Make a simulated machine."""
+@click.group(cls=Group, invoke_without_command=True)
+@gathers
+def simulator() -> None:
+    """Simulated cards in a file."""
 
-    name = "migspawner simulator create"
-    description = (
-        "Create a simulated machine: a state file, to be used as c.MigBroker.nvml = 'sim:FILE' or\n"
-        "as MIGSPAWNER_NVML=sim:FILE. Without --layout, MIG is off on its cards."
+
+@simulator.command(short_help="create a simulated machine")
+@_FILE
+@click.option("--cards", required=True, type=COUNT, metavar="N", help="how many cards")
+@click.option(
+    "--model", required=True, metavar="M", help=f"their model: {', '.join(simulated.MODELS)}"
+)
+@click.option(
+    "--layout",
+    metavar="L",
+    help="layout: 'mixed', 'balanced', 'all-PROFILE', or profiles with commas between "
+    "slices and slashes between cards",
+)
+@answers()
+def create(invocation: Invocation, file: str, cards: int, model: str, layout: str | None) -> int:
+    """Create a simulated machine: a state file, to be used as c.MigBroker.nvml = 'sim:FILE' or as
+    MIGSPAWNER_NVML=sim:FILE.
+
+    Without --layout, MIG is off on its cards.
+    """
+    found = simulated.find_model(model)
+    cut = None
+    if layout is not None:
+        number = layouts.number_of_cards(layout, cards)
+        cut = layouts.cut(simulated.profiles_of(found), layout, number)
+    simulated.create_state(
+        file,
+        cards=cards,
+        model=found.key,
+        layouts=None if cut is None else [[name for name, _ in card] for card in cut],
     )
-    arguments = (
-        _FILE,
-        argument("--cards", required=True, type=COUNT, metavar="N", help="how many cards"),
-        argument(
-            "--model",
-            required=True,
-            metavar="M",
-            help=f"their model: {', '.join(simulator.MODELS)}",
-        ),
-        argument(
-            "--layout",
-            metavar="L",
-            help="layout: 'mixed', 'balanced', 'all-PROFILE', or profiles with commas between "
-            "slices and slashes between cards",
-        ),
-    )
-
-    def run(self) -> int:
-        """Write the file."""
-        model = simulator.find_model(self.given.model)
-        layout = self.option("layout")
-        cut = None
-        if layout is not None:
-            number = layouts.number_of_cards(layout, self.given.cards)
-            cut = layouts.cut(simulator.profiles_of(model), layout, number)
-        simulator.create_state(
-            self.given.file,
-            cards=self.given.cards,
-            model=model.key,
-            layouts=None if cut is None else [[name for name, _ in card] for card in cut],
-        )
-        cards = simulator.card_uuids(self.given.file)
-        return self.answer(
-            {
-                "file": str(Path(self.given.file).absolute()),
-                "model": model.key,
-                "cards": list(cards),
-                "slices": list(simulator.slice_uuids(self.given.file)),
-            },
-            f"{self.given.file} holds {len(cards)} simulated {model.key}. "
-            f"Use it as MIGSPAWNER_NVML=sim:{Path(self.given.file).absolute()}.",
-        )
-
-
-class Process(Command):
-    """Put a process on a slice."""
-
-    name = "migspawner simulator process"
-    description = "Let a running process of this machine use a slice, until it ends."
-    arguments = (
-        _FILE,
-        argument("--slice", required=True, metavar="UUID", help="the slice"),
-        argument(
-            "--pid",
-            required=True,
-            type=number_from(int, 1, "the id of a process"),
-            metavar="P",
-            help="the process",
-        ),
-        argument("--memory", type=_MEMORY, metavar="MIB", help="how much memory it uses, in MiB"),
-        argument(
-            "--used",
-            type=number_from(float, 0, "a number of per cent"),
-            default=0.0,
-            metavar="P",
-            help="per cent of time for which it keeps the slice's engine busy (0)",
-        ),
+    uuids, path = simulated.card_uuids(file), Path(file).absolute()
+    return invocation.answer(
+        {
+            "file": str(path),
+            "model": found.key,
+            "cards": list(uuids),
+            "slices": list(simulated.slice_uuids(file)),
+        },
+        f"{file} holds {len(uuids)} simulated {found.key}. Use it as MIGSPAWNER_NVML=sim:{path}.",
     )
 
-    def run(self) -> int:
-        """Write it into the state."""
-        given = self.given
-        simulator.add_process(given.file, given.slice, given.pid, self.option("memory"), given.used)
-        return self.answer(
-            {"slice": given.slice, "pid": given.pid, "memory_mib": self.option("memory")},
-            f"Process {given.pid} uses slice {given.slice} until it ends.",
-        )
 
-
-class Reboot(Command):
-    """Restart the simulated machine."""
-
-    name = "migspawner simulator reboot"
-    description = "Restart the machine: slices and processes are gone, lost cards are back."
-    arguments = (_FILE,)
-
-    def run(self) -> int:
-        """Restart it."""
-        simulator.reboot(self.given.file)
-        return self.answer(
-            {"file": str(Path(self.given.file).absolute())},
-            f"The simulated machine in {self.given.file} has restarted; its slices are gone.",
-        )
-
-
-class Lose(Command):
-    """Let a card fall off the bus."""
-
-    name = "migspawner simulator lose"
-    description = "Lose a card: every call on it fails until the next reboot."
-    arguments = (
-        _FILE,
-        argument("--card", required=True, metavar="UUID", help="the card"),
+@simulator.command(short_help="put a process on a slice")
+@_FILE
+@click.option("--slice", "uuid", required=True, metavar="UUID", help="the slice")
+@click.option(
+    "--pid",
+    required=True,
+    type=Number(int, 1, "the id of a process"),
+    metavar="P",
+    help="the process",
+)
+@click.option(
+    "--memory",
+    type=Number(int, 0, "a number of MiB"),
+    metavar="MIB",
+    help="how much memory it uses, in MiB",
+)
+@click.option(
+    "--used",
+    type=Number(float, 0, "a number of per cent"),
+    default=0.0,
+    metavar="P",
+    help="per cent of time for which it keeps the slice's engine busy (0)",
+)
+@answers()
+def process(
+    invocation: Invocation, file: str, uuid: str, pid: int, memory: int | None, used: float
+) -> int:
+    """Let a running process of this machine use a slice, until it ends."""
+    simulated.add_process(file, uuid, pid, memory, used)
+    return invocation.answer(
+        {"slice": uuid, "pid": pid, "memory_mib": memory},
+        f"Process {pid} uses slice {uuid} until it ends.",
     )
 
-    def run(self) -> int:
-        """Lose it."""
-        simulator.lose_card(self.given.file, self.given.card)
-        return self.answer(
-            {"card": self.given.card},
-            f"Card {self.given.card} is lost until the simulated machine restarts.",
-        )
+
+@simulator.command(short_help="restart the machine")
+@_FILE
+@answers()
+def reboot(invocation: Invocation, file: str) -> int:
+    """Restart the machine: slices and processes are gone, lost cards are back."""
+    simulated.reboot(file)
+    return invocation.answer(
+        {"file": str(Path(file).absolute())},
+        f"The simulated machine in {file} has restarted; its slices are gone.",
+    )
 
 
-class Simulator(Command):
-    """The simulator."""
-
-    name = "migspawner simulator"
-    description = "Simulated cards in a file."
-    runs = False
-    below = {
-        "create": (Create, "create a simulated machine"),
-        "process": (Process, "put a process on a slice"),
-        "reboot": (Reboot, "restart the machine"),
-        "lose": (Lose, "lose a card"),
-    }
+@simulator.command(short_help="lose a card")
+@_FILE
+@click.option("--card", required=True, metavar="UUID", help="the card")
+@answers()
+def lose(invocation: Invocation, file: str, card: str) -> int:
+    """Lose a card: every call on it fails until the next reboot."""
+    simulated.lose_card(file, card)
+    return invocation.answer(
+        {"card": card}, f"Card {card} is lost until the simulated machine restarts."
+    )

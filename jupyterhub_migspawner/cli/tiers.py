@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import click
+
 from jupyterhub_migspawner.broker.statuses import TierOffer
 from jupyterhub_migspawner.broker.views import tier_view
-from jupyterhub_migspawner.cli.command import DONE, Command, argument
+from jupyterhub_migspawner.cli.command import Command, answers
+from jupyterhub_migspawner.cli.invocation import DONE, Invocation
 from jupyterhub_migspawner.cli.known import require_user
-from jupyterhub_migspawner.cli.output import Column, print_json, print_table, print_wrapped
-from jupyterhub_migspawner.cli.people import person_named
+from jupyterhub_migspawner.cli.options import user as user_option
+from jupyterhub_migspawner.cli.output import print_json, print_wrapped
+from jupyterhub_migspawner.cli.table import Column, print_table
 from jupyterhub_migspawner.policy.card_filter import Kinds
 from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.policy.queue import pool_of
@@ -18,61 +22,51 @@ from jupyterhub_migspawner.policy.tiers import NONE, Tier
 from jupyterhub_migspawner.policy.wording import listed, printable
 
 
-class Tiers(Command):
-    """The tiers."""
-
-    lists = True
-    name = "migspawner tiers"
-    description = "The tiers that people can pick, and how much of each is free."
-    arguments = (argument("--user", metavar="NAME", help="show them as this user sees them"),)
-
-    def run(self) -> int:
-        """List them."""
-        mig = self.mig()
-        name, broker = self.option("user"), mig.open_broker()
-        if name is not None:
-            require_user(self, broker, name)
-        people = (
-            _everybody(mig.settings().tiers)
-            if name is None
-            else [person_named(self.hub_config(), name)]
-        )
-        offers: dict[str, TierOffer] = {}
-        for person in people:
-            for offer in broker.tiers_for(person):
-                offers.setdefault(offer.tier.name, offer)
-        order = [tier.name for tier in mig.settings().tiers]
-        rows: list[dict[str, Any]] = [
-            dict(tier_view(offers[name])) for name in order if name in offers
-        ]
-        if self.as_json:
-            print_json(rows)
-            return DONE
-        for row in rows:
-            if row["profile"] == NONE:
-                row["free"] = row["total"] = row["seats"] = None
-            if row["title"] == row["name"]:
-                row["title"] = None
-        columns = [
-            Column("tier", "name"),
-            Column("profile", "profile"),
-            *([Column("card", "card")] if any(row["card"] for row in rows) else []),
-            Column("seats", "seats", number=True),
-            Column("free", "free", number=True),
-            Column("of", "total", number=True),
-            Column("approval", "approval"),
-            Column("max hours", "max_hours", number=True),
-            Column("title", "title", below=True),
-            Column("description", "description", below=True),
-        ]
-        print_table(columns, rows, empty="No tier is open to this user.")
-        shown = [offers[name].tier for name in order if name in offers]
-        for sentence in shared(shown, frozenset(card.kind for card in broker.cards())):
-            print_wrapped(sentence)
-        for row in rows:
-            if row["outage"]:
-                print_wrapped(f"{printable(row['name'])}: {row['outage']}")
+@click.command(cls=Command)
+@user_option("show them as this user sees them")
+@answers(table=True)
+def tiers(invocation: Invocation, user: str | None) -> int:
+    """The tiers that people can pick, and how much of each is free."""
+    mig = invocation.mig()
+    broker = mig.open_broker()
+    configured = mig.settings().tiers
+    if user is not None:
+        require_user(invocation, broker, user)
+    people = _everybody(configured) if user is None else [invocation.person(user)]
+    offers: dict[str, TierOffer] = {}
+    for person in people:
+        for offer in broker.tiers_for(person):
+            offers.setdefault(offer.tier.name, offer)
+    order = [tier.name for tier in configured]
+    rows: list[dict[str, Any]] = [dict(tier_view(offers[name])) for name in order if name in offers]
+    if invocation.as_json:
+        print_json(rows)
         return DONE
+    for row in rows:
+        if row["profile"] == NONE:
+            row["free"] = row["total"] = row["seats"] = None
+        if row["title"] == row["name"]:
+            row["title"] = None
+    columns = [
+        Column("tier", "name"),
+        Column("profile", "profile"),
+        *([Column("card", "card")] if any(row["card"] for row in rows) else []),
+        Column("seats", "seats", number=True),
+        Column("free", "free", number=True),
+        Column("of", "total", number=True),
+        Column("approval", "approval"),
+        Column("max hours", "max_hours", number=True),
+        Column("title", "title", below=True),
+        Column("description", "description", below=True),
+    ]
+    print_table(columns, rows, empty="No tier is open to this user.")
+    shown = [offers[name].tier for name in order if name in offers]
+    for sentence in shared(shown, frozenset(card.kind for card in broker.cards())):
+        print_wrapped(sentence)
+    for row in rows:
+        if row["outage"]:
+            print_wrapped(f"{printable(row['name'])}: {row['outage']}")
+    return DONE
 
 
 def shared(tiers: Sequence[Tier], known: Kinds) -> Iterator[str]:

@@ -14,7 +14,7 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
-from jupyterhub_migspawner.cli.following import Follower
+from jupyterhub_migspawner.cli.events import Follower
 from jupyterhub_migspawner.db import engine as engines
 from jupyterhub_migspawner.db import store as stores
 from jupyterhub_migspawner.errors import DatabaseError

@@ -10,9 +10,13 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from jupyterhub_migspawner.cli.command import COUNT, DONE, PORT, REFUSED, Command, argument
+import click
+
+from jupyterhub_migspawner.cli.command import Command, answers
 from jupyterhub_migspawner.cli.demo import cards as demo_cards
 from jupyterhub_migspawner.cli.demo import files
 from jupyterhub_migspawner.cli.demo.accounts import USERS, Accounts
@@ -28,6 +32,8 @@ from jupyterhub_migspawner.cli.demo.hub import Hub, Stopped, free_ports
 from jupyterhub_migspawner.cli.demo.processes import Signals, marked
 from jupyterhub_migspawner.cli.demo.tools import own_name, search_path
 from jupyterhub_migspawner.cli.demo.tour import Tour
+from jupyterhub_migspawner.cli.invocation import DONE, REFUSED, Invocation
+from jupyterhub_migspawner.cli.options import COUNT, Number
 from jupyterhub_migspawner.cli.output import complain, print_json
 from jupyterhub_migspawner.config.file import load_config_file
 from jupyterhub_migspawner.errors import Refusal
@@ -39,55 +45,126 @@ from jupyterhub_migspawner.hub.ports import is_safe
 _MODEL = "A100-SXM4-40GB"
 
 
-class Demo(Command):
-    """A hub with simulated cards."""
+@click.command(cls=Command)
+@click.option(
+    "--port",
+    type=Number(int, 1, "a port between 1 and 65535", 65535),
+    default=8000,
+    metavar="N",
+    help="the hub's port (default: 8000)",
+)
+@click.option(
+    "--dir",
+    "folder",
+    default="demo",
+    metavar="D",
+    help="folder for all files (default: demo)",
+)
+@click.option("--cards", type=COUNT, metavar="N", help="how many cards (default: 2)")
+@click.option("--model", metavar="M", help=f"model of the cards (default: {_MODEL})")
+@click.option(
+    "--layout",
+    metavar="L",
+    help="layout: 'mixed' (default), 'balanced', 'all-PROFILE' such as all-1g.5gb, or profiles "
+    "with commas between slices and slashes between cards",
+)
+@answers()
+def demo(
+    invocation: Invocation,
+    port: int,
+    folder: str,
+    cards: int | None,
+    model: str | None,
+    layout: str | None,
+) -> int:
+    """Run a JupyterHub with simulated cards on 127.0.0.1 until Ctrl-C.
 
-    name = "migspawner demo"
-    description = (
-        "Run a JupyterHub with simulated cards on 127.0.0.1 until Ctrl-C. Users admin, ada, grace\n"
-        "and linus sign in with one-time links, or with the demo's password; both are printed at\n"
-        "the start. All files are in the folder --dir, which other users cannot read; it also has\n"
-        "the hub's configuration, jupyterhub_config.py. Servers run as the user who starts the\n"
-        "demo, or, if that is root, as a separate unprivileged user for each person."
-    )
-    arguments = (
-        argument("--port", type=PORT, metavar="N", help="the hub's port (default: 8000)"),
-        argument("--dir", metavar="D", help="folder for all files (default: demo)"),
-        argument("--cards", type=COUNT, metavar="N", help="how many cards (default: 2)"),
-        argument("--model", metavar="M", help=f"model of the cards (default: {_MODEL})"),
-        argument(
-            "--layout",
-            metavar="L",
-            help="layout: 'mixed' (default), 'balanced', 'all-PROFILE' such as all-1g.5gb, or "
-            "profiles with commas between slices and slashes between cards",
-        ),
-    )
+    Users admin, ada, grace and linus sign in with one-time links, or with the demo's password; both
+    are printed at the start. All files are in the folder --dir, which other users cannot read; it
+    also has the hub's configuration, jupyterhub_config.py. Servers run as the user who starts the
+    demo, or, if that is root, as a separate unprivileged user for each person.
+    """
+    directory = Path(os.path.expanduser(folder)).resolve()
+    os.umask(0o077)
+    # Now: the demo's configuration, once it is read here, puts its own folders on PATH.
+    name = own_name()
+    path = search_path()
+    with files.claim(directory):
+        _warn_of_others(directory)
+        _refuse_leftovers(directory)
+        ports = free_ports(port)
+        asked = {"cards": cards, "model": model, "layout": layout}
+        made = _make_cards(directory, asked)
+        config = files.write_config(
+            directory, ports, path, demo_cards.tiers_for(made.profiles, made.cut)
+        )
+        check_root(directory, path)
+        with Signals() as signals:
+            hub = Hub(directory, config, ports, path)
+            return _Demo(invocation, hub, config, made, name).serve(signals)
 
-    def run(self) -> int:
-        """Make the folder ready, run the hub until a signal comes, stop everything."""
-        directory = Path(os.path.expanduser(self.option("dir", "demo"))).resolve()
-        os.umask(0o077)
-        # Now: the demo's configuration, once it is read here, puts its own folders on PATH.
-        self._name = own_name()
-        path = search_path()
-        with files.claim(directory):
-            _warn_of_others(directory)
-            _refuse_leftovers(directory)
-            ports = free_ports(self.option("port", 8000))
-            profiles, layout = self._make_cards(directory)
-            config = files.write_config(
-                directory, ports, path, demo_cards.tiers_for(profiles, layout)
-            )
-            check_root(directory, path)
-            with Signals() as signals:
-                return self._serve(Hub(directory, config, ports, path), config, signals)
 
-    def _serve(self, hub: Hub, config: Path, signals: Signals) -> int:
-        status = DONE
+@dataclass(frozen=True)
+class _Cards:
+    """The demo's cards: what they were made of, their profiles and how they are cut."""
+
+    record: files.Record
+    profiles: Sequence[Profile]
+    cut: Sequence[Sequence[Want]]
+
+
+def _make_cards(directory: Path, asked: dict[str, Any]) -> _Cards:
+    """The cards: those of an earlier start, or new ones as asked."""
+    if asked["model"] is not None:
+        asked["model"] = find_model(asked["model"]).key
+    record = files.read_record(directory)
+    if record is not None and (directory / files.CARDS).exists():
+        for name, value in asked.items():
+            kept = getattr(record, name)
+            if value is not None and value != kept:
+                raise Refusal(
+                    f"{directory} already holds a demo with --{name} {kept}; use another "
+                    f"--dir for --{name} {value}, or remove the folder.",
+                    reason="conflict",
+                )
+    else:
+        layout = asked["layout"] or demo_cards.MIXED
+        record = files.Record(
+            cards=demo_cards.number_of_cards(layout, asked["cards"]),
+            model=asked["model"] or _MODEL,
+            layout=layout,
+        )
+    profiles = profiles_of(find_model(record.model))
+    cut = demo_cards.cut(profiles, record.layout, record.cards)
+    if not (directory / files.CARDS).exists():
+        create_state(
+            directory / files.CARDS,
+            cards=record.cards,
+            model=record.model,
+            layouts=[[name for name, _ in card] for card in cut],
+        )
+        (directory / files.CARDS).chmod(0o600)
+        files.write_record(directory, record)
+    return _Cards(record, profiles, cut)
+
+
+@dataclass(frozen=True)
+class _Demo:
+    """A demo that runs; ``name`` is how its user calls this program."""
+
+    invocation: Invocation
+    hub: Hub
+    config: Path
+    cards: _Cards
+    name: str
+
+    def serve(self, signals: Signals) -> int:
+        """Run the hub until a signal comes, then stop everything."""
+        hub, status = self.hub, DONE
         self._say(f"Starting the hub; its log is {hub.log}.")
         try:
             hub.wait_until_ready(signals, lambda step: self._say(f"  {step}"))
-            self._announce(hub, config)
+            self._announce()
             hub.wait_until_ended(signals)
         except Stopped:
             pass
@@ -102,51 +179,16 @@ class Demo(Command):
         return status
 
     def _say(self, line: str) -> None:
-        if not self.as_json:
+        if not self.invocation.as_json:
             print(line, flush=True)
 
-    def _make_cards(self, directory: Path) -> tuple[Sequence[Profile], Sequence[Sequence[Want]]]:
-        """The cards' profiles and layout: those of an earlier start, or new ones as asked."""
-        asked = {name: self.option(name) for name in ("cards", "model", "layout")}
-        if asked["model"] is not None:
-            asked["model"] = find_model(asked["model"]).key
-        record = files.read_record(directory)
-        if record is not None and (directory / files.CARDS).exists():
-            for name, value in asked.items():
-                kept = getattr(record, name)
-                if value is not None and value != kept:
-                    raise Refusal(
-                        f"{directory} already holds a demo with --{name} {kept}; use another "
-                        f"--dir for --{name} {value}, or remove the folder.",
-                        reason="conflict",
-                    )
-        else:
-            layout = asked["layout"] or demo_cards.MIXED
-            record = files.Record(
-                cards=demo_cards.number_of_cards(layout, asked["cards"]),
-                model=asked["model"] or _MODEL,
-                layout=layout,
-            )
-        profiles = profiles_of(find_model(record.model))
-        cut = demo_cards.cut(profiles, record.layout, record.cards)
-        if not (directory / files.CARDS).exists():
-            create_state(
-                directory / files.CARDS,
-                cards=record.cards,
-                model=record.model,
-                layouts=[[name for name, _ in card] for card in cut],
-            )
-            (directory / files.CARDS).chmod(0o600)
-            files.write_record(directory, record)
-        self._cards = (record, cut)
-        return profiles, cut
-
-    def _announce(self, hub: Hub, config: Path) -> None:
-        record, cut = self._cards
+    def _announce(self) -> None:
+        hub, config = self.hub, self.config
+        record, cut = self.cards.record, self.cards.cut
         password = make_password(hub.directory)
         unused = Links(hub.directory)
         links = {user: f"{hub.url}hub{LINK_PATH}?{KEY}={unused.create(user)}" for user in USERS}
-        if self.as_json:
+        if self.invocation.as_json:
             print_json(
                 {
                     "url": hub.url,
@@ -183,7 +225,7 @@ class Demo(Command):
                 for index, card in enumerate(cut)
             ),
             f"  Folder   {hub.directory}",
-            f"  Look     {self._name} slices -f {shlex.quote(str(config))}",
+            f"  Look     {self.name} slices -f {shlex.quote(str(config))}",
             "",
             "Ctrl-C stops it and everything it started.",
         ]

@@ -4,7 +4,9 @@ import json
 
 import pytest
 
-from jupyterhub_migspawner.cli.output import Column, complain, print_json, print_table, table_lines
+from jupyterhub_migspawner.cli.output import complain, print_json
+from jupyterhub_migspawner.cli.table import Column, print_table
+from tests.unit.cli.tables import table_lines
 
 COLUMNS = [Column("user", "user"), Column("hours", "hours", number=True), Column("ok", "ok")]
 

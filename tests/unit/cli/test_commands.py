@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from jupyterhub_migspawner.cli.invocation import Invocation
 from jupyterhub_migspawner.cli.main import main
-from jupyterhub_migspawner.cli.slices import Slices
 from jupyterhub_migspawner.cli.tiers import shared
 from jupyterhub_migspawner.gpu.cards import Inventory
 from jupyterhub_migspawner.policy.card_filter import CardKind
@@ -292,10 +292,10 @@ def test_a_reader_that_has_read_enough_is_no_trouble(install: Install) -> None:
 
 
 def test_ctrl_c_is_no_traceback(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(self: Slices) -> int:
+    def interrupted(self: Invocation) -> int:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Slices, "run", interrupted)
+    monkeypatch.setattr(Invocation, "broker", interrupted)
     assert main(["slices"]) == 130
 
 

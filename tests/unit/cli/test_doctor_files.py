@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from jupyterhub_migspawner.cli.permissions import Level, Permissions, Place
+from jupyterhub_migspawner.cli.doctor.permissions import Level, Permissions, Place
 from jupyterhub_migspawner.db import migrations
 from jupyterhub_migspawner.errors import DatabaseError
 from jupyterhub_migspawner.keys import Binding, KeyFile

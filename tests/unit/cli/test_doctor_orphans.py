@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from jupyterhub_migspawner.agent.orphans import Marks
-from jupyterhub_migspawner.cli import doctor_orphans
-from jupyterhub_migspawner.cli.doctor_orphans import findings
+from jupyterhub_migspawner.cli.doctor import orphans
+from jupyterhub_migspawner.cli.doctor.orphans import findings
 from jupyterhub_migspawner.db.store import Store
 from jupyterhub_migspawner.model.orphans import OrphanRow
 from tests.unit.cli.conftest import Install
@@ -30,7 +30,7 @@ def server(install: Install, monkeypatch: pytest.MonkeyPatch) -> OrphanRow:
         user="ada",
         pids=(4242,),
     )
-    monkeypatch.setattr(doctor_orphans, "read_marks", lambda: Marks((found,)))
+    monkeypatch.setattr(orphans, "read_marks", lambda: Marks((found,)))
     return found
 
 
@@ -65,6 +65,6 @@ def test_what_is_on_cards_of_elsewhere_is_not_named(
 ) -> None:
     """As of a demo that runs in a notebook of this hub."""
     other = replace(server, card_uuid="GPU-elsewhere")
-    monkeypatch.setattr(doctor_orphans, "read_marks", lambda: Marks((other,)))
+    monkeypatch.setattr(orphans, "read_marks", lambda: Marks((other,)))
     assert said(install, known=False) == ""
     assert said(install, known=True) == ""

@@ -10,7 +10,7 @@ import pytest
 
 from jupyterhub_migspawner.agent.lock import CuttingLock
 from jupyterhub_migspawner.broker import Broker
-from jupyterhub_migspawner.cli import layout as layout_commands
+from jupyterhub_migspawner.cli.layouts import command as layout_commands
 from jupyterhub_migspawner.config import traits as configuration
 from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.gpu import simulator

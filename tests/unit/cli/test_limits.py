@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from jupyterhub_migspawner.cli.command import USUAL_ROWS
+from jupyterhub_migspawner.cli.invocation import USUAL_ROWS
 from jupyterhub_migspawner.policy.people import Person
 from tests.unit.cli.conftest import Install
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from jupyterhub_migspawner.broker.reclaiming import Answer
-from jupyterhub_migspawner.cli import doctor_dcgm
+from jupyterhub_migspawner.cli.doctor import dcgm
 from jupyterhub_migspawner.gpu.nvml import Nvml
 from jupyterhub_migspawner.gpu.simulator import create_state
 from jupyterhub_migspawner.policy.people import Person
@@ -205,7 +205,7 @@ def test_what_nvml_measures_itself_the_exporter_need_not_tell(tmp_path: Path) ->
     nvml, site = Nvml(f"sim:{tmp_path / 'cards.json'}"), Site()
     try:
         site.answer = page(HEAD.encode())
-        (finding,) = doctor_dcgm.check(site.url, nvml)
+        (finding,) = dcgm.check(site.url, nvml)
     finally:
         site.close()
         nvml.close()

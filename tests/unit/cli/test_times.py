@@ -10,11 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jupyterhub_migspawner.cli.output import Column, Display, show_as, table_lines
+from jupyterhub_migspawner.cli.output import Display, show_as
+from jupyterhub_migspawner.cli.table import Column
 from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.policy.times import localised
 from jupyterhub_migspawner.policy.wording import moment
 from tests.unit.cli.conftest import Install
+from tests.unit.cli.tables import table_lines
 
 UTC = timezone.utc
 SUMMER, WINTER = "2026-07-01T10:00:00Z", "2026-12-01T10:00:00Z"

@@ -8,12 +8,15 @@ from datetime import timedelta
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.cells import cell_len
 
-from jupyterhub_migspawner.cli.columns import columns_of_text, wrapped
-from jupyterhub_migspawner.cli.output import Column, Display, show_as, table_lines
+from jupyterhub_migspawner.cli.output import Display, show_as
+from jupyterhub_migspawner.cli.table import Column
 from jupyterhub_migspawner.policy.people import Person
+from jupyterhub_migspawner.policy.wording import printable
 from tests.unit.cli.conftest import Install
-from tests.unit.cli.test_words import ALL
+from tests.unit.cli.tables import table_lines
+from tests.unit.cli.test_words import ALL, takes
 
 LONG = "a-researcher-with-an-unusually-long-name@some.institute.of.a.university.example"
 SERVER = "the-server-of-the-long-running-experiment-number-twelve"
@@ -21,7 +24,7 @@ REASON = (
     "a long training for the paper, whose reviewers want a second run with all ablations before "
     "the deadline; see https://example.org/a/very/long/address/without/any/blank/in/it/at/all/ok"
 )
-LISTINGS = [" ".join(words) for command, words in ALL if command.lists and command.runs]
+LISTINGS = [" ".join(words) for command, words in ALL if takes(command, "--wide")]
 
 #: What some listings need besides their name.
 MORE = {
@@ -88,7 +91,7 @@ def test_every_listing_fits_80_columns(
             line
             for line in answer.out.splitlines()
             # The doctor's commands and paths are there to be copied: a word is not broken.
-            if columns_of_text(line) > 80
+            if cell_len(line) > 80
             and (words != "doctor" or (" " in line.strip() and "Mend: chmod" not in line))
         ]
         assert not too_long, (words, too_long)
@@ -119,12 +122,16 @@ def test_a_wider_terminal_is_used(crowded: Install, monkeypatch: pytest.MonkeyPa
 WORDS = st.text(st.characters(exclude_categories=("Cc", "Cs", "Zs", "Zl", "Zp", "Cf")), min_size=1)
 
 
-@given(st.lists(WORDS, min_size=1), st.integers(2, 90))
-def test_wrapped_text_fits_and_loses_no_character(words: list[str], width: int) -> None:
+@given(st.lists(WORDS, min_size=1), st.integers(10, 90))
+def test_a_long_text_fits_and_loses_no_character(words: list[str], width: int) -> None:
     text = " ".join(words)
-    lines = wrapped(text, width)
-    assert all(columns_of_text(line) <= width for line in lines)
-    assert "".join(lines).replace(" ", "") == text.replace(" ", "")
+    show_as(Display(width))
+    try:
+        lines = table_lines([Column("why", "why")], [{"why": text}])[1:]
+    finally:
+        show_as(Display())
+    assert all(cell_len(line) <= width for line in lines)
+    assert "".join(lines).replace(" ", "") == printable(text).replace(" ", "")
 
 
 @given(
@@ -141,6 +148,6 @@ def test_every_table_fits(rows: list[tuple[str, str, int, str, str, str]], width
         lines = table_lines(columns, table)
     finally:
         show_as(Display())
-    assert all(columns_of_text(line) <= width for line in lines)
+    assert all(cell_len(line) <= width for line in lines)
     shown = sum(len(unicodedata.normalize("NFC", line).strip()) for line in lines)
     assert shown or not rows

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-from jupyterhub_migspawner.cli.findings import OK, WARNING, WRONG, Finding
+from jupyterhub_migspawner.cli.doctor.findings import OK, WARNING, WRONG, Finding
 from jupyterhub_migspawner.config import MigBroker
 from jupyterhub_migspawner.errors import ConfigError
 from jupyterhub_migspawner.keys import Binding, KeyFile, Keys, SealError

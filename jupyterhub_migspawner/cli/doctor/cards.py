@@ -8,7 +8,7 @@ from importlib.metadata import version
 from jupyterhub_migspawner.broker.recognising import recognise
 from jupyterhub_migspawner.broker.statuses import FREE, LEASED, SliceStatus
 from jupyterhub_migspawner.broker.wanting import desired
-from jupyterhub_migspawner.cli.findings import OK, WARNING, WRONG, Finding
+from jupyterhub_migspawner.cli.doctor.findings import OK, WARNING, WRONG, Finding
 from jupyterhub_migspawner.cli.output import cut_into
 from jupyterhub_migspawner.config import MigBroker
 from jupyterhub_migspawner.errors import GpuError

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from jupyterhub_migspawner.agent.orphans import read_marks
 from jupyterhub_migspawner.broker.marks import strangeness
 from jupyterhub_migspawner.broker.quarantine import orphan_sentence
-from jupyterhub_migspawner.cli.findings import WRONG, Finding
+from jupyterhub_migspawner.cli.doctor.findings import WRONG, Finding
 from jupyterhub_migspawner.config import MigBroker
 from jupyterhub_migspawner.errors import GpuError
 from jupyterhub_migspawner.model.orphans import OrphanRow

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from traitlets.config import Config
 
-from jupyterhub_migspawner.cli.findings import OK, WARNING, Finding
+from jupyterhub_migspawner.cli.doctor.findings import OK, WARNING, Finding
 from jupyterhub_migspawner.hub.users import DEFAULT_URL, HubDatabaseError, read_names
 from jupyterhub_migspawner.policy.notices import GROUP
 from jupyterhub_migspawner.policy.settings import Settings

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from jupyterhub_migspawner.broker.leasing import why_ending
 from jupyterhub_migspawner.broker.statuses import SliceStatus
-from jupyterhub_migspawner.cli.findings import WRONG, Finding
+from jupyterhub_migspawner.cli.doctor.findings import WRONG, Finding
 
 
 def findings(slices: Iterable[SliceStatus], now: datetime) -> Iterator[Finding]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from jupyterhub_migspawner.broker import Broker
-from jupyterhub_migspawner.cli.findings import WARNING, Finding
+from jupyterhub_migspawner.cli.doctor.findings import WARNING, Finding
 from jupyterhub_migspawner.policy.wording import plural
 
 MOST = 10

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from traitlets.config import Config
 from traitlets.config.loader import LazyConfigValue
 
-from jupyterhub_migspawner.cli.findings import OK, WARNING, Finding
+from jupyterhub_migspawner.cli.doctor.findings import OK, WARNING, Finding
 from jupyterhub_migspawner.model.leases import LeaseRow
 from jupyterhub_migspawner.policy.tiers import Tier
 from jupyterhub_migspawner.policy.wording import listed

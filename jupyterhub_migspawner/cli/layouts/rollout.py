@@ -107,7 +107,7 @@ class Result:
         return not self.waiting and not self.error
 
 
-class Applying:
+class Rollout:
     """Applies a layout; the caller holds the node's cutting lock all the time."""
 
     def __init__(self, broker: Broker, cutter: Cutter, layout: Layout, *, actor: str) -> None:

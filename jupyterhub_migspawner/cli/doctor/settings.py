@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from jupyterhub_migspawner.cli.findings import OK, WARNING, WRONG, Finding
+from jupyterhub_migspawner.cli.doctor.findings import OK, WARNING, WRONG, Finding
 from jupyterhub_migspawner.cli.source import Source, read_quietly
 from jupyterhub_migspawner.config import MigBroker
 from jupyterhub_migspawner.config.file import NotHere

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from jupyterhub_migspawner.cli.findings import WARNING, WRONG, Finding
+from jupyterhub_migspawner.cli.doctor.findings import WARNING, WRONG, Finding
 
 CHECK = "files"
 

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from jupyterhub_migspawner.broker import Broker
 from jupyterhub_migspawner.broker.clock import length
-from jupyterhub_migspawner.cli.findings import OK, WARNING, Finding
+from jupyterhub_migspawner.cli.doctor.findings import OK, WARNING, Finding
 from jupyterhub_migspawner.model.events import EventQuery
 from jupyterhub_migspawner.policy.clock import NOTABLE
 from jupyterhub_migspawner.policy.wording import moment

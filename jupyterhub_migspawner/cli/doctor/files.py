@@ -11,8 +11,8 @@ from pathlib import Path
 from traitlets.config import Config
 
 from jupyterhub_migspawner.cli.demo.files import LOG, RECORD
-from jupyterhub_migspawner.cli.findings import OK, Finding
-from jupyterhub_migspawner.cli.permissions import CHECK, Level, Permissions, Place, locate
+from jupyterhub_migspawner.cli.doctor.findings import OK, Finding
+from jupyterhub_migspawner.cli.doctor.permissions import CHECK, Level, Permissions, Place, locate
 from jupyterhub_migspawner.config import MigBroker
 from jupyterhub_migspawner.config.resolved import is_secret
 from jupyterhub_migspawner.policy.wording import plural

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from traitlets.config import Config
 
-from jupyterhub_migspawner.cli.findings import OK, WARNING, Finding
+from jupyterhub_migspawner.cli.doctor.findings import OK, WARNING, Finding
 from jupyterhub_migspawner.hub.ports import safe_places
 from jupyterhub_migspawner.hub.wiring import socket_places, starts_own_proxy
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from jupyterhub_migspawner.cli.findings import OK, WRONG, Finding
+from jupyterhub_migspawner.cli.doctor.findings import OK, WRONG, Finding
 from jupyterhub_migspawner.errors import GpuError
 from jupyterhub_migspawner.gpu import dcgm
 from jupyterhub_migspawner.gpu.nvml import Nvml

@@ -1,0 +1,1 @@
+"""``migspawner doctor``, one file a subject that is looked at."""
