@@ -28,7 +28,7 @@ REFERENCE = Path(__file__).parent / "reference"
 _NOTE = "<!-- Written by docs/generate.py from the code; do not change it here. -->\n"
 
 #: Options that mean the same everywhere, and are explained once.
-_COMMON = ("_click_default_help", "config", "verbose", "as_json", "wide", "utc")
+_COMMON = ("--help", "--config", "--verbose", "--json", "--wide", "--utc")
 
 
 def pages() -> dict[str, str]:
@@ -56,9 +56,7 @@ def commands(root: click.Command) -> Iterator[str]:
     yield "# Commands\n"
     yield "[The command line](cli.md) describes what all commands have in common.\n"
     yield "Options of many commands:\n"
-    by_name = {
-        param.name: param for ctx in every for param in ctx.command.get_params(ctx) if param.name
-    }
+    by_name = {param.opts[-1]: param for ctx in every for param in ctx.command.get_params(ctx)}
     yield from _options([by_name[name] for name in _COMMON])
     for ctx in every:
         yield from _section(ctx)
@@ -90,7 +88,7 @@ def _section(ctx: click.Context) -> Iterator[str]:
     below = list(_below(ctx))
     words = [_usage(param) for param in params]
     yield f"```text\n{_wrapped(path, [*words, *(['COMMAND …'] if below else [])])}\n```\n"
-    own = [param for param in params if param.name not in _COMMON]
+    own = [param for param in params if param.opts[-1] not in _COMMON]
     if own:
         yield from _options(own)
     if below:

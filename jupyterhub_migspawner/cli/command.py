@@ -39,6 +39,13 @@ class Command(click.Command):
             error.ctx = error.ctx or ctx
             raise
 
+    def get_help_option(self, ctx: click.Context) -> click.Option | None:
+        """Return the option ``--help``, explained like the others."""
+        option = super().get_help_option(ctx)
+        if option is not None:
+            option.help = "show this message and exit"
+        return option
+
 
 class Group(Command, click.Group):
     """A group that keeps its commands in their order, and names them where it does not know one."""

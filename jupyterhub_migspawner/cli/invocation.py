@@ -7,7 +7,6 @@ nothing on standard output.
 
 from __future__ import annotations
 
-import getpass
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -179,6 +178,8 @@ class Invocation:
 
 def operator() -> str:
     """Return who is at the command line, for the event log."""
+    import getpass
+
     try:
         return f"command line ({getpass.getuser()})"
     except (KeyError, OSError):  # a uid without a name, as in a container

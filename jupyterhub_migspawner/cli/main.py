@@ -79,7 +79,12 @@ class Program(Group):
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-@click.version_option(__version__, prog_name="migspawner", message="%(prog)s %(version)s")
+@click.version_option(
+    __version__,
+    prog_name="migspawner",
+    message="%(prog)s %(version)s",
+    help="show the version and exit",
+)
 @gathers
 def migspawner() -> None:
     """A slice broker for research teams: JupyterHub notebooks on NVIDIA MIG slices.

@@ -86,13 +86,17 @@ def print_wrapped(text: str, *, first: str = "", indent: str = "", style: str = 
     ``first`` begins the first line, in ``style`` on a terminal, ``indent`` the others. No word is
     broken: paths and commands in it are there to be copied.
     """
+    display = current_display()
+    room = UNBOUNDED if display.width is None else display.width - max(len(first), len(indent))
+    text = localised(printable(text), display.zone)
+    if text.isascii() and len(text) <= room and not style:
+        print(f"{first}{text}", flush=True)
+        return
     from rich.cells import cell_len
     from rich.text import Text
 
-    display, out = current_display(), console()
-    room = UNBOUNDED if display.width is None else display.width - max(len(first), len(indent))
-    lines = [""]
-    for word in localised(printable(text), display.zone).split(" "):
+    out, lines = console(), [""]
+    for word in text.split(" "):
         longer = f"{lines[-1]} {word}" if lines[-1] else word
         if lines[-1] and cell_len(longer) > room:
             lines.append(word)
