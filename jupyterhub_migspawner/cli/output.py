@@ -103,8 +103,8 @@ def print_wrapped(text: str, *, first: str = "", indent: str = "", style: str = 
         else:
             lines[-1] = longer
     for number, line in enumerate(lines):
-        head = Text(indent) if number else Text(first, style=style)
-        out.print(head + Text(line), soft_wrap=True)
+        head = (indent, "") if number else (first, style)
+        out.print(Text.assemble(head, line), soft_wrap=True)
 
 
 def shown(value: object) -> str:
