@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jupyterhub_migspawner.agent import descriptions, orphans, processes
 from jupyterhub_migspawner.agent import environments as subject
-from jupyterhub_migspawner.agent import orphans, processes
 from jupyterhub_migspawner.agent.environments import Environments, Share
 from jupyterhub_migspawner.agent.orphans import MOST_CLAIMS, read_marks
 from jupyterhub_migspawner.agent.processes import (
@@ -350,7 +350,7 @@ def test_what_began_after_the_end_is_nobodys_whose_user_is_not_known(
 
 def test_few_of_many_in_doubt_are_described(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     told = []
-    real = processes.describe
+    real = descriptions.describe
 
     def describe(process: Process, proc: Path) -> str:
         told.append(process.pid)
