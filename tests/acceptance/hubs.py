@@ -18,6 +18,9 @@ from typing import Any
 from unittest.mock import patch
 
 from jupyterhub_migspawner.broker import Broker
+from jupyterhub_migspawner.config import MigBroker
+from jupyterhub_migspawner.config.file import load_config_file
+from jupyterhub_migspawner.db.store import Store
 from jupyterhub_migspawner.errors import ConfigError, DatabaseError
 from jupyterhub_migspawner.model.leases import LeaseRow
 from tests.ports import free_ports
@@ -113,9 +116,12 @@ class Hub:
         #: What the hub alone has: variables of its environment, settings of its command line.
         self.environ: dict[str, str] = {}
         self.overrides: dict[str, str] = {}
+        self._launches = 0
+        self._broker: tuple[tuple[object, ...], Broker] | None = None
 
     def launch(self) -> subprocess.Popen[bytes]:
         """Start the hub's process, whatever comes of it."""
+        self._launches += 1
         bins = [str(Path(sys.prefix) / "bin"), str(Path(sys.prefix) / "proxy/node_modules/.bin")]
         environ = {k: v for k, v in os.environ.items() if k != "MIGSPAWNER_NVML"}
         with (self.directory / "hub.log").open("ab") as log:
@@ -144,8 +150,8 @@ class Hub:
                 return False
 
         self.until(answers)
-        self.until(lambda: bool(self.cli("slices")))
         self.until(self.service_answers)
+        self.until(self.has_slices)
 
     @contextmanager
     def running(self) -> Iterator[Hub]:
@@ -267,15 +273,37 @@ class Hub:
         assert status == 201, answer
         return str(answer["token"])
 
-    def broker(self) -> Broker:
-        """The broker over the hub's lease database, in this process."""
-        from jupyterhub_migspawner.config import MigBroker
-        from jupyterhub_migspawner.config.file import load_config_file
+    def has_slices(self) -> bool:
+        """Whether the agent has reported the cards, to a process that looks for the first time."""
+        mig = self.mig()
+        store = Store.open(mig.resolved_database_url())
+        try:
+            return bool(Broker(store, mig.settings()).slices())
+        finally:
+            store.close()
 
+    def mig(self) -> MigBroker:
+        """What the hub's file, environment and command line say now."""
         with patch.dict(os.environ, self.environ):
             config = load_config_file(self.config)
         config.MigBroker.update(self.overrides)
-        return MigBroker(config=config).open_broker()
+        return MigBroker(config=config)
+
+    def broker(self) -> Broker:
+        """The broker over the hub's lease database, in this process.
+
+        The hub's file is read again only for a start of the hub and a change of the file: waits
+        look every tenth of a second, and a look must cost next to nothing.
+        """
+        read = (
+            self._launches,
+            self.config.stat().st_mtime_ns,
+            tuple(self.environ.items()),
+            tuple(self.overrides.items()),
+        )
+        if self._broker is None or self._broker[0] != read:
+            self._broker = read, self.mig().open_broker()
+        return self._broker[1]
 
     def rows(self, *, include_past: bool = False) -> tuple[LeaseRow, ...]:
         """The leases as the database has them."""

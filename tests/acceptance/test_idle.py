@@ -1,8 +1,4 @@
-"""Idle sessions end and working ones never do: a real hub, real Jupyter servers, real kernels.
-
-What is tested is who outlives whom, on a machine of any speed: while a scene is set nothing counts
-as idle for hours, and only when all is as it should be does the limit become short.
-"""
+"""Idle sessions end and working ones never do: a real hub, real Jupyter servers, real kernels."""
 
 from __future__ import annotations
 
@@ -14,54 +10,45 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
 
 import pytest
 from tornado.httpclient import HTTPRequest
 from tornado.websocket import websocket_connect
 
 from jupyterhub_migspawner.agent.vacancy import parent_of
-from jupyterhub_migspawner.broker.views import standing_view
 from jupyterhub_migspawner.gpu import simulator
-from jupyterhub_migspawner.model.events import EventQuery, EventRow
 from tests.acceptance.hubs import Hub
+from tests.acceptance.idle import (
+    EXTRA,
+    LONG,
+    LONG_MINUTES,
+    SHORT_MINUTES,
+    ends,
+    events,
+    measured,
+    seen_at_work,
+    set_limit,
+    unknown,
+    warned,
+    write_limit,
+)
 from tests.acceptance.test_notebooks_stay import Notebook
-from tests.exporters import HEAD, Answer, Site, line, page
+from tests.exporters import Site
 from tests.processes import marked_processes
 
-EXTRA = """
-import os
-import jupyterhub.services.service as services
-from traitlets import Integer
-
-class Watched(services._ServiceSpawner):
-    "A service that has ended is started again after a second."
-    poll_interval = Integer(1)
-
-services._ServiceSpawner = Watched
-with open(os.path.join(os.path.dirname(__file__), "idle-minutes")) as file:
-    minutes = float(file.read())
-c.MigBroker.tiers = [
-    {"name": "small", "profile": "1g.5gb", "idle_minutes": minutes, "extend_hours": 1}
-]
-c.MigBroker.dcgm_url = "{exporter}"
-c.MigBroker.examine_seconds = 4
-c.MigBroker.tick_seconds = 0.2
-c.MigBroker.reconcile_seconds = 1
-c.Spawner.cmd = [sys.executable, "-m", "jupyterhub.singleuser"]
-c.Spawner.args = ["--allow-root"]
-c.Spawner.default_url = "/api"
-"""
-
-#: While a scene is set, and then. Half of a limit passes between the warning and the end.
-LONG_MINUTES, SHORT_MINUTES = 600.0, 1.0
-
 SILENT = "import time\nwhile True: time.sleep(0.5)"
-LONG = "import time; time.sleep(3000)"
 MEMORY = "weights = bytearray(50_000_000)"
+#: A program that computes half of the time: all of it would take a processor from the other tests.
+COMPUTES = """python3 -c '
+import time
+while True:
+    began = time.process_time()
+    while time.process_time() - began < 0.2: pass
+    time.sleep(0.2)
+' & sleep 3000"""
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def exporter() -> Iterator[Site]:
     """The node's dcgm-exporter."""
     made = Site()
@@ -69,26 +56,13 @@ def exporter() -> Iterator[Site]:
     made.close()
 
 
-@pytest.fixture(scope="module")
-def hub(tmp_path_factory: pytest.TempPathFactory, exporter: Site) -> Iterator[Hub]:
-    folder = tmp_path_factory.mktemp("idle")
+@pytest.fixture
+def hub(tmp_path: Path, exporter: Site) -> Iterator[Hub]:
     extra = EXTRA.replace("{exporter}", exporter.url)
-    hub = Hub(folder, layouts=[["1g.5gb"] * 7] * 2, extra=extra)
+    hub = Hub(tmp_path, layouts=[["1g.5gb"] * 7] * 2, extra=extra)
     write_limit(hub, LONG_MINUTES)
     with hub.running():
         yield hub
-
-
-def write_limit(hub: Hub, minutes: float) -> None:
-    """How long a session may be idle, for a hub that starts from now on."""
-    (hub.directory / "idle-minutes").write_text(str(minutes))
-
-
-def set_limit(hub: Hub, minutes: float) -> None:
-    """The same, from now on; the sessions go on."""
-    if float((hub.directory / "idle-minutes").read_text()) != minutes:
-        write_limit(hub, minutes)
-        hub.restart()
 
 
 def kernel_of(notebook: Notebook) -> int:
@@ -138,57 +112,15 @@ def left_open(notebook: Notebook) -> Iterator[None]:
         thread.join()
 
 
-def standing(hub: Hub, user: str) -> dict[str, Any] | None:
-    """This person's session, as the command line lists it."""
-    found = [standing_view(each) for each in hub.broker().standings(user)]
-    return found[0] if found else None
-
-
-def unknown(hub: Hub, user: str) -> list[str]:
-    """The sources that say nothing of this person's session."""
-    found = standing(hub, user)
-    assert found is not None
-    sources: list[str] = found["unknown"]
-    return sources
-
-
-def ends(hub: Hub, user: str) -> list[dict[str, Any]]:
-    """How this person's sessions were ended, as the event log has it."""
-    return [event.detail for event in events(hub, user, "lease.releasing")]
-
-
-def events(hub: Hub, user: str, *kinds: str) -> tuple[EventRow, ...]:
-    """The events of these kinds about this person, oldest first."""
-    return hub.broker().events(query=EventQuery(user=user, kinds=kinds))
-
-
-def warned(hub: Hub, user: str) -> bool:
-    return bool(events(hub, user, "lease.ending"))
-
-
-def seen_at_work(hub: Hub, user: str, since: datetime) -> bool:
-    """Whether this person's session was examined since thenand was in use."""
-    (found,) = hub.broker().standings(user)
-    return found.used > since
-
-
-def measured(hub: Hub, used: str = "") -> Answer:
-    """An exporter's page on which one slice is at work and no other."""
-    slices = [status.row for status in hub.broker().slices()]
-    lines = [line(0.8 if row.uuid == used else 0, str(row.gi_id), row.card_uuid) for row in slices]
-    return page((HEAD + "".join(lines)).encode())
-
-
 async def test_who_works_stays_and_who_does_not_is_ended(hub: Hub, exporter: Site) -> None:
     cards = hub.directory / "cards.json"
     exporter.answer = measured(hub)
-    set_limit(hub, LONG_MINUTES)
     working, sockets = {}, []
     for name, code in (("silent", SILENT), ("long", LONG)):
         working[name] = Notebook(hub, name)
         sockets.append(await working[name].execute(code))
     working["terminal"] = Notebook(hub, "terminal")
-    await type_into_a_terminal(working["terminal"], "python3 -c 'while True: pass' & sleep 3000")
+    await type_into_a_terminal(working["terminal"], COMPUTES)
     # One long kernel on the GPU: nothing else of it is seen to work.
     working["gpu"] = Notebook(hub, "gpu")
     exporter.answer = measured(hub, str(working["gpu"].lease().slice_uuid))
@@ -247,123 +179,4 @@ async def test_who_works_stays_and_who_does_not_is_ended(hub: Hub, exporter: Sit
     assert event["detail"]["rule"] == "idle"
     assert event["at"] >= extended["extended_until"]
     for socket in sockets:
-        socket.close()
-
-
-async def test_a_hub_that_starts_anew_goes_on_where_it_was(hub: Hub, exporter: Site) -> None:
-    exporter.answer = measured(hub)
-    set_limit(hub, LONG_MINUTES)
-    notebook = Notebook(hub, "restart")
-    busy = Notebook(hub, "restart-busy")
-    socket = await busy.execute(LONG)
-    begun = datetime.now(timezone.utc)
-    hub.until(lambda: seen_at_work(hub, "restart-busy", begun))
-    # So that it is not over before it has been seen to be near its end.
-    set_limit(hub, 4 * SHORT_MINUTES)
-    told: dict[str, Any] = {}
-
-    def seen_near_its_end() -> bool:
-        found = standing(hub, "restart")
-        if found is None or found["idle_since"] is None or not warned(hub, "restart"):
-            return False
-        told.update(found)
-        return True
-
-    hub.until(seen_near_its_end)
-    hub.kill()
-    hub.until(lambda: not hub.service_pids())
-    hub.start()
-    again = standing(hub, "restart")
-    assert again is None or again["idle_since"] in (told["idle_since"], None)
-    hub.until(lambda: bool(ends(hub, "restart")))
-    (end,) = ends(hub, "restart")
-    assert end["rule"] == "idle"
-    # Warned again if it was unknown meanwhile because the hub was away; never ended before that.
-    words = hub.cli("events", "--user", "restart", "--kind", "lease.ending")
-    (event,) = hub.cli("events", "--user", "restart", "--kind", "lease.releasing")
-    assert words
-    assert all(word["detail"]["until"] <= event["at"] for word in words)
-    assert ends(hub, "restart-busy") == []
-    assert busy.runs()
-    hub.until(lambda: not notebook.runs())
-    socket.close()
-
-
-INTERNAL_SSL = """
-c.JupyterHub.internal_ssl = True
-c.JupyterHub.internal_certs_location = "{directory}/internal-ssl"
-c.JupyterHub.hub_bind_url = c.JupyterHub.hub_bind_url.replace("http:", "https:")
-c.ConfigurableHTTPProxy.api_url = c.ConfigurableHTTPProxy.api_url.replace("http:", "https:")
-"""
-
-
-async def test_servers_that_let_in_the_hub_only_are_asked_too(tmp_path: Path) -> None:
-    extra = EXTRA.replace("{exporter}", "") + INTERNAL_SSL.replace("{directory}", str(tmp_path))
-    hub = Hub(tmp_path, layouts=[["1g.5gb"] * 7], extra=extra)
-    write_limit(hub, LONG_MINUTES)
-    with hub.running():
-        works, idle = Notebook(hub, "works"), Notebook(hub, "idle")
-        socket = await works.execute(LONG)
-        begun = datetime.now(timezone.utc)
-        hub.until(lambda: seen_at_work(hub, "works", begun))
-        set_limit(hub, SHORT_MINUTES)
-        hub.until(lambda: bool(ends(hub, idle.user)))
-        (end,) = ends(hub, idle.user)
-        assert end["rule"] == "idle"
-        assert ends(hub, works.user) == []
-        socket.close()
-
-
-CULLER = """
-c.MigBroker.tiers = [{"name": "small", "profile": "1g.5gb", "idle_minutes": 60}]
-c.MigBroker.examine_seconds = 2
-c.MigBroker.tick_seconds = 0.2
-c.Spawner.cmd = [sys.executable, "-m", "jupyterhub.singleuser"]
-c.Spawner.args = ["--allow-root"]
-c.Spawner.default_url = "/api"
-c.JupyterHub.services += [
-    {
-        "name": "cull",
-        # Not before a user is at work: what the hub knows of is older than that.
-        "command": [
-            "/bin/sh",
-            "-c",
-            "until [ -e {directory}/begin ]; do sleep 0.2; done; exec "
-            + sys.executable
-            + " -m jupyterhub_idle_culler --timeout=60 --cull-every=3",
-        ],
-    }
-]
-c.JupyterHub.load_roles += [
-    {
-        "name": "cull",
-        "services": ["cull"],
-        "scopes": ["list:users", "read:users:activity", "read:servers", "delete:servers"],
-    }
-]
-"""
-
-
-def hub_knows_of_use(hub: Hub, user: str, since: datetime) -> bool:
-    """Whether the hub has a report of use after then, by which the other culler goes."""
-    activity = hub.api("GET", f"users/{user}")[1]["servers"][""]["last_activity"]
-    return datetime.fromisoformat(activity.replace("Z", "+00:00")) > since
-
-
-async def test_another_culler_lets_alone_what_is_seen_to_work(tmp_path: Path) -> None:
-    """The hub's own culler ends what the hub thinks idle: a silent kernel among it, but for us."""
-    extra = CULLER.replace("{directory}", str(tmp_path))
-    hub = Hub(tmp_path, layouts=[["1g.5gb"] * 7], extra=extra)
-    with hub.running():
-        works = Notebook(hub, "works")
-        socket = await works.execute(LONG)
-        begun = datetime.now(timezone.utc)
-        hub.until(lambda: hub_knows_of_use(hub, "works", begun))
-        (tmp_path / "begin").touch()
-        for name in ("first", "second"):
-            idle = Notebook(hub, name)
-            hub.until(lambda idle=idle: not idle.runs())  # type: ignore[misc]
-        # Both had begun later and are gone.
-        assert works.runs()
-        assert ends(hub, "works") == []
         socket.close()
