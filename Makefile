@@ -18,8 +18,8 @@ TEST_PACKAGES := chromium fonts-dejavu-core postgresql gcc libc6-dev acl
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo check test bench docs reference clean system-packages installed-for-tests \
-	style types house fast unit store acceptance browser acceptance-hub-suite acceptance-hub-5 \
-	chaos chaos-short
+	style types house fast unit store acceptance browser hubs acceptance-hub-suite \
+	acceptance-hub-5 chaos chaos-short
 
 help:
 	@echo 'make install   install into $(VENV), with JupyterHub, JupyterLab and the proxy'
@@ -35,8 +35,8 @@ help:
 	@echo 'make reference write the pages of docs/reference that come from the code'
 	@echo 'make clean     remove what was built (not $(VENV), not the state of a demo)'
 	@echo 'Parts of make check: style types house fast'
-	@echo 'Parts of make test: style types house fast unit store acceptance browser'
-	@echo '                   chaos-short acceptance-hub-suite acceptance-hub-5'
+	@echo 'Parts of make test: style types house fast unit store hubs (which is acceptance and'
+	@echo '                   browser together) chaos-short acceptance-hub-suite acceptance-hub-5'
 
 # --- installing ---------------------------------------------------------------------------------
 
@@ -122,14 +122,23 @@ clean:
 # The hub of a test finds the proxy, and the proxy finds node, on PATH.
 TOOLS = $(CURDIR)/$(BIN):$(CURDIR)/$(VENV)/proxy/node_modules/.bin:$(shell .ci/node-path $(VENV)):$(PATH)
 PYTEST = PATH="$(TOOLS)" $(BIN)/python -m pytest
+# Each worker takes a file at a time, in the order of tests/conftest.py: what takes longest begins.
+FILES := --dist loadfile --no-loadscope-reorder
 
 # Two at a time, for the type check uses one processor. All of them, so that one run tells everything.
+# (The plus sign before it says to make that this runs make.)
+TWO = $(MAKE) --no-print-directory --keep-going -j2 --output-sync=target
+CHECKS := types fast style house
+
 check: $(DONE)/check
-	@$(MAKE) --no-print-directory --keep-going -j2 --output-sync=target types fast style house
+	+@$(TWO) $(CHECKS)
 	@echo 'Checked. Before a change is merged, make test runs everything.'
 
+# What computes runs alone, on all processors. What waits for hubs runs several at a time.
 test: installed-for-tests
-	$(MAKE) --no-print-directory style types house fast unit store acceptance browser chaos-short acceptance-hub-suite acceptance-hub-5
+	+$(TWO) $(CHECKS)
+	$(MAKE) --no-print-directory unit store hubs chaos-short
+	+$(PARTS) $(SUITE) $(SUITE_5)
 	@echo 'All checks passed.'
 
 style:
@@ -147,23 +156,48 @@ fast:
 	$(BIN)/python -m pytest -n auto --timeout 300 tests/fast
 
 unit:
-	$(PYTEST) -n auto --dist loadfile --timeout 300 tests/unit
+	$(PYTEST) -n auto $(FILES) --timeout 300 tests/unit
 
 store:
-	$(PYTEST) -n auto --dist loadfile tests/store
+	$(PYTEST) -n auto $(FILES) tests/store
+
+# A file waits for its hubs, servers and browsers most of the time: there are more workers than
+# processors.
+LONG := --timeout 1800
+NO_SUITE := --ignore=tests/acceptance/hub_suite
 
 acceptance:
-	$(PYTEST) -n 3 --dist loadfile --timeout 1800 tests/acceptance --ignore=tests/acceptance/hub_suite
+	$(PYTEST) -n 3 $(FILES) $(LONG) tests/acceptance $(NO_SUITE)
 
 browser:
-	$(PYTEST) -n 2 --dist loadfile tests/browser
+	$(PYTEST) -n 2 $(FILES) $(LONG) tests/browser
+
+hubs:
+	$(PYTEST) -n 4 $(FILES) $(LONG) tests/acceptance tests/browser $(NO_SUITE)
 
 chaos-short:
 	$(PYTEST) tests/chaos
 
+# Two parts at a time where each can have a network of its own; else their hubs could take each
+# other's ports.
+PARTS = $(MAKE) --no-print-directory --keep-going --output-sync=target \
+	-j$(shell unshare --net true 2>/dev/null && echo 2 || echo 1)
+HUB_5 := $(CURDIR)/$(VENV)/hub5/bin/python
+
+SUITE := suite-pitfalls suite-api suite-named_servers suite-pages suite-app
+SUITE_5 := suite-5-pitfalls suite-5-named_servers suite-5-menu
+
 acceptance-hub-suite:
-	PATH="$(TOOLS)" bash tests/acceptance/run_hub_suite.sh
+	+$(PARTS) $(SUITE)
 
 acceptance-hub-5:
-	PATH="$(TOOLS)" PYTHON=$(CURDIR)/$(VENV)/hub5/bin/python bash tests/acceptance/run_hub_suite.sh short
-	PATH="$(TOOLS)" $(VENV)/hub5/bin/python -m pytest -q tests/acceptance/test_menu.py
+	+$(PARTS) $(SUITE_5)
+
+suite-5-menu:
+	PATH="$(TOOLS)" $(HUB_5) -m pytest -q tests/acceptance/test_menu.py
+
+suite-5-%:
+	PATH="$(TOOLS)" PYTHON=$(HUB_5) bash tests/acceptance/run_hub_suite.sh $*
+
+suite-%:
+	PATH="$(TOOLS)" bash tests/acceptance/run_hub_suite.sh $*

@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
 # JupyterHub's own tests, as acceptance, over the mixin: every spawner they use takes leases.
-# Each part is a pytest process of its own, since each starts a hub of its own.
-# Usage: run_hub_suite.sh [short]; PYTHON names the interpreter whose JupyterHub is meant.
+# Each part is a pytest process of its own, since each starts a hub of its own. As root, each has a
+# network of its own as well, so that parts may run beside each other.
+# Usage: run_hub_suite.sh pitfalls|named_servers|api|pages|app...; PYTHON names the interpreter whose
+# JupyterHub is meant.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 python=${PYTHON:-$here/../../.venv/bin/python}
@@ -29,11 +31,16 @@ run() {
   "$python" -m pytest -q -p migspawner_plugin -c "$here/hub_suite/pytest.ini" --rootdir "$tests" "$tests/$1" "${@:2}"
 }
 
-echo "== What a spawner that lends something must get right"
-"$python" -m pytest -q -p migspawner_plugin -p jupyterhub.tests.conftest -c "$here/hub_suite/pytest.ini" \
-  --rootdir "$here/hub_suite" "$here/hub_suite/test_pitfalls.py" "$here/hub_suite/test_hub_spawner.py"
-run test_named_servers.py
-if [[ ${1:-} == short ]]; then exit 0; fi
-run test_api.py -k "spawn or server or stop or progress or pending"
-run test_pages.py -k spawn
-run test_app.py -k "resume or spawner"
+for part in "$@"; do
+  case $part in
+    pitfalls)
+      echo "== What a spawner that lends something must get right"
+      "$python" -m pytest -q -p migspawner_plugin -p jupyterhub.tests.conftest -c "$here/hub_suite/pytest.ini" \
+        --rootdir "$here/hub_suite" "$here/hub_suite/test_pitfalls.py" "$here/hub_suite/test_hub_spawner.py" ;;
+    named_servers) run test_named_servers.py ;;
+    api) run test_api.py -k "spawn or server or stop or progress or pending" ;;
+    pages) run test_pages.py -k spawn ;;
+    app) run test_app.py -k "resume or spawner" ;;
+    *) echo "run_hub_suite.sh: there is no part $part" >&2; exit 2 ;;
+  esac
+done
