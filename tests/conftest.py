@@ -1,7 +1,10 @@
 """What every test relies on."""
 
+import os
 import signal
+import sys
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -20,6 +23,11 @@ LONGEST = (
     "test_hub.py",
     "test_cutting_properties.py",
 )
+
+#: For this process and for what it starts.
+STUBS = str(Path(__file__).parent / "stubs")
+sys.path.insert(0, STUBS)
+os.environ["PYTHONPATH"] = ":".join(filter(None, (STUBS, os.environ.get("PYTHONPATH"))))
 
 # A run in the background of a shell inherits an ignored SIGINT and would hand it on to every
 # program it starts: none of them could then be ended as Ctrl-C ends it.

@@ -10,7 +10,7 @@ python=${PYTHON:-$here/../../.venv/bin/python}
 tests=$("$python" -c 'import jupyterhub.tests as t; print(t.__path__[0])')
 proxy=$("$python" -c 'import sys; print(sys.prefix)')/proxy/node_modules/.bin
 export PATH="$(dirname "$python"):$proxy:$PATH"
-export PYTHONPATH="$here/hub_suite:${here%/tests/acceptance}${PYTHONPATH:+:$PYTHONPATH}"
+export PYTHONPATH="$here/hub_suite:$here/../stubs:${here%/tests/acceptance}${PYTHONPATH:+:$PYTHONPATH}"
 # The hubs of these tests let in anyone who gives a name as its password. Where the tests run as root
 # nobody else may reach them: they get a network of their own, with nothing in it but lo.
 if [[ $(id -u) == 0 && -z ${OWN_NETWORK:-} ]] && unshare --net true 2>/dev/null; then
