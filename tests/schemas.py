@@ -45,3 +45,8 @@ def created_from_a_copy() -> Iterator[None]:
     """In this block, empty SQLite databases get the current schema from a copy."""
     with patch.object(migrations, "_migrate", _create):
         yield
+
+
+def copy_for_good() -> None:
+    """The same until this process ends."""
+    patch.object(migrations, "_migrate", _create).start()

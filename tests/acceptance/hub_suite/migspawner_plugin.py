@@ -26,6 +26,7 @@ from jupyterhub_migspawner.config import MigBroker, broker_config
 from jupyterhub_migspawner.errors import DatabaseError
 from jupyterhub_migspawner.gpu.simulator import create_state
 from jupyterhub_migspawner.spawner import MigSpawnerMixin
+from tests import schemas
 
 MOCKS = [
     "MockSpawner",
@@ -43,6 +44,9 @@ MOCKS = [
 # A run in the background of a shell inherits an ignored SIGINT, and would hand it on to every
 # server: each stop would then wait for its whole interrupt timeout.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+#: Each test has a lease database of its own.
+schemas.copy_for_good()
 
 _directory = tempfile.TemporaryDirectory(prefix="migspawner-hub-suite-")
 STATE = Path(_directory.name) / "cards.json"

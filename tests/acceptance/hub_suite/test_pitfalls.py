@@ -10,11 +10,13 @@ import sqlite3
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from bs4 import BeautifulSoup
 from jupyterhub import orm
+from jupyterhub.handlers import pages
 from jupyterhub.tests import mocking
 from jupyterhub.tests.test_api import add_user, api_request
 from jupyterhub.tests.utils import AsyncSession, async_requests, get_page, public_url
@@ -392,9 +394,25 @@ async def test_each_named_server_has_a_slice_of_its_own(
     await end(app, lab, "lena")
 
 
+@pytest.fixture
+def patient_form(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A start by form may take a busy machine more than a second to be refused.
+
+    The hub shows such a refusal later, on the page of the start that goes on
+    (``jupyterhub.handlers.pages.SpawnHandler``).
+    """
+    wait = asyncio.wait
+
+    async def wait_longer(tasks: Any, timeout: float) -> Any:
+        return await wait(tasks, timeout=60 * timeout)
+
+    theirs = SimpleNamespace(ensure_future=asyncio.ensure_future, wait=wait_longer)
+    monkeypatch.setattr(pages, "asyncio", theirs)
+
+
 @pytest.mark.parametrize("server", ["", "train"])
 async def test_a_refused_form_says_why_and_shows_the_tiers_again(
-    app: Any, lab: Lab, several_servers: None, server: str
+    app: Any, lab: Lab, several_servers: None, patient_form: None, server: str
 ) -> None:
     """For a named server too, whose form the hub renders from the default server's spawner."""
     user = add_user(app.db, app=app, name="mona")
