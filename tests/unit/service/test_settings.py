@@ -13,7 +13,7 @@ from jupyterhub_migspawner.config.handover import SETTINGS, Handover
 from jupyterhub_migspawner.errors import ConfigError
 from jupyterhub_migspawner.service.settings import HubGone, settings
 from tests.handovers import offering
-from tests.unit.test_resolved import TIERS, TheHub
+from tests.unit.config.test_resolved import TIERS, TheHub
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from jupyterhub_migspawner.policy.tiers import parse_tiers
 from jupyterhub_migspawner.service.pages.status import sessions_of
 from jupyterhub_migspawner.spawner.environment import describe, slice_environment
 from jupyterhub_migspawner.spawner.form import render_tiers
-from tests.unit.service.test_service_sessions import LEASE, SERVER, SETTINGS
+from tests.unit.service.pages.test_status import LEASE, SERVER, SETTINGS
 
 ALONE, SHARED, CPU = parse_tiers(
     [

@@ -18,8 +18,8 @@ from jupyterhub_migspawner.service.api.operation import (
     operations_of,
 )
 from tests.unit.service.described import declared
-from tests.unit.service.test_scopes import ADMIN as NEEDS_ADMIN
-from tests.unit.service.test_scopes import API, OWN
+from tests.unit.service.http.test_scopes import ADMIN as NEEDS_ADMIN
+from tests.unit.service.http.test_scopes import API, OWN
 
 METHODS = {"get", "put", "post", "delete", "options", "head", "patch", "trace"}
 

@@ -11,8 +11,8 @@ from jupyterhub_migspawner.policy.reclaim import KERNELS, PROCESSES
 from jupyterhub_migspawner.policy.tiers import parse_tiers
 from tests.unit.service.conftest import Site, World
 from tests.unit.service.fake_hub import server
-from tests.unit.service.test_request_life_pages import settle
-from tests.unit.service.test_request_pages import Visitor, back_to, words
+from tests.unit.service.pages.test_request_life import settle
+from tests.unit.service.pages.test_requests import Visitor, back_to, words
 
 
 def run(world: World, user: str = "ada", **limits: float) -> LeaseRow:

@@ -13,8 +13,8 @@ from jupyterhub_migspawner.service.clients.hub import HubError
 from jupyterhub_migspawner.service.workers.queue import Dispatcher
 from tests.unit.service.conftest import SETTINGS, Site, World
 from tests.unit.service.fake_hub import server
-from tests.unit.service.test_request_pages import ROOT, Visitor, words
-from tests.unit.service.test_waiting_list import fill, free, wait
+from tests.unit.service.pages.test_queue import fill, free, wait
+from tests.unit.service.pages.test_requests import ROOT, Visitor, words
 
 ADA = Person("ada")
 

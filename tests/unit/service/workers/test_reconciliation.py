@@ -24,7 +24,7 @@ from jupyterhub_migspawner.service.workers.reconciliation import Reconciler
 from tests.unit.service.conftest import World
 from tests.unit.service.fake_hub import server
 
-PAGE = Path(__file__).parents[3] / "docs" / "explanation" / "reconciliation.md"
+PAGE = Path(__file__).parents[4] / "docs" / "explanation" / "reconciliation.md"
 
 HUB = ("runs", "starts", "none", "silent")
 LEASE = ("none", "pending", "overdue", "active", "releasing", "lost")

@@ -13,7 +13,7 @@ from jupyterhub_migspawner.broker import TierOffer
 from jupyterhub_migspawner.model.requests import RequestRow
 from jupyterhub_migspawner.policy.tiers import parse_tiers
 from jupyterhub_migspawner.spawner.form import preselected, render_tiers
-from tests.unit.service.test_service_sessions import LEASE
+from tests.unit.service.pages.test_status import LEASE
 
 NOW = datetime(2026, 11, 23, 9, 0, tzinfo=timezone.utc)
 CPU, SMALL, LARGE, CARD = parse_tiers(

@@ -16,7 +16,7 @@ from jupyterhub_migspawner.service.clients.hub import HubAway
 from jupyterhub_migspawner.service.workers.queue import LOOK_AGAIN, REST, Dispatcher
 from tests.unit.service.conftest import PREFIX, Site, World
 from tests.unit.service.fake_hub import OneServer, server
-from tests.unit.service.test_request_pages import Visitor, back_to, words
+from tests.unit.service.pages.test_requests import Visitor, back_to, words
 
 
 class Time:

@@ -12,7 +12,7 @@ from jupyterhub_migspawner.policy.notices import TOPICS, parse_notices
 from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.policy.tiers import parse_tiers
 from tests.unit.service.conftest import NOON, Site, settle
-from tests.unit.service.test_request_pages import EVIL, Visitor, back_to, words
+from tests.unit.service.pages.test_requests import EVIL, Visitor, back_to, words
 
 ROOT = Person("root", admin=True)
 ADA = Person("ada", frozenset({"vision"}))

@@ -17,7 +17,7 @@ from jupyterhub_migspawner.service.workers.reconciliation import (
 from tests.store.clocks import Clocks
 from tests.unit.service.conftest import World
 from tests.unit.service.fake_hub import server
-from tests.unit.service.test_service_sessions import LEASE, NOON, SERVER
+from tests.unit.service.pages.test_status import LEASE, NOON, SERVER
 
 
 @pytest.mark.parametrize("step", [timedelta(days=2), timedelta(days=-2)], ids=str)
