@@ -51,9 +51,9 @@ def trouble_with(channel: Channel) -> str:
         return ""
     told = f" ({said})" if said else ""
     return (
-        f"{channel.name} is no URL that Apprise can use{told}; expected one as its page on that "
-        "service shows it (https://github.com/caronc/apprise/wiki), with what is special in a "
-        "password written as %2C and the like."
+        f"{channel.name} is not a URL that Apprise can use{told}; expected one as described in "
+        "Apprise's documentation of that service (https://github.com/caronc/apprise/wiki), with "
+        "special characters in passwords written as %2C and the like."
     )
 
 
@@ -65,7 +65,7 @@ def send(channel: Channel, title: str, body: str, user: str = "", address: str =
     """
     url = channel.url_for(user, address)
     if url is None:
-        return f"{user!r} has no name or address that it can be sent to"
+        return f"{user!r} has no name or address to send it to"
     plugin, trouble = _open(url)
     if plugin is None:
         return "Apprise cannot use its URL" + (f": {trouble}" if trouble else "")

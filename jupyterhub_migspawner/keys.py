@@ -123,10 +123,10 @@ class KeyFile:
                 files.create(self.path, text)
             except OSError as error:
                 raise ConfigError(
-                    f"The key file {self.path} cannot be created ({error.strerror}). With its key "
-                    "the hub keeps the tokens of people's servers unreadable in the lease "
-                    "database. Set c.MigBroker.key_file to a file in a folder that the user who "
-                    "runs the hub can write to."
+                    f"The key file {self.path} cannot be created ({error.strerror}). The hub "
+                    "encrypts the tokens of people's servers in the lease database with its "
+                    "key. Set c.MigBroker.key_file to a file in a folder that the user who runs "
+                    "the hub can write to."
                 ) from error
         return self.read()
 
@@ -194,7 +194,7 @@ def _parsed(path: Path, text: str) -> Keys:
     # What a line holds is not shown: it may be most of a key.
     wrong = next((number for number, line in enumerate(lines, 1) if not _KEY.fullmatch(line)), 0)
     if wrong or not lines:
-        what = f"key number {wrong} is none" if wrong else "it is empty"
+        what = f"key number {wrong} is not a key" if wrong else "it is empty"
         raise ConfigError(
             f"The key file {path} cannot be used: {what}; expected 64 hexadecimal digits on each "
             "line (openssl rand -hex 32). Restore it, or delete it and the hub creates a new one "

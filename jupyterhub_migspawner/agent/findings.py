@@ -43,12 +43,12 @@ class Finding:
         """Why the slice is not proven empty; an empty text when it is."""
         parts = []
         if self.left:
-            parts.append(f"processes of the ended server still run: {_pids(self.left)}")
+            parts.append(f"processes of the ended server are still running: {_pids(self.left)}")
         if self.occupants:
             parts.append(f"NVML still lists processes on the slice: {_pids(self.occupants)}")
         if self.doubts:
             more = f" and {len(self.doubts) - 1} more" if len(self.doubts) > 1 else ""
-            parts.append(f"it cannot be read whose a process is: {self.doubts[0]}{more}")
+            parts.append(f"the session of a process cannot be determined: {self.doubts[0]}{more}")
         if self.unreadable:
             parts.append(self.unreadable)
         return "; ".join(parts)

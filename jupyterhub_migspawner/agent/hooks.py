@@ -56,8 +56,7 @@ class Hooks:
                 if trouble:
                     raise GpuError(
                         f"The command `{shlex.join(command)}`, to be run before cards are cut, "
-                        f"{trouble} Nothing was cut. Mend it or take it out of "
-                        "MigBroker.before_cut."
+                        f"{trouble} Nothing was cut. Fix it or remove it from MigBroker.before_cut."
                     )
             yield
         finally:
@@ -67,8 +66,8 @@ class Hooks:
                 if trouble:
                     complain(
                         f"The command `{shlex.join(command)}`, to be run after cards are cut, "
-                        f"{trouble} Do by hand what it should have done, and mend it or take it "
-                        "out of MigBroker.after_cut."
+                        f"{trouble} Do by hand what it should have done, and fix it or remove it "
+                        "from MigBroker.after_cut."
                     )
 
 

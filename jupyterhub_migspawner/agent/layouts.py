@@ -219,7 +219,7 @@ class Cutter:
             return Outcome(card_uuid)
         found = self.look().card(card_uuid)
         if found is None or found.problem:
-            raise GpuError(found.problem if found else "the driver does not list it any more.")
+            raise GpuError(found.problem if found else "the driver no longer lists it.")
         plan = plan_card(found, wish, self._live(card_uuid))
         waiting = list(plan.blocked)
         done: list[Step] = []

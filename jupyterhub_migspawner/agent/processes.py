@@ -69,7 +69,9 @@ class Unread(Unreadable):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, OSError(errno.EAGAIN, "not yet"))
-        self.args = (f"it has not been read yet, for its user has too many new processes ({path})",)
+        self.args = (
+            f"it has not been read yet, because its user has too many new processes ({path})",
+        )
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ class Process:
         except ProcessLookupError:
             return ""
         except PermissionError:
-            return "this service may not end it"
+            return "this service is not permitted to end it"
         except Unreadable as error:
             return str(error)
         finally:

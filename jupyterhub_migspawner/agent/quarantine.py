@@ -124,7 +124,7 @@ class Strays:
         news = bool(back) or any((lease.id, uid) not in self._seen for uid in users)
         self._seen |= {(lease.id, uid): now for uid in users}
         if news:
-            who = f"{self._in_words(pids)} on the slice, of another user than the session's"
+            who = f"{self._in_words(pids)} on the slice, of a user other than the session's"
             why = who + self._way_out(pids)
             self._broker.note_foreign(lease.id, users, why, again=back)
 
@@ -142,7 +142,9 @@ class Strays:
         seen = [pid for pid in sorted(pids)[:MOST_NAMED] if "(" in self._of(pid)]
         kill = " ".join(map(str, seen))
         return (
-            f"; on node {self._node}, `sudo kill -9 {kill}` ends what still runs so" if seen else ""
+            f"; on node {self._node}, `sudo kill -9 {kill}` ends those that still run"
+            if seen
+            else ""
         )
 
     def _of(self, pid: int) -> str:

@@ -46,7 +46,7 @@ def hold_back(
     try:
         families.look(lost)
     except Unreadable as error:
-        why = f"it is not known who is on it: {error}"
+        why = f"it is unknown which processes are on it: {error}"
         return _with_problems(found, {card.uuid: _problem(card, why) for card in back})
     boot = boot_time(proc)
     problems = {}
@@ -62,10 +62,12 @@ def hold_back(
         ]
         if pids:
             listed = ", ".join(map(str, sorted(pids)[:5]))
-            why = f"process {listed} of before it was lost still runs"
+            why = f"process {listed} from before it was lost still runs"
             problems[card.uuid] = _problem(card, why)
         elif doubts:
-            problems[card.uuid] = _problem(card, f"it is not known who is on it: {doubts[0]}")
+            problems[card.uuid] = _problem(
+                card, f"it is unknown which processes are on it: {doubts[0]}"
+            )
     return _with_problems(found, problems)
 
 

@@ -126,7 +126,7 @@ class Usage:
         """The processes of a session and those on its slice, as they are now."""
         mine = self._families.members(lease)
         if not mine:
-            return Look(trouble="no process of this server can be seen on its node")
+            return Look(trouble="no process of this server is visible on its node")
         on_slice, trouble = self._on_slice(lease)
         try:
             own, foreign = self._whose(lease, live, on_slice)

@@ -75,7 +75,7 @@ class Meter:
         busy = counts and not foreign and percent >= IN_USE
         said = f"its engine works {percent:.0f} % of the time"
         if foreign:
-            said += ", which counts for nothing while a process of another user is on it"
+            said += ", which does not count while a process of another user is on it"
         return Answer(lease.id, USE, busy=busy, said=said)
 
     def _percent(self, lease: LeaseRow, slice_uuid: str) -> float | None:
@@ -99,8 +99,9 @@ class Meter:
         if percent is None:
             what = "it" if gi_id is None else f"GPU instance {gi_id}"
             raise GpuError(
-                f"The dcgm-exporter at {url} does not tell how much {what} of card "
-                f"{lease.card_uuid} is used; have it export {METRIC} for every GPU instance."
+                f"The dcgm-exporter at {url} does not report how much {what} of card "
+                f"{lease.card_uuid} is used; configure it to export {METRIC} for every GPU "
+                "instance."
             )
         return percent
 
@@ -109,7 +110,7 @@ class Meter:
         perhaps, and would be missed."""
         if error.code == Code.NO_PERMISSION and not self._hidden:
             self._hidden = True
-            log.warning("How much slices are used is not measured: %s", error)
+            log.warning("The use of slices is not measured: %s", error)
         if lease.id in self._absent:
             return None
         self._absent.add(lease.id)

@@ -173,8 +173,9 @@ class Vacancy:
             if not left and not doubts and not self._families.snapshot.complete:
                 # A program that starts another and ends, again and again, shows in no list.
                 return Finding(
-                    unreadable=f"processes of node {self._node} end and start others faster than "
-                    "they can be read"
+                    unreadable=(
+                        f"processes of node {self._node} start and end faster than they can be read"
+                    )
                 )
         try:
             pids = self._on_slice(lease)
@@ -233,7 +234,7 @@ class Vacancy:
             else:
                 other, whose = others.get(owner), ""
                 if other is not None:
-                    whose = f"of lease {other.id}, which goes on"
+                    whose = f"of lease {other.id}, which continues"
                 elif owner in guests.attempts:
                     whose = "of a server that has no lease here"
                 found.append(
@@ -318,7 +319,7 @@ class Vacancy:
         why += listed([*stuck[:MOST_NAMED], *more])
         if pids:
             numbers = " ".join(map(str, pids[:MOST_NAMED]))
-            why += f"; on node {lease.node}, `sudo kill -9 {numbers}` ends what still runs so"
+            why += f"; on node {lease.node}, `sudo kill -9 {numbers}` ends those that still run"
         why += "."
         now = self._monotonic()
         pause = QUARANTINE_SECONDS if why != ending.quarantine else SAME_SECONDS

@@ -117,7 +117,7 @@ class Acquiring(Offering):
                 raise answer
             return answer
         raise Refusal(
-            f"Too many people are starting servers in tier {tier.title} just now; try again.",
+            f"Too many people are starting servers in tier {tier.title} right now; try again.",
             reason="capacity",
         )
 
@@ -343,7 +343,7 @@ def _same_again(known: LeaseRow, asking: Asking, hub: str) -> LeaseRow | Refusal
     if known.state in HELD:
         return known
     return Refusal(
-        f"This start has ended already ({known.end_reason}); start again.", reason="conflict"
+        f"This start has already ended ({known.end_reason}); start again.", reason="conflict"
     )
 
 

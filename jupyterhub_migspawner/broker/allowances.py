@@ -100,8 +100,8 @@ class Allowances(BrokerBase):
         _demand_admin(by, user)
         if field not in quota.FIELDS:
             raise Refusal(
-                f"There is no quota {quoted(field)}{nearest(field, quota.FIELDS)}; known are "
-                f"{listed(quota.FIELDS)}.",
+                f"There is no quota {quoted(field)}{nearest(field, quota.FIELDS)}; the quotas "
+                f"are {listed(quota.FIELDS)}.",
                 reason="options",
             )
         most = _amount(field, amount)
@@ -144,7 +144,7 @@ class Allowances(BrokerBase):
             if row.ended_at is not None or row.until <= now:
                 over = row.ended_at or row.until
                 raise Refusal(
-                    f"Exception {exception_id} is over since {moment(over)}.",
+                    f"Exception {exception_id} ended at {moment(over)}.",
                     reason="conflict",
                 )
             queries.quotas.end(tx, row.id, by.name, now)
@@ -223,7 +223,7 @@ class Allowances(BrokerBase):
         return self.settings.quotas.for_person(person, lifted), holding
 
 
-_ADMINS_ONLY = "Only admins of the hub make exceptions from quotas."
+_ADMINS_ONLY = "Only admins of the hub can make exceptions from quotas."
 
 
 def _demand_admin(by: Person, user: str) -> None:
@@ -241,7 +241,7 @@ def _amount(field: str, amount: object) -> float | None:
     whole = field in quota.COUNTS
     wrong = Refusal(
         f"The limit is {quoted(amount)}; expected a {'whole ' if whole else ''}number from 0 to "
-        f"{number(MOST_AMOUNT)}, or none at all.",
+        f"{number(MOST_AMOUNT)}, or none for no limit.",
         reason="options",
     )
     if isinstance(amount, bool) or not isinstance(amount, (int, float)):

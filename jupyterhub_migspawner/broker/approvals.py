@@ -147,8 +147,8 @@ class Approvals(BrokerBase):
                 if tier is None or not tier.approval:
                     title = self.settings.title_of(request.tier)
                     raise Refusal(
-                        f"Request {request_id} is for tier {quoted(title)}, which is no "
-                        "tier that needs approval any more; deny it instead.",
+                        f"Request {request_id} is for tier {quoted(title)}, which was removed or "
+                        "no longer needs approval; deny it instead.",
                         reason="conflict",
                     )
                 # The tier may allow less by now than when it was asked for.
@@ -161,7 +161,7 @@ class Approvals(BrokerBase):
                         reason="options",
                     )
                 if hours is not None:
-                    who = "was asked for" if most == request.hours else "its tier allows now"
+                    who = "was requested" if most == request.hours else "its tier now allows"
                     span = _hours(hours, most, who)
                 if request.first_by == by.name:
                     raise Refusal(
@@ -259,7 +259,7 @@ class Approvals(BrokerBase):
                 lease.ends_at is None or lease.ends_at > until for lease in running
             ):
                 raise Refusal(
-                    f"Request {request_id} is cancelled, and what runs on it ends before that.",
+                    f"Request {request_id} is cancelled, and its server already ends before that.",
                     reason="conflict",
                 )
             _take_back(tx, request, by, now, ends=until if running else now, reason=reason)
@@ -286,7 +286,7 @@ class Approvals(BrokerBase):
             told = []
             before = now - timedelta(hours=self.settings.remind_hours)
             for request in queries.requests.overdue(tx, before):
-                why = f"nobody has decided for {in_hours(self.settings.remind_hours)}"
+                why = f"there has been no decision for {in_hours(self.settings.remind_hours)}"
                 if queries.requests.remind(tx, request.id, now):
                     told.append(
                         self._recorded(tx, request.id, now, BROKER, why, "request.reminder")
@@ -326,7 +326,7 @@ class Approvals(BrokerBase):
             expired = []
             for request in queries.requests.stale(tx, now, self._undecided_before(now)):
                 if queries.requests.move(tx, request.id, request.state, state=approval.EXPIRED):
-                    why = "its time is over" if request.valid_until else "nobody decided on it"
+                    why = "its time is over" if request.valid_until else "there was no decision"
                     expired.append(self._recorded(tx, request.id, now, BROKER, why))
             return tuple(expired)
 
@@ -353,7 +353,7 @@ class Approvals(BrokerBase):
         if not now - timedelta(minutes=5) <= begin <= now + FURTHEST:
             raise Refusal(
                 f"The start time is {quoted(str(starts_at))}; expected a time in the next "
-                f"{FURTHEST.days} days, or none for at once.",
+                f"{FURTHEST.days} days, or none to start when it is approved.",
                 reason="options",
             )
         return begin

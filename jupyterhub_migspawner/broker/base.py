@@ -46,16 +46,17 @@ def text(what: str, value: object, limit: int, *, empty: bool = True) -> str:
     database cannot hold (a NUL character, half a character) and what is too long.
     """
     if not isinstance(value, str):
-        raise Refusal(f"The {what} is {quoted(value)}; expected a text.", reason="options")
+        raise Refusal(f"The {what} is {quoted(value)}; expected text.", reason="options")
     if not empty and not value.strip():
         raise Refusal(f"The {what} is empty; please fill it in.", reason="options")
     if len(value) > limit:
         raise Refusal(
-            f"The {what} has {len(value)} characters; at most {limit} are kept.", reason="options"
+            f"The {what} has {len(value)} characters; at most {limit} are allowed.",
+            reason="options",
         )
     if _UNSTORABLE.search(value):
         raise Refusal(
-            f"The {what} is {quoted(value)}; it holds a character that cannot be stored.",
+            f"The {what} is {quoted(value)}; it contains a character that cannot be stored.",
             reason="options",
         )
     return value

@@ -57,7 +57,7 @@ class Drafting(Approvals):
             if draft_id is None:
                 if len(queries.drafts.of_user(tx, self.hub, person.name)) >= MOST_DRAFTS:
                     raise Refusal(
-                        f"You have {MOST_DRAFTS} drafts; file or drop one of them first.",
+                        f"You have {MOST_DRAFTS} drafts; submit or discard one of them first.",
                         reason="conflict",
                     )
                 number = queries.drafts.insert(
@@ -100,7 +100,8 @@ class Drafting(Approvals):
             # A draft that is filed twice at once, or was changed meanwhile, is not filed here.
             if self._draft(tx, person, found.id) != found:
                 raise Refusal(
-                    f"Draft {found.id} was changed meanwhile; look at it again.", reason="conflict"
+                    f"Draft {found.id} was changed in the meantime; check it again.",
+                    reason="conflict",
                 )
             queries.drafts.drop(tx, self.hub, person.name, found.id)
             return request

@@ -64,8 +64,8 @@ class Hubs(BrokerBase):
         known = self._read(lambda tx: queries.hubs.by_name(tx, self.hub))
         if known is not None and known.home != home:
             raise Refusal(
-                f"The hub called {quoted(self.hub)} is at {quoted(known.home)} now; this one "
-                "serves nobody any more.",
+                f"The hub called {quoted(self.hub)} is at {quoted(known.home)} now; this hub no "
+                "longer serves anyone.",
                 reason="conflict",
             )
 
@@ -83,10 +83,10 @@ class Hubs(BrokerBase):
         if known.seen_at is not None:
             told = f"was last heard of at {known.seen_at:%Y-%m-%d %H:%M:%S} UTC"
         raise Refusal(
-            f"The lease database has a hub called {quoted(self.hub)} already, of "
+            f"The lease database already has a hub called {quoted(self.hub)}, at "
             f"{quoted(known.home)}; it {told} and holds {live} live "
-            f"lease{'' if live == 1 else 's'}. If this is another hub, give it a name of its own: "
-            "c.MigBroker.hub. If it is the same one in a new place, run `migspawner db adopt` "
+            f"lease{'' if live == 1 else 's'}. If this is another hub, give it a different name: "
+            "c.MigBroker.hub. If it is the same hub in a new place, run `migspawner db adopt` "
             "once.",
             reason="conflict",
         )
@@ -111,7 +111,7 @@ class Hubs(BrokerBase):
 
     def _drop_twin_tickets(self, tx: Transaction, old: str) -> None:
         """Who waits for the same under both names keeps the place of this one."""
-        now, why = self._now(), "its person waits for the same under the hub's other name"
+        now, why = self._now(), "its user already waits for the same under the hub's new name"
         mine = {(ticket.user, ticket.tier) for ticket in queries.tickets.select(tx, hub=self.hub)}
         held = {lease.ticket_id: lease for lease in queries.leases.select(tx, hub=old, states=HELD)}
         for ticket in queries.tickets.select(tx, hub=old):

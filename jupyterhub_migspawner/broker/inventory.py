@@ -381,7 +381,7 @@ def _not_empty(row: SliceRow, leases: Sequence[LeaseRow]) -> str:
     ended = [lease.releasing_at or lease.since for lease in leases if lease.ending]
     if not ended:
         return ""
-    said = f"A session on it ended at {moment(min(ended))}, and it is not proven empty since."
+    said = f"A session on it ended at {moment(min(ended))}, and the slice is not proven empty yet."
     return f"{said} {row.quarantined}".rstrip()
 
 
@@ -392,11 +392,12 @@ def _state(
         if row.wanted or leases[0].whole:
             return LEASED, _not_empty(row, leases)
         last = "the lease ends" if len(leases) == 1 else "its leases end"
-        return DRAINING, f"Its card's layout does not have it any more; it goes when {last}."
+        why = f"The card's layout no longer has this slice; it will be destroyed when {last}."
+        return DRAINING, why
     if row.quarantined:
         return QUARANTINED, row.quarantined
     if card.state == "lost":
-        return MISSING, f"Node {card.node} does not list its card any more."
+        return MISSING, f"Node {card.node} no longer lists its card."
     if not row.present:
         return MISSING, f"Node {card.node} does not list it."
     if silent is not None:
@@ -408,7 +409,7 @@ def _state(
     if card.target is not None:
         return DRAINING, "Its card is being re-cut."
     if not row.wanted:
-        return DRAINING, "Its card's layout does not have it any more."
+        return DRAINING, "The card's layout no longer has this slice."
     if card.reserved_for is not None:
         return DRAINING, f"Its card is being emptied for grant {card.reserved_for}."
     return FREE, ""

@@ -119,7 +119,7 @@ class Layouts(BrokerBase):
                 return held_by(holder)
             wish = desired(card, given_whole=any(each.whole for each in live))
             if wish is None or want in wish.wants:
-                return f"{want[0]} at {want[1]} is desired again; plan again."
+                return f"{want[0]} at {want[1]} is desired again; make a new plan."
             rows = [
                 row
                 for row in queries.slices.select(tx, card_uuid=card_uuid)
@@ -150,7 +150,8 @@ class Layouts(BrokerBase):
             wish = desired(card, given_whole=any(each.whole for each in live))
             if wish is None or wish.mig != enabled:
                 return (
-                    f"Card {card.index} ({card.uuid}) has another desired state by now; plan again."
+                    f"Card {card.index} ({card.uuid}) has a different desired state now; make a "
+                    "new plan."
                 )
             rows = queries.slices.select(tx, card_uuid=card_uuid)
             for row in rows:

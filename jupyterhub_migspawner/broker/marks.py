@@ -156,7 +156,7 @@ def _time(value: object) -> datetime | None:
 def strangeness(marks: Sequence[OrphanRow], database: Position) -> str:
     """Why a database may not know these leases, in a sentence: by where they say they come from."""
     if any(each.identity and each.identity != database.identity for each in marks):
-        return "They were lent by another database: it was deleted, or database_url was changed."
+        return "Their leases are in another database: it was deleted, or database_url was changed."
     if any(each.generation and each.generation < database.generation for each in marks):
-        return "They were lent before it was restored from a backup."
-    return "It is an older copy of the one that lent them."
+        return "They were started before it was restored from a backup."
+    return "It is an older copy of the database with their leases."

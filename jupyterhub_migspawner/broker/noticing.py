@@ -136,7 +136,7 @@ class Noticing(BrokerBase):
         for topic, wanted in choices.items():
             if topic not in TOPICS:
                 raise Refusal(
-                    f"There is no topic {quoted(topic)}{nearest(topic, TOPICS)}; known are "
+                    f"There is no topic {quoted(topic)}{nearest(topic, TOPICS)}; the topics are "
                     f"{listed(TOPICS)}.",
                     reason="options",
                 )

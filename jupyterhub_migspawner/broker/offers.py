@@ -19,7 +19,7 @@ from jupyterhub_migspawner.policy.card_filter import Kinds
 from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.policy.tiers import Tier
 
-NOTHING_ELSE = "Nothing else is free for you now: join the waiting list."
+NOTHING_ELSE = "No other tier is available to you now: join the waiting list."
 
 
 class Offering(Admissions):

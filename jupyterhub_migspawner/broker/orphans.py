@@ -167,10 +167,10 @@ class Orphans(BrokerBase):
     ) -> Adoption:
         hub = orphan.hub or DEFAULT_HUB
         if not orphan.user:
-            return Adoption(orphan, None, "nothing says whose server it is")
+            return Adoption(orphan, None, "the user of the server is unknown")
         row = slice_of(tx, orphan)
         if row is None:
-            return Adoption(orphan, None, "its slice is not there any more")
+            return Adoption(orphan, None, "its slice no longer exists")
         if row.quarantined and not row.quarantined.startswith((ORPHAN, *PASSING)):
             return Adoption(orphan, None, f"its slice is quarantined: {row.quarantined}")
         tier = self.settings.tier(orphan.tier)
@@ -199,11 +199,11 @@ class Orphans(BrokerBase):
             return Adoption(orphan, None, "another process names the same server")
         since = orphan.since or orphan.found_at or now
         if any(each.since > since and orphan.since is not None for each in others):
-            return Adoption(orphan, None, f"lease {others[0].id} is of a later start of the server")
-        if others and not orphan.vouched:
-            why = (
-                f"lease {others[0].id} is of another start of the server, and its hub runs that one"
+            return Adoption(
+                orphan, None, f"lease {others[0].id} belongs to a later start of the server"
             )
+        if others and not orphan.vouched:
+            why = f"lease {others[0].id} belongs to another start of the server, which its hub runs"
             return Adoption(orphan, None, why)
         lease = self._lease(tx, orphan, row, hub, now, seats=seats, held=held)
         if dry_run:

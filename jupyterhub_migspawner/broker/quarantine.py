@@ -146,7 +146,7 @@ def stray_reason(pids: Sequence[int]) -> str:
 def _quarantine(tx: Transaction, row: SliceRow, why: str, now: datetime) -> None:
     queries.slices.update(tx, row.id, quarantined=why)
     kind = "slice.quarantined" if why else "slice.unquarantined"
-    said = why or "the server without a lease is gone, or has one"
+    said = why or "the server without a lease has ended or has a lease now"
     recording.slice_event(tx, now, BROKER, kind, row, why=said)
 
 
@@ -185,11 +185,11 @@ def orphan_sentence(found: Sequence[OrphanRow]) -> str:
     process = f", process {one.pids[0]}" if one.pids else ""
     if process and not one.vouched:
         # Its environment says so, which its user can set freely.
-        process = f", as process {one.pids[0]} says of itself"
+        process = f", as process {one.pids[0]} itself reports"
     more = f", and {len(found) - 1} more" if len(found) > 1 else ""
     return (
         f"{ORPHAN} {who}{process}{since}{more}. `migspawner leases adopt` gives it one; otherwise "
-        "the slice comes back when that server has ended."
+        "the slice is free again when that server has ended."
     )[:REASON_LIMIT]
 
 

@@ -46,12 +46,12 @@ def none_larger(tier: Tier) -> str:
     elif tier.approval:
         why = "a grant is for one tier only"
     elif tier.card is not None:
-        why = f"none that you may use is larger and only on cards {tier.card.words}"
+        why = f"no larger tier that you may use is only on cards {tier.card.words}"
     else:
-        why = "none that you may use is larger"
+        why = "no larger tier is open to you"
     return (
-        f"There is no larger tier to wait for beside {quoted(tier.title)}: {why}. Wait for this "
-        "tier alone."
+        f"There is no tier larger than {quoted(tier.title)} to wait for: {why}. Wait only for "
+        "this tier."
     )
 
 
@@ -91,7 +91,7 @@ class Queueing(Turns, Doubts):
         tier = tiers.choose_tier(self.settings.tiers, person, asked)
         if tier.is_none:
             raise Refusal(
-                f"Tier {quoted(tier.title)} has no GPU and nobody waits for it; start your "
+                f"Tier {quoted(tier.title)} has no GPU and is always available; start your "
                 "server with it.",
                 reason="conflict",
             )
@@ -159,7 +159,7 @@ class Queueing(Turns, Doubts):
                     f"Ticket {ticket_id} is {ticket.state} already ({ticket.end_reason}).",
                     reason="conflict",
                 )
-            why = reason or ("given up" if by.name == ticket.user else f"taken away by {by.name}")
+            why = reason or ("given up" if by.name == ticket.user else f"cancelled by {by.name}")
             self._cancel(tx, ticket, why, by.name, now)
             return known_ticket(tx, ticket_id)
 

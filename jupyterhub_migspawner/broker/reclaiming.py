@@ -249,7 +249,7 @@ class Reclaiming(Waits):
             tier = self.settings.tier(found.lease.tier)
             if tier is None or tier.idle_minutes is None:
                 raise Refusal(
-                    "This session has no limit for being idle; there is nothing to extend.",
+                    "This session has no idle limit; there is nothing to extend.",
                     reason="conflict",
                 )
             end = found.verdict.ends_at if found.verdict.rule == reclaim.IDLE else now
@@ -279,7 +279,7 @@ class Reclaiming(Waits):
         text("user name", by.name, NAME_LIMIT, empty=False)
         text("reason", reason, REASON_LIMIT, empty=until is None)
         if not by.admin:
-            raise Refusal("Only admins protect sessions.", reason="not-allowed")
+            raise Refusal("Only admins can protect sessions.", reason="not-allowed")
 
         def work(tx: Transaction) -> Standing:
             found, now = self._demanded(tx, lease_id, by), self._now()
@@ -321,8 +321,8 @@ class Reclaiming(Waits):
         found = self._found(tx, lease.id)
         if found is None:
             raise Refusal(
-                f"Lease {lease_id} is {lease.state}; only a running session of this hub can be "
-                "kept.",
+                f"Lease {lease_id} is {lease.state}; only running sessions of this hub can be "
+                "extended or protected.",
                 reason="conflict",
             )
         return found

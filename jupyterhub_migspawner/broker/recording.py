@@ -67,7 +67,7 @@ def changes(
         return todo
     for uuid, record in stored.items():
         if uuid not in seen and not record.lost:
-            why = f"Card {record.row.index} ({uuid}) is not listed by the driver any more."
+            why = f"Card {record.row.index} ({uuid}) is no longer listed by the driver."
             todo.append(_lose(tx, node, uuid, slices.get(uuid, []), now, why))
     return todo
 
@@ -169,7 +169,7 @@ def _lose(
         plainly = why.replace(f" ({uuid})", f" of node {node}")
         for lease in live:
             reason = (
-                "Your session has lost its GPU: save your work and start again. For your admin: "
+                "Your session has lost its GPU: save your work and start again. For your admins: "
                 f"{plainly}"
             )
             after = queries.leases.lose(tx, lease.id, now, reason)

@@ -35,7 +35,7 @@ def changes(
     def drain() -> None:
         queries.cards.update(tx, card.uuid, drained=why)
         kind = "card.drained" if why else "card.resumed"
-        reason = why or "the driver asks for no recovery any more"
+        reason = why or "the driver no longer asks for recovery"
         queries.events.append(tx, now, node, kind, card_uuid=card.uuid, why=reason)
 
     return [drain]

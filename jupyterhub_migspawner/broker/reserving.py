@@ -27,8 +27,8 @@ from jupyterhub_migspawner.policy.tiers import Tier
 from jupyterhub_migspawner.policy.wording import moment
 
 MINUTE = timedelta(minutes=1)
-NO_CARD = "its tier gives no whole card any more"
-OTHER_CARDS = "its tier gives other cards now"
+NO_CARD = "its tier no longer gives out whole cards"
+OTHER_CARDS = "its tier now gives out other cards"
 """Why a card is not set aside any more for a grant that holds."""
 
 KEPT = timedelta(minutes=30)
@@ -83,7 +83,7 @@ def reserve(
         if card.card_uuid in reserved:
             return _sentence(card, grant)
         # One that was set aside before is out of service, or on another node than is asked for.
-        end_reservation(tx, grant.id, asking.now, "another card is emptied instead")
+        end_reservation(tx, grant.id, asking.now, "another card is being emptied instead")
         queries.cards.lock(tx, card.card_uuid)
         record = queries.cards.by_uuid(tx, card.card_uuid)
         if record is None or record.row.reserved_for is not None:
@@ -223,7 +223,7 @@ def look_after_reservations(
                 kept_until=kept.isoformat(),
             )
         elif not _is_after(card.reserved_until, now):
-            _unreserve(tx, card, now, "nobody used the empty card in time")
+            _unreserve(tx, card, now, "the empty card was not used in time")
 
 
 def _is_after(moment: datetime | None, now: datetime | None) -> bool:
@@ -253,6 +253,6 @@ def _sentence(card: BusyCard, grant: RequestRow) -> str:
     until = f", until {moment(end)} at the latest" if end is not None else ""
     return (
         f"Card {card.index} of node {card.node} is being emptied for your grant {grant.id}: "
-        f"{people} still on it{until}. Start again when it is empty: it is then kept for you for "
+        f"{people} still on it{until}. Start again when it is empty: it is kept for you for "
         f"{KEPT // MINUTE} minutes."
     )

@@ -87,7 +87,7 @@ class Turns(Acquiring):
             except Contended:
                 continue
         ticket = self._read(lambda tx: known_ticket(tx, ticket_id))
-        return Offered(ticket, None, "Others are just taking what is free.")
+        return Offered(ticket, None, "Other users are allocating the free slices right now.")
 
     def pass_over(self, ticket_id: int, why: str) -> None:
         """A ticket of this hub cannot be served just now; others need not wait behind it."""
@@ -261,10 +261,10 @@ class Turns(Acquiring):
         lease = held_for(tx).get(found.id)
         over = lease is not None and lease.deadline is not None and lease.deadline <= now
         if lease is None:
-            self._wait_again(tx, found, "what was held for it is gone; it waits again", now)
+            self._wait_again(tx, found, "its offer is gone; it waits again", now)
         elif found.hub == self.hub and self.settings.tier(lease.tier) is None:
             # A larger tier than was asked for; what was asked for is still there.
-            why = "the tier that was held for it was removed from this hub; it waits again"
+            why = "the tier of its offer was removed from this hub; it waits again"
             begin_release(tx, lease, why, BROKER, now)
             self._wait_again(tx, found, why, now)
         elif found.hub == self.hub and not self._still_gives(tx, lease):
@@ -274,7 +274,7 @@ class Turns(Acquiring):
         elif over and found.hub != self.hub:
             if self._is_heard(tx, found.hub, now):
                 return None
-            why = "its hub was silent; it waits again"
+            why = "its hub did not respond; it waits again"
             begin_release(tx, lease, why, BROKER, now)
             self._wait_again(tx, found, why, now)
         elif over and lease.slice_uuid is None:
@@ -282,7 +282,7 @@ class Turns(Acquiring):
             begin_release(tx, lease, why, BROKER, now)
             self._wait_again(tx, found, why, now)
         elif over:
-            why = "nobody took the offer in time"
+            why = "the offer was not used in time"
             begin_release(tx, lease, why, BROKER, now)
             close_ticket(tx, found, LAPSED, why, now, BROKER)
         else:

@@ -84,7 +84,7 @@ def _as_lease(tx: Transaction, settings: Settings, orphan: OrphanRow, now: datet
         ends_at=orphan.ends_at,
         ended_at=None,
         end_reason="",
-        waiting_for=f"processes of the ended server still run: pid {pids}" if pids else "",
+        waiting_for=f"processes of the ended server are still running: pid {pids}" if pids else "",
         request_id=orphan.request_id,
         releasing_at=None if orphan.vouched else orphan.found_at,
         start=orphan.start or 0,

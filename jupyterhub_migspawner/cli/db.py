@@ -18,8 +18,8 @@ from jupyterhub_migspawner.policy.wording import plural
 
 #: What to do about a database that is not sound.
 NOT_SOUND = (
-    "Stop the hub and put a backup in its place: `migspawner db restore FILE`; what is there now "
-    "is kept beside it."
+    "Stop the hub and restore a backup: `migspawner db restore FILE`; the current database is "
+    "kept beside it."
 )
 
 

@@ -50,7 +50,7 @@ class _Kind(click.ParamType[str]):
         """Return the kind, which exists."""
         if value not in KINDS and value not in FAMILIES:
             near = difflib.get_close_matches(value, [*KINDS, *FAMILIES], n=1)
-            hint = f"did you mean {near[0]}?" if near else f"families are {', '.join(FAMILIES)}"
+            hint = f"did you mean {near[0]}?" if near else f"the families are {', '.join(FAMILIES)}"
             self.fail(f"there is no kind of event {value!r}; {hint}", param, ctx)
         return str(value)
 
@@ -282,7 +282,7 @@ class Follower:
             page = self._broker.event_page(self._read_to, _FOLLOWED, self._query)
         except DatabaseError as error:
             if not self._away:
-                complain(f"migspawner: {error} The events go on when it answers again.")
+                complain(f"migspawner: {error} The events continue when it answers again.")
             self._away = True
             return False
         if self._away:

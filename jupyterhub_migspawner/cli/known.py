@@ -77,7 +77,7 @@ def require_user_to_act_for(invocation: Invocation, broker: Broker, name: str) -
         complain(f"{unknown.sentence} {unknown.hub_unread} Check that the name is right.")
         return
     mend = (
-        "Have them log in to the hub once, or name them in c.Authenticator.allowed_users; then "
+        "Have them log in to the hub once, or add them to c.Authenticator.allowed_users; then "
         "try again."
     )
     sentences = (unknown.sentence, unknown.hub_unread, mend)
@@ -92,7 +92,7 @@ def unknown_user(invocation: Invocation, broker: Broker, name: str) -> str:
     unknown = _look_up(invocation, broker, name)
     if unknown is None:
         return ""
-    return f"{unknown.sentence} It counts as soon as a user of that name logs in."
+    return f"{unknown.sentence} It applies as soon as a user with that name logs in."
 
 
 def _look_up(invocation: Invocation, broker: Broker, name: str) -> _Unknown | None:
@@ -122,7 +122,7 @@ def _look_up(invocation: Invocation, broker: Broker, name: str) -> _Unknown | No
     if hub is not None:
         return _Unknown(
             f"There is no user {quoted(name)}{hint}: the hub, the lease database and the "
-            "configuration do not have the name."
+            "configuration do not contain the name."
         )
     return _Unknown(
         f"There is no user {quoted(name)}{hint} in the lease database or the configuration.",

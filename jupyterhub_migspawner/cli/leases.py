@@ -62,9 +62,9 @@ def leases(invocation: Invocation, past: bool, user: str | None, limit: int | No
 def _none(user: str | None, past: bool) -> str:
     """What an empty listing says."""
     if past:
-        never = "Nobody has held a slice so far."
-        return never if user is None else f"{printable(user)} has not held a slice so far."
-    who = "No slice is held by anybody." if user is None else f"{printable(user)} holds no slice."
+        never = "There are no leases yet."
+        return never if user is None else f"{printable(user)} has had no lease yet."
+    who = "Nobody holds a slice." if user is None else f"{printable(user)} holds no slice."
     return f"{who} Past leases: --all."
 
 

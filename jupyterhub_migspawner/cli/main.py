@@ -146,7 +146,7 @@ def os_error(error: OSError) -> str:
     """Return what the system refused, in a sentence that names the file."""
     why = error.strerror or type(error).__name__
     if not isinstance(error.filename, (str, bytes)):
-        return f"The system refuses this: {why}."
+        return f"The system refused this: {why}."
     return f"{quoted(os.fsdecode(error.filename))} cannot be used: {why}."
 
 

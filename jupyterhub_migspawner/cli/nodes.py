@@ -13,8 +13,8 @@ from jupyterhub_migspawner.cli.output import print_json
 from jupyterhub_migspawner.cli.table import Column, print_table
 
 NO_CARDS = (
-    "No card is known yet: the agent writes them down as soon as the hub's service runs. "
-    "`migspawner doctor` says what hinders it."
+    "No card is known yet: the agent reports the cards as soon as the hub's service runs. "
+    "`migspawner doctor` finds problems."
 )
 """What a listing of nodes, cards or slices says before any agent has reported."""
 

@@ -87,7 +87,7 @@ def choose(invocation: Invocation, user: str, on: tuple[str, ...], off: tuple[st
     """Choose which notices a user gets; other topics do not change."""
     twice = sorted(set(on) & set(off))
     if twice:
-        raise Refusal(f"{twice[0]} is both --on and --off; name it once.", reason="options")
+        raise Refusal(f"{twice[0]} is in both --on and --off; name it once.", reason="options")
     choices = {**dict.fromkeys(on, True), **dict.fromkeys(off, False)}
     broker = invocation.broker()
     unknown = unknown_user(invocation, broker, user)

@@ -19,5 +19,5 @@ def warn(where: str, text: str) -> None:
     if _PASSWORD.search(text):
         complain(
             f"Every user of this machine can read the password in {where} while this command runs; "
-            "write it into the configuration file instead, or that of PostgreSQL into ~/.pgpass."
+            "write it into the configuration file instead, or a PostgreSQL password into ~/.pgpass."
         )

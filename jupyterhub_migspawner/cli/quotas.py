@@ -39,7 +39,7 @@ class _Amount(click.ParamType[float]):
             amount = -1.0
         if not 0 <= amount < math.inf:
             self.fail(
-                f"expected a number from 0 on, or none for no limit, found {value!r}", param, ctx
+                f"expected a number, 0 or more, or none for no limit, found {value!r}", param, ctx
             )
         return amount
 
@@ -75,7 +75,7 @@ def quotas(invocation: Invocation, user: str | None, past: bool, limit: int | No
     ]
     for row in rows:
         row["much"] = _much(row["limit"])
-    print_table(columns, rows, empty="No exception from a quota holds.")
+    print_table(columns, rows, empty="There is no current exception from a quota.")
     return DONE
 
 
@@ -153,5 +153,5 @@ def restore(invocation: Invocation, number: int, by: str, reason: str | None) ->
     """End an exception early. Servers that run because of it continue until they are stopped."""
     row = invocation.broker().end_exception(number, reason or "", invocation.person(by))
     return invocation.answer(
-        exception_view(row), f"Exception {row.id} of {row.user} is over; the quota counts."
+        exception_view(row), f"Exception {row.id} of {row.user} has ended; the quota applies again."
     )

@@ -50,9 +50,9 @@ def requests(invocation: Invocation, user: str | None, limit: int | None) -> int
         Column("reason", "reason", below=True),
         Column("decision", "decision_reason", below=True),
     ]
-    empty = "Nobody has made a request yet."
+    empty = "There are no requests yet."
     if user is not None:
-        empty = f"{printable(user)} has not made a request yet."
+        empty = f"{printable(user)} has made no request yet."
     print_table(columns, rows, empty=empty)
     return DONE
 
@@ -107,7 +107,7 @@ def approve(
     if request.state == "pending":
         return invocation.answer(
             request_view(request),
-            f"Request {request.id} has its first approval; another person has to approve it, too.",
+            f"Request {request.id} has its first approval; another approver has to approve it too.",
         )
     until = timestamp(request.valid_until) if request.valid_until else "further notice"
     return invocation.answer(
@@ -161,5 +161,5 @@ def revoke(invocation: Invocation, number: int, by: str, reason: str, warning: f
     ends = "; ".join(f"lease {lease.id} ends at {timestamp(lease.ends_at)}" for lease in leases)
     return invocation.answer(
         request_view(request),
-        f"Grant {request.id} of {request.user} is revoked: {ends or 'nothing runs on it'}.",
+        f"Grant {request.id} of {request.user} is revoked: {ends or 'no server runs on it'}.",
     )

@@ -71,7 +71,7 @@ def extend(invocation: Invocation, number: int, by: str, reason: str | None) -> 
     found = invocation.broker().extend(number, invocation.person(by), reason or "")
     until = timestamp(found.stay.extended_until)
     return invocation.answer(
-        standing_view(found), f"Session {found.lease.id} is kept until {until}."
+        standing_view(found), f"Session {found.lease.id} is extended until {until}."
     )
 
 
@@ -102,5 +102,5 @@ def unprotect(invocation: Invocation, number: int, by: str, reason: str | None) 
     """End a protection early."""
     found = invocation.broker().protect(number, invocation.person(by), None, reason or "")
     return invocation.answer(
-        standing_view(found), f"Session {found.lease.id} is not protected any more."
+        standing_view(found), f"Session {found.lease.id} is no longer protected."
     )

@@ -41,9 +41,9 @@ class Source:
     def described(self) -> str:
         """Where the settings come from, in a sentence."""
         if self.hub is None:
-            return f"The settings are read from {self.file}; no hub that runs gave its own."
+            return f"The settings are read from {self.file}; no running hub provided its settings."
         return (
-            f"The settings are those of the hub that runs (pid {self.hub.pid}): it read them "
+            f"The settings are those of the running hub (pid {self.hub.pid}): it read them "
             f"{_at(self.hub)} from {listed(self._parts())}."
         )
 
@@ -82,7 +82,7 @@ def find(path: Path) -> Source:
         else:
             why = _why_not(answer, file)
         trouble = (
-            f"A hub runs with {file} (pid {answer.pid}), and its settings cannot be used: {why}. "
+            f"A hub runs with {file} (pid {answer.pid}), but its settings cannot be used: {why}. "
             "The configuration file is read instead."
         )
     if not hubs:
@@ -141,8 +141,8 @@ def _since(hub: Resolved) -> str:
     why = f" ({listed(gone)} cannot be read here any more)" if gone else ""
     return (
         f"{listed(changed)} {have} changed since the hub (pid {hub.pid}) read the configuration "
-        f"{_at(hub)}{why}. What the hub read is used here, as everywhere; what the file says now "
-        "counts when the hub is restarted."
+        f"{_at(hub)}{why}. This command uses what the hub read, like all parts of the broker; "
+        "the file is used when the hub is restarted."
     )
 
 

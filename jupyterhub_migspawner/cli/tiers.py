@@ -85,7 +85,7 @@ def shared(tiers: Sequence[Tier], known: Kinds) -> Iterator[str]:
             means = {known if (kinds := tier.kinds(known)) is None else kinds for tier in group}
             part = "" if len(means) == 1 else "some of "
             names = listed([tier.name for tier in tiers if tier in group])
-            yield f"The tiers {names} share {part}their {what}: each counts them."
+            yield f"The tiers {names} share {part}their {what}, so their numbers overlap."
 
 
 def _everybody(tiers: Sequence[Tier]) -> list[Person]:

@@ -81,8 +81,8 @@ def readable(path: str | Path) -> Path:
         ) from None
     except PermissionError:
         raise ConfigError(
-            f"The configuration file {file} may not be read by this user; run this as the user "
-            f"that runs the hub, or {way_out}"
+            f"This user is not permitted to read the configuration file {file}; run this as the "
+            f"user that runs the hub, or {way_out}"
         ) from None
     except (OSError, RuntimeError, ValueError) as error:
         why = getattr(error, "strerror", None) or str(error).rstrip(".")

@@ -84,7 +84,7 @@ class Handover:
                 with line:
                     self._answer(line)
             except OSError as error:
-                log.warning("A question for the settings was not answered: %s", error)
+                log.warning("A request for the settings was not answered: %s", error)
                 time.sleep(0.1)
 
     def _answer(self, line: socket.socket) -> None:

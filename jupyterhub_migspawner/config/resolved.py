@@ -159,9 +159,9 @@ class Resolved:
                 config[section][name] = _with(config[section].get(name), inner, made)
             except (KeyError, IndexError, TypeError):
                 raise ConfigError(
-                    f"{_shown(steps)} is a function or an object, which the hub cannot hand on as "
-                    f"data. {self.file} was executed again for it, and that time it was not "
-                    "there. Define it in the same way each time the file is read."
+                    f"{_shown(steps)} is a function or an object, which the hub cannot pass on "
+                    f"as data. {self.file} was executed again for it, but did not define it this "
+                    "time. Define it in the same way each time the file is read."
                 ) from None
 
 

@@ -143,5 +143,5 @@ def refuse_unknown(config: Config, names: Iterable[str]) -> None:
     for name in config.get("MigBroker", {}):
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}."
+            hint = f"did you mean {near[0]}?" if near else f"the settings are {', '.join(known)}."
             raise ConfigError(f"MigBroker.{name}: there is no such setting; {hint}")

@@ -30,7 +30,7 @@ def with_open(file: Path) -> list[int]:
         return [pid for pid in pids if pid != os.getpid() and wanted & _opened_by(pid)]
     except OSError as error:
         raise DatabaseError(
-            f"It cannot be seen which processes have {file} open ({error}). Try again."
+            f"It cannot be checked which processes have {file} open ({error}). Try again."
         ) from error
 
 

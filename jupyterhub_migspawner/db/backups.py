@@ -53,7 +53,7 @@ def back_up(url: str, file: Path) -> None:
         status.demand_current()
     file = file.absolute()
     if source is not None and file.resolve() == source.resolve():
-        raise DatabaseError(f"{file} is the lease database itself; name another file.")
+        raise DatabaseError(f"{file} is the lease database itself; choose another file.")
     with backup_files.new_file(file) as made:
         if source is not None:
             _copy_file(source, made)
@@ -122,7 +122,7 @@ def demand_unused(url: str) -> None:
     if users:
         raise DatabaseError(
             f"The lease database {urls.shown(urls.parse(url))} is in use by "
-            f"{', '.join(users[:5])}; stop the hub first. Servers run on without it, if "
+            f"{', '.join(users[:5])}; stop the hub first. Servers keep running without it, if "
             "c.JupyterHub.cleanup_servers is False."
         )
 
@@ -175,7 +175,9 @@ def _copy_file(source: Path, made: Path) -> None:
 def _bring_up(file: Path, made: Path) -> None:
     """Make sure that a copy of a backup is a sound lease database of this version."""
     if found := soundness.damage(made):
-        raise DatabaseError(f"The backup {file} is damaged: {' '.join(found[:3])} Take another.")
+        raise DatabaseError(
+            f"The backup {file} is damaged: {' '.join(found[:3])} Choose another one."
+        )
     status = migrations.check(f"sqlite:///{made}")
     if status.state == migrations.BEHIND:
         status = migrations.upgrade(f"sqlite:///{made}")

@@ -233,7 +233,7 @@ def database_error(
 RESTORE = (
     "stop the hub, then run `migspawner db restore FILE` with the newest backup, which keeps the "
     "damaged one beside it. Without a backup, move the database away and start the hub: it begins "
-    "with an empty one, and slices of servers that run stay quarantined until `migspawner leases "
+    "with an empty one, and slices of running servers stay quarantined until `migspawner leases "
     "adopt`."
 )
 
@@ -257,7 +257,7 @@ _KNOWN: tuple[tuple[tuple[str, ...], str], ...] = (
     ),
     (
         ("database is locked", "lock timeout", "database table is locked"),
-        f"has been locked by another process for {WAIT_SECONDS} seconds; try again, and see "
+        f"has been locked by another process for {WAIT_SECONDS} seconds; try again, and check "
         "whether a backup or another program holds it.",
     ),
     (

@@ -25,10 +25,10 @@ POSITION = (
 """The position, in SQL that both databases understand."""
 
 NEXT = (
-    "Nothing is lent from it, and running servers go on. If it is the wrong one, stop the hub, put "
-    "the right one back (`migspawner db restore FILE` for a backup) and start the hub. To go on "
-    "with this one, restart the hub: slices of servers that it does not know stay quarantined "
-    "until `migspawner leases adopt`."
+    "Nothing is given out from it, and running servers keep running. If it is the wrong "
+    "database, stop the hub, restore the right one (`migspawner db restore FILE` for a backup) "
+    "and start the hub. To continue with this one, restart the hub: slices of servers that it "
+    "does not know stay quarantined until `migspawner leases adopt`."
 )
 """What to do about a database that was replaced."""
 
@@ -62,7 +62,7 @@ def difference(before: Position, found: Position | None) -> str:
     if found.identity != before.identity:
         return "it is another database"
     if found.generation > before.generation:
-        return "it was restored from a backup meanwhile"
+        return "it was restored from a backup in the meantime"
     if found.generation < before.generation:
         return "it is a copy from before the last restore"
     if found.lease < before.lease or found.event < before.event:

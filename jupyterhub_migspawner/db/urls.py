@@ -97,7 +97,7 @@ def is_missing(file: Path) -> bool:
         return True
     except OSError as error:
         raise DatabaseError(
-            f"The lease database sqlite:///{file} cannot be looked at ({error.strerror}); run this "
+            f"The lease database sqlite:///{file} cannot be checked ({error.strerror}); run this "
             "as root or as the user who runs the hub."
         ) from error
     return False

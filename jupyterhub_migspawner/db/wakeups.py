@@ -105,7 +105,7 @@ class Wakeups:
             except Exception as error:
                 if listened.is_set() or pause == FIRST_PAUSE:
                     log.warning(
-                        "Changes of the lease database %s are looked for now and then only: %s",
+                        "Changes of the lease database %s are only checked at intervals: %s",
                         self._name,
                         first_line(error),
                     )

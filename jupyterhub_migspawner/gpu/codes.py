@@ -40,11 +40,11 @@ class Code(IntEnum):
 _WAY_OUT: dict[int, tuple[str, str]] = {
     Code.UNINITIALIZED: (
         "the driver was restarted underneath",
-        "Try again; if it stays so, restart this process.",
+        "Try again; if it happens again, restart this process.",
     ),
     Code.INVALID_ARGUMENT: (
         "the driver does not know that instance or placement",
-        "Read the card again: it may have been re-cut meanwhile.",
+        "Read the card again: it may have been re-cut in the meantime.",
     ),
     Code.NOT_SUPPORTED: (
         "the card or driver does not support it",
@@ -52,16 +52,16 @@ _WAY_OUT: dict[int, tuple[str, str]] = {
         " recent enough for it.",
     ),
     Code.NO_PERMISSION: (
-        "this process may not do it",
+        "this process is not permitted to do it",
         "Run it as root, or give it read access to /proc/driver/nvidia/capabilities/mig/config.",
     ),
     Code.NOT_FOUND: (
-        "it is not there any more",
-        "Read the card again: it may have been re-cut meanwhile.",
+        "it no longer exists",
+        "Read the card again: it may have been re-cut in the meantime.",
     ),
     Code.DRIVER_NOT_LOADED: (
         "the NVIDIA driver is not loaded",
-        "Load it (nvidia-smi tells why it does not come up).",
+        "Load it (nvidia-smi shows why it does not load).",
     ),
     Code.LIBRARY_NOT_FOUND: (
         "libnvidia-ml.so.1 was not found",
@@ -73,7 +73,7 @@ _WAY_OUT: dict[int, tuple[str, str]] = {
     ),
     Code.GPU_IS_LOST: (
         "the card has fallen off the bus",
-        "Reboot the node; if it comes back lost, have the card looked at.",
+        "Reboot the node; if the card is lost again, have it checked.",
     ),
     Code.RESET_REQUIRED: (
         "the card must be reset first",
@@ -91,7 +91,7 @@ _WAY_OUT: dict[int, tuple[str, str]] = {
     ),
     Code.INSUFFICIENT_RESOURCES: (
         "the slots it needs are taken",
-        "Destroy what lies on them first, or choose another placement.",
+        "Destroy the instances on them first, or choose another placement.",
     ),
     Code.ARGUMENT_VERSION_MISMATCH: (
         "the installed nvidia-ml-py and the driver disagree about a structure",

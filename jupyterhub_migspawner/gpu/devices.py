@@ -170,11 +170,11 @@ def _text(root: Path, path: str) -> str:
     except OSError as error:
         # What the driver says cannot be compared: a number taken on trust may be another tenant's.
         raise GpuError(
-            f"{path} cannot be read ({error.strerror}); no process is given a node of a slice. Let "
-            "the user that runs this read it."
+            f"{path} cannot be read ({error.strerror}); no process is given a node of a slice. "
+            "Give the user that runs this read access to it."
         ) from error
     if len(text) > MOST_TEXT:
         raise GpuError(
-            f"{path} is longer than {MOST_TEXT} characters; it is no file of the driver."
+            f"{path} is longer than {MOST_TEXT} characters; it is not a file of the driver."
         )
     return text

@@ -87,7 +87,7 @@ def parse_layouts(text: str, source: str) -> LayoutFile:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{source}, line {mark.line + 1}" if mark is not None else source
-        why = getattr(error, "problem", None) or "it is no YAML"
+        why = getattr(error, "problem", None) or "it is not YAML"
         if "expected a single document" in (getattr(error, "context", None) or ""):
             why = (
                 "a second YAML document begins here; keep one of them in the file, with the keys"
@@ -214,7 +214,8 @@ class _Reader:
                 )
             if not _PROFILE.fullmatch(name):
                 raise self._error(
-                    key, f"{name[:60]!r} is no MIG profile; profiles look like 1g.5gb or 1g.5gb+me"
+                    key,
+                    f"{name[:60]!r} is not a MIG profile; profiles look like 1g.5gb or 1g.5gb+me",
                 )
             if type(count) is not int or not 0 <= count <= _MOST_OF_A_PROFILE:
                 raise self._error(

@@ -44,7 +44,7 @@ class Library:
             raise GpuError(f"{self.spec!r} names no file: write sim:FILE for simulated cards.")
         if self.spec and not self.spec.startswith(_SIMULATED):
             raise GpuError(
-                f"{self.spec[:60]!r} is no NVML library this program knows: write sim:FILE for"
+                f"{self.spec[:60]!r} is not an NVML library this program knows: write sim:FILE for"
                 " simulated cards, or nothing for the driver's own."
             )
         self._simulated: SimulatedLibrary | None = None

@@ -111,7 +111,7 @@ class Nvml:
         """
         found = self._run(
             f"slice {slice_uuid[:60]}",
-            "tell its processes",
+            "list its processes",
             lambda: read_processes(pynvml.nvmlDeviceGetHandleByUUID(slice_uuid)),
         )
         if len(found) > MOST_PROCESSES:
@@ -131,7 +131,7 @@ class Nvml:
             GpuError: ``code`` is one of :data:`.utilisation.UNMEASURED` where this card or driver
                 does not tell it to this process; else no such slice, or NVML fails.
         """
-        action = "tell how much it is used"
+        action = "report its use"
         return self._run(f"slice {uuid[:60]}", action, lambda: self._meter.percent(uuid))
 
     def create_instance(self, card_uuid: str, profile_name: str, start: int) -> Instance:
@@ -236,7 +236,7 @@ class Nvml:
             self._events.register()
             return self._events.read()
 
-        return self._run("the NVIDIA driver", "tell events", read)
+        return self._run("the NVIDIA driver", "report events", read)
 
     def close(self) -> None:
         """Let go of the driver, as a card's reset by others needs; the next call takes it again."""

@@ -102,7 +102,7 @@ def plan(
         return _from_mig_off(card, want, mig)
     why = is_legal(card.profiles, want)
     if why:
-        raise GpuError(f"Card {card.index} ({card.uuid}) cannot be cut so: {why}")
+        raise GpuError(f"Card {card.index} ({card.uuid}) cannot be cut like this: {why}")
 
     wanted = frozenset(want)
     blocked: list[str] = []
@@ -217,6 +217,6 @@ def _from_mig_off(card: Card, want: Sequence[Want], mig: bool) -> Plan:
     # Some drivers tell the profiles only once MIG is on; then the driver judges each creation.
     why = is_legal(card.profiles, want) if card.profiles else ""
     if why:
-        raise GpuError(f"Card {card.index} ({card.uuid}) cannot be cut so: {why}")
+        raise GpuError(f"Card {card.index} ({card.uuid}) cannot be cut like this: {why}")
     creations = [Create(name, start) for name, start in sorted(want, key=lambda each: each[1])]
     return Plan((Mode(True), *creations))

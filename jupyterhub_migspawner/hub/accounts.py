@@ -102,10 +102,10 @@ class Accounts:
         try:
             change(self._mig.open_broker())
         except DatabaseError as error:
-            log.warning("A renamed or deleted user is not noted yet: %s", error)
+            log.warning("A renamed or deleted user is not recorded yet: %s", error)
             return False
         except MigspawnerError as error:
-            log.warning("A renamed or deleted user was not noted: %s", error)
+            log.warning("A renamed or deleted user was not recorded: %s", error)
         except Exception:
-            log.exception("A renamed or deleted user could not be noted.")
+            log.exception("A renamed or deleted user could not be recorded.")
         return True

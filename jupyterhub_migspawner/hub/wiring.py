@@ -101,8 +101,8 @@ def complete_hub(app: Any, config: Config, config_file: Path) -> None:
         app.exit(1)
     if orphans:
         app.log.error(
-            "The lease database %s has no lease for %s of this machine. %s Their slices are given "
-            "to nobody; `migspawner leases adopt` gives them leases again.",
+            "The lease database %s has no lease for %s of this machine. %s Their slices are "
+            "given to nobody; `migspawner leases adopt` creates leases for them.",
             opened.store.name,
             plural(len(orphans), "running server"),
             strangeness(orphans, opened.store.position),
@@ -148,11 +148,11 @@ def refuse_wrapped(spawner_class: type) -> None:
     above = spawner_class.__mro__
     if any(each.__module__.partition(".")[0] == "wrapspawner" for each in above):
         raise ConfigError(
-            f"JupyterHub.spawner_class is {spawner_class.__name__}, which starts servers by "
-            "another spawner and leaves no choice of a tier. Name the spawner itself, such as "
-            "'mig-local', and let tiers in MigBroker.tiers take the place of profiles: each may "
-            "have a title, a description and groups. To start servers without a GPU by the same "
-            "spawner, add a tier of profile 'none'."
+            f"JupyterHub.spawner_class is {spawner_class.__name__}, which starts servers with "
+            "another spawner and offers no choice of a tier. Name the spawner itself, such as "
+            "'mig-local', and replace the profiles by tiers in MigBroker.tiers: each can have a "
+            "title, a description and groups. To start servers without a GPU with the same "
+            "spawner, add a tier with profile 'none'."
         )
 
 
@@ -180,7 +180,7 @@ def hand_over(app: Any, broker: MigBroker, config: Config, config_file: Path) ->
         offered = Handover(home_of(config_file), settings.to_bytes())
     except OSError as error:
         raise ConfigError(
-            f"The hub cannot hand its settings to its service: {error.strerror or error}."
+            f"The hub cannot pass its settings to its service: {error.strerror or error}."
         ) from error
     offered.serve()
     return offered
@@ -211,7 +211,7 @@ def look_at_end(broker: Broker, node: str, config_file: Path, settings: int, log
             check=False,
         )
     except (MigspawnerError, OSError, subprocess.SubprocessError) as error:
-        log.warning("Slices that were in use stay taken until the hub runs again: %s", error)
+        log.warning("Slices that were in use stay allocated until the hub runs again: %s", error)
 
 
 def service_entry(
@@ -317,7 +317,7 @@ class Restarts:
         if len(self._lately) == MOST_RESTARTS and now - self._lately[0] < RESTART_SECONDS:
             self._app.log.error(
                 "The GPU service ended %d times within a minute; it is started again within half "
-                "a minute. Its log says why it ends.",
+                "a minute. Its log shows the cause.",
                 MOST_RESTARTS + 1,
             )
             return

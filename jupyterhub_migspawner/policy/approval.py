@@ -164,14 +164,14 @@ def may_decide(
         return ""
     if approvers.include(by):
         return "You are an approver for other tiers or groups, not for this request."
-    return "Only the hub's admins and the approvers decide on requests."
+    return "Only the hub's admins and the approvers can decide on requests."
 
 
 def may_move(state: str, to: str) -> str:
     """Why a request in ``state`` cannot become ``to``; empty when it can."""
     if to in TRANSITIONS.get(state, frozenset()):
         return ""
-    return f"It is {state} already and cannot become {to}."
+    return f"It is already {state} and cannot become {to}."
 
 
 def one_more(needed: int, first_by: str) -> bool:

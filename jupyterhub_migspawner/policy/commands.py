@@ -32,7 +32,7 @@ def parse_commands(name: str, raw: object) -> tuple[Command, ...]:
         ):
             raise ConfigError(
                 f"MigBroker.{name}: command number {number} is {entry!r}; expected a command such "
-                "as 'systemctl stop nvidia-dcgm', or the list of its words."
+                "as 'systemctl stop nvidia-dcgm', or a list of its words."
             )
         commands.append(tuple(words))
     return tuple(commands)

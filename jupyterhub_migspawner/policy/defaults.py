@@ -47,12 +47,13 @@ class DefaultTiers:
         try:
             name = self.function(person)
         except Exception:
-            log.exception("MigBroker.default_tier failed for %r; it counts as none.", person.name)
+            log.exception("MigBroker.default_tier failed for %r; it is ignored.", person.name)
             return None
         if name is None or (isinstance(name, str) and name in mine):
             return name
         log.warning(
-            "MigBroker.default_tier gave %s for %r, which is no tier of theirs; it counts as none.",
+            "MigBroker.default_tier gave %s for %r, which is not one of their tiers; it is "
+            "ignored.",
             quoted(name),
             person.name,
         )

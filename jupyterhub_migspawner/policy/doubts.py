@@ -85,16 +85,16 @@ def doubt_of(
         if late >= patience.silent:
             why = (
                 f"it should have ended at {moment(verdict.ends_at)} for being idle, but does not "
-                "answer when it is asked right before"
+                "answer when it is asked right before its end its end its end its end"
             )
             return Doubt(UNKNOWN, verdict.ends_at, why)
     if silence is not None and silence.last - silence.since >= patience.silent:
         troubles = [f"{each.source}: {each.trouble}" for each in readings if each.trouble]
         if verdict.unknown:
             names = listed(SOURCES.get(name, name) for name in verdict.unknown)
-            why = f"nobody can tell since {moment(silence.since)} whether it is in use ({names})"
+            why = f"since {moment(silence.since)} it is unknown whether it is in use ({names})"
         else:
-            why = f"it answers only now and then since {moment(silence.since)}"
+            why = f"since {moment(silence.since)} it answers only now and then"
         return Doubt(UNKNOWN, silence.since, "; ".join([why, *troubles]))
     return _unproven(readings, patience, now)
 
@@ -118,7 +118,8 @@ def _unproven(readings: Collection[Reading], patience: Patience, now: datetime) 
         return None
     what = listed(SOURCES.get(each.source, each.source) for each in others)
     why = (
-        f"it says since {moment(since)} that it is in use ({kernels.said or 'it does not say how'})"
-        f", and nothing works: for {span(length)} the {what} show nothing"
+        f"since {moment(since)} it has claimed to be in use "
+        f"({kernels.said or 'it does not say how'}), but for {span(length)} the {what} have shown "
+        "no use"
     )
     return Doubt(UNPROVEN, since, why)

@@ -55,7 +55,7 @@ class Entry:
         """A string of at most ``limit`` characters."""
         value = self.raw.get(field, default)
         if not isinstance(value, str) or len(value) > limit:
-            raise self.wrong(field, f"a text of at most {limit} characters")
+            raise self.wrong(field, f"text of at most {limit} characters")
         return value
 
     def flag(self, field: str) -> bool:
@@ -127,7 +127,7 @@ def by_person(
         if known in found:
             raise ConfigError(
                 f"{where} has an entry for {quoted(written[known])} and one for {quoted(name)}, "
-                f"who are one user at the hub, {quoted(known)}; expected one entry."
+                f"which is the same user at the hub, {quoted(known)}; expected one entry."
             )
         found[known], written[known] = value, name
     return found

@@ -89,7 +89,7 @@ def _missing(tier: Tier, grants: Grants) -> str:
         )
     if grants.begins_at is not None:
         return f"Your grant for tier {quoted(tier.title)} begins {moment(grants.begins_at)}."
-    return f"Tier {quoted(tier.title)} needs approval: ask for it first."
+    return f"Tier {quoted(tier.title)} needs approval: request it first."
 
 
 def _in_use(tier: Tier, grants: Grants, now: datetime) -> str:
@@ -105,8 +105,9 @@ def _in_use(tier: Tier, grants: Grants, now: datetime) -> str:
         return f"Your grant for tier {title} is still in use. {in_words(endings)}"
     if any(holder.is_unfit for grant in grants.valid for holder in grant.holders):
         return (
-            f"Your grant for tier {title} is still in use: the card that was held for you is being "
-            "given back, since the tier gives others now. Try again in a minute."
+            f"Your grant for tier {title} is still in use: the card that was held for you is "
+            "being given back, because the tier now gives out other cards. Try again in a "
+            "minute."
         )
     grant = grants.valid[0]
     holder = grant.holders[0]

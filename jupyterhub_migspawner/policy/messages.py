@@ -195,7 +195,7 @@ def _seconded(event: Happening, detail: Mapping[str, Any]) -> Message:
         f"One more approval is needed for request {event.request_id} of {_line(event.user, 60)}",
         _lines(
             f"{_line(event.actor, 60)} has approved {_asked(detail)}; a second approval is needed.",
-            _typed(detail, "They say: "),
+            _typed(detail, "Their message: "),
         ),
     )
 
@@ -226,7 +226,7 @@ def _to_user(
 def _decided(event: Happening, detail: Mapping[str, Any]) -> Message:
     approved = event.kind == "request.approved"
     begin, end = _time(detail, "from"), _time(detail, "until")
-    says = f"{_line(event.actor, 60)} says: "
+    says = f"Message from {_line(event.actor, 60)}: "
     if not approved:
         body = _lines(f"You asked for {_asked(detail)}.", _typed(detail, says))
         title = f"Your request {event.request_id} is denied"
@@ -237,7 +237,8 @@ def _decided(event: Happening, detail: Mapping[str, Any]) -> Message:
         when = f"It is valid {'' if at_once else f'from {moment(begin)} '}until {moment(end)}."
         if not at_once:
             when += (
-                " A card that is kept for it goes to others if it is not used within half an hour."
+                " A card that is reserved for it is given to others if it is not used within "
+                "half an hour."
             )
     body = _lines(f"You may use {_asked(detail)}.", when, _typed(detail, says))
     title = f"Your request {event.request_id} is approved"
@@ -249,7 +250,7 @@ def _cancelled(event: Happening, detail: Mapping[str, Any]) -> Message | None:
     if event.actor in (event.user, BROKER):
         return None
     body = _lines(
-        f"{_line(event.actor, 60)} has taken back {_asked(detail)}.", _typed(detail, "Reason: ")
+        f"{_line(event.actor, 60)} has withdrawn {_asked(detail)}.", _typed(detail, "Reason: ")
     )
     title = f"Your request {event.request_id} is cancelled"
     return _to_user(event, "requests", title, body, page="requests")
@@ -267,7 +268,7 @@ def _expired(event: Happening, detail: Mapping[str, Any]) -> Message | None:
 def _grant_ends(event: Happening, detail: Mapping[str, Any]) -> Message:
     end = _time(detail, "until")
     body = _lines(
-        f"Your grant of {_asked(detail)}: {_typed(detail)}.",
+        f"Your grant for {_asked(detail)}: {_typed(detail)}.",
         "A server that uses it ends then; save your work first.",
     )
     title = f"Your grant {event.request_id} ends soon"
@@ -280,7 +281,8 @@ def _offered(event: Happening, detail: Mapping[str, Any]) -> Message:
     go_on = "Start your server before then, or it is offered to the next person."
     if detail.get("start"):
         go_on = (
-            "The hub will start your server, unless one of that name is running: stop that first."
+            "The hub will start your server, unless a server with that name is running: stop "
+            "that one first."
         )
     body = _lines(f"{held}{f' until {moment(end)}' if end else ''}.", go_on)
     return _to_user(event, "offers", "It is your turn for a GPU", body, until=end, page="queue")
@@ -288,7 +290,7 @@ def _offered(event: Happening, detail: Mapping[str, Any]) -> Message:
 
 def _lapsed(event: Happening, detail: Mapping[str, Any]) -> Message:
     body = _lines(
-        f"You waited for {_line(detail.get('tier', '?'), 60)}: {_typed(detail)}.",
+        f"You were waiting for {_line(detail.get('tier', '?'), 60)}: {_typed(detail)}.",
         "Join the waiting list again if you still need it.",
     )
     title = "Your turn on the waiting list has passed"
@@ -299,7 +301,7 @@ def _place_lost(event: Happening, detail: Mapping[str, Any]) -> Message | None:
     # A deleted user cannot be notified.
     if event.actor == event.user or "deleted" in str(detail.get("why", "")):
         return None
-    body = f"You waited for {_line(detail.get('tier', '?'), 60)}. Reason: {_typed(detail)}."
+    body = f"You were waiting for {_line(detail.get('tier', '?'), 60)}. Reason: {_typed(detail)}."
     title = "You are no longer on the waiting list"
     return _to_user(event, "offers", title, body, page="queue")
 
@@ -339,7 +341,7 @@ def _session_lost(event: Happening, detail: Mapping[str, Any]) -> Message:
 def _nobody_knows(event: Happening, detail: Mapping[str, Any]) -> Message:
     body = _lines(
         f"Session {event.lease_id} of {_line(event.user, 60)}: {_typed(detail)}.",
-        "It is not ended for being idle while this is unknown.",
+        "The session is not ended for being idle while this is unknown.",
     )
     title = f"It is unknown whether a session of {_line(event.user, 60)} is in use"
     return Message(ADMINS, _line(title), body, event.at + DAY)
@@ -348,7 +350,8 @@ def _nobody_knows(event: Happening, detail: Mapping[str, Any]) -> Message:
 def _only_claims(event: Happening, detail: Mapping[str, Any]) -> Message:
     body = _lines(
         f"Session {event.lease_id} of {_line(event.user, 60)}: {_typed(detail)}.",
-        "It is not ended for that; ask them, or end it with 'migspawner leases release'.",
+        "The session is not ended for this; ask its user, or end it with 'migspawner leases "
+        "release'.",
     )
     title = f"A session of {_line(event.user, 60)} may not be in use"
     return Message(ADMINS, _line(title), body, event.at + DAY)
@@ -376,10 +379,10 @@ def _stood_still(event: Happening, detail: Mapping[str, Any]) -> Message | None:
 
 def _foreign(event: Happening, detail: Mapping[str, Any]) -> Message:
     body = _lines(
-        f"Session {event.lease_id} of {_line(event.user, 60)} has a slice on which others run: "
-        f"{_typed(detail)}.",
-        "Their use does not keep the session alive, and the slice is not given to anybody else "
-        "while they are on it.",
+        f"Session {event.lease_id} of {_line(event.user, 60)} has a slice on which other users "
+        f"run processes: {_typed(detail)}.",
+        "These processes do not keep the session alive, and the slice is not given to anybody "
+        "else while they are on it.",
     )
     title = f"A process of another user is on a slice of {_line(event.user, 60)}"
     return Message(ADMINS, _line(title), body, event.at + DAY)
@@ -389,14 +392,14 @@ def _stuck(event: Happening, detail: Mapping[str, Any]) -> Message:
     body = _lines(
         _line(detail.get("why", ""), MOST_STUCK), _line(detail.get("mend", ""), MOST_TYPED)
     )
-    title = f"A slice is still taken after a session of {_line(event.user, 60)}"
+    title = f"A slice is still in use after a session of {_line(event.user, 60)}"
     return Message(ADMINS, _line(title), body, event.at + DAY)
 
 
 def _card_lost(event: Happening, detail: Mapping[str, Any]) -> Message:
     body = _lines(
         _typed(detail) or f"Card {_line(event.card_uuid, 60)} is lost.",
-        "Sessions on it have ended as lost, and nothing is given out on it until it is back.",
+        "Sessions on it are lost, and nothing is given out on it until it is back.",
     )
     title = f"A GPU of {_line(event.actor, 60)} is lost"
     return Message(ADMINS, _line(title), body, event.at + DAY)
@@ -407,11 +410,12 @@ def _port_taken(event: Happening, detail: Mapping[str, Any]) -> Message:
     pids = [str(pid) for pid in found if isinstance(pid, int)] if isinstance(found, list) else []
     body = _lines(
         _typed(detail),
-        "No token was sent to it. Browsers may have sent it cookies, while the proxy still led "
-        "there: end it, and have that person sign out of the hub.",
-        f"Look at it with: ps -fp {','.join(pids[:20])}" if pids else "",
+        "No token was sent to the process. Browsers may have sent it cookies while the proxy "
+        "still pointed to the port: end the process, and ask the server's user to sign out of "
+        "the hub.",
+        f"Inspect it with: ps -fp {','.join(pids[:20])}" if pids else "",
     )
-    title = f"Another user's process has taken a port on {_line(event.actor, 60)}"
+    title = f"Another user's process took a port on {_line(event.actor, 60)}"
     return Message(ADMINS, _line(title), body, event.at + DAY)
 
 

@@ -138,7 +138,7 @@ def parse_notices(raw: object, known_as: KnownAs = as_written) -> Notices:
     wanting = [channel for channel in notices.channels if channel.wants_address]
     if wanting and not notices.addresses:
         raise ConfigError(
-            f"MigBroker.notices: {wanting[0].name} has {{address}} in it, and there is no "
+            f"MigBroker.notices: {wanting[0].name} uses {{address}}, but there is no "
             "'addresses'; expected a dict of addresses by user, or a function of a user's name."
         )
     return notices
@@ -147,25 +147,23 @@ def parse_notices(raw: object, known_as: KnownAs = as_written) -> Notices:
 def _channels(audience: str, value: object) -> list[Channel]:
     where = f"MigBroker.notices[{audience!r}]"
     if not isinstance(value, (list, tuple)):
-        raise ConfigError(
-            f"{where} is a {type(value).__name__}; expected a list of Apprise's URLs."
-        )
+        raise ConfigError(f"{where} is a {type(value).__name__}; expected a list of Apprise URLs.")
     found = []
     for number, url in enumerate(value):
         if not isinstance(url, str) or not _SCHEME.match(url) or not url.isprintable():
             raise ConfigError(
-                f"{where}: entry {number} is no URL; expected one of Apprise's, such as "
+                f"{where}: entry {number} is not a URL; expected an Apprise URL, such as "
                 "'mailtos://USER:PASSWORD@HOST?to=gpu@example.org' or 'slack://A/B/C/#gpu'."
             )
         blanks = _BLANK.findall(url)
         if audience != USERS and blanks:
             raise ConfigError(
-                f"{where}: entry {number} has braces in it; only those of 'users' are filled in. "
-                "Write a brace that is meant as %7B and %7D."
+                f"{where}: entry {number} contains braces; only those of 'users' are replaced. "
+                "Write literal braces as %7B and %7D."
             )
         wrong = [blank for blank in blanks if blank not in ("user", "address")]
         if audience == USERS and (wrong or not blanks):
-            told = "has other braces in it than these" if wrong else "names no user"
+            told = "contains other braces" if wrong else "does not name the user"
             raise ConfigError(
                 f"{where}: entry {number} {told}; expected {{user}} or {{address}} where the "
                 "user's name or address belongs, so that each gets only their own notices."

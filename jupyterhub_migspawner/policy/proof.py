@@ -61,7 +61,7 @@ def cause(waiting_for: str) -> str:
         return "its slice is still being checked"
     if re.search(r"\bstill\b|\bpid \d", waiting_for):
         return "a program is still running on its slice"
-    return "it cannot be checked at the moment whether its slice is empty"
+    return "it cannot be checked right now whether its slice is empty"
 
 
 def in_words(endings: Sequence[Ending]) -> str:
@@ -72,15 +72,15 @@ def in_words(endings: Sequence[Ending]) -> str:
     first = min(endings, key=lambda each: each.since)
     server = f"server {quoted(first.server)}" if first.server else "default server"
     others = len(endings) - 1
-    more = f" ({others} more {'is' if others == 1 else 'are'} ending too)" if others else ""
+    more = f" ({others} more {'is' if others == 1 else 'are'} also ending)" if others else ""
     what = f"Your {server} (tier {first.tier}) ended"
     if first.offered:
         what = f"What was held for your {server} (tier {first.tier}) was given back"
     return (
-        f"{what} at {moment(first.since)}, but "
-        f"{cause(first.waiting_for)}{more}. It counts until its slice is proven empty. Programs "
-        "that are left over are ended automatically within about a minute: try again then. If it "
-        "stays like this, ask an admin of this hub to free the slice."
+        f"{what} at {moment(first.since)}, but {cause(first.waiting_for)}{more}. It counts until "
+        "its slice is proven empty. Remaining programs are ended automatically within about a "
+        "minute: try again then. If this does not help, ask an admin of this hub to free the "
+        "slice."
     )
 
 
@@ -98,12 +98,13 @@ def mend(waiting_for: str, node: str) -> str:
     pids = " ".join(map(str, pids_in(waiting_for)))
     if pids:
         return (
-            f"On node {node}, see whose they are (ps -fp {pids.replace(' ', ',')}) and end them "
-            f"(kill -9 {pids}); the agent frees the slice within seconds."
+            f"On node {node}, check whose processes these are (ps -fp {pids.replace(' ', ',')}) "
+            f"and end them (kill -9 {pids}); the agent frees the slice within seconds."
         )
     return (
-        f"See on node {node} that the hub's service runs, which is the agent, and that the driver "
-        "answers (nvidia-smi); the agent frees the slice as soon as it can see that it is empty."
+        f"Check on node {node} that the hub's service runs, which includes the agent, and that the "
+        "driver answers (nvidia-smi); the agent frees the slice as soon as it can see that it is "
+        "empty."
     )
 
 
@@ -125,8 +126,8 @@ def for_admins(
     why = waiting_for.rstrip(".") or "the agent has not checked it yet"
     shut = f" It is quarantined: {quarantined.rstrip('.')}." if quarantined else ""
     return (
-        f"Lease {lease_id} of {user} ended at {moment(since)} already{ended}, but its slice is not "
-        f"proven empty: {why}.{shut} Until it is, the slice is lent to nobody else and counts "
+        f"Lease {lease_id} of {user} already ended at {moment(since)}{ended}, but its slice is not "
+        f"proven empty: {why}.{shut} Until it is, the slice is given to nobody else and counts "
         f"against {user}.",
         mend(f"{quarantined} {waiting_for}", node),
     )

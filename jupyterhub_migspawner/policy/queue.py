@@ -267,7 +267,7 @@ def wait_in_words(found: Expectation) -> str:
         many = found.stuck != 1
         said += (
             f" {plural(found.stuck, 'session')} that should have ended "
-            f"{'are' if many else 'is'} not counted on: it is not known when "
+            f"{'are' if many else 'is'} left out: it is unknown when "
             f"{'their GPUs are' if many else 'its GPU is'} free."
         )
     return said
@@ -277,7 +277,7 @@ def _wait_in_words(found: Expectation) -> str:
     latest = "" if found.latest is None else f", {span(found.latest)} at the latest"
     if found.likely is None:
         if found.latest is None:
-            return "The waiting time is unknown: nothing that it waits for has a known end."
+            return "The waiting time is unknown: no session that it waits for has a known end."
         return f"It takes {span(found.latest)} at the latest."
     past = plural(found.sessions, "past session")
     ground = f"from {past}" if found.sessions else "based on when current sessions end"

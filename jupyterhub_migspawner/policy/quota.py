@@ -310,7 +310,7 @@ def standing(
 
 def _way_out(limit: int, have: int, ending: Sequence[Ending]) -> str:
     if limit == 0:
-        return "Choose a tier that your quota allows, or ask the administrators of this hub."
+        return "Choose a tier that your quota allows, or ask the admins of this hub."
     over = have - len(ending) - limit + 1
     if over > 0:
         these = "it" if have == 1 else "one of them" if over == 1 else f"{over} of them"

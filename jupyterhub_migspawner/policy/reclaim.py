@@ -218,7 +218,7 @@ def in_words(found: Verdict, now: datetime, extendable: bool = True) -> str:
     if found.unknown:
         names = listed(SOURCES.get(source, source) for source in found.unknown)
         return (
-            f"It is unknown whether it is in use: the {names} cannot be read. It is not ended "
+            f"It is unknown whether it is in use: the {names} cannot be read. It is not stopped "
             "for being idle while this is unknown."
         )
     if found.rule == IDLE and found.ends_at is not None and found.idle_since is not None:

@@ -40,20 +40,21 @@ class ServerNames:
             return ""
         if not self.named:
             return (
-                f"This hub has no named servers, so there is none called {quoted(name)}; leave "
-                "the server's name out."
+                f"This hub has no named servers, so there is none called {quoted(name)}; omit "
+                "the server's name."
             )
         if self.slugs and not existing:
             if len(name) <= LONGEST_SLUG and _SLUG.fullmatch(name):
                 return ""
             return (
-                f"No server can be called {quoted(name)}; expected up to {LONGEST_SLUG} lowercase "
-                "letters, digits and single hyphens, with a letter first and no hyphen last."
+                f"No server can be called {quoted(name)}; expected up to {LONGEST_SLUG} "
+                "lowercase letters, digits and single hyphens, beginning with a letter and not "
+                "ending with a hyphen."
             )
         if name in (".", "..") or "/" in name or len(name) > NAME_LIMIT or not name.isprintable():
             return (
-                f"No server can be called {quoted(name)}; expected up to {NAME_LIMIT} characters "
-                "that print, without a slash."
+                f"No server can be called {quoted(name)}; expected up to {NAME_LIMIT} printable "
+                "characters without a slash."
             )
         return ""
 
@@ -66,7 +67,7 @@ class ServerNames:
         if not name or name in existing or not self.most or count < self.most:
             return ""
         return (
-            f"You have {count} named servers, and this hub allows {self.most}, so there can be "
-            f"none called {quoted(name)}. Name one that you have, leave the server's name out, or "
-            "delete one on the hub's home page."
+            f"You have {count} named servers, and this hub allows {self.most}, so you cannot "
+            f"have another one called {quoted(name)}. Use the name of one that you have, omit "
+            "the server's name, or delete a server on the hub's home page."
         )

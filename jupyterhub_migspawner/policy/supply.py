@@ -98,18 +98,15 @@ def all_promised(supply: Supply) -> str:
     """The sentence for a tier whose cards are all promised to grants that begin soon."""
     begin = min(supply.promised[kind] for kind in supply.meant)
     return (
-        f"Every card is promised to a grant that begins at {moment(begin)}. Please try again after "
-        "that."
+        f"Every card is reserved for a grant that begins at {moment(begin)}. Please try again "
+        "after that."
     )
 
 
 def they_wait(tier: Tier, others: int) -> str:
     """The sentence for a tier that others have been waiting for."""
     people = "1 person is waiting" if others == 1 else f"{others} people are waiting"
-    return (
-        f"{people} for tier {tier.title}: what becomes free is offered to them first. Join the "
-        "waiting list."
-    )
+    return f"{people} for tier {tier.title} and will be served first. Join the waiting list."
 
 
 def none_free(tier: Tier, total: int, node: str | None = None, outage: str = "") -> str:
@@ -144,7 +141,7 @@ def _none_left(tier: Tier, total: int, where: str) -> str:
         cards = "the only card is" if total == 1 else f"all {total} cards are"
         return f"{head}: {cards} in use or out of service."
     slices = "the only one is" if total == 1 else f"{total} of {total} are"
-    return f"{head}: {slices} taken or out of service."
+    return f"{head}: {slices} in use or out of service."
 
 
 def _head(tier: Tier, where: str) -> str:

@@ -188,7 +188,7 @@ def parse_tiers(raw: object, known_as: KnownAs = as_written) -> tuple[Tier, ...]
     defaults = [tier.name for tier in tiers if tier.default]
     if len(defaults) > 1:
         raise ConfigError(
-            f"tier {defaults[1]!r}: field 'default' is True, and so it is for tier "
+            f"tier {defaults[1]!r}: field 'default' is True, as it is for tier "
             f"{defaults[0]!r}; expected at most one default tier."
         )
     return tiers
@@ -217,35 +217,36 @@ def _parse_tier(position: int, raw: object, known_as: KnownAs) -> Tier:
     ):
         raise entry.wrong("profile", expected)
     if profile == NONE and entry.flag("approval"):
-        raise entry.wrong("approval", "False for a tier without a GPU: there is nothing to grant")
+        raise entry.wrong("approval", "False for a tier without a GPU, which needs no approval")
     card = None
     if entry.raw.get("card") is not None:
         card = parse_card_filter(entry.raw["card"])
         if card is None:
             raise entry.wrong("card", EXPECTED)
         if profile == NONE:
-            raise entry.wrong("card", "nothing, for a tier without a GPU is on no card")
+            raise entry.wrong("card", "nothing for a tier without a GPU, which is on no card")
     mig = entry.raw.get("mig", "on")
     if mig not in ("on", "off"):
-        raise entry.wrong("mig", "'on' (one slice over the whole card) or 'off' (no MIG at all)")
+        raise entry.wrong("mig", "'on' (one slice over the whole card) or 'off' (no MIG)")
     if mig == "off" and profile != WHOLE:
-        raise entry.wrong("mig", "'on', for only a tier of profile 'whole' can do without MIG")
+        raise entry.wrong("mig", "'on', because only a tier with profile 'whole' can turn MIG off")
     seats = entry.number("seats", 1, SEATS_LIMIT)
     if seats > 1 and profile in (WHOLE, NONE):
-        raise entry.wrong("seats", f"1 for a tier of profile {profile!r}: only slices are shared")
+        raise entry.wrong(
+            "seats", f"1 for a tier with profile {profile!r}: only slices can be shared"
+        )
     approvals = entry.number("approvals", 1, 2)
     starts = entry.count("grant_starts", "starts", zero=False)
     for field, value in (("approvals", approvals > 1), ("grant_starts", starts is not None)):
         if value and not entry.flag("approval"):
-            raise entry.wrong(field, "nothing, for this tier needs no approval")
+            raise entry.wrong(field, "nothing, because this tier needs no approval")
     idle = entry.amount("idle_minutes", "minutes", zero=False)
     wanted = entry.amount("idle_minutes_when_wanted", "minutes", zero=False)
     longer = entry.amount("extend_hours", "hours", zero=True)
     if wanted is not None and (idle is None or wanted > idle):
         raise entry.wrong(
             "idle_minutes_when_wanted",
-            "at most the 'idle_minutes', for it is how much sooner a session ends while others "
-            "wait",
+            "at most the 'idle_minutes', because it ends sessions earlier while others wait",
         )
     allow = entry.raw.get("allow")
     if allow is not None and not callable(allow):
@@ -334,7 +335,7 @@ def default_tier(tiers: Sequence[Tier], person: Person, default: str | None = No
     mine = open_tiers(tiers, person)
     if not mine:
         raise Refusal(
-            "No tier is available to you; ask the administrators of this hub.", reason="not-allowed"
+            "No tier is available to you; ask the admins of this hub.", reason="not-allowed"
         )
     ranked = sorted(mine, key=lambda tier: (tier.name != default, not tier.default, tier.approval))
     return ranked[0]

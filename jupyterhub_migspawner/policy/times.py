@@ -75,6 +75,6 @@ def read_zone(name: str) -> tzinfo | None:
     if not known:
         return None
     raise ConfigError(
-        f"MigBroker.time_zone is {quoted(name)}, which is no time zone{nearest(name, known)}; "
+        f"MigBroker.time_zone is {quoted(name)}, which is not a time zone{nearest(name, known)}; "
         "expected an IANA name such as 'Europe/Berlin', or nothing for this machine's own zone."
     )

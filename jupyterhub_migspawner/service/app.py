@@ -190,8 +190,8 @@ class Service:
             return None
         except OSError as error:
             raise ConfigError(
-                f"The service does not get its sockets from its hub: {error}. The hub starts it "
-                "as a process of its own, without another program in between, and needs free file "
+                f"The service does not get its sockets from its hub: {error}. The hub has to "
+                "start it directly, without another program in between, and needs free file "
                 "descriptors."
             ) from None
         held.callback(given.line.close)
@@ -264,8 +264,8 @@ def from_environment(config_file: str, environ: Mapping[str, str]) -> Service:
     missing = [name for name in FROM_HUB if not environ.get(name)]
     if missing:
         raise ConfigError(
-            f"{', '.join(missing)} is not set: this service is started by the hub. "
-            "'jupyterhub_migspawner.setup(c)' in the hub's configuration file makes it so."
+            f"{', '.join(missing)} is not set: the hub has to start this service. "
+            "'jupyterhub_migspawner.setup(c)' in the hub's configuration file configures that."
         )
     address = listening_address(environ["JUPYTERHUB_SERVICE_URL"])
     hub = int(environ.get(HUB_PID) or os.getppid())
@@ -355,7 +355,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         log.debug("It was raised here.", exc_info=True)
         return 1
     if not ended:
-        log.warning("A round did not come to its end; the service ends without it.")
+        log.warning("A round did not finish; the service ends without it.")
         logging.shutdown()
         # Its thread would keep the process: the next start goes on where it was.
         os._exit(0)

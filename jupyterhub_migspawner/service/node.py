@@ -209,7 +209,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--once",
         action="store_true",
-        help="look once whether what is being released is empty, and end; a hub that ends does so",
+        help=(
+            "check once whether the slices that are being released are empty, and exit; used "
+            "by a hub that ends"
+        ),
     )
     arguments = parser.parse_args(argv)
     set_up_log()
@@ -224,7 +227,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         log.critical("The agent of this node cannot start: %s", error)
         return 1
     if not ended:
-        log.warning("A look at the cards did not come to its end; the agent ends without it.")
+        log.warning("A check of the cards did not finish; the agent ends without it.")
         logging.shutdown()
         # Its thread would keep the process: the next start goes on where it was.
         os._exit(0)

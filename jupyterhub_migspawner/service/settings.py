@@ -52,7 +52,7 @@ def of_document(document: bytes, sections: tuple[str, ...] = (BROKER,)) -> Confi
         return Resolved.from_bytes(document).config(sections)
     except ValueError as error:
         raise ConfigError(
-            "The hub runs another version of this package than the one that is installed now "
+            "The hub runs a different version of this package than the installed one "
             f"({error}). Restart the hub."
         ) from None
 

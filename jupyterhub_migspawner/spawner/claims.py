@@ -63,8 +63,8 @@ def _look_up(config: MigBroker, log: Any, pause: Callable[[float], object]) -> N
             if outage.failed(str(error)):
                 # Nobody waits for this thread: what it does not say is not known.
                 log.error(
-                    "It was not looked up whether all running servers have leases: %s It is tried "
-                    "again until it succeeds.",
+                    "It could not be checked whether all running servers have leases: %s It is "
+                    "tried again until it succeeds.",
                     error if isinstance(error, MigspawnerError) else f"{error}.",
                     exc_info=not isinstance(error, MigspawnerError),
                 )
@@ -74,7 +74,7 @@ def _look_up(config: MigBroker, log: Any, pause: Callable[[float], object]) -> N
         with _guard:
             del _waiting[: len(named)]
         if failed:
-            log.info("The leases of this hub's running servers are looked up now.")
+            log.info("The leases of this hub's running servers have been checked.")
             failed = False
         _report(broker, unknown, log)
 
@@ -85,9 +85,9 @@ def _report(broker: Broker, unknown: Sequence[OrphanRow], log: Any) -> None:
     listed = ", ".join(_server(each) for each in unknown[:MOST_NAMED])
     more = f" and {len(unknown) - MOST_NAMED} more" if len(unknown) > MOST_NAMED else ""
     log.error(
-        "The lease database %s has no lease for %s of this hub: %s%s. %s They go on, and their "
-        "slices are given to nobody else. `migspawner leases adopt` gives them leases again; to "
-        "put a backup in its place first, stop the hub and run `migspawner db restore FILE`.",
+        "The lease database %s has no lease for %s of this hub: %s%s. %s They keep running, and "
+        "their slices are given to nobody else. `migspawner leases adopt` creates leases for "
+        "them; to restore a backup first, stop the hub and run `migspawner db restore FILE`.",
         broker.store.name,
         plural(len(unknown), "running server"),
         listed,

@@ -93,7 +93,7 @@ class MigSpawnerMixin(TierChoice):
             raise spawn_exception(
                 self.log,
                 Refusal(
-                    "Your slice was taken back while the server started. Please start again.",
+                    "Your slice was released while the server was starting. Please start again.",
                     reason="conflict",
                 ),
             )
@@ -128,7 +128,7 @@ class MigSpawnerMixin(TierChoice):
         try:
             await self._mig_call(store)
         except MigspawnerError as error:
-            self.log.warning("It will be unknown whether %s is in use: %s", self._log_name, error)
+            self.log.warning("The use of %s will be unknown: %s", self._log_name, error)
 
     async def _mig_acquire(self, tier: Tier, attempt: str) -> LeaseRow | None:
         """One lease for this attempt, or None for a tier without GPU.
@@ -201,7 +201,7 @@ class MigSpawnerMixin(TierChoice):
             if future is not None:
                 future.add_done_callback(
                     lambda _: self._mig_submit(
-                        lambda broker: broker.cancel_attempt(attempt, "the start was given up")
+                        lambda broker: broker.cancel_attempt(attempt, "the start was cancelled")
                     )
                 )
             raise
@@ -349,19 +349,19 @@ class MigSpawnerMixin(TierChoice):
             await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(future)), timeout=10)
         except asyncio.TimeoutError:
             self.log.warning(
-                "Handing back the slice of %s takes long; it goes on in the background.",
+                "Releasing the slice of %s takes long; it continues in the background.",
                 self._log_name,
             )
         except MigspawnerError as error:
             self.log.error(
-                "The slice of %s could not be handed back now; the service will do it: %s",
+                "The slice of %s could not be released now; the service will do it: %s",
                 self._log_name,
                 error,
             )
         except Exception:
             # The hub's own clean-up of the server comes after this, and must come.
             self.log.exception(
-                "The slice of %s could not be handed back now; the service will do it.",
+                "The slice of %s could not be released now; the service will do it.",
                 self._log_name,
             )
 

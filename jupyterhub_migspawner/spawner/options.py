@@ -187,7 +187,7 @@ class TierChoice(HubSpawner, Configurable):
                 request = broker.create_request(person, name, hours, wish["reason"])
                 return instead_of_a_start(
                     url and f"{url}requests?asked={request.id}",
-                    f"Request {request.id} is filed. An approver will decide on it.",
+                    f"Request {request.id} is submitted. An approver will decide on it.",
                 )
             # Also where it has become ``soon`` since the form was shown.
             if "wait" in wish and (offer.may_wait or (offer.full and offer.soon)):

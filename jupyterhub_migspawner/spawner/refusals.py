@@ -41,15 +41,15 @@ class RefusedSpawn(SpawnException):  # type: ignore[misc] # the hub has no types
 
 DATABASE_AWAY = (
     "The list of GPU slices cannot be read at the moment, so nothing was started. Please try again "
-    "in a minute; if it stays so, tell your admin that the lease database does not answer."
+    "in a minute; if it happens again, tell your admin that the lease database does not respond."
 )
 SETTINGS_WRONG = (
     "There is a mistake in the hub's GPU settings, so nothing was started. Please tell your admin: "
-    "'migspawner doctor' and the hub's log name it."
+    "'migspawner doctor' and the hub's log show it."
 )
 NO_GPU = (
-    "No GPU could be prepared, so nothing was started. Please try again in a minute; if it stays "
-    "so, tell your admin: 'migspawner doctor' and the hub's log say why."
+    "No GPU could be prepared, so nothing was started. Please try again in a minute; if it "
+    "happens again, tell your admin: 'migspawner doctor' and the hub's log show the cause."
 )
 
 

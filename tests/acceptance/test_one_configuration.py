@@ -80,18 +80,18 @@ def test_the_command_line_uses_it_and_says_so(hub: Hub) -> None:
     tiers = {tier["name"]: tier["profile"] for tier in hub.cli("tiers")}
     assert tiers["small"] == "1g.5gb"
     said = hub.run_cli("tiers").stderr
-    assert "The settings are those of the hub that runs (pid" in said
+    assert "The settings are those of the running hub (pid" in said
     assert "its command line (MigBroker.database_url)" in said
     assert "JUPYTERHUB_GPU_PROFILE" in said
     assert hub.run_cli("tiers", "--json").stderr == ""
-    assert "of the hub that runs" in hub.run_cli("tiers", "--json", "-v").stderr
+    assert "of the running hub" in hub.run_cli("tiers", "--json", "-v").stderr
 
 
 def test_the_doctor_looks_at_both(hub: Hub) -> None:
     findings = json.loads(hub.run_cli("doctor", "--json").stdout)
     (settings,) = [each for each in findings if each["check"] == "settings"]
     assert settings["state"] == "ok"
-    assert "of the hub that runs" in settings["message"]
+    assert "of the running hub" in settings["message"]
     valid, here = [each for each in findings if each["check"] == "configuration"]
     assert valid["state"] == "ok"
     assert here["state"] == "warning"

@@ -66,7 +66,7 @@ def test_one_of_two_on_a_slice_goes_and_a_third_takes_the_seat(hub: Hub) -> None
     status, answer = hub.api("POST", "users/linus/server", {"tier": "course"})
     assert status == 503
     assert (
-        "No seat on a 1g.5gb slice is free for tier course: 2 of 2 are taken" in answer["message"]
+        "No seat on a 1g.5gb slice is free for tier course: 2 of 2 are in use" in answer["message"]
     )
 
     left = lease_of(hub, "ada")

@@ -137,7 +137,8 @@ def test_a_channel_that_apprise_does_not_know_stops_the_hub_in_a_sentence(tmp_pa
         with pytest.raises(AssertionError):
             wrong.start()
         assert (
-            "MigBroker.notices: admins[0] (mailtos) is no URL that Apprise can use" in wrong.log()
+            "MigBroker.notices: admins[0] (mailtos) is not a URL that Apprise can use"
+            in wrong.log()
         )
         assert "hunter2" not in wrong.log()
     finally:

@@ -91,7 +91,7 @@ def test_what_is_left_on_a_slice_counts_until_it_is_gone(
         return hub.run_cli(*arguments).stdout
 
     for listing in ("leases", "slices", "cards"):
-        assert f"Lease {lease.id} of ada ended at" in told(listing)
+        assert f"Lease {lease.id} of ada already ended at" in told(listing)
         assert f"kill -9 {program.pid}" in told(listing)
     (row,) = hub.cli("leases")
     assert row["state"] == "releasing"

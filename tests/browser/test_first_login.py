@@ -128,4 +128,4 @@ def test_a_login_link_signs_in_once(demo: Demo, visitors: dict[str, Visitor]) ->
     ada.page.goto(f"{demo.url}hub/home")
     expect(ada.page.locator("body")).to_contain_text("ada")
     grace.page.goto(link)
-    expect(grace.page.get_by_text("This login link has been used already")).to_be_visible()
+    expect(grace.page.get_by_text("This login link was already used")).to_be_visible()

@@ -86,7 +86,7 @@ def test_a_whole_card_from_wish_to_start(browser: Browser, demo: Demo) -> None:
     type_into(ada, "Hours, counted from the approval", "5")
     press(ada, "Start")
     ada.wait_for_url("**/services/migspawner/requests?asked=*")
-    expect(ada.get_by_role("status")).to_contain_text("is filed")
+    expect(ada.get_by_role("status")).to_contain_text("is submitted")
     expect(ada.locator("[data-state=pending]")).to_contain_text("of the large model")
 
     admin = logged_in(browser, demo, "admin")

@@ -67,7 +67,7 @@ def test_just_before_a_grant_that_needs_the_only_card_there_is_a_way_out(
     found = offer_of(lab, ADA, "card", server="")
     said = refusal(lab.start, "ada", "card")
     assert not found.usable
-    assert "promised to a grant that begins" in found.why
+    assert "reserved for a grant that begins" in found.why
     assert str(said) == found.why
     assert found.may_wait
     assert lab.broker.join(ADA, "card").state == "waiting"

@@ -68,7 +68,7 @@ def test_every_card_is_promised_though_one_of_another_kind_was_there(make_lab: M
     lab = lab_of(make_lab, tiers, card(0), a30(1))
     lab.report(card(0))
     promise(lab, "ada", "big", 0.1)
-    assert "is promised" in refused("capacity", lab.start, "bob", "any")
+    assert "is reserved" in refused("capacity", lab.start, "bob", "any")
 
 
 def test_a_tier_that_gives_part_of_the_same_is_no_larger_one(make_lab: MakeLab) -> None:
@@ -81,7 +81,7 @@ def test_no_larger_tier_gives_only_cards_of_that_kind(make_lab: MakeLab) -> None
     tiers = [SMALL, tier("large", "3g.20gb")]
     lab = lab_of(make_lab, tiers, card(0, MIXED), t4(1))
     lab.start("mary", "small")
-    with pytest.raises(Refusal, match="none that you may use is larger and only on cards of model"):
+    with pytest.raises(Refusal, match="no larger tier that you may use is only on cards of model"):
         join(lab, "ada", "small", upward=True)
     lab.report(card(0, MIXED))
     assert join(lab, "ada", "small", upward=True).tiers == ("small", "large")
@@ -124,8 +124,8 @@ def test_nobody_is_sent_to_an_offer_that_its_tier_gives_no_more(make_lab: MakeLa
     offer = offers(after, "ada")["big"]
     assert (offer.usable, offer.held) == (False, None)
     assert offer.why == (
-        "Your grant for tier 'big' is still in use: the card that was held for you is being given "
-        "back, since the tier gives others now. Try again in a minute."
+        "Your grant for tier 'big' is still in use: the card that was held for you is being "
+        "given back, because the tier now gives out other cards. Try again in a minute."
     )
     after.broker.settle_offers()
     for each in after.broker.leases():
@@ -139,8 +139,8 @@ def test_who_loses_a_gpu_reads_no_uuid(make_lab: MakeLab) -> None:
     lab.broker.activate(lease.attempt)
     lab.report(a100_80(0, ONE))
     assert lab.broker.lease(lease.id).end_reason == (
-        "Your session has lost its GPU: save your work and start again. For your admin: Card 1 of "
-        "node n1 is not listed by the driver any more."
+        "Your session has lost its GPU: save your work and start again. For your admins: Card 1 of "
+        "node n1 is no longer listed by the driver."
     )
 
 

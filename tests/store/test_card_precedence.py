@@ -285,7 +285,7 @@ def test_form_start_and_waiting_list_agree_on_a_card_that_is_promised(make_lab: 
     promise(lab, "ada", "big", 0.1)
     found = offers(lab, "bob")
     assert (found["w"].usable, found["w"].free, found["w"].total) == (False, 0, 1)
-    assert "is promised to a grant" in found["w"].why
+    assert "is reserved for a grant" in found["w"].why
     assert found["w"].why == refused("capacity", lab.start, "bob", "w")
     assert join(lab, "bob", "w").tier == "w"
     # The A30 is not promised.

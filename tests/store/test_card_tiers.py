@@ -493,7 +493,7 @@ def test_an_emptied_card_is_given_back_when_the_tier_means_others(make_lab: Make
     after.broker.look_after_reservations("n1")
     assert reserved(after) == {"GPU-0": None, "GPU-1": None}
     (event,) = [each for each in after.broker.events() if each.kind == "card.unreserved"]
-    assert event.detail["why"] == "its tier gives other cards now"
+    assert event.detail["why"] == "its tier now gives out other cards"
     assert after.start("ada", "big").card_uuid == "GPU-1"
 
 
@@ -544,6 +544,6 @@ def test_right_before_a_grant_begins_only_other_cards_are_lent(make_lab: MakeLab
     lab.grant("bob", "big", hours=4)
     lab.grant("cyd", "any", hours=4)
     lab.grant("dan", "any", hours=4)
-    assert "is promised to a grant that begins" in refused("capacity", lab.start, "bob", "big")
+    assert "is reserved for a grant that begins" in refused("capacity", lab.start, "bob", "big")
     assert lab.start("cyd", "any").card_uuid == "GPU-1"
     refused("capacity", lab.start, "dan", "any")

@@ -53,7 +53,7 @@ def test_forty_starts_on_fourteen_slices_give_fourteen_leases(lab: Lab) -> None:
     assert {(r.reason, str(r)) for r in refusals} == {
         (
             "capacity",
-            "No 1g.5gb slice is free for tier small: 14 of 14 are taken or out of service. "
+            "No 1g.5gb slice is free for tier small: 14 of 14 are in use or out of service. "
             "Free now: cpu.",
         )
     }
@@ -65,7 +65,7 @@ def test_a_refusal_under_load_names_what_is_free_instead(make_lab: Callable[...,
     answers = at_once(starts(lab, range(12)))
     (sentence,) = {str(a) for a in answers if isinstance(a, Refusal)}
     assert sentence == (
-        "No 1g.5gb slice is free for tier small: 8 of 8 are taken or out of service. "
+        "No 1g.5gb slice is free for tier small: 8 of 8 are in use or out of service. "
         "Free now: medium (1), cpu."
     )
 

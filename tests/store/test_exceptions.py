@@ -104,7 +104,7 @@ def test_an_exception_that_is_ended_counts_no_more(lab: Lab) -> None:
         ({"by": Person("ada", admin=True)}, "not-allowed", "for yourself"),
         ({"field": "lives"}, "options", "'live'"),
         ({"field": "cap"}, "options", "cap"),
-        ({"field": ""}, "options", "known are"),
+        ({"field": ""}, "options", "the quotas are"),
         ({"amount": -1}, "options", "-1"),
         ({"amount": 1.5}, "options", "whole number"),
         ({"amount": True}, "options", "True"),

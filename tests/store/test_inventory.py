@@ -99,7 +99,7 @@ def test_a_vanished_card_is_lost_and_its_leases_with_it(lab: Lab) -> None:
     assert [(c.uuid, c.state) for c in lab.broker.cards()] == [("GPU-0", "lost"), ("GPU-1", "ok")]
     over = lab.broker.lease(lease.id)
     assert (over.state, over.ended_at) == ("lost", lab.clock.now)
-    assert "is not listed by the driver any more" in over.end_reason
+    assert "is no longer listed by the driver" in over.end_reason
     assert "save your work and start again" in over.end_reason
     assert {s for place, s in lab.states().items() if place[0] == 0} == {"missing"}
     assert lab.start("ada").card_uuid == "GPU-1"

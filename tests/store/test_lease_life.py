@@ -223,7 +223,7 @@ def test_releasing_a_lease_twice_is_refused_and_keeps_the_first_reason(lab: Lab)
     lab.broker.activate(lease.attempt)
     lab.broker.release_lease(lease.id, "first", "root")
     said = refused("conflict", lab.broker.release_lease, lease.id, "second", "root")
-    assert f"Lease {lease.id} of ada ended at Mon 23 Nov 2026 09:00 UTC already" in said
+    assert f"Lease {lease.id} of ada already ended at Mon 23 Nov 2026 09:00 UTC" in said
     assert "(first)" in said
     lab.broker.confirm_empty(lease.id)
     refused("conflict", lab.broker.release_lease, lease.id, "third", "root")

@@ -384,7 +384,7 @@ def test_an_adopted_session_that_nobody_can_ask_never_ends_for_being_idle(
     assert done.lease is not None
     for _ in range(20):
         lab.broker.note_answers([Answer(done.lease.id, PROCESSES, mark="quiet")])
-        trouble = "it is not known where its server answers"
+        trouble = "the address of its server is unknown"
         lab.broker.note_answers([Answer(done.lease.id, KERNELS, trouble=trouble)])
         lab.broker.note_unknown()
         assert lab.broker.end_over(done.lease.id) is None
@@ -438,7 +438,7 @@ def test_a_later_start_of_the_server_goes_before(fresh: Lab) -> None:
     fresh.broker.vouch([saved()])
     (done,) = fresh.broker.adopt_orphans("root")
     assert done.lease is None
-    assert f"lease {later.id} is of a later start" in done.why
+    assert f"lease {later.id} belongs to a later start" in done.why
     assert fresh.broker.leases() == (later,)
 
 
@@ -454,7 +454,10 @@ def test_a_slice_that_was_lent_on_is_not_adopted(fresh: Lab) -> None:
 
 @pytest.mark.parametrize(
     ("changes", "why"),
-    [({"user": ""}, "whose server"), ({"start": 5, "profile": "2g.10gb"}, "not there any more")],
+    [
+        ({"user": ""}, "user of the server"),
+        ({"start": 5, "profile": "2g.10gb"}, "no longer exists"),
+    ],
 )
 def test_what_is_not_known_well_enough_is_not_adopted(
     fresh: Lab, changes: dict[str, object], why: str
@@ -532,7 +535,7 @@ def test_what_a_process_claims_is_named_as_its_claim_until_the_hub_says_the_same
 ) -> None:
     look(fresh, mark())
     (why,) = {each.row.quarantined for each in fresh.broker.slices() if each.row.quarantined}
-    assert "the default server of 'ada', as process 4242 says of itself." in why
+    assert "the default server of 'ada', as process 4242 itself reports." in why
     fresh.broker.vouch([saved()])
     (why,) = {each.row.quarantined for each in fresh.broker.slices() if each.row.quarantined}
     assert "of itself" not in why

@@ -69,7 +69,7 @@ def test_whoever_follows_events_is_told_once_of_an_outage_and_misses_nothing(
     ]
     assert tuple(shown) == happened
     told = capsys.readouterr().err.splitlines()
-    assert ["answers again." in line.split("go on")[0] for line in told] == [
+    assert ["answers again." in line.split("continue")[0] for line in told] == [
         *(False, True, False, True)
     ]
     server_lab.close()

@@ -98,7 +98,7 @@ def test_there_has_to_be_something_to_wait_for(full: Lab) -> None:
     assert "no GPU" in refused("conflict", join, full, "ada", "cpu")
     assert "not open to you" in refused("not-allowed", join, full, "ada", "large")
     assert "There is no tier" in refused("options", join, full, "ada", "mediun")
-    assert "ask for it first" in refused("approval", join, full, "ada", "card")
+    assert "request it first" in refused("approval", join, full, "ada", "card")
     assert full.broker.tickets() == ()
 
 

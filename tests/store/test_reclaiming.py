@@ -360,7 +360,7 @@ def test_nobody_extends_anothers_nor_what_has_no_limit(lab: Lab) -> None:
     for number in (0, -1, 99, 2**70):
         refused("not-found", lab.broker.extend, number, ADA)
     lab.broker.release_lease(lease.id, "x", "root")
-    assert "only a running session" in refused("conflict", lab.broker.extend, lease.id, ADA)
+    assert "only running sessions" in refused("conflict", lab.broker.extend, lease.id, ADA)
 
 
 def test_the_hard_end_stays_whatever_keeps_it(lab: Lab) -> None:

@@ -217,7 +217,7 @@ def test_a_grant_is_used_up_by_its_starts(lab: Lab) -> None:
         assert lab.broker.requests()[0].uses == number + 1
         lab.stop(lease)
     assert lab.broker.requests()[0].state == "used"
-    assert "ask for it first" in refused("approval", lab.start, "ada", "once")
+    assert "request it first" in refused("approval", lab.start, "ada", "once")
     assert lab.kinds().count("request.used") == 1
 
 

@@ -74,7 +74,7 @@ def test_right_before_a_promise_nothing_is_begun(make_lab: Callable[..., Lab]) -
     lab.report(card(0))
     promise(lab, "ada", 5, 0.1)
     lab.grant("bob", hours=4)
-    assert "is promised to a grant that begins" in refused("capacity", lab.start, "bob", "card")
+    assert "is reserved for a grant that begins" in refused("capacity", lab.start, "bob", "card")
 
 
 ENDS = st.none() | st.integers(0, 100)

@@ -51,9 +51,11 @@ def test_an_unusable_tier_says_why(make_lab: Callable[..., Lab]) -> None:
     lab.start("grace")
     why = {o.tier.name: o.why for o in lab.broker.tiers_for(Person("ada"))}
     assert why == {
-        "small": "No 1g.5gb slice is free for tier small: the only one is taken or out of service.",
+        "small": (
+            "No 1g.5gb slice is free for tier small: the only one is in use or out of service."
+        ),
         "medium": "No 2g.10gb slice is free for tier medium: no card is cut into 2g.10gb now.",
-        "card": "Tier 'card' needs approval: ask for it first.",
+        "card": "Tier 'card' needs approval: request it first.",
         "cpu": "",
     }
     mine = {o.tier.name: o.why for o in lab.broker.tiers_for(Person("linus"))}
@@ -78,7 +80,7 @@ def test_a_full_tier_is_refused_with_what_is_free_instead(lab: Lab) -> None:
     for n in range(2):
         lab.start(f"u{n}")
     assert refused("capacity", lab.start, "ada", "small") == (
-        "No 1g.5gb slice is free for tier small: 2 of 2 are taken or out of service. "
+        "No 1g.5gb slice is free for tier small: 2 of 2 are in use or out of service. "
         "Free now: medium (2), cpu."
     )
     assert "large (2)" in refused("capacity", lab.start, "ada", "small", groups=["vision"])

@@ -186,7 +186,7 @@ def test_tiers_say_with_whom_they_share_their_slices(two: Lab) -> None:
 @pytest.mark.parametrize(
     ("tier", "why"),
     [
-        ("large", "none that you may use is larger"),
+        ("large", "no larger tier is open to you"),
         ("card", "nothing is larger than a whole card"),
         ("off", "nothing is larger than a whole card"),
     ],
@@ -201,14 +201,14 @@ def test_nobody_waits_for_a_larger_tier_where_there_is_none(two: Lab, tier: str,
     assert refused.value.reason == "options"
     title = offers(two)[tier].tier.title
     assert str(refused.value) == (
-        f"There is no larger tier to wait for beside '{title}': {why}. Wait for this tier alone."
+        f"There is no tier larger than '{title}' to wait for: {why}. Wait only for this tier."
     )
     assert two.stored() == before
 
 
 def test_a_tier_without_a_gpu_has_no_larger_one(two: Lab) -> None:
     assert offers(two)["cpu"].larger == ()
-    with pytest.raises(Refusal, match="has no GPU and nobody waits for it"):
+    with pytest.raises(Refusal, match="has no GPU and is always available"):
         two.broker.join(BOSS, "cpu", upward=True)
 
 
@@ -217,5 +217,5 @@ def test_only_larger_tiers_of_the_person_count(make_lab: Callable[..., Lab]) -> 
     lab.report(card(0, MIXED))
     assert [t.name for t in offers(lab)["medium"].larger] == ["large"]
     assert offers(lab, Person("ada"))["medium"].larger == ()
-    with pytest.raises(Refusal, match="none that you may use is larger"):
+    with pytest.raises(Refusal, match="no larger tier is open to you"):
         lab.broker.join(Person("ada"), "medium", upward=True)

@@ -153,7 +153,7 @@ def test_a_start_that_no_hub_names_ends_no_other(make_lab: MakeLab) -> None:
     look(lab, mark(), cards=[card(0)])
     (done,) = lab.broker.adopt_orphans("root")
     assert done.lease is None
-    assert f"lease {running.id} is of another start of the server" in done.why
+    assert f"lease {running.id} belongs to another start of the server" in done.why
     assert lab.broker.lease(running.id).state == "active"
 
 

@@ -361,7 +361,7 @@ def test_nobody_who_waits_is_promised_what_is_stuck(make_lab: MakeLab) -> None:
 def test_admins_are_told_once_of_a_slice_that_stays_taken(make_lab: MakeLab) -> None:
     lab = make_lab()
     lab.report()
-    lease = end(lab, lab.start(), "processes of the ended server still run: pid 4711")
+    lease = end(lab, lab.start(), "processes of the ended server are still running: pid 4711")
     lab.start("grace")
     assert lab.broker.warn_of_stuck() == ()
     lab.clock.pass_time(minutes=4, seconds=59)
@@ -447,15 +447,15 @@ def test_admins_see_what_keeps_a_slice_and_its_holder_sees_words(make_lab: MakeL
 
 
 def test_ending_what_is_ending_says_what_keeps_it_and_the_way_out(lab: Lab) -> None:
-    lease = end(lab, lab.start(), "processes of the ended server still run: pid 7, 8")
+    lease = end(lab, lab.start(), "processes of the ended server are still running: pid 7, 8")
     before = lab.stored()
     with pytest.raises(Refusal) as caught:
         lab.broker.release_lease(lease.id, "again", "root")
     said = str(caught.value)
     assert caught.value.reason == "conflict"
-    assert f"Lease {lease.id} of ada ended at Mon 23 Nov 2026 09:00 UTC" in said
+    assert f"Lease {lease.id} of ada already ended at Mon 23 Nov 2026 09:00 UTC" in said
     assert "(the server stopped)" in said
-    assert "still run: pid 7, 8" in said
+    assert "still running: pid 7, 8" in said
     assert "kill -9 7 8" in said
     assert lab.stored() == before
     lab.broker.note_waiting(lease.id, "NVML cannot say who is on it: unknown error")

@@ -165,7 +165,7 @@ def test_a_waiter_outlasts_a_restart_of_the_server(
         bell.next()
         server_lab.stop(lease)
         until(bell, lambda: free(server_lab) == 14)
-    assert "are looked for now and then only" in caplog.text
+    assert "are only checked at intervals" in caplog.text
     assert "Traceback" not in caplog.text
 
 

@@ -23,7 +23,7 @@ def the_card(lab: Lab, uuid: str = "GPU-0") -> CardRow:
 
 
 def test_a_whole_card_is_refused_without_a_grant(lab: Lab) -> None:
-    assert "needs approval: ask for it" in refused("approval", lab.start, "ada", "card")
+    assert "needs approval: request it" in refused("approval", lab.start, "ada", "card")
     request = lab.broker.create_request(Person("ada"), "card", 5, "training")
     assert f"request {request.id} waits" in refused("approval", lab.start, "ada", "card")
     lab.broker.decide(request.id, Person("root", admin=True), False)
@@ -120,9 +120,9 @@ def test_a_card_with_something_live_or_shut_on_it_is_not_given_out_whole(
     lab.grant("ada")
     lease = lab.start("grace", "small")
     assert refused("capacity", lab.start, "ada", "card") == (
-        "No card is free for tier card: the only card is in use or out of service. "
-        "Card 0 of node n1 is being emptied for your grant 1: 1 person is still on it. "
-        "Start again when it is empty: it is then kept for you for 30 minutes. Free now: cpu."
+        "No card is free for tier card: the only card is in use or out of service. Card 0 of "
+        "node n1 is being emptied for your grant 1: 1 person is still on it. Start again when "
+        "it is empty: it is kept for you for 30 minutes. Free now: cpu."
     )
     lab.broker.activate(lease.attempt)
     lab.broker.release_lease(lease.id, "over", "grace")
@@ -335,7 +335,7 @@ def test_an_emptied_card_is_kept_for_half_an_hour_and_not_for_ever(
     lab.broker.look_after_reservations("n1")
     assert the_reserved(lab) == []
     (over,) = [e for e in lab.broker.events() if e.kind == "card.unreserved"]
-    assert over.detail["why"] == "nobody used the empty card in time"
+    assert over.detail["why"] == "the empty card was not used in time"
     assert lab.start("grace", "small").card_uuid == "GPU-0"
 
 

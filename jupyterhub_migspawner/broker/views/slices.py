@@ -67,7 +67,7 @@ class Slice(TypedDict):
     """Those of the leases whose session has ended while the slice is not proven empty."""
 
 
-_QUARANTINED = "It is quarantined: given to nobody until what is on it has been looked at."
+_QUARANTINED = "It is quarantined: it is not given out until an admin has checked what is on it."
 
 
 def slice_view(status: SliceStatus, viewer: Person | None = None) -> Slice:

@@ -84,8 +84,8 @@ class Accounts:
             owner = None
         if owner is not None:
             raise MigspawnerError(
-                f"User id {uid}, which {name} had in this demo, belongs to the account {owner} "
-                f"now; remove the folder {self._directory} to start over."
+                f"User id {uid}, which {name} had in this demo, now belongs to the account "
+                f"{owner}; remove the folder {self._directory} to start over."
             )
         home = homes / str(uid)
         if not home.exists():
@@ -119,7 +119,7 @@ class Accounts:
                 return made
         raise MigspawnerError(
             "There is no folder for the homes of the demo's servers: neither "
-            f"{' nor '.join(_PLACES)} is there with the mode 1777."
+            f"{' nor '.join(_PLACES)} exists with mode 1777."
         )
 
     def _free_uid(self, taken: set[int]) -> int:

@@ -25,8 +25,8 @@ from jupyterhub_migspawner.cli.demo.credentials import (
 )
 
 _USED = (
-    "This login link has been used already, or it is too old: each signs in once, within ten "
-    "minutes. Sign in with the password that the demo printed, or start it again for new links."
+    "This login link was already used or has expired: each link works once, within ten minutes. "
+    "Sign in with the password that the demo printed, or start it again for new links."
 )
 
 
@@ -105,7 +105,9 @@ class LinkHandler(LoginHandler):  # type: ignore[misc]
         name = self.authenticator.links.use(self._key)
         authenticated = await self._admitted(name) if name else None
         if authenticated is None:
-            self.log.warning("A login link was refused: it is used, too old, or none of this hub.")
+            self.log.warning(
+                "A login link was refused: it was used, has expired, or is not from this hub."
+            )
             self.set_status(403)
             self.finish(await self._render(login_error=_USED))
             return

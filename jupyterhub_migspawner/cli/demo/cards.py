@@ -105,7 +105,7 @@ def tiers_for(
         {
             "name": "card",
             "title": "Whole card",
-            "description": "A card of your own, for jobs that keep it busy.",
+            "description": "A card for you alone, for jobs that keep it busy.",
             "profile": "whole",
             "approval": True,
             "max_hours": 48,

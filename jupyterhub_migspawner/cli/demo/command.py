@@ -244,9 +244,9 @@ def _warn_of_others(directory: Path) -> None:
     """Say where root's demo runs what another user of the machine can replace."""
     if os.geteuid() == 0 and not is_safe(directory):
         complain(
-            f"Another user can replace the folder {directory}, as it lies in one of theirs, and so "
-            "have root run what they like. Use --dir with a folder below one of root's, or start "
-            "the demo as that user."
+            f"Another user can replace the folder {directory}, because it is inside one of "
+            "theirs, and so make root run anything. Use --dir with a folder inside one of "
+            "root's, or start the demo as that user."
         )
 
 

@@ -89,9 +89,9 @@ def check_root(directory: Path, tools: Sequence[str]) -> None:
     missing = missing_capabilities()
     if missing:
         raise Refusal(
-            "Servers of a demo that root starts run as unprivileged users, which takes more than "
-            f"this root may do: it lacks {', '.join(missing)}. Start the demo as another user, or "
-            "give the container these capabilities.",
+            "The servers of a demo that root starts run as unprivileged users, which this root "
+            "is not permitted to do: it lacks {', '.join(missing)}. Start the demo as another "
+            "user, or give the container these capabilities.",
             reason="not-allowed",
         )
     account = Accounts(directory).account(USERS[0])
@@ -104,7 +104,7 @@ def check_root(directory: Path, tools: Sequence[str]) -> None:
     command = [*start, str(account.uid), str(account.home), "--", sys.executable, "-c", program]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        lines = done.stderr.strip().splitlines() or ["it ended without a word"]
+        lines = done.stderr.strip().splitlines() or ["it ended without a message"]
         folders = ", ".join(str(folder) for folder in program_folders(tools))
         raise Refusal(
             "Servers of a demo that root starts run as unprivileged users, and such a user cannot "

@@ -48,7 +48,7 @@ def make_password(directory: Path) -> str:
         file.chmod(files.FILE_MODE)
     password = read_password(directory)
     if password is None:
-        raise MigspawnerError(f"{file} is empty; remove it to have a new password made.")
+        raise MigspawnerError(f"{file} is empty; remove it, and the demo creates a new password.")
     return password
 
 

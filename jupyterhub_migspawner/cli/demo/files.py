@@ -104,15 +104,15 @@ def _refuse_other_folders(directory: Path) -> None:
         )
     if _KNOWN in text:
         raise Refusal(
-            f"{config} is of an earlier version and lets everybody in with a password that is no "
-            "secret. Remove the file to have a new one made; what you changed in it has to be "
-            "changed again.",
+            f"{config} is from an earlier version and lets everybody in with a publicly known "
+            "password. Remove the file, and the demo writes a new one; you have to repeat your "
+            "changes.",
             reason="conflict",
         )
     if not text and not (directory / _LOCK).exists() and any(directory.iterdir()):
         raise Refusal(
-            f"{directory} holds other files, and a demo closes its folder to other users; name a "
-            "new folder with --dir.",
+            f"{directory} contains other files, and a demo makes its folder private; name a new "
+            "folder with --dir.",
             reason="conflict",
         )
 
@@ -159,8 +159,8 @@ def write_config(
             _, end, tail = rest.partition(_END)
             if not (found and end):
                 raise MigspawnerError(
-                    f"{file} has lost the ruler lines that the demo writes between; remove the "
-                    "file to have a new one made."
+                    f"{file} lacks the marker lines of the demo; remove the file, and the demo "
+                    "writes a new one."
                 )
             text = head + lines + tail
         files.replace(file, text)

@@ -157,7 +157,7 @@ class Hub:
         """Return when a signal asks for it; raises :exc:`MigspawnerError` when the hub ends."""
         while not signals.wait(5.0):
             if not self.runs():
-                raise MigspawnerError(f"The hub ended by itself.{self._last_lines()}")
+                raise MigspawnerError(f"The hub ended unexpectedly.{self._last_lines()}")
 
     def stop(self, signals: Signals) -> list[Process]:
         """Stop the hub and everything it started. Returns what would not go.

@@ -17,7 +17,7 @@ def check(broker: Broker, limit: float) -> Iterator[Finding]:
             WRONG,
             "No agent has reported its cards yet.",
             "Start the hub: its service 'migspawner' runs the agent. If the hub runs, look for "
-            "the service in its log.",
+            "messages of the service in its log.",
         )
     now = broker.clock()
     for node in nodes:
@@ -29,6 +29,6 @@ def check(broker: Broker, limit: float) -> Iterator[Finding]:
                 "agent",
                 WRONG,
                 f"The agent of {node.name} has been silent for {silent:.0f} seconds (limit "
-                f"{limit}); nothing new is given out there.",
-                "See that the hub and its service 'migspawner' run on that machine.",
+                f"{limit}); no new leases start there.",
+                "Check that the hub and its service 'migspawner' run on that machine.",
             )

@@ -19,11 +19,11 @@ from jupyterhub_migspawner.policy.tiers import Tier
 from jupyterhub_migspawner.policy.wording import listed, plural
 
 _PROBLEM = (
-    "Look at `nvidia-smi -q -i {uuid}` and at the kernel's log (`dmesg`). The card is given out "
-    "again as soon as its agent finds it in order."
+    "Look at `nvidia-smi -q -i {uuid}` and at the kernel's log (`dmesg`). The card is used "
+    "again as soon as its agent finds no problem."
 )
 
-_APPLY = "Cut it by a file of layouts: migspawner layout apply FILE NAME."
+_APPLY = "Cut it to a layout: migspawner layout apply FILE NAME."
 
 
 def findings(mig: MigBroker, *, known: bool) -> Iterator[Finding]:
@@ -56,7 +56,7 @@ def _library(inventory: Inventory) -> Iterator[Finding]:
         OK if inventory.cards else WRONG,
         f"NVML {inventory.nvml_version} of driver {inventory.driver_version} lists "
         f"{plural(len(inventory.cards), 'card')}.",
-        "" if inventory.cards else "See `nvidia-smi`: the driver must list the cards first.",
+        "" if inventory.cards else "Check `nvidia-smi`: the driver must list the cards first.",
     )
 
 
@@ -68,8 +68,7 @@ def _binding(mig: MigBroker) -> Iterator[Finding]:
             "nvml",
             WARNING,
             f"nvidia-ml-py {version('nvidia-ml-py')} is older than the driver, which has "
-            f"{plural(beyond, 'kind')} of MIG profile more than it knows. They are read all the "
-            "same.",
+            f"{plural(beyond, 'kind')} of MIG profile that it does not know. They are read anyway.",
             "Update it: pip install --upgrade nvidia-ml-py",
         )
 
@@ -84,8 +83,8 @@ def _card(card: Card, row: CardRow | None, *, given_whole: bool) -> Finding:
         return Finding(
             "card",
             WARNING,
-            f"{name} is drained, and nothing on it is given out: {row.drained.rstrip('.')}.",
-            f"When it is in order: `migspawner cards resume {card.uuid}`.",
+            f"{name} is drained, and no new leases start on it: {row.drained.rstrip('.')}.",
+            f"When it works again: `migspawner cards resume {card.uuid}`.",
         )
     if not card.mig_capable:
         return Finding("card", WARNING, f"{name} cannot be cut: it has no MIG.", "")
@@ -100,8 +99,8 @@ def _card(card: Card, row: CardRow | None, *, given_whole: bool) -> Finding:
                 WARNING,
                 f"{name} differs from its desired layout: present is {found or 'no slices'}, "
                 f"desired is {wanted}.",
-                "The agent cuts it when nobody is in the way; `migspawner slices` and `migspawner "
-                "events` show who is, and what failed.",
+                "The agent cuts it when nothing on it is in use; `migspawner slices` and "
+                "`migspawner events` show what is in use and what failed.",
             )
         return Finding("card", OK, f"{name} is as it should be: {found}.")
     if given_whole:
@@ -175,8 +174,8 @@ def _tiers(
                 "tier",
                 WARNING,
                 f"Tier {tier.name}: {left} of {tier.profile} can be given out; "
-                f"{unusable} more cannot, being drained, quarantined or missing.",
-                "`migspawner slices` says why.",
+                f"{unusable} more cannot, because they are drained, quarantined or missing.",
+                "`migspawner slices` shows why.",
             )
         elif count:
             yield Finding(
@@ -188,7 +187,7 @@ def _tiers(
                 WARNING,
                 f"Tier {tier.name}: no slice of {tier.profile} is cut"
                 f"{f' on a card{which}' if which else ''}.",
-                "Cut one (migspawner layout apply), or take the tier out of the configuration.",
+                "Cut one (migspawner layout apply), or remove the tier from the configuration.",
             )
         else:
             names = ", ".join(sorted(possible)) or "none"
@@ -205,10 +204,10 @@ def _without_cards(tier: Tier, card: CardFilter, kinds: Iterable[CardKind]) -> F
     return Finding(
         "tier",
         WRONG,
-        f"Tier {tier.name}: its card {card.text!r} matches no card that is known.",
-        f"Write it for one of these, or take it out of the tier: {listed(models)}."
+        f"Tier {tier.name}: its card {card.text!r} matches no known card.",
+        f"Write it for one of these, or remove it from the tier: {listed(models)}."
         if models
-        else "Write it as `migspawner cards` shows a card's model, or take it out of the tier.",
+        else "Write it as `migspawner cards` shows a card's model, or remove it from the tier.",
     )
 
 
@@ -222,8 +221,8 @@ def _with_lost_cards(tier: Tier, card: CardFilter) -> Finding:
         "tier",
         WRONG,
         f"Tier {tier.name}: its card {card.text!r} matches only cards that are lost.",
-        "`migspawner cards` shows which. If they do not come back, change the field or take the "
-        "tier out of the configuration.",
+        "`migspawner cards` shows which. If they do not come back, change the field or remove "
+        "the tier from the configuration.",
     )
 
 
@@ -239,7 +238,7 @@ def _with_mig_off(tier: Tier) -> Finding:
     return Finding(
         "tier",
         WRONG,
-        f"Tier {tier.name}: it gives whole cards with MIG on, and no card{which} has MIG on.",
+        f"Tier {tier.name}: it gives out whole cards with MIG on, but no card{which} has MIG on.",
         'Write "mig": "off" in the tier for cards without MIG, or apply a layout to a card that '
         "can be cut: migspawner layout apply FILE NAME.",
     )

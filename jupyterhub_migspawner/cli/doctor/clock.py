@@ -16,9 +16,9 @@ LATELY = timedelta(days=7)
 """How long a step of the clock is shown."""
 
 _MEND = (
-    "See that the machine keeps its time: one of chrony, ntpd and systemd-timesyncd runs, and "
-    "`timedatectl` says that the clock is synchronised. Look over what was granted for a certain "
-    "date: it moved with the clock."
+    "Check that the machine's clock is synchronised: one of chrony, ntpd and systemd-timesyncd "
+    "should run, and `timedatectl` shows the state. Check grants with a fixed date: they moved "
+    "with the clock."
 )
 
 
@@ -34,9 +34,9 @@ def check(broker: Broker) -> Iterator[Finding]:
         yield Finding(
             "clock",
             WARNING,
-            f"This machine's clock is {length(away)} {how} the time that leases go by: it was set, "
-            "and the service has not looked since.",
-            f"Start the hub: its service moves what is live along. {_MEND}",
+            f"This machine's clock is {length(away)} {how} the time that leases use: it was set, "
+            "and the service has not checked since.",
+            f"Start the hub: its service moves the times of live leases with it. {_MEND}",
         )
     recent = [
         event

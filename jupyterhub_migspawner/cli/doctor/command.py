@@ -58,7 +58,7 @@ def doctor(invocation: Invocation) -> int:
         for finding in found:
             _show(finding)
         print()
-        print("Something is wrong." if wrong else "Nothing is wrong.", flush=True)
+        print("There are problems." if wrong else "No problems found.", flush=True)
     return REFUSED if wrong else DONE
 
 
@@ -80,7 +80,7 @@ def findings(invocation: Invocation) -> Iterator[Finding]:
         mig = invocation.mig()
         tiers = len(mig.settings().tiers)
     except MigspawnerError as error:
-        yield Finding("configuration", WRONG, str(error), "Correct it, then ask again.")
+        yield Finding("configuration", WRONG, str(error), "Correct it, then run this again.")
         yield from proxy.check({})
         return
     what = invocation.config_path() if invocation.source().hub is None else "What the hub read"

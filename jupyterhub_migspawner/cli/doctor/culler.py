@@ -44,13 +44,13 @@ def check(
             f"Idle servers are also ended by {listed(others)}, which does not see work on a GPU. "
             "Such work is reported to the hub, so that its own culler does not end it; a server "
             "that ends itself does not ask the hub." + _hasty(config, examine_seconds),
-            "Let one of them do it: remove the other, or idle_minutes from the tiers.",
+            "Use only one of them: remove the other, or remove idle_minutes from the tiers.",
         )
     elif ours:
         yield Finding(
             "culler",
             OK,
-            f"Idle sessions of {listed(ours)} end; nothing in this file ends them besides.",
+            f"Idle sessions of {listed(ours)} end; nothing else in this file ends them.",
         )
 
 
@@ -65,9 +65,9 @@ def impatient(tiers: tuple[Tier, ...], examine_seconds: float) -> Iterator[Findi
             yield Finding(
                 "culler",
                 WARNING,
-                f"Tier {tier.name!r} lets sessions be idle for {_minutes(min(minutes))}, and they "
-                f"are looked at every {examine_seconds:g} seconds: what was not seen for half of "
-                "that time is unknown, so some may never end.",
+                f"Tier {tier.name!r} lets sessions be idle for {_minutes(min(minutes))}, and "
+                f"they are checked every {examine_seconds:g} seconds: without an answer for half "
+                "of that time their use is unknown, so some may never end.",
                 f"Set c.MigBroker.examine_seconds to {min(minutes) * 10:g} or less, or give them "
                 f"{_minutes(least)}.",
             )
@@ -85,9 +85,9 @@ def forgotten(tiers: tuple[Tier, ...], leases: Iterable[LeaseRow]) -> Iterator[F
         yield Finding(
             "culler",
             WARNING,
-            f"Sessions run in {listed(repr(name) for name in names)}, which is no tier any more: "
+            f"Sessions run in {listed(repr(name) for name in names)}, which is no longer a tier: "
             "nothing ends them for being idle.",
-            "Write the tier again until they are over, or end them: migspawner leases release.",
+            "Restore the tier until they have ended, or end them: migspawner leases release.",
         )
 
 

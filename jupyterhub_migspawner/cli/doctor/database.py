@@ -13,7 +13,7 @@ from jupyterhub_migspawner.errors import MigspawnerError
 _DATABASE_MENDS = {
     migrations.BEHIND: "Stop the hub, run `migspawner db backup FILE`, then `db upgrade`.",
     migrations.AHEAD: "Install the version that wrote it, or run `migspawner db restore FILE`.",
-    migrations.FOREIGN: "Set c.MigBroker.database_url to a database of its own.",
+    migrations.FOREIGN: "Set c.MigBroker.database_url to a separate database.",
 }
 
 
@@ -35,7 +35,7 @@ def check(mig: MigBroker) -> Iterator[Finding]:
             "database",
             WARNING,
             f"The lease database {status.database} does not exist yet.",
-            "The hub makes it when it starts; `migspawner db upgrade` makes it now.",
+            "The hub creates it when it starts; `migspawner db upgrade` creates it now.",
         )
     else:
         yield Finding("database", WRONG, status.message, _DATABASE_MENDS[status.state])

@@ -10,7 +10,7 @@ from jupyterhub_migspawner.gpu import dcgm
 from jupyterhub_migspawner.gpu.nvml import Nvml
 from jupyterhub_migspawner.policy.wording import plural
 
-_UNKNOWN = "While it does not tell, nobody knows whether sessions are in use, and no idle one ends."
+_UNKNOWN = "Without it, the use of sessions is unknown, and no idle session ends."
 
 
 def check(url: str, nvml: Nvml) -> Iterator[Finding]:
@@ -39,9 +39,9 @@ def check(url: str, nvml: Nvml) -> Iterator[Finding]:
         yield Finding(
             "dcgm",
             WRONG,
-            f"The dcgm-exporter at {dcgm.shown(url)} tells nothing of "
+            f"The dcgm-exporter at {dcgm.shown(url)} reports nothing about "
             f"{plural(missing, 'slice')} of {len(slices)}.",
-            f"Let it export {dcgm.METRIC} for every GPU instance. {_UNKNOWN}",
+            f"Configure it to export {dcgm.METRIC} for every GPU instance. {_UNKNOWN}",
         )
     else:
         told = f"reports {plural(len(slices), 'slice')}" if slices else "is there"

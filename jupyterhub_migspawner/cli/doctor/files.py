@@ -36,7 +36,7 @@ def check(config_file: Path, config: Config, mig: MigBroker) -> Iterator[Finding
             yield finding
     if not wrong:
         number = plural(permissions.looked_at, "file")
-        yield Finding(CHECK, OK, f"{number} of the hub can be used by nobody but its user.")
+        yield Finding(CHECK, OK, f"{number} of the hub are accessible only to its user.")
 
 
 def _hub_user(places: Iterable[Place]) -> int:

@@ -19,8 +19,8 @@ def check(broker: Broker, name: str, home: str) -> Iterator[Finding]:
             "hub",
             WRONG,
             f"The lease database knows hub {name!r} at {mine.home}; this one is at {home}, and "
-            "does not start as long as the other is there or has leases.",
-            "Give this hub a name of its own, c.MigBroker.hub; or, if it is the same one and has "
+            "does not start as long as the other hub runs or has leases.",
+            "Give this hub a different name, c.MigBroker.hub; or, if it is the same hub and has "
             "moved, run `migspawner db adopt` once.",
         )
     elif len(hubs) > 1:
@@ -45,5 +45,5 @@ def survival(hub: Config) -> Iterator[Finding]:
         yield Finding(
             "restart",
             OK,
-            "Notebooks outlive the hub, as long as its systemd unit has KillMode=process.",
+            "Notebooks keep running when the hub stops, if its systemd unit has KillMode=process.",
         )

@@ -14,8 +14,8 @@ from jupyterhub_migspawner.policy.wording import plural
 CHECK = "key"
 
 _MEND = (
-    "Make the key a file of the user who runs the hub, with mode 0600, or put a copy of it back. "
-    "Without one the hub makes a new key, and servers that run have to be started again."
+    "Make the key a file of the user who runs the hub, with mode 0600, or restore a copy of it. "
+    "Without one the hub creates a new key, and running servers have to be restarted."
 )
 
 
@@ -46,10 +46,9 @@ def check(mig: MigBroker, *, known: bool) -> Iterator[Finding]:
             CHECK,
             WARNING,
             f"It is unknown whether {plural(closed, 'session')} of {len(sealed)} are in use, and "
-            "none of them ends for being idle: the tokens of their servers do not open with the "
-            f"hub's key {file.path}.",
-            "Put the key of before below the one in that file, or have these servers started "
-            "again.",
+            "none of them ends for being idle: the tokens of their servers cannot be decrypted "
+            f"with the hub's key {file.path}.",
+            "Put the previous key below the one in that file, or have these servers restarted.",
         )
     elif keys is not None:
         yield Finding(CHECK, OK, f"The hub's key {file.path} can be used.")

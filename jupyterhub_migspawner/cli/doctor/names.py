@@ -35,7 +35,8 @@ def check(config_file: Path, config: Config, settings: Settings) -> Iterator[Fin
         yield Finding(
             CHECK,
             WARNING,
-            f"Whether the hub knows the people and groups in the file cannot be seen: {error}",
+            "It cannot be checked whether the hub knows the people and groups in the file: "
+            f"{error}",
             "Run this as the hub's user, with the hub's environment.",
         )
         return
@@ -50,8 +51,8 @@ def check(config_file: Path, config: Config, settings: Settings) -> Iterator[Fin
                 CHECK,
                 WARNING,
                 f"The hub has never seen the {_some(kind, missing, there)}.",
-                "Nothing has to be done for people who have not logged in yet, or groups that the "
-                "authenticator has not sent yet. Correct names that are misspelt.",
+                "This is normal for people who have not logged in yet, and for groups that the "
+                "authenticator has not sent yet. Correct misspelt names.",
             )
     if not unknown:
         yield Finding(CHECK, OK, "The hub knows every user and group that the file names.")

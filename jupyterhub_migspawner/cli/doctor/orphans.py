@@ -20,8 +20,8 @@ from jupyterhub_migspawner.policy.wording import plural
 MOST = 20
 
 MEND = (
-    "Start the hub, then run `migspawner leases adopt`. If the lease database is not the right "
-    "one, stop the hub and put a backup in its place first: `migspawner db restore FILE`."
+    "Start the hub, then run `migspawner leases adopt`. If it is the wrong lease database, stop "
+    "the hub and restore a backup first: `migspawner db restore FILE`."
 )
 
 
@@ -30,7 +30,7 @@ def findings(mig: MigBroker, *, known: bool) -> Iterator[Finding]:
     try:
         marks = read_marks().found
     except GpuError as error:
-        yield Finding("servers", WRONG, str(error), "Ask again as the user that runs the hub.")
+        yield Finding("servers", WRONG, str(error), "Run this again as the user that runs the hub.")
         return
     here = [each for each in marks if each.node == mig.node and each.hub == mig.hub]
     if not known:

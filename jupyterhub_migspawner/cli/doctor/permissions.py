@@ -117,7 +117,7 @@ class Permissions:
             yield Finding(
                 CHECK,
                 WARNING,
-                f"{place.path}, {place.what}, cannot be looked at ({error.strerror or error}).",
+                f"{place.path}, {place.what}, cannot be checked ({error.strerror or error}).",
                 "Run this as root or as the user who runs the hub.",
             )
             return
@@ -146,7 +146,7 @@ class Permissions:
         yield Finding(
             CHECK,
             WRONG,
-            f"{folder} can be written to by {who} (mode {_mode(status)}): what is in it, such as "
+            f"{folder} can be written to by {who} (mode {_mode(status)}): its files, such as "
             f"{place.what}, can be replaced.",
             f"chmod {mend} {_quoted(folder)}",
         )
@@ -158,8 +158,8 @@ class Permissions:
         yield Finding(
             CHECK,
             WRONG,
-            f"{path} ({what}) belongs to {_user(status.st_uid)}, and not to root or to the user "
-            "who runs the hub.",
+            f"{path} ({what}) belongs to {_user(status.st_uid)}, not to root or to the user who "
+            "runs the hub.",
             f"chown {_user(hub)} {_quoted(path)}",
         )
 

@@ -18,10 +18,11 @@ def check(config: Config, config_file: Path) -> Iterator[Finding]:
         yield Finding(
             "ports",
             WARNING,
-            "The proxy is not one that this hub starts with its own settings, so it reaches the "
-            "service at a TCP port. The hub holds that port while it runs; while the hub is down, "
-            "a local user can take it, and the hub's own port, and receive what people send.",
-            "On a machine with other local users let the hub start configurable-http-proxy "
+            "The hub does not start this proxy with its own settings, so the proxy reaches the "
+            "service at a TCP port. The hub holds that port while it runs; while the hub is "
+            "down, a local user can take it, and the hub's own port, and receive what people "
+            "send.",
+            "On a machine with other local users, let the hub start configurable-http-proxy "
             "itself, or stop the proxy together with the hub; set c.JupyterHub.internal_ssl = "
             "True, and c.JupyterHub.hub_bind_url to a unix socket.",
         )
@@ -30,10 +31,10 @@ def check(config: Config, config_file: Path) -> Iterator[Finding]:
             "ports",
             WARNING,
             "There is no folder for the service's unix socket in which only the hub's user and "
-            "root can write: neither RUNTIME_DIRECTORY, XDG_RUNTIME_DIR, the hub's working folder "
-            f"nor {config_file.parent} is one. The proxy reaches the service at a TCP port, which "
-            "a local user can take while the hub is down.",
-            "Take write access away from group and others for the folder the hub starts in, or "
+            "root can write: RUNTIME_DIRECTORY, XDG_RUNTIME_DIR, the hub's working folder and "
+            "{config_file.parent} were checked. The proxy reaches the service at a TCP port, "
+            "which a local user can take while the hub is down.",
+            "Remove write access for group and others from the folder the hub starts in, or "
             "set RuntimeDirectory=jupyterhub in the hub's systemd unit.",
         )
     else:

@@ -13,10 +13,12 @@ from jupyterhub_migspawner.errors import MigspawnerError
 def check(hub: Mapping[str, Any]) -> Iterator[Finding]:
     """Whether the hub finds its proxy; ``hub`` is its configuration, empty where unknown."""
     if "proxy_class" in hub.get("JupyterHub", {}):
-        yield Finding("proxy", OK, "The configuration names a proxy of its own; not looked at.")
+        yield Finding("proxy", OK, "The configuration names a custom proxy; it is not checked.")
         return
     if "command" in hub.get("ConfigurableHTTPProxy", {}):
-        yield Finding("proxy", OK, "The configuration names the proxy's command; not looked at.")
+        yield Finding(
+            "proxy", OK, "The configuration names the proxy's command; it is not checked."
+        )
         return
     try:
         folder = proxy_folder()
@@ -25,7 +27,7 @@ def check(hub: Mapping[str, Any]) -> Iterator[Finding]:
             "proxy",
             WRONG,
             str(error),
-            "Install it, or set c.ConfigurableHTTPProxy.command to where it is.",
+            "Install it, or set c.ConfigurableHTTPProxy.command to its path.",
         )
     else:
         yield Finding("proxy", OK, f"configurable-http-proxy is in {folder}.")

@@ -23,7 +23,7 @@ def check(broker: Broker) -> Iterator[Finding]:
             "session",
             WARNING,
             f"Session {lease.id} of {lease.user}{server}: {doubt.why}.",
-            "It is not ended for that. Ask its user, or end it with "
+            "It is not ended for this. Ask its user, or end it with "
             f"`migspawner leases release {lease.id}`; `migspawner sessions` shows all of them.",
         )
     if len(found) > MOST:

@@ -24,10 +24,10 @@ def check(source: Source) -> Iterator[Finding]:
         yield Finding(SETTINGS, OK, source.described)
     elif source.hub is None:
         yield Finding(
-            SETTINGS, WARNING, source.trouble, "See that the hub is in order; ask as its user."
+            SETTINGS, WARNING, source.trouble, "Check that the hub works; run this as its user."
         )
     else:
-        mend = "Restart the hub, once the file says what you mean."
+        mend = "Restart the hub when the file is as you want it."
         yield Finding(SETTINGS, WARNING, source.trouble, mend)
     if source.hub is not None:
         yield from _file(source)
@@ -50,5 +50,5 @@ def _file(source: Source) -> Iterator[Finding]:
             CONFIGURATION,
             WRONG,
             str(error),
-            "Correct it: the hub that runs does not need it, but it will not start again.",
+            "Correct it: the running hub does not need it, but it will not start again.",
         )

@@ -87,8 +87,8 @@ def _not_yet(mig: MigBroker, cards: Sequence[Card]) -> list[str]:
             continue
         want = cut_into(name for name, _ in wish.wants) or "no slices"
         found.append(
-            f"{head_of(card.index, card.uuid)} has another desired layout "
-            f"({want if wish.mig else 'MIG off'}); the file has the present one."
+            f"{head_of(card.index, card.uuid)} has a different desired layout "
+            f"({want if wish.mig else 'MIG off'}); the file has the current one."
         )
     return found
 

@@ -182,7 +182,7 @@ class Rollout:
         found = self._cutter.read()
         card = found.card(uuid) if found is not None else None
         if card is None or card.problem:
-            raise GpuError(card.problem if card else "the driver does not list it any more.")
+            raise GpuError(card.problem if card else "the driver no longer lists it.")
         now = card
 
         def choose(live: Sequence[LeaseRow]) -> tuple[Want, ...]:

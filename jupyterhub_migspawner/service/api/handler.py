@@ -61,7 +61,7 @@ class ApiHandler(Asked):
             raise Problem(
                 401,
                 "not-signed-in",
-                "Nobody is signed in. Send 'Authorization: token …' with a token of the hub.",
+                "You are not signed in. Send 'Authorization: token …' with a token of the hub.",
             )
 
     @property

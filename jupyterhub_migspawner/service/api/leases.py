@@ -35,7 +35,7 @@ class Leases(ApiHandler):
         """The person's own leases."""
         query, admin = self.query, self.who.is_admin
         if query["all"] and not admin:
-            raise Problem(403, "not-allowed", "Only admins see everybody's leases.")
+            raise Problem(403, "not-allowed", "Only admins can see all users' leases.")
         user = None if query["all"] else self.who.person.name
         leases = await self.ask(
             lambda broker: broker.leases(
@@ -70,7 +70,7 @@ class OneLease(ApiHandler):
             raise Problem(
                 403,
                 "not-allowed",
-                "Only admins end leases by hand; to end your own session, stop its server.",
+                "Only admins can release leases; to end your own session, stop its server.",
             )
         actor = self.who.person.name
         reason = body.reason or f"released by {actor}"

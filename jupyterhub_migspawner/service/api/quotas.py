@@ -46,7 +46,7 @@ class Exceptions(ApiHandler):
         """The person's exceptions from quotas."""
         query = self.query
         if query["all"] and not self.who.is_admin:
-            raise Problem(403, "not-allowed", "Only admins see everybody's exceptions.")
+            raise Problem(403, "not-allowed", "Only admins can see all users' exceptions.")
         user = None if query["all"] else self.who.person.name
         rows = await self.ask(
             lambda broker: broker.exceptions(

@@ -38,7 +38,7 @@ class Requests(ApiHandler):
             return self.part_of(mine, views.request_view, lambda request: request.id)
         approvers = self.parts.settings.approvers
         if not is_approver(visitor, approvers):
-            raise Problem(403, "not-allowed", "Only approvers see everybody's requests.")
+            raise Problem(403, "not-allowed", "Only approvers can see all users' requests.")
         found = await self.ask(lambda broker: decidable(broker, visitor, approvers, part))
         if found.older_than is not None:
             self.link_next(found.older_than)

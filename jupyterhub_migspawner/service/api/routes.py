@@ -37,7 +37,9 @@ class Unknown(ApiHandler):
         """For every client: there is nothing here, and nobody needs to be known to say so."""
         self.current_user = None
         raise Problem(
-            404, "not-found", "There is nothing at this address; api/openapi.json lists what is."
+            404,
+            "not-found",
+            "There is nothing at this address; api/openapi.json lists all addresses.",
         )
 
 

@@ -29,7 +29,7 @@ class Sessions(ApiHandler):
         """Running sessions: whether they are in use, when they end, and why."""
         query = self.query
         if query["all"] and not self.who.is_admin:
-            raise Problem(403, "not-allowed", "Only admins see everybody's sessions.")
+            raise Problem(403, "not-allowed", "Only admins can see all users' sessions.")
         name = None if query["all"] else self.who.person.name
         part = query.part.and_one_more
 
@@ -81,7 +81,7 @@ class ProtectSession(ApiHandler):
         done=_DONE,
         scopes=ADMIN,
         refusals={
-            403: "Only admins protect sessions.",
+            403: "Only admins can protect sessions.",
             404: "There is no such lease.",
             409: "The session is over.",
         },
@@ -104,7 +104,7 @@ class UnprotectSession(ApiHandler):
         done=_DONE,
         scopes=ADMIN,
         refusals={
-            403: "Only admins protect sessions.",
+            403: "Only admins can protect sessions.",
             404: "There is no such lease.",
             409: "The session is over.",
         },
@@ -124,5 +124,5 @@ def extend(broker: Broker, lease_id: int, visitor: Visitor, reason: str = "") ->
     """
     lease = broker.lease(lease_id)
     if not visitor.is_admin and lease.user == visitor.person.name:
-        visitor.demand_start(lease.server, "keep a session for longer")
+        visitor.demand_start(lease.server, "extend a session")
     return broker.extend(lease_id, visitor.maker, reason)

@@ -81,4 +81,4 @@ class Alarms:
         try:
             note(self._parts.broker)
         except MigspawnerError as error:
-            log.warning("That a port is taken is not in the event log: %s", error)
+            log.warning("The event that a port was taken could not be recorded: %s", error)

@@ -42,8 +42,8 @@ def for_servers(config: Config, environ: Mapping[str, str]) -> ssl.SSLContext | 
         )
     except OSError as error:
         log.warning(
-            "Nobody will know whether sessions are in use: with internal_ssl their servers let in "
-            "the hub only, and its certificate cannot be read in %s (%s). Run the service as the "
+            "The use of sessions will be unknown: with internal_ssl their servers accept only "
+            "the hub, and its certificate cannot be read in %s (%s). Run the service as the "
             "user that runs the hub.",
             folder.absolute(),
             error,

@@ -142,7 +142,7 @@ class HubApi:
             page = await self._get("/users?" + urlencode(query))
             items = page.get("items") if isinstance(page, dict) else None
             if not isinstance(items, list):
-                raise HubError("The hub's list of users is not in pages, so it may be cut short.")
+                raise HubError("The hub's list of users is not paginated, so it may be incomplete.")
             ahead = self._ahead()
             for model in items:
                 for server in _servers_of(model, ahead):
@@ -152,9 +152,9 @@ class HubApi:
                 return found
             next_offset = _mapping(following).get("offset")
             if not isinstance(next_offset, int) or next_offset <= offset:
-                raise HubError("The hub's list of users does not go on from page to page.")
+                raise HubError("The hub's list of users does not continue from page to page.")
             offset = next_offset
-        raise HubError("The hub's list of users does not come to an end.")
+        raise HubError("The hub's list of users does not end.")
 
     async def servers_of(self, user: str) -> tuple[HubServer, ...] | None:
         """The live servers of one user; None when the hub has no such user.
@@ -233,7 +233,7 @@ class HubApi:
         path = f"/users/{_quoted(user)}/activity"
         status, body = await self._fetch("POST", path, json.dumps(sent), token=token)
         if status != 200:
-            raise HubError(f"The hub does not note activity of {user!r}: {_told(body)}")
+            raise HubError(f"The hub did not record activity of {user!r}: {_told(body)}")
 
     async def _get(self, path: str, *, missing_is_none: bool = False) -> Any:
         status, body = await self._fetch("GET", path)
@@ -333,7 +333,7 @@ def _mapping(raw: Any) -> dict[str, Any]:
 def _quoted(part: str) -> str:
     if part in (".", ".."):
         # Not changed by quoting: it would be another address.
-        raise HubError(f"Nothing can be asked of the hub about {part!r}.")
+        raise HubError(f"The hub has no address for {part!r}.")
     # The same characters that the hub itself leaves alone (jupyterhub.utils.url_escape_path).
     return quote(part, safe="@~")
 

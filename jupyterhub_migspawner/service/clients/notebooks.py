@@ -131,7 +131,7 @@ class Notebooks:
         found = _read_json(response)
         wish = found.get("wish") if isinstance(found, dict) else None
         if not isinstance(wish, str) or len(wish) > MOST_WISHED:
-            raise NotSaid("what its server says cannot be read")
+            raise NotSaid("the answer of its server cannot be read")
         return wish
 
     async def _list(self, reach: Reach, path: str) -> list[Any]:
@@ -141,7 +141,7 @@ class Notebooks:
             return []  # a server without terminals (terminals_enabled), or without our extension
         found = _read_json(response)
         if not isinstance(found, list) or len(found) > MOST_LISTED:
-            raise NotSaid("what its server says cannot be read")
+            raise NotSaid("the answer of its server cannot be read")
         return found
 
     async def _ask(
@@ -184,7 +184,9 @@ class Notebooks:
         except Exception as error:
             # Whatever an untrusted server does to the client, it gave no answer.
             if in_chunks:
-                raise NotSaid("its server answers in chunks, as no Jupyter Server does") from error
+                raise NotSaid(
+                    "its server answers in chunks, which Jupyter Server does not do"
+                ) from error
             raise NotSaid(f"its server does not answer{_why(error)}") from error
         finally:
             client.close()
@@ -199,7 +201,7 @@ def _why(error: Exception) -> str:
 def _read_json(response: HTTPResponse) -> Any:
     if response.code != 200:
         told = response.error if response.code == 599 else f"status {response.code}"
-        raise NotSaid(f"its server does not say what runs there ({told})")
+        raise NotSaid(f"its server does not report what runs there ({told})")
     if sum(response.body.count(each) for each in (b"{", b"[", b",")) > MOST_PARTS:
         return None
     try:
@@ -242,7 +244,7 @@ def read(
         words += f"; {len(terminals)} terminal{'' if len(terminals) == 1 else 's'}"
     if acts is not None:
         marks.append(f"person {acts}")
-        words += f"; {acts} {'act' if acts == 1 else 'acts'} in the browser"
+        words += f"; {acts} {'action' if acts == 1 else 'actions'} in the browser"
     digest = hashlib.sha256("\n".join(sorted(marks)).encode("utf-8", "replace")).hexdigest()
     return Said(digest, bool(busy), words)
 
@@ -250,7 +252,7 @@ def read(
 def _number(model: Any, name: str) -> int:
     value = model.get(name) if isinstance(model, dict) else None
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise NotSaid("what its server says cannot be read")
+        raise NotSaid("the answer of its server cannot be read")
     return value
 
 
@@ -260,5 +262,5 @@ def _text(model: Any, name: str) -> str:
     if value is None and name == "last_activity" and isinstance(model, dict):
         return ""
     if not isinstance(value, str):
-        raise NotSaid("what its server says cannot be read")
+        raise NotSaid("the answer of its server cannot be read")
     return value

@@ -43,7 +43,7 @@ def check_hub(connection: socket.socket) -> None:
 
 def _refuse_strangers(owner: Owner | None, whose: str, uids: frozenset[int]) -> None:
     if owner is None:
-        raise WrongPeer(f"the connection to {whose} ended at once")
+        raise WrongPeer(f"the connection to {whose} was closed immediately")
     if owner.uid not in uids:
         raise WrongPeer(
             f"the port of {whose} is taken by a process of {user_name(owner.uid)}",
@@ -80,13 +80,13 @@ class ServerCheck:
         if not is_here(host):
             if not isinstance(connection, ssl.SSLSocket):
                 raise WrongPeer(
-                    "its server is on another machine, where it is not known who answers without "
-                    "internal_ssl, so its token is not sent"
+                    "its server is on another machine, where its identity cannot be checked "
+                    "without internal_ssl, so its token is not sent"
                 )
             return
         owner = peer_of(connection)
         if owner is None:
-            raise WrongPeer("the connection to its server ended at once")
+            raise WrongPeer("the connection to its server was closed immediately")
         if self._is_known(owner, attempt):
             return
         pids = holders(owner.inode) if owner.inode else frozenset()
@@ -101,7 +101,7 @@ class ServerCheck:
         if owner.uid in _own_uids() | _uids_of(user):
             if not others:
                 return
-            raise WrongPeer("another session's process has the port of its server")
+            raise WrongPeer("a process of another session has the port of its server")
         raise WrongPeer(
             f"the port of its server is taken by a process of {user_name(owner.uid)}",
             owner.uid,
@@ -130,7 +130,7 @@ def _check_name(connection: ssl.SSLSocket, user: str) -> None:
         value for part in found.get("subject", ()) for name, value in part if name == "commonName"
     }
     if user and f"user-{user}" not in names:
-        raise WrongPeer("what answers has another server's certificate")
+        raise WrongPeer("the answer comes with another server's certificate")
 
 
 def _carried_by(pid: int) -> str:

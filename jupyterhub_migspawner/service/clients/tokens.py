@@ -56,8 +56,8 @@ class Tokens:
             log.error("%s %s", trouble, _CONSEQUENCE)
         elif not trouble and closed - self._closed:
             log.error(
-                "The tokens of %s do not open with the key in %s: the key is another than before, "
-                "or the lease database was changed. %s",
+                "The tokens of %s cannot be decrypted with the key in %s: the key was changed, "
+                "or the lease database was. %s",
                 plural(len(closed), "session"),
                 self._parts.key_file.path,
                 _CONSEQUENCE,
@@ -70,7 +70,7 @@ class Tokens:
         """How the server of a session is asked, by the key file as it was last read."""
         lease, stay = standing.lease, standing.stay
         if not stay.url or not stay.sealed:
-            return Reach(trouble="it is not known where its server answers")
+            return Reach(trouble="the address of its server is unknown")
         if self._keys is None:
             return Reach(trouble="the hub's key for the tokens of servers cannot be used")
         token = trouble = ""
@@ -90,6 +90,6 @@ class Tokens:
 
 
 _CONSEQUENCE = (
-    "Until they are started again it stays unknown whether these sessions are in use, and none of "
-    "them ends for being idle."
+    "Until they are started again, the use of these sessions is unknown, and none of them ends "
+    "for being idle."
 )

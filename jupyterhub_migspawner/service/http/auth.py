@@ -256,7 +256,7 @@ class Asked(HubOAuthenticated, RequestHandler):  # type: ignore[misc]
             raise Problem(
                 403,
                 "not-allowed",
-                f"This token belongs to the service {name!r}, and services hold no slices; "
+                f"This token belongs to the service {name!r}, and services cannot hold slices; "
                 "use the token of a person.",
             )
         try:
@@ -265,8 +265,8 @@ class Asked(HubOAuthenticated, RequestHandler):  # type: ignore[misc]
             raise Problem(
                 403,
                 "not-allowed",
-                f"This sign-in of {name!r} does not reach the GPU service. A token needs the scope "
-                "access:services for it; a person without that right has to ask the hub's admins.",
+                f"This sign-in of {name!r} has no access to the GPU service. A token needs the "
+                "scope access:services for it; without this right, ask the hub's admins.",
             ) from None
         self.current_user = model
         self._require_xsrf()
@@ -313,8 +313,8 @@ class Asked(HubOAuthenticated, RequestHandler):  # type: ignore[misc]
             raise Problem(
                 401,
                 "not-signed-in",
-                "The hub does not know this token, or it has expired; make a new one on the hub's "
-                "token page.",
+                "The hub does not know this token, or it has expired; create a new one on the "
+                "hub's token page.",
             )
 
     def send_error(self, status_code: int = 500, **kwargs: Any) -> None:

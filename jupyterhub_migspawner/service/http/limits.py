@@ -37,8 +37,8 @@ class Turns:
         """
         if self._requests[visitor] >= MOST_REQUESTS:
             raise Refusal(
-                f"{MOST_REQUESTS} other requests of yours are being answered just now. Send fewer "
-                "at once, and try again in a few seconds.",
+                f"{MOST_REQUESTS} other requests of yours are in progress. Send fewer at the "
+                "same time, and try again in a few seconds.",
                 reason="too-many",
                 retry_after=5,
             )

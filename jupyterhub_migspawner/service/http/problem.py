@@ -52,8 +52,8 @@ class Answer:
 
 
 _BY_STATUS = {
-    400: ("options", "This request cannot be understood."),
-    401: ("not-signed-in", "Nobody is signed in; sign in, or send a token of the hub."),
+    400: ("options", "This request is invalid."),
+    401: ("not-signed-in", "You are not signed in; sign in, or send a token of the hub."),
     403: ("not-allowed", "This is not allowed."),
     404: ("not-found", "There is nothing at this address."),
     405: ("method", "This address does not support that method."),

@@ -29,7 +29,7 @@ DONE_TO = {
     "approved": ("Request {id} is approved.", APPROVED),
     "denied": ("Request {id} is denied.", DENIED),
     "seconded": ("You have approved request {id}; a second approval is needed.", PENDING),
-    "back": ("Grant {id} is taken back. A server that uses it keeps running.", CANCELLED),
+    "back": ("Grant {id} is withdrawn. A server that uses it keeps running.", CANCELLED),
     "revoked": ("Grant {id} is revoked; servers that use it end after the warning.", CANCELLED),
 }
 
@@ -50,7 +50,7 @@ class Decisions(RequestPage):
         await super().prepare()
         if self.visitor and not is_approver(self.visitor, self.parts.settings.approvers):
             raise Problem(
-                403, "not-allowed", "Only the hub's admins and approvers decide on requests."
+                403, "not-allowed", "Only the hub's admins and approvers can decide on requests."
             )
 
     async def get(self) -> None:

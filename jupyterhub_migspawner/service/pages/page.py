@@ -88,7 +88,7 @@ class Callback(Page, HubOAuthCallbackHandler):  # type: ignore[misc]
             raise Problem(
                 error.status_code,
                 "sign-in",
-                "Signing in was not completed; perhaps it took too long. "
+                "The sign-in was not completed; perhaps it took too long. "
                 "Go to the hub's home page and open this page again from there.",
             ) from None
 

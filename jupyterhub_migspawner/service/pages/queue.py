@@ -91,7 +91,7 @@ class MyQueue(RequestPage):
                     lambda id_: any(each.row.id == id_ for each in places),
                 ),
                 "left": (
-                    "Ticket {id} is given up.",
+                    "Ticket {id} is cancelled.",
                     lambda id_: any(each.id == id_ for each in past),
                 ),
             }

@@ -121,7 +121,7 @@ class MyRequests(RequestPage):
         told = self.told(
             {
                 "asked": (
-                    "Request {id} is filed. An approver will decide on it.",
+                    "Request {id} is submitted. An approver will decide on it.",
                     lambda id_: states.get(id_) == PENDING,
                 ),
                 "cancelled": (
@@ -129,7 +129,7 @@ class MyRequests(RequestPage):
                     lambda id_: states.get(id_) == CANCELLED,
                 ),
                 "kept": ("Draft {id} is saved; only you can see it.", begun.__contains__),
-                "dropped": ("Draft {id} is gone.", lambda id_: id_ not in begun),
+                "dropped": ("Draft {id} is discarded.", lambda id_: id_ not in begun),
             }
         )
         on_grants = {lease.request_id: lease for lease in leases if lease.request_id}

@@ -48,7 +48,7 @@ class MySession(Page):
         """What was just done, as the address says; its number is looked at and nothing else."""
         found = self.get_query_argument("extended", "")
         number = found.isascii() and found.isdigit() and len(found) <= 18
-        return "Your session is kept for longer." if number else ""
+        return "Your session is extended." if number else ""
 
     async def page(self, problem: str = "") -> None:
         """Show what there is."""

@@ -23,12 +23,12 @@ from jupyterhub_migspawner.service.clients.hub import HubServer
 
 # The cause is for those who can mend it, and stands in the list of cards.
 _UNADOPTED = (
-    "The database that records sessions was replaced and does not know this one. Your server keeps "
-    "running and counts against your limits; the hub's admins can see it."
+    "The database that records sessions was replaced and does not contain this one. Your server "
+    "keeps running and counts against your limits; the hub's admins can see it."
 )
 _TROUBLE = (
-    "The card of this session does not answer as it should, so work on the GPU may fail. Save what "
-    "you have; if it does not pass, your admin can see what is wrong."
+    "The card of this session does not respond properly, so work on the GPU may fail. Save your "
+    "work; if the problem continues, ask your admin."
 )
 
 
@@ -168,7 +168,7 @@ def _state(
             return "unknown", "The hub cannot say right now whether this server is running."
         if lease is not None and lease.state == PENDING:
             return "starting", "The slice is allocated; the server is starting."
-        return "unknown", "The hub does not run this server; its slice will be released."
+        return "unknown", "The hub is not running this server; its slice will be released."
     if server.pending == "spawn" or (lease is not None and lease.state == PENDING):
         return "starting", "The server is starting."
     if server.pending == "stop":

@@ -74,8 +74,8 @@ class Theme:
                 return self._theirs.get_template(name).render(context)
             except Exception:
                 log.exception(
-                    "The hub's template_paths hold a page.html that the GPU service's pages cannot "
-                    "be shown in; they are shown in the hub's original one."
+                    "The hub's template_paths have a page.html that the GPU service's pages "
+                    "cannot use; they use the hub's original one."
                 )
         return self._plain.get_template(name).render(context)
 

@@ -67,7 +67,7 @@ class Announcer:
                 notice = self._notice(after)
                 await self._notebooks.tell(reach, {"notice": notice, "answer": answer})
         except NotSaid as trouble:
-            log.debug("The server of lease %d got no notice: %s", lease_id, trouble)
+            log.debug("The server of lease %d did not get its notice: %s", lease_id, trouble)
         self._said[lease_id] = notice
 
     async def _tell_loss(self, lost: Stranded) -> None:

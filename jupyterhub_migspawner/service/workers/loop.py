@@ -56,7 +56,7 @@ class Loop:
                 log.warning("The %s is skipped for now: %s", self.name, error)
         except Exception as error:
             if self._outage.failed(repr(error)):
-                log.exception("The %s failed in a way it does not know; it goes on.", self.name)
+                log.exception("The %s failed with an unexpected error; it continues.", self.name)
         else:
             failures = self._outage.worked()
             if failures:
@@ -70,8 +70,8 @@ class Loop:
             step = await parts.ask(lambda broker: broker.watch_clock())
             if step:
                 log.warning(
-                    "The clock was set %s by %s; sessions, grants and offers keep the time that "
-                    "they had left.",
+                    "The clock was set %s by %s; sessions, grants and offers keep their "
+                    "remaining time.",
                     "forward" if step > timedelta(0) else "back",
                     length(step),
                 )

@@ -211,8 +211,8 @@ class Outbox:
             try:
                 trouble = self._deliver(message)
             except Exception as error:
-                trouble = f"{type(error).__name__} in a look-up of the address"
-                log.exception("A notice could not be made ready for %s.", self._channel.name)
+                trouble = f"{type(error).__name__} while looking up the address"
+                log.exception("A notice for %s could not be prepared.", self._channel.name)
             # RuntimeError: the service has ended meanwhile.
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(tell, trouble)

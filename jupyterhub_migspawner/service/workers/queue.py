@@ -88,7 +88,7 @@ class Dispatcher:
             self._resting[ticket.id] = self._elapsed() + REST
             tries = self._in_vain[ticket.id] = self._in_vain.get(ticket.id, 0) + 1
             if tries >= IN_VAIN and not offered.ticket.blocked:
-                why = "what is free cannot be given to it just now"
+                why = "it cannot be served just now"
                 await self._parts.ask(lambda broker: broker.pass_over(ticket.id, why))
         else:
             log.info(
@@ -114,7 +114,7 @@ class Dispatcher:
             tries = self._in_vain[ticket.id] = self._in_vain.get(ticket.id, 0) + 1
             if tries >= IN_VAIN and ticket.state == WAITING:
                 # A ticket that cannot be served keeps nobody else waiting; it is looked at again.
-                why = "the hub does not say just now who its person is"
+                why = "the hub cannot identify its user just now"
                 await self._parts.ask(lambda broker: broker.pass_over(ticket.id, why))
             return _UNKNOWN
 
@@ -153,7 +153,7 @@ class Dispatcher:
                 log.warning("%s It is tried again.", error)
             else:
                 self._asked.add(ticket.id)
-                log.info("Server %r of %r starts: its turn came.", ticket.server, ticket.user)
+                log.info("Server %r of %r starts: it is its turn.", ticket.server, ticket.user)
 
 
 _UNKNOWN = Account(Person(""), ())

@@ -124,9 +124,9 @@ class Reconciler:
         if any([await self._may_be_of(lease, server) for server in alike]):
             self._say(
                 lease,
-                f"the hub has no such server of {lease.user!r}, but one as old as the lease runs "
-                "without one, so the user may have been renamed. The lease is given back once "
-                "that server has stopped.",
+                f"the hub has no such server of {lease.user!r}, but a server as old as the lease "
+                "runs without a lease, so the user may have been renamed. The lease is released "
+                "once that server has stopped.",
             )
         elif not any(s.name == lease.server and _has_server(lease, s) for s in running or ()):
             await self._release(lease, "its server is gone")
@@ -186,9 +186,9 @@ class Reconciler:
             await self._parts.ask(lambda broker: broker.release_lease(lease.id, reason, ACTOR))
         except Refusal as refusal:
             # It ended in the meantime, which was the aim.
-            log.info("Lease %d was not given back by the service: %s", lease.id, refusal)
+            log.info("Lease %d was not released by the service: %s", lease.id, refusal)
         else:
-            log.info("Lease %d of %r is given back: %s.", lease.id, lease.user, reason)
+            log.info("Lease %d of %r is released: %s.", lease.id, lease.user, reason)
 
     def _say(self, lease: LeaseRow, text: str) -> None:
         """Log what keeps a lease from moving on once, not in each round."""

@@ -50,7 +50,7 @@ class Compactor:
             so_far = self._so_far
             if so_far.done:
                 if so_far.number:
-                    log.info("%d old events have become counts.", so_far.number)
+                    log.info("%d old events were replaced by counts.", so_far.number)
                 self._so_far = None
                 return
             self._so_far = await self._parts.ask(partial(Broker.compact_events, so_far=so_far))

@@ -306,7 +306,7 @@ async def test_a_lease_that_ended_during_the_start_ends_the_start(
     monkeypatch.setattr(mocking.MockSpawner.__bases__[1], "start", lose_the_lease)
     response = await start(app, "ivy")
     assert response.status_code == 409
-    assert "taken back" in response.json()["message"]
+    assert "was released" in response.json()["message"]
     assert pids[0].wait(30) is not None
     assert not user.running
     await lab.until_empty("ivy")

@@ -68,7 +68,7 @@ GOOD = "  - devices: all\n    mig-enabled: true\n    mig-devices: {1g.5gb: 1}\n"
         (one(GOOD.replace(": 1", ": -1")), 6, "needs a number of slices"),
         (one(GOOD.replace(": 1", ": many")), 6, "needs a number of slices"),
         (one(GOOD.replace(": 1", ": 1000000000")), 6, "needs a number of slices"),
-        (one(GOOD.replace("1g.5gb", "1g5gb")), 6, "is no MIG profile"),
+        (one(GOOD.replace("1g.5gb", "1g5gb")), 6, "is not a MIG profile"),
         (one(GOOD.replace("1g.5gb", "1c.3g.20gb")), 6, "write 3g.20gb"),
         (one(GOOD.replace("{1g.5gb: 1}", "[1g.5gb]")), 6, "must be keys and values"),
         (one(GOOD.replace("all", "all\n    device-filter: A100")), 5, "PCI ids like"),
@@ -87,7 +87,7 @@ GOOD = "  - devices: all\n    mig-enabled: true\n    mig-devices: {1g.5gb: 1}\n"
             "this is a Kubernetes ConfigMap, not a file of layouts; save the text under its data",
         ),
         ("[" * 5000, None, "nested too deeply"),
-        ("version: \x00", None, "is no YAML"),
+        ("version: \x00", None, "is not YAML"),
     ],
 )
 def test_a_mistake_is_told_with_file_line_and_what_was_expected(

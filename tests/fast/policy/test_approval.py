@@ -182,7 +182,7 @@ def test_a_request_moves_in_these_ways_and_no_others() -> None:
 
 
 def test_a_refused_move_says_what_it_is() -> None:
-    assert may_move("denied", "approved") == "It is denied already and cannot become approved."
+    assert may_move("denied", "approved") == "It is already denied and cannot become approved."
     assert may_move("nonsense", "approved")
 
 

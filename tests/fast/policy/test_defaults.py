@@ -83,8 +83,8 @@ def test_names_in_the_default_tier_are_as_long_as_the_hub_s() -> None:
 @pytest.mark.parametrize(
     ("function", "told"),
     [
-        (lambda person: 7, "gave 7 for 'eve', which is no tier of theirs"),
-        (lambda person: "large", "gave 'large' for 'eve', which is no tier of theirs"),
+        (lambda person: 7, "gave 7 for 'eve', which is not one of their tiers"),
+        (lambda person: "large", "gave 'large' for 'eve', which is not one of their tiers"),
         (lambda person: 1 / 0, "failed for 'eve'"),
         (lambda person: None, ""),
         (lambda person: "small", ""),

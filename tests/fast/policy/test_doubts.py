@@ -95,7 +95,7 @@ def test_a_long_silence_is_a_doubt(length: timedelta, doubted: bool) -> None:
     assert (found is not None) == doubted
     if found is not None:
         assert (found.kind, found.since) == (UNKNOWN, silence.since)
-        assert found.why == "it answers only now and then since Mon 23 Nov 2026 11:30 UTC"
+        assert found.why == "since Mon 23 Nov 2026 11:30 UTC it answers only now and then"
 
 
 def test_a_doubt_names_what_is_silent_and_why() -> None:
@@ -105,7 +105,7 @@ def test_a_doubt_names_what_is_silent_and_why() -> None:
     found = doubt_of(silent, readings, silence, PATIENCE, NOON)
     assert found is not None
     assert found.why == (
-        "nobody can tell since Mon 23 Nov 2026 11:30 UTC whether it is in use (kernels and "
+        "since Mon 23 Nov 2026 11:30 UTC it is unknown whether it is in use (kernels and "
         "terminals and other); kernels: it times out"
     )
 
@@ -178,8 +178,8 @@ def test_a_session_that_says_for_hours_that_it_is_in_use_while_nothing_works_is_
     assert found is not None
     assert (found.kind, found.since) == (UNPROVEN, NOON - minutes(360))
     assert found.why == (
-        "it says since Mon 23 Nov 2026 06:00 UTC that it is in use (busy), and nothing works: for "
-        "6 hours the processes show nothing"
+        "since Mon 23 Nov 2026 06:00 UTC it has claimed to be in use (busy), but for 6 hours "
+        "the processes have shown no use"
     )
     silent = doubt_of(FINE, (claim(said=""), IDLE_PROCESSES), None, PATIENCE, NOON)
     assert silent is not None

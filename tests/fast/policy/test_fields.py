@@ -19,7 +19,7 @@ def entry(value: Any) -> Entry:
 
 def test_a_text_is_as_long_as_its_limit() -> None:
     assert entry("abc").text("f", "", 3) == "abc"
-    with pytest.raises(ConfigError, match="a text of at most 3 characters"):
+    with pytest.raises(ConfigError, match="text of at most 3 characters"):
         entry("abcd").text("f", "", 3)
 
 

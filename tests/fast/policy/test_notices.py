@@ -56,14 +56,17 @@ def test_nobody_is_told_unless_the_admin_says_so(raw: Any) -> None:
         ({"group:": []}, "there is no key 'group:'"),
         ({7: []}, "there is no key 7"),
         ({"admins": f"json://{SECRET}"}, r"\['admins'\] is a str; expected a list"),
-        ({"admins": [SECRET]}, r"\['admins'\]: entry 0 is no URL"),
-        ({"admins": [f"json://x/{SECRET}", None]}, r"\['admins'\]: entry 1 is no URL"),
-        ({"admins": [f"json://x/{SECRET}\n"]}, "entry 0 is no URL"),
-        ({"admins": [f"json://{SECRET}/{{user}}"]}, "entry 0 has braces in it; only those of"),
-        ({"users": [f"json://{SECRET}/"]}, "entry 0 names no user; expected {user} or {address}"),
-        ({"users": [f"json://{SECRET}/{{name}}"]}, "entry 0 has other braces in it"),
-        ({"users": [f"json://{SECRET}/{{user.x}}"]}, "entry 0 has other braces in it"),
-        ({"users": ["json://x/{address}"]}, r"users\[0\] \(json\) has {address} in it, and there"),
+        ({"admins": [SECRET]}, r"\['admins'\]: entry 0 is not a URL"),
+        ({"admins": [f"json://x/{SECRET}", None]}, r"\['admins'\]: entry 1 is not a URL"),
+        ({"admins": [f"json://x/{SECRET}\n"]}, "entry 0 is not a URL"),
+        ({"admins": [f"json://{SECRET}/{{user}}"]}, "entry 0 contains braces; only those of"),
+        (
+            {"users": [f"json://{SECRET}/"]},
+            "entry 0 does not name the user; expected {user} or {address}",
+        ),
+        ({"users": [f"json://{SECRET}/{{name}}"]}, "entry 0 contains other braces"),
+        ({"users": [f"json://{SECRET}/{{user.x}}"]}, "entry 0 contains other braces"),
+        ({"users": ["json://x/{address}"]}, r"users\[0\] \(json\) uses {address}, but there"),
         ({"addresses": [SECRET]}, r"\['addresses'\] is a list; expected a dict"),
         ({"addresses": {"ada": 7}}, r"\['addresses'\] is a dict; expected a dict of addresses"),
         ({"admins": [f"json://x/{n}" for n in range(51)]}, "has 51 channels; expected at most 50"),
@@ -174,33 +177,38 @@ UNTIL = {"until": "2026-11-23T17:00:00Z"}
             *("request.seconded", {}, "approvers", ""),
             "One more approval is needed for request 7 of ada",
             "noether has approved card for 8 hours; a second approval is needed.\n"
-            "They say: a long run",
+            "Their message: a long run",
         ),
         (
-            *("request.reminder", {"why": "nobody has decided for 24 hours"}, "approvers", ""),
+            *(
+                "request.reminder",
+                {"why": "there has been no decision for 24 hours"},
+                "approvers",
+                "",
+            ),
             "Request 7 of ada is still waiting",
-            "ada asks for card for 8 hours.\nSo far nobody has decided for 24 hours.",
+            "ada asks for card for 8 hours.\nSo far there has been no decision for 24 hours.",
         ),
         (
             *("request.approved", {"from": "2026-11-23T09:00:00Z", **UNTIL}, "users", "requests"),
             "Your request 7 is approved",
             "You may use card for 8 hours.\nIt is valid until Mon 23 Nov 2026 17:00 UTC.\n"
-            "noether says: a long run",
+            "Message from noether: a long run",
         ),
         (
             *("request.approved", {"from": "2026-11-23T12:00:00Z", **UNTIL, "why": ""}),
             *("users", "requests", "Your request 7 is approved"),
             "You may use card for 8 hours.\nIt is valid from Mon 23 Nov 2026 12:00 UTC until "
-            "Mon 23 Nov 2026 17:00 UTC. A card that is kept for it goes to others if it is "
-            "not used within half an hour.",
+            "Mon 23 Nov 2026 17:00 UTC. A card that is reserved for it is given to others if it "
+            "is not used within half an hour.",
         ),
         (
             *("request.denied", {"hours": 1}, "users", "requests", "Your request 7 is denied"),
-            "You asked for card for 1 hour.\nnoether says: a long run",
+            "You asked for card for 1 hour.\nMessage from noether: a long run",
         ),
         (
             *("request.cancelled", {}, "users", "requests", "Your request 7 is cancelled"),
-            "noether has taken back card for 8 hours.\nReason: a long run",
+            "noether has withdrawn card for 8 hours.\nReason: a long run",
         ),
         (
             *("request.expired", {"why": "nobody decided on it"}, "users", "requests"),
@@ -211,7 +219,7 @@ UNTIL = {"until": "2026-11-23T17:00:00Z"}
         (
             *("request.ending", {**UNTIL, "why": "it ends at 17:00"}, "users", "requests"),
             "Your grant 7 ends soon",
-            "Your grant of card for 8 hours: it ends at 17:00.\nA server that uses it ends "
+            "Your grant for card for 8 hours: it ends at 17:00.\nA server that uses it ends "
             "then; save your work first.",
         ),
         (
@@ -224,18 +232,18 @@ UNTIL = {"until": "2026-11-23T17:00:00Z"}
             *("ticket.offered", {"offered": "large", **UNTIL, "start": True}, "users", "offers"),
             "It is your turn for a GPU",
             "large is held for you until Mon 23 Nov 2026 17:00 UTC.\nThe hub will start your "
-            "server, unless one of that name is running: stop that first.",
+            "server, unless a server with that name is running: stop that one first.",
         ),
         (
             *("ticket.lapsed", {"why": "nobody took it"}, "users", "offers"),
             "Your turn on the waiting list has passed",
-            "You waited for card: nobody took it.\n"
+            "You were waiting for card: nobody took it.\n"
             "Join the waiting list again if you still need it.",
         ),
         (
             *("ticket.cancelled", {"why": "left the group"}, "users", "offers"),
             "You are no longer on the waiting list",
-            "You waited for card. Reason: left the group.",
+            "You were waiting for card. Reason: left the group.",
         ),
         (
             *("ticket.blocked", {"why": "Your quota is used up."}, "users", "offers"),
@@ -262,7 +270,7 @@ UNTIL = {"until": "2026-11-23T17:00:00Z"}
             *("lease.unknown", {"why": "nobody can tell"}, "admins", ""),
             "It is unknown whether a session of ada is in use",
             "Session 12 of ada: nobody can tell.\n"
-            "It is not ended for being idle while this is unknown.",
+            "The session is not ended for being idle while this is unknown.",
         ),
         (
             *("clock.stepped", {"seconds": -7200, "why": "the clock was set back"}, "admins", ""),
@@ -278,27 +286,27 @@ UNTIL = {"until": "2026-11-23T17:00:00Z"}
         (
             *("lease.foreign", {"why": "process 7 (python, user bob) on the slice"}, "admins", ""),
             "A process of another user is on a slice of ada",
-            "Session 12 of ada has a slice on which others run: process 7 (python, user bob) on "
-            "the slice.\nTheir use does not keep the session alive, and the slice is not given to "
-            "anybody else while they are on it.",
+            "Session 12 of ada has a slice on which other users run processes: process 7 "
+            "(python, user bob) on the slice.\nThese processes do not keep the session alive, "
+            "and the slice is not given to anybody else while they are on it.",
         ),
         (
             *("lease.stuck", {"why": "Lease 12: pid 7.", "mend": "`kill -9 7`"}, "admins", ""),
-            "A slice is still taken after a session of ada",
+            "A slice is still in use after a session of ada",
             "Lease 12: pid 7.\n`kill -9 7`",
         ),
         (
             *("node.port-taken", {"why": "It is eve's.", "pids": [7, 8]}, "admins", ""),
-            "Another user's process has taken a port on noether",
-            "It is eve's.\nNo token was sent to it. Browsers may have sent it cookies, while the "
-            "proxy still led there: end it, and have that person sign out of the hub.\nLook at it "
-            "with: ps -fp 7,8",
+            "Another user's process took a port on noether",
+            "It is eve's.\nNo token was sent to the process. Browsers may have sent it cookies "
+            "while the proxy still pointed to the port: end the process, and ask the server's "
+            "user to sign out of the hub.\nInspect it with: ps -fp 7,8",
         ),
         (
             *("card.lost", {"why": "Card 0 is not listed."}, "admins", ""),
             "A GPU of noether is lost",
-            "Card 0 is not listed.\nSessions on it have ended as lost, and nothing is given out on "
-            "it until it is back.",
+            "Card 0 is not listed.\nSessions on it are lost, and nothing is given out on it "
+            "until it is back.",
         ),
     ],
 )
@@ -332,7 +340,7 @@ def test_there_is_a_sentence_for_each_of_these_kinds_and_each_is_a_kind() -> Non
         ("clock.stepped", "migspawner", {"seconds": 5, "why": "it was set"}),
         ("clock.paused", "migspawner", {"seconds": 5000, "held": 0, "why": "it slept"}),
         ("ticket.blocked", "migspawner", {"why": ""}),
-        ("ticket.blocked", "migspawner", {"why": "what is free cannot be given to it just now"}),
+        ("ticket.blocked", "migspawner", {"why": "it cannot be served just now"}),
     ],
 )
 def test_nobody_is_told_what_they_know(kind: str, actor: str, detail: dict[str, Any]) -> None:

@@ -43,7 +43,7 @@ def test_a_minute_is_long() -> None:
     [
         ("", "its slice is still being checked"),
         (
-            "processes of the ended server still run: pid 7",
+            "processes of the ended server are still running: pid 7",
             "a program is still running on its slice",
         ),
         (
@@ -53,11 +53,11 @@ def test_a_minute_is_long() -> None:
         ("it is pid 7", "a program is still running on its slice"),
         (
             "NVML cannot say who is on it: Unknown Error",
-            "it cannot be checked at the moment whether its slice is empty",
+            "it cannot be checked right now whether its slice is empty",
         ),
         (
             "the processes of node n1 cannot be read: EMFILE",
-            "it cannot be checked at the moment whether its slice is empty",
+            "it cannot be checked right now whether its slice is empty",
         ),
     ],
 )
@@ -72,8 +72,8 @@ def test_the_session_that_has_lasted_longest_is_named() -> None:
     said = in_words([later, ENDING])
     assert said == in_words([ENDING, later])
     assert "Your server 'exp'" in said
-    assert "(1 more is ending too)" in said
-    assert "(2 more are ending too)" in in_words([later, ENDING, later])
+    assert "(1 more is also ending)" in said
+    assert "(2 more are also ending)" in in_words([later, ENDING, later])
     assert "Your default server (tier Large) ended" in in_words([later])
     offered = Ending("", "Large", NOON, offered=True)
     assert "What was held for your default server (tier Large) was given back" in in_words(
@@ -102,10 +102,10 @@ def test_admins_are_told_who_since_when_and_why() -> None:
 
     said = told()
     assert said.startswith(
-        "Lease 3 of ada ended at Sun 29 Nov 2026 12:00 UTC already (time is over)"
+        "Lease 3 of ada already ended at Sun 29 Nov 2026 12:00 UTC (time is over)"
     )
     assert "not proven empty: pid 7. Until" in said
-    assert "already, but" in told(end_reason="")
+    assert " UTC, but" in told(end_reason="")
     assert "the agent has not checked it yet" in told(waiting_for="")
     assert "It is quarantined: bad. Until" in told(quarantined="bad.")
     assert "quarantined" not in said
@@ -126,9 +126,7 @@ def test_what_has_ended_counts_like_what_runs(field: str) -> None:
     full = check(quota, Usage(NOON, ending=(ending,), **{field: 2}), CARD)
     assert full.endswith("and you have 3. Stop one of them to start another.")
     none = check(Quota(**{field: 0}), Usage(NOON, ending=(ending,)), CARD)
-    assert none.endswith(
-        "Choose a tier that your quota allows, or ask the administrators of this hub."
-    )
+    assert none.endswith("Choose a tier that your quota allows, or ask the admins of this hub.")
 
 
 def test_each_quota_counts_its_own() -> None:

@@ -183,16 +183,15 @@ def test_what_should_have_ended_is_not_counted_on(late: Occupied) -> None:
     alone = queue.expected(1, [late], [10 * HOUR] * 9, NOON, longest=HOUR)
     assert (alone.likely, alone.latest, alone.stuck) == (None, None, 1)
     assert queue.wait_in_words(alone) == (
-        "The waiting time is unknown: nothing that it waits for has a known end. 1 session "
-        "that should have ended is not counted on: it is not known when its GPU is free."
+        "The waiting time is unknown: no session that it waits for has a known end. 1 session "
+        "that should have ended is left out: it is unknown when its GPU is free."
     )
     other = Occupied(NOON, NOON + 3 * HOUR)
     both = queue.expected(1, [late, other], [], NOON)
     assert (both.likely, both.latest, both.stuck) == (3 * HOUR, 3 * HOUR, 1)
     two = queue.wait_in_words(queue.expected(1, [late, late, other], [], NOON))
     assert two.endswith(
-        "2 sessions that should have ended are not counted on: it is not known when their GPUs are "
-        "free."
+        "2 sessions that should have ended are left out: it is unknown when their GPUs are free."
     )
 
 

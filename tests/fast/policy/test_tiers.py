@@ -148,7 +148,7 @@ WRONG: list[tuple[Any, list[str]]] = [
     ([{**OK, "idle_minutes": 0}], ["'idle_minutes'", "0", "above 0"]),
     ([{**OK, "title": 3}], ["'title'", "3", "text"]),
     ([{**OK, "description": "x" * 3000}], ["'description'", "2000"]),
-    ([{**OK, "profile": "none", "approval": True}], ["'approval'", "nothing to grant"]),
+    ([{**OK, "profile": "none", "approval": True}], ["'approval'", "needs no approval"]),
     *(
         ([{**OK, "seats": wrong}], ["tier 'small'", "'seats'", "a whole number from 1 to 16"])
         for wrong in (0, -1, 17, 1.0, "4", True, None, [4])
@@ -178,7 +178,7 @@ def test_a_wrong_tier_is_named_with_field_found_and_expected(raw: Any, words: li
     [
         ({"profile": "whole", "mig": "none"}, ["'mig'", "'none'", "'on'", "'off'"]),
         ({"profile": "whole", "mig": True}, ["'mig'", "True"]),
-        ({"mig": "off"}, ["'mig'", "'off'", "only a tier of profile 'whole'"]),
+        ({"mig": "off"}, ["'mig'", "'off'", "only a tier with profile 'whole'"]),
         ({"approvals": 2}, ["'approvals'", "2", "needs no approval"]),
         ({"grant_starts": 1}, ["'grant_starts'", "1", "needs no approval"]),
         ({"approvals": 3, "approval": True}, ["'approvals'", "3", "from 1 to 2"]),

@@ -362,8 +362,10 @@ def test_few_of_many_in_doubt_are_described(node: Node, monkeypatch: pytest.Monk
     node.tick()
     assert len(told) <= 5
     why = node.broker.lease(lease.id).waiting_for
-    assert why.startswith("it cannot be read whose a process is: process 9000010 (py?thon, ")
-    assert "it has not been read yet, for its user has too many new processes" in why
+    assert why.startswith(
+        "the session of a process cannot be determined: process 9000010 (py?thon, "
+    )
+    assert "it has not been read yet, because its user has too many new processes" in why
     assert why.endswith("9000010) and 89 more")
 
 

@@ -115,7 +115,7 @@ def test_what_a_user_may_not_read_is_no_trouble_of_the_card(make_node: NodeMaker
     lease = running(node)
     node.lab.clock.pass_time(days=3)
     node.tick(2)
-    assert "may not do it" in node.card().problem
+    assert "is not permitted to do it" in node.card().problem
     assert node.broker.lease(lease.id).state == "active"
 
 

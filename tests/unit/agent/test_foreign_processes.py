@@ -151,7 +151,7 @@ def test_its_coming_and_going_and_its_use_keep_no_session(open_session: Opened) 
     assert readings(session)[PROCESSES].said == "0 % of a CPU by 0 on the slice, 0 % by 0 others"
     session.node.tick(2)
     assert not active_now(session, USE)
-    assert "counts for nothing while a process of another user" in readings(session)[USE].said
+    assert "does not count while a process of another user" in readings(session)[USE].said
     session.end(pid)
     session.node.tick()
     assert not active_now(session, PROCESSES)

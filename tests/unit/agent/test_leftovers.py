@@ -200,7 +200,7 @@ def test_what_may_not_be_ended_is_named(session: Session, monkeypatch: pytest.Mo
     session.node.seconds += TERMINATE_AFTER
     session.node.tick()
     assert f"process {pid} (" in session.quarantined
-    assert "this service may not end it" in session.quarantined
+    assert "this service is not permitted to end it" in session.quarantined
     assert f"`sudo kill -9 {pid}`" in session.quarantined
     assert session.quarantined.count(f"process {pid} (") == 1
     monkeypatch.undo()
@@ -281,7 +281,9 @@ def test_a_process_that_once_carried_the_mark_is_known_for_ever(
     session.stop()
     session.node.tick()
     assert session.state == "releasing"
-    assert session.waiting_for == (f"processes of the ended server still run: pid {forgetful.pid}")
+    assert session.waiting_for == (
+        f"processes of the ended server are still running: pid {forgetful.pid}"
+    )
     pass_by(session, TERMINATE_AFTER)
     assert session.ended_by(forgetful.pid) == signal.SIGTERM
     session.node.tick()
@@ -397,7 +399,7 @@ def test_another_sessions_process_on_the_slice_is_not_ended(open_session: Opened
     pass_by(session, KILL_AFTER + STUCK_SECONDS)
     assert other.lives(pid)
     assert session.state == "releasing"
-    assert f"of lease {other.lease.id}, which goes on" in session.quarantined
+    assert f"of lease {other.lease.id}, which continues" in session.quarantined
     session.leave(pid)
     session.node.tick()
     assert (session.state, session.quarantined) == ("released", "")
@@ -422,7 +424,7 @@ def test_a_program_whose_first_thread_has_ended_still_holds_its_slice(session: S
         os.sched_yield()
     session.stop()
     session.node.tick()
-    assert session.waiting_for.endswith(f"still run: pid {process.pid}")
+    assert session.waiting_for.endswith(f"still running: pid {process.pid}")
     process.kill()
     # Nobody has asked how it ended: it is a zombie, and holds nothing any more.
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)

@@ -86,7 +86,7 @@ def test_a_card_that_is_back_too_soon_waits_for_who_was_on_it(make_node: NodeMak
     assert node.broker.lease(lease.id).state == "lost"
     simulator.reboot(node.path)
     node.tick(2)
-    assert "process 4711 of before it was lost still runs" in node.card().problem
+    assert "process 4711 from before it was lost still runs" in node.card().problem
     with pytest.raises(Refusal):
         node.lab.start("grace")
     (entry / "environ").write_bytes(b"")
@@ -240,7 +240,7 @@ def test_a_process_that_cannot_be_read_holds_a_returned_card_back(
     (entry / name).unlink()
     (entry / name).symlink_to(entry / name)
     simulator.reboot(node.path)
-    assert "it is not known who is on it: process 4711" in held_back(node)
+    assert "it is unknown which processes are on it: process 4711" in held_back(node)
     (entry / name).unlink()
     entry.rename(node.folder / "gone")
     assert held_back(node) == ""
@@ -253,7 +253,7 @@ def test_processes_that_cannot_be_listed_hold_a_returned_card_back(make_node: No
     node.tick()
     away = node.proc.rename(node.folder / "away")
     simulator.reboot(node.path)
-    assert "it is not known who is on it" in held_back(node)
+    assert "it is unknown which processes are on it" in held_back(node)
     away.rename(node.proc)
     assert held_back(node) == ""
 
@@ -271,7 +271,7 @@ def test_a_process_that_dropped_its_mark_holds_a_returned_card_back(make_node: N
     node.restart()
     simulator.reboot(node.path)
     node.tick(2)
-    assert "process 4711 of before it was lost still runs" in node.card().problem
+    assert "process 4711 from before it was lost still runs" in node.card().problem
 
 
 def test_a_card_that_was_never_lost_is_held_back_for_nobody(

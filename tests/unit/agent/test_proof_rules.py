@@ -269,7 +269,7 @@ def test_another_leases_process_on_the_slice_is_no_stranger_at_once(
     runs_as(shown(node.proc, pid, f"{MARK}{grace.attempt}\0".encode()), 1001, 1001)
     simulator.add_process(node.path, str(ada.slice_uuid), pid)
     node.stop(ada)
-    whose = f"of lease {grace.id}, which goes on"
+    whose = f"of lease {grace.id}, which continues"
     late = KILL_AFTER + STUCK_SECONDS
     assert named_at(node, ada, whose, (0.0, late - 0.5, late)) == [False, False, True]
 
@@ -346,7 +346,7 @@ def test_a_later_process_with_the_pid_of_a_sessions_is_not_the_sessions(
     found = Families(node.broker, node="n1", proc=node.proc)
     found.look([lease])
     assert found.owner(4242) == lease.attempt
-    # What it says of itself later changes nothing.
+    # What it itself reports later changes nothing.
     (entry / "environ").write_bytes(b"A=1\0")
     assert found.owner(4242) == lease.attempt
     stat = (entry / "stat").read_text()
@@ -426,7 +426,7 @@ def test_a_remembered_process_that_cannot_be_read_still_counts(node: Node, lease
     broken(entry / "stat")
     node.stop(lease)
     node.tick()
-    assert "still run: pid 4242" in node.broker.lease(lease.id).waiting_for
+    assert "still running: pid 4242" in node.broker.lease(lease.id).waiting_for
     shutil.rmtree(entry)
     node.tick()
     assert state(node, lease) == "released"
@@ -452,7 +452,7 @@ def test_a_mark_that_names_no_lease_hides_no_descendant(
     node.stop(lease)
     node.tick()
     waiting_for = node.broker.lease(lease.id).waiting_for
-    assert waiting_for == "processes of the ended server still run: pid 4000, 4001, 4002"
+    assert waiting_for == "processes of the ended server are still running: pid 4000, 4001, 4002"
 
 
 def test_a_server_that_was_started_from_another_ones_session_is_not_of_that_session(
@@ -469,7 +469,7 @@ def test_a_server_that_was_started_from_another_ones_session_is_not_of_that_sess
     node.stop(outer)
     node.tick()
     waiting_for = node.broker.lease(outer.id).waiting_for
-    assert waiting_for == "processes of the ended server still run: pid 4000"
+    assert waiting_for == "processes of the ended server are still running: pid 4000"
 
 
 @pytest.mark.parametrize("marked", [True, False])
@@ -645,7 +645,7 @@ def test_a_reason_says_how_many_there_are(node: Node, lease: LeaseRow) -> None:
     node.tick()
     why = node.broker.lease(lease.id).waiting_for
     assert "pid 4000, 4001, 4002, 4003, 4004 and 3 more" in why
-    assert "whose a process is: process 5000" in why
+    assert "cannot be determined: process 5000" in why
     assert why.endswith(" and 2 more")
     node.seconds += KILL_AFTER + STUCK_SECONDS
     node.tick()

@@ -94,7 +94,7 @@ def test_a_seat_is_empty_though_others_compute_on_the_slice(node: Node, sleeper:
     node.tick()
     assert state(node, ada) == (
         "releasing",
-        f"processes of the ended server still run: pid {mine}",
+        f"processes of the ended server are still running: pid {mine}",
     )
     gone(node, mine)
     node.tick()

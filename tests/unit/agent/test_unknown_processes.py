@@ -230,7 +230,7 @@ def test_a_process_that_is_remembered_is_not_read_again(tmp_path: Path) -> None:
     found = scan(tmp_path, {Process(100, 100): "a"})
     assert [each.pid for each in found.family("a")] == [100]
     assert not found.unknown
-    # What it says of itself later takes it from nobody.
+    # What it itself reports later takes it from nobody.
     for environ in (b"A=1\0", f"{MARK}b\0".encode()):
         (tmp_path / "100" / "environ").unlink()
         (tmp_path / "100" / "environ").write_bytes(environ)
@@ -275,7 +275,7 @@ def test_a_process_that_may_be_the_sessions_keeps_the_slice(
     node.tick()
     now, why = state(node, ended)
     assert now == "releasing"
-    assert "it cannot be read whose a process is: process 4242" in why
+    assert "the session of a process cannot be determined: process 4242" in why
     node.tick()
     node.seconds += KILL_AFTER + STUCK_SECONDS
     node.tick()
@@ -382,7 +382,7 @@ def test_one_that_ended_while_it_was_read_may_have_started_another(
     listings.then[1] = start_another
     assert looked(node, ended) == (
         "releasing",
-        "processes of the ended server still run: pid 4243",
+        "processes of the ended server are still running: pid 4243",
     )
     assert listings.number == 2
 
@@ -436,7 +436,7 @@ def test_a_program_that_starts_another_and_ends_again_and_again_is_not_taken_for
     now, why = state(node, ended)
     assert now == "releasing"
     if found_in:
-        assert why == "processes of the ended server still run: pid 9999"
+        assert why == "processes of the ended server are still running: pid 9999"
         shutil.rmtree(node.proc / "9999")
     else:
         assert "faster than they can be read" in why
@@ -459,7 +459,7 @@ def test_one_that_ends_while_its_mark_is_read_may_have_started_another(
     monkeypatch.setattr(environments, "environment_of", environment_of)
     node.seconds += 1  # no reading of the cards in this round
     node.agent.tick()
-    assert state(node, ended)[1] == "processes of the ended server still run: pid 4243"
+    assert state(node, ended)[1] == "processes of the ended server are still running: pid 4243"
 
 
 def test_a_card_that_does_not_answer_proves_nothing_of_its_slices(

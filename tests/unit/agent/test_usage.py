@@ -217,7 +217,7 @@ def test_a_server_whose_processes_cannot_be_seen_is_unknown(session: Session) ->
         session.end(pid)
     found = session.look()
     assert found is not None
-    assert found.trouble == "no process of this server can be seen on its node"
+    assert found.trouble == "no process of this server is visible on its node"
 
 
 @pytest.mark.parametrize("file", ["stat", "status"])

@@ -209,7 +209,7 @@ def test_dcgm_tells_of_ampere(make_node: NodeMaker, site: Site) -> None:
     [
         (page(b"", 503), "does not answer (status 503)"),
         (page(b"<html>"), "cannot be read"),
-        (page(HEAD.encode()), "does not tell how much GPU instance"),
+        (page(HEAD.encode()), "does not report how much GPU instance"),
     ],
     ids=["away", "another page", "without the figure"],
 )

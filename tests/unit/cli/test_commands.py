@@ -90,7 +90,7 @@ def test_a_server_that_lost_its_card_stays_in_the_lists(install: Install) -> Non
 
 
 def test_a_lease_is_released_by_its_number(install: Install) -> None:
-    assert "No slice is held by anybody" in install.run("leases").out
+    assert "Nobody holds a slice" in install.run("leases").out
     install.broker.acquire(Person("ada"), "", "small", "attempt-1")
     install.broker.acquire(Person("grace"), "lab", "small", "attempt-2")
     install.broker.activate("attempt-1")
@@ -120,7 +120,7 @@ def test_a_lease_is_released_by_its_number(install: Install) -> None:
 
 
 def test_a_request_goes_from_asking_to_a_grant(install: Install) -> None:
-    assert "Nobody has made a request" in install.run("requests").out
+    assert "There are no requests yet" in install.run("requests").out
     asked = install.run(
         "requests", "create", "--user", "ada", "--tier", "card", "--hours", "4",
         "--reason", "<b>benchmark</b>", "--json",
@@ -131,7 +131,7 @@ def test_a_request_goes_from_asking_to_a_grant(install: Install) -> None:
 
     for name, sentence in (
         ("ada", "your own request"),
-        ("linus", "admins and the approvers decide"),
+        ("linus", "admins and the approvers can decide"),
     ):
         refused = install.run("requests", "approve", number, "--by", name)
         assert refused.status == 1
@@ -350,7 +350,7 @@ def test_cards_show_the_present_layout_and_the_desired_one_where_it_differs(
     exported = install.run("layout", "export")
     assert "1g.5gb" in exported.out
     assert "7g.40gb" not in exported.out
-    assert "has another desired layout (7g.40gb); the file has the present one." in exported.err
+    assert "has a different desired layout (7g.40gb); the file has the current one." in exported.err
 
 
 def test_cards_name_other_places_of_the_same_profiles(install: Install) -> None:
@@ -395,7 +395,10 @@ def test_tiers_that_share_slices_say_so(install: Install) -> None:
     assert "share" not in install.run("tiers").out
     install.edit('"name": "large", "profile": "3g.20gb"', '"name": "large", "profile": "1g.5gb"')
     said = install.run("tiers").out
-    assert "The tiers small and large share their slices of 1g.5gb: each counts them." in said
+    assert (
+        "The tiers small and large share their slices of 1g.5gb, so their numbers overlap."
+        in " ".join(said.split())
+    )
 
 
 def test_tiers_say_which_cards_they_mean(install: Install) -> None:
@@ -451,4 +454,4 @@ def test_tiers_share_what_is_on_the_same_cards(cards: list[str | None], said: li
         ]
     )
     found = list(shared(tiers, frozenset((A100_40, A100_80, H100))))
-    assert found == [f"{each}: each counts them." for each in said]
+    assert found == [f"{each}, so their numbers overlap." for each in said]

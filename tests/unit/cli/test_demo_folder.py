@@ -139,7 +139,7 @@ def test_a_file_without_its_rulers_is_not_guessed_at(directory: Path) -> None:
     file = written(directory)
     kept = file.read_text().replace("yours to change", "mine to change")
     file.write_text(kept)
-    with pytest.raises(MigspawnerError, match="ruler lines"):
+    with pytest.raises(MigspawnerError, match="marker lines"):
         written(directory)
     assert file.read_text() == kept
 

@@ -49,7 +49,7 @@ def test_a_healthy_install(healthy: Install) -> None:
     }  # fmt: skip
     assert {finding["state"] for finding in answer.json} == {"ok"}
     said = healthy.run("doctor", "--wide").out
-    assert said.endswith("Nothing is wrong.\n")
+    assert said.endswith("No problems found.\n")
     assert "7 x 1g.5gb" in said
 
 
@@ -71,7 +71,7 @@ def test_a_binding_that_is_older_than_the_driver(
         for each in found(healthy.run("doctor", "--json"), "nvml")
         if each["state"] == "warning"
     ]
-    assert "8 kinds of MIG profile more than it knows" in finding["message"]
+    assert "8 kinds of MIG profile that it does not know" in finding["message"]
     assert finding["mend"] == "Update it: pip install --upgrade nvidia-ml-py"
 
 
@@ -110,7 +110,7 @@ def test_cards_that_are_not_yet_as_their_layout_says(healthy: Install) -> None:
 
 def test_a_card_that_is_held_back_says_why(healthy: Install) -> None:
     found_cards = healthy.mig.open_nvml().inventory()
-    why = "Card 0 is back, but process 7 of before it was lost still runs; end it."
+    why = "Card 0 is back, but process 7 from before it was lost still runs; end it."
     held = replace(found_cards.cards[0], problem=why)
     healthy.broker.record_inventory("n1", replace(found_cards, cards=(held, found_cards.cards[1])))
     answer = healthy.run("doctor", "--json")
@@ -140,7 +140,7 @@ def test_a_drained_card_is_no_card_in_order(healthy: Install) -> None:
     assert answer.status == 0
     first, second = found(answer, "card")
     assert (first["state"], second["state"]) == ("ok", "warning")
-    assert "is drained, and nothing on it is given out: a fan is loud." in second["message"]
+    assert "is drained, and no new leases start on it: a fan is loud." in second["message"]
     assert f"migspawner cards resume {card}" in second["mend"]
     small, large, _ = found(answer, "tier")
     assert "7 slices of 1g.5gb can be given out; 2 more cannot" in small["message"]
@@ -179,7 +179,7 @@ def test_a_tier_that_means_no_card_there_is(healthy: Install, name: str) -> None
     answer = healthy.run("doctor", "--json")
     assert wrong(answer) == {"tier"}
     (finding,) = [f for f in found(answer, "tier") if f["state"] == "wrong"]
-    assert finding["message"] == f"Tier {name}: its card 'A10' matches no card that is known."
+    assert finding["message"] == f"Tier {name}: its card 'A10' matches no known card."
     assert "NVIDIA A100-SXM4-40GB (40 GB)" in finding["mend"]
 
 
@@ -235,7 +235,7 @@ def test_a_tier_of_whole_cards_with_mig_on_where_no_card_has_mig(healthy: Instal
     (finding,) = [f for f in found(answer, "tier") if "Tier card" in f["message"]]
     assert finding["state"] == "wrong"
     assert finding["message"] == (
-        "Tier card: it gives whole cards with MIG on, and no card of model T4 has MIG on."
+        "Tier card: it gives out whole cards with MIG on, but no card of model T4 has MIG on."
     )
     assert 'Write "mig": "off" in the tier' in finding["mend"]
     healthy.edit('"name": "card",', '"name": "card", "mig": "off",')
@@ -248,7 +248,7 @@ def test_a_tier_whose_slices_are_not_cut_is_a_warning(healthy: Install) -> None:
     answer = healthy.run("doctor", "--json")
     assert answer.status == 0
     assert [f["state"] for f in found(answer, "tier")] == ["ok", "warning", "ok"]
-    assert healthy.run("doctor").out.endswith("Nothing is wrong.\n")
+    assert healthy.run("doctor").out.endswith("No problems found.\n")
 
 
 def test_a_silent_agent(healthy: Install) -> None:
@@ -341,7 +341,7 @@ def test_a_clock_that_was_set_is_shown_for_a_week(healthy: Install) -> None:
     answer = healthy.run("doctor", "--json")
     (finding,) = found(answer, "clock")
     assert (answer.status, finding["state"]) == (0, "warning")
-    assert "2 days ahead of the time that leases go by" in finding["message"]
+    assert "2 days ahead of the time that leases use" in finding["message"]
 
     Broker(store, settings, machine=Machine(boot_id())).watch_clock()
     store.close()

@@ -59,7 +59,7 @@ def test_private_files_are_right(hub: Install) -> None:
     answer = hub.run("doctor", "--json")
     assert answer.status == 0
     (finding,) = found(answer, "files")
-    assert "of the hub can be used by nobody but its user" in finding["message"]
+    assert "of the hub are accessible only to its user" in finding["message"]
     assert [each["state"] for each in found(answer, "key")] == ["ok"]
 
 
@@ -196,7 +196,7 @@ def test_links_without_an_end_are_said(hub: Install) -> None:
     key.unlink()
     key.symlink_to(key)
     (finding,) = wrong(hub)
-    assert "cannot be looked at" in finding["message"]
+    assert "cannot be checked" in finding["message"]
 
 
 @ROOT
@@ -268,7 +268,7 @@ def test_a_user_who_may_not_look_is_told_once(hub: Install) -> None:
         os.seteuid(0)
     (finding,) = findings
     assert finding.state == "warning"
-    assert "cannot be looked at (Permission denied)" in finding.message
+    assert "cannot be checked (Permission denied)" in finding.message
 
 
 # -- the key ---------------------------------------------------------------------------------

@@ -82,13 +82,13 @@ def test_a_user_whom_only_the_hub_knows_is_no_error(install: Install, words: str
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("leases", "No slice is held by anybody. Past leases: --all."),
-        ("leases --all", "Nobody has held a slice so far."),
+        ("leases", "Nobody holds a slice. Past leases: --all."),
+        ("leases --all", "There are no leases yet."),
         ("leases --user ada", "ada holds no slice. Past leases: --all."),
-        ("leases --user ada --all", "ada has not held a slice so far."),
+        ("leases --user ada --all", "ada has had no lease yet."),
         ("sessions --user ada", "No session of ada is running."),
         ("queue --user ada", "ada is not in the waiting list."),
-        ("requests --user ada", "ada has not made a request yet."),
+        ("requests --user ada", "ada has made no request yet."),
         ("events --user ada --kind lease", "No event matches --kind and --user."),
         ("leases adopt --user ada", "No server of ada runs without a lease."),
     ],
@@ -145,7 +145,7 @@ def test_what_may_be_settled_beforehand_is_done_with_a_warning(
     done = install.run(*words.split())
     assert done.status == 0
     assert "There is no user 'newcomer'" in done.err
-    assert "as soon as a user of that name logs in" in done.err
+    assert "as soon as a user with that name logs in" in done.err
     # From then on the lease database has the name.
     assert "no user" not in install.run(*words.split()).err
 

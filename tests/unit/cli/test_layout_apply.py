@@ -94,7 +94,7 @@ def test_a_command_that_fails_afterwards_is_told_with_a_way_out(two: Shell) -> N
     two.run("layout", "apply", str(EXAMPLE), "all-3g.20gb", status=1)
     (line,) = two.errors.splitlines()
     assert "to be run after cards are cut, failed with exit status 4." in line
-    assert line.endswith("or take it out of MigBroker.after_cut.")
+    assert line.endswith("or remove it from MigBroker.after_cut.")
 
 
 def test_each_sentence_about_a_card_names_it_by_index_and_uuid(two: Shell) -> None:

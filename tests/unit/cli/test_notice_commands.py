@@ -66,10 +66,10 @@ def test_doctor_names_a_channel_that_apprise_does_not_know(install: Install) -> 
     assert answer.status == 1
     [finding] = [found for found in answer.json if found["check"] == "notices"]
     assert finding["state"] == "wrong"
-    assert "admins[0] (bogus) is no URL that Apprise can use" in finding["message"]
+    assert "admins[0] (bogus) is not a URL that Apprise can use" in finding["message"]
     assert SECRET not in answer.out + answer.err
     listed = install.run("notices", "--json").json
-    assert ["no URL" in row["trouble"] for row in listed] == [True, False]
+    assert ["not a URL" in row["trouble"] for row in listed] == [True, False]
 
 
 def test_doctor_says_when_nobody_is_told_and_how_to_try_it(install: Install) -> None:
@@ -112,7 +112,7 @@ def test_what_a_user_is_told(install: Install) -> None:
     assert re.search(r"sessions +no", install.run("notices", "--user", "ada").out)
     both = install.run("notices", "choose", "--user", "ada", "--on", "offers", "--off", "offers")
     assert both.status == 1
-    assert "offers is both --on and --off" in both.err
+    assert "offers is in both --on and --off" in both.err
     assert install.run("notices", "choose", "--user", "ada", "--on", "weather").status == 2
 
 
@@ -152,7 +152,7 @@ def test_a_grant_is_revoked(install: Install) -> None:
     done = install.run("requests", "revoke", number, "--by", "grace", "--reason", "a fire")
     assert (done.status, done.out) == (
         0,
-        f"Grant {number} of ada is revoked: nothing runs on it.\n",
+        f"Grant {number} of ada is revoked: no server runs on it.\n",
     )
     assert install.run("requests", "--json").json[0]["decision_reason"] == "a fire"
 

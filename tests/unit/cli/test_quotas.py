@@ -30,7 +30,7 @@ def test_an_exception_from_its_making_to_its_end(limited: Install) -> None:
     (live,) = limited.run("quotas", "--user", "ada", "--json").json
     assert (live["limit"], live["exceptions"][0]["id"]) == (3, 1)
     assert limited.run("quotas", "restore", "1", "--by", "admin").status == 0
-    assert limited.run("quotas").out == "No exception from a quota holds.\n"
+    assert limited.run("quotas").out == "There is no current exception from a quota.\n"
     assert len(limited.run("quotas", "--all", "--json").json) == 1
     assert limited.run("quotas", "restore", "1", "--by", "admin").status == 1
 

@@ -57,9 +57,7 @@ def test_a_session_is_extended_and_protected(idle: Install) -> None:
     assert "Only admins" in idle.run(*words, "ada").err
     protected = idle.run(*words, "admin", "--json").json
     assert (protected["protected_by"], protected["protected_why"]) == ("admin", "a deadline")
-    assert (
-        "not protected any more" in idle.run("sessions", "unprotect", number, "--by", "admin").out
-    )
+    assert "no longer protected" in idle.run("sessions", "unprotect", number, "--by", "admin").out
     assert idle.run("sessions", "--json").json[0]["protected_until"] is None
     kinds = [event["kind"] for event in idle.run("events", "--user", "ada", "--json").json]
     assert kinds[-3:] == ["lease.extended", "lease.protected", "lease.protected"]
@@ -74,7 +72,7 @@ def said(install: Install) -> list[tuple[str, str]]:
 
 def test_the_doctor_says_when_two_would_end_idle_servers(idle: Install) -> None:
     assert said(idle) == [
-        ("ok", "Idle sessions of small end; nothing in this file ends them besides.")
+        ("ok", "Idle sessions of small end; nothing else in this file ends them.")
     ]
     line = "c.JupyterHub.cleanup_servers = False"
     culler = '["python3", "-m", "jupyterhub_idle_culler", "--timeout=3600"]'
@@ -193,7 +191,7 @@ def test_the_doctor_says_whether_dcgm_tells_of_every_slice(idle: Install) -> Non
         site.answer = page((HEAD + "".join(lines[1:])).encode())
         ((state, message),) = said()
         assert state == "wrong"
-        assert f"tells nothing of 1 slice of {len(rows)}" in message
+        assert f"reports nothing about 1 slice of {len(rows)}" in message
     finally:
         site.close()
     ((state, message),) = said()
@@ -226,7 +224,7 @@ def test_the_doctor_names_sessions_of_a_tier_that_is_gone(idle: Install) -> None
     assert [state for state, _ in said(idle)] == ["ok"]
     idle.edit('"name": "small"', '"name": "tiny"')
     warnings = [message for state, message in said(idle) if state == "warning"]
-    assert any("'small', which is no tier any more" in message for message in warnings)
+    assert any("'small', which is no longer a tier" in message for message in warnings)
 
 
 def test_the_doctor_says_when_sessions_are_looked_at_too_seldom(idle: Install) -> None:

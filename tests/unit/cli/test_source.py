@@ -96,7 +96,7 @@ def test_verbose_says_where_they_come_from(install: Install) -> None:
     assert f"read from {install.config}" in install.run("tiers", "-v", "--json").err
     with hub(install, what_the_hub_read(install)):
         answer = install.run("tiers", "--json", "--verbose")
-    assert "those of the hub that runs" in answer.err
+    assert "those of the running hub" in answer.err
     assert names(answer)
 
 

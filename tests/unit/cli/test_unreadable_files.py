@@ -50,7 +50,7 @@ FILES: dict[str, tuple[Callable[[Path], None], str]] = {
     "loop of links": (make_loop, "cannot be read (Too many levels of symbolic links)"),
     "folder": (Path.mkdir, "is a directory"),
     "pipe": (make_pipe, "is not a regular file"),
-    "without the right to read": (make_secret, "may not be read by this user"),
+    "without the right to read": (make_secret, "This user is not permitted to read"),
     "not UTF-8": (written(b'c.X.y = "\xff"\n'), "cannot be read as a configuration"),
     "with a NUL": (written(b"x = 1\0"), "cannot be read as a configuration"),
     "syntax error": (written(b"c = ("), "cannot be read as a configuration"),
@@ -125,7 +125,7 @@ def test_a_configuration_file_in_a_folder_that_cannot_be_entered(
             status, said = answer.status, answer.out + answer.err
     place.parent.chmod(0o755)
     assert status == 1
-    assert f"{place} may not be read by this user" in " ".join(said.split())
+    assert f"not permitted to read the configuration file {place};" in " ".join(said.split())
 
 
 @pytest.mark.parametrize("path", [LONG, "~nobody-at-all/config.py", "a\0b"])

@@ -143,7 +143,7 @@ def test_whatever_names_people_means_the_hubs_users(tmp_path: Path) -> None:
 def test_two_entries_for_one_person_are_a_mistake_with_a_sentence(
     tmp_path: Path, more: str
 ) -> None:
-    with pytest.raises(ConfigError, match="who are one user at the hub, 'ada'"):
+    with pytest.raises(ConfigError, match="which is the same user at the hub, 'ada'"):
         settings_of(tmp_path, more)
 
 

@@ -151,5 +151,5 @@ def test_what_cannot_be_noted_does_not_hold_up_the_next(
     grace.name = "hopper"
     hub_db.commit()
     accounts.stop()
-    assert "was not noted" in caplog.text
+    assert "was not recorded" in caplog.text
     assert asked(mig) == [("hopper", "pending")]

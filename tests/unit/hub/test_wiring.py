@@ -53,7 +53,7 @@ def test_a_hub_whose_spawner_wraps_another_is_refused(
         timeout=120,
     )
     assert done.returncode == 1
-    assert f"JupyterHub.spawner_class is {name}, which starts servers by another spawner" in (
+    assert f"JupyterHub.spawner_class is {name}, which starts servers with another spawner" in (
         done.stderr
     )
     assert "'mig-local'" in done.stderr

@@ -64,9 +64,9 @@ def test_what_cannot_be_looked_up_is_in_the_log_once_and_tried_again(
     settle()
     assert pauses == [claims.RETRY_SECONDS] * 3
     assert away.named == [["ada", "grace"]]
-    assert caplog.text.count("not looked up whether all running servers have leases") == 1
+    assert caplog.text.count("could not be checked whether all running servers have leases") == 1
     assert str(error) in caplog.text
-    assert caplog.text.count("are looked up now") == 1
+    assert caplog.text.count("have been checked") == 1
 
 
 def test_each_server_is_looked_up_once() -> None:

@@ -131,9 +131,9 @@ def test_a_tier_says_after_how_long_without_use_it_ends() -> None:
 def test_tiers_on_the_same_slices_say_so() -> None:
     form = form_of(TierOffer(SMALL, 3, 7, True, "", None, shares_with=(LARGE, CPU)))
     said = " ".join(form.text.split())
-    assert "Uses the same slices as large and cpu: each counts them." in said
+    assert "Uses the same slices as large and cpu, so their numbers overlap." in said
     card = form_of(TierOffer(CARD, 1, 1, True, "", None, shares_with=(CARD,)))
-    assert "Uses the same cards as card: each counts them." in " ".join(card.text.split())
+    assert "Uses the same cards as card, so their numbers overlap." in " ".join(card.text.split())
     assert "Uses the same" not in form_of(TierOffer(SMALL, 3, 7, True, "", None)).text
 
 

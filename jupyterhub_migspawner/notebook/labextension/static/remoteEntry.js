@@ -91,7 +91,7 @@
           await this.show(word);
         } catch (error) {
           // A server that is away for a moment is reported by JupyterLab itself.
-          console.debug("No notice could be had:", error);
+          console.debug("No notice is available:", error);
         }
       }
       window.setTimeout(() => this.run(), 1000 * SECONDS);
@@ -160,7 +160,7 @@
 
   const plugin = {
     id: "jupyterhub-migspawner:plugin",
-    description: "Tells that a GPU session is about to end.",
+    description: "Announces that a GPU session is about to end.",
     autoStart: true,
     activate: (app) => {
       if (!config().hubUser) {

@@ -92,7 +92,9 @@ async def test_an_admins_token_opens_no_more_than_it_was_made_for(site: Site) ->
     request = (await site.ask("POST", "api/requests", body=asked, token=ada)).json
     path = f"api/requests/{request['id']}/approve"
     refused(
-        await site.ask("POST", path, body={}, token=narrow), 403, "admins and the approvers decide"
+        await site.ask("POST", path, body={}, token=narrow),
+        403,
+        "admins and the approvers can decide",
     )
     full = site.world.hub.sign_in("root", admin=True)
     assert (await site.ask("POST", path, body={}, token=full)).status == 200
@@ -160,11 +162,13 @@ async def test_who_may_decide_and_that_nobody_decides_about_themselves(site: Sit
     refused(
         await site.ask("POST", f"{path}/approve", token=grace),
         403,
-        "admins and the approvers decide",
+        "admins and the approvers can decide",
     )
     # A scope counts only in the token that carries it.
     refused(
-        await site.ask("POST", f"{path}/deny", token=hub.sign_in("linus")), 403, "approvers decide"
+        await site.ask("POST", f"{path}/deny", token=hub.sign_in("linus")),
+        403,
+        "approvers can decide",
     )
     linus = hub.sign_in("linus", scopes=(ACCESS, APPROVE_SCOPE))
     assert len(check(await site.ask("GET", "api/requests?all=true", token=linus), "Request")) == 1
@@ -239,7 +243,7 @@ async def test_addresses_and_methods_that_do_not_exist_are_told_in_json(site: Si
 async def test_nobody_is_sent_to_a_sign_in_page(site: Site, path: str) -> None:
     method = "POST" if "{id}" in path else "GET"
     reply = await site.ask(method, "api" + path.replace("{id}", "1"))
-    assert refused(reply, 401, "Nobody is signed in") == "not-signed-in"
+    assert refused(reply, 401, "You are not signed in") == "not-signed-in"
     reply = await site.ask(method, "api" + path.replace("{id}", "1"), token="stolen")
     refused(reply, 401, "does not know this token")
 
@@ -248,7 +252,7 @@ async def test_services_and_people_without_access_are_refused(site: Site) -> Non
     hub = site.world.hub
     other = hub.sign_in("cull-idle", kind="service", scopes=("access:services",))
     refused(await site.ask("GET", "api/slices", token=other), 403, "'cull-idle'")
-    refused(await site.ask("GET", "api/slices", token=SERVICE_TOKEN), 403, "services hold no")
+    refused(await site.ask("GET", "api/slices", token=SERVICE_TOKEN), 403, "services cannot hold")
     narrow = hub.sign_in("ada", scopes=("access:servers!user=ada",), admin=True)
     refused(await site.ask("GET", "api/slices", token=narrow), 403, "access:services")
 

@@ -91,7 +91,7 @@ async def test_a_session_is_asked_and_whoever_takes_its_port_is_not() -> None:
         env={"MIGSPAWNER_ATTEMPT": "another attempt"},
     )
     await line(other)
-    with pytest.raises(NotSaid, match="another session's process"):
+    with pytest.raises(NotSaid, match="a process of another session"):
         await notebooks.runs(reach(port, "ada's attempt"))
     assert TOKEN not in await line(other)
     other.kill()

@@ -61,7 +61,7 @@ async def test_a_token_is_not_sent_to_an_address_that_was_changed(
             await examiner.round()
         assert stranger.asked == notebook.asked == []
     assert "does not open" in reading(world, lease).trouble
-    said = [each for each in caplog.records if "lease database was changed" in each.getMessage()]
+    said = [each for each in caplog.records if "or the lease database was" in each.getMessage()]
     assert len(said) == 1
     world.pass_by(hours=5)
     quiet(world, lease)
@@ -168,7 +168,7 @@ async def test_a_session_of_before_the_key_is_unknown(
     change(world, lease, sealed="")
     await examiner.round()
     assert notebook.asked == []
-    assert "not known where" in reading(world, lease).trouble
+    assert "the address of its server is unknown" in reading(world, lease).trouble
 
 
 async def test_the_hub_is_told_of_use_with_the_server_s_own_token(

@@ -51,7 +51,7 @@ async def test_a_sign_in_that_the_hub_refuses_is_no_trouble_of_the_hub(site: Sit
         "GET", f"oauth_callback?code=guessed&state={state}", headers={"Cookie": cookies}
     )
     assert ended.status == 400
-    assert "Signing in was not completed" in ended.text
+    assert "The sign-in was not completed" in ended.text
 
 
 async def test_what_anyone_can_have_logged_is_bounded(

@@ -127,7 +127,7 @@ async def test_the_holder_of_an_unknown_server_learns_how_it_stands(site: Site) 
     assert session["Tier"] == "Small <b>&</b>"
     assert session["Slice"].startswith("1g.5gb with ")
     assert "GPU" not in session
-    assert "does not know this one. Your server keeps running" in soup.text
+    assert "does not contain this one. Your server keeps running" in soup.text
 
 
 async def test_admins_see_what_keeps_a_slice_from_being_proven_empty(site: Site) -> None:
@@ -140,7 +140,7 @@ async def test_admins_see_what_keeps_a_slice_from_being_proven_empty(site: Site)
     (entry,) = BeautifulSoup((await page(site, admin)).text, "html.parser").select(
         "[data-unproven]"
     )
-    assert f"Lease {lease.id} of ada ended at" in entry.text
+    assert f"Lease {lease.id} of ada already ended at" in entry.text
     assert "pid 4711 <of> mallory" in entry.text
     assert "kill -9 4711" in entry.text
     # Its holder learns that something runs, and nothing of whose it is.
@@ -234,7 +234,7 @@ async def test_tiers_say_which_others_count_the_same_slices(site: Site) -> None:
     token = site.world.hub.sign_in("zoe")
     soup = BeautifulSoup((await page(site, token)).text, "html.parser")
     (tier,) = [" ".join(e.get_text().split()) for e in soup.select("li[data-tier=course]")]
-    assert "Uses the same slices as Small <b>&</b>: each counts them." in tier
+    assert "Uses the same slices as Small <b>&</b>, so their numbers overlap." in tier
     (row,) = [
         row
         for row in (await site.ask("GET", "api/tiers", token=token)).json
@@ -329,7 +329,7 @@ async def test_whoever_may_not_enter_is_told_so_and_not_sent_round_in_circles(si
     token = site.world.hub.sign_in("eve", scopes=())
     reply = await page(site, token)
     assert reply.status == 403
-    assert "does not reach the GPU service" in reply.text
+    assert "has no access to the GPU service" in reply.text
 
 
 async def test_other_addresses_are_a_page_too(site: Site) -> None:
@@ -342,7 +342,7 @@ async def test_a_broken_sign_in_is_a_sentence(site: Site) -> None:
     for query in ("", "?code=x", "?code=x&state=forged", "?error=no&error_description=<b>"):
         reply = await site.ask("GET", "oauth_callback" + query.replace("<b>", "%3Cb%3E"))
         assert reply.status in (400, 403), reply.text
-        assert "Signing in was not completed" in reply.text
+        assert "The sign-in was not completed" in reply.text
 
 
 async def test_an_address_without_the_last_slash_leads_to_the_page(site: Site) -> None:

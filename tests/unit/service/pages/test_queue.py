@@ -207,7 +207,7 @@ async def test_places_by_rest(site: Site) -> None:
         ({"tier": "large"}, "not open to you"),
         ({"tier": "cpu"}, "has no GPU"),
         ({"tier": "cpu", "upward": True}, "has no GPU"),
-        ({"tier": "small", "upward": True}, "none that you may use is larger"),
+        ({"tier": "small", "upward": True}, "no larger tier is open to you"),
         ({"tier": "small"}, "has 3 free"),
     ],
 )
@@ -266,7 +266,7 @@ async def test_a_larger_tier_is_offered_only_to_who_may_use_one(site: Site) -> N
     reply = await ada.send("queue", tier="small", server="", upward="1")
     assert reply.status == 400
     said = words(reply, ".alert-danger")[0]
-    assert "There is no larger tier to wait for beside 'Small <b>&</b>'" in said
+    assert "There is no tier larger than 'Small <b>&</b>'" in said
     assert (await grace.send("queue", tier="small", server="", upward="1")).status == 303
     (ticket,) = site.world.broker.tickets()
     assert (ticket.user, ticket.tiers) == ("grace", ("small", "large"))
@@ -384,7 +384,7 @@ async def test_the_service_of_a_hub_that_has_moved_serves_nobody(world: World, r
     free(world, first)
     world.broker.claim_hub("elsewhere", adopt=True)
     world.hub.users.pop("ada")
-    with pytest.raises(Refusal, match="serves nobody any more"):
+    with pytest.raises(Refusal, match="no longer serves anyone"):
         await round_()
     assert tickets(world) == {"ada": "waiting"}
 

@@ -155,10 +155,10 @@ async def test_a_grant_in_use_is_revoked_with_a_warning(site: Site) -> None:
     (after,) = world.broker.leases(user="ada")
     assert (after.id, after.ends_at) == (lease.id, world.now + timedelta(minutes=5))
     (said,) = words((await root.open("decisions")), "#granted + ul li > span")
-    assert "taken back by root: a fire" in said
+    assert "withdrawn by root: a fire" in said
     ada = Visitor(site, "ada")
     (said,) = words(await ada.open("requests"), "[data-request]")
-    assert "Taken back by root: a fire. Servers that use it end at" in said
+    assert "Withdrawn by root: a fire. Servers that use it end at" in said
     assert "Valid until" not in said
     world.pass_by(minutes=6)
     (said,) = words(await ada.open("requests"), "[data-request]")
@@ -268,5 +268,5 @@ async def test_nothing_is_said_of_what_does_not_exist(site: Site, address: str) 
 async def test_the_request_of_another_is_not_said_to_be_ones_own(site: Site) -> None:
     made = site.world.broker.create_request(ADA, "card", 2, "x").id
     grace = await Visitor(site, "grace").open(f"requests?asked={made}")
-    assert "is filed" not in grace.text
-    assert "is filed" in (await Visitor(site, "ada").open(f"requests?asked={made}")).text
+    assert "is submitted" not in grace.text
+    assert "is submitted" in (await Visitor(site, "ada").open(f"requests?asked={made}")).text

@@ -64,7 +64,9 @@ async def test_a_request_is_filed_shown_and_withdrawn(site: Site) -> None:
     (request,) = site.world.broker.requests()
     assert (request.user, request.hours, request.reason) == ("ada", 2.5, EVIL)
     page = await ada.open("requests?asked=1")
-    assert words(page, "[role=status]") == ["Request 1 is filed. An approver will decide on it."]
+    assert words(page, "[role=status]") == [
+        "Request 1 is submitted. An approver will decide on it."
+    ]
     assert EVIL not in page.text
     assert "2.5 hours" in words(page, "[data-request] h2")[0]
     back_to(await ada.send("requests/1/cancel"), "requests?cancelled=1")

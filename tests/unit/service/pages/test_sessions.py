@@ -43,7 +43,7 @@ async def test_an_idle_session_says_when_it_ends_and_is_kept_by_a_button(site: S
     path = f"sessions/{lease.id}/extend"
     back_to(await ada.send(path), f"?extended={lease.id}")
     assert words(await ada.open(f"?extended={lease.id}"), "[role=status]") == [
-        "Your session is kept for longer."
+        "Your session is extended."
     ]
     refused = await ada.send(path)
     assert refused.status == 409
@@ -64,7 +64,7 @@ async def test_admins_see_the_sessions_to_look_at_and_nobody_else_does(site: Sit
     root, ada = Visitor(site, "root", admin=True), Visitor(site, "ada")
     (said,) = words(await root.open(""), f"[data-odd] [data-lease='{lease.id}']")
     assert f"Session {lease.id} of ada" in said
-    assert "nobody can tell" in said
+    assert "it is unknown whether it is in use" in said
     assert words(await ada.open(""), "[data-odd]") == []
 
 

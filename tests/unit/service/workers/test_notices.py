@@ -314,7 +314,7 @@ async def test_addresses_are_looked_up_and_may_fail(
         world.broker.decide(ask(world, Person(name)), PI, False)
     await box.round()
     assert [path for path, _ in web.heard] == ["/grace@example.org"]
-    assert "LookupError in a look-up of the address" in caplog.text
+    assert "LookupError while looking up the address" in caplog.text
     assert "'linus' gets no notice through users[0] (json)" in caplog.text
 
 

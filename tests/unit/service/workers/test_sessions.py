@@ -236,7 +236,7 @@ async def test_a_server_that_nobody_knows_how_to_ask_is_unknown(
     for _ in range(3):
         await pass_by(world, examiner, lease, 60)
     assert world.live() == {lease.id: "active"}
-    assert "not known where its server answers" in reading(world, lease).trouble
+    assert "the address of its server is unknown" in reading(world, lease).trouble
 
 
 async def test_sessions_without_a_limit_are_not_asked(
