@@ -53,7 +53,7 @@ class Machine:
         self._seconds = 0.0
         self.cards = folder / "cards.json"
         simulator.create_state(
-            self.cards, cards=2, layouts=[["1g.5gb"], ["1g.5gb"]], seed="chaos", overwrite=True
+            self.cards, cards=2, layouts=[["1g.5gb"], ["1g.5gb"]], seed=str(folder), overwrite=True
         )
         self.neighbour: subprocess.Popen[bytes] | None = None
         self.settings = Settings(tiers=parse_tiers(TIERS))
