@@ -34,8 +34,11 @@ def test_no_kill_costs_anybody_a_slice_or_a_server(
         cluster = request.getfixturevalue("postgres")
         database = cluster.new_database()
     plan = make_plan(seed, 60 * minutes, 5, server=cluster is not None, only=only)
+    title = f"A day of {60 * minutes:.0f} s on {kind}, MIGSPAWNER_CHAOS_SEED={seed}"
+    # Where several workers run the tests, nobody sees what they print, but what failed is shown.
+    request.node.add_report_section("call", "chaos", title)
     with capsys.disabled():
-        print(f"\nA day of {60 * minutes:.0f} s on {kind}, MIGSPAWNER_CHAOS_SEED={seed}")
+        print(f"\n{title}")
     day = Day(plan, tmp_path, database, cluster)
     try:
         day.live()
