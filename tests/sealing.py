@@ -9,4 +9,4 @@ from jupyterhub_migspawner.model.leases import LeaseRow
 
 def reach(broker: Broker, key_file: KeyFile, lease: LeaseRow, url: str, token: str) -> None:
     binding = Binding(lease.id, lease.attempt, url)
-    broker.reach(lease.attempt, url, key_file.make().seal(token, binding))
+    broker.readings.reach(lease.attempt, url, key_file.make().seal(token, binding))

@@ -145,7 +145,7 @@ class Families:
             for process in known.processes
         }
         first = frozenset[int]().union(*(self.uids(lease) for lease in leases))
-        self.guests = self._broker.guests(self._node)
+        self.guests = self._broker.orphans.guests(self._node)
         self._attempts = frozenset({*attempts.values(), *self.guests.attempts})
         self.snapshot = scan(
             self._proc, remembered, self._environments, first, self._attempts, self._hub
@@ -252,7 +252,7 @@ class Families:
         self._known = {lease.id: self._known.get(lease.id, _Known()) for lease in leases}
         if all(self._known[lease.id].read_in == lease.state for lease in leases):
             return
-        rows = self._broker.processes_of_node(self._node)
+        rows = self._broker.processes.of_node(self._node)
         for lease in leases:
             known, row = self._known[lease.id], rows.get(lease.id, ProcessesRow(lease.id))
             known.read_in = lease.state
@@ -324,7 +324,7 @@ class Families:
                 first.insert(0, known.oldest)
             pairs = tuple((each.pid, each.started) for each in first)
             rows.append(ProcessesRow(lease_id, known.uid, self._boot, pairs))
-        self._broker.note_processes(rows)
+        self._broker.processes.note(rows)
         for row in rows:
             known = self._known[row.lease_id]
             known.written = frozenset(known.processes)

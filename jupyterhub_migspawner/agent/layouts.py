@@ -19,8 +19,8 @@ from jupyterhub_migspawner.agent.lock import CuttingLock
 from jupyterhub_migspawner.agent.orphans import Marks, read_marks
 from jupyterhub_migspawner.broker import Broker
 from jupyterhub_migspawner.broker.layouts import held_by
-from jupyterhub_migspawner.broker.recognising import recognise
-from jupyterhub_migspawner.broker.wanting import Desired, desired
+from jupyterhub_migspawner.broker.recognition import recognise
+from jupyterhub_migspawner.broker.targets import Desired, desired
 from jupyterhub_migspawner.errors import GpuError
 from jupyterhub_migspawner.gpu import partition
 from jupyterhub_migspawner.gpu.cards import Card, Instance, Inventory
@@ -130,7 +130,7 @@ class Cutter:
         found = self.look()
         # Before the database is asked: what is launched from now on has its lease already.
         marks = self._marks()
-        self._broker.record_inventory(
+        self._broker.nodes.record_inventory(
             self.node,
             found,
             alive=self._agent,
@@ -141,7 +141,7 @@ class Cutter:
 
     def look(self) -> Inventory:
         """Read the cards and write nothing down. Raises :exc:`.GpuError` as :meth:`read`."""
-        known = self._broker.cards(node=self.node)
+        known = self._broker.cards.find(node=self.node)
         found = recognise(self._nvml.inventory(), known)
         forbidden = [each for each in found.cards if each.code == Code.NO_PERMISSION]
         if forbidden and not self._agent:
@@ -171,14 +171,14 @@ class Cutter:
         Without the driver: the cards are read every few seconds anyway. Left out are cards with a
         problem, until a reading finds them well again.
         """
-        whole = {each.card_uuid for each in self._broker.leases(node=self.node) if each.whole}
+        whole = {each.card_uuid for each in self._broker.leases.find(node=self.node) if each.whole}
         there: dict[str, set[Want]] = {}
-        for status in self._broker.slices(node=self.node):
+        for status in self._broker.slices.find(node=self.node):
             row = status.row
             if row.present and row.gi_id is not None:
                 there.setdefault(row.card_uuid, set()).add((row.profile, row.start))
         found = []
-        for card in self._broker.cards(node=self.node):
+        for card in self._broker.cards.find(node=self.node):
             wish = desired(card, given_whole=card.uuid in whole)
             if wish is None or card.problem:
                 continue
@@ -204,14 +204,18 @@ class Cutter:
 
     def _wish(self, card_uuid: str) -> Desired | None:
         # One question for the card as it now is: it may have been given another layout meanwhile.
-        card = next((c for c in self._broker.cards(node=self.node) if c.uuid == card_uuid), None)
+        card = next(
+            (c for c in self._broker.cards.find(node=self.node) if c.uuid == card_uuid), None
+        )
         if card is None:
             return None
         whole = any(lease.whole for lease in self._live(card_uuid))
         return desired(card, given_whole=whole)
 
     def _live(self, card_uuid: str) -> list[LeaseRow]:
-        return [each for each in self._broker.leases(node=self.node) if each.card_uuid == card_uuid]
+        return [
+            each for each in self._broker.leases.find(node=self.node) if each.card_uuid == card_uuid
+        ]
 
     def _cut(self, card_uuid: str) -> Outcome:
         wish = self._wish(card_uuid)
@@ -244,15 +248,17 @@ class Cutter:
                 self._read()
         else:
             self._read()
-        self._broker.finish_target(card_uuid)
+        self._broker.layouts.finish_target(card_uuid)
         return Outcome(card_uuid, tuple(done), tuple(waiting))
 
     def _step(self, card: Card, step: Step) -> str:
         """Do one step; a sentence when it has to wait."""
         if isinstance(step, Destroy):
-            why = self._broker.claim_slice(card.uuid, (step.profile, step.start), self._actor)
+            why = self._broker.layouts.claim_slice(
+                card.uuid, (step.profile, step.start), self._actor
+            )
         elif isinstance(step, Mode):
-            why = self._broker.claim_mode(card.uuid, step.enabled, self._actor)
+            why = self._broker.layouts.claim_mode(card.uuid, step.enabled, self._actor)
             # Let go of what this process has open on the card, its event registrations too.
             self._nvml.close()
         else:
@@ -262,10 +268,10 @@ class Cutter:
         try:
             made = self._apply(card, step)
         except GpuError as error:
-            self._broker.record_step(card.uuid, self._actor, str(step), error=str(error))
+            self._broker.layouts.record_step(card.uuid, self._actor, str(step), error=str(error))
             raise
         uuid = made[0].uuid if made else None
-        self._broker.record_step(card.uuid, self._actor, str(step), uuid=uuid)
+        self._broker.layouts.record_step(card.uuid, self._actor, str(step), uuid=uuid)
         log.info("Card %d (%s): %s", card.index, card.uuid, step)
         return ""
 
@@ -294,6 +300,6 @@ class Cutter:
             patience -= PAUSE_SECONDS
 
     def _hook(self, card_uuid: str, command: str, trouble: str) -> None:
-        self._broker.record_step(card_uuid, self._actor, f"run {command}", error=trouble)
+        self._broker.layouts.record_step(card_uuid, self._actor, f"run {command}", error=trouble)
         if trouble:
             log.warning("Card %s: the command `%s` %s", card_uuid, command, trouble)

@@ -113,9 +113,9 @@ class Agent:
         if self._monotonic() >= self._next_inventory:
             self._next_inventory = self._monotonic() + self._inventory_seconds
             read = self.take_inventory()
-            self._broker.forget_cancelled_attempts()
-            self._broker.forget_processes()
-            self._broker.look_after_reservations(self.node)
+            self._broker.leases.forget_cancelled()
+            self._broker.processes.forget_ended()
+            self._broker.reservations.look_after(self.node)
         self._vacancy.look_at_all()
         if read:
             self._strays.look()
@@ -138,7 +138,7 @@ class Agent:
         # Only what this agent has seen itself still holds: after a restart of the node, what is
         # written down is from before.
         if self._knows_cards:
-            self._broker.note_alive(self.node)
+            self._broker.nodes.note_alive(self.node)
 
     def _pulse(self) -> None:
         """A cut takes longer than people who wait for a slice, or the node's heart, should."""
@@ -165,7 +165,7 @@ class Agent:
 
     def _name_orphans(self) -> None:
         """Say in the log which servers run here without a lease, and what to do about it."""
-        mine = [each for each in self._broker.orphans() if each.node == self.node]
+        mine = [each for each in self._broker.orphans.find() if each.node == self.node]
         self._outages = {
             about: outage
             for about, outage in self._outages.items()
@@ -183,7 +183,7 @@ class Agent:
             return  # the reading of the cards says what is wrong
         for event in reported:
             if event.xid is not None:
-                self._broker.record_xid(self.node, event)
+                self._broker.cards.record_xid(self.node, event)
 
     def _check(self, found: Inventory) -> Inventory:
         return hold_back(self._broker, self.node, found, self._proc, self._environments)
@@ -199,7 +199,9 @@ class Agent:
 
     def _cut(self, card: CardRow) -> None:
         """Bring one card nearer to its desired layout, unless it waits for the same as before."""
-        live = [each for each in self._broker.leases(node=self.node) if each.card_uuid == card.uuid]
+        live = [
+            each for each in self._broker.leases.find(node=self.node) if each.card_uuid == card.uuid
+        ]
         asked = (card.layout, card.target, card.mig_wanted, [(e.id, e.state) for e in live])
         before = self._tried.get(card.uuid)
         if before is not None and before.asked == asked and self._monotonic() < before.again:

@@ -115,4 +115,4 @@ def shut_orphans(mig: MigBroker, broker: Broker) -> tuple[OrphanRow, ...]:
 
     Raises :exc:`.GpuError` when it cannot tell, and :exc:`.DatabaseError`.
     """
-    return broker.note_marks(mig.node, read_marks().found)
+    return broker.orphans.note_marks(mig.node, read_marks().found)

@@ -62,8 +62,8 @@ class Strays:
         Who is on a slice is asked after it was seen to be free: a process of an older reading may
         be that of a lease which has just ended. A slice that NVML tells nothing of stays as it is.
         """
-        statuses = self._broker.slices(node=self._node)
-        cards = {card.uuid: card for card in self._broker.cards(node=self._node)}
+        statuses = self._broker.slices.find(node=self._node)
+        cards = {card.uuid: card for card in self._broker.cards.find(node=self._node)}
         live = {lease.id for status in statuses for lease in status.leases}
         self._seen = {key: at for key, at in self._seen.items() if key[0] in live}
         for status in statuses:
@@ -80,23 +80,23 @@ class Strays:
         if row.uuid is None:
             # What is not cut holds nobody; of a card that cannot be read that is not known.
             if ours and card is not None and card.state != "lost" and not card.problem:
-                self._broker.let_in_again(row.id)
+                self._broker.slices.let_in_again(row.id)
             return
         try:
             pids = [process.pid for process in self._nvml.processes(row.uuid)]
         except GpuError:
             return
         if pids:
-            self._broker.shut_out(row.id, pids, self._in_words(pids) + self._way_out(pids))
+            self._broker.slices.shut_out(row.id, pids, self._in_words(pids) + self._way_out(pids))
         elif ours:
-            self._broker.let_in_again(row.id)
+            self._broker.slices.let_in_again(row.id)
 
     def _look_at_leased(self, status: SliceStatus) -> None:
         row, leases = status.row, status.leases
         if row.quarantined.startswith(LEFTOVER) and not any(
             lease.state == RELEASING for lease in leases
         ):
-            self._broker.let_in_again(row.id)
+            self._broker.slices.let_in_again(row.id)
         if row.uuid is None:
             return
         try:
@@ -126,7 +126,7 @@ class Strays:
         if news:
             who = f"{self._in_words(pids)} on the slice, of a user other than the session's"
             why = who + self._way_out(pids)
-            self._broker.note_foreign(lease.id, users, why, again=back)
+            self._broker.processes.note_foreign(lease.id, users, why, again=back)
 
     def _own_uids(self, leases: Sequence[LeaseRow]) -> frozenset[int]:
         return frozenset().union(*(self._families.uids(lease) for lease in leases))

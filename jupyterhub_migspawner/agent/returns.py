@@ -32,13 +32,13 @@ def hold_back(
 
     ``environments`` is what reads the processes', where that is done in rounds.
     """
-    stored = broker.cards(node=node)
+    stored = broker.cards.find(node=node)
     # Once held back, a card counts as back, and its problem is what keeps it out.
     away = {card.uuid for card in stored if card.state == "lost" or BACK in card.problem}
     back = [each for each in found.cards if each.uuid in away and not each.problem]
     if not back:
         return found
-    lost = broker.leases(node=node, states=(LOST,), include_past=True)
+    lost = broker.leases.find(node=node, states=(LOST,), include_past=True)
     cards = {card.uuid for card in back}
     environments = environments or Environments(proc, AT_ONCE)
     families = Families(broker, node=node, proc=proc, environments=environments)

@@ -25,7 +25,8 @@ from jupyterhub_migspawner.agent.families import Families
 from jupyterhub_migspawner.agent.processes import PROC, TICKS, Process, Unreadable, read_facts
 from jupyterhub_migspawner.agent.utilisation import Meter
 from jupyterhub_migspawner.broker import Broker
-from jupyterhub_migspawner.broker.reclaiming import LOOK_SECONDS, Answer
+from jupyterhub_migspawner.broker.readings import Answer
+from jupyterhub_migspawner.broker.sessions import LOOK_SECONDS
 from jupyterhub_migspawner.errors import GpuError
 from jupyterhub_migspawner.gpu.nvml import Nvml
 from jupyterhub_migspawner.model.leases import ACTIVE, LeaseRow
@@ -96,7 +97,7 @@ class Usage:
         if self._monotonic() < self._next:
             return
         self._next = self._monotonic() + self._pause
-        live = self._broker.leases(node=self._node)
+        live = self._broker.leases.find(node=self._node)
         leases = [
             lease
             for lease in live
@@ -120,7 +121,7 @@ class Usage:
             # Of a slice that others share, use counts for those who are on it.
             counts = bool(look.own) or not self._shares(lease)
             answers.append(self._meter.answer(lease, counts, foreign=look.foreign))
-        self._broker.note_answers([answer for answer in answers if answer is not None])
+        self._broker.readings.note([answer for answer in answers if answer is not None])
 
     def _look_at(self, lease: LeaseRow, live: Collection[LeaseRow]) -> Look:
         """The processes of a session and those on its slice, as they are now."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 
 from jupyterhub_migspawner.broker import Broker
-from jupyterhub_migspawner.broker.reclaiming import Answer
+from jupyterhub_migspawner.broker.readings import Answer
 from jupyterhub_migspawner.errors import GpuError
 from jupyterhub_migspawner.gpu.codes import Code
 from jupyterhub_migspawner.gpu.dcgm import METRIC, Exporter, Figures
@@ -50,7 +50,7 @@ class Meter:
             self._figures = self._exporter.look()
         except GpuError as error:
             self._trouble = str(error)
-        rows = [status.row for status in self._broker.slices(self._node)]
+        rows = [status.row for status in self._broker.slices.find(self._node)]
         self._gi_ids = {row.uuid: row.gi_id for row in rows if row.uuid is not None}
 
     def answer(self, lease: LeaseRow, counts: bool, *, foreign: bool = False) -> Answer | None:

@@ -125,13 +125,13 @@ class Vacancy:
         """
         if lease.node != self._node or lease.state != RELEASING:
             return lease
-        live = self._broker.leases(node=self._node)
+        live = self._broker.leases.find(node=self._node)
         unreadable = self._read(live)
         return self._confirm(lease, self._find(lease, live, unreadable))
 
     def look_at_all(self) -> None:
         """One round over everything that is being released on this node; ends leftovers."""
-        live = self._broker.leases(node=self._node)
+        live = self._broker.leases.find(node=self._node)
         ending = [lease for lease in live if lease.state == RELEASING]
         now = self._monotonic()
         self._endings = {
@@ -256,12 +256,12 @@ class Vacancy:
     def _confirm(self, lease: LeaseRow, found: Finding) -> LeaseRow:
         ending = self._endings.get(lease.id)
         if not found.why:
-            after = self._broker.confirm_empty(lease.id)
+            after = self._broker.leases.confirm_empty(lease.id)
             if ending is not None and ending.quarantine:
-                self._broker.let_in_again(lease.slice_id)
+                self._broker.slices.let_in_again(lease.slice_id)
             return after
         if found.why != lease.waiting_for and self._is_news(ending, found):
-            self._broker.note_waiting(lease.id, found.why)
+            self._broker.leases.note_waiting(lease.id, found.why)
         return lease
 
     def _is_news(self, ending: _Ending | None, found: Finding) -> bool:
@@ -311,7 +311,7 @@ class Vacancy:
     ) -> None:
         if not stuck:
             if ending.quarantine:
-                self._broker.let_in_again(lease.slice_id)
+                self._broker.slices.let_in_again(lease.slice_id)
                 ending.quarantine = ""
             return
         more = [f"{len(stuck) - MOST_NAMED} more"] if len(stuck) > MOST_NAMED else []
@@ -324,7 +324,7 @@ class Vacancy:
         now = self._monotonic()
         pause = QUARANTINE_SECONDS if why != ending.quarantine else SAME_SECONDS
         if not ending.quarantine or now - ending.written >= pause:
-            self._broker.keep_back(lease.slice_id, why)
+            self._broker.slices.keep_back(lease.slice_id, why)
             ending.quarantine, ending.written = why, now
 
 

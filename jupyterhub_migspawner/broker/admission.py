@@ -11,10 +11,11 @@ from datetime import datetime
 from functools import cached_property
 
 from jupyterhub_migspawner.broker import promises, unadopted
-from jupyterhub_migspawner.broker.allowances import Allowances
+from jupyterhub_migspawner.broker.capacity import outage, stock
+from jupyterhub_migspawner.broker.context import Context
 from jupyterhub_migspawner.broker.holdings import Holdings, ending_of, holdings
-from jupyterhub_migspawner.broker.stock import outage, stock
-from jupyterhub_migspawner.broker.waiting import Waits
+from jupyterhub_migspawner.broker.quotas import Quotas
+from jupyterhub_migspawner.broker.waiting_list import WaitingList
 from jupyterhub_migspawner.db import allocation, queries
 from jupyterhub_migspawner.db.queries.capacity import Count
 from jupyterhub_migspawner.db.store import Transaction
@@ -49,16 +50,36 @@ class Case:
     ticket: TicketRow | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class LeaseAsk(Ask):
+    """One acquire: an ask that takes what it is given, in which attempt and until when.
+
+    ``ticket`` is set when it is no start yet: what is taken is held for that ticket.
+    ``started`` is when the hub began the start, by its own clock.
+    """
+
+    server: str
+    attempt: str
+    deadline: datetime
+    ticket: int | None = None
+    started: datetime | None = None
+
+
 def refusal_of(verdict: Deny | Wait) -> Refusal:
     """The refusal that reports a decision."""
     soon = isinstance(verdict, Wait) and verdict.soon
     return Refusal(verdict.sentence, reason=verdict.reason.refusal, soon=soon)
 
 
-class Admissions(Allowances, Waits):
-    """What decisions need of the broker."""
+class Admission:
+    """Where the facts of a decision come from."""
 
-    def _reader(
+    def __init__(self, context: Context, quotas: Quotas, waiting_list: WaitingList) -> None:
+        self._context = context
+        self._quotas = quotas
+        self._waiting_list = waiting_list
+
+    def reader(
         self, tx: Transaction, person: Person, now: datetime, *, takes: bool = False
     ) -> Reader:
         """For the asks of one person.
@@ -66,16 +87,26 @@ class Admissions(Allowances, Waits):
         With ``takes`` for one that takes what it is admitted to: a grant stays what it is until the
         end of the transaction, and what is free is counted only where others wait for it.
         """
-        return Reader(self, tx, person, now, takes=takes)
+        return Reader(self._context, self._quotas, self._waiting_list, tx, person, now, takes=takes)
 
 
 class Reader:
     """Reads the facts about one person's asks in one transaction; what several need, once."""
 
     def __init__(
-        self, broker: Admissions, tx: Transaction, person: Person, now: datetime, *, takes: bool
+        self,
+        context: Context,
+        quotas: Quotas,
+        waiting_list: WaitingList,
+        tx: Transaction,
+        person: Person,
+        now: datetime,
+        *,
+        takes: bool,
     ) -> None:
-        self._broker = broker
+        self._context = context
+        self._quotas = quotas
+        self._waiting_list = waiting_list
         self._tx = tx
         self._person = person
         self.now = now
@@ -84,28 +115,30 @@ class Reader:
 
     def case(self, ask: Ask) -> Case:
         """The facts about one ask of this person."""
-        broker, tier = self._broker, ask.tier
-        have = holdings(self.leases, broker.hub, ask)
+        tier = ask.tier
+        have = holdings(self.leases, self._context.hub, ask)
         # A person with one offer does not get another beyond their quota; a start counts
         # sessions only, since what they ask for may well be that of the offer.
         counted = have.sessions + (have.offered if ask.use is Use.OFFER else ())
         servers = ask.other_servers
-        used = broker._used(
+        used = self._quotas.usage(
             counted,
             ask.now,
             self._spans,
-            have.servers(broker.hub) if servers is None else servers,
+            have.servers(self._context.hub) if servers is None else servers,
             ask.stopping,
         )
         if tier.is_none:
             return Case(ask, Facts(self.limits, used), have)
         held = [offer for offer in have.offered if self._is_for(offer, ask)]
-        unfit = tuple(offer for offer in held if not broker._still_gives(self._tx, offer))
+        unfit = tuple(
+            offer for offer in held if not self._waiting_list.still_gives(self._tx, offer)
+        )
         offer = next((each for each in held if each not in unfit), None)
         grants, grant = Grants(), None
         if tier.approval:
             grants, grant = self._grants(ask, have.on_grants(offer), unfit)
-        ahead, ticket = broker._ahead(self.waiting, ask.person, tier, self.known)
+        ahead, ticket = self._waiting_list.ahead(self.waiting, ask.person, tier, self.known)
         supply = self._supply(ask, grant if grants.free is not None else None, ahead, offer)
         facts = Facts(self.limits, used, grants, offer is not None, supply)
         return Case(ask, facts, have, grant, offer, unfit, ticket)
@@ -114,28 +147,28 @@ class Reader:
     def leases(self) -> tuple[LeaseRow, ...]:
         """All that counts against the person."""
         tx, name = self._tx, self._person.name
-        without = unadopted.sessions(tx, self._broker.settings, name, self.now)
+        without = unadopted.sessions(tx, self._context.settings, name, self.now)
         return (*queries.leases.counted_of(tx, name), *without)
 
     @cached_property
     def limits(self) -> Quota:
         """The person's quota."""
-        return self._broker._limits(self._tx, self._person, self.now)[0]
+        return self._quotas.limits(self._tx, self._person, self.now)[0]
 
     @cached_property
     def count(self) -> Count:
         """How much is free and how much there is."""
-        return self._broker._count(self._tx, self.now)
+        return self._context.count(self._tx, self.now)
 
     @cached_property
     def known(self) -> Kinds:
         """The kinds of cards, where any tier tells them apart."""
-        return self._broker._known_kinds(self._tx)
+        return self._context.known_kinds(self._tx)
 
     @cached_property
     def waiting(self) -> tuple[TicketRow, ...]:
         """The tickets that wait."""
-        return self._broker._served(self._tx, self.now)
+        return self._waiting_list.served(self._tx, self.now)
 
     @cached_property
     def asked(self) -> tuple[RequestRow, ...]:
@@ -144,11 +177,11 @@ class Reader:
 
     @cached_property
     def _spans(self) -> tuple[Span, ...]:
-        return self._broker._spans(self._tx, self._person, self.limits, self.now)
+        return self._quotas.spans_of(self._tx, self._person, self.limits, self.now)
 
     def _is_for(self, offer: LeaseRow, ask: Ask) -> bool:
         """Whether a start may take over what is held."""
-        here = (offer.hub, offer.tier) == (self._broker.hub, ask.tier.name)
+        here = (offer.hub, offer.tier) == (self._context.hub, ask.tier.name)
         return here and not offer.ending and ask.use is Use.START
 
     def _grants(
@@ -190,12 +223,11 @@ class Reader:
         return grants, next(each for each in valid if each.id == free.id)
 
     def _holder(self, lease: LeaseRow, unfit: tuple[LeaseRow, ...]) -> Holder:
-        broker = self._broker
         return Holder(
             lease.server,
-            ending_of(broker.settings, lease) if lease.ending else None,
+            ending_of(self._context.settings, lease) if lease.ending else None,
             is_offer=lease.ticket_id is not None,
-            elsewhere=lease.hub if lease.hub != broker.hub else "",
+            elsewhere=lease.hub if lease.hub != self._context.hub else "",
             until=lease.deadline,
             is_unfit=lease in unfit,
         )
@@ -212,14 +244,14 @@ class Reader:
     def _read_supply(
         self, ask: Ask, grant: RequestRow | None, ahead: Ahead, offer: LeaseRow | None
     ) -> Supply:
-        tx, broker, tier, now = self._tx, self._broker, ask.tier, ask.now
+        tx, tier, now = self._tx, ask.tier, ask.now
         grant_id = grant.id if grant is not None else None
-        silent, kinds = broker._silent_before(now), tier.kinds(self.known)
+        silent, kinds = self._context.silent_before(now), tier.kinds(self.known)
         promised: dict[CardKind, datetime] = {}
         if tier.is_whole:
             but = offer.id if offer is not None else None
             promised = promises.latest_ends(
-                tx, broker.settings, tier, grant, now, lambda: self.count, but
+                tx, self._context.settings, tier, grant, now, lambda: self.count, but
             )
         every = self.known or (queries.cards.kinds(tx) if promised else frozenset())
         if self._takes and not ahead.others:
@@ -237,7 +269,7 @@ class Reader:
             stock(self.count, tier, kinds)[1],
             promised,
             ahead,
-            outage=outage(tx, broker.settings, ask.person, tier, self.count, kinds),
+            outage=outage(tx, self._context.settings, ask.person, tier, self.count, kinds),
         )
         if tier.shares and ahead.others:
             shared = allocation.seats.offers(

@@ -13,7 +13,7 @@ from __future__ import annotations
 import threading
 from datetime import datetime, timedelta
 
-from jupyterhub_migspawner.broker.base import BROKER, BrokerBase
+from jupyterhub_migspawner.broker.context import BROKER, Context
 from jupyterhub_migspawner.broker.views import timestamp
 from jupyterhub_migspawner.db import queries
 from jupyterhub_migspawner.db.clock import LeaseClock
@@ -38,29 +38,38 @@ FORGOTTEN = timedelta(days=30)
 """After so long a machine that was not heard of has no anchor any more."""
 
 
-class Clocks(BrokerBase):
+class Clock:
     """Use cases about the clock."""
 
-    _watching = threading.Lock()
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._watching = threading.Lock()
 
-    def watch_clock(self) -> timedelta:
+    @property
+    def steps(self) -> int:
+        """How often the clock was set, as far as is known; times that were kept in memory when it
+        was another number are of no use."""
+        clock = self._context.lease_clock
+        return 0 if clock is None else clock.steps
+
+    def watch(self) -> timedelta:
         """Check whether the clock was set or stood still, and do what follows; by how much it was
         set. Quick when there is nothing to do. For the service. Raises :exc:`.DatabaseError`.
         """
-        clock = self._lease_clock
+        clock = self._context.lease_clock
         if clock is None or not clock.machine.boot_id:
             return timedelta(0)
         with self._watching:
             if not _is_due(clock):
                 return timedelta(0)
-            finding = self.store.run(lambda tx: self._look(tx, clock))
+            finding = self._context.store.run(lambda tx: self._look(tx, clock))
             clock.follow(finding.anchor)
             return finding.step
 
-    def clock_difference(self) -> timedelta:
+    def difference(self) -> timedelta:
         """How far this machine's clock is ahead of the time that leases go by; 0 when it is not by
         more than is usual, or where leases go by a database server's clock."""
-        clock = self._lease_clock
+        clock = self._context.lease_clock
         if clock is None or clock.shared or clock.anchor is None:
             return timedelta(0)
         away = clock.machine.wall() - clock()
@@ -79,7 +88,7 @@ class Clocks(BrokerBase):
             )
             _note_step(tx, found, clock)
         if found.still and found.seen is not None:
-            until = after + timedelta(minutes=self.settings.warn_minutes)
+            until = after + timedelta(minutes=self._context.settings.warn_minutes)
             held = queries.moves.hold(tx, found.seen, until)
             _note_still(tx, found, held)
         queries.anchors.keep(tx, found.anchor)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from jupyterhub_migspawner.broker.base import BROKER
-from jupyterhub_migspawner.broker.reclaiming import UNTOLD, Reclaiming, silence_of
-from jupyterhub_migspawner.broker.recording import lease_event
+from jupyterhub_migspawner.broker.context import BROKER, Context
+from jupyterhub_migspawner.broker.recorder import lease_event
+from jupyterhub_migspawner.broker.sessions import UNTOLD, Sessions, silence_of
 from jupyterhub_migspawner.broker.statuses import Standing
 from jupyterhub_migspawner.db import queries
 from jupyterhub_migspawner.db.store import Transaction
@@ -15,25 +15,33 @@ from jupyterhub_migspawner.model.leases import LeaseRow
 from jupyterhub_migspawner.policy import doubts
 
 
-class Doubts(Reclaiming):
+class Doubts:
     """Use cases about sessions whose use is in doubt."""
 
-    def note_unknown(self) -> tuple[LeaseRow, ...]:
+    def __init__(self, context: Context, sessions: Sessions) -> None:
+        self._context = context
+        self._sessions = sessions
+
+    def note(self) -> tuple[LeaseRow, ...]:
         """Note, once each, which sessions admins should look at: nobody can tell for long whether
         they are in use, or only they themselves say so.
 
         The warning that their people got of an end is withdrawn while they are unknown: they will
         be warned again.
         """
-        changed = [each.lease.id for each in self.standings() if self._changes(each, self._now())]
+        changed = [
+            each.lease.id
+            for each in self._sessions.standings()
+            if self._changes(each, self._context.now())
+        ]
 
         def work(tx: Transaction) -> tuple[LeaseRow, ...]:
             told = []
             for lease_id in changed:
-                found = self._found(tx, lease_id)
+                found = self._sessions.found(tx, lease_id)
                 if found is None:
                     continue
-                now = self._now()
+                now = self._context.now()
                 changes = self._changes(found, now)
                 if changes:
                     queries.sessions.change(tx, lease_id, **changes)
@@ -44,13 +52,13 @@ class Doubts(Reclaiming):
                     told.append(found.lease)
             return tuple(told)
 
-        return self._run(work) if changed else ()
+        return self._context.run(work) if changed else ()
 
     def _changes(self, found: Standing, now: datetime) -> dict[str, Any]:
         """What is to be noted about a session's silence, and about what admins were notified of."""
         stay, since = found.stay, found.verdict.unknown_since
         changes: dict[str, Any] = {}
-        silence = doubts.heard(silence_of(stay), since, now, self._patience().silent)
+        silence = doubts.heard(silence_of(stay), since, now, self._sessions.patience().silent)
         if silence != silence_of(stay):
             changes["silent_since"] = silence.since if silence else None
             changes["silent_at"] = silence.last if silence else None

@@ -7,9 +7,9 @@ had it first, until that has fallen silent with nothing live, or an admin says o
 
 from __future__ import annotations
 
-from jupyterhub_migspawner.broker.acquiring import begin_release
-from jupyterhub_migspawner.broker.base import BROKER, SILENT, BrokerBase, text
-from jupyterhub_migspawner.broker.waiting import close_ticket
+from jupyterhub_migspawner.broker.checks import text
+from jupyterhub_migspawner.broker.context import BROKER, SILENT, Context
+from jupyterhub_migspawner.broker.recorder import begin_release, close_ticket
 from jupyterhub_migspawner.db import queries
 from jupyterhub_migspawner.db.store import Transaction
 from jupyterhub_migspawner.errors import Refusal
@@ -21,10 +21,13 @@ from jupyterhub_migspawner.policy.wording import listed, quoted
 HOME_LIMIT = 1_000
 
 
-class Hubs(BrokerBase):
+class Hubs:
     """Use cases about hubs."""
 
-    def claim_hub(self, home: str, *, adopt: bool = False) -> HubRow:
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    def claim(self, home: str, *, adopt: bool = False) -> HubRow:
         """This hub is there, at that home: a machine and a configuration file.
 
         Call it at the start and repeat it regularly. A home that was called otherwise before takes
@@ -35,9 +38,9 @@ class Hubs(BrokerBase):
         text("home of the hub", home, HOME_LIMIT, empty=False)
 
         def work(tx: Transaction) -> HubRow:
-            now = self._now()
+            now = self._context.now()
             tx.queue_for("hubs")
-            known = queries.hubs.by_name(tx, self.hub)
+            known = queries.hubs.by_name(tx, self._context.hub)
             if known is not None and known.home != home and not adopt:
                 self._demand_gone(tx, known)
             before = [hub.name for hub in queries.hubs.by_home(tx, home)]
@@ -45,45 +48,47 @@ class Hubs(BrokerBase):
                 # From before hubs had names: then there was only one.
                 before.append(DEFAULT_HUB)
             for name in before:
-                if name != self.hub:
+                if name != self._context.hub:
                     self._take_along(tx, name)
-            queries.hubs.keep(tx, self.hub, home, now)
+            queries.hubs.keep(tx, self._context.hub, home, now)
             if known is None or known.home != home:
                 last = known.home if known is not None else ""
                 kind = "hub.claimed"
-                queries.events.append(tx, now, BROKER, kind, hub=self.hub, home=home, before=last)
-            return HubRow(self.hub, home, now)
+                queries.events.append(
+                    tx, now, BROKER, kind, hub=self._context.hub, home=home, before=last
+                )
+            return HubRow(self._context.hub, home, now)
 
-        return self._run(work)
+        return self._context.run(work)
 
-    def demand_hub(self, home: str) -> None:
+    def demand(self, home: str) -> None:
         """Make sure that this hub's name has not gone to another home.
 
         Raises :class:`~jupyterhub_migspawner.errors.Refusal` (``conflict``).
         """
-        known = self._read(lambda tx: queries.hubs.by_name(tx, self.hub))
+        known = self._context.read(lambda tx: queries.hubs.by_name(tx, self._context.hub))
         if known is not None and known.home != home:
             raise Refusal(
-                f"The hub called {quoted(self.hub)} is at {quoted(known.home)} now; this hub no "
-                "longer serves anyone.",
+                f"The hub called {quoted(self._context.hub)} is at {quoted(known.home)} now; this "
+                "hub no longer serves anyone.",
                 reason="conflict",
             )
 
-    def hubs(self) -> tuple[HubRow, ...]:
+    def find(self) -> tuple[HubRow, ...]:
         """All hubs that lend from this database, by name."""
-        return self._read(queries.hubs.every)
+        return self._context.read(queries.hubs.every)
 
     def _demand_gone(self, tx: Transaction, known: HubRow) -> None:
-        now = self._now()
+        now = self._context.now()
         heard = known.seen_at is not None and now - known.seen_at < SILENT
-        live = len(queries.leases.select(tx, hub=self.hub))
+        live = len(queries.leases.select(tx, hub=self._context.hub))
         if not heard and not live:
             return
         told = "has never been heard of"
         if known.seen_at is not None:
             told = f"was last heard of at {known.seen_at:%Y-%m-%d %H:%M:%S} UTC"
         raise Refusal(
-            f"The lease database already has a hub called {quoted(self.hub)}, at "
+            f"The lease database already has a hub called {quoted(self._context.hub)}, at "
             f"{quoted(known.home)}; it {told} and holds {live} live "
             f"lease{'' if live == 1 else 's'}. If this is another hub, give it a different name: "
             "c.MigBroker.hub. If it is the same hub in a new place, run `migspawner db adopt` "
@@ -93,26 +98,32 @@ class Hubs(BrokerBase):
 
     def _take_along(self, tx: Transaction, old: str) -> None:
         self._demand_no_twins(tx, old)
-        leases = queries.leases.rename_hub(tx, old, self.hub)
-        asked = queries.requests.rename_hub(tx, old, self.hub)
-        queries.quotas.rename_hub(tx, old, self.hub)
+        leases = queries.leases.rename_hub(tx, old, self._context.hub)
+        asked = queries.requests.rename_hub(tx, old, self._context.hub)
+        queries.quotas.rename_hub(tx, old, self._context.hub)
         self._drop_twin_tickets(tx, old)
-        queries.tickets.rename_hub(tx, old, self.hub)
-        queries.drafts.rename_hub(tx, old, self.hub)
-        queries.notices.rename_hub(tx, old, self.hub)
+        queries.tickets.rename_hub(tx, old, self._context.hub)
+        queries.drafts.rename_hub(tx, old, self._context.hub)
+        queries.notices.rename_hub(tx, old, self._context.hub)
         was_known = queries.hubs.by_name(tx, old) is not None
         queries.hubs.forget(tx, old)
         if not (was_known or leases or asked):
             return
-        kind, now = "hub.renamed", self._now()
+        kind, now = "hub.renamed", self._context.now()
         queries.events.append(
-            tx, now, BROKER, kind, hub=self.hub, old=old, leases=leases, requests=asked
+            tx, now, BROKER, kind, hub=self._context.hub, old=old, leases=leases, requests=asked
         )
 
     def _drop_twin_tickets(self, tx: Transaction, old: str) -> None:
         """Who waits for the same under both names keeps the place of this one."""
-        now, why = self._now(), "its user already waits for the same under the hub's new name"
-        mine = {(ticket.user, ticket.tier) for ticket in queries.tickets.select(tx, hub=self.hub)}
+        now, why = (
+            self._context.now(),
+            "its user already waits for the same under the hub's new name",
+        )
+        mine = {
+            (ticket.user, ticket.tier)
+            for ticket in queries.tickets.select(tx, hub=self._context.hub)
+        }
         held = {lease.ticket_id: lease for lease in queries.leases.select(tx, hub=old, states=HELD)}
         for ticket in queries.tickets.select(tx, hub=old):
             if (ticket.user, ticket.tier) in mine:
@@ -124,7 +135,7 @@ class Hubs(BrokerBase):
         """A server of one user cannot have two leases, as it would where both names have one."""
         mine = {
             (each.user, each.server)
-            for each in queries.leases.select(tx, hub=self.hub, states=HELD)
+            for each in queries.leases.select(tx, hub=self._context.hub, states=HELD)
         }
         both = sorted(
             lease.id
@@ -133,8 +144,8 @@ class Hubs(BrokerBase):
         )
         if both:
             raise Refusal(
-                f"The hubs {quoted(old)} and {quoted(self.hub)} both hold a lease for the same "
-                f"server of the same user (of {quoted(old)}: {listed(map(str, both))}); stop "
+                f"The hubs {quoted(old)} and {quoted(self._context.hub)} both hold a lease for the "
+                f"same server of the same user (of {quoted(old)}: {listed(map(str, both))}); stop "
                 "these servers, then try again.",
                 reason="conflict",
             )

@@ -11,41 +11,32 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from jupyterhub_migspawner.broker import recording
-from jupyterhub_migspawner.broker.base import (
-    NAME_LIMIT,
-    BrokerBase,
-    stored,
-    text,
-    wanted_name,
-)
+from jupyterhub_migspawner.broker.checks import NAME_LIMIT, stored, text, wanted_name
+from jupyterhub_migspawner.broker.context import Context
+from jupyterhub_migspawner.broker.inventory_changes import plain
 from jupyterhub_migspawner.broker.quarantine import reason_for
-from jupyterhub_migspawner.broker.reserving import (
-    NO_CARD,
-    OTHER_CARDS,
-    look_after_reservations,
-)
-from jupyterhub_migspawner.broker.wanting import desired, mark_wanted
+from jupyterhub_migspawner.broker.recorder import slice_event
+from jupyterhub_migspawner.broker.targets import desired, is_reached, mark_wanted
 from jupyterhub_migspawner.db import queries
 from jupyterhub_migspawner.db.store import Transaction
 from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.model.cards import MIG_OFF, CardRow, Want
 from jupyterhub_migspawner.model.leases import LeaseRow
-from jupyterhub_migspawner.model.requests import RequestRow
 from jupyterhub_migspawner.model.slices import SliceRow
 from jupyterhub_migspawner.policy.wording import moment, quoted
 
 
-class Layouts(BrokerBase):
+class Layouts:
     """Use cases about the layouts of cards."""
 
-    def set_layout(
-        self, card_uuid: str, wants: Sequence[Want], mig_enabled: bool, actor: str
-    ) -> CardRow:
-        """As :meth:`choose_layout`, for places that are known."""
-        return self.choose_layout(card_uuid, lambda live: wants, mig_enabled, actor)
+    def __init__(self, context: Context) -> None:
+        self._context = context
 
-    def choose_layout(
+    def set(self, card_uuid: str, wants: Sequence[Want], mig_enabled: bool, actor: str) -> CardRow:
+        """As :meth:`choose_layout`, for places that are known."""
+        return self.choose(card_uuid, lambda live: wants, mig_enabled, actor)
+
+    def choose(
         self,
         card_uuid: str,
         choose: Callable[[Sequence[LeaseRow]], Sequence[Want]],
@@ -82,7 +73,7 @@ class Layouts(BrokerBase):
             if (card.layout, card.mig_wanted) == (layout, mig_enabled) and card.layout_by:
                 return card
             changes: dict[str, Any] = {
-                "layout": recording.plain(layout),
+                "layout": plain(layout),
                 "mig_wanted": mig_enabled,
                 "layout_by": actor,
             }
@@ -93,17 +84,17 @@ class Layouts(BrokerBase):
             mark_wanted(tx, card_uuid)
             queries.events.append(
                 tx,
-                self._now(),
+                self._context.now(),
                 actor,
                 "card.layout",
                 card_uuid=card_uuid,
-                layout=recording.plain(layout),
+                layout=plain(layout),
                 mig=mig_enabled,
-                before=recording.plain(card.layout),
+                before=plain(card.layout),
             )
             return (queries.cards.by_uuid(tx, card_uuid) or record).row
 
-        return self._run(work)
+        return self._context.run(work)
 
     def claim_slice(self, card_uuid: str, want: Want, actor: str) -> str:
         """Take a slice out of use to destroy it. ``""``, or a sentence when it must stay.
@@ -132,7 +123,7 @@ class Layouts(BrokerBase):
                 self._claim(tx, row, actor)
             return ""
 
-        return self._run(work)
+        return self._context.run(work)
 
     def claim_mode(self, card_uuid: str, enabled: bool, actor: str) -> str:
         """May MIG be turned on or off now? ``""``, or a sentence when the card must stay.
@@ -162,20 +153,40 @@ class Layouts(BrokerBase):
                     self._claim(tx, row, actor)
             return ""
 
-        return self._run(work)
+        return self._context.run(work)
 
-    def look_after_reservations(self, node: str) -> None:
-        """End the reservations of a node's cards whose grants, or whose time, are over."""
+    def finish_target(self, card_uuid: str) -> bool:
+        """Note that a card has reached its target, as the last recorded inventory shows it.
 
-        def why_void(grant: RequestRow, card: CardRow) -> str:
-            tier = self.settings.tier(grant.tier)
-            if grant.hub != self.hub:
-                return ""
-            if tier is None or not tier.is_whole:
-                return NO_CARD
-            return "" if tier.means(card.kind) else OTHER_CARDS
+        True when it had one and the slices that are there are exactly those; otherwise nothing
+        changes.
+        """
 
-        self._run(lambda tx: look_after_reservations(tx, wanted_name(node), self._now(), why_void))
+        def work(tx: Transaction) -> bool:
+            queries.cards.lock(tx, card_uuid)
+            card = queries.cards.by_uuid(tx, card_uuid)
+            if card is None or card.row.target is None:
+                return False
+            present = {
+                (row.profile, row.start)
+                for row in queries.slices.select(tx, card_uuid=card_uuid)
+                if row.present
+            }
+            if not is_reached(card.row, present):
+                return False
+            queries.cards.update(tx, card_uuid, target=None)
+            mark_wanted(tx, card_uuid)
+            queries.events.append(
+                tx,
+                self._context.now(),
+                card.row.node,
+                "card.cut",
+                card_uuid=card_uuid,
+                layout=plain(card.row.target),
+            )
+            return True
+
+        return self._context.run(work)
 
     def record_step(
         self, card_uuid: str, actor: str, step: str, *, error: str = "", **detail: Any
@@ -186,14 +197,14 @@ class Layouts(BrokerBase):
             kind = "card.step-failed" if error else "card.step"
             more = {**detail, "error": stored(error)} if error else detail
             queries.events.append(
-                tx, self._now(), actor, kind, card_uuid=card_uuid, step=step, **more
+                tx, self._context.now(), actor, kind, card_uuid=card_uuid, step=step, **more
             )
 
-        self._run(work)
+        self._context.run(work)
 
     def _claim(self, tx: Transaction, row: SliceRow, actor: str) -> None:
         queries.slices.update(tx, row.id, present=False, uuid=None, gi_id=None, ci_id=None)
-        recording.slice_event(tx, self._now(), actor, "slice.claimed", row, uuid=row.uuid)
+        slice_event(tx, self._context.now(), actor, "slice.claimed", row, uuid=row.uuid)
 
     def _locked(self, tx: Transaction, card_uuid: str) -> queries.cards.CardRecord:
         queries.cards.lock(tx, wanted_name(card_uuid))

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
-from jupyterhub_migspawner.broker.base import NAME_LIMIT, REASON_LIMIT, stored
+from jupyterhub_migspawner.broker.checks import NAME_LIMIT, REASON_LIMIT, stored
 from jupyterhub_migspawner.db.identity import Position
 from jupyterhub_migspawner.model.leases import LeaseRow
 from jupyterhub_migspawner.model.orphans import OrphanRow

@@ -15,10 +15,11 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from jupyterhub_migspawner.broker import recording
-from jupyterhub_migspawner.broker.acquiring import begin_release
-from jupyterhub_migspawner.broker.base import NAME_LIMIT, BrokerBase, text, wanted_name
+from jupyterhub_migspawner.broker.checks import NAME_LIMIT, text, wanted_name
+from jupyterhub_migspawner.broker.context import Context
 from jupyterhub_migspawner.broker.quarantine import ORPHAN, PASSING, note, quarantines
+from jupyterhub_migspawner.broker.recorder import begin_release, lease_event
+from jupyterhub_migspawner.broker.statuses import Adoption
 from jupyterhub_migspawner.broker.unadopted import share_of, slice_of
 from jupyterhub_migspawner.db import queries
 from jupyterhub_migspawner.db.store import Transaction
@@ -27,15 +28,6 @@ from jupyterhub_migspawner.model.leases import ACTIVE, LeaseRow
 from jupyterhub_migspawner.model.orphans import OrphanRow
 from jupyterhub_migspawner.model.slices import SliceRow
 from jupyterhub_migspawner.policy.wording import quoted
-
-
-@dataclass(frozen=True)
-class Adoption:
-    """What became of an orphan: its lease, or why it has none."""
-
-    orphan: OrphanRow
-    lease: LeaseRow | None
-    why: str = ""
 
 
 @dataclass(frozen=True)
@@ -59,12 +51,15 @@ class Guests:
         return frozenset(each.attempt for each in self.running if _names(each, lease))
 
 
-class Orphans(BrokerBase):
+class Orphans:
     """Use cases about servers without a lease."""
 
-    def orphans(self) -> tuple[OrphanRow, ...]:
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    def find(self) -> tuple[OrphanRow, ...]:
         """All that are known now, by node and user."""
-        return self._read(queries.orphans.every)
+        return self._context.read(queries.orphans.every)
 
     def guests(self, node: str) -> Guests:
         """Servers of a node without a lease that are to go on whatever lease ends there.
@@ -81,11 +76,11 @@ class Orphans(BrokerBase):
                 tuple(
                     each
                     for each in here
-                    if not each.vouched and each.hub != self.hub and _unheard(tx, each)
+                    if not each.vouched and each.hub != self._context.hub and _unheard(tx, each)
                 ),
             )
 
-        return self._read(work)
+        return self._context.read(work)
 
     def note_marks(self, node: str, marks: Sequence[OrphanRow]) -> tuple[OrphanRow, ...]:
         """Living processes of a node carry these marks: shut what they use without a lease.
@@ -93,7 +88,7 @@ class Orphans(BrokerBase):
         For the start of a hub or service: a database that was restored a moment ago offers its
         nodes' slices before an agent has looked. Returns those without a lease.
         """
-        return self._run(lambda tx: note(tx, wanted_name(node), marks, self._now()))
+        return self._context.run(lambda tx: note(tx, wanted_name(node), marks, self._context.now()))
 
     def vouch(self, named: Sequence[OrphanRow]) -> tuple[OrphanRow, ...]:
         """This hub runs these servers: remember those whose attempts have no lease here.
@@ -102,7 +97,7 @@ class Orphans(BrokerBase):
         """
 
         def work(tx: Transaction) -> tuple[OrphanRow, ...]:
-            now = self._now()
+            now = self._context.now()
             unknown = [
                 each for each in named if queries.leases.by_attempt(tx, each.attempt) is None
             ]
@@ -116,14 +111,18 @@ class Orphans(BrokerBase):
                     change()
             return tuple(unknown)
 
-        return self._run(work) if named else ()
+        return self._context.run(work) if named else ()
 
     def unvouch(self, user: str, server: str) -> None:
         """This server of this hub does not run any more; its node's agent looks for the rest."""
         of_user, of_server = wanted_name(user), wanted_name(server)
-        self._run(lambda tx: queries.orphans.unvouch(tx, self.hub, of_user, of_server, self._now()))
+        self._context.run(
+            lambda tx: queries.orphans.unvouch(
+                tx, self._context.hub, of_user, of_server, self._context.now()
+            )
+        )
 
-    def adopt_orphans(
+    def adopt(
         self, actor: str, attempts: Collection[str] | None = None, *, dry_run: bool = False
     ) -> tuple[Adoption, ...]:
         """Give servers without a lease one again, all of them or some, in one transaction.
@@ -136,7 +135,7 @@ class Orphans(BrokerBase):
         text("actor", actor, NAME_LIMIT)
 
         def work(tx: Transaction) -> tuple[Adoption, ...]:
-            now = self._now()
+            now = self._context.now()
             every = [
                 each
                 for each in queries.orphans.every(tx)
@@ -153,7 +152,7 @@ class Orphans(BrokerBase):
                         change()
             return tuple(done)
 
-        return self._run(work)
+        return self._context.run(work)
 
     def _adopt_orphan(
         self,
@@ -173,7 +172,7 @@ class Orphans(BrokerBase):
             return Adoption(orphan, None, "its slice no longer exists")
         if row.quarantined and not row.quarantined.startswith((ORPHAN, *PASSING)):
             return Adoption(orphan, None, f"its slice is quarantined: {row.quarantined}")
-        tier = self.settings.tier(orphan.tier)
+        tier = self._context.settings.tier(orphan.tier)
         seats = tier.seats if tier is not None and tier.shares else 1
         mine = [each.lease for each in done if each.lease and each.lease.slice_id == row.id]
         live = [
@@ -212,7 +211,7 @@ class Orphans(BrokerBase):
             begin_release(tx, each, "an earlier start of the same server", actor, now)
         lease = queries.leases.insert(tx, lease)
         queries.slices.take(tx, row.id, orphan.tier if seats > 1 else None)
-        recording.lease_event(
+        lease_event(
             tx, lease, now, actor, why="adopted: its server ran without a lease", adopted=True
         )
         if orphan.url and orphan.sealed:
@@ -232,11 +231,11 @@ class Orphans(BrokerBase):
         held: Sequence[LeaseRow],
     ) -> LeaseRow:
         ends_at = orphan.ends_at
-        tier = self.settings.tier(orphan.tier)
+        tier = self._context.settings.tier(orphan.tier)
         if ends_at is None and tier is not None and tier.max_hours is not None:
             ends_at = (orphan.since or now) + timedelta(hours=tier.max_hours)
         if ends_at is not None:
-            ends_at = max(ends_at, now + timedelta(minutes=self.settings.warn_minutes))
+            ends_at = max(ends_at, now + timedelta(minutes=self._context.settings.warn_minutes))
         taken = {each.seat for each in held}
         return LeaseRow(
             id=0,

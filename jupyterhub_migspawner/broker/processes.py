@@ -10,8 +10,9 @@ from collections.abc import Collection, Mapping
 from datetime import timedelta
 from typing import Any
 
-from jupyterhub_migspawner.broker.base import BROKER, BrokerBase, stored, wanted_id, wanted_name
-from jupyterhub_migspawner.broker.recording import lease_event
+from jupyterhub_migspawner.broker.checks import stored, wanted_id, wanted_name
+from jupyterhub_migspawner.broker.context import BROKER, Context
+from jupyterhub_migspawner.broker.recorder import lease_event
 from jupyterhub_migspawner.db import queries
 from jupyterhub_migspawner.db.store import Transaction
 from jupyterhub_migspawner.model.leases import LeaseRow
@@ -27,12 +28,15 @@ KEPT = timedelta(days=30)
 """How long the processes of a lease that was lost with its card are known."""
 
 
-class Processes(BrokerBase):
+class Processes:
     """Use cases about processes."""
 
-    def processes_of_node(self, node: str) -> dict[int, ProcessesRow]:
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    def of_node(self, node: str) -> dict[int, ProcessesRow]:
         """What is known of the processes of the sessions of a node, by lease."""
-        return self._read(lambda tx: queries.processes.of_node(tx, wanted_name(node)))
+        return self._context.read(lambda tx: queries.processes.of_node(tx, wanted_name(node)))
 
     def note_server(self, attempt: str, row: ProcessesRow) -> None:
         """Note the first process of a start, and the system user it runs as.
@@ -56,9 +60,9 @@ class Processes(BrokerBase):
                 known=[list(each) for each in known[:MOST_KNOWN]],
             )
 
-        self._run(work)
+        self._context.run(work)
 
-    def note_processes(self, rows: Collection[ProcessesRow]) -> None:
+    def note(self, rows: Collection[ProcessesRow]) -> None:
         """Keep what an agent knows of the sessions of its node.
 
         At most :data:`MOST_KNOWN` processes of each, the first ones. A uid that is known stays.
@@ -75,7 +79,7 @@ class Processes(BrokerBase):
                 queries.processes.change(tx, row.lease_id, **values)
 
         if rows:
-            self._run(work)
+            self._context.run(work)
 
     def note_foreign(
         self, lease_id: int, users: Mapping[int, str], why: str, again: Collection[int] = ()
@@ -98,12 +102,18 @@ class Processes(BrokerBase):
             queries.processes.change(tx, lease_id, reported=every)
             names = [stored(users[uid]) for uid in new]
             lease_event(
-                tx, lease, self._now(), BROKER, kind="lease.foreign", why=stored(why), users=names
+                tx,
+                lease,
+                self._context.now(),
+                BROKER,
+                kind="lease.foreign",
+                why=stored(why),
+                users=names,
             )
             return lease
 
-        return self._run(work)
+        return self._context.run(work)
 
-    def forget_processes(self) -> None:
+    def forget_ended(self) -> None:
         """Forget the processes of sessions that are over."""
-        self._run(lambda tx: queries.processes.forget_ended(tx, self._now() - KEPT))
+        self._context.run(lambda tx: queries.processes.forget_ended(tx, self._context.now() - KEPT))

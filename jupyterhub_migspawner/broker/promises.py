@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from datetime import datetime
 
-from jupyterhub_migspawner.broker.stock import out_of_service, stock
+from jupyterhub_migspawner.broker.capacity import out_of_service, stock
 from jupyterhub_migspawner.db import queries
 from jupyterhub_migspawner.db.queries.capacity import Count
 from jupyterhub_migspawner.db.store import Transaction

@@ -11,8 +11,9 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from jupyterhub_migspawner.broker import recording
-from jupyterhub_migspawner.broker.base import BROKER, REASON_LIMIT
+from jupyterhub_migspawner.broker.checks import REASON_LIMIT
+from jupyterhub_migspawner.broker.context import BROKER
+from jupyterhub_migspawner.broker.recorder import slice_event
 from jupyterhub_migspawner.db import queries
 from jupyterhub_migspawner.db.store import Transaction
 from jupyterhub_migspawner.model.cards import MIG_OFF
@@ -147,7 +148,7 @@ def _quarantine(tx: Transaction, row: SliceRow, why: str, now: datetime) -> None
     queries.slices.update(tx, row.id, quarantined=why)
     kind = "slice.quarantined" if why else "slice.unquarantined"
     said = why or "the server without a lease has ended or has a lease now"
-    recording.slice_event(tx, now, BROKER, kind, row, why=said)
+    slice_event(tx, now, BROKER, kind, row, why=said)
 
 
 def _add_uncut(tx: Transaction, orphan: OrphanRow, now: datetime) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from jupyterhub_migspawner.model.leases import LeaseRow
+from jupyterhub_migspawner.model.orphans import OrphanRow
 from jupyterhub_migspawner.model.quotas import QuotaExceptionRow
 from jupyterhub_migspawner.model.requests import RequestRow
 from jupyterhub_migspawner.model.sessions import ReadingRow, StayRow
@@ -39,7 +40,7 @@ class QuotaStatus:
 
 
 @dataclass(frozen=True)
-class TierOffer:
+class TierStatus:
     """A tier as it stands for one person now.
 
     ``free`` of ``total`` can be given out; both are 0 for a tier without a GPU, which is always
@@ -161,3 +162,12 @@ class Standing:
         if self.verdict.rule != IDLE or end is None or ceiling is None:
             return False
         return ceiling > end
+
+
+@dataclass(frozen=True)
+class Adoption:
+    """What became of an orphan: its lease, or why it has none."""
+
+    orphan: OrphanRow
+    lease: LeaseRow | None
+    why: str = ""

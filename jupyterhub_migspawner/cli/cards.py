@@ -27,7 +27,7 @@ _CARD = click.argument(
 
 def none(what: str, node: str | None, broker: Broker) -> str:
     """Return why a listing of cards or slices is empty."""
-    cards = broker.cards()
+    cards = broker.cards.find()
     if not cards:
         return NO_CARDS
     if node is not None and not any(card.node == node for card in cards):
@@ -41,8 +41,10 @@ def none(what: str, node: str | None, broker: Broker) -> str:
 def cards(invocation: Invocation, node: str | None) -> int:
     """The cards, their state and layout; the desired layout if it differs."""
     broker = invocation.broker()
-    slices = broker.slices(node=node)
-    rows: list[dict[str, Any]] = [dict(card_view(card, slices)) for card in broker.cards(node=node)]
+    slices = broker.slices.find(node=node)
+    rows: list[dict[str, Any]] = [
+        dict(card_view(card, slices)) for card in broker.cards.find(node=node)
+    ]
     if not rows and node is not None:
         require_node(invocation, broker, node)
     if invocation.as_json:
@@ -76,8 +78,8 @@ def drain(invocation: Invocation, uuid: str, reason: str | None) -> int:
     """Start no new leases on a card. Existing leases continue until they end."""
     broker = invocation.broker()
     why = "drained by an administrator" if reason is None else reason
-    card = broker.drain_card(uuid, why, operator())
-    live = sum(lease.card_uuid == card.uuid for lease in broker.leases(node=card.node))
+    card = broker.cards.drain(uuid, why, operator())
+    live = sum(lease.card_uuid == card.uuid for lease in broker.leases.find(node=card.node))
     left = f"; {plural(live, 'lease')} on it {'goes' if live == 1 else 'go'} on" if live else ""
     return invocation.answer(card_view(card), f"Card {card.index} of {card.node} is drained{left}.")
 
@@ -88,10 +90,10 @@ def drain(invocation: Invocation, uuid: str, reason: str | None) -> int:
 def resume(invocation: Invocation, uuid: str) -> int:
     """Use a drained card again, including its quarantined slices, after an admin has checked it."""
     broker = invocation.broker()
-    card = broker.resume_card(uuid, operator())
-    for status in broker.slices():
+    card = broker.cards.resume(uuid, operator())
+    for status in broker.slices.find():
         if status.row.card_uuid == card.uuid and status.row.quarantined:
-            broker.unquarantine(status.row.id, operator())
+            broker.slices.unquarantine(status.row.id, operator())
     state = "given out again" if card.state == "ok" else card.state
     return invocation.answer(card_view(card), f"Card {card.index} of {card.node} is {state}.")
 

@@ -166,12 +166,12 @@ def compact(invocation: Invocation, dry_run: bool) -> int:
         answer = {"days": 0, "compacted": 0, "kept": 0, "dry_run": dry_run}
         return invocation.answer(answer, "MigBroker.event_days is 0: events are kept forever.")
     broker = invocation.broker()
-    compacted, kept = broker.events_to_compact(days)
+    compacted, kept = broker.events.old(days)
     if not dry_run:
-        so_far = broker.begin_compaction(days)
+        so_far = broker.events.begin_compaction(days)
         with counting("Compacting events", compacted) as done:
             while not so_far.done:
-                so_far = broker.compact_events(so_far)
+                so_far = broker.events.compact(so_far)
                 done(so_far.number)
         compacted = so_far.number
     answer = {"days": days, "compacted": compacted, "kept": kept, "dry_run": dry_run}
@@ -193,7 +193,7 @@ def adopt(invocation: Invocation) -> int:
     database: its leases and requests belong to this hub. Do not use this for a second hub: it needs
     a different name, or the two would end each other's servers.
     """
-    hub = invocation.broker().claim_hub(invocation.mig().hub_home, adopt=True)
+    hub = invocation.broker().hubs.claim(invocation.mig().hub_home, adopt=True)
     answer = {"hub": hub.name, "home": hub.home}
     return invocation.answer(answer, f"Hub {hub.name!r} is at {hub.home} now.")
 

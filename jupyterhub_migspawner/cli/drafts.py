@@ -33,7 +33,7 @@ def drafts(invocation: Invocation, user: str | None) -> int:
     if user is None:
         raise click.UsageError("Say whose with --user NAME", click.get_current_context())
     broker = invocation.broker()
-    rows = [draft_view(draft) for draft in broker.drafts(invocation.person(user))]
+    rows = [draft_view(draft) for draft in broker.drafts.of(invocation.person(user))]
     if not rows:
         require_user(invocation, broker, user)
     if invocation.as_json:
@@ -74,7 +74,7 @@ def save(
         starts_at = timestamp(invocation.time(datetime.fromisoformat(starts_at))) or ""
     broker = invocation.broker()
     require_user_to_act_for(invocation, broker, user)
-    kept = broker.save_draft(
+    kept = broker.drafts.save(
         invocation.person(user),
         draft_id=draft,
         tier=tier,
@@ -91,7 +91,7 @@ def save(
 @answers()
 def file(invocation: Invocation, number: int, user: str) -> int:
     """Submit a draft as a request."""
-    request = invocation.broker().file_draft(invocation.person(user), number)
+    request = invocation.broker().drafts.file(invocation.person(user), number)
     return invocation.answer(
         request_view(request),
         f"Draft {number} is request {request.id} now. It is {request.state}.",
@@ -104,5 +104,5 @@ def file(invocation: Invocation, number: int, user: str) -> int:
 @answers()
 def drop(invocation: Invocation, number: int, user: str) -> int:
     """Discard a draft."""
-    draft = invocation.broker().drop_draft(invocation.person(user), number)
+    draft = invocation.broker().drafts.drop(invocation.person(user), number)
     return invocation.answer(draft_view(draft), f"Draft {draft.id} of {draft.user} is gone.")

@@ -152,9 +152,9 @@ def events(
 def _require_subjects(invocation: Invocation, broker: Broker, query: EventQuery) -> None:
     """Refuse filters on what does not exist; see :mod:`.known`."""
     if query.lease_id is not None:
-        broker.lease(query.lease_id)
+        broker.leases.get(query.lease_id)
     if query.request_id is not None:
-        broker.request(query.request_id)
+        broker.requests.get(query.request_id)
     if query.card_uuid is not None:
         require_card(broker, query.card_uuid)
     if query.user is not None:
@@ -162,7 +162,7 @@ def _require_subjects(invocation: Invocation, broker: Broker, query: EventQuery)
 
 
 def _require_after(broker: Broker, after: int) -> None:
-    newest = broker.last_events(0).read_to
+    newest = broker.events.last(0).read_to
     if after > newest:
         raise Refusal(f"There is no event {after}; the newest is {newest}.", reason="not-found")
 
@@ -188,8 +188,8 @@ def _wanted(
     if limit is None and query.since is not None:
         return _all(broker, after or 0, query)
     if after is not None:
-        return broker.events(after, limit or _FEW, query)
-    return broker.last_events(limit or _FEW, query).events
+        return broker.events.find(after, limit or _FEW, query)
+    return broker.events.last(limit or _FEW, query).events
 
 
 def _follow(invocation: Invocation, query: EventQuery, after: int | None, limit: int | None) -> int:
@@ -202,10 +202,10 @@ def _follow(invocation: Invocation, query: EventQuery, after: int | None, limit:
 
     try:
         broker = invocation.broker()
-        if not broker.last_events(1, query).events:
+        if not broker.events.last(1, query).events:
             _require_subjects(invocation, broker, query)
         if after is None and query.since is None:
-            first = broker.last_events(limit or 0, query)
+            first = broker.events.last(limit or 0, query)
             for event in first.events:
                 show(event)
             after = first.read_to
@@ -215,14 +215,14 @@ def _follow(invocation: Invocation, query: EventQuery, after: int | None, limit:
             woken.wait(seconds)
             woken.clear()
 
-        with broker.heard(woken.set):
+        with broker.events.heard(woken.set):
             Follower(broker, query, after or 0, show).run(pause)
     except KeyboardInterrupt:
         return DONE
 
 
 def _all(broker: Broker, after: int, query: EventQuery) -> Iterable[EventRow]:
-    while page := broker.events(after, _PAGE, query):
+    while page := broker.events.find(after, _PAGE, query):
         yield from page
         after = page[-1].id
 
@@ -279,7 +279,7 @@ class Follower:
     def _read(self) -> bool:
         """Show a page; whether there may be more of them already."""
         try:
-            page = self._broker.event_page(self._read_to, _FOLLOWED, self._query)
+            page = self._broker.events.page(self._read_to, _FOLLOWED, self._query)
         except DatabaseError as error:
             if not self._away:
                 complain(f"migspawner: {error} The events continue when it answers again.")

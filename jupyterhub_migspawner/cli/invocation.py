@@ -146,7 +146,7 @@ class Invocation:
         """Return the broker over the lease database that the configuration names."""
         broker = self.mig().open_broker()
         # A user who may use the command line on the lease database has no limit to get around.
-        broker.settings = replace(broker.settings, actions_per_minute=0)
+        broker.context.settings = replace(broker.settings, actions_per_minute=0)
         return broker
 
     def part(self, limit: int | None) -> Part | None:

@@ -38,7 +38,7 @@ class _Unknown:
 
 def require_node(invocation: Invocation, broker: Broker, name: str) -> None:
     """Refuse a node that has never reported and that this configuration does not name."""
-    names = [node.name for node in broker.nodes()]
+    names = [node.name for node in broker.nodes.find()]
     if name in names or name == invocation.mig().node:
         return
     known = f"There is {_some(names)}." if names else "No node has reported yet."
@@ -49,7 +49,7 @@ def require_node(invocation: Invocation, broker: Broker, name: str) -> None:
 
 def require_card(broker: Broker, uuid: str) -> None:
     """Refuse a card that no node has ever reported."""
-    uuids = [card.uuid for card in broker.cards()]
+    uuids = [card.uuid for card in broker.cards.find()]
     if uuid not in uuids:
         raise Refusal(
             f"There is no card {quoted(uuid)}{nearest(uuid, uuids)}. `migspawner cards` shows all "
@@ -98,7 +98,7 @@ def unknown_user(invocation: Invocation, broker: Broker, name: str) -> str:
 def _look_up(invocation: Invocation, broker: Broker, name: str) -> _Unknown | None:
     config = invocation.hub_config()
     configured = names_in(config, broker.settings)
-    if name in configured or broker.knows_user(name):
+    if name in configured or broker.users.is_known(name):
         return None
     url = str(config.JupyterHub.get("db_url", DEFAULT_URL))
     folders = list(dict.fromkeys((invocation.config_path().absolute().parent, Path.cwd())))

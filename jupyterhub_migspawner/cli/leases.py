@@ -25,10 +25,10 @@ from jupyterhub_migspawner.policy.wording import printable
 def leases(invocation: Invocation, past: bool, user: str | None, limit: int | None) -> int:
     """The leases: who holds which slice, since when and until when."""
     broker = invocation.broker()
-    found = broker.leases(include_past=past, user=user, part=invocation.part(limit))
+    found = broker.leases.find(include_past=past, user=user, part=invocation.part(limit))
     if not past:
         # Their servers run on without a GPU, and nothing else here would say so.
-        found = (*broker.stranded(user), *found)
+        found = (*broker.leases.stranded(user), *found)
     if not found and user is not None:
         require_user(invocation, broker, user)
     rows = invocation.shown_part([lease_view(lease) for lease in found], limit)
@@ -55,7 +55,7 @@ def leases(invocation: Invocation, past: bool, user: str | None, limit: int | No
     if len({row["hub"] for row in rows}) > 1:
         columns.insert(1, Column("hub", "hub"))
     print_table(columns, rows, empty=_none(user, past))
-    print_unproven(broker.slices(), user)
+    print_unproven(broker.slices.find(), user)
     return DONE
 
 
@@ -79,7 +79,7 @@ def release(invocation: Invocation, number: int, reason: str | None) -> int:
     that is already ending, this shows what keeps its slice and how to end that.
     """
     why = "ended by an administrator" if reason is None else reason
-    lease = invocation.broker().release_lease(number, why, operator())
+    lease = invocation.broker().leases.release(number, why, operator())
     return invocation.answer(
         lease_view(lease),
         f"Lease {lease.id} of {lease.user} is {lease.state}: its slice is free again as soon "
@@ -100,8 +100,8 @@ def adopt(invocation: Invocation, user: str | None, dry_run: bool) -> int:
     status is 1. No server is stopped.
     """
     broker = invocation.broker()
-    attempts = {o.attempt for o in broker.orphans() if user is None or o.user == user}
-    done = broker.adopt_orphans(operator(), attempts, dry_run=dry_run)
+    attempts = {o.attempt for o in broker.orphans.find() if user is None or o.user == user}
+    done = broker.orphans.adopt(operator(), attempts, dry_run=dry_run)
     rows = [adoption_view(each) for each in done]
     if not rows and user is not None:
         require_user(invocation, broker, user)

@@ -24,8 +24,8 @@ NO_CARDS = (
 def nodes(invocation: Invocation) -> int:
     """The machines with cards, and when their agent last reported."""
     broker = invocation.broker()
-    count = Counter(card.node for card in broker.cards())
-    rows = [{**node_view(node), "cards": count[node.name]} for node in broker.nodes()]
+    count = Counter(card.node for card in broker.cards.find())
+    rows = [{**node_view(node), "cards": count[node.name]} for node in broker.nodes.find()]
     if invocation.as_json:
         print_json(rows)
         return DONE

@@ -65,7 +65,7 @@ def notices(invocation: Invocation, user: str | None) -> int:
 def _choices(invocation: Invocation, user: str) -> int:
     broker = invocation.broker()
     require_user(invocation, broker, user)
-    found = broker.notice_choices(user)
+    found = broker.notices.choices(user)
     if invocation.as_json:
         print_json(found)
     else:
@@ -91,7 +91,7 @@ def choose(invocation: Invocation, user: str, on: tuple[str, ...], off: tuple[st
     choices = {**dict.fromkeys(on, True), **dict.fromkeys(off, False)}
     broker = invocation.broker()
     unknown = unknown_user(invocation, broker, user)
-    found = broker.choose_notices(user, choices)
+    found = broker.notices.choose(user, choices)
     if unknown:
         complain(unknown)
     wanted = ", ".join(topic for topic, is_wanted in found.items() if is_wanted)

@@ -28,7 +28,7 @@ from jupyterhub_migspawner.policy.wording import printable, span
 def queue(invocation: Invocation, user: str | None, limit: int | None) -> int:
     """The waiting list: tickets, their positions and expected waits, and offers."""
     broker = invocation.broker()
-    found = broker.queue(user, part=invocation.part(limit))
+    found = broker.queue.status(user, part=invocation.part(limit))
     if not found and user is not None:
         require_user(invocation, broker, user)
     rows: list[dict[str, Any]] = [dict(ticket_view(status)) for status in found]
@@ -82,11 +82,11 @@ def join(
     """
     broker = invocation.broker()
     require_user_to_act_for(invocation, broker, user)
-    row = broker.join(
+    row = broker.queue.join(
         invocation.person(user), tier, server=server or "", start=start, upward=upward
     )
     status = next(
-        (each for each in broker.queue(row.user) if each.row.id == row.id),
+        (each for each in broker.queue.status(row.user) if each.row.id == row.id),
         TicketStatus(row, 0, None, None),
     )
     where = f" is number {status.place}" if status.place else " has a place"
@@ -102,7 +102,7 @@ def join(
 @answers()
 def leave(invocation: Invocation, number: int, by: str, reason: str | None) -> int:
     """Leave the waiting list, and give up an offer for the ticket."""
-    row = invocation.broker().leave(number, invocation.person(by), reason or "")
+    row = invocation.broker().queue.leave(number, invocation.person(by), reason or "")
     return invocation.answer(
         ticket_view(TicketStatus(row, 0, None, None)),
         f"Ticket {row.id} of {row.user} is {row.state}.",

@@ -57,7 +57,7 @@ def quotas(invocation: Invocation, user: str | None, past: bool, limit: int | No
     """
     if user is not None:
         return _limits(invocation, user)
-    found = invocation.broker().exceptions(include_past=past, part=invocation.part(limit))
+    found = invocation.broker().quotas.exceptions(include_past=past, part=invocation.part(limit))
     rows: list[dict[str, Any]] = [dict(exception_view(row)) for row in found]
     rows = invocation.shown_part(rows, limit)
     if invocation.as_json:
@@ -84,7 +84,7 @@ def _limits(invocation: Invocation, user: str) -> int:
     person = invocation.person(user)
     broker = invocation.broker()
     require_user(invocation, broker, user)
-    rows: list[dict[str, Any]] = [dict(quota_view(each)) for each in broker.quota_of(person)]
+    rows: list[dict[str, Any]] = [dict(quota_view(each)) for each in broker.quotas.of(person)]
     if invocation.as_json:
         print_json(rows)
         return DONE
@@ -134,7 +134,7 @@ def lift(
     # By then the exception itself has the name.
     unknown = unknown_user(invocation, broker, user)
     amount = None if limit == math.inf else limit
-    row = broker.grant_exception(user, field, amount, until, reason, invocation.person(by))
+    row = broker.quotas.grant_exception(user, field, amount, until, reason, invocation.person(by))
     if unknown:
         complain(unknown)
     much = "no limit" if row.amount is None else f"{row.amount:g}"
@@ -151,7 +151,7 @@ def lift(
 @answers()
 def restore(invocation: Invocation, number: int, by: str, reason: str | None) -> int:
     """End an exception early. Servers that run because of it continue until they are stopped."""
-    row = invocation.broker().end_exception(number, reason or "", invocation.person(by))
+    row = invocation.broker().quotas.end_exception(number, reason or "", invocation.person(by))
     return invocation.answer(
         exception_view(row), f"Exception {row.id} of {row.user} has ended; the quota applies again."
     )

@@ -30,7 +30,7 @@ _DECIDER = by_option("the approver's name at the hub")
 def requests(invocation: Invocation, user: str | None, limit: int | None) -> int:
     """Requests for tiers that need approval, and the decisions."""
     broker = invocation.broker()
-    found = broker.requests(user=user, part=invocation.part(limit))
+    found = broker.requests.find(user=user, part=invocation.part(limit))
     if not found and user is not None:
         require_user(invocation, broker, user)
     rows = invocation.shown_part([request_view(row) for row in found], limit)
@@ -84,7 +84,7 @@ def create(
     """Request a tier that needs approval, for a user."""
     broker = invocation.broker()
     require_user_to_act_for(invocation, broker, user)
-    request = broker.create_request(invocation.person(user), tier, hours, reason, starts_at)
+    request = broker.requests.create(invocation.person(user), tier, hours, reason, starts_at)
     return invocation.answer(
         request_view(request),
         f"Request {request.id}: {request.user} asks for {request.tier} for "
@@ -103,7 +103,9 @@ def approve(
 ) -> int:
     """Approve a request of another user."""
     decider = invocation.person(by)
-    request = invocation.broker().decide(number, decider, True, reason=reason or "", hours=hours)
+    request = invocation.broker().requests.decide(
+        number, decider, True, reason=reason or "", hours=hours
+    )
     if request.state == "pending":
         return invocation.answer(
             request_view(request),
@@ -125,7 +127,7 @@ def approve(
 def deny(invocation: Invocation, number: int, by: str, reason: str | None) -> int:
     """Deny a request of another user."""
     decider = invocation.person(by)
-    request = invocation.broker().decide(number, decider, False, reason=reason or "")
+    request = invocation.broker().requests.decide(number, decider, False, reason=reason or "")
     return invocation.answer(
         request_view(request), f"Request {request.id} of {request.user} is denied."
     )
@@ -137,7 +139,7 @@ def deny(invocation: Invocation, number: int, by: str, reason: str | None) -> in
 @answers()
 def cancel(invocation: Invocation, number: int, by: str) -> int:
     """Withdraw a request or grant, as its requester or an approver."""
-    request = invocation.broker().cancel_request(number, invocation.person(by))
+    request = invocation.broker().requests.cancel(number, invocation.person(by))
     return invocation.answer(
         request_view(request), f"Request {request.id} of {request.user} is cancelled."
     )
@@ -157,7 +159,9 @@ def cancel(invocation: Invocation, number: int, by: str) -> int:
 @answers(times=True)
 def revoke(invocation: Invocation, number: int, by: str, reason: str, warning: float) -> int:
     """Revoke a grant: a server that runs on it ends after a warning."""
-    request, leases = invocation.broker().revoke(number, invocation.person(by), reason, warning)
+    request, leases = invocation.broker().requests.revoke(
+        number, invocation.person(by), reason, warning
+    )
     ends = "; ".join(f"lease {lease.id} ends at {timestamp(lease.ends_at)}" for lease in leases)
     return invocation.answer(
         request_view(request),

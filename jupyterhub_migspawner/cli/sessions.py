@@ -30,8 +30,10 @@ def sessions(invocation: Invocation, user: str | None) -> int:
     """Which sessions are in use, by which signs, when they end and by which rule."""
     broker = invocation.broker()
     # First what is wrong.
-    rows: list[dict[str, Any]] = [dict(stranded_view(each)) for each in broker.stranded(user)]
-    rows += [dict(standing_view(each)) for each in broker.standings(user)]
+    rows: list[dict[str, Any]] = [
+        dict(stranded_view(each)) for each in broker.leases.stranded(user)
+    ]
+    rows += [dict(standing_view(each)) for each in broker.sessions.standings(user)]
     if not rows and user is not None:
         require_user(invocation, broker, user)
     if invocation.as_json:
@@ -68,7 +70,7 @@ def sessions(invocation: Invocation, user: str | None) -> int:
 @answers(times=True)
 def extend(invocation: Invocation, number: int, by: str, reason: str | None) -> int:
     """Extend an idle session, up to its tier's extend_hours."""
-    found = invocation.broker().extend(number, invocation.person(by), reason or "")
+    found = invocation.broker().sessions.extend(number, invocation.person(by), reason or "")
     until = timestamp(found.stay.extended_until)
     return invocation.answer(
         standing_view(found), f"Session {found.lease.id} is extended until {until}."
@@ -86,7 +88,7 @@ def protect(invocation: Invocation, number: int, by: str, until: datetime, reaso
 
     Its hard end does not change.
     """
-    found = invocation.broker().protect(number, invocation.person(by), until, reason)
+    found = invocation.broker().sessions.protect(number, invocation.person(by), until, reason)
     end = timestamp(found.stay.protected_until)
     return invocation.answer(
         standing_view(found), f"Session {found.lease.id} is protected until {end}."
@@ -100,7 +102,7 @@ def protect(invocation: Invocation, number: int, by: str, until: datetime, reaso
 @answers()
 def unprotect(invocation: Invocation, number: int, by: str, reason: str | None) -> int:
     """End a protection early."""
-    found = invocation.broker().protect(number, invocation.person(by), None, reason or "")
+    found = invocation.broker().sessions.protect(number, invocation.person(by), None, reason or "")
     return invocation.answer(
         standing_view(found), f"Session {found.lease.id} is no longer protected."
     )

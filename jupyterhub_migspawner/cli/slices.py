@@ -22,7 +22,7 @@ from jupyterhub_migspawner.cli.unproven import print_unproven
 def slices(invocation: Invocation, node: str | None) -> int:
     """All slices, their state and their leases."""
     broker = invocation.broker()
-    statuses = broker.slices(node=node)
+    statuses = broker.slices.find(node=node)
     rows: list[dict[str, Any]] = [dict(slice_view(status)) for status in statuses]
     if not rows and node is not None:
         require_node(invocation, broker, node)

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from jupyterhub_migspawner.broker.statuses import TierOffer
+from jupyterhub_migspawner.broker.statuses import TierStatus
 from jupyterhub_migspawner.broker.views import tier_view
 from jupyterhub_migspawner.cli.command import Command, answers
 from jupyterhub_migspawner.cli.invocation import DONE, Invocation
@@ -33,9 +33,9 @@ def tiers(invocation: Invocation, user: str | None) -> int:
     if user is not None:
         require_user(invocation, broker, user)
     people = _everybody(configured) if user is None else [invocation.person(user)]
-    offers: dict[str, TierOffer] = {}
+    offers: dict[str, TierStatus] = {}
     for person in people:
-        for offer in broker.tiers_for(person):
+        for offer in broker.tiers.of(person):
             offers.setdefault(offer.tier.name, offer)
     order = [tier.name for tier in configured]
     rows: list[dict[str, Any]] = [dict(tier_view(offers[name])) for name in order if name in offers]
@@ -61,7 +61,7 @@ def tiers(invocation: Invocation, user: str | None) -> int:
     ]
     print_table(columns, rows, empty="No tier is open to this user.")
     shown = [offers[name].tier for name in order if name in offers]
-    for sentence in shared(shown, frozenset(card.kind for card in broker.cards())):
+    for sentence in shared(shown, frozenset(card.kind for card in broker.cards.find())):
         print_wrapped(sentence)
     for row in rows:
         if row["outage"]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from jupyterhub_migspawner.broker.leasing import why_ending
+from jupyterhub_migspawner.broker.leases import why_ending
 from jupyterhub_migspawner.broker.statuses import SliceStatus
 from jupyterhub_migspawner.cli.output import print_line, print_wrapped
 

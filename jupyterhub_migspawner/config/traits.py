@@ -371,7 +371,7 @@ class MigBroker(LoggingConfigurable):
     def moment(self) -> datetime:
         """The time that leases use, aware, in UTC; never waits for the database."""
         broker = self._broker
-        return utc_now() if broker is None else broker.clock()
+        return utc_now() if broker is None else broker.now()
 
     def open_nvml(self) -> Nvml:
         """NVML as configured; one for each process. Nothing is loaded before its first use."""

@@ -70,11 +70,11 @@ class Accounts:
     def _renamed(self, user: orm.User, new: str, old: Any, _: Any) -> None:
         # A new user had no name before, and SQLAlchemy says so with a symbol.
         if isinstance(old, str) and old != new:
-            self._note(user, lambda b, at: b.rename_user(old, new, at))
+            self._note(user, lambda b, at: b.users.rename(old, new, at))
 
     def _deleted(self, mapper: Any, connection: Any, user: orm.User) -> None:
         name = user.name
-        self._note(user, lambda b, at: b.forget_user(name, at))
+        self._note(user, lambda b, at: b.users.forget(name, at))
 
     def _note(self, user: orm.User, change: Callable[[Broker, Any], object]) -> None:
         session = object_session(user)

@@ -91,8 +91,8 @@ def complete_hub(app: Any, config: Config, config_file: Path) -> None:
         if broker.service:
             broker.key_file_of_hub().make()
         opened = broker.open_broker()
-        opened.claim_hub(broker.hub_home)
-        opened.note_boot(broker.node, boot_id())
+        opened.hubs.claim(broker.hub_home)
+        opened.nodes.note_boot(broker.node, boot_id())
         # Nor anything that a server uses of which the database does not know.
         orphans = shut_orphans(broker, opened)
         offered = hand_over(app, broker, config, config_file)
@@ -197,7 +197,7 @@ def look_at_end(broker: Broker, node: str, config_file: Path, settings: int, log
     ``settings`` is the descriptor of what the hub read.
     """
     try:
-        if not broker.leases(hub=broker.hub, node=node, states=(RELEASING,)):
+        if not broker.leases.find(hub=broker.hub, node=node, states=(RELEASING,)):
             return
         subprocess.run(
             [

@@ -115,7 +115,7 @@ class Service:
                 hub_auth.api_token,
                 ssl_context=ssl_client,
                 # Hub and service run on one machine, the lease database's clock perhaps not.
-                ahead=lambda: utc_now() - broker.clock(),
+                ahead=lambda: utc_now() - broker.now(),
             ),
             database=self._database,
             key_file=options.key_file_of_hub(),
@@ -142,14 +142,14 @@ class Service:
             Loop(
                 "compaction of old events",
                 retention.PAUSE,
-                Compactor(parts, options.event_days, clock=parts.broker.clock).round,
+                Compactor(parts, options.event_days, clock=parts.broker.now).round,
             ),
         ]
         chosen = parts.settings.notices
         channels.check(chosen.channels)
         for channel in chosen.channels:
             outbox = Outbox(
-                parts, channel, chosen, clock=parts.broker.clock, link=public_link(config, parts)
+                parts, channel, chosen, clock=parts.broker.now, link=public_link(config, parts)
             )
             loops.append(Loop(f"sending to {channel.name}", notices.PAUSE, outbox.round))
         logger = event_logger(config)
@@ -157,7 +157,7 @@ class Service:
             reader = f"hub {broker.hub}"
             emitter = Emitter(parts, logger, reader)
             loops.append(Loop("passing on of events", events.PAUSE, emitter.round))
-        broker.watch_clock()
+        broker.clock.watch()
         self._loops = tuple(loop.in_time(parts) for loop in loops)
 
     async def run(self, stop: asyncio.Event) -> bool:

@@ -182,7 +182,7 @@ def look_once(options: MigBroker, *, sleep: Callable[[float], object] = time.sle
     vacancy = Vacancy(broker, nvml, node=options.node)
     try:
         for pause in (0.0, SECOND_LOOK):
-            ending = broker.leases(node=options.node, states=(RELEASING,))
+            ending = broker.leases.find(node=options.node, states=(RELEASING,))
             if ending:
                 sleep(pause)
             for lease in ending:

@@ -58,7 +58,7 @@ def _look_up(config: MigBroker, log: Any, pause: Callable[[float], object]) -> N
                 return
         try:
             broker = config.open_broker()
-            unknown = broker.vouch(named)
+            unknown = broker.orphans.vouch(named)
         except Exception as error:
             if outage.failed(str(error)):
                 # Nobody waits for this thread: what it does not say is not known.

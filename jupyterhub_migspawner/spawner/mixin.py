@@ -123,7 +123,7 @@ class MigSpawnerMixin(TierChoice):
             keys = config.key_file_of_hub().make()
             saved = keys.seal(token, replace(binding, lease_id=ANY_LEASE))
             self._mig_reach = (address, saved)
-            broker.reach(attempt, address, keys.seal(token, binding))
+            broker.readings.reach(attempt, address, keys.seal(token, binding))
 
         try:
             await self._mig_call(store)
@@ -144,7 +144,7 @@ class MigSpawnerMixin(TierChoice):
         started = self._mig_started()
 
         def acquire(broker: Broker) -> LeaseRow | None:
-            lease = broker.acquire(
+            lease = broker.leases.acquire(
                 person,
                 server,
                 tier.name,
@@ -159,7 +159,7 @@ class MigSpawnerMixin(TierChoice):
                 # Before anything is launched: whose processes they are is known then, whatever
                 # becomes of the start. Without it, they may be anybody's.
                 with suppress(DatabaseError):
-                    broker.note_server(attempt, ProcessesRow(0, uid))
+                    broker.processes.note_server(attempt, ProcessesRow(0, uid))
             return lease
 
         give_up = time.monotonic() + self.acquire_wait_seconds
@@ -181,7 +181,7 @@ class MigSpawnerMixin(TierChoice):
                         raise
                     # What their own last session still holds is as good as a slice coming back.
                     if not refusal.soon and not await self._mig_call(
-                        lambda b: b.being_returned(tier.name)
+                        lambda b: b.leases.being_returned(tier.name)
                     ):
                         if looked_again:
                             raise
@@ -201,7 +201,7 @@ class MigSpawnerMixin(TierChoice):
             if future is not None:
                 future.add_done_callback(
                     lambda _: self._mig_submit(
-                        lambda broker: broker.cancel_attempt(attempt, "the start was cancelled")
+                        lambda broker: broker.leases.cancel(attempt, "the start was cancelled")
                     )
                 )
             raise
@@ -213,7 +213,7 @@ class MigSpawnerMixin(TierChoice):
         give_up = time.monotonic() + self.cut_wait_seconds
         with self._mig_heard() as woken:
             while time.monotonic() < give_up:
-                found = await self._mig_call(lambda b: b.lease_of_attempt(lease.attempt))
+                found = await self._mig_call(lambda b: b.leases.of_attempt(lease.attempt))
                 if found is None or found.state != "pending":
                     raise Refusal(
                         "The card that was being prepared for you was taken out of use. Please "
@@ -252,8 +252,8 @@ class MigSpawnerMixin(TierChoice):
         def activate(broker: Broker) -> bool:
             # Whose the server's processes are has to be known when they carry no mark any more.
             if server is not None:
-                broker.note_server(attempt, first_process(server))
-            return broker.activate(attempt) is not None
+                broker.processes.note_server(attempt, first_process(server))
+            return broker.leases.activate(attempt) is not None
 
         try:
             return await self._mig_call(activate)
@@ -339,10 +339,10 @@ class MigSpawnerMixin(TierChoice):
         ended = config.moment()
 
         def give_back(broker: Broker) -> None:
-            broker.release_server(
+            broker.leases.release_server(
                 user, server, "the server stopped", actor="hub", taken_before=ended
             )
-            broker.unvouch(user, server)
+            broker.orphans.unvouch(user, server)
 
         try:
             future = self._mig_submit(give_back, pool=_releases)
@@ -372,7 +372,7 @@ class MigSpawnerMixin(TierChoice):
             await maybe_future(parent(old_name, new_name))
         user, moment = self.user.name, self.mig_config.moment()
         try:
-            await self._mig_call(lambda b: b.rename_server(user, old_name, new_name, moment))
+            await self._mig_call(lambda b: b.users.rename_server(user, old_name, new_name, moment))
         except MigspawnerError as error:
             # The lease ends under the old name as well; the rename must not fail over it.
             self.log.warning("A lease keeps its server's old name: %s", error)

@@ -19,7 +19,7 @@ from jupyterhub.utils import maybe_future, url_path_join
 from tornado.web import HTTPError, RequestHandler
 from traitlets.config import Configurable
 
-from jupyterhub_migspawner.broker import Broker, TierOffer
+from jupyterhub_migspawner.broker import Broker, TierStatus
 from jupyterhub_migspawner.config import MigBroker, broker_config
 from jupyterhub_migspawner.errors import DatabaseError, MigspawnerError, Refusal
 from jupyterhub_migspawner.hub.scopes import SERVICE_NAME
@@ -129,13 +129,13 @@ class TierChoice(HubSpawner, Configurable):
                 stopping.append(other.name)
         return number, stopping
 
-    def _mig_look(self) -> Callable[[Broker], tuple[TierOffer, ...]]:
+    def _mig_look(self) -> Callable[[Broker], tuple[TierStatus, ...]]:
         """How the tiers are read as they stand for a start of this server now."""
         person, server = self._mig_person(), self.name
         others, stopping = self._mig_others()
 
-        def look(broker: Broker) -> tuple[TierOffer, ...]:
-            return broker.tiers_for(person, server=server, other_servers=others, stopping=stopping)
+        def look(broker: Broker) -> tuple[TierStatus, ...]:
+            return broker.tiers.of(person, server=server, other_servers=others, stopping=stopping)
 
         return look
 
@@ -184,7 +184,7 @@ class TierChoice(HubSpawner, Configurable):
             if "reason" in wish and offer.may_ask:
                 _demand_own(person, sender)
                 hours = read_hours(wish.get("hours", ""))
-                request = broker.create_request(person, name, hours, wish["reason"])
+                request = broker.requests.create(person, name, hours, wish["reason"])
                 return instead_of_a_start(
                     url and f"{url}requests?asked={request.id}",
                     f"Request {request.id} is submitted. An approver will decide on it.",
@@ -194,7 +194,7 @@ class TierChoice(HubSpawner, Configurable):
                 _demand_own(person, sender)
                 start, upward = bool(wish.get("start")), bool(wish.get("upward"))
                 # The hub has checked the server's name, by its own rules, before it asks here.
-                ticket = broker.join(
+                ticket = broker.queue.join(
                     person,
                     name,
                     server=server,
@@ -319,7 +319,7 @@ class TierChoice(HubSpawner, Configurable):
     def _mig_heard(self) -> Iterator[asyncio.Event]:
         """An event that is set whenever something may have become free."""
         woken, loop = asyncio.Event(), asyncio.get_running_loop()
-        with self._mig_broker().heard(lambda: loop.call_soon_threadsafe(woken.set)):
+        with self._mig_broker().events.heard(lambda: loop.call_soon_threadsafe(woken.set)):
             yield woken
 
     def _mig_submit(
@@ -363,5 +363,5 @@ def _sender(frame: FrameType | None) -> str | None:
     return None
 
 
-def _named(offers: tuple[TierOffer, ...], name: Any) -> TierOffer | None:
+def _named(offers: tuple[TierStatus, ...], name: Any) -> TierStatus | None:
     return next((each for each in offers if each.tier.name == name), None)

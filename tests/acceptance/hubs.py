@@ -278,7 +278,7 @@ class Hub:
         mig = self.mig()
         store = Store.open(mig.resolved_database_url())
         try:
-            return bool(Broker(store, mig.settings()).slices())
+            return bool(Broker(store, mig.settings()).slices.find())
         finally:
             store.close()
 
@@ -307,11 +307,11 @@ class Hub:
 
     def rows(self, *, include_past: bool = False) -> tuple[LeaseRow, ...]:
         """The leases as the database has them."""
-        return self.broker().leases(include_past=include_past)
+        return self.broker().leases.find(include_past=include_past)
 
     def kinds(self) -> list[str]:
         """The kinds of all events, oldest first."""
-        return [event.kind for event in self.broker().events(limit=10_000)]
+        return [event.kind for event in self.broker().events.find(limit=10_000)]
 
     def cli(self, *arguments: str) -> Any:
         """What ``migspawner ARGUMENTS --json`` says."""

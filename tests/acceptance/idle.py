@@ -59,7 +59,7 @@ def set_limit(hub: Hub, minutes: float) -> None:
 
 def standing(hub: Hub, user: str) -> dict[str, Any] | None:
     """This person's session, as the command line lists it."""
-    found = [standing_view(each) for each in hub.broker().standings(user)]
+    found = [standing_view(each) for each in hub.broker().sessions.standings(user)]
     return found[0] if found else None
 
 
@@ -78,7 +78,7 @@ def ends(hub: Hub, user: str) -> list[dict[str, Any]]:
 
 def events(hub: Hub, user: str, *kinds: str) -> tuple[EventRow, ...]:
     """The events of these kinds about this person, oldest first."""
-    return hub.broker().events(query=EventQuery(user=user, kinds=kinds))
+    return hub.broker().events.find(query=EventQuery(user=user, kinds=kinds))
 
 
 def warned(hub: Hub, user: str) -> bool:
@@ -87,12 +87,12 @@ def warned(hub: Hub, user: str) -> bool:
 
 def seen_at_work(hub: Hub, user: str, since: datetime) -> bool:
     """Whether this person's session was examined since thenand was in use."""
-    (found,) = hub.broker().standings(user)
+    (found,) = hub.broker().sessions.standings(user)
     return found.used > since
 
 
 def measured(hub: Hub, used: str = "") -> Answer:
     """An exporter's page on which one slice is at work and no other."""
-    slices = [status.row for status in hub.broker().slices()]
+    slices = [status.row for status in hub.broker().slices.find()]
     lines = [line(0.8 if row.uuid == used else 0, str(row.gi_id), row.card_uuid) for row in slices]
     return page((HEAD + "".join(lines)).encode())

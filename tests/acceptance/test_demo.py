@@ -100,7 +100,7 @@ def test_a_second_start_goes_on_where_the_first_one_ended(make_demo: MakeDemo) -
     after = demo.cli("slices")
     assert [s["uuid"] for s in after] == [s["uuid"] for s in before]
     # The last look of a hub that ends may leave one to be proven empty at its next start.
-    demo.until(lambda: not demo.broker().leases())
+    demo.until(lambda: not demo.broker().leases.find())
     past = demo.cli("leases", "--all")
     assert [(lease["user"], lease["tier"], lease["state"]) for lease in past] == [
         ("ada", "medium", "released")
@@ -129,7 +129,7 @@ def test_nothing_is_lent_twice_when_the_demo_is_killed(make_demo: MakeDemo) -> N
     os.kill(hub, signal.SIGTERM)
     demo.until(lambda: demo.left() == [])
     demo.start()
-    demo.until(lambda: not demo.broker().leases())
+    demo.until(lambda: not demo.broker().leases.find())
     demo.log_in("grace").start("large")
     assert {lease["user"] for lease in demo.cli("leases")} == {"grace"}
     assert demo.stop() == 0
@@ -159,7 +159,7 @@ def test_a_whole_card_is_granted_cut_and_given_back(make_demo: MakeDemo) -> None
     assert ada.api("DELETE", "users/ada/server").status_code in (202, 204)
 
     def is_cut_back() -> bool:
-        now = [slice_view(status) for status in demo.broker().slices()]
+        now = [slice_view(status) for status in demo.broker().slices.find()]
         return [places(s) for s in now] == [(*places(s)[:3], "free") for s in before]
 
     def places(entry: dict[str, Any]) -> tuple[str, str, int, str]:
@@ -199,7 +199,7 @@ def test_the_file_it_leaves_starts_a_hub_without_the_demo(
     )
     try:
         demo.until(lambda: answers(demo.url))
-        demo.until(lambda: bool(demo.broker().slices()))
+        demo.until(lambda: bool(demo.broker().slices.find()))
         ada = demo.log_in("ada")
         ada.start("small")
         assert [lease["user"] for lease in demo.cli("leases")] == ["ada"]

@@ -126,11 +126,11 @@ def test_a_hub_restart_keeps_leases_and_servers(make_hub: Any) -> None:
     hub.stop()
     assert hub.cli("leases") == before
     # As if the machine had been restarted meanwhile: what its agent said before counts no more.
-    (node,) = hub.broker().nodes()
-    assert hub.broker().note_boot(node.name, "the boot before")
+    (node,) = hub.broker().nodes.find()
+    assert hub.broker().nodes.note_boot(node.name, "the boot before")
     hub.start()
     assert hub.kinds().count("node.booted") == 2
-    hub.until(lambda: bool(hub.broker().live_nodes()))
+    hub.until(lambda: bool(hub.broker().nodes.live()))
     assert hub.api("GET", "users/ada")[1]["servers"][""]["ready"]
     assert hub.cli("leases") == before
     hub.api("DELETE", "users/ada/server")

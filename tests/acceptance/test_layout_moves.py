@@ -88,7 +88,7 @@ class Dgx:
         self.broker: Broker = MigBroker(config=load_config_file(self.config)).open_broker()
         self.nvml = Nvml(f"sim:{self.machine}")
         self.agent = subprocess.Popen([sys.executable, "-c", AGENT, str(self.config)])
-        self.wait_for(lambda: self.broker.live_nodes())
+        self.wait_for(lambda: self.broker.nodes.live())
 
     def wait_for(self, ready: object) -> None:
         deadline = time.monotonic() + 600
@@ -132,18 +132,18 @@ class Dgx:
                 number += 1
                 person = Person(f"user{number}")
                 tier = profile.replace("+", "-")
-                lease = self.broker.acquire(person, "", tier, f"{time.monotonic_ns()}")
+                lease = self.broker.leases.acquire(person, "", tier, f"{time.monotonic_ns()}")
                 assert lease is not None
                 place = (lease.card_uuid, lease.profile, lease.start)
                 if place in left:
                     left.remove(place)
-                    self.broker.activate(lease.attempt)
+                    self.broker.leases.activate(lease.attempt)
                     notebooks.append(Notebook(self.machine, lease))
                 else:
                     others.append(lease)
         for lease in others:
-            self.broker.cancel_attempt(lease.attempt, "not this one")
-            self.broker.confirm_empty(lease.id)
+            self.broker.leases.cancel(lease.attempt, "not this one")
+            self.broker.leases.confirm_empty(lease.id)
         return notebooks
 
 
@@ -180,22 +180,24 @@ def test_every_move_between_configurations_leaves_people_alone(dgx: Dgx) -> None
         common = dgx.common(after)
         there = sum(map(len, common.values()))
         if there:
-            shelf = {(s.row.card_uuid, s.row.profile, s.row.start) for s in dgx.broker.slices()}
+            shelf = {
+                (s.row.card_uuid, s.row.profile, s.row.start) for s in dgx.broker.slices.find()
+            }
             assert all((card, *want) in shelf for card, wants in common.items() for want in wants)
         notebooks = dgx.people_on(common, most=8)
         uuids = {each.lease.id: each.lease.slice_uuid for each in notebooks}
         assert dgx.layout("apply", after) == 0, (before, after)
         assert dgx.layout("assert", after) == 0, (before, after)
-        live = {lease.id: lease for lease in dgx.broker.leases(states=("active",))}
+        live = {lease.id: lease for lease in dgx.broker.leases.find(states=("active",))}
         assert {number: lease.slice_uuid for number, lease in live.items()} == uuids
         for notebook in notebooks:
             pids = [each.pid for each in dgx.nvml.processes(str(notebook.lease.slice_uuid))]
             assert notebook.process.pid in pids
-            dgx.broker.release_lease(notebook.lease.id, "done", "test")
+            dgx.broker.leases.release(notebook.lease.id, "done", "test")
             assert notebook.end() == "saved\n"
             undisturbed += 1
         dgx.nvml.close()
-        dgx.wait_for(lambda: not dgx.broker.leases())
-    retries = [e for e in dgx.broker.events(limit=10_000) if e.kind == "card.step-failed"]
+        dgx.wait_for(lambda: not dgx.broker.leases.find())
+    retries = [e for e in dgx.broker.events.find(limit=10_000) if e.kind == "card.step-failed"]
     print(f"{len(walk) - 1} moves, {undisturbed} notebooks undisturbed, {len(retries)} retries")
     assert undisturbed > 50

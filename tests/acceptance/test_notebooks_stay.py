@@ -137,7 +137,7 @@ async def test_notebooks_notice_nothing_of_any_layout(hub: Hub) -> None:
         assert hub.api("DELETE", f"users/{each.user}/server")[0] in (202, 204)
     # What had to wait for them is cut by the agent, and nobody has to ask again.
     hub.until(lambda: not hub.rows())
-    hub.until(lambda: not any(card.mig_enabled for card in hub.broker().cards()))
+    hub.until(lambda: not any(card.mig_enabled for card in hub.broker().cards.find()))
     assert not any(card["mig_enabled"] for card in hub.cli("cards"))
     assert hub.run_cli("layout", "assert", str(EXAMPLE), LAST).returncode == 0
 

@@ -124,7 +124,7 @@ def service_of(hub: Hub) -> int:
 
 def said_at(hub: Hub, user: str) -> datetime | None:
     """When its server last said whether a session is in use; None while it has not."""
-    (found,) = hub.broker().standings(user)
+    (found,) = hub.broker().sessions.standings(user)
     return next((row.seen_at for row in found.readings if row.source == KERNELS), None)
 
 
@@ -178,7 +178,7 @@ async def test_secrets_are_where_they_belong(hub: Hub, cluster: Cluster | None) 
     hub.kill()
     hub.until(lambda: not hub.service_pids())
     hub.start()
-    now = hub.broker().clock()
+    now = hub.broker().now()
     hub.until(lambda: (said_at(hub, "ada") or now) > now)
     nowhere_else()
     assert ends(hub, "ada") == []

@@ -65,7 +65,7 @@ def run_briefly(hub: Hub, user: str) -> None:
     server = f"users/{user}/server"
     hub.until(lambda: hub.api("POST", server, {"tier": "brief"})[0] == 201)
     query = EventQuery(user=user, kinds=("lease.ending",))
-    hub.until(lambda: bool(hub.broker().events(query=query)))
+    hub.until(lambda: bool(hub.broker().events.find(query=query)))
     assert hub.cli("events", "--kind", "lease.ending", "--user", user)
     hub.api("DELETE", server)
     hub.until(lambda: not hub.rows())

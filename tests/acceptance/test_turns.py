@@ -35,7 +35,7 @@ def hub(tmp_path: Path) -> Iterator[Hub]:
 
 
 def places(hub: Hub) -> list[tuple[str, str, int | None]]:
-    return [place_of(ticket_view(status)) for status in hub.broker().queue()]
+    return [place_of(ticket_view(status)) for status in hub.broker().queue.status()]
 
 
 def places_shown(hub: Hub) -> list[tuple[str, str, int | None]]:

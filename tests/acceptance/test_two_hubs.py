@@ -67,9 +67,11 @@ def answers(hub: Hub, user: str) -> bool:
 def rounds(hub: Hub, name: str, number: int) -> None:
     """Wait until a hub's service has gone so often through its leases."""
     for _ in range(number + 1):
-        before = {each.name: each.seen_at for each in hub.broker().hubs()}[name]
+        before = {each.name: each.seen_at for each in hub.broker().hubs.find()}[name]
         hub.until(
-            lambda before=before: {e.name: e.seen_at for e in hub.broker().hubs()}[name] != before
+            lambda before=before: (
+                {e.name: e.seen_at for e in hub.broker().hubs.find()}[name] != before
+            )
         )
 
 
@@ -81,7 +83,7 @@ def test_what_one_hub_does_and_suffers_is_nothing_to_the_other(hubs: tuple[Hub, 
     # A hub that is gone loses nothing to the other, however often that one looks.
     there.kill()
     rounds(here, "biology", 3)
-    assert here.broker().lease(theirs.id).state == "active"
+    assert here.broker().leases.get(theirs.id).state == "active"
     there.until(lambda: not there.service_pids())
     there.start()
     assert answers(there, "ada")
@@ -92,7 +94,7 @@ def test_what_one_hub_does_and_suffers_is_nothing_to_the_other(hubs: tuple[Hub, 
     assert there.api("DELETE", "users/ada/server")[0] in (202, 204)
     here.until(lambda: lease_of(here, "physics") is None)
     assert answers(here, "ada")
-    assert here.broker().lease(mine.id).state == "active"
+    assert here.broker().leases.get(mine.id).state == "active"
 
     # A third one with a name that is taken does not start, and says why.
     shared = here.directory
@@ -120,15 +122,15 @@ def test_a_renamed_user_goes_on_working_and_a_deleted_one_leaves_nothing(
     assert lease is not None
     assert (lease.id, lease.state) == (mine.id, "active")
     assert answers(here, "lovelace")
-    assert here.broker().lease(theirs.id).user == "ada"
+    assert here.broker().leases.get(theirs.id).user == "ada"
     assert {each["user"] for each in here.cli("requests")} == {"lovelace"}
 
     assert here.api("DELETE", "users/lovelace")[0] == 204
     here.until(lambda: lease_of(here, "biology", "lovelace") is None)
-    here.until(lambda: {each.state for each in here.broker().requests()} == {"cancelled"})
+    here.until(lambda: {each.state for each in here.broker().requests.find()} == {"cancelled"})
     assert {each["state"] for each in here.cli("requests")} == {"cancelled"}
     assert answers(there, "ada")
-    assert here.broker().lease(theirs.id).state == "active"
+    assert here.broker().leases.get(theirs.id).state == "active"
 
 
 def test_a_rename_that_a_killed_hub_did_not_pass_on_ends_no_server(hubs: tuple[Hub, Hub]) -> None:
@@ -143,10 +145,10 @@ def test_a_rename_that_a_killed_hub_did_not_pass_on_ends_no_server(hubs: tuple[H
     here.start()
     assert here.api("POST", "users/ada")[0] == 201
     rounds(here, "biology", 4)
-    assert broker.lease(mine.id).state == "active"
+    assert broker.leases.get(mine.id).state == "active"
     assert answers(here, "lovelace")
     assert here.api("DELETE", "users/lovelace/server")[0] in (202, 204)
-    here.until(lambda: broker.lease(mine.id).state == "released")
+    here.until(lambda: broker.leases.get(mine.id).state == "released")
 
 
 def test_a_hub_that_moved_goes_on_once_somebody_says_so(hubs: tuple[Hub, Hub]) -> None:
@@ -163,7 +165,7 @@ def test_a_hub_that_moved_goes_on_once_somebody_says_so(hubs: tuple[Hub, Hub]) -
     assert here.run_cli("db", "adopt").returncode == 0
     here.start()
     rounds(here, "biology", 2)
-    assert here.broker().lease(mine.id).state == "active"
+    assert here.broker().leases.get(mine.id).state == "active"
     assert answers(here, "ada")
     assert there.process is not None
     assert there.process.poll() is None

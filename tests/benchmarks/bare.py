@@ -34,10 +34,10 @@ Life = tuple[tuple[Step, ...], ...]
 
 def live(lab: Lab, user: str, attempt: str) -> LeaseRow:
     """One lease from beginning to end, through the broker."""
-    lease = lab.broker.acquire(Person(user), "", "small", attempt)
+    lease = lab.broker.leases.acquire(Person(user), "", "small", attempt)
     assert lease is not None
-    lab.broker.release_server(user, "", "stopped", user)
-    return lab.broker.confirm_empty(lease.id)
+    lab.broker.leases.release_server(user, "", "stopped", user)
+    return lab.broker.leases.confirm_empty(lease.id)
 
 
 def record(lab: Lab) -> Life:
@@ -45,11 +45,11 @@ def record(lab: Lab) -> Life:
     live(lab, "warm", "warm")
     first, lease = _seen(lab, "recorded-1")
     # Another slice for the second: numbers that are the same in both are nobody's own.
-    blocking = lab.broker.acquire(Person("blocking"), "", "small", "blocking")
+    blocking = lab.broker.leases.acquire(Person("blocking"), "", "small", "blocking")
     second, other = _seen(lab, "recorded-2")
     assert blocking is not None
-    lab.broker.release_server("blocking", "", "stopped", "blocking")
-    lab.broker.confirm_empty(blocking.id)
+    lab.broker.leases.release_server("blocking", "", "stopped", "blocking")
+    lab.broker.leases.confirm_empty(blocking.id)
     assert [sql for sql, _ in first] == [sql for sql, _ in second]
     assert lease.slice_id not in (other.slice_id, lease.id)
     transactions: list[tuple[Step, ...]] = []

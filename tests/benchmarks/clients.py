@@ -152,11 +152,11 @@ def _times(number: int, url: str, threads: int, rounds: int) -> list[float]:
                 together.wait(PATIENCE)
             name = f"{prefix} {thread}"
             begin = time.perf_counter()
-            lease = lab.broker.acquire(Person(name), "", "small", f"{name} {turn}")
+            lease = lab.broker.leases.acquire(Person(name), "", "small", f"{name} {turn}")
             seconds = time.perf_counter() - begin
             assert lease is not None
-            lab.broker.release_server(name, "", "stopped", name)
-            lab.broker.confirm_empty(lease.id)
+            lab.broker.leases.release_server(name, "", "stopped", name)
+            lab.broker.leases.confirm_empty(lease.id)
             if turn >= 0:
                 times.append(seconds)
         return times

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-from jupyterhub_migspawner.broker.reclaiming import Answer
+from jupyterhub_migspawner.broker.readings import Answer
 from jupyterhub_migspawner.keys import KeyFile
 from jupyterhub_migspawner.policy.reclaim import PROCESSES
 from jupyterhub_migspawner.service.clients.hub import HubApi
@@ -45,12 +45,12 @@ def examined(directory: Path, every: int) -> dict[str, float]:
     with quiet_server() as origin:
         leases = []
         for number in range(SESSIONS):
-            lease = lab.broker.activate(lab.start(f"user{number}").attempt)
+            lease = lab.broker.leases.activate(lab.start(f"user{number}").attempt)
             assert lease is not None
             way = "user" if number % every < every - 2 else "strange"
             reach(lab.broker, key_file, lease, f"{origin}/{way}/{number}/", "a-token")
             leases.append(lease)
-        lab.broker.note_answers([Answer(lease.id, PROCESSES, "x") for lease in leases])
+        lab.broker.readings.note([Answer(lease.id, PROCESSES, "x") for lease in leases])
         try:
             return asyncio.run(measured(lab, key_file, origin, every))
         finally:
@@ -75,7 +75,7 @@ async def measured(lab: Lab, key_file: KeyFile, origin: str, every: int) -> dict
         block = await longest_block(examiner.round())
         seconds = time.perf_counter() - begin
         examiner.close()
-    heard = [each for each in lab.broker.standings() if not each.verdict.unknown]
+    heard = [each for each in lab.broker.sessions.standings() if not each.verdict.unknown]
     # Those that answer in chunks are not.
     assert len(heard) == SESSIONS - SESSIONS // every, f"only {len(heard)} were heard"
     return {

@@ -148,14 +148,14 @@ def _visit(lab: Lab, user: str, attempt: str) -> tuple[float, float]:
     """Seconds of an acquire, and of a look at the form while the lease is held."""
     person = Person(user)
     begin = time.perf_counter()
-    lease = lab.broker.acquire(person, "", "small", attempt)
+    lease = lab.broker.leases.acquire(person, "", "small", attempt)
     taken = time.perf_counter()
     assert lease is not None
     middle = time.perf_counter()
-    lab.broker.tiers_for(person)
+    lab.broker.tiers.of(person)
     end = time.perf_counter()
-    lab.broker.release_server(user, "", "stopped", user)
-    lab.broker.confirm_empty(lease.id)
+    lab.broker.leases.release_server(user, "", "stopped", user)
+    lab.broker.leases.confirm_empty(lease.id)
     return taken - begin, end - middle
 
 

@@ -162,7 +162,7 @@ class Day:
     def _wait_in_line(self, person: Person) -> None:
         """Join the waiting list; when it is their turn the hub starts their server."""
         try:
-            ticket = self.hub.broker().join(Somebody(person.name), "small", start=True)
+            ticket = self.hub.broker().queue.join(Somebody(person.name), "small", start=True)
         except (Refusal, DatabaseError) as error:
             self._say(f"{person.name} takes no place: {error}")
         else:
@@ -171,8 +171,8 @@ class Day:
     def _nobody_waits(self) -> None:
         """Evening: everybody who still waits goes home."""
         with contextlib.suppress(Refusal, DatabaseError):
-            for ticket in self.hub.broker().tickets():
-                self.hub.broker().leave(ticket.id, Somebody(ticket.user))
+            for ticket in self.hub.broker().queue.tickets():
+                self.hub.broker().queue.leave(ticket.id, Somebody(ticket.user))
 
     def _stop(self, person: Person) -> None:
         with self._guard:
@@ -305,7 +305,7 @@ class Day:
         while not self._over.is_set():
             self._wait_with_hub(0.2)
             with contextlib.suppress(DatabaseError):
-                if self._fetch("GET", "users")[0] == 200 and self.hub.broker().slices():
+                if self._fetch("GET", "users")[0] == 200 and self.hub.broker().slices.find():
                     return True
         return False
 
@@ -366,7 +366,7 @@ class Day:
             self._nobody_waits()
             self._wait_with_hub(0.5)
             # What could not be adopted at first may be now.
-            if self.losses.times and self.hub.broker().orphans():
+            if self.losses.times and self.hub.broker().orphans.find():
                 self._adopt()
             if self.losses.times:
                 self.losses.end_hidden()
@@ -396,7 +396,7 @@ class Day:
                 return f"the hub knows {self._known(person)}, and there is {report}"
         if not self.hub.service_pids():
             return "the hub runs no service"
-        if waiting := self.hub.broker().tickets():
+        if waiting := self.hub.broker().queue.tickets():
             return f"tickets are open: {waiting}"
         leases = {lease.user: lease for lease in self.hub.rows()}
         for user in leases.keys() | living.keys():
@@ -405,7 +405,9 @@ class Day:
                 return f"{user} has {report} and {lease}"
             if (report.slice, report.attempt) != (lease.slice_uuid, lease.attempt):
                 return f"the server says {report}, the lease is {lease}"
-        odd = [each for each in self.hub.broker().slices() if each.state not in ("free", "leased")]
+        odd = [
+            each for each in self.hub.broker().slices.find() if each.state not in ("free", "leased")
+        ]
         return f"slices neither free nor leased: {odd}" if odd else ""
 
     def _judge(self) -> None:

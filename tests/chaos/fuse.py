@@ -15,22 +15,25 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from jupyterhub_migspawner.broker import Broker
+from jupyterhub_migspawner.broker.acquisition import Acquisition
+from jupyterhub_migspawner.broker.leases import Leases
+from jupyterhub_migspawner.broker.readings import Readings
+from jupyterhub_migspawner.broker.sessions import Sessions
 from jupyterhub_migspawner.db.store import Store
 
 CALLS = (
-    "acquire",
-    "activate",
-    "being_returned",
-    "cancel_attempt",
-    "confirm_empty",
-    "end_over",
-    "extend",
-    "lease_of_attempt",
-    "note_waiting",
-    "reach",
-    "release_server",
-    "warn_idle",
+    (Acquisition, "acquire"),
+    (Acquisition, "being_returned"),
+    (Leases, "activate"),
+    (Leases, "cancel"),
+    (Leases, "confirm_empty"),
+    (Leases, "note_waiting"),
+    (Leases, "of_attempt"),
+    (Leases, "release_server"),
+    (Sessions, "end_over"),
+    (Sessions, "extend"),
+    (Readings, "reach"),
+    (Sessions, "warn_idle"),
 )
 
 _left = 0
@@ -54,8 +57,8 @@ def light(points: int, last_words: Path) -> None:
     """Let this process die at that point (from 1) and write down there which one it was."""
     global _left, _last_words
     _left, _last_words = points, last_words
-    for name in CALLS:
-        setattr(Broker, name, _watched(name, getattr(Broker, name)))
+    for part, name in CALLS:
+        setattr(part, name, _watched(name, getattr(part, name)))
     opened = Store.__init__
 
     def watching(store: Store, *given: Any, **named: Any) -> None:

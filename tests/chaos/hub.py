@@ -120,7 +120,7 @@ class ChaosHub(Hub):
             self._store = None
 
     def rows(self, *, include_past: bool = False) -> tuple[LeaseRow, ...]:
-        return self.broker().leases(include_past=include_past)
+        return self.broker().leases.find(include_past=include_past)
 
     def service_port(self) -> int:
         """The TCP port by which the hub knows its service; 0 before it has one."""

@@ -21,7 +21,7 @@ from traitlets.config import Config
 
 from jupyterhub_migspawner.agent import Agent, make_agent
 from jupyterhub_migspawner.broker import Broker
-from jupyterhub_migspawner.broker.reclaiming import Answer
+from jupyterhub_migspawner.broker.readings import Answer
 from jupyterhub_migspawner.config import MigBroker
 from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.policy.reclaim import KERNELS, PROCESSES
@@ -58,8 +58,8 @@ def work_until_given_back(agent: Agent, broker: Broker, patience: float = 60) ->
     reads a share of what they carry.
     """
     give_up = time.monotonic() + patience
-    while broker.leases(user="ada"):
-        assert time.monotonic() < give_up, broker.leases(user="ada")
+    while broker.leases.find(user="ada"):
+        assert time.monotonic() < give_up, broker.leases.find(user="ada")
         agent.tick()
 
 
@@ -77,7 +77,7 @@ async def session(config: Config, journal: Path) -> None:
     burn("after the hub forgot the server")
     options = MigBroker(config=config)
     broker = options.open_broker()
-    if broker.leases(user="ada"):
+    if broker.leases.find(user="ada"):
         work_until_given_back(make_agent(options), broker)
 
 
@@ -85,14 +85,14 @@ async def whole_card(config: Config, journal: Path) -> None:
     """A whole card is lent, cut, used and given back, with an agent that works in between."""
     options = MigBroker(config=config)
     broker, agent = options.open_broker(), make_agent(options)
-    lease = broker.acquire(Person("ada"), "", "card", "the-card")
+    lease = broker.leases.acquire(Person("ada"), "", "card", "the-card")
     assert lease is not None
     agent.tick()
-    found = broker.lease_of_attempt("the-card")
+    found = broker.leases.of_attempt("the-card")
     assert found is not None
     assert found.slice_uuid
-    broker.activate("the-card")
-    broker.release_server("ada", "", "stopped", "hub")
+    broker.leases.activate("the-card")
+    broker.leases.release_server("ada", "", "stopped", "hub")
     work_until_given_back(agent, broker)
     agent.tick()
 
@@ -101,27 +101,27 @@ async def idle(config: Config, journal: Path) -> None:
     """A session that nobody uses is warned of its end, kept once by its person, and ended."""
     options = MigBroker(config=config)
     broker, agent = options.open_broker(), make_agent(options)
-    real, ahead = broker.clock, timedelta()
-    broker.clock = lambda: real() + ahead
-    lease = broker.acquire(Person("ada"), "", "idling", "the-idle-one")
+    real, ahead = broker.context.clock, timedelta()
+    broker.context.clock = lambda: real() + ahead
+    lease = broker.leases.acquire(Person("ada"), "", "idling", "the-idle-one")
     assert lease is not None
-    broker.activate("the-idle-one")
-    broker.reach("the-idle-one", "http://127.0.0.1:1/", "v1:sealed")
+    broker.leases.activate("the-idle-one")
+    broker.readings.reach("the-idle-one", "http://127.0.0.1:1/", "v1:sealed")
     quiet = [Answer(lease.id, source, mark="quiet") for source in (KERNELS, PROCESSES)]
-    broker.note_answers(quiet)
+    broker.readings.note(quiet)
     for minutes, act in (
-        (46, lambda: broker.warn_idle([lease.id])),
-        (1, lambda: broker.extend(lease.id, Person("ada"))),
-        (59, lambda: broker.warn_idle([lease.id])),
-        (16, lambda: broker.end_over(lease.id)),
+        (46, lambda: broker.sessions.warn_idle([lease.id])),
+        (1, lambda: broker.sessions.extend(lease.id, Person("ada"))),
+        (59, lambda: broker.sessions.warn_idle([lease.id])),
+        (16, lambda: broker.sessions.end_over(lease.id)),
     ):
         ahead += timedelta(minutes=minutes)
-        broker.note_answers(quiet)
+        broker.readings.note(quiet)
         assert act()
-    broker.clock = real
+    broker.context.clock = real
     work_until_given_back(agent, broker)
     agent.tick()
-    broker.forget_sessions()
+    broker.readings.forget_ended()
 
 
 LIVES = {"session": session, "whole_card": whole_card, "idle": idle}

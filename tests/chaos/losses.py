@@ -58,7 +58,7 @@ class Losses:
             return
         self._backups.append(file)
         if not self._layouts:
-            cards = self._hub.broker().cards()
+            cards = self._hub.broker().cards.find()
             self._layouts = {card.uuid: card.layout for card in cards}
 
     def lose(self) -> None:
@@ -127,9 +127,9 @@ class Losses:
         broker = self._hub.broker()
         # In this order: a server that starts meanwhile is known by the time that is asked, and one
         # that the database does not know then was there before the slices were looked at.
-        states = {each.row.uuid: each for each in broker.slices()}
+        states = {each.row.uuid: each for each in broker.slices.find()}
         alive = living()
-        known = {lease.attempt for lease in broker.leases(include_past=True)}
+        known = {lease.attempt for lease in broker.leases.find(include_past=True)}
         wrong = []
         for report in alive:
             status = states.get(report.slice)
@@ -163,7 +163,7 @@ class Losses:
         A process that hid just before the database was lost was known to nobody yet, so that no
         lease, and no session without one, has it. Any other process there is a fault of the day.
         """
-        for status in self._hub.broker().slices():
+        for status in self._hub.broker().slices.find():
             command = re.search(r"`sudo kill -9 ([0-9 ]+)`", status.row.quarantined)
             if command is None or status.leases:
                 continue
@@ -175,9 +175,9 @@ class Losses:
     def _cut_as_before(self) -> None:
         """An empty database takes each card as it is cut just then."""
         broker = self._hub.broker()
-        for card in broker.cards():
+        for card in broker.cards.find():
             if (before := self._layouts.get(card.uuid)) and card.layout != before:
-                broker.set_layout(card.uuid, before, True, "root")
+                broker.layouts.set(card.uuid, before, True, "root")
 
 
 def _is_hidden(pid: int) -> bool:

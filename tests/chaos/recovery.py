@@ -94,12 +94,12 @@ class Machine:
             SERVER, env={"PATH": os.environ["PATH"], "MIGSPAWNER_ATTEMPT": lease.attempt}
         )
         simulator.add_process(self.cards, str(lease.slice_uuid), self.neighbour.pid, 100)
-        self.broker.activate(lease.attempt)
+        self.broker.leases.activate(lease.attempt)
         self.hub.users["grace"] = {"": server(started=lease.since - timedelta(seconds=1))}
-        self.neighbours = self.broker.lease(lease.id)
+        self.neighbours = self.broker.leases.get(lease.id)
 
     def acquire(self, user: str, attempt: str) -> LeaseRow:
-        lease = self.broker.acquire(Person(user), "", "small", attempt)
+        lease = self.broker.leases.acquire(Person(user), "", "small", attempt)
         assert lease is not None
         return lease
 
@@ -123,22 +123,24 @@ class Machine:
         """Rounds until nobody but the neighbour has a lease. What ends is a real process, too."""
         for _ in range(1000):
             await self.rounds(1, 30)
-            if self.broker.leases() == (self.neighbours,):
+            if self.broker.leases.find() == (self.neighbours,):
                 break
             await asyncio.sleep(0.005)
 
     def living(self, user: str) -> list[str]:
         """Attempts of this person of which a process lives."""
-        attempts = {lease.attempt for lease in self.broker.leases(include_past=True, user=user)}
+        attempts = {
+            lease.attempt for lease in self.broker.leases.find(include_past=True, user=user)
+        }
         return sorted(attempts & marked_processes().keys())
 
     def in_order(self) -> None:
         """Only the neighbour has a slice; every other one can be lent; the books agree."""
         assert self.neighbour is not None
         assert self.neighbour.poll() is None
-        assert self.broker.leases() == (self.neighbours,)
-        states = sorted(each.state for each in self.broker.slices())
-        assert states == ["free"] * (SLICES - 1) + ["leased"], self.broker.slices()
+        assert self.broker.leases.find() == (self.neighbours,)
+        states = sorted(each.state for each in self.broker.slices.find())
+        assert states == ["free"] * (SLICES - 1) + ["leased"], self.broker.slices.find()
         assert self.living("ada") == []
         self.books_agree()
         lease = self.acquire("ada", "once more")

@@ -116,21 +116,21 @@ async def recover(machine: Machine, *, impatient: bool) -> None:
     if machine.living("ada"):
         assert rival is None
     assert rival is None or rival.slice_id != machine.neighbours.slice_id
-    machine.broker.cancel_attempt("rival", "gone again")
+    machine.broker.leases.cancel("rival", "gone again")
     if known is not None and known.lives:
-        (lease,) = machine.broker.leases(user="ada")
+        (lease,) = machine.broker.leases.find(user="ada")
         machine.hub.users["ada"] = {"": server(started=lease.since - timedelta(seconds=1))}
         await machine.rounds(3)
         await machine.rounds(4, seconds=300)
         assert known.lives
-        assert machine.broker.lease(lease.id).state == "active"
-        assert [each.id for each in machine.broker.leases(user="ada")] == [lease.id]
+        assert machine.broker.leases.get(lease.id).state == "active"
+        assert [each.id for each in machine.broker.leases.find(user="ada")] == [lease.id]
         machine.hub.users["ada"] = {}
         end_process(known.pid)
     elif impatient:
         again = machine.acquire_or_not("ada", "again")
         assert again is None or not machine.living("ada")
-        machine.broker.cancel_attempt("again", "gone again")
+        machine.broker.leases.cancel("again", "gone again")
     assert machine.hub.stopped == []
     await machine.empty()
     machine.in_order()

@@ -158,7 +158,7 @@ class Lab:
 
     def report(self, *cards: Card, node: str = "n1") -> None:
         """An agent's report; two cards in sevenths when none are given."""
-        self.broker.record_inventory(node, inventory(*(cards or (card(0), card(1)))))
+        self.broker.nodes.record_inventory(node, inventory(*(cards or (card(0), card(1)))))
 
     def attempt(self) -> str:
         return f"attempt-{next(self._attempts)}"
@@ -175,26 +175,27 @@ class Lab:
     ) -> LeaseRow:
         """A lease for a server that is about to start."""
         person = Person(user, frozenset(groups))
-        lease = self.broker.acquire(person, server, tier, attempt or self.attempt(), node)
+        lease = self.broker.leases.acquire(person, server, tier, attempt or self.attempt(), node)
         assert lease is not None
         return lease
 
     def stop(self, lease: LeaseRow) -> LeaseRow:
         """The server is gone and its slice proven empty."""
-        self.broker.release_server(lease.user, lease.server, "stopped", lease.user)
-        return self.broker.confirm_empty(lease.id)
+        self.broker.leases.release_server(lease.user, lease.server, "stopped", lease.user)
+        return self.broker.leases.confirm_empty(lease.id)
 
     def grant(self, user: str = "ada", tier: str = "card", hours: float = 10) -> RequestRow:
-        request = self.broker.create_request(Person(user), tier, hours, "a long training run")
-        return self.broker.decide(request.id, Person("root", admin=True), True)
+        request = self.broker.requests.create(Person(user), tier, hours, "a long training run")
+        return self.broker.requests.decide(request.id, Person("root", admin=True), True)
 
     def kinds(self) -> list[str]:
-        return [event.kind for event in self.broker.events()]
+        return [event.kind for event in self.broker.events.find()]
 
     def states(self) -> dict[tuple[int, str, int], str]:
         """State of each slice by (card index, profile, start)."""
         return {
-            (s.row.card_index, s.row.profile, s.row.start): s.state for s in self.broker.slices()
+            (s.row.card_index, s.row.profile, s.row.start): s.state
+            for s in self.broker.slices.find()
         }
 
     def stored(self) -> str:
@@ -202,11 +203,11 @@ class Lab:
         broker = self.broker
         return json.dumps(
             [
-                broker.leases(include_past=True),
-                broker.requests(),
-                broker.slices(),
-                broker.cards(),
-                broker.events(limit=10_000),
+                broker.leases.find(include_past=True),
+                broker.requests.find(),
+                broker.slices.find(),
+                broker.cards.find(),
+                broker.events.find(limit=10_000),
             ],
             default=repr,
         )

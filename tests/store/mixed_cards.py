@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 from jupyterhub_migspawner.broker import Broker
-from jupyterhub_migspawner.broker.statuses import Offered, TierOffer
+from jupyterhub_migspawner.broker.statuses import Offered, TierStatus
 from jupyterhub_migspawner.gpu.cards import Card
 from jupyterhub_migspawner.model.leases import LeaseRow
 from jupyterhub_migspawner.model.requests import RequestRow
@@ -62,17 +62,17 @@ def tier(name: str, profile: str, card: str | None = None, **more: Any) -> dict[
 
 def lab_of(make_lab: MakeLab, tiers: Sequence[dict[str, Any]], *cards: Card, **more: Any) -> Lab:
     lab = make_lab(tiers=list(tiers), **more)
-    lab.broker.claim_hub(HOME)
+    lab.broker.hubs.claim(HOME)
     lab.report(*cards)
     return lab
 
 
-def offers(lab: Lab, user: str = "zoe") -> dict[str, TierOffer]:
-    return {offer.tier.name: offer for offer in lab.broker.tiers_for(Person(user))}
+def offers(lab: Lab, user: str = "zoe") -> dict[str, TierStatus]:
+    return {offer.tier.name: offer for offer in lab.broker.tiers.of(Person(user))}
 
 
 def figures(lab: Lab, broker: Broker | None = None) -> dict[str, tuple[int, int]]:
-    found = (broker or lab.broker).tiers_for(Person("zoe"))
+    found = (broker or lab.broker).tiers.of(Person("zoe"))
     return {offer.tier.name: (offer.free, offer.total) for offer in found}
 
 
@@ -82,11 +82,11 @@ def cold(lab: Lab) -> Broker:
 
 
 def join(lab: Lab, user: str, tier: str, **more: Any) -> TicketRow:
-    return lab.broker.join(Person(user), tier, **more)
+    return lab.broker.queue.join(Person(user), tier, **more)
 
 
 def offer(lab: Lab, ticket: TicketRow) -> Offered:
-    return lab.broker.offer(ticket.id, Person(ticket.user))
+    return lab.broker.offers.make(ticket.id, Person(ticket.user))
 
 
 def held(lab: Lab, ticket: TicketRow) -> LeaseRow:
@@ -96,22 +96,22 @@ def held(lab: Lab, ticket: TicketRow) -> LeaseRow:
 
 
 def turns(lab: Lab) -> list[int]:
-    return [ticket.id for ticket in lab.broker.turns()]
+    return [ticket.id for ticket in lab.broker.offers.turns()]
 
 
 def places(lab: Lab) -> dict[int, int]:
-    return {status.row.id: status.place for status in lab.broker.queue()}
+    return {status.row.id: status.place for status in lab.broker.queue.status()}
 
 
 def reserved(lab: Lab) -> dict[str, int | None]:
-    return {each.uuid: each.reserved_for for each in lab.broker.cards()}
+    return {each.uuid: each.reserved_for for each in lab.broker.cards.find()}
 
 
 def promise(lab: Lab, user: str, tier: str, begin: float, hours: float = 5) -> RequestRow:
     """A grant that begins in so many hours."""
     at = lab.clock() + timedelta(hours=begin)
-    asked = lab.broker.create_request(Person(user), tier, hours, "x", at)
-    return lab.broker.decide(asked.id, ROOT, True)
+    asked = lab.broker.requests.create(Person(user), tier, hours, "x", at)
+    return lab.broker.requests.decide(asked.id, ROOT, True)
 
 
 LINES = [

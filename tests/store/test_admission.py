@@ -10,7 +10,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
-from jupyterhub_migspawner.broker.statuses import SliceStatus, TierOffer
+from jupyterhub_migspawner.broker.statuses import SliceStatus, TierStatus
 from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.model.leases import LeaseRow
 from jupyterhub_migspawner.policy.people import Person
@@ -26,8 +26,8 @@ ADA = Person("ada")
 HOME = "hub:/etc/hub.py"
 
 
-def offer_of(lab: Lab, person: Person, tier: str, **asked: Any) -> TierOffer:
-    offers = lab.broker.tiers_for(person, **asked)
+def offer_of(lab: Lab, person: Person, tier: str, **asked: Any) -> TierStatus:
+    offers = lab.broker.tiers.of(person, **asked)
     return next(each for each in offers if each.tier.name == tier)
 
 
@@ -46,8 +46,8 @@ def answer_of(call: Callable[[], T]) -> T | Refusal:
 
 def soon_grant(lab: Lab, user: str, minutes: float) -> None:
     begin = lab.clock.now + timedelta(minutes=minutes)
-    request = lab.broker.create_request(Person(user), "card", 4, "a deadline", starts_at=begin)
-    lab.broker.decide(request.id, ROOT, True)
+    request = lab.broker.requests.create(Person(user), "card", 4, "a deadline", starts_at=begin)
+    lab.broker.requests.decide(request.id, ROOT, True)
 
 
 # -- what used to disagree -------------------------------------------------------------------------
@@ -58,19 +58,19 @@ def test_just_before_a_grant_that_needs_the_only_card_there_is_a_way_out(
 ) -> None:
     lab = make_lab()
     lab.report(card(0, WHOLE))
-    lab.broker.claim_hub(HOME)
+    lab.broker.hubs.claim(HOME)
     soon_grant(lab, "grace", 60)
     lab.grant("ada", hours=20)
     lab.clock.pass_time(minutes=51)
     lab.report(card(0, WHOLE))
-    lab.broker.claim_hub(HOME)
+    lab.broker.hubs.claim(HOME)
     found = offer_of(lab, ADA, "card", server="")
     said = refusal(lab.start, "ada", "card")
     assert not found.usable
     assert "reserved for a grant that begins" in found.why
     assert str(said) == found.why
     assert found.may_wait
-    assert lab.broker.join(ADA, "card").state == "waiting"
+    assert lab.broker.queue.join(ADA, "card").state == "waiting"
 
 
 @pytest.mark.parametrize("known", [True, False])
@@ -80,7 +80,7 @@ def test_a_quota_of_servers_is_seen_in_the_list(make_lab: Callable[..., Lab], kn
     lab.start("ada", server="first")
     others = {"other_servers": 1 if known else None}
     found = offer_of(lab, ADA, "small", server="", **others)
-    said = refusal(lab.broker.acquire, ADA, "", "small", lab.attempt(), **others)
+    said = refusal(lab.broker.leases.acquire, ADA, "", "small", lab.attempt(), **others)
     assert (said.reason, said.soon) == ("quota", False)
     assert (found.usable, found.soon, found.why) == (False, False, str(said))
     # Servers without a GPU count too, and only the caller knows of them.
@@ -101,7 +101,7 @@ def test_what_a_crash_left_of_the_same_server_is_on_its_way_out(
     assert found.why == str(said)
     assert "ended at" in found.why
     # The list only says so; it was the start that ended what was left.
-    lab.broker.confirm_empty(crashed.id)
+    lab.broker.leases.confirm_empty(crashed.id)
     assert offer_of(lab, ADA, "small", server="exp").usable
     lab.start("ada", "small", "exp")
     # Seen from another server it runs.
@@ -114,7 +114,7 @@ def test_the_list_changes_nothing(make_lab: Callable[..., Lab]) -> None:
     lab.start("ada", server="exp")
     before = lab.stored()
     for server in ("exp", "", None):
-        lab.broker.tiers_for(ADA, server=server)
+        lab.broker.tiers.of(ADA, server=server)
     assert lab.stored() == before
 
 
@@ -124,25 +124,25 @@ def test_who_is_over_quota_may_wait_until_that_is_over(
 ) -> None:
     lab = make_lab(quotas={"user:ada": {"live": 1}})
     lab.report(card(0, [("1g.5gb", 0), ("2g.10gb", 2)]))
-    lab.broker.claim_hub(HOME)
+    lab.broker.hubs.claim(HOME)
     running = lab.start("ada", "medium", "first")
     grace = lab.start("grace") if full else None
     found = offer_of(lab, ADA, "small", server="")
     assert (found.usable, found.may_wait) == (False, True)
     assert found.why.startswith("Your quota allows 1 GPU server")
-    ticket = lab.broker.join(ADA, "small")
+    ticket = lab.broker.queue.join(ADA, "small")
     lab.stop(running)
     if grace is not None:
         lab.stop(grace)
-    assert lab.broker.offer(ticket.id, ADA).lease is not None
+    assert lab.broker.offers.make(ticket.id, ADA).lease is not None
 
 
 def test_nobody_waits_for_what_their_quota_never_allows(make_lab: Callable[..., Lab]) -> None:
     lab = make_lab(quotas={"default": {"live": 0}})
     lab.report()
-    lab.broker.claim_hub(HOME)
+    lab.broker.hubs.claim(HOME)
     found = offer_of(lab, ADA, "small")
-    said = refusal(lab.broker.join, ADA, "small")
+    said = refusal(lab.broker.queue.join, ADA, "small")
     assert (found.usable, found.may_wait) == (False, False)
     assert (said.reason, str(said)) == ("quota", found.why)
 
@@ -150,29 +150,29 @@ def test_nobody_waits_for_what_their_quota_never_allows(make_lab: Callable[..., 
 def test_who_has_just_stopped_a_server_may_start_and_wait(make_lab: Callable[..., Lab]) -> None:
     lab = make_lab(quotas={"user:ada": {"live": 1}})
     lab.report(card(0, MIXED))
-    lab.broker.claim_hub(HOME)
+    lab.broker.hubs.claim(HOME)
     lab.start("ada", "medium", "first")
-    lab.broker.release_server("ada", "first", "stopped", "ada")
+    lab.broker.leases.release_server("ada", "first", "stopped", "ada")
     found = offer_of(lab, ADA, "small", server="")
     # A start waits for the proof; nobody has to join the waiting list for that.
     assert (found.usable, found.soon, found.may_wait) == (False, True, False)
-    assert lab.broker.join(ADA, "small").state == "waiting"
+    assert lab.broker.queue.join(ADA, "small").state == "waiting"
 
 
 def test_nobody_empties_a_card_past_those_who_wait_for_one(make_lab: Callable[..., Lab]) -> None:
     lab = make_lab()
     lab.report(card(0, MIXED))
-    lab.broker.claim_hub(HOME)
+    lab.broker.hubs.claim(HOME)
     lab.start("linus")
     lab.grant("grace")
     lab.grant("ada")
-    lab.broker.join(Person("grace"), "card")
+    lab.broker.queue.join(Person("grace"), "card")
     found = offer_of(lab, ADA, "card", server="")
     said = refusal(lab.start, "ada", "card")
     assert (found.usable, found.may_wait) == (False, True)
     assert str(said).startswith(found.why)
     assert "waiting for tier card" in found.why
-    assert [each.reserved_for for each in lab.broker.cards()] == [None]
+    assert [each.reserved_for for each in lab.broker.cards.find()] == [None]
 
 
 def test_a_tier_that_is_only_seen_is_neither_started_nor_waited_for(
@@ -181,10 +181,10 @@ def test_a_tier_that_is_only_seen_is_neither_started_nor_waited_for(
     closed = {"name": "closed", "profile": "1g.5gb", "users": ["bob"], "seen_by": "everybody"}
     lab = make_lab(tiers=[closed, *labs.TIERS])
     lab.report()
-    lab.broker.claim_hub(HOME)
+    lab.broker.hubs.claim(HOME)
     found = offer_of(lab, ADA, "closed")
     assert (found.open, found.usable, found.may_wait) == (False, False, False)
-    for call in (lab.broker.join, lambda who, tier: lab.start(who.name, tier)):
+    for call in (lab.broker.queue.join, lambda who, tier: lab.start(who.name, tier)):
         said = refusal(call, ADA, "closed")
         assert said.reason == "not-allowed"
         assert str(said).startswith(found.why)
@@ -205,7 +205,7 @@ def test_a_free_slice_over_a_whole_card_is_given_whatever_was_on_the_card(
 ) -> None:
     lab = make_lab(tiers=[{"name": "card", "profile": "whole"}])
     lab.report(card(0, SEVENTHS))
-    lab.broker.quarantine(lab.broker.slices()[0].row.id, "xid 95", "agent")
+    lab.broker.slices.quarantine(lab.broker.slices.find()[0].row.id, "xid 95", "agent")
     assert not offer_of(lab, ADA, "card").usable
     lab.report(card(0, WHOLE))  # re-cut by hand
     found = offer_of(lab, ADA, "card")
@@ -216,9 +216,9 @@ def test_a_free_slice_over_a_whole_card_is_given_whatever_was_on_the_card(
 def test_a_start_says_once_where_to_wait(make_lab: Callable[..., Lab]) -> None:
     lab = make_lab(tiers=[{"name": "small", "profile": "1g.5gb"}])
     lab.report(card(0, [("1g.5gb", 0)]))
-    lab.broker.claim_hub(HOME)
+    lab.broker.hubs.claim(HOME)
     held = lab.start("grace")
-    lab.broker.join(Person("linus"), "small")
+    lab.broker.queue.join(Person("linus"), "small")
     lab.stop(held)
     said = refusal(lab.start, "ada")
     assert str(said) == offer_of(lab, ADA, "small").why
@@ -261,20 +261,20 @@ class Admission(RuleBasedStateMachine):
         self.lab.close()
 
     def report(self) -> None:
-        wholes = {each.card_uuid for each in self.broker.leases() if each.whole}
+        wholes = {each.card_uuid for each in self.broker.leases.find() if each.whole}
         cuts = (MIXED, SEVENTHS)
         cards = [card(i, WHOLE if f"GPU-{i}" in wholes else cut) for i, cut in enumerate(cuts)]
         self.lab.report(*cards)
-        self.broker.claim_hub(HOME)
+        self.broker.hubs.claim(HOME)
 
     @rule(user=USERS, server=SERVERS, tier=NAMES, others=st.sampled_from([None, 0, 1, 2]))
     def start(self, user: str, server: str, tier: str, others: int | None) -> None:
         person = Person(user)
-        offers = self.broker.tiers_for(person, server=server, other_servers=others)
+        offers = self.broker.tiers.of(person, server=server, other_servers=others)
         found = {each.tier.name: each for each in offers}.get(tier)
-        reserved = {each.reserved_for for each in self.broker.cards()}
+        reserved = {each.reserved_for for each in self.broker.cards.find()}
         answer = answer_of(
-            lambda: self.broker.acquire(
+            lambda: self.broker.leases.acquire(
                 person, server, tier, self.lab.attempt(), other_servers=others
             )
         )
@@ -292,7 +292,7 @@ class Admission(RuleBasedStateMachine):
                 assert found.grant is not None
                 assert not found.free
                 assert "is being emptied for your grant" in str(answer)
-                after = {each.reserved_for for each in self.broker.cards()}
+                after = {each.reserved_for for each in self.broker.cards.find()}
                 assert after - reserved <= {found.grant.id}
         else:
             assert (found.usable, found.why, found.soon) == (True, "", False)
@@ -302,21 +302,21 @@ class Admission(RuleBasedStateMachine):
                 assert answer.request_id == (found.grant.id if found.grant else None)
                 self.activate(answer)
 
-    def in_sight(self, offer: TierOffer) -> list[object]:
+    def in_sight(self, offer: TierStatus) -> list[object]:
         """What could be had of a tier, by the slices and cards themselves."""
         tier = offer.tier
         if not tier.is_whole:
             return [
                 status
-                for status in self.broker.slices()
+                for status in self.broker.slices.find()
                 if status.row.profile == tier.profile
                 and (status.state == "free" or self.has_seat(status, tier))
             ]
-        busy = {lease.card_uuid for lease in self.broker.leases()}
+        busy = {lease.card_uuid for lease in self.broker.leases.find()}
         mine = {None, offer.grant.id if offer.grant else None}
         return [
             card
-            for card in self.broker.cards()
+            for card in self.broker.cards.find()
             if card.uuid not in busy
             and (card.state, card.problem, card.target) == ("ok", "", None)
             and card.reserved_for in mine
@@ -332,17 +332,17 @@ class Admission(RuleBasedStateMachine):
     def activate(self, lease: LeaseRow) -> None:
         # Odd ones stay pending.
         if lease.id % 3:
-            self.broker.activate(lease.attempt)
+            self.broker.leases.activate(lease.attempt)
 
     @rule(user=USERS, tier=NAMES, server=SERVERS, others=st.sampled_from([None, 0, 1]))
     def join(self, user: str, tier: str, server: str, others: int | None) -> None:
         person = Person(user)
-        if any(each.tier == tier for each in self.broker.tickets(user)):
+        if any(each.tier == tier for each in self.broker.queue.tickets(user)):
             return
-        offers = self.broker.tiers_for(person, server=server, other_servers=others)
+        offers = self.broker.tiers.of(person, server=server, other_servers=others)
         found = {each.tier.name: each for each in offers}.get(tier)
         answer = answer_of(
-            lambda: self.broker.join(person, tier, server=server, other_servers=others)
+            lambda: self.broker.queue.join(person, tier, server=server, other_servers=others)
         )
         if not isinstance(answer, Refusal):
             assert found is not None
@@ -357,50 +357,50 @@ class Admission(RuleBasedStateMachine):
 
     @rule(user=USERS, server=SERVERS)
     def stop(self, user: str, server: str) -> None:
-        self.broker.release_server(user, server, "stopped", user)
+        self.broker.leases.release_server(user, server, "stopped", user)
 
     @rule(data=st.data())
     def prove_empty(self, data: Any) -> None:
-        ending = [each for each in self.broker.leases() if each.ending]
+        ending = [each for each in self.broker.leases.find() if each.ending]
         if ending:
             lease = data.draw(st.sampled_from(ending))
-            self.broker.confirm_empty(lease.id)
+            self.broker.leases.confirm_empty(lease.id)
             self.report()
-            for each in self.broker.cards():
-                self.broker.finish_target(each.uuid)
+            for each in self.broker.cards.find():
+                self.broker.layouts.finish_target(each.uuid)
             self.report()
 
     @rule(user=USERS, tier=st.sampled_from(["card", "bare"]), soon=st.booleans())
     def grant(self, user: str, tier: str, soon: bool) -> None:
         begin = self.lab.clock.now + timedelta(minutes=30) if soon else None
         try:
-            request = self.broker.create_request(
+            request = self.broker.requests.create(
                 Person(user), tier, 3, "a deadline", starts_at=begin
             )
         except Refusal:
             return  # one that is open is enough
         if request.id % 4:
-            self.broker.decide(request.id, ROOT, True)
+            self.broker.requests.decide(request.id, ROOT, True)
 
     @rule()
     def serve(self) -> None:
-        self.broker.keep_coming_cards()
-        self.broker.settle_offers()
-        for ticket in self.broker.turns(blocked=True):
-            self.broker.offer(ticket.id, Person(ticket.user))
+        self.broker.reservations.keep()
+        self.broker.offers.settle()
+        for ticket in self.broker.offers.turns(blocked=True):
+            self.broker.offers.make(ticket.id, Person(ticket.user))
 
     @rule(minutes=st.sampled_from([0.5, 2, 15, 60]))
     def pass_time(self, minutes: float) -> None:
         self.lab.clock.pass_time(minutes=minutes)
-        self.broker.expire_requests()
+        self.broker.requests.expire()
         self.report()
 
     @rule(index=st.sampled_from([0, 1]), drained=st.booleans())
     def drain(self, index: int, drained: bool) -> None:
         if drained:
-            self.broker.drain_card(f"GPU-{index}", "a fan", "root")
+            self.broker.cards.drain(f"GPU-{index}", "a fan", "root")
         else:
-            self.broker.resume_card(f"GPU-{index}", "root")
+            self.broker.cards.resume(f"GPU-{index}", "root")
 
 
 def test_what_is_offered_is_given_and_what_is_refused_is_said(emptied: Any) -> None:

@@ -38,7 +38,7 @@ def used(empty_url: str) -> str:
     """A database that was in use, and is closed."""
     lab = Lab(empty_url)
     lab.report()
-    lab.broker.activate(lab.start("ada", attempt="a").attempt)
+    lab.broker.leases.activate(lab.start("ada", attempt="a").attempt)
     lab.stop(lab.start("grace"))
     lab.grant("linus")
     lab.close()
@@ -59,11 +59,11 @@ def rows(url: str) -> list[object]:
     try:
         broker = lab.broker
         return [
-            broker.leases(include_past=True),
-            broker.requests(),
-            broker.slices(),
-            broker.cards(),
-            broker.events(limit=10_000),
+            broker.leases.find(include_past=True),
+            broker.requests.find(),
+            broker.slices.find(),
+            broker.cards.find(),
+            broker.events.find(limit=10_000),
         ]
     finally:
         lab.close()
@@ -78,7 +78,7 @@ def test_a_backup_and_a_restore_bring_everything_back(used: str, tmp_path: Path)
     assert [each.name for each in file.parent.iterdir()] == ["today.sqlite"]
     assert soundness.problems(f"sqlite:///{file}") == ()
     lab = Lab(used)
-    lab.stop(lab.broker.leases()[0])
+    lab.stop(lab.broker.leases.find()[0])
     lab.start("another user")
     lab.close()
     kept = backups.restore(used, file)
@@ -131,7 +131,7 @@ def test_what_was_replaced_is_kept(used: str, kind: str, tmp_path: Path) -> None
     kept = backups.restore(used, tmp_path / "copy")
     if kind == "sqlite":
         assert kept.startswith(used.removeprefix("sqlite:///") + ".replaced-")
-        users = {lease.user for lease in Lab(f"sqlite:///{kept}").broker.leases()}
+        users = {lease.user for lease in Lab(f"sqlite:///{kept}").broker.leases.find()}
     else:
         made = sa.create_engine(used.replace("postgresql:", "postgresql+psycopg:"))
         with made.connect() as connection:
@@ -229,7 +229,7 @@ def test_a_backup_of_an_older_version_is_brought_up(used: str, tmp_path: Path) -
     backups.restore(used, old)
     assert migrations.check(used).current
     lab = Lab(used)
-    assert {lease.user for lease in lab.broker.leases()} == {"ada"}
+    assert {lease.user for lease in lab.broker.leases.find()} == {"ada"}
     lab.close()
     # The backup itself is as it was.
     assert migrations.check(f"sqlite:///{old}").state == "behind"

@@ -40,17 +40,17 @@ def test_sessions_on_other_cards_do_not_have_a_card_kept_sooner(
 ) -> None:
     lab = lab_of(make_lab, [BIG, SMALL, tier("sixth", "1g.6gb", "A30")], card(0), a30(1))
     grant = promise(lab, "ada", "big", hours)
-    assert lab.broker.keep_coming_cards() == ()
+    assert lab.broker.reservations.keep() == ()
     lab.clock.pass_time(hours=hours - 1)
     lab.report(card(0), a30(1))
-    assert lab.broker.keep_coming_cards() == ("GPU-0",)
+    assert lab.broker.reservations.keep() == ("GPU-0",)
     assert reserved(lab)["GPU-0"] == grant.id
 
 
 def test_sessions_on_any_card_have_a_card_kept_in_time(make_lab: MakeLab) -> None:
     lab = lab_of(make_lab, [BIG, SMALL, tier("sixth", "1g.6gb")], card(0), a30(1))
     promise(lab, "ada", "big", 23)
-    assert lab.broker.keep_coming_cards() == ("GPU-0",)
+    assert lab.broker.reservations.keep() == ("GPU-0",)
 
 
 def test_a_card_that_is_gone_keeps_nobody_from_a_larger_tier(make_lab: MakeLab) -> None:
@@ -120,25 +120,25 @@ def test_nobody_is_sent_to_an_offer_that_its_tier_gives_no_more(make_lab: MakeLa
     before.stop(lease)
     assert held(before, ticket).card_uuid == "GPU-0"
     after = make_lab(tiers=[{**BIG, "card": "A30"}])
-    after.broker.claim_hub(HOME)
+    after.broker.hubs.claim(HOME)
     offer = offers(after, "ada")["big"]
     assert (offer.usable, offer.held) == (False, None)
     assert offer.why == (
         "Your grant for tier 'big' is still in use: the card that was held for you is being "
         "given back, because the tier now gives out other cards. Try again in a minute."
     )
-    after.broker.settle_offers()
-    for each in after.broker.leases():
-        after.broker.confirm_empty(each.id)
+    after.broker.offers.settle()
+    for each in after.broker.leases.find():
+        after.broker.leases.confirm_empty(each.id)
     assert offers(after, "ada")["big"].usable
 
 
 def test_who_loses_a_gpu_reads_no_uuid(make_lab: MakeLab) -> None:
     lab = lab_of(make_lab, [tier("h", "1g.10gb", "H100*")], h100(1, ONE), a100_80(0, ONE))
     lease = lab.start("ada", "h")
-    lab.broker.activate(lease.attempt)
+    lab.broker.leases.activate(lease.attempt)
     lab.report(a100_80(0, ONE))
-    assert lab.broker.lease(lease.id).end_reason == (
+    assert lab.broker.leases.get(lease.id).end_reason == (
         "Your session has lost its GPU: save your work and start again. For your admins: Card 1 of "
         "node n1 is no longer listed by the driver."
     )
@@ -147,12 +147,12 @@ def test_who_loses_a_gpu_reads_no_uuid(make_lab: MakeLab) -> None:
 def test_who_loses_a_broken_gpu_reads_no_uuid(make_lab: MakeLab) -> None:
     lab = lab_of(make_lab, [tier("h", "1g.10gb", "H100*")], h100(1, ONE))
     lease = lab.start("ada", "h")
-    lab.broker.activate(lease.attempt)
+    lab.broker.leases.activate(lease.attempt)
     broken = replace(h100(1, ()), problem="Card 1: it has fallen off the bus", code=15)
     for _ in range(3):
         lab.report(replace(broken, uuid=""))
         lab.clock.pass_time(hours=1)
     lab.report(replace(broken, uuid=""))
-    said = lab.broker.lease(lease.id).end_reason
+    said = lab.broker.leases.get(lease.id).end_reason
     assert "Card 1 of node n1: it has fallen off the bus" in said
     assert "GPU-1" not in said

@@ -86,7 +86,7 @@ def test_no_card_that_cannot_be_cut_is_kept_for_a_grant_with_mig_on(make_lab: Ma
     lab.start("sam", "small")
     lab.start("bob", "old")
     grant = promise(lab, "ada", "card", 2)
-    lab.broker.keep_coming_cards()
+    lab.broker.reservations.keep()
     assert reserved(lab) == {"GPU-0": None, "GPU-1": grant.id}
 
 
@@ -121,7 +121,7 @@ def test_a_ticket_with_a_grant_leaves_the_whole_card_others_need(make_lab: MakeL
     lab.stop(of_any)
     lab.report(card(5), h100(1))
     for uuid in ("GPU-5", "GPU-1"):
-        lab.broker.finish_target(uuid)
+        lab.broker.layouts.finish_target(uuid)
     assert held(lab, of_ada).card_uuid == "GPU-5"
     assert held(lab, of_bob).card_uuid == "GPU-1"
 
@@ -144,7 +144,7 @@ def test_a_ticket_with_a_grant_leaves_the_slice_others_need(make_lab: MakeLab) -
 def test_an_open_seat_on_another_node_lets_nobody_pass_those_who_wait(make_lab: MakeLab) -> None:
     tiers = [tier("course", "1g.10gb", "*80GB*", seats=2), tier("solo", "1g.10gb")]
     lab = make_lab(tiers=tiers)
-    lab.broker.claim_hub(HOME)
+    lab.broker.hubs.claim(HOME)
     lab.report(a100_80(0, ONE), node="n1")
     lab.report(a100_80(1, ONE), node="n2")
     lab.start("ann", "course", node="n1")
@@ -163,9 +163,9 @@ def test_a_seat_that_is_held_is_given_back_once_its_tier_shares_no_more(make_lab
     lab.stop(of_ann)
     assert held(lab, waits).slice_id == of_ben.slice_id
     after = make_lab(tiers=[tier("course", "1g.10gb", "H100*")])
-    after.broker.claim_hub(HOME)
+    after.broker.hubs.claim(HOME)
     assert offers(after, "cyd")["course"].held is None
-    after.broker.settle_offers()
+    after.broker.offers.settle()
     refused("capacity", after.start, "cyd", "course")
 
 
@@ -193,18 +193,18 @@ def test_an_idle_session_on_a_t4_is_not_in_the_way_of_a_card_with_mig_on(
     lab.start("mary", "card")
     lease = lab.start("bob", "old")
     lab.report(card(0, CUT_WHOLE), t4(1))
-    lab.broker.finish_target("GPU-1")
-    lab.broker.activate(lease.attempt)
+    lab.broker.layouts.finish_target("GPU-1")
+    lab.broker.leases.activate(lease.attempt)
     hear(lab, lease)
     lab.clock.pass_time(minutes=30)
     lab.report(card(0, CUT_WHOLE), t4(1))
-    lab.broker.claim_hub(HOME)
+    lab.broker.hubs.claim(HOME)
     hear(lab, lease)
     join(lab, "eve", "card")
-    assert not any(each.verdict.warn for each in lab.broker.standings())
+    assert not any(each.verdict.warn for each in lab.broker.sessions.standings())
     # One who could have the T4 is a reason.
     join(lab, "cyd", "old")
-    assert any(each.verdict.warn for each in lab.broker.standings())
+    assert any(each.verdict.warn for each in lab.broker.sessions.standings())
 
 
 def test_a_t4_frees_no_a100_that_is_promised_with_mig_on(make_lab: MakeLab) -> None:
@@ -232,7 +232,7 @@ def test_a_card_whose_layout_has_mig_off_is_of_another_kind(make_lab: MakeLab) -
     other = 1 - int(lease.card_uuid[-1])
     bare = card(1 - other, (), mig_enabled=False, mig_pending=False)
     lab.report(bare, card(other))
-    lab.broker.finish_target(lease.card_uuid)
+    lab.broker.layouts.finish_target(lease.card_uuid)
     # Lent without MIG, it comes back with it.
     assert (
         figures(lab) == {"card": (1, 2), "off": (1, 2), "cut": (7, 14)} == figures(lab, cold(lab))
@@ -258,7 +258,7 @@ def test_a_grant_is_no_reason_to_start_where_no_card_can_be_emptied(make_lab: Ma
     lab = lab_of(make_lab, tiers, card(0))
     lab.start("bob", "off")
     lab.report(card(0, (), mig_enabled=False, mig_pending=False))
-    lab.broker.finish_target("GPU-0")
+    lab.broker.layouts.finish_target("GPU-0")
     lab.grant("ada", "card")
     found = offers(lab, "ada")["card"]
     assert not found.usable

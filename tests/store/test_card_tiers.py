@@ -130,7 +130,7 @@ def test_nobody_joins_a_slice_on_a_card_that_its_tier_does_not_mean_any_more(
     after = make_lab(tiers=[{**course, "card": other}])
     second = after.start("u1", "course")
     assert second.card_uuid != first.card_uuid
-    assert after.broker.lease(first.id).state == "pending"
+    assert after.broker.leases.get(first.id).state == "pending"
     # Of theirs are three seats left, and four on each of the other six slices.
     assert figures(after)["course"] == (27, 28)
 
@@ -147,17 +147,20 @@ def test_a_tier_for_which_there_is_no_card_says_so(make_lab: MakeLab) -> None:
     ticket = join(lab, "ada", "h")
     assert places(lab) == {ticket.id: 1}
     assert lab.start("bob", "any").card_uuid == "GPU-0"
-    assert not lab.broker.being_returned("h")
+    assert not lab.broker.leases.being_returned("h")
 
 
 def test_only_what_the_tier_means_is_on_its_way_back(make_lab: MakeLab) -> None:
     tiers = [tier("h", "1g.10gb", "H100*"), tier("a", "1g.10gb", "A100*")]
     lab = lab_of(make_lab, tiers, a100_80(0, ONE), h100(1, ONE))
     lease = lab.start("ada", "h")
-    lab.broker.release_server("ada", "", "stopped", "ada")
-    assert (lab.broker.being_returned("h"), lab.broker.being_returned("a")) == (True, False)
-    lab.broker.confirm_empty(lease.id)
-    assert not lab.broker.being_returned("h")
+    lab.broker.leases.release_server("ada", "", "stopped", "ada")
+    assert (lab.broker.leases.being_returned("h"), lab.broker.leases.being_returned("a")) == (
+        True,
+        False,
+    )
+    lab.broker.leases.confirm_empty(lease.id)
+    assert not lab.broker.leases.being_returned("h")
 
 
 def test_a_card_that_cannot_be_read_is_still_what_it_was(make_lab: MakeLab) -> None:
@@ -165,7 +168,7 @@ def test_a_card_that_cannot_be_read_is_still_what_it_was(make_lab: MakeLab) -> N
     lab = lab_of(make_lab, tiers, a100_80(0))
     failing = replace(a100_80(0), memory_mib=0, model="", problem="no answer", code=999)
     lab.report(failing)
-    (known,) = lab.broker.cards()
+    (known,) = lab.broker.cards.find()
     assert (known.model, known.memory_mib) == ("NVIDIA A100 80GB PCIe", 81920)
     assert offers(lab)["big"].outage == "Its only card is out of service."
 
@@ -173,11 +176,9 @@ def test_a_card_that_cannot_be_read_is_still_what_it_was(make_lab: MakeLab) -> N
 def test_only_cards_that_the_tier_means_are_told_to_be_out_of_service(make_lab: MakeLab) -> None:
     tiers = [tier("h", "1g.10gb", "H100*"), tier("a", "1g.10gb", "A100*"), tier("w", "whole", "A*")]
     lab = lab_of(make_lab, tiers, a100_80(0), h100(1), h100(2))
-    lab.broker.drain_card("GPU-1", "a fan is loud", "root")
-    lab.broker.drain_card("GPU-0", "it is hot", "root")
-    said = {
-        offer.tier.name: offer.outage for offer in lab.broker.tiers_for(Person("r", admin=True))
-    }
+    lab.broker.cards.drain("GPU-1", "a fan is loud", "root")
+    lab.broker.cards.drain("GPU-0", "it is hot", "root")
+    said = {offer.tier.name: offer.outage for offer in lab.broker.tiers.of(Person("r", admin=True))}
     assert said == {
         "h": "1 of its cards is out of service: a fan is loud.",
         "a": "Its only card is out of service: it is hot.",
@@ -211,7 +212,7 @@ def test_tiers_of_other_cards_have_lines_of_their_own(make_lab: MakeLab) -> None
     lab.stop(of_a)
     assert turns(lab) == [second.id]
     assert held(lab, second).card_uuid == "GPU-0"
-    overtaken = {t.id: t.overtaken for t in lab.broker.tickets(states=("waiting",))}
+    overtaken = {t.id: t.overtaken for t in lab.broker.queue.tickets(states=("waiting",))}
     # It could not have had that slice: nobody has overtaken it.
     assert overtaken[first.id] == 0
 
@@ -238,7 +239,7 @@ def test_who_is_served_before_an_earlier_one_that_waits_for_the_same_card_overta
     )
     lab.stop(of_h)
     assert held(lab, third).card_uuid == "GPU-1"
-    overtaken = {t.id: t.overtaken for t in lab.broker.tickets(states=("waiting",))}
+    overtaken = {t.id: t.overtaken for t in lab.broker.queue.tickets(states=("waiting",))}
     assert overtaken == {first.id: 1, second.id: 0}
 
 
@@ -284,9 +285,9 @@ def test_of_two_free_ones_a_ticket_takes_the_one_that_no_other_waits_for(
         assert turns(lab) == [first.id, second.id]
         assert held(lab, first).card_uuid == {"a": "GPU-1", "h": "GPU-0"}[name]
         assert held(lab, second).card_uuid == {"a": "GPU-0", "h": "GPU-1"}[name]
-        for lease in lab.broker.leases():
-            lab.broker.leave(lease.ticket_id or 0, ROOT)
-            lab.broker.confirm_empty(lease.id)
+        for lease in lab.broker.leases.find():
+            lab.broker.queue.leave(lease.ticket_id or 0, ROOT)
+            lab.broker.leases.confirm_empty(lease.id)
 
 
 def test_any_card_is_waited_for_before_a_start_for_certain_ones(make_lab: MakeLab) -> None:
@@ -302,11 +303,11 @@ def test_the_wait_is_for_sessions_on_the_cards_of_the_tier(make_lab: MakeLab) ->
     lab, *_ = busy(make_lab, tiers)
     lab.clock.pass_time(hours=1)
     lab.report(a100_80(0, ONE), h100(1, ONE))
-    lab.broker.claim_hub(HOME)
-    lab.stop(lab.broker.leases(user="sam")[0])
+    lab.broker.hubs.claim(HOME)
+    lab.stop(lab.broker.leases.find(user="sam")[0])
     lab.start("sam", "h")
     first, second = join(lab, "ada", "h"), join(lab, "bob", "a")
-    latest = {s.row.id: s.expectation.latest for s in lab.broker.queue() if s.expectation}
+    latest = {s.row.id: s.expectation.latest for s in lab.broker.queue.status() if s.expectation}
     assert latest == {first.id: timedelta(hours=8), second.id: timedelta(hours=7)}
 
 
@@ -316,16 +317,16 @@ def test_an_idle_session_is_wanted_by_who_could_use_its_card(make_lab: MakeLab) 
     leases = [lab.start("mary", "any"), lab.start("sam", "any")]
     assert {lease.card_uuid for lease in leases} == {"GPU-0", "GPU-1"}
     for lease in leases:
-        lab.broker.activate(lease.attempt)
+        lab.broker.leases.activate(lease.attempt)
         hear(lab, lease)
     lab.clock.pass_time(minutes=30)
     lab.report(a100_80(0, ONE), h100(1, ONE))
-    lab.broker.claim_hub(HOME)
+    lab.broker.hubs.claim(HOME)
     for lease in leases:
         hear(lab, lease)
-    assert not any(each.verdict.warn for each in lab.broker.standings())
+    assert not any(each.verdict.warn for each in lab.broker.sessions.standings())
     join(lab, "ada", "h")
-    wanted = {each.lease.card_uuid for each in lab.broker.standings() if each.verdict.warn}
+    wanted = {each.lease.card_uuid for each in lab.broker.sessions.standings() if each.verdict.warn}
     assert wanted == {"GPU-1"}
 
 
@@ -358,9 +359,9 @@ def test_a_larger_tier_of_a_ticket_that_means_other_cards_by_now_is_left_out(
     ticket = join(before, "ada", "a", upward=True)
     assert ticket.tiers == ("a", "half")
     after = make_lab(tiers=[*LINES, {**half, "card": "H100*"}])
-    after.broker.claim_hub(HOME)
+    after.broker.hubs.claim(HOME)
     assert offer(after, ticket).lease is None
-    assert after.broker.tickets()[0].tiers == ("a",)
+    assert after.broker.queue.tickets()[0].tiers == ("a",)
 
 
 # -- after a change of the configuration -------------------------------------------------------
@@ -379,11 +380,11 @@ def test_what_is_held_and_is_not_what_the_tier_gives_any_more_is_given_back(
     before.stop(of_a)
     lease = held(before, ticket)
     after = make_lab(tiers=[now])
-    after.broker.claim_hub(HOME)
+    after.broker.hubs.claim(HOME)
     assert offers(after, "ada")["a"].held is None
-    (again,) = after.broker.settle_offers()
+    (again,) = after.broker.offers.settle()
     assert (again.id, again.state) == (ticket.id, "waiting")
-    given_back = after.broker.lease(lease.id)
+    given_back = after.broker.leases.get(lease.id)
     assert given_back.state == "releasing"
     assert "not what its tier gives any more" in given_back.end_reason
 
@@ -394,8 +395,8 @@ def test_what_is_held_and_still_fits_stays(make_lab: MakeLab) -> None:
     before.stop(of_a)
     lease = held(before, ticket)
     after = make_lab(tiers=[tier("a", "1g.10gb", ">=80GB")])
-    after.broker.claim_hub(HOME)
-    assert after.broker.settle_offers() == ()
+    after.broker.hubs.claim(HOME)
+    assert after.broker.offers.settle() == ()
     assert after.start("ada", "a").id == lease.id
 
 
@@ -405,11 +406,11 @@ def test_a_whole_card_that_is_held_stays_or_goes_by_its_mode(make_lab: MakeLab) 
     ticket = join(before, "ada", "w")
     before.stop(taken)
     lease = held(before, ticket)
-    assert before.broker.settle_offers() == ()
+    assert before.broker.offers.settle() == ()
     after = make_lab(tiers=[tier("w", "whole", "A100*", mig="off")])
-    after.broker.claim_hub(HOME)
-    assert [each.state for each in after.broker.settle_offers()] == ["waiting"]
-    assert after.broker.lease(lease.id).state == "releasing"
+    after.broker.hubs.claim(HOME)
+    assert [each.state for each in after.broker.offers.settle()] == ["waiting"]
+    assert after.broker.leases.get(lease.id).state == "releasing"
 
 
 def test_a_start_does_not_take_over_what_does_not_fit(make_lab: MakeLab) -> None:
@@ -419,11 +420,11 @@ def test_a_start_does_not_take_over_what_does_not_fit(make_lab: MakeLab) -> None
     before.stop(of_h)
     old = held(before, ticket)
     after = make_lab(tiers=[tier("a", "1g.10gb", "H100*")])
-    after.broker.claim_hub(HOME)
+    after.broker.hubs.claim(HOME)
     lease = after.start("ada", "a")
     assert (lease.card_uuid, old.card_uuid) == ("GPU-1", "GPU-0")
-    assert after.broker.lease(old.id).state == "releasing"
-    assert after.broker.tickets() == ()
+    assert after.broker.leases.get(old.id).state == "releasing"
+    assert after.broker.queue.tickets() == ()
 
 
 def test_a_session_on_a_card_that_its_tier_does_not_mean_any_more_goes_on(
@@ -431,12 +432,12 @@ def test_a_session_on_a_card_that_its_tier_does_not_mean_any_more_goes_on(
 ) -> None:
     before = lab_of(make_lab, [tier("w", "whole", "A30")], a30(0), card(1))
     lease = before.start("ada", "w")
-    before.broker.activate(lease.attempt)
+    before.broker.leases.activate(lease.attempt)
     after = make_lab(tiers=[tier("w", "whole", "A100*")])
-    after.broker.claim_hub(HOME)
+    after.broker.hubs.claim(HOME)
     after.report(card(0, [("4g.24gb", 0)], profiles=A30), card(1))
-    after.broker.settle_offers()
-    assert after.broker.lease(lease.id).state == "active"
+    after.broker.offers.settle()
+    assert after.broker.leases.get(lease.id).state == "active"
     assert figures(after) == {"w": (1, 1)}
 
 
@@ -490,9 +491,9 @@ def test_an_emptied_card_is_given_back_when_the_tier_means_others(make_lab: Make
     refused("capacity", before.start, "ada", "big")
     assert reserved(before)["GPU-0"] == grant.id
     after = make_lab(tiers=[{**GRANTS[0], "card": "A30"}, *GRANTS[1:]])
-    after.broker.look_after_reservations("n1")
+    after.broker.reservations.look_after("n1")
     assert reserved(after) == {"GPU-0": None, "GPU-1": None}
-    (event,) = [each for each in after.broker.events() if each.kind == "card.unreserved"]
+    (event,) = [each for each in after.broker.events.find() if each.kind == "card.unreserved"]
     assert event.detail["why"] == "its tier now gives out other cards"
     assert after.start("ada", "big").card_uuid == "GPU-1"
 
@@ -500,9 +501,9 @@ def test_an_emptied_card_is_given_back_when_the_tier_means_others(make_lab: Make
 def test_an_idle_card_that_is_kept_for_a_grant_has_to_fit(make_lab: MakeLab) -> None:
     before = lab_of(make_lab, GRANTS, card(0), a30(1))
     grant = promise(before, "ada", "big", 1)
-    assert before.broker.keep_coming_cards() == ("GPU-0",)
+    assert before.broker.reservations.keep() == ("GPU-0",)
     after = make_lab(tiers=[{**GRANTS[0], "card": "A30"}, *GRANTS[1:]])
-    assert after.broker.keep_coming_cards() == ("GPU-1",)
+    assert after.broker.reservations.keep() == ("GPU-1",)
     assert reserved(after) == {"GPU-0": None, "GPU-1": grant.id}
 
 
@@ -510,7 +511,7 @@ def test_grants_for_certain_cards_keep_theirs_before_those_for_any(make_lab: Mak
     lab = lab_of(make_lab, GRANTS, card(0), a30(1))
     any_card = promise(lab, "bob", "any", 0.5)
     big = promise(lab, "ada", "big", 0.75)
-    assert set(lab.broker.keep_coming_cards()) == {"GPU-0", "GPU-1"}
+    assert set(lab.broker.reservations.keep()) == {"GPU-0", "GPU-1"}
     assert reserved(lab) == {"GPU-0": big.id, "GPU-1": any_card.id}
 
 
@@ -523,7 +524,7 @@ def test_a_card_that_comes_back_in_time_is_kept_if_it_is_meant(make_lab: MakeLab
     promise(lab, "ada", "big", 1.5)
     lab.clock.pass_time(hours=0.6)
     lab.report(card(0), a30(1))
-    assert "GPU-1" not in lab.broker.keep_coming_cards()
+    assert "GPU-1" not in lab.broker.reservations.keep()
     assert reserved(lab)["GPU-1"] is None
 
 

@@ -9,7 +9,7 @@ from datetime import timedelta
 import pytest
 import sqlalchemy as sa
 
-from jupyterhub_migspawner.broker import Broker, TierOffer
+from jupyterhub_migspawner.broker import Broker, TierStatus
 from jupyterhub_migspawner.db import queries
 from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.policy.people import Person
@@ -26,8 +26,8 @@ TIERS = [
 ]
 
 
-def offers(lab: Lab, broker: Broker | None = None) -> tuple[TierOffer, ...]:
-    return (broker or lab.broker).tiers_for(Person("boss", frozenset({"vision"})))
+def offers(lab: Lab, broker: Broker | None = None) -> tuple[TierStatus, ...]:
+    return (broker or lab.broker).tiers.of(Person("boss", frozenset({"vision"})))
 
 
 def cold(lab: Lab) -> Broker:
@@ -61,35 +61,35 @@ def test_whatever_happens_the_kept_count_is_that_of_a_new_process(
     broker = lab.broker
     for number in range(150):
         uuid = f"GPU-{chance.randrange(4)}"
-        live = [lease.id for lease in broker.leases()]
+        live = [lease.id for lease in broker.leases.find()]
         act = chance.randrange(9)
         try:
             if act <= 2:
                 user = chance.choice(["boss", "chief", f"u{number}"])
                 lab.start(user, chance.choice(["small", "course", "medium", "card"]), f"s{number}")
             elif act == 3 and live:
-                lease = broker.lease(chance.choice(live))
+                lease = broker.leases.get(chance.choice(live))
                 lab.stop(lease)
-                broker.finish_target(lease.card_uuid)
+                broker.layouts.finish_target(lease.card_uuid)
             elif act == 4:
-                status = chance.choice(broker.slices())
+                status = chance.choice(broker.slices.find())
                 if chance.random() < 0.5:
-                    broker.quarantine(status.row.id, "left over", "agent")
+                    broker.slices.quarantine(status.row.id, "left over", "agent")
                 else:
-                    broker.unquarantine(status.row.id, "root")
+                    broker.slices.unquarantine(status.row.id, "root")
             elif act == 5:
                 if chance.random() < 0.5:
-                    broker.drain_card(uuid, "fan", "root")
+                    broker.cards.drain(uuid, "fan", "root")
                 else:
-                    broker.resume_card(uuid, "root")
+                    broker.cards.resume(uuid, "root")
             elif act == 6:
                 lost ^= {chance.randrange(4)}
             elif act == 7:
                 lab.clock.pass_time(seconds=50)
                 report("n1")
             else:
-                broker.set_layout(uuid, [("3g.20gb", 0)], True, "root")
-                broker.claim_slice(uuid, ("1g.5gb", 6), "n1")
+                broker.layouts.set(uuid, [("3g.20gb", 0)], True, "root")
+                broker.layouts.claim_slice(uuid, ("1g.5gb", 6), "n1")
         except Refusal:
             pass
         report(chance.choice(["n1", "n2"]))
@@ -116,14 +116,14 @@ def test_a_change_that_commits_after_a_later_one_is_not_left_out(lab: Lab) -> No
 def test_what_a_transaction_saw_of_itself_and_undid_is_not_kept(lab: Lab) -> None:
     lab.start("ada")
     assert offers(lab)[0].free == 13
-    counter = lab.broker._census
+    counter = lab.broker.context._capacity
 
     class Undone(Exception):
         pass
 
     try:
         with lab.store.transaction() as tx:
-            row = lab.broker.slices()[-1].row if tx.postgres else queries.slices.select(tx)[-1]
+            row = lab.broker.slices.find()[-1].row if tx.postgres else queries.slices.select(tx)[-1]
             queries.slices.update(tx, row.id, quarantined="bad")
             queries.events.append(tx, START, "x", "slice.quarantined", card_uuid=row.card_uuid)
             before = START - timedelta(minutes=1)
@@ -139,7 +139,7 @@ def test_what_a_transaction_saw_of_itself_and_undid_is_not_kept(lab: Lab) -> Non
 
 def test_a_change_without_an_event_is_seen_after_a_while(lab: Lab) -> None:
     assert offers(lab)[0].free == 14
-    row = lab.broker.slices()[0].row
+    row = lab.broker.slices.find()[0].row
     lab.store.run(lambda tx: queries.slices.update(tx, row.id, present=False))
     lab.clock.pass_time(seconds=queries.capacity.RELOAD.total_seconds())
     lab.report(card(0, MIXED[:1]), card(1))
@@ -178,6 +178,6 @@ def test_a_long_gap_in_the_log_is_not_carried_along(lab: Lab) -> None:
     assert offers(lab, cold(lab))[0].free == offers(lab)[0].free == 12
     fresh = cold(lab)
     offers(lab, fresh)
-    kept = fresh._census._count
+    kept = fresh.context._capacity._count
     assert kept is not None
     assert len(kept.missing) <= queries.capacity.MOST_EVENTS

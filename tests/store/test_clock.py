@@ -96,10 +96,10 @@ def test_deadlines_of_two_hubs_with_different_clocks_agree(server_lab: Lab) -> N
     )
     brokers[0].clock.keep_in_step()  # type: ignore[attr-defined]
     earliest = asked(server_lab)
-    brokers[1].record_inventory("n1", inventory(card(0)))
+    brokers[1].nodes.record_inventory("n1", inventory(card(0)))
     leases = []
     for number, broker in enumerate(brokers):
-        lease = broker.acquire(Person(f"user{number}"), "", "small", f"a{number}")
+        lease = broker.leases.acquire(Person(f"user{number}"), "", "small", f"a{number}")
         assert lease is not None
         leases.append(lease)
     latest = asked(server_lab)
@@ -130,26 +130,26 @@ def test_while_the_server_is_away_the_time_goes_on(postgres: Cluster, server_lab
 def test_one_machine_with_sqlite_goes_by_its_own_clock(tmp_path: Path) -> None:
     lab = Lab(f"sqlite:///{tmp_path / 'leases.sqlite'}")
     broker = Broker(lab.store, lab.broker.settings)
-    broker.leases()
+    broker.leases.find()
     before = utc_now()
-    assert before <= broker.clock() <= utc_now()
+    assert before <= broker.now() <= utc_now()
     lab.close()
 
 
 def test_all_processes_of_a_machine_count_on_from_one_anchor(make_lab: Callable[..., Lab]) -> None:
     lab = make_lab()
     service, hub = (Broker(lab.store, lab.broker.settings) for _ in range(2))
-    service.watch_clock()
-    hub.leases()
+    service.clock.watch()
+    hub.leases.find()
     ends = []
     for broker in (service, hub):
         assert isinstance(broker.clock, LeaseClock)
         assert broker.clock.anchor is not None
         ends.append(broker.clock.anchor)
     assert ends[0] == ends[1]
-    assert abs(service.clock() - utc_now()) < TOLERANCE
-    earlier = service.clock()
-    assert earlier <= hub.clock() <= service.clock()
+    assert abs(service.now() - utc_now()) < TOLERANCE
+    earlier = service.now()
+    assert earlier <= hub.now() <= service.now()
 
 
 def test_nobody_waits_for_a_server_that_another_thread_is_asking(

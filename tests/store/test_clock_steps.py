@@ -16,7 +16,7 @@ import pytest
 import sqlalchemy as sa
 
 from jupyterhub_migspawner.broker import Broker
-from jupyterhub_migspawner.broker.reclaiming import Answer
+from jupyterhub_migspawner.broker.readings import Answer
 from jupyterhub_migspawner.db import queries, tables
 from jupyterhub_migspawner.db.columns import UtcTime
 from jupyterhub_migspawner.errors import Refusal
@@ -64,8 +64,8 @@ def start(
 def service(start: Callable[[], Broker]) -> Broker:
     """The broker of a service that has looked at the clock, over a node with two cards."""
     broker = start()
-    broker.watch_clock()
-    broker.record_inventory("n1", inventory(card(0), card(1, (("7g.40gb", 0),))))
+    broker.clock.watch()
+    broker.nodes.record_inventory("n1", inventory(card(0), card(1, (("7g.40gb", 0),))))
     return broker
 
 
@@ -76,9 +76,9 @@ def hub(start: Callable[[], Broker]) -> Broker:
 
 
 def session(broker: Broker, tier: str = "small", person: Person = ADA) -> LeaseRow:
-    lease = broker.acquire(person, tier, tier, f"attempt of {person.name} in {tier}")
+    lease = broker.leases.acquire(person, tier, tier, f"attempt of {person.name} in {tier}")
     assert lease is not None
-    active = broker.activate(lease.attempt)
+    active = broker.leases.activate(lease.attempt)
     assert active is not None
     return active
 
@@ -86,20 +86,22 @@ def session(broker: Broker, tier: str = "small", person: Person = ADA) -> LeaseR
 def say(broker: Broker, lease: LeaseRow, mark: str) -> None:
     """Every source says the same of a session."""
     sources = ("kernels", "processes")
-    broker.note_answers([Answer(lease.id, source, mark=mark) for source in sources])
+    broker.readings.note([Answer(lease.id, source, mark=mark) for source in sources])
 
 
 def left(broker: Broker) -> dict[str, Any]:
     """How long everything still has, or has been; what must be the same after a step."""
-    leases = broker.leases()  # first: with that a process knows of a step that another has found
-    now = broker.clock()
+    leases = (
+        broker.leases.find()
+    )  # first: with that a process knows of a step that another has found
+    now = broker.now()
     found: dict[str, Any] = {}
     for lease in leases:
         found[f"lease {lease.id}"] = tuple(
             None if at is None else at - now
             for at in (lease.since, lease.deadline, lease.ends_at, lease.releasing_at)
         )
-    for request in broker.requests():
+    for request in broker.requests.find():
         found[f"request {request.id}"] = (
             request.state,
             *(
@@ -107,11 +109,11 @@ def left(broker: Broker) -> dict[str, Any]:
                 for at in (request.created_at, request.valid_from, request.valid_until)
             ),
         )
-    for ticket in broker.tickets():
+    for ticket in broker.queue.tickets():
         found[f"ticket {ticket.id}"] = ticket.created_at - now
-    for node in broker.nodes():
+    for node in broker.nodes.find():
         found[f"node {node.name}"] = node.heartbeat_at - now
-    for standing in broker.standings():
+    for standing in broker.sessions.standings():
         verdict = standing.verdict
         found[f"session {standing.lease.id}"] = (
             verdict.rule,
@@ -119,34 +121,34 @@ def left(broker: Broker) -> dict[str, Any]:
             None if verdict.ends_at is None else verdict.ends_at - now,
             None if verdict.idle_since is None else verdict.idle_since - now,
         )
-    for exception in broker.exceptions():
+    for exception in broker.quotas.exceptions():
         found[f"exception {exception.id}"] = exception.until - now
     return found
 
 
 def lab_of_everything(broker: Broker, clocks: Clocks) -> LeaseRow:
     """A session in use, a grant with a session, a request, a place in the list, an exception."""
-    asked = broker.create_request(ADA, "card", 20, "a model")
-    broker.decide(asked.id, GRACE, True)
-    broker.create_request(GRACE, "card", 3, "another")
+    asked = broker.requests.create(ADA, "card", 20, "a model")
+    broker.requests.decide(asked.id, GRACE, True)
+    broker.requests.create(GRACE, "card", 3, "another")
     lease = session(broker)
     session(broker, "card")
     for number in range(6):
         session(broker, "small", Person(f"user{number}"))
-    broker.join(Person("late"), "small")
-    until = broker.clock() + timedelta(days=3)
-    broker.grant_exception("ada", "live", 5, until, "a deadline", ROOT)
-    broker.protect(lease.id, ROOT, broker.clock() + timedelta(hours=5), "a long run")
+    broker.queue.join(Person("late"), "small")
+    until = broker.now() + timedelta(days=3)
+    broker.quotas.grant_exception("ada", "live", 5, until, "a deadline", ROOT)
+    broker.sessions.protect(lease.id, ROOT, broker.now() + timedelta(hours=5), "a long run")
     for number in range(3):
         clocks.pass_time(minutes=1)
-        for each in broker.leases():
+        for each in broker.leases.find():
             say(broker, each, f"busy {number}" if each.id == lease.id else "same")
     return lease
 
 
 def happened(broker: Broker, kind: str) -> list[dict[str, Any]]:
     query = EventQuery(kinds=(kind,))
-    return [event.detail for event in broker.last_events(100, query).events]
+    return [event.detail for event in broker.events.last(100, query).events]
 
 
 @pytest.mark.parametrize("step", STEPS, ids=str)
@@ -159,17 +161,17 @@ def test_after_a_step_everything_has_as_long_as_it_had(
     clocks.wall += step
     # Until the service has looked, the others go on at the old pace.
     assert left(hub) == before
-    assert service.watch_clock() == step
-    assert service.clock() == clocks.wall
+    assert service.clock.watch() == step
+    assert service.now() == clocks.wall
     assert left(service) == before
     assert left(hub) == before
-    assert hub.clock() == clocks.wall
+    assert hub.now() == clocks.wall
     assert [each["seconds"] for each in happened(hub, "clock.stepped")] == [step.total_seconds()]
-    assert not service.expire_requests()
-    assert not service.warn_of_ends()
-    for each in service.leases():
-        assert service.end_over(each.id) is None
-    assert service.watch_clock() == timedelta(0)
+    assert not service.requests.expire()
+    assert not service.notices.warn_of_ends()
+    for each in service.leases.find():
+        assert service.sessions.end_over(each.id) is None
+    assert service.clock.watch() == timedelta(0)
 
 
 @pytest.mark.parametrize("step", STEPS, ids=str)
@@ -177,12 +179,16 @@ def test_a_clock_set_wrong_and_back_leaves_nothing_behind(
     service: Broker, clocks: Clocks, step: timedelta
 ) -> None:
     lab_of_everything(service, clocks)
-    before = service.leases(include_past=True), service.requests(), left(service)
+    before = service.leases.find(include_past=True), service.requests.find(), left(service)
     clocks.wall += step
-    service.watch_clock()
+    service.clock.watch()
     clocks.wall -= step
-    service.watch_clock()
-    assert (service.leases(include_past=True), service.requests(), left(service)) == before
+    service.clock.watch()
+    assert (
+        service.leases.find(include_past=True),
+        service.requests.find(),
+        left(service),
+    ) == before
 
 
 @pytest.mark.parametrize("step", [timedelta(days=3), timedelta(days=-3)], ids=str)
@@ -193,18 +199,20 @@ def test_a_session_ends_after_a_step_when_it_would_have_without_one(
     clocks.wall += step
     for minute in range(80):
         clocks.pass_time(minutes=1)
-        service.watch_clock()
+        service.clock.watch()
         say(service, idle, "same")
         say(service, busy, f"minute {minute}")
-        service.warn_idle([each.lease.id for each in service.standings() if each.verdict.warn])
-        for each in service.leases(states=("active",)):
-            service.end_over(each.id)
-        ended = service.lease(idle.id).state == "releasing"
+        service.sessions.warn_idle(
+            [each.lease.id for each in service.sessions.standings() if each.verdict.warn]
+        )
+        for each in service.leases.find(states=("active",)):
+            service.sessions.end_over(each.id)
+        ended = service.leases.get(idle.id).state == "releasing"
         assert ended == (minute >= 60), minute
-        assert service.lease(busy.id).state == "active"
+        assert service.leases.get(busy.id).state == "active"
     clocks.pass_time(hours=7)
-    service.watch_clock()
-    over = service.end_over(busy.id)
+    service.clock.watch()
+    over = service.sessions.end_over(busy.id)
     assert over is not None, "a session of eight hours ends after eight hours"
     assert over.end_reason.startswith("its time was over")
 
@@ -214,11 +222,11 @@ def test_people_who_were_told_of_an_end_are_told_the_new_one(
 ) -> None:
     lease = session(service)
     clocks.pass_time(hours=7, minutes=50)
-    assert [each.id for each in service.warn_of_ends()] == [lease.id]
-    assert not service.warn_of_ends()
+    assert [each.id for each in service.notices.warn_of_ends()] == [lease.id]
+    assert not service.notices.warn_of_ends()
     clocks.wall += timedelta(days=1)
-    service.watch_clock()
-    (told,) = service.warn_of_ends()
+    service.clock.watch()
+    (told,) = service.notices.warn_of_ends()
     assert told.ends_at is not None
     assert told.ends_at - clocks.wall == timedelta(minutes=10)
     ends = [detail["until"] for detail in happened(service, "lease.ending")]
@@ -228,11 +236,11 @@ def test_people_who_were_told_of_an_end_are_told_the_new_one(
 def test_a_step_of_seconds_does_not_tell_people_again(service: Broker, clocks: Clocks) -> None:
     session(service)
     clocks.pass_time(hours=7, minutes=50)
-    assert service.warn_of_ends()
+    assert service.notices.warn_of_ends()
     seconds = 20 if service.store.postgres else 3
     clocks.wall += timedelta(seconds=seconds)
-    assert service.watch_clock() == timedelta(seconds=seconds)
-    assert not service.warn_of_ends()
+    assert service.clock.watch() == timedelta(seconds=seconds)
+    assert not service.notices.warn_of_ends()
 
 
 def test_what_starts_between_a_step_and_the_look_has_its_full_time(
@@ -241,8 +249,8 @@ def test_what_starts_between_a_step_and_the_look_has_its_full_time(
     clocks.wall += timedelta(days=2)
     lease = session(hub)
     assert lease.ends_at == START + timedelta(hours=8)
-    service.watch_clock()
-    after = service.lease(lease.id)
+    service.clock.watch()
+    after = service.leases.get(lease.id)
     assert after.ends_at == clocks.wall + timedelta(hours=8)
 
 
@@ -253,7 +261,7 @@ def test_a_step_while_the_service_was_down_is_found_when_it_starts(
     before = left(service)
     clocks.wall += timedelta(days=30)
     again = start()
-    assert again.watch_clock() == timedelta(days=30)
+    assert again.clock.watch() == timedelta(days=30)
     assert left(again) == before
 
 
@@ -261,15 +269,15 @@ def test_steps_are_found_once_by_two_services(
     service: Broker, start: Callable[[], Broker], clocks: Clocks
 ) -> None:
     other = start()
-    other.watch_clock()
+    other.clock.watch()
     lease = session(service)
     clocks.wall += timedelta(days=1)
     if service.store.postgres:
         clocks.pass_time(seconds=6)
-    assert service.watch_clock() == timedelta(days=1)
-    assert other.watch_clock() == timedelta(0)
-    assert other.clock() == clocks.wall
-    assert other.lease(lease.id).ends_at == service.lease(lease.id).ends_at
+    assert service.clock.watch() == timedelta(days=1)
+    assert other.clock.watch() == timedelta(0)
+    assert other.now() == clocks.wall
+    assert other.leases.get(lease.id).ends_at == service.leases.get(lease.id).ends_at
     assert len(happened(other, "clock.stepped")) == 1
 
 
@@ -277,91 +285,93 @@ def test_sleep_passes_and_nobody_is_ended_before_they_are_told(
     service: Broker, clocks: Clocks
 ) -> None:
     soon, later = session(service), session(service, person=Person("bob"))
-    asked = service.create_request(ADA, "card", 4, "a model")
-    service.decide(asked.id, GRACE, True)
+    asked = service.requests.create(ADA, "card", 4, "a model")
+    service.requests.decide(asked.id, GRACE, True)
     clocks.pass_time(minutes=50)
     for lease in (soon, later):
         say(service, lease, "same")
-    service.warn_idle([each.lease.id for each in service.standings() if each.verdict.warn])
+    service.sessions.warn_idle(
+        [each.lease.id for each in service.sessions.standings() if each.verdict.warn]
+    )
     clocks.sleep(hours=10)
-    assert service.watch_clock() == timedelta(0)
+    assert service.clock.watch() == timedelta(0)
     now = clocks.wall
-    assert service.clock() == now
+    assert service.now() == now
     for lease in (soon, later):
-        assert service.end_over(lease.id) is None
-        ends = service.lease(lease.id).ends_at
+        assert service.sessions.end_over(lease.id) is None
+        ends = service.leases.get(lease.id).ends_at
         assert ends == now + timedelta(minutes=service.settings.warn_minutes)
-    assert not service.expire_requests()
-    assert {each.id for each in service.warn_of_ends()} == {soon.id, later.id}
+    assert not service.requests.expire()
+    assert {each.id for each in service.notices.warn_of_ends()} == {soon.id, later.id}
     (detail,) = happened(service, "clock.paused")
     assert detail["seconds"] == timedelta(hours=10).total_seconds()
     assert detail["held"] == 3
     clocks.pass_time(minutes=16)
-    service.watch_clock()
-    assert service.end_over(soon.id) is not None
-    assert service.expire_requests()
+    service.clock.watch()
+    assert service.sessions.end_over(soon.id) is not None
+    assert service.requests.expire()
 
 
 def test_what_ends_later_is_not_held_by_sleep(service: Broker, clocks: Clocks) -> None:
     lease = session(service)
     clocks.sleep(hours=2)
-    service.watch_clock()
-    assert service.lease(lease.id).ends_at == lease.ends_at
+    service.clock.watch()
+    assert service.leases.get(lease.id).ends_at == lease.ends_at
 
 
 def test_after_a_reboot_ends_wait_until_people_are_told(
     service: Broker, start: Callable[[], Broker], clocks: Clocks
 ) -> None:
-    asked = service.create_request(ADA, "card", 4, "a model")
-    service.decide(asked.id, GRACE, True)
+    asked = service.requests.create(ADA, "card", 4, "a model")
+    service.requests.decide(asked.id, GRACE, True)
     clocks.boot_id, clocks.ticks, clocks.awake = "boot-2", 30.0, 30.0
     clocks.wall += timedelta(days=2)
     again = start()
-    again.watch_clock()
-    assert not again.expire_requests()
-    (grant,) = again.requests()
+    again.clock.watch()
+    assert not again.requests.expire()
+    (grant,) = again.requests.find()
     assert grant.valid_until == clocks.wall + timedelta(minutes=again.settings.warn_minutes)
 
 
 def test_a_reboot_in_the_past_moves_everything_there(
     service: Broker, start: Callable[[], Broker], clocks: Clocks
 ) -> None:
-    asked = service.create_request(ADA, "card", 4, "a model")
-    service.decide(asked.id, GRACE, True)
+    asked = service.requests.create(ADA, "card", 4, "a model")
+    service.requests.decide(asked.id, GRACE, True)
     clocks.boot_id, clocks.ticks, clocks.awake = "boot-2", 30.0, 30.0
     clocks.wall = datetime(2001, 1, 1, tzinfo=timezone.utc)
     again = start()
-    assert again.watch_clock() < timedelta(days=-9000)
-    (grant,) = again.requests()
+    assert again.clock.watch() < timedelta(days=-9000)
+    (grant,) = again.requests.find()
     assert grant.valid_until is not None
     assert timedelta(hours=3) < grant.valid_until - clocks.wall <= timedelta(hours=4)
     # Nothing lives forever by it: it ends after its hours.
     clocks.pass_time(hours=4)
-    again.watch_clock()
-    assert again.expire_requests()
+    again.clock.watch()
+    assert again.requests.expire()
 
 
 def test_without_a_service_a_machine_goes_by_its_own_clock(hub: Broker, clocks: Clocks) -> None:
-    assert hub.clock() == clocks.wall
+    assert hub.now() == clocks.wall
     clocks.wall += timedelta(days=1)
-    assert hub.clock() == clocks.wall
+    assert hub.now() == clocks.wall
 
 
 def test_a_call_that_began_before_a_step_writes_times_after_it(
     service: Broker, hub: Broker, clocks: Clocks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hub.leases()
+    hub.leases.find()
     run = hub.store.run
 
     def late(work: Any) -> Any:
         """Another process notes the step just before this transaction begins."""
         monkeypatch.setattr(hub.store, "run", run)
         clocks.wall += timedelta(days=1)
-        service.watch_clock()
+        service.clock.watch()
         return run(work)
 
     monkeypatch.setattr(hub.store, "run", late)
-    lease = hub.acquire(ADA, "", "small", "a1")
+    lease = hub.leases.acquire(ADA, "", "small", "a1")
     assert lease is not None
     assert lease.since == clocks.wall
     assert lease.deadline is not None
@@ -385,7 +395,7 @@ def test_the_anchors_of_other_machines_move_too(service: Broker, clocks: Clocks)
     service.store.run(lambda tx: queries.anchors.keep(tx, other))
     clocks.wall += timedelta(days=1)
     clocks.pass_time(seconds=6)
-    service.watch_clock()
+    service.clock.watch()
     found = {each.boot_id: each for each in service.store.read(queries.anchors.every)}
     assert found["elsewhere"] == replace(other, moment=other.moment + timedelta(days=1))
 
@@ -393,13 +403,13 @@ def test_the_anchors_of_other_machines_move_too(service: Broker, clocks: Clocks)
 def test_past_leases_of_last_week_still_count_in_the_quota(service: Broker, clocks: Clocks) -> None:
     lease = session(service)
     clocks.pass_time(hours=2)
-    service.release_lease(lease.id, "done", "ada")
-    service.confirm_empty(lease.id)
+    service.leases.release(lease.id, "done", "ada")
+    service.leases.confirm_empty(lease.id)
 
     def hours() -> float:
         with service.store.transaction(write=False) as tx:
             rows = tx.rows(sa.select(tables.leases.c.since, tables.leases.c.ended_at))
-        now = service.clock()
+        now = service.now()
         return sum(
             (row.ended_at - row.since).total_seconds() / 3600
             for row in rows
@@ -409,15 +419,15 @@ def test_past_leases_of_last_week_still_count_in_the_quota(service: Broker, cloc
     assert hours() == 2
     for step in (timedelta(days=100), timedelta(days=-200)):
         clocks.wall += step
-        service.watch_clock()
+        service.clock.watch()
         assert hours() == 2
 
 
 def test_two_leases_do_not_become_one_by_a_step(service: Broker, clocks: Clocks) -> None:
     """An attempt that was called off stays so, whatever the clock says."""
-    service.cancel_attempt("a9", "given up")
+    service.leases.cancel("a9", "given up")
     clocks.wall += timedelta(days=5)
-    service.watch_clock()
-    service.forget_cancelled_attempts()
+    service.clock.watch()
+    service.leases.forget_cancelled()
     with pytest.raises(Refusal):
-        service.acquire(ADA, "", "small", "a9")
+        service.leases.acquire(ADA, "", "small", "a9")

@@ -48,7 +48,7 @@ def test_forty_starts_on_fourteen_slices_give_fourteen_leases(lab: Lab) -> None:
     refusals = [a for a in answers if isinstance(a, Refusal)]
     assert len(leases) == 14
     assert len({lease.slice_uuid for lease in leases}) == 14
-    assert {lease.id for lease in lab.broker.leases()} == {lease.id for lease in leases}
+    assert {lease.id for lease in lab.broker.leases.find()} == {lease.id for lease in leases}
     assert len(refusals) == 26
     assert {(r.reason, str(r)) for r in refusals} == {
         (
@@ -85,7 +85,7 @@ def test_slices_given_back_under_load_are_given_out_again(lab: Lab) -> None:
     answers = at_once([lambda user=f"user{n}": rounds(user) for n in range(20)])
     given = [pair for answer in answers for pair in answer]
     assert len({lease for lease, _ in given}) == len(given)
-    assert lab.broker.leases() == ()
+    assert lab.broker.leases.find() == ()
     assert set(lab.states().values()) == {"free"}
 
 
@@ -97,18 +97,18 @@ def test_starts_of_one_person_at_once_stay_within_their_quota(
     answers = at_once([lambda server=f"s{n}": lab.start("ada", "small", server) for n in range(12)])
     assert sum(isinstance(a, LeaseRow) for a in answers) == 3
     assert {a.reason for a in answers if isinstance(a, Refusal)} == {"quota"}
-    assert len(lab.broker.leases(user="ada")) == 3
+    assert len(lab.broker.leases.find(user="ada")) == 3
 
 
 def test_one_attempt_asked_many_times_at_once_is_one_lease(lab: Lab) -> None:
     answers = at_once([lambda: lab.start("ada", attempt="the-one") for _ in range(16)])
     assert len({answer.id for answer in answers}) == 1
-    assert len(lab.broker.leases()) == 1
+    assert len(lab.broker.leases.find()) == 1
 
 
 def test_starts_of_one_server_at_once_leave_one_lease_that_it_may_run_on(lab: Lab) -> None:
     at_once([lambda: lab.start("ada") for _ in range(8)])
-    states = Counter(lease.state for lease in lab.broker.leases())
+    states = Counter(lease.state for lease in lab.broker.leases.find())
     assert states == {"pending": 1, "releasing": 7}
 
 
@@ -120,13 +120,13 @@ def test_cancel_and_acquire_of_one_attempt_never_leave_a_lease_that_nobody_ends(
         at_once(
             [
                 lambda attempt=attempt: lab.start(f"u-{attempt}", attempt=attempt),
-                lambda attempt=attempt: lab.broker.cancel_attempt(attempt, "the user left"),
+                lambda attempt=attempt: lab.broker.leases.cancel(attempt, "the user left"),
             ]
         )
-        lease = lab.broker.lease_of_attempt(attempt)
+        lease = lab.broker.leases.of_attempt(attempt)
         assert lease is None or lease.state == "releasing"
         if lease is not None:
-            lab.broker.confirm_empty(lease.id)
+            lab.broker.leases.confirm_empty(lease.id)
 
 
 def test_a_card_is_never_given_out_whole_and_in_part(make_lab: Callable[..., Lab]) -> None:
@@ -150,13 +150,13 @@ def test_a_card_is_never_given_out_whole_and_in_part(make_lab: Callable[..., Lab
             lab.stop(lease)
         # The agent's part: the card is cut back.
         lab.report(card(0))
-        (row,) = lab.broker.cards()
+        (row,) = lab.broker.cards.find()
         if row.target is not None:
-            assert lab.broker.finish_target(row.uuid)
+            assert lab.broker.layouts.finish_target(row.uuid)
         # A boss who came too late had the card set aside.
         if kinds == {False}:
-            lab.broker.cancel_request(grant.id, Person(user))
-            lab.broker.look_after_reservations("n1")
+            lab.broker.requests.cancel(grant.id, Person(user))
+            lab.broker.reservations.look_after("n1")
 
 
 def test_several_people_with_grants_get_different_cards(make_lab: Callable[..., Lab]) -> None:
@@ -183,8 +183,8 @@ def test_reports_of_agents_under_load_disturb_nobody(lab: Lab) -> None:
             lab.stop(lab.start(user))
 
     at_once([report, report, *[lambda user=f"user{n}": cycle(user) for n in range(8)]])
-    assert lab.broker.leases() == ()
-    assert len(lab.broker.leases(include_past=True)) == 40
+    assert lab.broker.leases.find() == ()
+    assert len(lab.broker.leases.find(include_past=True)) == 40
 
 
 PROCESS = """
@@ -289,14 +289,14 @@ def test_whoever_comes_late_gets_through_between_processes_that_write_without_a_
         for process in processes:
             process.kill()
             process.wait()
-    assert len(lab.broker.leases(include_past=True)) == 8
+    assert len(lab.broker.leases.find(include_past=True)) == 8
 
 
 def test_two_creators_of_one_database_both_succeed(empty_url: str) -> None:
     labs = at_once([lambda: Lab(empty_url) for _ in range(6)])
     try:
         labs[0].report()
-        assert {len(lab.broker.slices()) for lab in labs} == {14}
+        assert {len(lab.broker.slices.find()) for lab in labs} == {14}
     finally:
         for lab in labs:
             lab.close()
@@ -305,7 +305,7 @@ def test_two_creators_of_one_database_both_succeed(empty_url: str) -> None:
 def test_everybody_waits_their_turn_in_the_order_of_arrival(lab: Lab) -> None:
     """No start is refused or fails only because forty others came first."""
     answers = at_once(
-        [lambda n=n: lab.broker.tiers_for(Person(f"user{n}")) for n in range(20)]
+        [lambda n=n: lab.broker.tiers.of(Person(f"user{n}")) for n in range(20)]
         + [lambda n=n: lab.start(f"user{n}") for n in range(14)]
     )
     assert sum(isinstance(a, LeaseRow) for a in answers) == 14
@@ -314,11 +314,11 @@ def test_everybody_waits_their_turn_in_the_order_of_arrival(lab: Lab) -> None:
 @pytest.mark.parametrize("whole_first", [True, False])
 def test_quarantine_and_whole_card_exclude_each_other(lab: Lab, whole_first: bool) -> None:
     lab.grant("boss")
-    first = lab.broker.slices()[0].row
+    first = lab.broker.slices.find()[0].row
     answers = at_once(
         [
             lambda: lab.start("boss", "card"),
-            lambda: lab.broker.quarantine(first.id, "a process is left", "agent"),
+            lambda: lab.broker.slices.quarantine(first.id, "a process is left", "agent"),
         ][:: 1 if whole_first else -1]
     )
     (lease,) = (a for a in answers if isinstance(a, LeaseRow))
@@ -347,4 +347,4 @@ def test_a_start_locks_cards_before_leases_as_a_report_does(
             assert queries.leases.lose(tx, left.id, lab.clock(), "its card is gone") is not None
             queries.slices.untake(tx, left.slice_id)
         assert again.result(60).state == "pending"
-    assert lab.broker.lease(left.id).state == "lost"
+    assert lab.broker.leases.get(left.id).state == "lost"

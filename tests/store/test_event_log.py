@@ -46,132 +46,136 @@ class Anything:
         return self.random.choice(found)
 
     def attempt(self) -> str:
-        return str(self.pick([self.lab.attempt(), *(e.attempt for e in self.broker.leases())]))
+        return str(self.pick([self.lab.attempt(), *(e.attempt for e in self.broker.leases.find())]))
 
     def may_start(self) -> None:
         tier = self.pick(["small", "small", "medium", "large", "cpu"])
-        self.broker.acquire(self.pick(PEOPLE), self.pick("ab"), tier, self.attempt())
+        self.broker.leases.acquire(self.pick(PEOPLE), self.pick("ab"), tier, self.attempt())
 
     def may_start_on_a_grant(self) -> None:
         tier, server = self.pick(["card", "bare"]), self.pick("ab")
-        self.broker.acquire(self.pick(PEOPLE), server, tier, self.attempt())
+        self.broker.leases.acquire(self.pick(PEOPLE), server, tier, self.attempt())
 
     def may_join(self) -> None:
-        self.broker.claim_hub("here")
+        self.broker.hubs.claim("here")
         tier = self.pick(["small", "medium", "large", "card"])
         upward, start = self.pick([True, False]), self.pick([True, False])
-        self.broker.join(
+        self.broker.queue.join(
             self.pick(PEOPLE), tier, server=self.pick("ab"), start=start, upward=upward
         )
 
     def may_offer(self) -> None:
-        ticket = self.pick(self.broker.tickets())
+        ticket = self.pick(self.broker.queue.tickets())
         person = next(each for each in PEOPLE if each.name == ticket.user)
-        self.broker.offer(ticket.id, self.pick([person, person, person, None]))
+        self.broker.offers.make(ticket.id, self.pick([person, person, person, None]))
 
     def may_settle(self) -> None:
         self.lab.clock.pass_time(minutes=self.pick([1, 11]))
-        self.broker.settle_offers()
+        self.broker.offers.settle()
 
     def may_leave(self) -> None:
-        self.broker.leave(self.pick(self.broker.tickets()).id, ROOT)
+        self.broker.queue.leave(self.pick(self.broker.queue.tickets()).id, ROOT)
 
     def may_activate(self) -> None:
-        self.broker.activate(self.attempt())
+        self.broker.leases.activate(self.attempt())
 
     def may_renew(self) -> None:
-        self.broker.renew(self.attempt())
+        self.broker.leases.renew(self.attempt())
 
     def may_cancel_attempt(self) -> None:
-        self.broker.cancel_attempt(self.attempt(), "left")
+        self.broker.leases.cancel(self.attempt(), "left")
 
     def may_stop(self) -> None:
-        self.broker.release_server(self.pick(PEOPLE).name, self.pick("ab"), "stopped", "hub")
+        self.broker.leases.release_server(self.pick(PEOPLE).name, self.pick("ab"), "stopped", "hub")
 
     def may_release(self) -> None:
-        self.broker.release_lease(self.pick(self.broker.leases()).id, "over", "root")
+        self.broker.leases.release(self.pick(self.broker.leases.find()).id, "over", "root")
 
     def may_wait(self) -> None:
-        lease = self.pick(self.broker.leases())
-        self.broker.note_waiting(lease.id, self.pick(["", "a process", "another"]))
+        lease = self.pick(self.broker.leases.find())
+        self.broker.leases.note_waiting(lease.id, self.pick(["", "a process", "another"]))
 
     def may_prove_empty(self) -> None:
-        self.broker.confirm_empty(self.pick(self.broker.leases(include_past=True)).id)
+        self.broker.leases.confirm_empty(self.pick(self.broker.leases.find(include_past=True)).id)
 
     may_prove_another_empty = may_prove_empty
 
     def may_ask(self) -> None:
-        self.broker.create_request(self.pick(PEOPLE), self.pick(["card", "bare"]), 5, "training")
+        self.broker.requests.create(self.pick(PEOPLE), self.pick(["card", "bare"]), 5, "training")
 
     def may_decide(self) -> None:
-        request = self.pick(self.broker.requests(states=("pending",)))
-        self.broker.decide(request.id, ROOT, self.random.random() < 0.8)
+        request = self.pick(self.broker.requests.find(states=("pending",)))
+        self.broker.requests.decide(request.id, ROOT, self.random.random() < 0.8)
 
     may_decide_another = may_decide
 
     def may_withdraw(self) -> None:
-        self.broker.cancel_request(self.pick(self.broker.requests()).id, ROOT)
+        self.broker.requests.cancel(self.pick(self.broker.requests.find()).id, ROOT)
 
     def may_expire(self) -> None:
-        self.broker.expire_requests()
+        self.broker.requests.expire()
 
     def may_look_after_reservations(self) -> None:
-        self.broker.look_after_reservations("n1")
+        self.broker.reservations.look_after("n1")
 
     def may_wait_long(self) -> None:
         self.lab.clock.pass_time(minutes=self.pick([1, 40, 400]))
-        self.lab.broker.note_alive("n1")
+        self.lab.broker.nodes.note_alive("n1")
 
     def may_drain(self) -> None:
-        self.broker.drain_card(self.pick(CARDS), self.pick(["fan", "smoke"]), "root")
+        self.broker.cards.drain(self.pick(CARDS), self.pick(["fan", "smoke"]), "root")
 
     def may_resume(self) -> None:
-        self.broker.resume_card(self.pick(CARDS), "root")
+        self.broker.cards.resume(self.pick(CARDS), "root")
 
     may_resume_another = may_resume
 
     def may_quarantine(self) -> None:
-        self.broker.quarantine(self.pick(self.broker.slices()).row.id, "leftover", "root")
+        self.broker.slices.quarantine(
+            self.pick(self.broker.slices.find()).row.id, "leftover", "root"
+        )
 
     def may_unquarantine(self) -> None:
-        self.broker.unquarantine(self.pick(self.broker.slices()).row.id, "root")
+        self.broker.slices.unquarantine(self.pick(self.broker.slices.find()).row.id, "root")
 
     def may_set_layout(self) -> None:
         wants = self.pick(WANTS)
         mig = bool(wants) or self.random.random() < 0.5
-        self.broker.set_layout(self.pick(CARDS), wants, mig, "root")
+        self.broker.layouts.set(self.pick(CARDS), wants, mig, "root")
 
     def may_claim(self) -> None:
-        row = self.pick(self.broker.slices()).row
-        self.broker.claim_slice(row.card_uuid, (row.profile, row.start), "n1")
+        row = self.pick(self.broker.slices.find()).row
+        self.broker.layouts.claim_slice(row.card_uuid, (row.profile, row.start), "n1")
 
     def may_claim_mode(self) -> None:
-        self.broker.claim_mode(self.pick(CARDS), self.random.random() < 0.5, "n1")
+        self.broker.layouts.claim_mode(self.pick(CARDS), self.random.random() < 0.5, "n1")
 
     def may_finish(self) -> None:
         for uuid in CARDS:
-            self.broker.finish_target(uuid)
+            self.broker.layouts.finish_target(uuid)
 
     def may_note_a_step(self) -> None:
-        self.broker.record_step(self.pick(CARDS), "n1", "destroy", error=self.pick(["", "busy"]))
+        self.broker.layouts.record_step(
+            self.pick(CARDS), "n1", "destroy", error=self.pick(["", "busy"])
+        )
 
     def may_hit_xid(self) -> None:
         where = self.pick([None, 1, 2])
         event = GpuEvent("xid", self.pick(CARDS), gi_id=where, xid=self.pick([13, 48, 79]))
-        self.broker.record_xid("n1", event)
+        self.broker.cards.record_xid("n1", event)
 
     def may_boot(self) -> None:
-        self.broker.note_boot("n1", self.pick(["boot 1", "boot 2"]))
+        self.broker.nodes.note_boot("n1", self.pick(["boot 1", "boot 2"]))
 
     def may_report_what_is_wanted(self) -> None:
         """What an agent reads once it has cut all cards as desired."""
         found = []
-        for row in self.broker.cards():
+        for row in self.broker.cards.find():
             wants = row.layout if row.target is None else row.target
             off = wants == (MIG_OFF,) or (row.target is None and not row.mig_wanted)
             layout = () if off else wants
             found.append(card(row.index, layout, mig_enabled=not off))
-        self.broker.record_inventory("n1", inventory(*found))
+        self.broker.nodes.record_inventory("n1", inventory(*found))
         self.may_finish()
 
     may_report_again = may_report_what_is_wanted
@@ -184,7 +188,7 @@ class Anything:
             problem = self.pick(["", "", "", "It does not answer."])
             salt = self.pick(["", "x"])
             found.append(card(index, self.pick(WANTS), salt=salt, problem=problem))
-        self.broker.record_inventory(self.pick(["n1", "n1", "n2"]), inventory(*found))
+        self.broker.nodes.record_inventory(self.pick(["n1", "n1", "n2"]), inventory(*found))
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))

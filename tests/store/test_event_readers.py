@@ -17,7 +17,7 @@ from tests.store.lab import START, Lab
 
 def read_on(lab: Lab, read_to: int) -> tuple[list[str], int]:
     """What is new to a reader, by the steps' names, and how far it has read then."""
-    page = lab.broker.event_page(read_to)
+    page = lab.broker.events.page(read_to)
     return [event.detail["step"] for event in page.events], page.read_to
 
 
@@ -26,7 +26,7 @@ def read_on(lab: Lab, read_to: int) -> tuple[list[str], int]:
 def test_what_commits_late_is_not_missed(make_lab: Callable[..., Lab], first_commits: bool) -> None:
     lab = make_lab()
     lab.report()
-    read_to = lab.broker.last_events(0).read_to
+    read_to = lab.broker.events.last(0).read_to
     first, second = Store.open(lab.url), Store.open(lab.url)
     try:
         early = first.transaction()
@@ -37,7 +37,7 @@ def test_what_commits_late_is_not_missed(make_lab: Callable[..., Lab], first_com
             queries.events.append(other, START, "n1", "card.step", card_uuid="GPU-0", step="later")
         seen, read_to = read_on(lab, read_to)
         assert seen == []
-        assert lab.broker.last_events(1).read_to == read_to
+        assert lab.broker.events.last(1).read_to == read_to
         if first_commits:
             early.__exit__(None, None, None)
         else:
@@ -57,8 +57,8 @@ def test_a_transaction_that_began_later_hides_nothing_from_before_it(
 ) -> None:
     lab = make_lab()
     lab.report()
-    read_to = lab.broker.last_events(0).read_to
-    lab.broker.record_step("GPU-0", "n1", "before")
+    read_to = lab.broker.events.last(0).read_to
+    lab.broker.layouts.record_step("GPU-0", "n1", "before")
     with lab.store.transaction() as tx:
         queries.events.append(tx, START, "n1", "card.step", card_uuid="GPU-0", step="meanwhile")
         seen, read_to = read_on(lab, read_to)
@@ -73,13 +73,13 @@ def test_ids_beyond_what_fits_into_a_lock_are_read_alike(make_lab: Callable[...,
     for turn in (2**31, 2**32, 2**33 + 2**31):
         with lab.store.transaction() as tx:
             tx.rows(sa.text(f"SELECT setval('events_id_seq', {turn - 2})"))
-        read_to = lab.broker.last_events(0).read_to
+        read_to = lab.broker.events.last(0).read_to
         assert read_to == turn - 2
         for name in ("below", "above"):
-            lab.broker.record_step("GPU-0", "n1", f"before {name}")
+            lab.broker.layouts.record_step("GPU-0", "n1", f"before {name}")
             with lab.store.transaction() as tx:
                 queries.events.append(tx, START, "n1", "card.step", card_uuid="GPU-0", step=name)
-                lab.broker.record_step("GPU-0", "n1", f"beside {name}")
+                lab.broker.layouts.record_step("GPU-0", "n1", f"beside {name}")
                 seen, read_to = read_on(lab, read_to)
                 assert seen == [f"before {name}"]
             seen, read_to = read_on(lab, read_to)
@@ -91,12 +91,12 @@ def test_a_reader_gets_every_event_of_many_writers_once_and_in_order(
 ) -> None:
     lab = make_lab()
     lab.report()
-    read_to = lab.broker.last_events(0).read_to
+    read_to = lab.broker.events.last(0).read_to
     writers = [make_lab() for _ in range(4)]
 
     def write(lab: Lab, number: int) -> None:
         for turn in range(40):
-            lab.broker.record_step("GPU-0", f"w{number}", str(turn))
+            lab.broker.layouts.record_step("GPU-0", f"w{number}", str(turn))
 
     threads = [
         threading.Thread(target=write, args=(each, number)) for number, each in enumerate(writers)
@@ -105,12 +105,12 @@ def test_a_reader_gets_every_event_of_many_writers_once_and_in_order(
         thread.start()
     seen = []
     while any(thread.is_alive() for thread in threads):
-        page = lab.broker.event_page(read_to, limit=7)
+        page = lab.broker.events.page(read_to, limit=7)
         seen += page.events
         read_to = page.read_to
     for thread in threads:
         thread.join()
-    while page := lab.broker.event_page(read_to, limit=7).events:
+    while page := lab.broker.events.page(read_to, limit=7).events:
         seen += page
         read_to = page[-1].id
     assert [event.id for event in seen] == sorted({event.id for event in seen})
@@ -126,8 +126,8 @@ def test_events_are_found_by_what_they_are_about(lab: Lab) -> None:
     request = lab.grant("grace")
 
     def kinds_of(query: EventQuery) -> list[str]:
-        found = lab.broker.events(query=query)
-        assert lab.broker.last_events(query=query).events == found
+        found = lab.broker.events.find(query=query)
+        assert lab.broker.events.last(query=query).events == found
         return [event.kind for event in found]
 
     of_ada = ["lease.pending", "lease.releasing", "lease.released"]
@@ -150,22 +150,22 @@ def test_events_are_found_by_what_they_are_about(lab: Lab) -> None:
 
 def test_a_reader_of_few_of_many_events_does_not_look_at_the_others_again(lab: Lab) -> None:
     lease = lab.start("ada")
-    newest = lab.broker.last_events(1).events[0].id
-    page = lab.broker.event_page(0, query=EventQuery(user="nobody"))
+    newest = lab.broker.events.last(1).events[0].id
+    page = lab.broker.events.page(0, query=EventQuery(user="nobody"))
     assert (page.events, page.read_to) == ((), newest)
     lab.stop(lease)
-    page = lab.broker.event_page(0, 1, EventQuery(lease_id=lease.id))
+    page = lab.broker.events.page(0, 1, EventQuery(lease_id=lease.id))
     assert page.read_to == page.events[0].id == newest
-    page = lab.broker.event_page(page.read_to, 10, EventQuery(kinds=("lease.releasing",)))
+    page = lab.broker.events.page(page.read_to, 10, EventQuery(kinds=("lease.releasing",)))
     assert page.read_to == newest + 2
     assert len(page.events) == 1
 
 
 def test_a_reader_that_passes_events_on_goes_on_where_it_stopped(lab: Lab) -> None:
-    newest = lab.broker.last_events(1).events[0].id
-    assert lab.broker.reader_position("hub a") == newest
+    newest = lab.broker.events.last(1).events[0].id
+    assert lab.broker.events.reader_position("hub a") == newest
     lab.start("ada")
-    assert lab.broker.reader_position("hub a") == newest
-    lab.broker.move_reader("hub a", newest + 1)
-    lab.broker.move_reader("hub a", newest)
-    assert lab.broker.reader_position("hub a") == newest + 1
+    assert lab.broker.events.reader_position("hub a") == newest
+    lab.broker.events.move_reader("hub a", newest + 1)
+    lab.broker.events.move_reader("hub a", newest)
+    assert lab.broker.events.reader_position("hub a") == newest + 1

@@ -31,7 +31,7 @@ def lift(
     lab: Lab, field: str = "live", amount: Any = 2, user: str = "ada", **given: Any
 ) -> QuotaExceptionRow:
     values = {"until": lab.clock() + DAY, "reason": "a deadline", "by": ROOT, **given}
-    return lab.broker.grant_exception(
+    return lab.broker.quotas.grant_exception(
         user, field, amount, values["until"], values["reason"], values["by"]
     )
 
@@ -44,7 +44,7 @@ def refused(act: Callable[[], object]) -> tuple[str, str]:
 
 def test_an_exception_lifts_one_limit_of_one_person_until_its_end(lab: Lab) -> None:
     row = lift(lab)
-    assert lab.broker.exceptions() == lab.broker.exceptions("ada") == (row,)
+    assert lab.broker.quotas.exceptions() == lab.broker.quotas.exceptions("ada") == (row,)
     lab.start("ada")
     lab.start("ada", server="second")
     assert "2 GPU servers" in refused(lambda: lab.start("ada", server="third"))[1]
@@ -52,9 +52,9 @@ def test_an_exception_lifts_one_limit_of_one_person_until_its_end(lab: Lab) -> N
     assert refused(lambda: lab.start("grace", server="second"))[0] == "quota"
     lab.clock.pass_time(days=1)
     lab.report()
-    assert lab.broker.exceptions() == ()
-    assert lab.broker.exceptions(include_past=True) == (row,)
-    lab.broker.release_server("ada", "second", "stopped", "ada")
+    assert lab.broker.quotas.exceptions() == ()
+    assert lab.broker.quotas.exceptions(include_past=True) == (row,)
+    lab.broker.leases.release_server("ada", "second", "stopped", "ada")
     reason, why = refused(lambda: lab.start("ada", server="second"))
     assert reason == "quota"
     assert "1 GPU server at a time" in why
@@ -63,10 +63,10 @@ def test_an_exception_lifts_one_limit_of_one_person_until_its_end(lab: Lab) -> N
 def test_the_most_generous_of_several_counts_and_none_is_no_limit(lab: Lab) -> None:
     lift(lab, amount=3)
     lift(lab, amount=2)
-    (live, _) = lab.broker.quota_of(Person("ada"))
+    (live, _) = lab.broker.quotas.of(Person("ada"))
     assert (live.field, live.limit, live.used, len(live.exceptions)) == ("live", 3.0, 0, 2)
     lift(lab, amount=None)
-    assert [each.field for each in lab.broker.quota_of(Person("ada"))] == ["gpu_hours_per_week"]
+    assert [each.field for each in lab.broker.quotas.of(Person("ada"))] == ["gpu_hours_per_week"]
 
 
 def test_hours_that_are_used_up_are_lifted(lab: Lab) -> None:
@@ -75,7 +75,7 @@ def test_hours_that_are_used_up_are_lifted(lab: Lab) -> None:
     lab.report()
     lab.stop(lease)
     assert refused(lambda: lab.start("ada"))[0] == "quota"
-    (_, week) = lab.broker.quota_of(Person("ada"))
+    (_, week) = lab.broker.quotas.of(Person("ada"))
     assert week.frees_at is not None
     assert week.frees_at > lab.clock()
     lift(lab, "gpu_hours_per_week", 2.5)
@@ -85,14 +85,14 @@ def test_hours_that_are_used_up_are_lifted(lab: Lab) -> None:
 def test_an_exception_that_is_ended_counts_no_more(lab: Lab) -> None:
     row = lift(lab)
     first, second = lab.start("ada"), lab.start("ada", server="second")
-    ended = lab.broker.end_exception(row.id, "abused", ROOT)
+    ended = lab.broker.quotas.end_exception(row.id, "abused", ROOT)
     assert (ended.ended_by, ended.ended_at) == ("root", START)
     assert refused(lambda: lab.start("ada", server="third"))[0] == "quota"
     # What is held stays.
-    assert {each.id for each in lab.broker.leases()} == {first.id, second.id}
-    assert refused(lambda: lab.broker.end_exception(row.id, "", ROOT))[0] == "conflict"
-    assert refused(lambda: lab.broker.end_exception(row.id + 1, "", ROOT))[0] == "not-found"
-    details = [e.detail for e in lab.broker.events() if e.kind.startswith("quota.")]
+    assert {each.id for each in lab.broker.leases.find()} == {first.id, second.id}
+    assert refused(lambda: lab.broker.quotas.end_exception(row.id, "", ROOT))[0] == "conflict"
+    assert refused(lambda: lab.broker.quotas.end_exception(row.id + 1, "", ROOT))[0] == "not-found"
+    details = [e.detail for e in lab.broker.events.find() if e.kind.startswith("quota.")]
     assert [detail["why"] for detail in details] == ["a deadline", "abused"]
 
 
@@ -131,14 +131,14 @@ def test_what_is_refused_has_no_effect(
     assert found == reason
     assert word in why
     assert lab.stored() == before
-    assert lab.broker.exceptions(include_past=True) == ()
+    assert lab.broker.quotas.exceptions(include_past=True) == ()
 
 
 def test_only_admins_end_one(lab: Lab) -> None:
     row = lift(lab)
-    end = lab.broker.end_exception
+    end = lab.broker.quotas.end_exception
     assert refused(lambda: end(row.id, "", Person("ada")))[0] == "not-allowed"
-    assert lab.broker.exceptions() == (row,)
+    assert lab.broker.quotas.exceptions() == (row,)
 
 
 def test_no_quota_is_exceeded_by_starts_at_once(lab: Lab) -> None:
@@ -152,29 +152,29 @@ def test_a_quota_of_servers_counts_those_without_a_gpu(make_lab: Callable[..., L
     tiers = [{"name": "cpu", "profile": "none"}, {"name": "small", "profile": "1g.5gb"}]
     lab = make_lab(tiers=tiers, quotas={"default": {"servers": 2}})
     lab.report()
-    acquire = lab.broker.acquire
+    acquire = lab.broker.leases.acquire
     assert acquire(Person("ada"), "", "cpu", "one", other_servers=1) is None
     for tier in ("cpu", "small"):
         found = refused(lambda tier=tier: acquire(Person("ada"), "", tier, tier, other_servers=2))
         assert found[0] == "quota"
         assert "2 servers at a time" in found[1]
-    (servers,) = lab.broker.quota_of(Person("ada"))
+    (servers,) = lab.broker.quotas.of(Person("ada"))
     assert (servers.limit, servers.used) == (2, None)
-    (servers,) = lab.broker.quota_of(Person("ada"), servers=1)
+    (servers,) = lab.broker.quotas.of(Person("ada"), servers=1)
     assert servers.used == 1
 
 
 def test_a_renamed_user_keeps_an_exception(lab: Lab) -> None:
     row = lift(lab)
-    lab.broker.rename_user("ada", "lovelace")
-    assert [each.id for each in lab.broker.exceptions("lovelace")] == [row.id]
+    lab.broker.users.rename("ada", "lovelace")
+    assert [each.id for each in lab.broker.quotas.exceptions("lovelace")] == [row.id]
     lab.start("lovelace")
     lab.start("lovelace", server="second")
 
 
 def test_a_deleted_user_s_exception_is_not_for_who_gets_the_name(lab: Lab) -> None:
     lift(lab)
-    lab.broker.forget_user("ada")
-    assert lab.broker.exceptions() == ()
+    lab.broker.users.forget("ada")
+    assert lab.broker.quotas.exceptions() == ()
     lab.start("ada")
     assert refused(lambda: lab.start("ada", server="second"))[0] == "quota"

@@ -17,7 +17,7 @@ ROOT = Person("root", admin=True)
 
 
 def limit(lab: Lab, per_minute: int) -> None:
-    lab.broker.settings = replace(lab.broker.settings, actions_per_minute=per_minute)
+    lab.broker.context.settings = replace(lab.broker.settings, actions_per_minute=per_minute)
 
 
 def refused(use: Callable[[], object]) -> Refusal:
@@ -27,20 +27,20 @@ def refused(use: Callable[[], object]) -> Refusal:
 
 
 def ask(lab: Lab, person: Person = ADA) -> int:
-    return lab.broker.create_request(person, "card", 2, "a run").id
+    return lab.broker.requests.create(person, "card", 2, "a run").id
 
 
 def test_a_person_who_writes_too_fast_is_told_when_to_go_on(lab: Lab) -> None:
     limit(lab, 4)
     for _ in range(2):
-        lab.broker.cancel_request(ask(lab), ADA)
+        lab.broker.requests.cancel(ask(lab), ADA)
     told = refused(lambda: ask(lab))
     assert (told.reason, told.status, told.retry_after) == ("too-many", 429, 15)
     assert str(told) == "That is more than 4 changes in a minute. Try again in 15 seconds."
     # Nobody else is held up, and nothing was written.
     number = ask(lab, Person("eve"))
-    assert len(lab.broker.requests(user="ada")) == 2
-    lab.broker.cancel_request(number, ROOT)
+    assert len(lab.broker.requests.find(user="ada")) == 2
+    lab.broker.requests.cancel(number, ROOT)
     lab.clock.pass_time(seconds=15)
     assert ask(lab)
     assert refused(lambda: ask(lab)).retry_after == 15
@@ -49,36 +49,36 @@ def test_a_person_who_writes_too_fast_is_told_when_to_go_on(lab: Lab) -> None:
 def test_everything_that_writes_counts(lab: Lab) -> None:
     broker = lab.broker
     mine = ask(lab)
-    draft = broker.save_draft(ADA, reason="x").id
+    draft = broker.drafts.save(ADA, reason="x").id
     limit(lab, 1)
-    broker.choose_notices("ada", {"offers": True})
+    broker.notices.choose("ada", {"offers": True})
     for use in (
         lambda: ask(lab),
-        lambda: broker.cancel_request(mine, ADA),
-        lambda: broker.save_draft(ADA, reason="y"),
-        lambda: broker.save_draft(ADA, reason="y", draft_id=draft),
-        lambda: broker.drop_draft(ADA, draft),
-        lambda: broker.choose_notices("ada", {"offers": False}),
-        lambda: broker.join(ADA, "small"),
-        lambda: broker.leave(1, ADA),
-        lambda: broker.extend(1, ADA),
-        lambda: broker.decide(mine, ADA, True),
-        lambda: broker.revoke(mine, ADA, "x"),
+        lambda: broker.requests.cancel(mine, ADA),
+        lambda: broker.drafts.save(ADA, reason="y"),
+        lambda: broker.drafts.save(ADA, reason="y", draft_id=draft),
+        lambda: broker.drafts.drop(ADA, draft),
+        lambda: broker.notices.choose("ada", {"offers": False}),
+        lambda: broker.queue.join(ADA, "small"),
+        lambda: broker.queue.leave(1, ADA),
+        lambda: broker.sessions.extend(1, ADA),
+        lambda: broker.requests.decide(mine, ADA, True),
+        lambda: broker.requests.revoke(mine, ADA, "x"),
     ):
         assert refused(use).reason in ("too-many", "not-found"), use
-    assert refused(lambda: broker.join(ADA, "small")).reason == "too-many"
-    assert broker.notice_choices("ada")["offers"] is True
+    assert refused(lambda: broker.queue.join(ADA, "small")).reason == "too-many"
+    assert broker.notices.choices("ada")["offers"] is True
 
 
 def test_admins_have_no_limit_and_what_is_refused_does_not_count(lab: Lab) -> None:
     limit(lab, 2)
     for _ in range(10):
-        assert refused(lambda: lab.broker.create_request(ADA, "card", 0, "x")).reason == "options"
-        assert refused(lambda: lab.broker.drop_draft(ADA, 99)).reason == "not-found"
+        assert refused(lambda: lab.broker.requests.create(ADA, "card", 0, "x")).reason == "options"
+        assert refused(lambda: lab.broker.drafts.drop(ADA, 99)).reason == "not-found"
     numbers = [ask(lab), ask(lab)]
     assert refused(lambda: ask(lab)).reason == "too-many"
     for number in numbers:
-        lab.broker.decide(number, ROOT, False)
+        lab.broker.requests.decide(number, ROOT, False)
     for _ in range(5):
         ask(lab, ROOT)
 
@@ -89,9 +89,9 @@ def test_the_limit_holds_over_a_restart_and_for_all_who_share_the_database(lab: 
     other = second.broker
     other.settings = lab.broker.settings
     ask(lab)
-    other.create_request(ADA, "card", 2, "a run")
+    other.requests.create(ADA, "card", 2, "a run")
     for broker in (lab.broker, other):
-        told = refused(lambda broker=broker: broker.create_request(ADA, "card", 2, "a run"))
+        told = refused(lambda broker=broker: broker.requests.create(ADA, "card", 2, "a run"))
         assert told.reason == "too-many"
     second.close()
 
@@ -100,11 +100,11 @@ def test_a_long_list_is_read_in_parts(lab: Lab) -> None:
     numbers = []
     for _ in range(7):
         numbers.append(ask(lab))
-        lab.broker.cancel_request(numbers[-1], ADA)
+        lab.broker.requests.cancel(numbers[-1], ADA)
     ask(lab, Person("eve"))
 
     def ids(part: Part, **more: object) -> list[int]:
-        found = lab.broker.requests(user="ada", part=part, **more)  # type: ignore[arg-type]
+        found = lab.broker.requests.find(user="ada", part=part, **more)  # type: ignore[arg-type]
         return [row.id for row in found]
 
     assert ids(Part(3)) == numbers[-3:]
@@ -114,21 +114,21 @@ def test_a_long_list_is_read_in_parts(lab: Lab) -> None:
     assert ids(Part(0)) == []
     assert ids(Part(3), states=("pending",)) == []
     leases = [lab.start("ada", server=f"s{n}") for n in range(2)]
-    found = lab.broker.leases(user="ada", part=Part(1), include_past=True)
+    found = lab.broker.leases.find(user="ada", part=Part(1), include_past=True)
     assert [row.id for row in found] == [leases[-1].id]
-    assert lab.broker.exceptions("ada", include_past=True, part=Part(1)) == ()
-    assert lab.broker.tickets("ada", states=("cancelled",), part=Part(5)) == ()
+    assert lab.broker.quotas.exceptions("ada", include_past=True, part=Part(1)) == ()
+    assert lab.broker.queue.tickets("ada", states=("cancelled",), part=Part(5)) == ()
 
 
 def test_a_persons_past_is_not_looked_through(lab: Lab) -> None:
     """What a page asks is answered from indexes; the database itself says how."""
     asked: list[tuple[str, object]] = []
     lab.broker.store.watch = lambda sql, values: asked.append((sql, values))
-    lab.broker.requests(user="ada", part=Part(50))
-    lab.broker.requests(user="ada", states=("pending", "approved"), part=Part(50))
-    lab.broker.leases(user="ada", include_past=True, part=Part(50))
-    lab.broker.tickets("ada", hub="hub", states=("cancelled",), part=Part(10))
-    lab.broker.tiers_for(ADA)
+    lab.broker.requests.find(user="ada", part=Part(50))
+    lab.broker.requests.find(user="ada", states=("pending", "approved"), part=Part(50))
+    lab.broker.leases.find(user="ada", include_past=True, part=Part(50))
+    lab.broker.queue.tickets("ada", hub="hub", states=("cancelled",), part=Part(10))
+    lab.broker.tiers.of(ADA)
     lab.broker.store.watch = None
     selects = [(sql, values) for sql, values in asked if sql.lstrip().startswith("SELECT")]
     assert selects

@@ -35,8 +35,8 @@ def test_every_slice_is_given_out_and_then_none(cluster: Lab) -> None:
 
 
 def test_cards_out_of_service_do_not_hide_the_others(cluster: Lab) -> None:
-    for each in cluster.broker.cards("n1"):
-        cluster.broker.drain_card(each.uuid, "fan", "root")
+    for each in cluster.broker.cards.find("n1"):
+        cluster.broker.cards.drain(each.uuid, "fan", "root")
     assert {cluster.start(f"user{n}").node for n in range(2)} == {"n2"}
     with pytest.raises(Refusal, match="is free"):
         cluster.start("late")
@@ -44,9 +44,9 @@ def test_cards_out_of_service_do_not_hide_the_others(cluster: Lab) -> None:
 
 def test_a_silent_node_does_not_hide_the_others(cluster: Lab) -> None:
     cluster.clock.pass_time(minutes=10)
-    cluster.broker.note_alive("n2")
+    cluster.broker.nodes.note_alive("n2")
     assert cluster.start().node == "n2"
-    assert cluster.broker.tiers_for(Person("grace"))[0].free == 1
+    assert cluster.broker.tiers.of(Person("grace"))[0].free == 1
 
 
 def test_a_node_that_is_asked_for_is_found_behind_all_others(cluster: Lab) -> None:
@@ -67,9 +67,9 @@ def test_a_slice_over_a_whole_card_needs_no_cut(make_lab: Callable[..., Lab]) ->
     lab = make_lab()
     lab.report(*(card(index, ONE) for index in range(MANY)))
     last = sorted(f"GPU-{index}" for index in range(MANY))[-1]
-    for each in lab.broker.cards():
+    for each in lab.broker.cards.find():
         if each.uuid == last:
-            lab.broker.set_layout(each.uuid, WHOLE, True, "root")
+            lab.broker.layouts.set(each.uuid, WHOLE, True, "root")
     lab.report(*(card(i, WHOLE if f"GPU-{i}" == last else ONE) for i in range(MANY)))
     lab.grant("boss")
     lease = lab.start("boss", "card")

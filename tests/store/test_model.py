@@ -20,7 +20,7 @@ from hypothesis.stateful import (
     rule,
 )
 
-from jupyterhub_migspawner.broker.reserving import KEPT
+from jupyterhub_migspawner.broker.reservations import KEPT
 from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.model.leases import LeaseRow
 from jupyterhub_migspawner.policy.people import Person
@@ -197,7 +197,7 @@ class BrokerMachine(RuleBasedStateMachine):
 
     def report(self) -> None:
         cards = [card(i, model.layout) for i, model in self.model.cards.items() if not model.lost]
-        self.lab.broker.record_inventory("n1", inventory(*cards))
+        self.lab.broker.nodes.record_inventory("n1", inventory(*cards))
 
     def known_attempts(self) -> list[str]:
         model = self.model
@@ -229,11 +229,11 @@ class BrokerMachine(RuleBasedStateMachine):
         asked = (Person(user, groups), server, tier, attempt)
         expected = self.model.acquire(user, server, tier, attempt)
         if isinstance(expected, str):
-            self.expect(expected, self.lab.broker.acquire, *asked)
+            self.expect(expected, self.lab.broker.leases.acquire, *asked)
             if (expected, tier) == ("capacity", "card"):
                 self.a_card_is_set_aside(self.model.grants[user])
             return
-        lease = self.lab.broker.acquire(*asked)
+        lease = self.lab.broker.leases.acquire(*asked)
         if isinstance(expected, Held):
             assert lease is not None
             assert (lease.id, lease.state) == (expected.lease_id, expected.state)
@@ -247,7 +247,7 @@ class BrokerMachine(RuleBasedStateMachine):
         choice = self.model.cards_to_empty(grant)
         if not choice:
             return
-        chosen = {c.index for c in self.lab.broker.cards() if c.reserved_for == grant}
+        chosen = {c.index for c in self.lab.broker.cards.find() if c.reserved_for == grant}
         assert len(chosen) == 1
         assert chosen <= choice
         self.model.unreserve(grant)
@@ -286,7 +286,7 @@ class BrokerMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def activate(self, data: Any) -> None:
         held = data.draw(st.sampled_from(self.model.live))
-        found = self.lab.broker.activate(held.attempt)
+        found = self.lab.broker.leases.activate(held.attempt)
         if held.state == "releasing":
             assert found is None
         else:
@@ -295,7 +295,7 @@ class BrokerMachine(RuleBasedStateMachine):
 
     @rule(user=USERS, server=SERVERS)
     def stop(self, user: str, server: str) -> None:
-        ended = self.lab.broker.release_server(user, server, "stopped", user)
+        ended = self.lab.broker.leases.release_server(user, server, "stopped", user)
         expected = [h for h in self.model.held_by(user) if h.server == server]
         assert {lease.id for lease in ended} == {held.lease_id for held in expected}
         for held in expected:
@@ -307,7 +307,7 @@ class BrokerMachine(RuleBasedStateMachine):
         attempt = f"attempt-{next(self.numbers)}"
         if known and not fresh:
             attempt = data.draw(st.sampled_from(known))
-        found = self.lab.broker.cancel_attempt(attempt, "left")
+        found = self.lab.broker.leases.cancel(attempt, "left")
         mine = [h for h in self.model.live + self.model.past if h.attempt == attempt]
         assert (found is None) == (not mine)
         for held in mine:
@@ -321,9 +321,9 @@ class BrokerMachine(RuleBasedStateMachine):
     def prove_empty(self, data: Any) -> None:
         held = data.draw(st.sampled_from(self.model.live))
         if held.state != "releasing":
-            self.expect("conflict", self.lab.broker.confirm_empty, held.lease_id)
+            self.expect("conflict", self.lab.broker.leases.confirm_empty, held.lease_id)
             return
-        self.lab.broker.confirm_empty(held.lease_id)
+        self.lab.broker.leases.confirm_empty(held.lease_id)
         self.model.live.remove(held)
         held.state = "released"
         self.model.past.append(held)
@@ -334,19 +334,19 @@ class BrokerMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def prove_empty_again(self, data: Any) -> None:
         held = data.draw(st.sampled_from(self.model.past))
-        assert self.lab.broker.confirm_empty(held.lease_id).state == held.state
+        assert self.lab.broker.leases.confirm_empty(held.lease_id).state == held.state
 
     @rule(index=CARDS)
     def cut(self, index: int) -> None:
         model = self.model.cards[index]
         if model.target is None or model.lost:
-            assert not self.lab.broker.finish_target(f"GPU-{index}")
+            assert not self.lab.broker.layouts.finish_target(f"GPU-{index}")
             return
         under_it = {place for place in self.model.taken() if place[0] == index}
         assert under_it <= {(index, *want) for want in model.target}
         model.layout = model.target
         self.report()
-        assert self.lab.broker.finish_target(f"GPU-{index}")
+        assert self.lab.broker.layouts.finish_target(f"GPU-{index}")
         model.target = None
 
     @rule(user=USERS)
@@ -359,27 +359,27 @@ class BrokerMachine(RuleBasedStateMachine):
 
     @rule(user=USERS)
     def give_up_grant(self, user: str) -> None:
-        for request in self.lab.broker.requests(user=user, states=("approved",)):
-            self.lab.broker.cancel_request(request.id, Person(user))
+        for request in self.lab.broker.requests.find(user=user, states=("approved",)):
+            self.lab.broker.requests.cancel(request.id, Person(user))
             self.model.grants.pop(user)
 
     @rule(data=st.data(), shut=st.booleans())
     def quarantine(self, data: Any, shut: bool) -> None:
-        status = data.draw(st.sampled_from(self.lab.broker.slices()))
+        status = data.draw(st.sampled_from(self.lab.broker.slices.find()))
         place = (status.row.card_index, status.row.profile, status.row.start)
         if shut:
-            self.lab.broker.quarantine(status.row.id, "leftover", "agent")
+            self.lab.broker.slices.quarantine(status.row.id, "leftover", "agent")
             self.model.quarantined.add(place)
         else:
-            self.lab.broker.unquarantine(status.row.id, "root")
+            self.lab.broker.slices.unquarantine(status.row.id, "root")
             self.model.quarantined.discard(place)
 
     @rule(index=CARDS, drain=st.booleans())
     def drain(self, index: int, drain: bool) -> None:
         if drain:
-            self.lab.broker.drain_card(f"GPU-{index}", "fan", "root")
+            self.lab.broker.cards.drain(f"GPU-{index}", "fan", "root")
         else:
-            self.lab.broker.resume_card(f"GPU-{index}", "root")
+            self.lab.broker.cards.resume(f"GPU-{index}", "root")
         self.model.cards[index].drained = drain
 
     @rule(index=CARDS)
@@ -405,7 +405,7 @@ class BrokerMachine(RuleBasedStateMachine):
     def report_and_wait(self, seconds: int) -> None:
         now = self.lab.clock.pass_time(seconds=seconds)
         self.report()
-        self.lab.broker.look_after_reservations("n1")
+        self.lab.broker.reservations.look_after("n1")
         valid = set(self.model.grants.values())
         for index, model in self.model.cards.items():
             if model.reserved_for is None:
@@ -421,17 +421,17 @@ class BrokerMachine(RuleBasedStateMachine):
 
     @invariant()
     def leases_are_those_of_the_model(self) -> None:
-        found = {lease.id: lease.state for lease in self.lab.broker.leases()}
+        found = {lease.id: lease.state for lease in self.lab.broker.leases.find()}
         assert found == {held.lease_id: held.state for held in self.model.live}
 
     @invariant()
     def nobody_has_more_than_their_quota_and_no_grant_two_cards(self) -> None:
-        live = self.lab.broker.leases()
+        live = self.lab.broker.leases.find()
         assert max(Counter(lease.user for lease in live).values(), default=0) <= LIVE_QUOTA
         cards = Counter(lease.request_id for lease in live if lease.whole)
         assert max(cards.values(), default=0) <= 1
         for user, number in Counter(lease.user for lease in live).items():
-            (limit,) = self.lab.broker.quota_of(Person(user))
+            (limit,) = self.lab.broker.quotas.of(Person(user))
             assert (limit.field, limit.used) == ("live", number)
 
     @invariant()
@@ -440,7 +440,7 @@ class BrokerMachine(RuleBasedStateMachine):
             groups = frozenset({"vision"}) if user == "ada" else frozenset()
             full = len(self.model.counted_of(user)) >= LIVE_QUOTA
             in_use = {held.grant for held in self.model.counted_of(user)}
-            for offer in self.lab.broker.tiers_for(Person(user, groups)):
+            for offer in self.lab.broker.tiers.of(Person(user, groups)):
                 if offer.tier.name == "cpu":
                     assert offer.usable
                 elif full:
@@ -456,7 +456,7 @@ class BrokerMachine(RuleBasedStateMachine):
 
     @invariant()
     def a_slice_has_one_lease_or_seats_of_one_tier(self) -> None:
-        for status in self.lab.broker.slices():
+        for status in self.lab.broker.slices.find():
             tiers = {lease.tier for lease in status.leases}
             assert len(tiers) <= 1
             assert len(status.leases) <= (SEATS if tiers == {"course"} else 1)
@@ -464,7 +464,7 @@ class BrokerMachine(RuleBasedStateMachine):
 
     @invariant()
     def cards_are_set_aside_as_in_the_model(self) -> None:
-        found = {card.index: card.reserved_for for card in self.lab.broker.cards()}
+        found = {card.index: card.reserved_for for card in self.lab.broker.cards.find()}
         assert found == {i: model.reserved_for for i, model in self.model.cards.items()}
         grants = [grant for grant in found.values() if grant is not None]
         assert len(grants) == len(set(grants))
@@ -494,7 +494,7 @@ class BrokerMachine(RuleBasedStateMachine):
 
     @invariant()
     def what_is_said_to_be_free_is_free(self) -> None:
-        offers = {o.tier.name: o for o in self.lab.broker.tiers_for(Person("nobody"))}
+        offers = {o.tier.name: o for o in self.lab.broker.tiers.of(Person("nobody"))}
         for tier in ("small", "medium"):
             assert offers[tier].free == len(self.model.free(PROFILE[tier]))
             assert offers[tier].usable == bool(self.model.free(PROFILE[tier]))

@@ -17,7 +17,7 @@ from jupyterhub_migspawner.broker.marks import (
     mark_in_state,
     state_of,
 )
-from jupyterhub_migspawner.broker.reclaiming import Answer
+from jupyterhub_migspawner.broker.readings import Answer
 from jupyterhub_migspawner.db.identity import Position
 from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.gpu.cards import Card, GpuProcess
@@ -69,7 +69,7 @@ def mark(lease: LeaseRow = LEASE, **changes: Any) -> OrphanRow:
 def look(lab: Lab, *marks: OrphanRow, cards: Sequence[Card] = (), **more: object) -> None:
     """The agent's first and every other report."""
     cards = cards or (card(0), card(1))
-    lab.broker.record_inventory("n1", inventory(*cards), marks=marks, **more)  # type: ignore[arg-type]
+    lab.broker.nodes.record_inventory("n1", inventory(*cards), marks=marks, **more)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -121,12 +121,12 @@ def test_any_saved_state_can_be_read(state: object) -> None:
 def test_a_slice_of_an_unknown_server_is_never_offered(fresh: Lab) -> None:
     look(fresh, mark())
     taken = {fresh.start(f"user{number}").start for number in range(13)}
-    assert len(fresh.broker.leases()) == 13
+    assert len(fresh.broker.leases.find()) == 13
     with pytest.raises(Refusal):
         fresh.start("too many")
     assert fresh.states()[0, "1g.5gb", 3] == "quarantined"
     assert taken
-    (status,) = [each for each in fresh.broker.slices() if each.state == "quarantined"]
+    (status,) = [each for each in fresh.broker.slices.find() if each.state == "quarantined"]
     for word in ("'ada'", "process 4242", "migspawner leases adopt"):
         assert word in status.why
 
@@ -135,7 +135,7 @@ def test_it_comes_back_when_the_server_is_gone(fresh: Lab) -> None:
     look(fresh, mark())
     look(fresh)
     assert fresh.states()[0, "1g.5gb", 3] == "free"
-    assert fresh.broker.orphans() == ()
+    assert fresh.broker.orphans.find() == ()
     assert fresh.kinds().count("slice.quarantined") == 1
     assert fresh.kinds().count("slice.unquarantined") == 1
 
@@ -169,7 +169,7 @@ def test_what_nvml_lists_on_the_slice_keeps_it_shut_longer(fresh: Lab) -> None:
         for each in busy.instances
     ]
     look(fresh, cards=[replace(busy, instances=tuple(instances)), card(1)])
-    (status,) = [each for each in fresh.broker.slices() if each.state == "quarantined"]
+    (status,) = [each for each in fresh.broker.slices.find() if each.state == "quarantined"]
     assert status.why == "In use without a lease, by process 99."
 
 
@@ -177,7 +177,7 @@ def test_a_server_with_a_lease_is_no_orphan(fresh: Lab) -> None:
     fresh.report()
     lease = fresh.start("ada")
     look(fresh, mark(lease))
-    assert fresh.broker.orphans() == ()
+    assert fresh.broker.orphans.find() == ()
     assert "quarantined" not in fresh.states().values()
 
 
@@ -247,7 +247,7 @@ def test_a_card_lent_with_mig_off_is_given_to_nobody(
         with pytest.raises(Refusal):
             lab.start("grace", tier)
     if not enabled:
-        (done,) = lab.broker.adopt_orphans("root")
+        (done,) = lab.broker.orphans.adopt("root")
         assert done.lease is not None
         assert done.lease.whole
     look(lab, cards=[uncut])
@@ -264,21 +264,21 @@ def test_a_part_of_a_card_keeps_it_from_being_given_whole(fresh: Lab) -> None:
 
 def test_its_slice_is_not_destroyed(fresh: Lab) -> None:
     look(fresh, mark(), cards=[card(0)])
-    fresh.broker.set_layout("GPU-0", WHOLE, True, "root")
-    assert "leases adopt" in fresh.broker.claim_slice("GPU-0", ("1g.5gb", 3), "root")
-    assert fresh.broker.claim_slice("GPU-0", ("1g.5gb", 2), "root") == ""
-    fresh.broker.set_layout("GPU-0", (), False, "root")
-    assert "leases adopt" in fresh.broker.claim_mode("GPU-0", False, "root")
+    fresh.broker.layouts.set("GPU-0", WHOLE, True, "root")
+    assert "leases adopt" in fresh.broker.layouts.claim_slice("GPU-0", ("1g.5gb", 3), "root")
+    assert fresh.broker.layouts.claim_slice("GPU-0", ("1g.5gb", 2), "root") == ""
+    fresh.broker.layouts.set("GPU-0", (), False, "root")
+    assert "leases adopt" in fresh.broker.layouts.claim_mode("GPU-0", False, "root")
 
 
 def test_an_admin_cannot_open_it_while_the_server_runs(fresh: Lab) -> None:
     look(fresh, mark())
-    (status,) = [each for each in fresh.broker.slices() if each.state == "quarantined"]
-    fresh.broker.unquarantine(status.row.id, "root")
+    (status,) = [each for each in fresh.broker.slices.find() if each.state == "quarantined"]
+    fresh.broker.slices.unquarantine(status.row.id, "root")
     assert fresh.states()[0, "1g.5gb", 3] == "quarantined"
-    fresh.broker.quarantine(status.row.id, "smells of smoke", "root")
+    fresh.broker.slices.quarantine(status.row.id, "smells of smoke", "root")
     look(fresh)
-    (status,) = [each for each in fresh.broker.slices() if each.state == "quarantined"]
+    (status,) = [each for each in fresh.broker.slices.find() if each.state == "quarantined"]
     assert status.why == "smells of smoke"
 
 
@@ -304,17 +304,17 @@ def saved(**changes: object) -> OrphanRow:
 
 def test_the_hub_s_word_alone_keeps_a_slice_shut(fresh: Lab) -> None:
     fresh.report()
-    assert fresh.broker.vouch([saved()]) == (saved(),)
+    assert fresh.broker.orphans.vouch([saved()]) == (saved(),)
     assert fresh.states()[0, "1g.5gb", 3] == "quarantined"
     look(fresh)
     assert fresh.states()[0, "1g.5gb", 3] == "quarantined"
-    fresh.broker.unvouch("ada", "")
+    fresh.broker.orphans.unvouch("ada", "")
     look(fresh)
     assert fresh.states()[0, "1g.5gb", 3] == "free"
 
 
 def test_a_hub_may_speak_before_any_card_was_reported(fresh: Lab) -> None:
-    fresh.broker.vouch([saved()])
+    fresh.broker.orphans.vouch([saved()])
     look(fresh)
     assert fresh.states()[0, "1g.5gb", 3] == "quarantined"
 
@@ -322,16 +322,16 @@ def test_a_hub_may_speak_before_any_card_was_reported(fresh: Lab) -> None:
 def test_a_hub_whose_servers_all_have_leases_says_nothing(lab: Lab) -> None:
     lease = lab.start("ada")
     named = replace(saved(), attempt=lease.attempt)
-    assert lab.broker.vouch([named]) == ()
-    assert lab.broker.vouch([]) == ()
-    assert lab.broker.orphans() == ()
+    assert lab.broker.orphans.vouch([named]) == ()
+    assert lab.broker.orphans.vouch([]) == ()
+    assert lab.broker.orphans.find() == ()
 
 
 def test_a_hub_speaks_for_its_own_servers_only(fresh: Lab, make_lab: Callable[..., Lab]) -> None:
     look(fresh, mark())
-    fresh.broker.vouch([saved()])
-    make_lab(hub="teaching").broker.unvouch("ada", "")
-    (orphan,) = fresh.broker.orphans()
+    fresh.broker.orphans.vouch([saved()])
+    make_lab(hub="teaching").broker.orphans.unvouch("ada", "")
+    (orphan,) = fresh.broker.orphans.find()
     assert (orphan.vouched, orphan.pids) == (True, (4242,))
 
 
@@ -340,17 +340,17 @@ def test_a_hub_speaks_for_its_own_servers_only(fresh: Lab, make_lab: Callable[..
 
 def test_an_adopted_server_has_its_slice_as_before(fresh: Lab) -> None:
     look(fresh, mark())
-    fresh.broker.vouch([saved()])
-    (done,) = fresh.broker.adopt_orphans("root")
+    fresh.broker.orphans.vouch([saved()])
+    (done,) = fresh.broker.orphans.adopt("root")
     assert done.why == ""
-    (lease,) = fresh.broker.leases()
+    (lease,) = fresh.broker.leases.find()
     assert done.lease == lease
     assert (lease.user, lease.server, lease.tier, lease.state) == ("ada", "", "small", "active")
     assert (lease.attempt, lease.start, lease.slice_uuid) == ("lost", 3, "MIG-0-1g.5gb-3")
     assert (lease.since, lease.ends_at) == (LEASE.since, LEASE.ends_at)
     assert lease.share == pytest.approx(1 / 7)
     assert fresh.states()[0, "1g.5gb", 3] == "leased"
-    assert fresh.broker.orphans() == ()
+    assert fresh.broker.orphans.find() == ()
     look(fresh, mark())
     fresh.stop(lease)
     look(fresh)
@@ -361,16 +361,16 @@ def test_an_adopted_server_is_asked_as_its_hub_has_saved_it(fresh: Lab) -> None:
     fresh.report()
     begun = LEASE.since - timedelta(seconds=1)
     named = replace(saved(started=begun), url="http://127.0.0.1:1/", sealed="v1:sealed")
-    fresh.broker.vouch([named])
-    (done,) = fresh.broker.adopt_orphans("root")
+    fresh.broker.orphans.vouch([named])
+    (done,) = fresh.broker.orphans.adopt("root")
     assert done.lease is not None
     assert done.lease.started == begun
-    (standing,) = fresh.broker.standings("ada")
+    (standing,) = fresh.broker.sessions.standings("ada")
     assert (standing.stay.url, standing.stay.sealed) == ("http://127.0.0.1:1/", "v1:sealed")
     # What only a process says has neither address nor token.
     look(fresh, mark(replace(LEASE, attempt="other", start=4, slice_uuid="", user="eve")))
-    fresh.broker.adopt_orphans("root")
-    (standing,) = fresh.broker.standings("eve")
+    fresh.broker.orphans.adopt("root")
+    (standing,) = fresh.broker.sessions.standings("eve")
     assert (standing.stay.url, standing.stay.sealed) == ("", "")
 
 
@@ -379,25 +379,25 @@ def test_an_adopted_session_that_nobody_can_ask_never_ends_for_being_idle(
 ) -> None:
     lab = make_lab(tiers=[{"name": "small", "profile": "1g.5gb", "idle_minutes": 10}])
     lab.report()
-    lab.broker.vouch([saved(ends_at=None)])
-    (done,) = lab.broker.adopt_orphans("root")
+    lab.broker.orphans.vouch([saved(ends_at=None)])
+    (done,) = lab.broker.orphans.adopt("root")
     assert done.lease is not None
     for _ in range(20):
-        lab.broker.note_answers([Answer(done.lease.id, PROCESSES, mark="quiet")])
+        lab.broker.readings.note([Answer(done.lease.id, PROCESSES, mark="quiet")])
         trouble = "the address of its server is unknown"
-        lab.broker.note_answers([Answer(done.lease.id, KERNELS, trouble=trouble)])
-        lab.broker.note_unknown()
-        assert lab.broker.end_over(done.lease.id) is None
+        lab.broker.readings.note([Answer(done.lease.id, KERNELS, trouble=trouble)])
+        lab.broker.doubts.note()
+        assert lab.broker.sessions.end_over(done.lease.id) is None
         lab.clock.pass_time(hours=1)
-    (standing,) = lab.broker.standings()
+    (standing,) = lab.broker.sessions.standings()
     assert standing.verdict.unknown
     assert standing.doubt is not None
-    assert lab.broker.lease(done.lease.id).state == "active"
+    assert lab.broker.leases.get(done.lease.id).state == "active"
 
 
 def test_marks_alone_are_enough_for_an_admin(fresh: Lab) -> None:
     look(fresh, mark())
-    (done,) = fresh.broker.adopt_orphans("root")
+    (done,) = fresh.broker.orphans.adopt("root")
     assert done.lease is not None
     assert (done.lease.user, done.lease.hub) == ("ada", "hub")
 
@@ -405,15 +405,15 @@ def test_marks_alone_are_enough_for_an_admin(fresh: Lab) -> None:
 def test_a_dry_run_changes_nothing(fresh: Lab) -> None:
     look(fresh, mark())
     before = fresh.stored()
-    (done,) = fresh.broker.adopt_orphans("root", dry_run=True)
+    (done,) = fresh.broker.orphans.adopt("root", dry_run=True)
     assert done.lease is not None
     assert fresh.stored() == before
 
 
 def test_nobody_s_session_ends_at_once_by_being_adopted(fresh: Lab) -> None:
     fresh.report()
-    fresh.broker.vouch([saved(ends_at=START - timedelta(hours=1))])
-    (done,) = fresh.broker.adopt_orphans("root")
+    fresh.broker.orphans.vouch([saved(ends_at=START - timedelta(hours=1))])
+    (done,) = fresh.broker.orphans.adopt("root")
     assert done.lease is not None
     assert done.lease.ends_at == START + timedelta(minutes=15)
 
@@ -423,33 +423,33 @@ def test_what_an_earlier_start_left_begins_to_end(fresh: Lab) -> None:
     fresh.clock.now = START - timedelta(hours=4)
     fresh.report()
     old = fresh.start("ada")
-    fresh.broker.activate(old.attempt)
+    fresh.broker.leases.activate(old.attempt)
     fresh.clock.now = START
     fresh.report()
-    fresh.broker.vouch([saved()])
-    (done,) = fresh.broker.adopt_orphans("root")
+    fresh.broker.orphans.vouch([saved()])
+    (done,) = fresh.broker.orphans.adopt("root")
     assert done.lease is not None
-    assert fresh.broker.lease(old.id).state == "releasing"
+    assert fresh.broker.leases.get(old.id).state == "releasing"
 
 
 def test_a_later_start_of_the_server_goes_before(fresh: Lab) -> None:
     fresh.report()
     later = fresh.start("ada")
-    fresh.broker.vouch([saved()])
-    (done,) = fresh.broker.adopt_orphans("root")
+    fresh.broker.orphans.vouch([saved()])
+    (done,) = fresh.broker.orphans.adopt("root")
     assert done.lease is None
     assert f"lease {later.id} belongs to a later start" in done.why
-    assert fresh.broker.leases() == (later,)
+    assert fresh.broker.leases.find() == (later,)
 
 
 def test_a_slice_that_was_lent_on_is_not_adopted(fresh: Lab) -> None:
     fresh.report(card(0))
     leases = {fresh.start(f"user{number}").start: number for number in range(7)}
     look(fresh, mark(), cards=[card(0)])
-    (done,) = fresh.broker.adopt_orphans("root")
+    (done,) = fresh.broker.orphans.adopt("root")
     assert done.lease is None
     assert f"'user{leases[3]}' has its slice" in done.why
-    assert len(fresh.broker.leases()) == 7
+    assert len(fresh.broker.leases.find()) == 7
 
 
 @pytest.mark.parametrize(
@@ -463,26 +463,26 @@ def test_what_is_not_known_well_enough_is_not_adopted(
     fresh: Lab, changes: dict[str, object], why: str
 ) -> None:
     look(fresh, mark(**changes))
-    (done,) = fresh.broker.adopt_orphans("root")
+    (done,) = fresh.broker.orphans.adopt("root")
     assert done.lease is None
     assert why in done.why
-    assert len(fresh.broker.orphans()) == 1
+    assert len(fresh.broker.orphans.find()) == 1
 
 
 def test_only_those_that_were_named_are_adopted(fresh: Lab) -> None:
     other = mark(replace(LEASE, attempt="b", user="grace", start=4, slice_uuid="MIG-0-1g.5gb-4"))
     look(fresh, mark(), other)
-    (done,) = fresh.broker.adopt_orphans("root", {"b"})
+    (done,) = fresh.broker.orphans.adopt("root", {"b"})
     assert done.orphan.user == "grace"
-    assert [each.user for each in fresh.broker.orphans()] == ["ada"]
+    assert [each.user for each in fresh.broker.orphans.find()] == ["ada"]
 
 
 def test_two_that_say_to_be_the_same_server_get_one_lease(fresh: Lab) -> None:
     twin = mark(replace(LEASE, attempt="b", start=4, slice_uuid="MIG-0-1g.5gb-4"))
     look(fresh, mark(), twin)
-    done = fresh.broker.adopt_orphans("root")
+    done = fresh.broker.orphans.adopt("root")
     assert sorted(each.lease is not None for each in done) == [False, True]
-    assert len(fresh.broker.leases()) == 1
+    assert len(fresh.broker.leases.find()) == 1
 
 
 def test_seats_are_adopted_side_by_side_up_to_their_number(make_lab: Callable[..., Lab]) -> None:
@@ -492,7 +492,7 @@ def test_seats_are_adopted_side_by_side_up_to_their_number(make_lab: Callable[..
         mark(replace(LEASE, attempt=name, user=name, tier="course")) for name in ("a", "b", "c")
     ]
     look(lab, *marks)
-    done = lab.broker.adopt_orphans("root")
+    done = lab.broker.orphans.adopt("root")
     assert sorted(each.lease.seat for each in done if each.lease) == [0, 1]
     assert [each.why for each in done if not each.lease] == ["lease 1 of 'a' has its slice"]
     assert lab.states()[0, "1g.5gb", 3] == "leased"
@@ -501,19 +501,19 @@ def test_seats_are_adopted_side_by_side_up_to_their_number(make_lab: Callable[..
 def test_more_marks_than_any_machine_has_servers_are_bounded(fresh: Lab) -> None:
     marks = [mark(attempt=f"a{number}") for number in range(1_200)]
     look(fresh, *marks)
-    assert len(fresh.broker.orphans()) == 1_000
+    assert len(fresh.broker.orphans.find()) == 1_000
 
 
 def test_a_start_shuts_what_is_in_use_before_any_agent_has_looked(fresh: Lab) -> None:
     fresh.report(card(0))
-    assert [each.user for each in fresh.broker.note_marks("n1", [mark()])] == ["ada"]
+    assert [each.user for each in fresh.broker.orphans.note_marks("n1", [mark()])] == ["ada"]
     assert fresh.states()[0, "1g.5gb", 3] == "quarantined"
     # It only ever shuts: whether they are gone is for the agent to say.
-    assert fresh.broker.note_marks("n1", []) == ()
+    assert fresh.broker.orphans.note_marks("n1", []) == ()
     assert fresh.states()[0, "1g.5gb", 3] == "quarantined"
-    fresh.broker.vouch([saved()])
-    fresh.broker.note_marks("n1", [mark()])
-    assert fresh.broker.orphans()[0].vouched
+    fresh.broker.orphans.vouch([saved()])
+    fresh.broker.orphans.note_marks("n1", [mark()])
+    assert fresh.broker.orphans.find()[0].vouched
 
 
 def test_a_thousand_claims_of_one_slice_hide_no_server_on_another(fresh: Lab) -> None:
@@ -526,7 +526,7 @@ def test_a_thousand_claims_of_one_slice_hide_no_server_on_another(fresh: Lab) ->
     look(fresh)
     assert fresh.states()[0, "1g.5gb", 4] == "free"
     # Also where a hub starts, before any agent has looked.
-    fresh.broker.note_marks("n1", [*claims, server])
+    fresh.broker.orphans.note_marks("n1", [*claims, server])
     assert fresh.states()[0, "1g.5gb", 4] == "quarantined"
 
 
@@ -534,9 +534,9 @@ def test_what_a_process_claims_is_named_as_its_claim_until_the_hub_says_the_same
     fresh: Lab,
 ) -> None:
     look(fresh, mark())
-    (why,) = {each.row.quarantined for each in fresh.broker.slices() if each.row.quarantined}
+    (why,) = {each.row.quarantined for each in fresh.broker.slices.find() if each.row.quarantined}
     assert "the default server of 'ada', as process 4242 itself reports." in why
-    fresh.broker.vouch([saved()])
-    (why,) = {each.row.quarantined for each in fresh.broker.slices() if each.row.quarantined}
+    fresh.broker.orphans.vouch([saved()])
+    (why,) = {each.row.quarantined for each in fresh.broker.slices.find() if each.row.quarantined}
     assert "of itself" not in why
     assert "process 4242" in why

@@ -56,14 +56,14 @@ def test_whoever_follows_events_is_told_once_of_an_outage_and_misses_nothing(
             raise KeyboardInterrupt
         what_happens.pop(0)()
 
-    begin = broker.last_events(0).read_to
+    begin = broker.events.last(0).read_to
     try:
         with pytest.raises(KeyboardInterrupt):
             Follower(broker, EventQuery(kinds=("lease",)), begin, shown.append).run(pause)
     finally:
         postgres.stop()
         postgres.start()
-    happened = broker.events(begin, query=EventQuery(kinds=("lease",)))
+    happened = broker.events.find(begin, query=EventQuery(kinds=("lease",)))
     assert [event.user for event in happened if event.kind == "lease.pending"] == [
         *("ada", "grace", "ada", "grace")
     ]
@@ -88,7 +88,7 @@ def test_a_session_that_was_cut_while_idle_costs_no_call(
     cut_sessions(postgres)
     assert server_lab.start().state == "pending"
     cut_sessions(postgres)
-    assert len(server_lab.broker.tiers_for(Person("ada"))) == 4
+    assert len(server_lab.broker.tiers.of(Person("ada"))) == 4
     server_lab.close()
 
 
@@ -100,16 +100,16 @@ def test_while_the_server_is_down_calls_say_so_and_afterwards_they_work(
     try:
         for call in (
             lambda: server_lab.start("grace"),
-            lambda: server_lab.broker.tiers_for(Person("ada")),
-            lambda: server_lab.broker.activate("a"),
+            lambda: server_lab.broker.tiers.of(Person("ada")),
+            lambda: server_lab.broker.leases.activate("a"),
         ):
             with pytest.raises(DatabaseError, match=r"cannot be reached|was lost") as caught:
                 call()
             assert server_lab.url in str(caught.value)
     finally:
         postgres.start()
-    assert server_lab.broker.leases() == (lease,)
-    active = server_lab.broker.activate("a")
+    assert server_lab.broker.leases.find() == (lease,)
+    active = server_lab.broker.leases.activate("a")
     assert active is not None
     assert server_lab.start("grace").slice_id != lease.slice_id
     server_lab.close()
@@ -192,8 +192,8 @@ def test_a_file_that_another_program_holds_is_named_and_works_afterwards(
         file_lab.start()
     assert file_lab.url in str(caught.value)
     # A process that only reads is not disturbed.
-    assert file_lab.broker.leases() == ()
-    assert len(file_lab.broker.slices()) == 14
+    assert file_lab.broker.leases.find() == ()
+    assert len(file_lab.broker.slices.find()) == 14
     other.execute("ROLLBACK")
     other.close()
     assert file_lab.start().state == "pending"
@@ -231,13 +231,13 @@ def test_a_full_disk_is_named_and_nothing_is_half_done(file_lab: Lab) -> None:
 
     def fill() -> None:
         for number in range(200):
-            file_lab.broker.cancel_attempt(f"{number}", "left")
+            file_lab.broker.leases.cancel(f"{number}", "left")
 
     with pytest.raises(DatabaseError, match="its disk is full"):
         fill()
     sa.event.remove(file_lab.store._engine, "checkout", shrink)
     file_lab.close()
-    assert file_lab.broker.lease_of_attempt("a") == lease
+    assert file_lab.broker.leases.of_attempt("a") == lease
     with file_lab.store.transaction() as tx:
         cancelled = tx.first(sa.text("SELECT count(*) FROM tombstones"))[0]
     assert 0 < cancelled < 200
@@ -265,7 +265,7 @@ def test_a_process_killed_in_a_transaction_leaves_what_was_before(
     done = subprocess.run([sys.executable, "-c", KILLED, url], cwd=ROOT, check=False)
     assert done.returncode == -signal.SIGKILL
     lab = make_lab()
-    (lease,) = lab.broker.leases()
+    (lease,) = lab.broker.leases.find()
     assert lease.attempt == "before"
     assert list(lab.states().values()).count("free") == 13
     assert lab.kinds()[-1] == "lease.pending"

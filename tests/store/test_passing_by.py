@@ -25,22 +25,22 @@ def person(name: str, *groups: str) -> Person:
 
 def alive(lab: Lab, *cards: object) -> None:
     lab.report(*(cards or (card(0, MIXED),)))  # type: ignore[arg-type]
-    lab.broker.claim_hub(HOME)
+    lab.broker.hubs.claim(HOME)
 
 
 def serve(lab: Lab, people: Mapping[str, Person] | None = None, *, blocked: bool = False) -> None:
     """A round of the service."""
-    lab.broker.settle_offers()
-    for ticket in lab.broker.turns(blocked=blocked):
-        lab.broker.offer(ticket.id, (people or {}).get(ticket.user, Person(ticket.user)))
+    lab.broker.offers.settle()
+    for ticket in lab.broker.offers.turns(blocked=blocked):
+        lab.broker.offers.make(ticket.id, (people or {}).get(ticket.user, Person(ticket.user)))
 
 
 def states(lab: Lab) -> dict[str, str]:
-    return {ticket.user: ticket.state for ticket in lab.broker.tickets()}
+    return {ticket.user: ticket.state for ticket in lab.broker.queue.tickets()}
 
 
 def ticket_of(lab: Lab, user: str) -> TicketRow:
-    (ticket,) = lab.broker.tickets(user)
+    (ticket,) = lab.broker.queue.tickets(user)
     return ticket
 
 
@@ -51,10 +51,10 @@ def test_a_larger_tier_that_one_may_not_have_any_more_is_others(
     alive(lab)
     lab.start("mary", "medium")
     big = lab.start("bob", "large", groups=["vision"])
-    lab.broker.join(person("ada", "vision"), "medium", upward=True)
+    lab.broker.queue.join(person("ada", "vision"), "medium", upward=True)
     lab.clock.pass_time(minutes=1)
     alive(lab)
-    lab.broker.join(person("eve", "vision"), "large")
+    lab.broker.queue.join(person("eve", "vision"), "large")
     lab.stop(big)
     people = {"ada": person("ada"), "eve": person("eve", "vision")}
     for _ in range(3):
@@ -69,13 +69,13 @@ def test_one_that_is_passed_over_keeps_nobody_and_is_looked_at_again(
     lab = make_lab()
     alive(lab)
     held = lab.start("mary", "medium")
-    lab.broker.join(Person("ada"), "medium")
+    lab.broker.queue.join(Person("ada"), "medium")
     lab.stop(held)
     refused("capacity", lab.start, "zed", "medium")
-    lab.broker.pass_over(ticket_of(lab, "ada").id, "nobody knows who that is")
+    lab.broker.offers.pass_over(ticket_of(lab, "ada").id, "nobody knows who that is")
     zed = lab.start("zed", "medium")
     lab.stop(zed)
-    assert lab.broker.turns() == ()
+    assert lab.broker.offers.turns() == ()
     serve(lab, blocked=True)
     assert states(lab) == {"ada": "offered"}
 
@@ -85,12 +85,12 @@ def test_one_that_is_blocked_is_overtaken_by_nobody(make_lab: Callable[..., Lab]
     alive(lab)
     held = lab.start("mary", "medium")
     for name in ("ada", "eve", "bob"):
-        lab.broker.join(Person(name), "medium")
+        lab.broker.queue.join(Person(name), "medium")
         lab.clock.pass_time(minutes=1)
         alive(lab)
-    lab.broker.pass_over(ticket_of(lab, "ada").id, "nobody knows who that is")
+    lab.broker.offers.pass_over(ticket_of(lab, "ada").id, "nobody knows who that is")
     lab.stop(held)
-    assert lab.broker.offer(ticket_of(lab, "bob").id, Person("bob")).lease is not None
+    assert lab.broker.offers.make(ticket_of(lab, "bob").id, Person("bob")).lease is not None
     # What ada could not have been given was eve's turn, and not hers.
     assert (ticket_of(lab, "ada").overtaken, ticket_of(lab, "eve").overtaken) == (0, 1)
 
@@ -100,13 +100,13 @@ def test_what_blocked_several_is_looked_at_for_each(make_lab: Callable[..., Lab]
     alive(lab)
     held = lab.start("mary", "medium")
     for name in ("ada", "eve"):
-        lab.broker.join(Person(name), "medium", server="x")
+        lab.broker.queue.join(Person(name), "medium", server="x")
     lab.start("ada", "small", "other")
     other = lab.start("eve", "large", "other", groups=["vision"])
     lab.stop(held)
     for _ in range(3):
         serve(lab)
-    assert all(ticket.blocked for ticket in lab.broker.tickets())
+    assert all(ticket.blocked for ticket in lab.broker.queue.tickets())
     late = lab.start("late", "medium")
     lab.stop(other)
     # Nothing is free, and it is seen all the same that nothing keeps eve any more.
@@ -130,7 +130,7 @@ def test_slices_of_one_size_are_waited_for_whatever_their_seats(
     lab = make_lab(tiers=tiers)
     alive(lab)
     held = lab.start("x", "own")
-    lab.broker.join(Person("ada"), waits)
+    lab.broker.queue.join(Person("ada"), waits)
     lab.stop(held)
     assert "1 person is waiting" in refused("capacity", lab.start, "late", comes)
     serve(lab)
@@ -145,7 +145,7 @@ def test_a_seat_that_is_free_is_nobodys_who_waits_for_a_slice(make_lab: Callable
     lab = make_lab(tiers=tiers)
     alive(lab)
     lab.start("x", "lab")
-    lab.broker.join(Person("ada"), "own")
+    lab.broker.queue.join(Person("ada"), "own")
     assert lab.start("late", "lab").seat == 1
 
 
@@ -154,20 +154,20 @@ def test_who_has_a_card_set_aside_starts_although_others_wait(make_lab: Callable
     lab = make_lab(tiers=WHOLE)
     alive(lab, *cards)
     begin = lab.clock() + timedelta(hours=3)
-    asked = lab.broker.create_request(Person("ada"), "card", 3, "x", begin)
-    lab.broker.decide(asked.id, Person("root", admin=True), True)
+    asked = lab.broker.requests.create(Person("ada"), "card", 3, "x", begin)
+    lab.broker.requests.decide(asked.id, Person("root", admin=True), True)
     lab.clock.pass_time(hours=2, minutes=55)
     alive(lab, *cards)
-    assert len(lab.broker.keep_coming_cards()) == 1
+    assert len(lab.broker.reservations.keep()) == 1
     for number in range(7):
         lab.start(f"u{number}", "small")
     lab.grant("bob", hours=4)
-    lab.broker.join(Person("bob"), "card")
+    lab.broker.queue.join(Person("bob"), "card")
     serve(lab)
     lab.clock.pass_time(minutes=6)
     alive(lab, *cards)
     serve(lab)
-    offer = next(o for o in lab.broker.tiers_for(Person("ada")) if o.tier.name == "card")
+    offer = next(o for o in lab.broker.tiers.of(Person("ada")) if o.tier.name == "card")
     assert (offer.usable, offer.why) == (True, "")
     assert lab.start("ada", "card").card_uuid
     assert states(lab) == {"bob": "waiting"}
@@ -179,18 +179,18 @@ def test_an_offer_outlasts_a_time_in_which_nobody_could_take_it(
     lab = make_lab()
     alive(lab)
     held = lab.start("mary", "medium")
-    lab.broker.join(Person("ada"), "medium", start=True)
+    lab.broker.queue.join(Person("ada"), "medium", start=True)
     lab.stop(held)
     serve(lab)
     lab.clock.pass_time(minutes=12)
     alive(lab)
-    assert lab.broker.renew_offers() == 1
-    assert lab.broker.settle_offers() == ()
-    (lease,) = lab.broker.leases(user="ada")
+    assert lab.broker.offers.renew() == 1
+    assert lab.broker.offers.settle() == ()
+    (lease,) = lab.broker.leases.find(user="ada")
     assert lease.deadline == lab.clock() + timedelta(minutes=10)
     assert ticket_of(lab, "ada").offer_until == lease.deadline
     lab.clock.pass_time(minutes=11)
-    assert [each.state for each in lab.broker.settle_offers()] == ["lapsed"]
+    assert [each.state for each in lab.broker.offers.settle()] == ["lapsed"]
 
 
 def test_another_hub_gives_back_what_a_silent_one_holds_and_its_people_keep_their_place(
@@ -198,17 +198,17 @@ def test_another_hub_gives_back_what_a_silent_one_holds_and_its_people_keep_thei
 ) -> None:
     lab, other = make_lab(), make_lab(hub="physics")
     alive(lab)
-    other.broker.claim_hub("elsewhere")
+    other.broker.hubs.claim("elsewhere")
     held = lab.start("mary", "medium")
-    lab.broker.join(Person("ada"), "medium")
+    lab.broker.queue.join(Person("ada"), "medium")
     lab.stop(held)
     serve(lab)
     lab.clock.pass_time(minutes=9)
-    lab.broker.claim_hub(HOME)
+    lab.broker.hubs.claim(HOME)
     lab.clock.pass_time(minutes=1, seconds=30)
-    assert other.broker.settle_offers() == ()
+    assert other.broker.offers.settle() == ()
     lab.clock.pass_time(minutes=1)
-    assert [each.state for each in other.broker.settle_offers()] == ["waiting"]
+    assert [each.state for each in other.broker.offers.settle()] == ["waiting"]
 
 
 def test_a_card_that_is_not_cut_in_time_costs_nobody_their_place(
@@ -218,42 +218,42 @@ def test_a_card_that_is_not_cut_in_time_costs_nobody_their_place(
     alive(lab, card(0, SEVENTHS))
     lab.grant("ada", hours=4)
     held = lab.start("x", "small")
-    lab.broker.join(Person("ada"), "card", start=True)
+    lab.broker.queue.join(Person("ada"), "card", start=True)
     serve(lab)
     lab.stop(held)
     serve(lab)
     assert states(lab) == {"ada": "offered"}
     lab.clock.pass_time(minutes=11)
     alive(lab, card(0, SEVENTHS))
-    assert [each.state for each in lab.broker.settle_offers()] == ["waiting"]
-    (event,) = [each for each in lab.broker.events() if each.kind == "ticket.changed"]
+    assert [each.state for each in lab.broker.offers.settle()] == ["waiting"]
+    (event,) = [each for each in lab.broker.events.find() if each.kind == "ticket.changed"]
     assert "was not cut in time" in event.detail["why"]
 
 
 def test_two_names_of_a_hub_and_one_place(make_lab: Callable[..., Lab]) -> None:
     one, two = make_lab(hub="a"), make_lab(hub="b")
-    one.broker.claim_hub("first home")
-    two.broker.claim_hub("second home")
+    one.broker.hubs.claim("first home")
+    two.broker.hubs.claim("second home")
     one.report(card(0, MIXED))
     one.start("mary", "medium")
     for lab in (one, two):
-        lab.broker.join(Person("ada"), "medium")
-    one.broker.join(Person("eve"), "medium")
+        lab.broker.queue.join(Person("ada"), "medium")
+    one.broker.queue.join(Person("eve"), "medium")
     one.clock.pass_time(hours=1)
     joined = make_lab(hub="b")
-    assert joined.broker.claim_hub("first home").name == "b"
-    assert [(t.hub, t.user) for t in joined.broker.tickets()] == [("b", "ada"), ("b", "eve")]
+    assert joined.broker.hubs.claim("first home").name == "b"
+    assert [(t.hub, t.user) for t in joined.broker.queue.tickets()] == [("b", "ada"), ("b", "eve")]
 
 
 def test_ones_own_place_at_another_hub_keeps_nobody_from_starting(
     make_lab: Callable[..., Lab],
 ) -> None:
     one, two = make_lab(hub="a"), make_lab(hub="b")
-    one.broker.claim_hub("first home")
-    two.broker.claim_hub("second home")
+    one.broker.hubs.claim("first home")
+    two.broker.hubs.claim("second home")
     one.report(card(0, MIXED))
     held = one.start("mary", "medium")
-    one.broker.join(Person("ada"), "medium")
+    one.broker.queue.join(Person("ada"), "medium")
     one.stop(held)
     assert two.start("ada", "medium").hub == "b"
 
@@ -262,7 +262,7 @@ def test_the_name_of_a_hub_that_has_moved_serves_nobody_at_the_old_home(
     make_lab: Callable[..., Lab],
 ) -> None:
     lab = make_lab()
-    lab.broker.claim_hub(HOME)
-    lab.broker.demand_hub(HOME)
-    lab.broker.claim_hub("elsewhere", adopt=True)
-    assert "is at 'elsewhere' now" in refused("conflict", lab.broker.demand_hub, HOME)
+    lab.broker.hubs.claim(HOME)
+    lab.broker.hubs.demand(HOME)
+    lab.broker.hubs.claim("elsewhere", adopt=True)
+    assert "is at 'elsewhere' now" in refused("conflict", lab.broker.hubs.demand, HOME)

@@ -102,4 +102,4 @@ def test_what_the_database_refuses_is_undone_and_the_next_call_works(lab: Lab) -
 
     with pytest.raises(DatabaseError):
         lab.store.run(work)
-    assert lab.broker.leases() == (lease,)
+    assert lab.broker.leases.find() == (lease,)

@@ -37,7 +37,7 @@ def full(make_lab: Callable[..., Lab]) -> Lab:
 
 
 def filled(lab: Lab) -> Lab:
-    lab.broker.claim_hub(HOME)
+    lab.broker.hubs.claim(HOME)
     lab.report(card(0, MIXED))
     lab.start("mary", "medium")
     lab.start("sam", "small")
@@ -46,30 +46,32 @@ def filled(lab: Lab) -> Lab:
 
 def join(lab: Lab, user: str, tier: str = "medium", **more: Any) -> TicketRow:
     groups: Sequence[str] = more.pop("groups", ())
-    return lab.broker.join(Person(user, frozenset(groups)), tier, **more)
+    return lab.broker.queue.join(Person(user, frozenset(groups)), tier, **more)
 
 
 def offer(lab: Lab, ticket: TicketRow, *groups: str, others: int = 0) -> Offered:
     person = Person(ticket.user, frozenset(groups))
-    return lab.broker.offer(ticket.id, person, other_servers=others)
+    return lab.broker.offers.make(ticket.id, person, other_servers=others)
 
 
 def later(lab: Lab, **units: float) -> None:
     """Time passes, with the node's agent and the hub's service alive."""
     lab.clock.pass_time(**units)
     lab.report(card(0, MIXED))
-    lab.broker.claim_hub(HOME)
+    lab.broker.hubs.claim(HOME)
 
 
 def stop_of(lab: Lab, user: str) -> None:
-    (lease,) = lab.broker.leases(user=user)
+    (lease,) = lab.broker.leases.find(user=user)
     lab.stop(lease)
 
 
 def state(lab: Lab, ticket: TicketRow) -> str:
     (found,) = (
         t
-        for t in lab.broker.tickets(states=("waiting", "offered", "taken", "lapsed", "cancelled"))
+        for t in lab.broker.queue.tickets(
+            states=("waiting", "offered", "taken", "lapsed", "cancelled")
+        )
         if t.id == ticket.id
     )
     return found.state
@@ -87,8 +89,8 @@ def test_a_place_is_kept_while_what_it_is_for_changes(full: Lab) -> None:
     again = join(full, "ada", server="work", start=True, upward=True, groups=["vision"])
     assert (again.id, again.created_at) == (first.id, START)
     assert (again.server, again.start, again.tiers) == ("work", True, ("medium", "large"))
-    assert [status.place for status in full.broker.queue()] == [1, 2]
-    assert [status.row.user for status in full.broker.queue("grace")] == ["grace"]
+    assert [status.place for status in full.broker.queue.status()] == [1, 2]
+    assert [status.row.user for status in full.broker.queue.status("grace")] == ["grace"]
     assert full.kinds().count("ticket.joined") == 2
     assert full.kinds().count("ticket.changed") == 1
 
@@ -99,13 +101,13 @@ def test_there_has_to_be_something_to_wait_for(full: Lab) -> None:
     assert "not open to you" in refused("not-allowed", join, full, "ada", "large")
     assert "There is no tier" in refused("options", join, full, "ada", "mediun")
     assert "request it first" in refused("approval", join, full, "ada", "card")
-    assert full.broker.tickets() == ()
+    assert full.broker.queue.tickets() == ()
 
 
 def test_places_are_few(make_lab: Callable[..., Lab]) -> None:
     many = [{"name": f"t{number}", "profile": "2g.10gb"} for number in range(6)]
     lab = make_lab(tiers=many)
-    lab.broker.claim_hub(HOME)
+    lab.broker.hubs.claim(HOME)
     for number in range(5):
         join(lab, "ada", f"t{number}")
     assert "leave one" in refused("conflict", join, lab, "ada", "t5")
@@ -116,17 +118,17 @@ def test_what_gets_free_is_held_for_the_first_who_waits(full: Lab) -> None:
     ada = join(full, "ada")
     full.clock.pass_time(minutes=1)
     grace = join(full, "grace")
-    assert full.broker.turns() == ()
+    assert full.broker.offers.turns() == ()
     stop_of(full, "mary")
     # Nobody slips in between, and those who wait learn who comes first.
     assert "2 people are waiting" in refused("capacity", full.start, "eve", "medium")
     assert "1 person is waiting" in refused("capacity", full.start, "ada", "medium")
-    assert [ticket.id for ticket in full.broker.turns()] == [ada.id]
+    assert [ticket.id for ticket in full.broker.offers.turns()] == [ada.id]
     lease = held(offer(full, ada))
     assert (lease.user, lease.state, lease.ticket_id) == ("ada", "pending", ada.id)
     assert lease.deadline == full.clock() + timedelta(minutes=10)
     assert full.states()[(0, "2g.10gb", 4)] == "leased"
-    assert full.broker.turns() == ()
+    assert full.broker.offers.turns() == ()
     refused("capacity", full.start, "grace", "medium")
     assert state(full, grace) == "waiting"
 
@@ -156,15 +158,15 @@ def test_an_offer_nobody_takes_goes_to_the_next(full: Lab) -> None:
     stop_of(full, "mary")
     lease = held(offer(full, ada))
     full.clock.pass_time(minutes=9)
-    assert full.broker.settle_offers() == ()
+    assert full.broker.offers.settle() == ()
     later(full, minutes=1)
-    assert [ticket.state for ticket in full.broker.settle_offers()] == ["lapsed"]
-    assert full.broker.lease(lease.id).state == "releasing"
-    full.broker.confirm_empty(lease.id)
-    assert [ticket.id for ticket in full.broker.turns()] == [grace.id]
+    assert [ticket.state for ticket in full.broker.offers.settle()] == ["lapsed"]
+    assert full.broker.leases.get(lease.id).state == "releasing"
+    full.broker.leases.confirm_empty(lease.id)
+    assert [ticket.id for ticket in full.broker.offers.turns()] == [grace.id]
     assert state(full, ada) == "lapsed"
     # Nobody is charged for what only waited for them.
-    assert full.broker.settle_offers() == ()
+    assert full.broker.offers.settle() == ()
     held(offer(full, grace))
 
 
@@ -174,9 +176,9 @@ def test_an_offer_does_not_use_up_gpu_hours(make_lab: Callable[..., Lab]) -> Non
     stop_of(lab, "mary")
     lease = held(offer(lab, ada))
     later(lab, hours=10)
-    lab.broker.settle_offers()
-    lab.broker.confirm_empty(lease.id)
-    (hours,) = (q for q in lab.broker.quota_of(Person("ada")) if q.field.startswith("gpu_hours"))
+    lab.broker.offers.settle()
+    lab.broker.leases.confirm_empty(lease.id)
+    (hours,) = (q for q in lab.broker.quotas.of(Person("ada")) if q.field.startswith("gpu_hours"))
     assert hours.used == 0
 
 
@@ -185,14 +187,14 @@ def test_a_server_that_runs_makes_room_for_its_own_ticket(make_lab: Callable[...
     lab = filled(make_lab(quotas={"default": {"live": 1}}))
     sam = join(lab, "sam", "medium")
     elsewhere = join(lab, "ada", "medium", server="second")
-    ada = lab.broker.leases(user="sam")[0]
+    ada = lab.broker.leases.find(user="sam")[0]
     stop_of(lab, "mary")
     lease = held(offer(lab, sam))
     # The running server keeps its slice, and ending it does not end the offer.
-    assert lab.broker.lease(ada.id).state == "pending"
-    lab.broker.release_server("sam", "", "stopped", "sam")
-    assert lab.broker.lease(lease.id).state == "pending"
-    lab.broker.confirm_empty(ada.id)
+    assert lab.broker.leases.get(ada.id).state == "pending"
+    lab.broker.leases.release_server("sam", "", "stopped", "sam")
+    assert lab.broker.leases.get(lease.id).state == "pending"
+    lab.broker.leases.confirm_empty(ada.id)
     assert lab.start("sam", "medium").id == lease.id
     assert state(lab, elsewhere) == "waiting"
 
@@ -203,15 +205,15 @@ def test_a_quota_blocks_a_ticket_and_lets_others_pass(make_lab: Callable[..., La
     lab.clock.pass_time(minutes=1)
     ada = join(lab, "ada", "medium")
     stop_of(lab, "mary")
-    assert [t.id for t in lab.broker.turns()] == [sam.id]
+    assert [t.id for t in lab.broker.offers.turns()] == [sam.id]
     assert "Your quota allows 1 GPU server" in offer(lab, sam).why
-    assert [t.id for t in lab.broker.turns()] == [ada.id]
-    statuses = {status.row.user: status for status in lab.broker.queue()}
+    assert [t.id for t in lab.broker.offers.turns()] == [ada.id]
+    statuses = {status.row.user: status for status in lab.broker.queue.status()}
     assert (statuses["sam"].place, statuses["ada"].place) == (0, 1)
     assert "Your quota" in statuses["sam"].row.blocked
     # Looked at again once it is over: it has kept its position.
     stop_of(lab, "sam")
-    assert [t.id for t in lab.broker.turns(blocked=True)] == [sam.id]
+    assert [t.id for t in lab.broker.offers.turns(blocked=True)] == [sam.id]
     assert held(offer(lab, sam)).user == "sam"
 
 
@@ -233,10 +235,10 @@ def test_a_place_ends_with_the_right_to_it(full: Lab) -> None:
     for user in ("lee", "mary"):
         stop_of(full, user)
     assert "no longer open to its user" in offer(full, large).why
-    assert full.broker.offer(gone.id, None).why == "the hub no longer has this user"
+    assert full.broker.offers.make(gone.id, None).why == "the hub no longer has this user"
     assert (state(full, large), state(full, gone)) == ("cancelled", "cancelled")
-    assert full.broker.leases(user="ada") == full.broker.leases(user="grace") == ()
-    assert full.broker.offer(large.id, Person("ada", frozenset({"vision"}))).lease is None
+    assert full.broker.leases.find(user="ada") == full.broker.leases.find(user="grace") == ()
+    assert full.broker.offers.make(large.id, Person("ada", frozenset({"vision"}))).lease is None
 
 
 def test_a_larger_one_will_do(full: Lab) -> None:
@@ -261,17 +263,21 @@ def test_who_lost_the_right_to_the_larger_one_still_gets_their_own(full: Lab) ->
 
 def test_leaving_gives_back_what_is_held(full: Lab) -> None:
     ada = join(full, "ada")
-    assert "There is no ticket" in refused("not-found", full.broker.leave, ada.id, Person("eve"))
-    assert "There is no ticket" in refused("not-found", full.broker.leave, 99, ROOT)
-    assert "There is no ticket" in refused("not-found", full.broker.leave, -(2**70), ROOT)
+    assert "There is no ticket" in refused(
+        "not-found", full.broker.queue.leave, ada.id, Person("eve")
+    )
+    assert "There is no ticket" in refused("not-found", full.broker.queue.leave, 99, ROOT)
+    assert "There is no ticket" in refused("not-found", full.broker.queue.leave, -(2**70), ROOT)
     stop_of(full, "mary")
     lease = held(offer(full, ada))
-    assert full.broker.leave(ada.id, Person("ada")).state == "cancelled"
-    assert full.broker.lease(lease.id).state == "releasing"
-    assert "cancelled already" in refused("conflict", full.broker.leave, ada.id, Person("ada"))
+    assert full.broker.queue.leave(ada.id, Person("ada")).state == "cancelled"
+    assert full.broker.leases.get(lease.id).state == "releasing"
+    assert "cancelled already" in refused(
+        "conflict", full.broker.queue.leave, ada.id, Person("ada")
+    )
     again = join(full, "ada")
     assert again.id != ada.id
-    assert full.broker.leave(again.id, ROOT, "maintenance").end_reason == "maintenance"
+    assert full.broker.queue.leave(again.id, ROOT, "maintenance").end_reason == "maintenance"
 
 
 def test_starting_without_an_offer_ends_the_wait(full: Lab) -> None:
@@ -285,15 +291,15 @@ def test_an_offer_that_an_admin_takes_back_or_a_card_loses_waits_again(full: Lab
     ada = join(full, "ada")
     stop_of(full, "mary")
     lease = held(offer(full, ada))
-    full.broker.release_lease(lease.id, "needed", "root")
-    assert [ticket.state for ticket in full.broker.settle_offers()] == ["waiting"]
-    full.broker.confirm_empty(lease.id)
-    assert [ticket.id for ticket in full.broker.turns()] == [ada.id]
+    full.broker.leases.release(lease.id, "needed", "root")
+    assert [ticket.state for ticket in full.broker.offers.settle()] == ["waiting"]
+    full.broker.leases.confirm_empty(lease.id)
+    assert [ticket.id for ticket in full.broker.offers.turns()] == [ada.id]
     second = held(offer(full, ada))
     assert second.id != lease.id
     full.report(card(1))
-    assert full.broker.lease(second.id).state == "lost"
-    assert [ticket.state for ticket in full.broker.settle_offers()] == ["waiting"]
+    assert full.broker.leases.get(second.id).state == "lost"
+    assert [ticket.state for ticket in full.broker.offers.settle()] == ["waiting"]
 
 
 def test_tickets_of_a_hub_that_is_not_there_keep_nobody_waiting(full: Lab) -> None:
@@ -307,23 +313,23 @@ def test_tickets_of_a_hub_that_is_not_there_keep_nobody_waiting(full: Lab) -> No
 
 def test_a_waiting_list_is_one_for_all_hubs(full: Lab, make_lab: Callable[..., Lab]) -> None:
     other = make_lab(hub="other")
-    other.broker.claim_hub("n2:/etc/jupyterhub")
+    other.broker.hubs.claim("n2:/etc/jupyterhub")
     ada = join(other, "ada")
     full.clock.pass_time(minutes=1)
     grace = join(full, "grace")
     stop_of(full, "mary")
-    assert full.broker.turns() == ()
-    assert [ticket.id for ticket in other.broker.turns()] == [ada.id]
+    assert full.broker.offers.turns() == ()
+    assert [ticket.id for ticket in other.broker.offers.turns()] == [ada.id]
     lease = held(offer(other, ada))
     # The same name at another hub is another person.
     refused("capacity", full.start, "ada", "medium")
     assert other.start("ada", "medium").id == lease.id
-    assert [status.place for status in full.broker.queue("grace")] == [1]
+    assert [status.place for status in full.broker.queue.status("grace")] == [1]
     assert state(full, grace) == "waiting"
 
 
 def test_fair_share_puts_light_users_first(full: Lab) -> None:
-    (mary,) = full.broker.leases(user="mary")
+    (mary,) = full.broker.leases.find(user="mary")
     later(full, hours=70)
     full.stop(mary)
     full.start("bob", "medium")
@@ -331,33 +337,33 @@ def test_fair_share_puts_light_users_first(full: Lab) -> None:
     later(full, minutes=90)
     light = join(full, "ada")
     # 70 hours of 2/7 of a card are 20 GPU-hours, which count as two hours of waiting.
-    assert {status.row.user: status.place for status in full.broker.queue()} == {
+    assert {status.row.user: status.place for status in full.broker.queue.status()} == {
         "ada": 1,
         "mary": 2,
     }
     stop_of(full, "bob")
-    assert [ticket.id for ticket in full.broker.turns()] == [light.id]
+    assert [ticket.id for ticket in full.broker.offers.turns()] == [light.id]
     held(offer(full, light))
-    (after,) = full.broker.tickets("mary")
+    (after,) = full.broker.queue.tickets("mary")
     assert (after.id, after.overtaken) == (heavy.id, 1)
 
 
 def test_a_card_is_emptied_and_cut_for_a_ticket_with_a_grant(full: Lab) -> None:
     full.grant("ada", hours=30)
     ada = join(full, "ada", "card", start=True)
-    assert [ticket.id for ticket in full.broker.turns()] == [ada.id]
+    assert [ticket.id for ticket in full.broker.offers.turns()] == [ada.id]
     assert "is being emptied for your grant" in offer(full, ada).why
     # Now it only waits.
-    assert full.broker.turns() == ()
+    assert full.broker.offers.turns() == ()
     refused("capacity", full.start, "eve", "small")
     for user in ("mary", "sam"):
         stop_of(full, user)
-    assert [ticket.id for ticket in full.broker.turns()] == [ada.id]
+    assert [ticket.id for ticket in full.broker.offers.turns()] == [ada.id]
     lease = held(offer(full, ada))
     assert (lease.whole, lease.slice_uuid) == (True, None)
     full.report(card(0, ()))
     full.report(card(0, (("7g.40gb", 0),)))
-    full.broker.finish_target("GPU-0")
+    full.broker.layouts.finish_target("GPU-0")
     started = full.start("ada", "card")
     assert (started.id, started.slice_uuid) == (lease.id, "MIG-0-7g.40gb-0")
     assert state(full, ada) == "taken"
@@ -366,21 +372,21 @@ def test_a_card_is_emptied_and_cut_for_a_ticket_with_a_grant(full: Lab) -> None:
 def test_a_ticket_whose_grant_is_over_is_blocked(full: Lab) -> None:
     grant = full.grant("ada", hours=30)
     ada = join(full, "ada", "card")
-    full.broker.cancel_request(grant.id, Person("ada"))
+    full.broker.requests.cancel(grant.id, Person("ada"))
     assert "needs approval" in offer(full, ada).why
-    assert "needs approval" in full.broker.tickets("ada")[0].blocked
+    assert "needs approval" in full.broker.queue.tickets("ada")[0].blocked
 
 
 def test_users_and_servers_that_are_renamed_keep_their_places(full: Lab) -> None:
     ada = join(full, "ada", server="old")
     join(full, "grace")
-    full.broker.rename_server("ada", "old", "new")
-    full.broker.rename_user("ada", "ada2")
-    (found,) = full.broker.tickets("ada2")
+    full.broker.users.rename_server("ada", "old", "new")
+    full.broker.users.rename("ada", "ada2")
+    (found,) = full.broker.queue.tickets("ada2")
     assert (found.id, found.server) == (ada.id, "new")
     stop_of(full, "mary")
     lease = held(offer(full, found))
-    full.broker.rename_user("ada2", "ada3")
+    full.broker.users.rename("ada2", "ada3")
     assert full.start("ada3", "medium", "new").id == lease.id
 
 
@@ -388,18 +394,18 @@ def test_a_deleted_user_waits_for_nothing(full: Lab) -> None:
     ada = join(full, "ada")
     stop_of(full, "mary")
     lease = held(offer(full, ada))
-    full.broker.forget_user("ada")
+    full.broker.users.forget("ada")
     assert state(full, ada) == "cancelled"
-    assert full.broker.lease(lease.id).state == "releasing"
+    assert full.broker.leases.get(lease.id).state == "releasing"
 
 
 def test_waits_are_expected_from_ends_and_past_sessions(full: Lab) -> None:
-    mary = full.broker.leases(user="mary")[0]
+    mary = full.broker.leases.find(user="mary")[0]
     later(full, hours=2)
     full.stop(mary)
     full.start("bob", "medium")
     join(full, "ada")
-    (status,) = full.broker.queue("ada")
+    (status,) = full.broker.queue.status("ada")
     assert status.expectation is not None
     assert status.expectation.likely == timedelta(hours=2)
     assert (status.expectation.latest, status.expectation.confidence) == (None, "low")
@@ -410,7 +416,7 @@ def test_many_who_wait_and_start_at_once_never_get_the_same(
 ) -> None:
     """Offers, starts, newcomers and lapses from several processes' brokers at once."""
     lab = make_lab(quotas={"default": {"live": 1}})
-    lab.broker.claim_hub(HOME)
+    lab.broker.hubs.claim(HOME)
     lab.report(card(0, SEVENTHS))
     for number in range(7):
         lab.start(f"old{number}")
@@ -425,7 +431,7 @@ def test_many_who_wait_and_start_at_once_never_get_the_same(
 
     def serve(which: int) -> int:
         number = 0
-        for ticket in labs[which].broker.turns():
+        for ticket in labs[which].broker.offers.turns():
             number += offer(labs[which], ticket).lease is not None
         return number
 
@@ -439,12 +445,12 @@ def test_many_who_wait_and_start_at_once_never_get_the_same(
         jobs += [pool.submit(start, number) for number in range(10)]
         for job in jobs:
             job.result(60)
-    live = lab.broker.leases()
+    live = lab.broker.leases.find()
     assert len({lease.slice_id for lease in live}) == len(live) <= 7
     for number in range(10):
         mine = [lease for lease in live if lease.user == f"user{number}"]
         assert len([lease for lease in mine if lease.ticket_id is None]) <= 1
-    for ticket in lab.broker.tickets(states=("offered",)):
+    for ticket in lab.broker.queue.tickets(states=("offered",)):
         assert [lease for lease in live if lease.ticket_id == ticket.id]
     for lease in live:
         if lease.ticket_id is not None:

@@ -91,7 +91,7 @@ def make_an_empty_one(file: Path, copy: Path) -> None:
 
 def knows(lab: Lab, lease: LeaseRow) -> bool:
     try:
-        return [each.attempt for each in lab.broker.leases()] == [lease.attempt]
+        return [each.attempt for each in lab.broker.leases.find()] == [lease.attempt]
     except DatabaseError:
         return False
 
@@ -116,7 +116,7 @@ def test_nothing_is_lent_from_a_file_that_was_replaced(
     file = file_of(file_lab)
     copy = copied(file_lab)
     lease = file_lab.start("ada", attempt="a")
-    file_lab.broker.activate("a")
+    file_lab.broker.leases.activate("a")
     # Some of it is in the file itself, as after a day of work.
     with closing(sqlite3.connect(file)) as connection:
         connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
@@ -131,7 +131,7 @@ def test_nothing_is_lent_from_a_file_that_was_replaced(
         assert str(file) in str(caught.value)
         assert "migspawner db restore" in str(caught.value)
         with pytest.raises(DatabaseError):
-            file_lab.broker.leases()
+            file_lab.broker.leases.find()
     assert lease.slice_uuid is not None
     if way in (delete, delete_the_file_alone):
         # Asking for it does not make an empty one.
@@ -150,10 +150,10 @@ def test_the_file_that_was_moved_away_is_used_again_when_it_is_back(
     shutil.copyfile(copied(file_lab), safe / "new.sqlite")
     way(file, old)
     with pytest.raises(Replaced):
-        file_lab.broker.leases()
+        file_lab.broker.leases.find()
     delete(file, old)
     shutil.copyfile(safe / "new.sqlite", file)
-    assert file_lab.broker.leases() == (lease,)
+    assert file_lab.broker.leases.find() == (lease,)
     assert file_lab.start("grace").slice_id != lease.slice_id
 
 
@@ -199,7 +199,7 @@ def test_checkpoints_by_others_are_no_replacement(file_lab: Lab) -> None:
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             (other, file_lab)[number % 2].stop(lease)
     other.close()
-    assert len(file_lab.broker.leases(include_past=True)) == 6
+    assert len(file_lab.broker.leases.find(include_past=True)) == 6
 
 
 def test_a_bare_file_is_not_judged_while_it_is_checkpointed(file_lab: Lab) -> None:

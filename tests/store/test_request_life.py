@@ -43,14 +43,14 @@ def lab(make_lab: Callable[..., Lab]) -> Lab:
 
 
 def ask(lab: Lab, tier: str = "card", person: Person = ADA, **more: Any) -> RequestRow:
-    return lab.broker.create_request(person, tier, 10, "a run", **more)
+    return lab.broker.requests.create(person, tier, 10, "a run", **more)
 
 
 ACTS: dict[str, Callable[[Lab, int, Person], Any]] = {
-    "approve": lambda lab, number, by: lab.broker.decide(number, by, True),
-    "deny": lambda lab, number, by: lab.broker.decide(number, by, False),
-    "cancel": lambda lab, number, by: lab.broker.cancel_request(number, by),
-    "revoke": lambda lab, number, by: lab.broker.revoke(number, by, "needed")[0],
+    "approve": lambda lab, number, by: lab.broker.requests.decide(number, by, True),
+    "deny": lambda lab, number, by: lab.broker.requests.decide(number, by, False),
+    "cancel": lambda lab, number, by: lab.broker.requests.cancel(number, by),
+    "revoke": lambda lab, number, by: lab.broker.requests.revoke(number, by, "needed")[0],
 }
 DECIDERS = {"pi", "pi of the group", "admin"}
 TO = {"approve": "approved", "deny": "denied", "cancel": "cancelled", "revoke": "cancelled"}
@@ -60,23 +60,23 @@ def bring(lab: Lab, state: str) -> RequestRow:
     """A request of ada's in that state; one that is ``over`` nobody has called expired yet."""
     request = ask(lab, "once" if state == "used" else "card")
     if state in ("approved", "denied", "over", "used"):
-        lab.broker.decide(request.id, PEOPLE["admin"], state != "denied")
+        lab.broker.requests.decide(request.id, PEOPLE["admin"], state != "denied")
     if state == "cancelled":
-        lab.broker.cancel_request(request.id, ADA)
+        lab.broker.requests.cancel(request.id, ADA)
     elif state == "expired":
         lab.clock.pass_time(days=40)
         lab.report()
-        lab.broker.expire_requests()
+        lab.broker.requests.expire()
     elif state == "over":
         lab.clock.pass_time(hours=11)
         lab.report()
     elif state == "used":
         for _ in range(2):
             lease = lab.start("ada", "once")
-            lab.broker.activate(lease.attempt)
+            lab.broker.leases.activate(lease.attempt)
             lab.stop(lease)
     written = "approved" if state == "over" else state
-    assert lab.broker.request(request.id).state == written
+    assert lab.broker.requests.get(request.id).state == written
     return request
 
 
@@ -100,42 +100,44 @@ def test_who_may_do_what_in_which_state(lab: Lab, state: str, act: str) -> None:
         if may and works:
             assert ACTS[act](lab, request.id, person).state == TO[act], (who, act)
             if TO[act] == "approved":
-                lab.broker.cancel_request(request.id, ADA)
+                lab.broker.requests.cancel(request.id, ADA)
             continue
         reason = "conflict" if may else "not-allowed"
         assert refused(reason, ACTS[act], lab, request.id, person), (who, act)
         assert lab.stored() == before, (who, act)
         if state in ("pending", "approved"):
-            lab.broker.cancel_request(request.id, ADA)
+            lab.broker.requests.cancel(request.id, ADA)
 
 
 def test_a_pi_decides_for_their_own_group_only(lab: Lab) -> None:
     eve = PEOPLE["pi of the group"]
     request = ask(lab, person=LEE)
     assert "other tiers or groups" in refused(
-        "not-allowed", lab.broker.decide, request.id, eve, True
+        "not-allowed", lab.broker.requests.decide, request.id, eve, True
     )
     # The groups count that they had when they asked.
     mine = ask(lab)
-    assert lab.broker.decide(mine.id, eve, True).state == "approved"
+    assert lab.broker.requests.decide(mine.id, eve, True).state == "approved"
     assert mine.groups == ("vision",)
 
 
 def test_two_have_to_approve_and_they_are_two(lab: Lab) -> None:
     joe, pi = PEOPLE["approver of another tier"], PEOPLE["pi"]
     request = ask(lab, "board")
-    first = lab.broker.decide(request.id, joe, True, "fine", hours=6)
+    first = lab.broker.requests.decide(request.id, joe, True, "fine", hours=6)
     assert (first.state, first.first_by, first.hours, first.valid_until) == (
         "pending",
         "joe",
         6.0,
         None,
     )
-    assert "already" in refused("conflict", lab.broker.decide, request.id, joe, True)
+    assert "already" in refused("conflict", lab.broker.requests.decide, request.id, joe, True)
     refused("approval", lab.start, "ada", "board", groups=["vision"])
     # Each may shorten it, and nobody lengthens it again.
-    assert "at most the 6" in refused("options", lab.broker.decide, request.id, pi, True, "", 8)
-    grant = lab.broker.decide(request.id, pi, True, hours=5)
+    assert "at most the 6" in refused(
+        "options", lab.broker.requests.decide, request.id, pi, True, "", 8
+    )
+    grant = lab.broker.requests.decide(request.id, pi, True, hours=5)
     assert (grant.state, grant.decided_by, grant.hours) == ("approved", "noether", 5.0)
     assert lab.start("ada", "board", groups=["vision"]).request_id == request.id
     kinds = [kind for kind in lab.kinds() if kind.startswith("request.")]
@@ -144,8 +146,8 @@ def test_two_have_to_approve_and_they_are_two(lab: Lab) -> None:
 
 def test_one_of_two_denies(lab: Lab) -> None:
     request = ask(lab, "board")
-    lab.broker.decide(request.id, PEOPLE["pi"], True)
-    assert lab.broker.decide(request.id, PEOPLE["pi"], False).state == "denied"
+    lab.broker.requests.decide(request.id, PEOPLE["pi"], True)
+    assert lab.broker.requests.decide(request.id, PEOPLE["pi"], False).state == "denied"
 
 
 def test_of_many_first_approvers_at_once_two_decide(lab: Lab) -> None:
@@ -154,14 +156,14 @@ def test_of_many_first_approvers_at_once_two_decide(lab: Lab) -> None:
 
     def decide(by: Person) -> str:
         try:
-            return lab.broker.decide(request.id, by, True).state
+            return lab.broker.requests.decide(request.id, by, True).state
         except Refusal as refusal:
             return refusal.reason
 
     with ThreadPoolExecutor(6) as pool:
         states = sorted(pool.map(decide, people))
     assert states == ["approved", *["conflict"] * 4, "pending"]
-    found = lab.broker.request(request.id)
+    found = lab.broker.requests.get(request.id)
     assert found.first_by != found.decided_by
 
 
@@ -170,7 +172,7 @@ def test_a_grant_for_a_coming_time_begins_then(lab: Lab) -> None:
     # The same moment, told in another zone.
     there = begin.astimezone(timezone(timedelta(hours=5, minutes=30)))
     request = ask(lab, "once", starts_at=there)
-    grant = lab.broker.decide(request.id, PEOPLE["admin"], True)
+    grant = lab.broker.requests.decide(request.id, PEOPLE["admin"], True)
     assert (grant.valid_from, grant.valid_until) == (begin, begin + timedelta(hours=10))
     sentence = refused("approval", lab.start, "ada", "once")
     assert "begins Wed 25 Nov 2026 01:00 UTC" in sentence
@@ -183,7 +185,7 @@ def test_a_grant_for_a_coming_time_begins_then(lab: Lab) -> None:
 def test_a_beginning_that_is_over_at_the_decision_is_now(lab: Lab) -> None:
     request = ask(lab, starts_at=START + timedelta(hours=2))
     lab.clock.pass_time(hours=5)
-    grant = lab.broker.decide(request.id, PEOPLE["admin"], True)
+    grant = lab.broker.requests.decide(request.id, PEOPLE["admin"], True)
     assert (grant.valid_from, grant.valid_until) == (
         lab.clock(),
         lab.clock() + timedelta(hours=10),
@@ -212,11 +214,11 @@ def test_a_grant_is_used_up_by_its_starts(lab: Lab) -> None:
     lab.grant("ada", "once")
     for number in range(2):
         lease = lab.start("ada", "once", attempt=f"a{number}")
-        lab.broker.activate(lease.attempt)
-        lab.broker.activate(lease.attempt)
-        assert lab.broker.requests()[0].uses == number + 1
+        lab.broker.leases.activate(lease.attempt)
+        lab.broker.leases.activate(lease.attempt)
+        assert lab.broker.requests.find()[0].uses == number + 1
         lab.stop(lease)
-    assert lab.broker.requests()[0].state == "used"
+    assert lab.broker.requests.find()[0].state == "used"
     assert "request it first" in refused("approval", lab.start, "ada", "once")
     assert lab.kinds().count("request.used") == 1
 
@@ -225,34 +227,39 @@ def test_a_start_that_fails_uses_nothing_up(lab: Lab) -> None:
     lab.grant("ada", "once")
     for _ in range(3):
         lease = lab.start("ada", "once")
-        lab.broker.cancel_attempt(lease.attempt, "it failed")
-        lab.broker.confirm_empty(lease.id)
-    assert (lab.broker.requests()[0].uses, lab.broker.requests()[0].state) == (0, "approved")
+        lab.broker.leases.cancel(lease.attempt, "it failed")
+        lab.broker.leases.confirm_empty(lease.id)
+    assert (lab.broker.requests.find()[0].uses, lab.broker.requests.find()[0].state) == (
+        0,
+        "approved",
+    )
 
 
 def test_a_revoked_grant_ends_what_runs_on_it_after_a_warning(lab: Lab) -> None:
     grant = lab.grant("ada", "once", hours=20)
     lease = lab.start("ada", "once")
-    lab.broker.activate(lease.attempt)
-    other = lab.start("grace", "small") if lab.broker.tiers_for(ADA)[0].free else None
+    lab.broker.leases.activate(lease.attempt)
+    other = lab.start("grace", "small") if lab.broker.tiers.of(ADA)[0].free else None
     root = PEOPLE["admin"]
-    assert "expected minutes" in refused("options", lab.broker.revoke, grant.id, root, "x", -1)
     assert "expected minutes" in refused(
-        "options", lab.broker.revoke, grant.id, root, "x", float("nan")
+        "options", lab.broker.requests.revoke, grant.id, root, "x", -1
     )
-    assert "is empty" in refused("options", lab.broker.revoke, grant.id, root, " ")
-    request, leases = lab.broker.revoke(grant.id, root, "the fan is dying", 30)
+    assert "expected minutes" in refused(
+        "options", lab.broker.requests.revoke, grant.id, root, "x", float("nan")
+    )
+    assert "is empty" in refused("options", lab.broker.requests.revoke, grant.id, root, " ")
+    request, leases = lab.broker.requests.revoke(grant.id, root, "the fan is dying", 30)
     assert (request.state, request.decision_reason) == ("cancelled", "the fan is dying")
     # Not until when it was granted once.
     assert request.valid_until == START + timedelta(minutes=30)
     assert [each.ends_at for each in leases] == [START + timedelta(minutes=30)]
-    assert lab.broker.lease(lease.id).state == "active"
+    assert lab.broker.leases.get(lease.id).state == "active"
     if other is not None:
-        assert lab.broker.lease(other.id).ends_at == other.ends_at
+        assert lab.broker.leases.get(other.id).ends_at == other.ends_at
     refused("approval", lab.start, "ada", "once", "second")
     # Once more only to end it sooner.
-    refused("conflict", lab.broker.revoke, grant.id, root, "again", 30)
-    request, leases = lab.broker.revoke(grant.id, root, "it smokes", 1)
+    refused("conflict", lab.broker.requests.revoke, grant.id, root, "again", 30)
+    request, leases = lab.broker.requests.revoke(grant.id, root, "it smokes", 1)
     assert leases[0].ends_at == request.valid_until == START + timedelta(minutes=1)
 
 
@@ -262,23 +269,23 @@ def test_a_grant_that_is_taken_back_says_by_whom_and_until_when_it_was_one(
 ) -> None:
     grant = lab.grant("ada", "once", hours=20)
     lab.clock.pass_time(hours=1)
-    back = lab.broker.cancel_request(grant.id, by)
+    back = lab.broker.requests.cancel(grant.id, by)
     assert (back.decided_by, back.decided_at, back.valid_until) == (by.name, *[lab.clock.now] * 2)
     lab.report()
     used = lab.grant("ada", "once", hours=20)
     lease = lab.start("ada", "once")
-    lab.broker.activate(lease.attempt)
-    back = lab.broker.cancel_request(used.id, by)
+    lab.broker.leases.activate(lease.attempt)
+    back = lab.broker.requests.cancel(used.id, by)
     assert (back.decided_by, back.valid_until) == (by.name, lease.ends_at)
     asked = ask(lab)
-    assert lab.broker.cancel_request(asked.id, by).valid_until is None
+    assert lab.broker.requests.cancel(asked.id, by).valid_until is None
 
 
 @pytest.mark.parametrize("hours", [0, 1])
 def test_a_revoked_grant_that_is_not_in_use_is_over_at_once(lab: Lab, hours: int) -> None:
     grant = lab.grant("ada", "once", hours=20)
     lab.clock.pass_time(hours=hours)
-    request, leases = lab.broker.revoke(grant.id, PEOPLE["admin"], "x", 30)
+    request, leases = lab.broker.requests.revoke(grant.id, PEOPLE["admin"], "x", 30)
     assert (request.valid_until, leases) == (lab.clock.now, ())
 
 
@@ -286,58 +293,58 @@ def test_a_revoked_grant_that_is_not_in_use_is_over_at_once(lab: Lab, hours: int
 def test_what_a_revocation_ends_says_who_did_it_and_why(lab: Lab, minutes: int) -> None:
     grant = lab.grant("ada", "once", hours=20)
     lease = lab.start("ada", "once")
-    lab.broker.activate(lease.attempt)
-    lab.broker.revoke(grant.id, PEOPLE["admin"], "the fan is dying", minutes)
-    (standing,) = lab.broker.standings("ada")
+    lab.broker.leases.activate(lease.attempt)
+    lab.broker.requests.revoke(grant.id, PEOPLE["admin"], "the fan is dying", minutes)
+    (standing,) = lab.broker.sessions.standings("ada")
     why = f"its grant was revoked by {PEOPLE['admin'].name}: the fan is dying"
     assert why in standing.verdict.why
     lab.clock.pass_time(minutes=minutes)
-    ended = lab.broker.end_over(lease.id)
+    ended = lab.broker.sessions.end_over(lease.id)
     assert ended is not None
     assert ended.state == "releasing"
     assert why in ended.end_reason
-    (event,) = (each for each in lab.broker.events() if each.kind == "lease.releasing")
+    (event,) = (each for each in lab.broker.events.find() if each.kind == "lease.releasing")
     assert why in event.detail["why"]
 
 
 def test_what_ends_before_a_revocation_does_so_for_its_own_reason(lab: Lab) -> None:
     grant = lab.grant("ada", "once", hours=20)
     lease = lab.start("ada", "once")
-    lab.broker.activate(lease.attempt)
-    lab.broker.revoke(grant.id, PEOPLE["admin"], "the fan is dying", 30)
-    lab.broker.release_server("ada", "", "the server stopped", "hub")
-    assert lab.broker.lease(lease.id).end_reason == "the server stopped"
+    lab.broker.leases.activate(lease.attempt)
+    lab.broker.requests.revoke(grant.id, PEOPLE["admin"], "the fan is dying", 30)
+    lab.broker.leases.release_server("ada", "", "the server stopped", "hub")
+    assert lab.broker.leases.get(lease.id).end_reason == "the server stopped"
 
 
 @pytest.mark.parametrize("by", [ADA, PEOPLE["admin"]])
 def test_what_was_given_or_taken_back_can_be_revoked_while_it_runs(lab: Lab, by: Person) -> None:
     grant = lab.grant("ada", "once", hours=20)
     lease = lab.start("ada", "once")
-    lab.broker.activate(lease.attempt)
-    lab.broker.cancel_request(grant.id, by)
-    _, leases = lab.broker.revoke(grant.id, PEOPLE["pi"], "a fire", 5)
+    lab.broker.leases.activate(lease.attempt)
+    lab.broker.requests.cancel(grant.id, by)
+    _, leases = lab.broker.requests.revoke(grant.id, PEOPLE["pi"], "a fire", 5)
     assert [each.ends_at for each in leases] == [START + timedelta(minutes=5)]
     lab.stop(lease)
-    refused("conflict", lab.broker.revoke, grant.id, PEOPLE["pi"], "again", 1)
+    refused("conflict", lab.broker.requests.revoke, grant.id, PEOPLE["pi"], "again", 1)
 
 
 def test_an_end_that_is_sooner_stays(lab: Lab) -> None:
     grant = lab.grant("ada", "once", hours=1)
     lease = lab.start("ada", "once")
-    _, leases = lab.broker.revoke(grant.id, PEOPLE["admin"], "x", 120)
+    _, leases = lab.broker.requests.revoke(grant.id, PEOPLE["admin"], "x", 120)
     assert leases == ()
-    assert lab.broker.lease(lease.id).ends_at == lease.ends_at
+    assert lab.broker.leases.get(lease.id).ends_at == lease.ends_at
 
 
 def test_reminders_come_once(lab: Lab) -> None:
     ask(lab)
     grant = lab.grant("ada", "once", hours=30)
-    assert lab.broker.remind() == ()
+    assert lab.broker.requests.remind() == ()
     lab.clock.pass_time(hours=24)
-    assert [request.state for request in lab.broker.remind()] == ["pending"]
+    assert [request.state for request in lab.broker.requests.remind()] == ["pending"]
     lab.clock.pass_time(hours=5)
-    assert [request.id for request in lab.broker.remind()] == [grant.id]
-    assert lab.broker.remind() == ()
+    assert [request.id for request in lab.broker.requests.remind()] == [grant.id]
+    assert lab.broker.requests.remind() == ()
     kinds = lab.kinds()
     assert (kinds.count("request.reminder"), kinds.count("request.ending")) == (1, 1)
 
@@ -346,12 +353,12 @@ def test_reminders_come_once(lab: Lab) -> None:
 
 
 def test_a_draft_is_kept_as_it_was_typed_and_checked_when_it_is_filed(lab: Lab) -> None:
-    draft = lab.broker.save_draft(ADA, tier="card", hours="ten", reason="a run")
-    assert lab.broker.requests() == ()
-    assert lab.broker.drafts(LEE) == ()
-    assert "The hours are 'ten'" in refused("options", lab.broker.file_draft, ADA, draft.id)
-    assert lab.broker.drafts(ADA) == (draft,)
-    lab.broker.save_draft(
+    draft = lab.broker.drafts.save(ADA, tier="card", hours="ten", reason="a run")
+    assert lab.broker.requests.find() == ()
+    assert lab.broker.drafts.of(LEE) == ()
+    assert "The hours are 'ten'" in refused("options", lab.broker.drafts.file, ADA, draft.id)
+    assert lab.broker.drafts.of(ADA) == (draft,)
+    lab.broker.drafts.save(
         ADA,
         tier="card",
         hours="10",
@@ -359,34 +366,36 @@ def test_a_draft_is_kept_as_it_was_typed_and_checked_when_it_is_filed(lab: Lab) 
         starts_at="2026-11-24T09:00",
         draft_id=draft.id,
     )
-    request = lab.broker.file_draft(ADA, draft.id)
+    request = lab.broker.drafts.file(ADA, draft.id)
     assert (request.state, request.hours) == ("pending", 10.0)
     assert request.starts_at == datetime(2026, 11, 24, 9, 0, tzinfo=timezone.utc)
-    assert lab.broker.drafts(ADA) == ()
-    assert "You have no draft" in refused("not-found", lab.broker.file_draft, ADA, draft.id)
+    assert lab.broker.drafts.of(ADA) == ()
+    assert "You have no draft" in refused("not-found", lab.broker.drafts.file, ADA, draft.id)
 
 
 @pytest.mark.parametrize("number", [0, -1, 99, 2**70])
 def test_a_draft_is_its_users_alone(lab: Lab, number: int) -> None:
-    draft = lab.broker.save_draft(ADA, reason="secret")
+    draft = lab.broker.drafts.save(ADA, reason="secret")
     for person in (LEE, PEOPLE["admin"], PEOPLE["pi"]):
-        for use in (lab.broker.file_draft, lab.broker.drop_draft):
+        for use in (lab.broker.drafts.file, lab.broker.drafts.drop):
             assert "no draft" in refused("not-found", use, person, draft.id)
-        before = lab.broker.drafts(ADA)
-        refused("not-found", lambda person=person: lab.broker.save_draft(person, draft_id=draft.id))
-        assert lab.broker.drafts(ADA) == before
-    refused("not-found", lab.broker.drop_draft, ADA, number)
-    assert lab.broker.drop_draft(ADA, draft.id).reason == "secret"
+        before = lab.broker.drafts.of(ADA)
+        refused(
+            "not-found", lambda person=person: lab.broker.drafts.save(person, draft_id=draft.id)
+        )
+        assert lab.broker.drafts.of(ADA) == before
+    refused("not-found", lab.broker.drafts.drop, ADA, number)
+    assert lab.broker.drafts.drop(ADA, draft.id).reason == "secret"
 
 
 def test_drafts_are_few_and_go_with_their_user(lab: Lab) -> None:
     for _ in range(20):
-        lab.broker.save_draft(ADA)
-    assert "20 drafts" in refused("conflict", lab.broker.save_draft, ADA)
-    lab.broker.rename_user("ada", "lovelace")
-    assert len(lab.broker.drafts(Person("lovelace"))) == 20
-    lab.broker.forget_user("lovelace")
-    assert lab.broker.drafts(Person("lovelace")) == ()
+        lab.broker.drafts.save(ADA)
+    assert "20 drafts" in refused("conflict", lab.broker.drafts.save, ADA)
+    lab.broker.users.rename("ada", "lovelace")
+    assert len(lab.broker.drafts.of(Person("lovelace"))) == 20
+    lab.broker.users.forget("lovelace")
+    assert lab.broker.drafts.of(Person("lovelace")) == ()
 
 
 # -- cards for a coming time ----------------------------------------------------------------------
@@ -403,7 +412,7 @@ def whole_lab(make_lab: Callable[..., Lab], cards: int = 2) -> Lab:
 
 
 def reserved(lab: Lab) -> dict[str, int]:
-    return {c.uuid: c.reserved_for for c in lab.broker.cards() if c.reserved_for is not None}
+    return {c.uuid: c.reserved_for for c in lab.broker.cards.find() if c.reserved_for is not None}
 
 
 def test_a_card_is_kept_from_when_new_work_might_still_run_at_the_beginning(
@@ -411,22 +420,22 @@ def test_a_card_is_kept_from_when_new_work_might_still_run_at_the_beginning(
 ) -> None:
     lab = whole_lab(make_lab, cards=1)
     begin = START + timedelta(hours=20)
-    grant = lab.broker.create_request(ADA, "card", 5, "x", begin)
-    lab.broker.decide(grant.id, PEOPLE["admin"], True)
+    grant = lab.broker.requests.create(ADA, "card", 5, "x", begin)
+    lab.broker.requests.decide(grant.id, PEOPLE["admin"], True)
     lab.start("grace")
-    assert lab.broker.keep_coming_cards() == ()
+    assert lab.broker.reservations.keep() == ()
     lab.clock.pass_time(hours=11, minutes=59)
     lab.report(card(0))
-    assert lab.broker.keep_coming_cards() == ()
+    assert lab.broker.reservations.keep() == ()
     lab.start("linus")
     lab.clock.pass_time(minutes=1)
-    assert lab.broker.keep_coming_cards() == ("GPU-0",)
+    assert lab.broker.reservations.keep() == ("GPU-0",)
     assert reserved(lab) == {"GPU-0": grant.id}
     refused("capacity", lab.start, "eve")
     # Nobody who works there is ended for it, and asking again changes nothing.
-    assert {lease.state for lease in lab.broker.leases()} == {"pending"}
+    assert {lease.state for lease in lab.broker.leases.find()} == {"pending"}
     before = lab.stored()
-    assert lab.broker.keep_coming_cards() == ("GPU-0",)
+    assert lab.broker.reservations.keep() == ("GPU-0",)
     assert lab.stored() == before
 
 
@@ -437,15 +446,15 @@ def test_an_idle_card_is_kept_first_and_until_some_time_after_the_beginning(
     lease = lab.start("grace")
     idle = "GPU-1" if lease.card_uuid == "GPU-0" else "GPU-0"
     begin = START + timedelta(hours=6)
-    grant = lab.broker.create_request(ADA, "card", 5, "x", begin)
-    lab.broker.decide(grant.id, PEOPLE["admin"], True)
-    assert lab.broker.keep_coming_cards() == (idle,)
-    lab.broker.look_after_reservations("n1")
-    (kept,) = (c for c in lab.broker.cards() if c.uuid == idle)
+    grant = lab.broker.requests.create(ADA, "card", 5, "x", begin)
+    lab.broker.requests.decide(grant.id, PEOPLE["admin"], True)
+    assert lab.broker.reservations.keep() == (idle,)
+    lab.broker.reservations.look_after("n1")
+    (kept,) = (c for c in lab.broker.cards.find() if c.uuid == idle)
     assert kept.reserved_until == begin + timedelta(minutes=30)
     lab.clock.pass_time(hours=6)
     lab.report(card(0), card(1))
-    lab.broker.look_after_reservations("n1")
+    lab.broker.reservations.look_after("n1")
     assert lab.start("ada", "card").card_uuid == idle
 
 
@@ -453,8 +462,8 @@ def test_two_grants_never_get_one_card(make_lab: Callable[..., Lab]) -> None:
     lab = whole_lab(make_lab)
     for hours in (4, 5, 6):
         begin = START + timedelta(hours=hours)
-        request = lab.broker.create_request(ADA, "card", 5, "x", begin)
-        lab.broker.decide(request.id, PEOPLE["admin"], True)
-    kept = lab.broker.keep_coming_cards()
+        request = lab.broker.requests.create(ADA, "card", 5, "x", begin)
+        lab.broker.requests.decide(request.id, PEOPLE["admin"], True)
+    kept = lab.broker.reservations.keep()
     assert sorted(kept) == ["GPU-0", "GPU-1"]
     assert len(set(reserved(lab).values())) == 2

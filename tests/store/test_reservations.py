@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jupyterhub_migspawner.broker import coming
+from jupyterhub_migspawner.broker import reservations
 from jupyterhub_migspawner.model.requests import RequestRow
 from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.policy.reservation import longest_until
@@ -28,23 +28,23 @@ TIERS = [
 def promise(lab: Lab, user: str, hours: float, begin: float) -> RequestRow:
     """A grant that begins in so many hours."""
     at = lab.clock() + timedelta(hours=begin)
-    asked = lab.broker.create_request(Person(user), "card", hours, "x", at)
-    return lab.broker.decide(asked.id, ROOT, True)
+    asked = lab.broker.requests.create(Person(user), "card", hours, "x", at)
+    return lab.broker.requests.decide(asked.id, ROOT, True)
 
 
 def reserved(lab: Lab) -> dict[str, int | None]:
-    return {each.uuid: each.reserved_for for each in lab.broker.cards()}
+    return {each.uuid: each.reserved_for for each in lab.broker.cards.find()}
 
 
 def test_long_grants_do_not_set_cards_aside_early(make_lab: Callable[..., Lab]) -> None:
     lab = make_lab(tiers=TIERS)
     lab.report(card(0))
     grant = promise(lab, "ada", 1, 47)
-    assert lab.broker.keep_coming_cards() == ()
+    assert lab.broker.reservations.keep() == ()
     lab.start("sam", "small")
     lab.clock.pass_time(hours=46)
     lab.report(card(0))
-    assert lab.broker.keep_coming_cards() == ("GPU-0",)
+    assert lab.broker.reservations.keep() == ("GPU-0",)
     assert reserved(lab) == {"GPU-0": grant.id}
 
 
@@ -105,13 +105,13 @@ def test_a_card_that_is_out_of_service_is_replaced(
     lab = make_lab(tiers=TIERS)
     lab.report(card(0), card(1))
     grant = promise(lab, "ada", 3, 1)
-    (kept,) = lab.broker.keep_coming_cards()
+    (kept,) = lab.broker.reservations.keep()
     other = {"GPU-0": 1, "GPU-1": 0}[kept]
     if trouble == "lost":
         lab.report(card(other))
     else:
-        lab.broker.drain_card(kept, "repair", "root")
-    assert lab.broker.keep_coming_cards() == (f"GPU-{other}",)
+        lab.broker.cards.drain(kept, "repair", "root")
+    assert lab.broker.reservations.keep() == (f"GPU-{other}",)
     assert reserved(lab) == {kept: None, f"GPU-{other}": grant.id}
 
 
@@ -122,23 +122,23 @@ def test_a_card_that_comes_back_whole_is_kept_before_others_get_at_it(
     lab.report(card(0))
     lab.grant("bob", hours=2)
     lease = lab.start("bob", "card")
-    lab.broker.activate(lease.attempt)
+    lab.broker.leases.activate(lease.attempt)
     lab.report(card(0, CUT_WHOLE))
-    lab.broker.finish_target("GPU-0")
+    lab.broker.layouts.finish_target("GPU-0")
     grant = promise(lab, "ada", 4, 2.5)
     lab.clock.pass_time(hours=1.6)
     lab.report(card(0, CUT_WHOLE))
-    assert lab.broker.keep_coming_cards() == ("GPU-0",)
+    assert lab.broker.reservations.keep() == ("GPU-0",)
     # The holder keeps it until their time is over.
-    assert lab.broker.lease(lease.id).state == "active"
+    assert lab.broker.leases.get(lease.id).state == "active"
     lab.stop(lease)
     lab.report(card(0, ()))
     lab.report(card(0, SEVENTHS))
-    lab.broker.finish_target("GPU-0")
+    lab.broker.layouts.finish_target("GPU-0")
     refused("capacity", lab.start, "eve", "small")
     lab.clock.pass_time(hours=1)
     lab.report(card(0, SEVENTHS))
-    lab.broker.look_after_reservations("n1")
+    lab.broker.reservations.look_after("n1")
     assert lab.start("ada", "card").request_id == grant.id
 
 
@@ -148,17 +148,17 @@ def test_two_hubs_keep_one_card_for_a_grant(
     lab, other = make_lab(tiers=TIERS), make_lab(tiers=TIERS, hub="physics")
     lab.report(card(0), card(1), card(2))
     grant = promise(lab, "ada", 3, 1)
-    keep = coming.keep_for
+    keep = reservations.keep_for
     both = []
 
     def slowly(*args: object) -> str:
         both.append(1)
         return keep(*args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(coming, "keep_for", slowly)
+    monkeypatch.setattr(reservations, "keep_for", slowly)
     with ThreadPoolExecutor(6) as pool:
         for each in [lab.broker, other.broker] * 3:
-            pool.submit(each.keep_coming_cards)
+            pool.submit(each.reservations.keep)
     assert len(both) == 6
     assert list(reserved(lab).values()).count(grant.id) == 1
 
@@ -166,11 +166,11 @@ def test_two_hubs_keep_one_card_for_a_grant(
 def test_a_reminder_is_given_once_by_however_many(make_lab: Callable[..., Lab]) -> None:
     lab, other = make_lab(tiers=TIERS), make_lab(tiers=TIERS, hub="physics")
     lab.report(card(0))
-    lab.broker.create_request(Person("ada"), "card", 3, "x")
+    lab.broker.requests.create(Person("ada"), "card", 3, "x")
     lab.clock.pass_time(hours=25)
     with ThreadPoolExecutor(6) as pool:
         for each in [lab.broker, other.broker] * 3:
-            pool.submit(each.remind)
+            pool.submit(each.requests.remind)
     assert lab.kinds().count("request.reminder") == 1
 
 
@@ -178,7 +178,7 @@ def test_a_brief_grant_is_not_called_short_at_once(make_lab: Callable[..., Lab])
     lab = make_lab(tiers=TIERS)
     lab.report(card(0))
     lab.grant("ada", hours=0.5)
-    assert lab.broker.remind() == ()
+    assert lab.broker.requests.remind() == ()
     assert "request.ending" not in lab.kinds()
 
 
@@ -187,10 +187,10 @@ def test_who_approved_first_cannot_be_the_second_under_another_name(
 ) -> None:
     tiers = [{"name": "card", "profile": "whole", "approval": True, "approvals": 2}]
     lab = make_lab(tiers=tiers, approvers=["group:pi"])
-    asked = lab.broker.create_request(Person("ada"), "card", 3, "x")
-    lab.broker.decide(asked.id, Person("pia", frozenset({"pi"})), True)
-    lab.broker.rename_user("pia", "curie")
+    asked = lab.broker.requests.create(Person("ada"), "card", 3, "x")
+    lab.broker.requests.decide(asked.id, Person("pia", frozenset({"pi"})), True)
+    lab.broker.users.rename("pia", "curie")
     curie = Person("curie", frozenset({"pi"}))
     assert "a second approval is needed" in refused(
-        "conflict", lab.broker.decide, asked.id, curie, True
+        "conflict", lab.broker.requests.decide, asked.id, curie, True
     )

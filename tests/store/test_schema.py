@@ -69,14 +69,14 @@ def test_the_database_refuses_a_second_live_lease_on_a_slice(lab: Lab, state: st
     lease = lab.start("ada")
     with pytest.raises(DatabaseError):
         copied(lab, lease.id, username="grace", attempt="other", state=state)
-    assert lab.broker.leases(include_past=True) == (lease,)
+    assert lab.broker.leases.find(include_past=True) == (lease,)
 
 
 @pytest.mark.parametrize("state", ["released", "lost"])
 def test_past_leases_on_a_slice_do_not_count(lab: Lab, state: str) -> None:
     lease = lab.start("ada")
     copied(lab, lease.id, username="grace", attempt="other", state=state)
-    assert len(lab.broker.leases(include_past=True)) == 2
+    assert len(lab.broker.leases.find(include_past=True)) == 2
 
 
 @pytest.mark.parametrize("state", ["pending", "active"])
@@ -89,7 +89,7 @@ def test_the_database_refuses_a_second_lease_of_one_server(lab: Lab, state: str)
 def test_a_server_may_start_again_while_its_old_lease_is_given_back(lab: Lab) -> None:
     lease = lab.start("ada")
     copied(lab, lease.id, slice_id=lease.slice_id + 1, attempt="other", state="releasing")
-    assert len(lab.broker.leases()) == 2
+    assert len(lab.broker.leases.find()) == 2
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_times_come_back_as_the_same_moment_in_utc(lab: Lab) -> None:
     lab.clock.now = datetime(2026, 11, 23, 18, 0, 0, 123456, tzinfo=tokyo)
     lab.report()
     lease = lab.start()
-    (stored,) = lab.broker.leases()
+    (stored,) = lab.broker.leases.find()
     assert stored == lease
     assert stored.since == lab.clock.now
     assert stored.since.utcoffset() == timedelta(0)
@@ -120,7 +120,7 @@ def test_a_time_without_a_zone_is_not_stored(lab: Lab) -> None:
                 name="n9", heartbeat_at=datetime(2026, 1, 1), driver_version=""
             )
         )
-    assert [node.name for node in lab.broker.nodes()] == ["n1"]
+    assert [node.name for node in lab.broker.nodes.find()] == ["n1"]
 
 
 def test_an_exception_in_a_transaction_undoes_all_of_it(lab: Lab) -> None:

@@ -30,7 +30,7 @@ def lab(make_lab: MakeLab) -> Lab:
 
 
 def free(lab: Lab, tier: str) -> tuple[int, int]:
-    offers = {o.tier.name: o for o in lab.broker.tiers_for(Person("x", frozenset({"vision"})))}
+    offers = {o.tier.name: o for o in lab.broker.tiers.of(Person("x", frozenset({"vision"})))}
     return offers[tier].free, offers[tier].total
 
 
@@ -66,10 +66,10 @@ def test_a_seat_is_taken_until_it_is_proven_empty(make_lab: MakeLab) -> None:
     lab = make_lab(tiers=ALL)
     lab.report(card(0, SEVENTHS[:1]))
     leases = [lab.start(f"u{n}", "seminar") for n in range(2)]
-    lab.broker.release_server("u0", "", "stopped", "u0")
+    lab.broker.leases.release_server("u0", "", "stopped", "u0")
     with pytest.raises(Refusal, match=r"No seat on a 1g\.5gb slice is free for tier seminar: 2 of"):
         lab.start("late", "seminar")
-    lab.broker.confirm_empty(leases[0].id)
+    lab.broker.leases.confirm_empty(leases[0].id)
     assert lab.start("late", "seminar").seat == 0
 
 
@@ -151,22 +151,22 @@ def test_a_slice_in_trouble_gets_no_more_people(make_lab: MakeLab, trouble: str)
     lab.report(card(0, SEVENTHS[:1]))
     lease = lab.start("ada", "course")
     if trouble == "quarantine":
-        lab.broker.quarantine(lease.slice_id, "bad", "root")
+        lab.broker.slices.quarantine(lease.slice_id, "bad", "root")
     elif trouble == "drain":
-        lab.broker.drain_card("GPU-0", "fan", "root")
+        lab.broker.cards.drain("GPU-0", "fan", "root")
     elif trouble == "silent":
         lab.clock.pass_time(seconds=61)
     elif trouble == "layout":
-        lab.broker.set_layout("GPU-0", MIXED, True, "root")
+        lab.broker.layouts.set("GPU-0", MIXED, True, "root")
     else:
         lab.report(card(0, MIXED[:1]))
     assert free(lab, "course")[0] == 0
     with pytest.raises(Refusal):
         lab.start("grace", "course")
-    assert lab.broker.lease(lease.id).state == "pending"
+    assert lab.broker.leases.get(lease.id).state == "pending"
     if trouble in ("quarantine", "drain", "silent"):
-        lab.broker.unquarantine(lease.slice_id, "root")
-        lab.broker.resume_card("GPU-0", "root")
+        lab.broker.slices.unquarantine(lease.slice_id, "root")
+        lab.broker.cards.resume("GPU-0", "root")
         lab.report(card(0, SEVENTHS[:1]))
         assert lab.start("grace", "course").seat == 1
 
@@ -175,11 +175,11 @@ def test_a_layout_waits_for_everybody_on_a_slice(make_lab: MakeLab) -> None:
     lab = make_lab(tiers=ALL)
     lab.report(card(0, SEVENTHS[:1]))
     leases = [lab.start(f"u{n}", "course") for n in range(2)]
-    lab.broker.set_layout("GPU-0", MIXED, True, "root")
+    lab.broker.layouts.set("GPU-0", MIXED, True, "root")
     for lease in leases:
-        assert "leased by" in lab.broker.claim_slice("GPU-0", SEVENTHS[0], "n1")
+        assert "leased by" in lab.broker.layouts.claim_slice("GPU-0", SEVENTHS[0], "n1")
         lab.stop(lease)
-    assert lab.broker.claim_slice("GPU-0", SEVENTHS[0], "n1") == ""
+    assert lab.broker.layouts.claim_slice("GPU-0", SEVENTHS[0], "n1") == ""
 
 
 def test_a_card_is_given_out_whole_only_when_the_last_seat_is_empty(make_lab: MakeLab) -> None:
@@ -204,7 +204,7 @@ def test_seats_on_a_slice_over_all_of_a_card_are_no_whole_cards(make_lab: MakeLa
     leases = [lab.start(f"u{n}", "big") for n in range(2)]
     assert [(lease.whole, lease.share) for lease in leases] == [(False, 0.5)] * 2
     lab.stop(leases[0])
-    (row,) = lab.broker.cards()
+    (row,) = lab.broker.cards.find()
     assert row.target is None
     assert lab.start("late", "big").seat == 0
 
@@ -212,7 +212,7 @@ def test_seats_on_a_slice_over_all_of_a_card_are_no_whole_cards(make_lab: MakeLa
 def test_a_lost_card_takes_everybody_on_it_along(lab: Lab) -> None:
     leases = [lab.start(f"u{n}", "course") for n in range(3)]
     lab.report(card(1))
-    assert {lab.broker.lease(lease.id).state for lease in leases} == {"lost"}
+    assert {lab.broker.leases.get(lease.id).state for lease in leases} == {"lost"}
     assert shared_by(lab, leases[0].slice_id) == (0, None)
 
 
@@ -233,7 +233,7 @@ def test_a_seat_counts_as_its_part_of_the_slice(make_lab: MakeLab) -> None:
 
 def test_a_slice_tells_of_everybody_on_it_to_those_who_may_know(lab: Lab) -> None:
     leases = [lab.start(user, "course") for user in ("ada", "grace")]
-    (status,) = [s for s in lab.broker.slices() if s.leases]
+    (status,) = [s for s in lab.broker.slices.find() if s.leases]
     assert status.state == "leased"
     everything = views.slice_view(status)
     assert [(each["id"], each["user"], each["seat"]) for each in everything["leases"]] == [
@@ -270,7 +270,7 @@ def test_tiers_that_share_and_one_that_does_not_never_meet_under_load(lab: Lab) 
             except Refusal:
                 continue
             taken.append(lease)
-            mates = [x for x in lab.broker.leases() if x.slice_id == lease.slice_id]
+            mates = [x for x in lab.broker.leases.find() if x.slice_id == lease.slice_id]
             assert {mate.tier for mate in mates} == {tier}
             assert len(mates) <= {"course": 4, "seminar": 2, "small": 1}[tier]
             lab.stop(lease)
@@ -298,4 +298,4 @@ def test_the_database_itself_refuses_a_second_lease_on_a_seat(lab: Lab) -> None:
                 )
             )
         )
-    assert [lease.id for lease in lab.broker.leases()] == [first.id]
+    assert [lease.id for lease in lab.broker.leases.find()] == [first.id]

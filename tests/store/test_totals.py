@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from jupyterhub_migspawner.broker import TierOffer
+from jupyterhub_migspawner.broker import TierStatus
 from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.policy.people import Person
 from tests.store.lab import MIXED, WHOLE, Lab, card
@@ -31,8 +31,8 @@ def two(make_lab: Callable[..., Lab]) -> Lab:
     return lab
 
 
-def offers(lab: Lab, person: Person = BOSS) -> dict[str, TierOffer]:
-    return {offer.tier.name: offer for offer in lab.broker.tiers_for(person)}
+def offers(lab: Lab, person: Person = BOSS) -> dict[str, TierStatus]:
+    return {offer.tier.name: offer for offer in lab.broker.tiers.of(person)}
 
 
 def totals(lab: Lab) -> dict[str, int]:
@@ -59,13 +59,13 @@ def test_totals_stay_while_somebody_has_a_whole_card(two: Lab, tier: str) -> Non
     assert totals(two) == ALL, "about to be cut"
     two.report(*(whole if each.index == index else each for each in others))
     assert totals(two) == ALL, "cut"
-    two.broker.finish_target(lease.card_uuid)
+    two.broker.layouts.finish_target(lease.card_uuid)
     assert totals(two) == ALL, "lent"
     two.stop(lease)
     assert totals(two) == ALL, "about to be cut back"
     two.report(*others)
     assert totals(two) == ALL, "cut back"
-    two.broker.finish_target(lease.card_uuid)
+    two.broker.layouts.finish_target(lease.card_uuid)
     assert totals(two) == ALL
     assert offers(two)["small"].free == 8
 
@@ -90,7 +90,7 @@ def test_slices_that_the_driver_does_not_list_stay_in_the_total(two: Lab) -> Non
 
 def test_a_new_layout_is_what_counts_while_the_old_one_is_still_in_use(two: Lab) -> None:
     lease = two.start("ada", "large")
-    two.broker.set_layout(lease.card_uuid, [("7g.40gb", 0)], True, "root")
+    two.broker.layouts.set(lease.card_uuid, [("7g.40gb", 0)], True, "root")
     assert totals(two) == {**ALL, "small": 7, "course": 21, "medium": 0, "large": 0}
 
 
@@ -102,7 +102,7 @@ def test_a_lost_card_is_not_counted_and_not_out_of_service(two: Lab) -> None:
 
 
 def test_researchers_are_told_of_drained_cards_without_the_reason(two: Lab) -> None:
-    two.broker.drain_card("GPU-1", "fan 2 of crate 7 is broken.", "root")
+    two.broker.cards.drain("GPU-1", "fan 2 of crate 7 is broken.", "root")
     found = offers(two)
     assert (found["small"].free, found["small"].total) == (7, 7)
     assert found["small"].usable
@@ -123,7 +123,7 @@ def test_researchers_are_told_of_drained_cards_without_the_reason(two: Lab) -> N
     "person", [Person("root", admin=True), Person("eve", frozenset({"pi"}))], ids=["admin", "pi"]
 )
 def test_admins_and_approvers_read_the_reasons(two: Lab, person: Person) -> None:
-    two.broker.drain_card("GPU-0", "fan is broken.", "root")
+    two.broker.cards.drain("GPU-0", "fan is broken.", "root")
     assert offers(two, person)["small"].outage == (
         "1 of its cards is out of service: fan is broken."
     )
@@ -134,14 +134,14 @@ def test_admins_and_approvers_read_the_reasons(two: Lab, person: Person) -> None
     )
     assert found["medium"].outage == "Its only card is out of service: Card 1 cannot be read."
     assert found["card"].why.startswith("Tier 'Whole card' needs approval")
-    two.broker.resume_card("GPU-0", "root")
+    two.broker.cards.resume("GPU-0", "root")
     assert offers(two, person)["small"].outage == (
         "1 of its cards is out of service: Card 1 cannot be read."
     )
 
 
 def test_a_token_that_may_not_decide_reads_no_reasons(two: Lab) -> None:
-    two.broker.drain_card("GPU-0", "fan is broken.", "root")
+    two.broker.cards.drain("GPU-0", "fan is broken.", "root")
     person = Person("eve", frozenset({"pi"}), decides=False)
     assert offers(two, person)["small"].outage == "1 of its cards is out of service."
 
@@ -150,7 +150,7 @@ def test_many_reasons_are_named_in_part_and_each_once(make_lab: Callable[..., La
     lab = make_lab(tiers=TIERS)
     lab.report(*(card(i) for i in range(7)))
     for i, why in enumerate(["fan", "fan", "dust", "heat\n", "noise", "smoke"]):
-        lab.broker.drain_card(f"GPU-{i}", why, "root")
+        lab.broker.cards.drain(f"GPU-{i}", why, "root")
     assert offers(lab, Person("root", admin=True))["small"].outage == (
         r"6 of its cards are out of service: fan; dust; heat\n; and 2 more."
     )
@@ -159,7 +159,7 @@ def test_many_reasons_are_named_in_part_and_each_once(make_lab: Callable[..., La
 def test_a_grant_is_worth_nothing_while_all_cards_are_drained(two: Lab) -> None:
     two.grant("boss")
     for uuid in ("GPU-0", "GPU-1"):
-        two.broker.drain_card(uuid, "moved", "root")
+        two.broker.cards.drain(uuid, "moved", "root")
     offer = offers(two)["card"]
     assert not offer.usable
     assert offer.why == (
@@ -197,7 +197,7 @@ def test_nobody_waits_for_a_larger_tier_where_there_is_none(two: Lab, tier: str,
     assert offers(two)[tier].larger == ()
     before = two.stored()
     with pytest.raises(Refusal) as refused:
-        two.broker.join(BOSS, tier, upward=True)
+        two.broker.queue.join(BOSS, tier, upward=True)
     assert refused.value.reason == "options"
     title = offers(two)[tier].tier.title
     assert str(refused.value) == (
@@ -209,7 +209,7 @@ def test_nobody_waits_for_a_larger_tier_where_there_is_none(two: Lab, tier: str,
 def test_a_tier_without_a_gpu_has_no_larger_one(two: Lab) -> None:
     assert offers(two)["cpu"].larger == ()
     with pytest.raises(Refusal, match="has no GPU and is always available"):
-        two.broker.join(BOSS, "cpu", upward=True)
+        two.broker.queue.join(BOSS, "cpu", upward=True)
 
 
 def test_only_larger_tiers_of_the_person_count(make_lab: Callable[..., Lab]) -> None:
@@ -218,4 +218,4 @@ def test_only_larger_tiers_of_the_person_count(make_lab: Callable[..., Lab]) -> 
     assert [t.name for t in offers(lab)["medium"].larger] == ["large"]
     assert offers(lab, Person("ada"))["medium"].larger == ()
     with pytest.raises(Refusal, match="no larger tier is open to you"):
-        lab.broker.join(Person("ada"), "medium", upward=True)
+        lab.broker.queue.join(Person("ada"), "medium", upward=True)

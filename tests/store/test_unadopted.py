@@ -28,7 +28,7 @@ def unadopted(lab: Lab, lease: LeaseRow = LEASE, **changes: Any) -> OrphanRow:
     """Ada's server runs, by its hub's word and by its processes' marks."""
     layout = [card(0, WHOLE)] if lease.whole else [card(0)]
     look(lab, mark(lease), cards=layout)
-    (found,) = lab.broker.vouch([replace(saved(**vars(lease)), **changes)])
+    (found,) = lab.broker.orphans.vouch([replace(saved(**vars(lease)), **changes)])
     look(lab, mark(lease), cards=layout)
     return found
 
@@ -51,7 +51,7 @@ def test_it_counts_once_when_it_is_adopted(make_lab: MakeLab) -> None:
     lab = make_lab(quotas={"default": {"live": 2}})
     unadopted(lab)
     assert limits(lab) == {"live": 1}
-    lab.broker.adopt_orphans("root")
+    lab.broker.orphans.adopt("root")
     assert limits(lab) == {"live": 1}
     lab.start(server="second")
     assert refusal(lab, "ada", server="third").reason == "quota"
@@ -70,7 +70,7 @@ def test_a_whole_card_counts_as_one(make_lab: MakeLab) -> None:
 
 def test_a_whole_card_counts_before_any_agent_has_reported_it(make_lab: MakeLab) -> None:
     lab = make_lab(quotas={"default": {"whole_cards": 1, "live": 3}})
-    lab.broker.vouch([saved(**vars(CARD))])
+    lab.broker.orphans.vouch([saved(**vars(CARD))])
     assert limits(lab) == {"live": 1, "whole_cards": 1}
 
 
@@ -110,7 +110,7 @@ def test_the_mark_of_a_process_fills_nobodys_quota(make_lab: MakeLab) -> None:
 def test_what_its_hub_stopped_counts_while_its_processes_run(make_lab: MakeLab) -> None:
     lab = make_lab(quotas={"default": {"live": 1}})
     unadopted(lab)
-    lab.broker.unvouch("ada", "")
+    lab.broker.orphans.unvouch("ada", "")
     look(lab, mark(), cards=[card(0)])
     found = refusal(lab, "ada", server="other")
     assert found.soon is True
@@ -127,40 +127,40 @@ def test_a_new_start_of_the_same_server_ends_the_word_of_its_hub(make_lab: MakeL
     lab = make_lab(quotas={"default": {"live": 1}})
     unadopted(lab)
     assert refusal(lab, "ada").soon is True
-    (orphan,) = lab.broker.orphans()
+    (orphan,) = lab.broker.orphans.find()
     assert orphan.vouched is False
     look(lab, cards=[card(0)])
     lease = lab.start()
-    assert lab.broker.leases() == (lease,)
+    assert lab.broker.leases.find() == (lease,)
 
 
 def test_a_place_in_the_waiting_list_offers_nothing_beyond_the_quota(make_lab: MakeLab) -> None:
     lab = make_lab(quotas={"default": {"live": 1}})
     unadopted(lab)
-    ticket = lab.broker.join(Person("ada"), "small", server="other")
-    offered = lab.broker.offer(ticket.id, Person("ada"), other_servers=1)
+    ticket = lab.broker.queue.join(Person("ada"), "small", server="other")
+    offered = lab.broker.offers.make(ticket.id, Person("ada"), other_servers=1)
     assert offered.lease is None
     assert "GPU server at a time" in offered.why
-    assert lab.broker.leases() == ()
+    assert lab.broker.leases.find() == ()
 
 
 def test_a_start_that_no_hub_names_ends_no_other(make_lab: MakeLab) -> None:
     lab = make_lab()
     look(lab, mark(), cards=[card(0)])
     running = lab.start()
-    lab.broker.activate(running.attempt)
+    lab.broker.leases.activate(running.attempt)
     lab.clock.pass_time(hours=1)
     look(lab, mark(), cards=[card(0)])
-    (done,) = lab.broker.adopt_orphans("root")
+    (done,) = lab.broker.orphans.adopt("root")
     assert done.lease is None
     assert f"lease {running.id} belongs to another start of the server" in done.why
-    assert lab.broker.lease(running.id).state == "active"
+    assert lab.broker.leases.get(running.id).state == "active"
 
 
 def test_times_of_before_hold(make_lab: MakeLab) -> None:
     lab = make_lab()
     unadopted(lab, since=LEASE.since - timedelta(days=1))
-    lab.broker.unvouch("ada", "")
+    lab.broker.orphans.unvouch("ada", "")
     look(lab, mark(), cards=[card(0)])
-    (orphan,) = lab.broker.orphans()
+    (orphan,) = lab.broker.orphans.find()
     assert orphan.since == LEASE.since - timedelta(days=1)

@@ -22,10 +22,10 @@ MakeLab = Callable[..., Lab]
 def end(lab: Lab, lease: LeaseRow, waiting_for: str = "NVML still lists pid 4711") -> LeaseRow:
     """A session ends, and something stays on its slice."""
     if lease.state == "pending":
-        lab.broker.activate(lease.attempt)
-    lab.broker.release_server(lease.user, lease.server, "the server stopped", lease.user)
-    lab.broker.note_waiting(lease.id, waiting_for)
-    return lab.broker.lease(lease.id)
+        lab.broker.leases.activate(lease.attempt)
+    lab.broker.leases.release_server(lease.user, lease.server, "the server stopped", lease.user)
+    lab.broker.leases.note_waiting(lease.id, waiting_for)
+    return lab.broker.leases.get(lease.id)
 
 
 def refusal(lab: Lab, *args: str, **kwargs: object) -> Refusal:
@@ -35,12 +35,12 @@ def refusal(lab: Lab, *args: str, **kwargs: object) -> Refusal:
 
 
 def limits(lab: Lab, user: str = "ada", servers: int | None = None) -> dict[str, float | None]:
-    found = lab.broker.quota_of(Person(user), servers=servers)
+    found = lab.broker.quotas.of(Person(user), servers=servers)
     return {each.field: each.used for each in found}
 
 
 def offer_of(lab: Lab, tier: str = "small", user: str = "ada") -> tuple[bool, str]:
-    (offer,) = (each for each in lab.broker.tiers_for(Person(user)) if each.tier.name == tier)
+    (offer,) = (each for each in lab.broker.tiers.of(Person(user)) if each.tier.name == tier)
     return offer.usable, offer.why
 
 
@@ -54,12 +54,12 @@ def test_as_many_slices_as_the_quota_allows_are_held_whatever_is_stopped(
         assert refusal(lab, "ada", server=server).reason == "quota"
     assert limits(lab) == {"live": 2}
     assert offer_of(lab)[0] is False
-    assert len(lab.broker.leases(user="ada")) == 2
-    lab.broker.confirm_empty(first.id)
+    assert len(lab.broker.leases.find(user="ada")) == 2
+    lab.broker.leases.confirm_empty(first.id)
     third = lab.start()
     assert refusal(lab, "ada", server="other").reason == "quota"
     lab.stop(third)
-    lab.broker.confirm_empty(second.id)
+    lab.broker.leases.confirm_empty(second.id)
     assert limits(lab) == {"live": 0}
 
 
@@ -90,7 +90,7 @@ def test_a_start_may_wait_for_what_has_just_ended_but_not_for_what_is_stuck(
     assert refusal(lab, "ada", server="three").soon is True
     lab.clock.pass_time(seconds=10)
     assert refusal(lab, "ada", server="three").soon is False
-    end(lab, lab.broker.leases(user="ada")[1])
+    end(lab, lab.broker.leases.find(user="ada")[1])
     # The second one is over in a moment, which is enough.
     assert refusal(lab, "ada", server="three").soon is True
     # Nothing that runs is over in a moment.
@@ -104,9 +104,9 @@ def test_only_what_is_over_soon_makes_others_wait_for_a_full_tier(make_lab: Make
     lab.report(card(0, [("1g.5gb", 0)]))
     end(lab, lab.start("grace"))
     lab.clock.pass_time(seconds=59)
-    assert lab.broker.being_returned("small")
+    assert lab.broker.leases.being_returned("small")
     lab.clock.pass_time(seconds=1)
-    assert not lab.broker.being_returned("small")
+    assert not lab.broker.leases.being_returned("small")
 
 
 def test_a_whole_card_that_is_cut_back_is_waited_for(make_lab: MakeLab) -> None:
@@ -115,15 +115,15 @@ def test_a_whole_card_that_is_cut_back_is_waited_for(make_lab: MakeLab) -> None:
     lab.grant()
     lease = lab.start("ada", "card")
     lab.report(card(0, WHOLE))
-    lab.broker.finish_target("GPU-0")
+    lab.broker.layouts.finish_target("GPU-0")
     lab.stop(lease)
     assert refusal(lab, "ada", "card").reason == "capacity"
-    assert lab.broker.being_returned("card")
-    assert lab.broker.being_returned("medium")
-    assert not lab.broker.being_returned("cpu")
+    assert lab.broker.leases.being_returned("card")
+    assert lab.broker.leases.being_returned("medium")
+    assert not lab.broker.leases.being_returned("cpu")
     lab.report(card(0, MIXED))
-    lab.broker.finish_target("GPU-0")
-    assert not lab.broker.being_returned("card")
+    lab.broker.layouts.finish_target("GPU-0")
+    assert not lab.broker.leases.being_returned("card")
     lab.start("ada", "card")
 
 
@@ -160,9 +160,9 @@ def test_no_grant_holds_two_cards(make_lab: MakeLab) -> None:
     lab.grant()
     second = lab.start("ada", "card")
     assert second.request_id != lease.request_id
-    lab.broker.confirm_empty(lease.id)
+    lab.broker.leases.confirm_empty(lease.id)
     lab.report()
-    lab.broker.finish_target(lease.card_uuid)
+    lab.broker.layouts.finish_target(lease.card_uuid)
     assert lab.start("ada", "card", server="other").request_id == lease.request_id
 
 
@@ -174,7 +174,7 @@ def test_the_form_says_that_a_grant_is_in_use_as_the_start_does(make_lab: MakeLa
     found = refusal(lab, "ada", "card")
     assert (found.reason, found.soon) == ("approval", False)
     assert offer_of(lab, "card") == (False, str(found))
-    (offer,) = (each for each in lab.broker.tiers_for(ADA) if each.tier.name == "card")
+    (offer,) = (each for each in lab.broker.tiers.of(ADA) if each.tier.name == "card")
     assert offer.grant is not None
     assert offer.grant.id == grant.id
     assert not offer.may_ask
@@ -185,81 +185,81 @@ def test_what_is_held_for_a_place_has_its_grant_at_every_hub(make_lab: MakeLab) 
     other = make_lab(hub="west")
     lab.report()
     for each in (lab, other):
-        each.broker.claim_hub(f"{each.broker.hub}:/etc/hub.py")
+        each.broker.hubs.claim(f"{each.broker.hub}:/etc/hub.py")
     lab.grant()
     first, second = (lab.start(name, "card") for name in ("grace", "linus") if lab.grant(name))
-    here = lab.broker.join(ADA, "card")
-    there = other.broker.join(ADA, "card")
+    here = lab.broker.queue.join(ADA, "card")
+    there = other.broker.queue.join(ADA, "card")
     for lease in (first, second):
         lab.stop(lease)
     lab.report()
     for uuid in ("GPU-0", "GPU-1"):
-        lab.broker.finish_target(uuid)
-    assert lab.broker.offer(here.id, ADA).lease is not None
+        lab.broker.layouts.finish_target(uuid)
+    assert lab.broker.offers.make(here.id, ADA).lease is not None
     # One card for the one grant, no matter who asks for it and where.
-    assert other.broker.offer(there.id, ADA).lease is None
+    assert other.broker.offers.make(there.id, ADA).lease is None
     found = refusal(other, "ada", "card")
     assert found.reason == "approval"
     assert "a card is held for your ticket at hub 'hub'" in str(found)
     lab.start("ada", "card")
-    assert sum(lease.whole for lease in lab.broker.leases()) == 1
+    assert sum(lease.whole for lease in lab.broker.leases.find()) == 1
 
 
 def test_an_offer_is_not_made_on_a_grant_that_a_running_server_has(make_lab: MakeLab) -> None:
     lab = make_lab()
     lab.report()
-    lab.broker.claim_hub("here:/etc/hub.py")
+    lab.broker.hubs.claim("here:/etc/hub.py")
     lab.grant()
     lab.grant("grace")
     running, other = lab.start("ada", "card"), lab.start("grace", "card")
-    ticket = lab.broker.join(ADA, "card")
+    ticket = lab.broker.queue.join(ADA, "card")
     lab.stop(other)
     lab.report()
-    lab.broker.finish_target(other.card_uuid)
-    offered = lab.broker.offer(ticket.id, ADA)
+    lab.broker.layouts.finish_target(other.card_uuid)
+    offered = lab.broker.offers.make(ticket.id, ADA)
     assert offered.lease is None
     assert "in use by your default server" in offered.ticket.blocked
     lab.stop(running)
-    assert lab.broker.offer(ticket.id, ADA).lease is not None
+    assert lab.broker.offers.make(ticket.id, ADA).lease is not None
 
 
 def test_a_place_is_not_served_beyond_the_quota(make_lab: MakeLab) -> None:
     lab = make_lab(quotas={"default": {"live": 1}})
     lab.report()
-    lab.broker.claim_hub("here:/etc/hub.py")
+    lab.broker.hubs.claim("here:/etc/hub.py")
     lease = end(lab, lab.start())
-    ticket = lab.broker.join(ADA, "small", server="other")
-    offered = lab.broker.offer(ticket.id, ADA)
+    ticket = lab.broker.queue.join(ADA, "small", server="other")
+    offered = lab.broker.offers.make(ticket.id, ADA)
     assert offered.lease is None
     assert "1 GPU server at a time" in offered.why
     # It may be over in a moment, so the place is not passed over for it.
     assert offered.ticket.blocked == ""
     lab.clock.pass_time(minutes=1)
     lab.report()
-    blocked = lab.broker.offer(ticket.id, ADA).ticket.blocked
+    blocked = lab.broker.offers.make(ticket.id, ADA).ticket.blocked
     assert blocked == str(refusal(lab, "ada"))
-    lab.broker.confirm_empty(lease.id)
-    assert lab.broker.offer(ticket.id, ADA).lease is not None
+    lab.broker.leases.confirm_empty(lease.id)
+    assert lab.broker.offers.make(ticket.id, ADA).lease is not None
 
 
 def test_what_was_offered_and_not_taken_keeps_nobody_from_a_start(make_lab: MakeLab) -> None:
     lab = make_lab(quotas={"default": {"live": 1}})
     lab.report(card(0, [("1g.5gb", 0), ("1g.5gb", 1)]))
-    lab.broker.claim_hub("here:/etc/hub.py")
+    lab.broker.hubs.claim("here:/etc/hub.py")
     others = [lab.start("grace"), lab.start("linus")]
-    ticket = lab.broker.join(ADA, "small")
+    ticket = lab.broker.queue.join(ADA, "small")
     for lease in others:
         lab.stop(lease)
-    held = lab.broker.offer(ticket.id, ADA).lease
+    held = lab.broker.offers.make(ticket.id, ADA).lease
     assert held is not None
-    lab.broker.leave(ticket.id, ADA)
-    assert lab.broker.lease(held.id).state == "releasing"
+    lab.broker.queue.leave(ticket.id, ADA)
+    assert lab.broker.leases.get(held.id).state == "releasing"
     assert limits(lab) == {"live": 0}
     assert offer_of(lab)[0] is True
     lab.start("ada")
     # Another place is not served beside it, though.
-    again = lab.broker.join(Person("linus"), "medium")
-    assert lab.broker.offer(again.id, Person("linus")).lease is None
+    again = lab.broker.queue.join(Person("linus"), "medium")
+    assert lab.broker.offers.make(again.id, Person("linus")).lease is None
 
 
 def test_sessions_that_have_ended_count_as_servers(make_lab: MakeLab) -> None:
@@ -280,15 +280,15 @@ def test_a_server_that_the_hub_is_stopping_is_counted_once(make_lab: MakeLab) ->
     other = make_lab(hub="west", quotas={"default": {"servers": 2}})
     lab.report()
     end(lab, lab.start(server="one"))
-    found = lab.broker.quota_of(ADA, servers=1, stopping=["one"])
+    found = lab.broker.quotas.of(ADA, servers=1, stopping=["one"])
     assert [each.used for each in found] == [1]
-    start = lab.broker.acquire
+    start = lab.broker.leases.acquire
     assert start(ADA, "two", "small", "a1", other_servers=1, stopping=["one"]) is not None
-    lab.broker.cancel_attempt("a1", "never mind")
+    lab.broker.leases.cancel("a1", "never mind")
     with pytest.raises(Refusal, match="you have 3"):
         start(ADA, "two", "small", "a2", other_servers=1)
     # What runs at another hub is counted there.
-    assert [each.used for each in other.broker.quota_of(ADA, servers=0)] == [0]
+    assert [each.used for each in other.broker.quotas.of(ADA, servers=0)] == [0]
 
 
 def test_hours_run_until_the_proof(make_lab: MakeLab) -> None:
@@ -299,7 +299,7 @@ def test_hours_run_until_the_proof(make_lab: MakeLab) -> None:
     lab.report()
     assert limits(lab)["gpu_hours_per_week"] == pytest.approx(1)
     assert refusal(lab, "ada").reason == "quota"
-    lab.broker.confirm_empty(lease.id)
+    lab.broker.leases.confirm_empty(lease.id)
     lab.clock.pass_time(hours=7)
     assert limits(lab)["gpu_hours_per_week"] == pytest.approx(1)
 
@@ -311,8 +311,8 @@ def test_a_slice_that_is_not_proven_empty_is_lent_to_nobody(make_lab: MakeLab) -
     lab.clock.pass_time(hours=1)
     lab.report(card(0, [("1g.5gb", 0)]))
     assert refusal(lab, "grace").reason == "capacity"
-    (status,) = lab.broker.slices()
-    assert (status.state, status.leases) == ("leased", (lab.broker.lease(lease.id),))
+    (status,) = lab.broker.slices.find()
+    assert (status.state, status.leases) == ("leased", (lab.broker.leases.get(lease.id),))
     assert status.why.startswith("A session on it ended at Mon 23 Nov 2026 09:00 UTC")
 
 
@@ -327,8 +327,8 @@ def test_nobody_plans_with_the_end_of_what_is_stuck(make_lab: MakeLab) -> None:
     lab.report()
     # Ada's grant begins in three hours: one card is left, and grace's session would have ended.
     begin = lab.clock() + timedelta(hours=3)
-    request = lab.broker.create_request(ADA, "card", 2, "later", starts_at=begin)
-    lab.broker.decide(request.id, ROOT, True)
+    request = lab.broker.requests.create(ADA, "card", 2, "later", starts_at=begin)
+    lab.broker.requests.decide(request.id, ROOT, True)
     lab.grant("linus", hours=5)
     assert lab.start("linus", "card").ends_at == begin
 
@@ -339,11 +339,11 @@ def test_nobody_who_waits_is_promised_what_is_stuck(make_lab: MakeLab) -> None:
     lab.report(card(0, (("1g.5gb", 0), ("1g.5gb", 1))))
     lab.start("grace")
     lease = end(lab, lab.start("linus"))
-    lab.broker.claim_hub("here")
-    lab.broker.join(ADA, "small")
+    lab.broker.hubs.claim("here")
+    lab.broker.queue.join(ADA, "small")
 
     def wait() -> tuple[timedelta | None, timedelta | None, int]:
-        (status,) = lab.broker.queue("ada")
+        (status,) = lab.broker.queue.status("ada")
         assert status.expectation is not None
         found = status.expectation
         return found.likely, found.latest, found.stuck
@@ -354,7 +354,7 @@ def test_nobody_who_waits_is_promised_what_is_stuck(make_lab: MakeLab) -> None:
     assert wait() == (left, left, 1)
     lab.clock.pass_time(hours=3)
     assert wait() == (None, None, 2)  # grace's should have ended, too
-    lab.broker.confirm_empty(lease.id)
+    lab.broker.leases.confirm_empty(lease.id)
     assert wait() == (None, None, 1)
 
 
@@ -363,22 +363,22 @@ def test_admins_are_told_once_of_a_slice_that_stays_taken(make_lab: MakeLab) -> 
     lab.report()
     lease = end(lab, lab.start(), "processes of the ended server are still running: pid 4711")
     lab.start("grace")
-    assert lab.broker.warn_of_stuck() == ()
+    assert lab.broker.notices.warn_of_stuck() == ()
     lab.clock.pass_time(minutes=4, seconds=59)
-    assert lab.broker.warn_of_stuck() == ()
-    lab.broker.keep_back(
+    assert lab.broker.notices.warn_of_stuck() == ()
+    lab.broker.slices.keep_back(
         lease.slice_id, "Not empty after lease 1: process 4711 (python, user ada); kill"
     )
     lab.clock.pass_time(seconds=1)
-    assert [each.id for each in lab.broker.warn_of_stuck()] == [lease.id]
-    (event,) = [each for each in lab.broker.events() if each.kind == "lease.stuck"]
+    assert [each.id for each in lab.broker.notices.warn_of_stuck()] == [lease.id]
+    (event,) = [each for each in lab.broker.events.find() if each.kind == "lease.stuck"]
     assert event.user == "ada"
     assert "process 4711 (python, user ada)" in event.detail["why"]
     assert event.detail["mend"].startswith("Run that command on node n1")
     lab.clock.pass_time(hours=9)
-    assert lab.broker.warn_of_stuck() == ()
+    assert lab.broker.notices.warn_of_stuck() == ()
     other = Lab(lab.url, clock=lab.clock, hub="physics")
-    assert other.broker.warn_of_stuck() == ()
+    assert other.broker.notices.warn_of_stuck() == ()
     other.close()
 
 
@@ -389,7 +389,7 @@ def test_two_services_tell_of_a_slice_that_stays_taken_once(make_lab: MakeLab) -
         end(lab, lab.start(user))
     lab.clock.pass_time(minutes=5)
     with ThreadPoolExecutor(4) as pool:
-        told = list(pool.map(lambda _: lab.broker.warn_of_stuck(), range(4)))
+        told = list(pool.map(lambda _: lab.broker.notices.warn_of_stuck(), range(4)))
     assert sorted(lease.user for each in told for lease in each) == ["ada", "grace", "linus"]
     assert lab.kinds().count("lease.stuck") == 3
 
@@ -404,13 +404,13 @@ def test_a_card_that_is_stuck_is_not_counted_on_for_a_coming_grant(make_lab: Mak
     lab.grant("grace", hours=1)
     stuck = end(lab, lab.start("grace", "card"))
     lab.start("linus", "small")
-    request = lab.broker.create_request(
+    request = lab.broker.requests.create(
         ADA, "card", 2, "later", starts_at=lab.clock() + timedelta(minutes=30)
     )
-    lab.broker.decide(request.id, ROOT, True)
+    lab.broker.requests.decide(request.id, ROOT, True)
     lab.clock.pass_time(minutes=2)
     lab.report()
-    kept = lab.broker.keep_coming_cards()
+    kept = lab.broker.reservations.keep()
     assert kept
     assert stuck.card_uuid not in kept
 
@@ -419,7 +419,7 @@ def test_admins_see_what_keeps_a_slice_and_its_holder_sees_words(make_lab: MakeL
     lab = make_lab()
     lab.report(card(0, SEVENTHS))
     lease = end(lab, lab.start())
-    (slice_,) = (each for each in lab.broker.slices() if each.leases)
+    (slice_,) = (each for each in lab.broker.slices.find() if each.leases)
     (seen,) = views.slice_view(slice_)["unproven"]
     assert (seen["lease"], seen["releasing_at"]) == (lease.id, "2026-11-23T09:00:00Z")
     assert seen["waiting_for"] == "NVML still lists pid 4711"
@@ -432,25 +432,27 @@ def test_admins_see_what_keeps_a_slice_and_its_holder_sees_words(make_lab: MakeL
     assert full["releasing_at"] == own["releasing_at"] == "2026-11-23T09:00:00Z"
     assert "kill -9 4711" in full["mend"]
     assert (own["waiting_for"], own["mend"]) == ("a program is still running on its slice", "")
-    lab.broker.quarantine(slice_.row.id, "pid 4711 of user mallory; `sudo kill -9 4711`", "agent")
-    (shut,) = (each for each in lab.broker.slices() if each.leases)
+    lab.broker.slices.quarantine(
+        slice_.row.id, "pid 4711 of user mallory; `sudo kill -9 4711`", "agent"
+    )
+    (shut,) = (each for each in lab.broker.slices.find() if each.leases)
     assert "mallory" in views.slice_view(shut)["why"]
     assert "mallory" not in str(views.slice_view(shut, ADA))
-    (entry,) = views.card_view(lab.broker.cards()[0], lab.broker.slices())["unproven"]
+    (entry,) = views.card_view(lab.broker.cards.find()[0], lab.broker.slices.find())["unproven"]
     assert (entry["lease"], entry["user"]) == (lease.id, "ada")
     assert "Run that command on node n1" in entry["mend"]
-    lab.broker.confirm_empty(lease.id)
-    (empty,) = (each for each in lab.broker.slices() if each.state == "quarantined")
+    lab.broker.leases.confirm_empty(lease.id)
+    (empty,) = (each for each in lab.broker.slices.find() if each.state == "quarantined")
     assert "mallory" in views.slice_view(empty)["why"]
     assert "mallory" not in views.slice_view(empty, ADA)["why"]
-    assert views.card_view(lab.broker.cards()[0], lab.broker.slices())["unproven"] == []
+    assert views.card_view(lab.broker.cards.find()[0], lab.broker.slices.find())["unproven"] == []
 
 
 def test_ending_what_is_ending_says_what_keeps_it_and_the_way_out(lab: Lab) -> None:
     lease = end(lab, lab.start(), "processes of the ended server are still running: pid 7, 8")
     before = lab.stored()
     with pytest.raises(Refusal) as caught:
-        lab.broker.release_lease(lease.id, "again", "root")
+        lab.broker.leases.release(lease.id, "again", "root")
     said = str(caught.value)
     assert caught.value.reason == "conflict"
     assert f"Lease {lease.id} of ada already ended at Mon 23 Nov 2026 09:00 UTC" in said
@@ -458,9 +460,9 @@ def test_ending_what_is_ending_says_what_keeps_it_and_the_way_out(lab: Lab) -> N
     assert "still running: pid 7, 8" in said
     assert "kill -9 7 8" in said
     assert lab.stored() == before
-    lab.broker.note_waiting(lease.id, "NVML cannot say who is on it: unknown error")
+    lab.broker.leases.note_waiting(lease.id, "NVML cannot say who is on it: unknown error")
     with pytest.raises(Refusal, match="nvidia-smi"):
-        lab.broker.release_lease(lease.id, "again", "root")
-    lab.broker.quarantine(lease.slice_id, "on node n1, `sudo kill -9 7` ends it", "agent")
+        lab.broker.leases.release(lease.id, "again", "root")
+    lab.broker.slices.quarantine(lease.slice_id, "on node n1, `sudo kill -9 7` ends it", "agent")
     with pytest.raises(Refusal, match="It is quarantined: on node n1, `sudo kill -9 7` ends it"):
-        lab.broker.release_lease(lease.id, "again", "root")
+        lab.broker.leases.release(lease.id, "again", "root")

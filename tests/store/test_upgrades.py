@@ -123,12 +123,12 @@ def test_an_upgrade_loses_no_lease_and_wants_cards_as_they_are(empty_url: str) -
     migrations.upgrade(empty_url)
     lab = Lab(empty_url)
     try:
-        leases = {lease.card_uuid: lease for lease in lab.broker.leases()}
+        leases = {lease.card_uuid: lease for lease in lab.broker.leases.find()}
         assert {card: (each.user, each.state) for card, each in leases.items()} == {
             "GPU-cut": ("ada", "active"),
             "GPU-whole": ("ada", "active"),
         }
-        cards = {card.uuid: card for card in lab.broker.cards()}
+        cards = {card.uuid: card for card in lab.broker.cards.find()}
         for uuid, enabled, layout, target in CARDS:
             card = cards[uuid]
             assert json.loads(json.dumps(card.layout)) == layout
@@ -136,7 +136,8 @@ def test_an_upgrade_loses_no_lease_and_wants_cards_as_they_are(empty_url: str) -
             assert (card.mig_wanted, card.layout_by) == (enabled, "")
             assert card.reserved_for is None
         wanted = {
-            (each.row.card_uuid, each.row.profile): each.row.wanted for each in lab.broker.slices()
+            (each.row.card_uuid, each.row.profile): each.row.wanted
+            for each in lab.broker.slices.find()
         }
         # 2g.10gb is no part of its card's layout and 7g.40gb only of its card's target.
         assert wanted == {
@@ -145,7 +146,7 @@ def test_an_upgrade_loses_no_lease_and_wants_cards_as_they_are(empty_url: str) -
             ("GPU-whole", "1g.5gb"): True,
             ("GPU-whole", "7g.40gb"): False,
         }
-        assert [event.kind for event in lab.broker.events()] == ["card.seen"]
+        assert [event.kind for event in lab.broker.events.find()] == ["card.seen"]
     finally:
         lab.close()
 
@@ -154,11 +155,11 @@ def test_leases_from_before_hubs_had_names_are_the_first_hub_s(empty_url: str) -
     at_first_schema(empty_url)
     migrations.upgrade(empty_url)
     lab = Lab(empty_url, hub="physics")
-    assert {lease.hub for lease in lab.broker.leases()} == {"hub"}
-    number = len(lab.broker.leases())
+    assert {lease.hub for lease in lab.broker.leases.find()} == {"hub"}
+    number = len(lab.broker.leases.find())
     assert number > 0
-    lab.broker.claim_hub("here")
-    assert len(lab.broker.leases(hub="physics")) == number
+    lab.broker.hubs.claim("here")
+    assert len(lab.broker.leases.find(hub="physics")) == number
     lab.close()
 
 
@@ -168,11 +169,11 @@ def test_who_had_a_slice_before_seats_keeps_it_alone(empty_url: str) -> None:
     tiers = [{"name": "course", "profile": "3g.20gb", "seats": 4}]
     lab = Lab(empty_url, tiers=tiers)
     try:
-        (offer,) = lab.broker.tiers_for(Person("grace"))
+        (offer,) = lab.broker.tiers.of(Person("grace"))
         assert (offer.free, offer.total) == (0, 4)
         with pytest.raises(Refusal, match=r"No seat on a 3g\.20gb slice is free"):
             lab.start("grace", "course")
-        (old,) = [each for each in lab.broker.leases() if each.card_uuid == "GPU-cut"]
+        (old,) = [each for each in lab.broker.leases.find() if each.card_uuid == "GPU-cut"]
         lab.stop(old)
         assert [lab.start(user, "course").seat for user in ("grace", "linus")] == [0, 1]
     finally:

@@ -55,7 +55,7 @@ class Bell(threading.Event):
 def heard(lab: Lab) -> Iterator[Bell]:
     """A bell, after the ring that says that it is listening."""
     bell = Bell()
-    with lab.broker.heard(bell.set):
+    with lab.broker.events.heard(bell.set):
         bell.next()
         yield bell
 
@@ -67,12 +67,12 @@ def until(bell: Bell, holds: Callable[[], bool]) -> None:
 
 
 def free(lab: Lab) -> int:
-    return lab.broker.tiers_for(Person("grace"))[0].free
+    return lab.broker.tiers.of(Person("grace"))[0].free
 
 
 def test_a_waiter_is_woken_by_another_process(lab: Lab) -> None:
     lab.report()
-    lab.broker.activate(lab.start("ada").attempt)
+    lab.broker.leases.activate(lab.start("ada").attempt)
     with heard(lab) as bell:
         assert free(lab) == 13
         other = subprocess.Popen([sys.executable, "-c", RELEASE, lab.url])
@@ -93,12 +93,12 @@ def test_a_waiter_is_woken_by_another_thread_of_this_process(lab: Lab) -> None:
 def test_whoever_comes_later_is_woken_too_and_whoever_left_is_not(lab: Lab) -> None:
     lab.report()
     gone = Bell()
-    with lab.broker.heard(gone.set):
+    with lab.broker.events.heard(gone.set):
         gone.next()
     first, second = lab.start("ada"), lab.start("grace")
     with heard(lab) as early:
         late = Bell()
-        with lab.broker.heard(late.set):
+        with lab.broker.events.heard(late.set):
             lab.stop(first)
             late.next()
         early.clear()
@@ -115,7 +115,7 @@ def test_a_waiter_that_fails_costs_the_others_nothing(lab: Lab) -> None:
     def fail() -> None:
         raise RuntimeError("its event loop is closed")
 
-    with lab.broker.heard(fail), heard(lab) as bell:
+    with lab.broker.events.heard(fail), heard(lab) as bell:
         lab.stop(lease)
         bell.next()
 
@@ -126,7 +126,7 @@ def test_closing_ends_the_thread_and_leaves_waiters_alone(lab: Lab) -> None:
         assert lab.store.wakeups._thread is not None
         assert not lab.store.wakeups._thread.is_alive()
     bell = Bell()
-    with lab.broker.heard(bell.set):
+    with lab.broker.events.heard(bell.set):
         assert not bell.is_set()
 
 
@@ -142,9 +142,9 @@ def test_taking_a_lease_tells_nobody_and_giving_it_back_does(server_lab: Lab) ->
     server_lab.report()
     server_lab.store.watch = lambda sql, _: said.append(sql)
     lease = server_lab.start("ada")
-    server_lab.broker.activate(lease.attempt)
+    server_lab.broker.leases.activate(lease.attempt)
     assert not any("pg_notify" in sql for sql in said)
-    server_lab.broker.release_server("ada", "", "stopped", "hub")
+    server_lab.broker.leases.release_server("ada", "", "stopped", "hub")
     assert sum("pg_notify" in sql for sql in said) == 1
     server_lab.store.watch = None
 
@@ -180,7 +180,7 @@ def test_a_server_that_cannot_be_listened_to_holds_nobody_up(
 
     monkeypatch.setattr(wakeups.Wakeups, "_listen", refuse)
     server_lab.report()
-    with server_lab.broker.heard(lambda: None), caplog.at_level(logging.WARNING):
+    with server_lab.broker.events.heard(lambda: None), caplog.at_level(logging.WARNING):
         assert tried.wait(SOON)
         server_lab.stop(server_lab.start("ada"))
         server_lab.store.close()

@@ -18,28 +18,28 @@ from tests.store.test_lease_life import refused
 
 
 def the_card(lab: Lab, uuid: str = "GPU-0") -> CardRow:
-    (found,) = (c for c in lab.broker.cards() if c.uuid == uuid)
+    (found,) = (c for c in lab.broker.cards.find() if c.uuid == uuid)
     return found
 
 
 def test_a_whole_card_is_refused_without_a_grant(lab: Lab) -> None:
     assert "needs approval: request it" in refused("approval", lab.start, "ada", "card")
-    request = lab.broker.create_request(Person("ada"), "card", 5, "training")
+    request = lab.broker.requests.create(Person("ada"), "card", 5, "training")
     assert f"request {request.id} waits" in refused("approval", lab.start, "ada", "card")
-    lab.broker.decide(request.id, Person("root", admin=True), False)
+    lab.broker.requests.decide(request.id, Person("root", admin=True), False)
     refused("approval", lab.start, "ada", "card")
     lab.grant("grace")
     refused("approval", lab.start, "ada", "card")
-    assert lab.broker.leases() == ()
+    assert lab.broker.leases.find() == ()
 
 
 def test_a_whole_card_is_the_plain_profile_of_an_rtx_pro_6000(lab: Lab, tmp_path: Path) -> None:
     """Its driver also lists one with graphics, of the same size."""
     simulator.create_state(tmp_path / "rtx.json", cards=1, model="rtx pro 6000", layouts=[[]])
     nvml = Nvml(f"sim:{tmp_path / 'rtx.json'}")
-    lab.broker.record_inventory("rtx", nvml.inventory())
+    lab.broker.nodes.record_inventory("rtx", nvml.inventory())
     nvml.close()
-    (found,) = (each for each in lab.broker.cards() if each.node == "rtx")
+    (found,) = (each for each in lab.broker.cards.find() if each.node == "rtx")
     assert found.whole == ("4g.96gb", 0)
 
 
@@ -59,11 +59,11 @@ def test_a_whole_card_is_targeted_cut_given_back_and_cut_back(lab: Lab) -> None:
     cards = {0: card(0), 1: card(1)}
     for layout in (SEVENTHS[:3], (), WHOLE):
         cards[index] = card(index, layout)
-        assert not lab.broker.finish_target(uuid)
+        assert not lab.broker.layouts.finish_target(uuid)
         lab.report(*cards.values())
-    assert lab.broker.finish_target(uuid)
-    assert not lab.broker.finish_target(uuid)
-    bound = lab.broker.lease(lease.id)
+    assert lab.broker.layouts.finish_target(uuid)
+    assert not lab.broker.layouts.finish_target(uuid)
+    bound = lab.broker.leases.get(lease.id)
     assert bound.slice_uuid == f"MIG-{index}-7g.40gb-0"
     assert the_card(lab, uuid).target is None
     assert the_card(lab, uuid).layout == SEVENTHS
@@ -74,7 +74,7 @@ def test_a_whole_card_is_targeted_cut_given_back_and_cut_back(lab: Lab) -> None:
     assert lab.states()[(index, "7g.40gb", 0)] == "draining"
     cards[index] = card(index)
     lab.report(*cards.values())
-    assert lab.broker.finish_target(uuid)
+    assert lab.broker.layouts.finish_target(uuid)
     assert lab.states() == {(i, name, s): "free" for i in (0, 1) for name, s in SEVENTHS}
     kinds = lab.kinds()
     assert (kinds.count("card.target"), kinds.count("card.cut")) == (2, 2)
@@ -101,14 +101,14 @@ def test_nothing_is_given_out_on_a_card_that_is_about_to_be_cut(
     lease = lab.start("ada", "card")
     refused("capacity", lab.start, "grace", "small")
     lab.report(card(0, WHOLE))
-    lab.broker.finish_target("GPU-0")
+    lab.broker.layouts.finish_target("GPU-0")
     lab.stop(lease)
     refused("capacity", lab.start, "grace", "small")
     lab.grant("linus")
     refused("capacity", lab.start, "linus", "card")
     lab.report(card(0))
     refused("capacity", lab.start, "grace", "small")
-    lab.broker.finish_target("GPU-0")
+    lab.broker.layouts.finish_target("GPU-0")
     assert lab.start("grace", "small").profile == "1g.5gb"
 
 
@@ -124,13 +124,13 @@ def test_a_card_with_something_live_or_shut_on_it_is_not_given_out_whole(
         "node n1 is being emptied for your grant 1: 1 person is still on it. Start again when "
         "it is empty: it is kept for you for 30 minutes. Free now: cpu."
     )
-    lab.broker.activate(lease.attempt)
-    lab.broker.release_lease(lease.id, "over", "grace")
+    lab.broker.leases.activate(lease.attempt)
+    lab.broker.leases.release(lease.id, "over", "grace")
     refused("capacity", lab.start, "ada", "card")
-    lab.broker.confirm_empty(lease.id)
-    lab.broker.quarantine(lease.slice_id, "a process is left", "agent")
+    lab.broker.leases.confirm_empty(lease.id)
+    lab.broker.slices.quarantine(lease.slice_id, "a process is left", "agent")
     refused("capacity", lab.start, "ada", "card")
-    lab.broker.unquarantine(lease.slice_id, "root")
+    lab.broker.slices.unquarantine(lease.slice_id, "root")
     assert lab.start("ada", "card").whole
 
 
@@ -163,9 +163,9 @@ def test_one_server_at_a_time_runs_on_a_grant(lab: Lab) -> None:
     )
     # What is left of the server when it starts again begins to end, and has the grant until it has.
     assert "still in use" in refused("approval", lab.start, "ada", "card", server="exp")
-    assert lab.broker.lease(first.id).state == "releasing"
+    assert lab.broker.leases.get(first.id).state == "releasing"
     assert "still in use" in refused("approval", lab.start, "ada", "card", server="other")
-    lab.broker.confirm_empty(first.id)
+    lab.broker.leases.confirm_empty(first.id)
     assert lab.start("ada", "card", server="other").card_uuid != first.card_uuid
 
 
@@ -192,9 +192,9 @@ def test_an_expired_or_cancelled_grant_gives_nothing(lab: Lab) -> None:
     lab.report()
     refused("approval", lab.start, "ada", "card")
     grant = lab.grant("ada")
-    lab.broker.cancel_request(grant.id, Person("ada"))
+    lab.broker.requests.cancel(grant.id, Person("ada"))
     refused("approval", lab.start, "ada", "card")
-    assert lab.broker.leases() == ()
+    assert lab.broker.leases.find() == ()
 
 
 def test_a_lease_that_is_called_off_before_the_cut_puts_the_layout_back(lab: Lab) -> None:
@@ -203,7 +203,7 @@ def test_a_lease_that_is_called_off_before_the_cut_puts_the_layout_back(lab: Lab
     lab.stop(lease)
     assert the_card(lab, lease.card_uuid).target == SEVENTHS
     lab.report()
-    assert lab.broker.finish_target(lease.card_uuid)
+    assert lab.broker.layouts.finish_target(lease.card_uuid)
     assert set(lab.states().values()) == {"free"}
 
 
@@ -241,7 +241,7 @@ def test_a_card_is_emptied_for_a_grant_and_kept_for_it(make_lab: Callable[..., L
     lab.grant("ada")
     # Two people are on one card and seven on the other.
     sentence = refused("capacity", lab.start, "ada", "card")
-    (emptied,) = [c for c in lab.broker.cards() if c.reserved_for is not None]
+    (emptied,) = [c for c in lab.broker.cards.find() if c.reserved_for is not None]
     on_it = [lease for lease in busy if lease.card_uuid == emptied.uuid]
     assert len(on_it) == 2
     assert f"Card {emptied.index} of node n1 is being emptied" in sentence
@@ -255,7 +255,7 @@ def test_a_card_is_emptied_for_a_grant_and_kept_for_it(make_lab: Callable[..., L
     assert refused("capacity", lab.start, "ada", "card") == sentence
     lab.grant("grace")
     assert "Card" in refused("capacity", lab.start, "grace", "card")
-    reserved = {c.uuid: c.reserved_for for c in lab.broker.cards()}
+    reserved = {c.uuid: c.reserved_for for c in lab.broker.cards.find()}
     assert len(set(reserved.values())) == 2
     for lease in on_it:
         lab.stop(lease)
@@ -276,7 +276,7 @@ def test_the_tier_can_be_started_while_a_card_is_emptied_for_it(
     lab.start("grace", "small")
 
     def offer(user: str) -> tuple[int, bool]:
-        offers = lab.broker.tiers_for(Person(user))
+        offers = lab.broker.tiers.of(Person(user))
         (found,) = [each for each in offers if each.tier.name == "card"]
         return found.free, found.usable
 
@@ -292,23 +292,23 @@ def test_a_reservation_ends_with_its_grant(make_lab: Callable[..., Lab]) -> None
     lab.start("grace", "small")
     lab.grant("ada", hours=2)
     refused("capacity", lab.start, "ada", "card")
-    lab.broker.look_after_reservations("n1")
+    lab.broker.reservations.look_after("n1")
     assert the_card(lab).reserved_for is not None
     lab.clock.pass_time(hours=2)
     lab.report(card(0))
-    lab.broker.look_after_reservations("n1")
+    lab.broker.reservations.look_after("n1")
     assert the_card(lab).reserved_for is None
     assert lab.start("linus", "small").card_uuid == "GPU-0"
     grant = lab.grant("ada")
     refused("capacity", lab.start, "ada", "card")
-    lab.broker.cancel_request(grant.id, Person("ada"))
-    lab.broker.look_after_reservations("n1")
+    lab.broker.requests.cancel(grant.id, Person("ada"))
+    lab.broker.reservations.look_after("n1")
     assert the_card(lab).reserved_for is None
     assert lab.kinds().count("card.unreserved") == 2
 
 
 def the_reserved(lab: Lab) -> list[str]:
-    return [each.uuid for each in lab.broker.cards() if each.reserved_for is not None]
+    return [each.uuid for each in lab.broker.cards.find() if each.reserved_for is not None]
 
 
 def test_an_emptied_card_is_kept_for_half_an_hour_and_not_for_ever(
@@ -321,20 +321,20 @@ def test_an_emptied_card_is_kept_for_half_an_hour_and_not_for_ever(
     refused("capacity", lab.start, "ada", "card")
     lab.clock.pass_time(hours=5)
     lab.report(card(0))
-    lab.broker.look_after_reservations("n1")
+    lab.broker.reservations.look_after("n1")
     assert the_reserved(lab) == ["GPU-0"], "it is not empty yet, however long that takes"
     lab.stop(busy)
-    lab.broker.look_after_reservations("n1")
+    lab.broker.reservations.look_after("n1")
     assert lab.kinds().count("card.emptied") == 1
     lab.clock.pass_time(minutes=29)
     lab.report(card(0))
-    lab.broker.look_after_reservations("n1")
+    lab.broker.reservations.look_after("n1")
     refused("capacity", lab.start, "grace", "small")
     lab.clock.pass_time(minutes=1)
     lab.report(card(0))
-    lab.broker.look_after_reservations("n1")
+    lab.broker.reservations.look_after("n1")
     assert the_reserved(lab) == []
-    (over,) = [e for e in lab.broker.events() if e.kind == "card.unreserved"]
+    (over,) = [e for e in lab.broker.events.find() if e.kind == "card.unreserved"]
     assert over.detail["why"] == "the empty card was not used in time"
     assert lab.start("grace", "small").card_uuid == "GPU-0"
 
@@ -366,7 +366,7 @@ def test_a_grant_whose_emptied_card_leaves_service_gets_another_one_emptied(
     lab.grant("ada")
     refused("capacity", lab.start, "ada", "card")
     (first,) = the_reserved(lab)
-    lab.broker.drain_card(first, "its fan is loud", "root")
+    lab.broker.cards.drain(first, "its fan is loud", "root")
     refused("capacity", lab.start, "ada", "card")
     (second,) = the_reserved(lab)
     assert second != first

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from typing_extensions import TypedDict
 
-from jupyterhub_migspawner.broker.orphans import Adoption
+from jupyterhub_migspawner.broker.statuses import Adoption
 from jupyterhub_migspawner.broker.views.json import Timestamp, one_of, timestamp, timestamp_of
 from jupyterhub_migspawner.model.leases import ACTIVE, LOST, PENDING, RELEASED, RELEASING, LeaseRow
 from jupyterhub_migspawner.policy import proof

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing_extensions import TypedDict
 
-from jupyterhub_migspawner.broker.statuses import TierOffer
+from jupyterhub_migspawner.broker.statuses import TierStatus
 from jupyterhub_migspawner.broker.views.json import Timestamp, plain, timestamp
 from jupyterhub_migspawner.broker.views.requests import Request, request_view
 
@@ -51,7 +51,7 @@ class Tier(TypedDict):
     """Until when an offer is held for the person."""
 
 
-def tier_view(offer: TierOffer) -> Tier:
+def tier_view(offer: TierStatus) -> Tier:
     """Return a tier as it is for one person."""
     tier = offer.tier
     return {

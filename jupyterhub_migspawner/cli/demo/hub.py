@@ -188,8 +188,8 @@ class Hub:
         mig = MigBroker(config=read_quietly(self.config))
         limit = timedelta(seconds=mig.heartbeat_seconds)
         broker = mig.open_broker()
-        nodes = broker.nodes()
-        return any(broker.clock() - node.heartbeat_at < limit for node in nodes)
+        nodes = broker.nodes.find()
+        return any(broker.now() - node.heartbeat_at < limit for node in nodes)
 
     def _last_lines(self) -> str:
         text = self.log.read_text(encoding="utf-8", errors="replace")

@@ -10,7 +10,7 @@ from jupyterhub_migspawner.cli.doctor.findings import OK, WRONG, Finding
 
 def check(broker: Broker, limit: float) -> Iterator[Finding]:
     """Whether each has reported in the last ``limit`` seconds."""
-    nodes = broker.nodes()
+    nodes = broker.nodes.find()
     if not nodes:
         yield Finding(
             "agent",
@@ -19,7 +19,7 @@ def check(broker: Broker, limit: float) -> Iterator[Finding]:
             "Start the hub: its service 'migspawner' runs the agent. If the hub runs, look for "
             "messages of the service in its log.",
         )
-    now = broker.clock()
+    now = broker.now()
     for node in nodes:
         silent = (now - node.heartbeat_at).total_seconds()
         if silent <= limit:

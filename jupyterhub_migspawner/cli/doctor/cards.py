@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import version
 
-from jupyterhub_migspawner.broker.recognising import recognise
+from jupyterhub_migspawner.broker.recognition import recognise
 from jupyterhub_migspawner.broker.statuses import FREE, LEASED, SliceStatus
-from jupyterhub_migspawner.broker.wanting import desired
+from jupyterhub_migspawner.broker.targets import desired
 from jupyterhub_migspawner.cli.doctor.findings import OK, WARNING, WRONG, Finding
 from jupyterhub_migspawner.cli.output import cut_into
 from jupyterhub_migspawner.config import MigBroker
@@ -28,8 +28,8 @@ _APPLY = "Cut it to a layout: migspawner layout apply FILE NAME."
 
 def findings(mig: MigBroker, *, known: bool) -> Iterator[Finding]:
     """Look at this machine's cards; ``known``: the lease database can be asked."""
-    rows = {row.uuid: row for row in mig.open_broker().cards(node=mig.node)} if known else {}
-    lent = mig.open_broker().leases(node=mig.node) if known else ()
+    rows = {row.uuid: row for row in mig.open_broker().cards.find(node=mig.node)} if known else {}
+    lent = mig.open_broker().leases.find(node=mig.node) if known else ()
     whole = {lease.card_uuid for lease in lent if lease.whole}
     inventory = None
     try:
@@ -123,7 +123,7 @@ def _card(card: Card, row: CardRow | None, *, given_whole: bool) -> Finding:
 def _everywhere(mig: MigBroker) -> tuple[Sequence[CardRow], Sequence[SliceStatus]]:
     """The cards of all nodes, as the lease database knows them, and the slices that are there."""
     broker = mig.open_broker()
-    return broker.cards(), [each for each in broker.slices() if each.row.present]
+    return broker.cards.find(), [each for each in broker.slices.find() if each.row.present]
 
 
 def _tiers(

@@ -26,9 +26,9 @@ def check(broker: Broker) -> Iterator[Finding]:
     """Whether the clock is what leases go by, and whether it was set in the last days."""
     # The log's order is that of its ids: after a step, times are no help to find the latest.
     query = EventQuery(kinds=("clock.stepped",))
-    steps = broker.last_events(20, query).events
-    now = broker.clock()
-    away = broker.clock_difference()
+    steps = broker.events.last(20, query).events
+    now = broker.now()
+    away = broker.clock.difference()
     if away:
         how = "ahead of" if away > timedelta(0) else "behind"
         yield Finding(

@@ -110,11 +110,11 @@ def _checks(invocation: Invocation, mig: MigBroker) -> Iterator[Finding]:
     yield from names.check(path, hub, rules)
     if known:
         broker = mig.open_broker()
-        yield from leases.findings(broker.slices(), broker.clock())
+        yield from leases.findings(broker.slices.find(), broker.now())
     yield from hubs.survival(hub.JupyterHub)
     yield from notices.check(rules.notices.channels)
     yield from culler.check(rules.tiers, hub, rules.examine_seconds)
     yield from culler.impatient(rules.tiers, rules.examine_seconds)
     if known:
         yield from sessions.check(mig.open_broker())
-        yield from culler.forgotten(rules.tiers, mig.open_broker().leases())
+        yield from culler.forgotten(rules.tiers, mig.open_broker().leases.find())

@@ -12,7 +12,7 @@ from jupyterhub_migspawner.cli.doctor.findings import OK, WARNING, WRONG, Findin
 
 def check(broker: Broker, name: str, home: str) -> Iterator[Finding]:
     """Whether the hub of that name is the one at ``home``, and who else shares the database."""
-    hubs = broker.hubs()
+    hubs = broker.hubs.find()
     mine = next((hub for hub in hubs if hub.name == name), None)
     if mine is not None and mine.home != home:
         yield Finding(

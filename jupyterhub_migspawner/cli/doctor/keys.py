@@ -25,7 +25,11 @@ def check(mig: MigBroker, *, known: bool) -> Iterator[Finding]:
         return
     # Root may look at what belongs to the user who runs the hub.
     file = KeyFile(mig.key_file_of_hub().path, any_owner=os.geteuid() == 0)
-    sealed = [each for each in mig.open_broker().standings() if each.stay.sealed] if known else []
+    sealed = (
+        [each for each in mig.open_broker().sessions.standings() if each.stay.sealed]
+        if known
+        else []
+    )
     if not os.path.lexists(file.path) and os.access(file.path.parent, os.X_OK) and not sealed:
         yield Finding(CHECK, OK, f"The hub creates its key {file.path} when it starts.")
         return

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 
-from jupyterhub_migspawner.broker.leasing import why_ending
+from jupyterhub_migspawner.broker.leases import why_ending
 from jupyterhub_migspawner.broker.statuses import SliceStatus
 from jupyterhub_migspawner.cli.doctor.findings import WRONG, Finding
 

@@ -43,16 +43,16 @@ def findings(mig: MigBroker, *, known: bool) -> Iterator[Finding]:
             yield Finding("servers", WRONG, message, MEND)
         return
     broker = mig.open_broker()
-    cards = {card.uuid for card in broker.cards(node=mig.node)}
+    cards = {card.uuid for card in broker.cards.find(node=mig.node)}
     if here:
         # A database that is empty, or new, does not know the cards yet.
         cards |= _cards_here(mig) or frozenset()
     found: dict[str, OrphanRow] = {
         each.attempt: each
         for each in here
-        if each.card_uuid in cards and broker.lease_of_attempt(each.attempt) is None
+        if each.card_uuid in cards and broker.leases.of_attempt(each.attempt) is None
     }
-    found |= {each.attempt: each for each in broker.orphans()}
+    found |= {each.attempt: each for each in broker.orphans.find()}
     for each in list(found.values())[:MOST]:
         yield Finding("servers", WRONG, f"Node {each.node}: {orphan_sentence([each])}", MEND)
     if found:

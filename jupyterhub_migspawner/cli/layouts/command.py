@@ -16,7 +16,7 @@ from jupyterhub_migspawner.agent import make_cutter, make_hooks
 from jupyterhub_migspawner.agent.hooks import Hooks
 from jupyterhub_migspawner.agent.layouts import Cutter
 from jupyterhub_migspawner.broker import Broker
-from jupyterhub_migspawner.broker.wanting import desired
+from jupyterhub_migspawner.broker.targets import desired
 from jupyterhub_migspawner.cli.command import Group, answers, gathers
 from jupyterhub_migspawner.cli.invocation import DONE, REFUSED, Invocation, operator
 from jupyterhub_migspawner.cli.layouts.rollout import Result, Rollout, aim, head_of
@@ -73,8 +73,8 @@ def _not_yet(mig: MigBroker, cards: Sequence[Card]) -> list[str]:
         if not migrations.check(mig.resolved_database_url()).current:
             return []
         broker = mig.open_broker()
-        rows = {row.uuid: row for row in broker.cards(node=mig.node)}
-        whole = {lease.card_uuid for lease in broker.leases(node=mig.node) if lease.whole}
+        rows = {row.uuid: row for row in broker.cards.find(node=mig.node)}
+        whole = {lease.card_uuid for lease in broker.leases.find(node=mig.node) if lease.whole}
     except MigspawnerError:
         # What is exported is in the driver; the database only adds to it.
         return []
@@ -150,7 +150,7 @@ def apply(invocation: Invocation, file: str, name: str, dry_run: bool) -> int:
     rollout = Rollout(broker, cutter, wanted, actor=operator())
     shown = not invocation.as_json
     if dry_run:
-        results = _plan(wanted, cutter.look(), broker.leases(node=options.node), shown)
+        results = _plan(wanted, cutter.look(), broker.leases.find(node=options.node), shown)
         return _finish(wanted, results, dry=True, shown=shown)
     troubles: list[str] = []
     with cutter.lock.taken(PATIENCE) as mine:
@@ -158,12 +158,12 @@ def apply(invocation: Invocation, file: str, name: str, dry_run: bool) -> int:
         if found is None:
             results = _done_by_others(wanted, cutter, rollout, broker)
             return _finish(wanted, results, dry=False, shown=shown)
-        results = _plan(wanted, found, broker.leases(node=options.node), shown)
+        results = _plan(wanted, found, broker.leases.find(node=options.node), shown)
         to_cut = [each.aim.card for each in results if each.aim.cuts]
 
         def report(command: str, trouble: str) -> None:
             for card in to_cut:
-                broker.record_step(card.uuid, operator(), f"run {command}", error=trouble)
+                broker.layouts.record_step(card.uuid, operator(), f"run {command}", error=trouble)
 
         if not to_cut:
             hooks = Hooks()
@@ -187,7 +187,7 @@ def _done_by_others(
     """The report when all is as desired, although the lock was not available."""
     # The driver is left alone while cards are on their way: who cuts may need them free.
     if not cutter.behind():
-        leases = broker.leases(node=cutter.node)
+        leases = broker.leases.find(node=cutter.node)
         results = [Result(each) for each in aim(layout, cutter.look().cards, leases)]
         if rollout.kept(results):
             return results

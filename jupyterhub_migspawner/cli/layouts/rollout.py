@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from jupyterhub_migspawner.agent.layouts import Cutter, plan_card
 from jupyterhub_migspawner.broker import Broker
 from jupyterhub_migspawner.broker.layouts import held_by
-from jupyterhub_migspawner.broker.wanting import Desired
+from jupyterhub_migspawner.broker.targets import Desired
 from jupyterhub_migspawner.errors import GpuError, Refusal
 from jupyterhub_migspawner.gpu.cards import Card
 from jupyterhub_migspawner.gpu.layouts import CardLayout, Layout
@@ -140,7 +140,7 @@ class Rollout:
 
     def kept(self, results: Sequence[Result]) -> bool:
         """Whether all cards have their desired layout already, and keep it."""
-        rows = {row.uuid: row for row in self._broker.cards(node=self._cutter.node)}
+        rows = {row.uuid: row for row in self._broker.cards.find(node=self._cutter.node)}
         for result in results:
             card, wish = result.aim.card, result.aim.wish
             if wish is None or not result.aim.plan.done:
@@ -166,7 +166,7 @@ class Rollout:
                 return ()
             return places_beside(self._layout, card, wanted, live)
 
-        row = self._broker.choose_layout(card.uuid, choose, wanted.mig_enabled, self._actor)
+        row = self._broker.layouts.choose(card.uuid, choose, wanted.mig_enabled, self._actor)
         if result.aim.wish is not None:
             result.wants = row.layout
 
@@ -188,7 +188,7 @@ class Rollout:
         def choose(live: Sequence[LeaseRow]) -> tuple[Want, ...]:
             return places_beside(self._layout, now, aim_.wanted, live)
 
-        result.wants = self._broker.choose_layout(uuid, choose, True, self._actor).layout
+        result.wants = self._broker.layouts.choose(uuid, choose, True, self._actor).layout
         return self._cutter.converge(uuid).waiting
 
     def _whole(self, result: Result) -> tuple[str, ...]:
@@ -196,7 +196,7 @@ class Rollout:
         fine = set(result.wants or ()) if result.aim.wanted.mig_enabled else {MIG_OFF}
         return tuple(
             held_by(lease)
-            for lease in self._broker.leases(node=self._cutter.node)
+            for lease in self._broker.leases.find(node=self._cutter.node)
             if lease.card_uuid == result.aim.card.uuid
             and lease.whole
             and (lease.profile, lease.start) not in fine

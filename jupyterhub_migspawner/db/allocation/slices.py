@@ -155,7 +155,7 @@ _TAKE = (
 
 
 @dataclass(frozen=True)
-class Offer:
+class Candidate:
     """A free slice with its card's load, and the compute slices of the whole card."""
 
     slice: FreeSlice
@@ -185,7 +185,7 @@ def offers(
     silent_before: datetime,
     node: str | None = None,
     kinds: Kinds | None = None,
-) -> list[Offer]:
+) -> list[Candidate]:
     """Free slices of a profile, or for None those that take a whole card: the first of each card.
 
     Of at most :data:`MOST_OFFERED` cards, those that come first by their UUIDs, on a ``node`` and
@@ -207,7 +207,7 @@ def offers(
     while True:
         rows = tx.rows(statement, after=after, **values)
         found = [
-            Offer(
+            Candidate(
                 FreeSlice(row.id, row.card_uuid, row.profile, row.start, row.compute_slices),
                 CardLoad(
                     row.card_uuid, row.node, row.card_index, int(row.free_compute), int(row.live)
@@ -238,7 +238,7 @@ def settle(tx: Transaction, card_uuids: Iterable[str], *, alone: bool) -> frozen
 
 def take(
     tx: Transaction,
-    ranked: Sequence[Offer],
+    ranked: Sequence[Candidate],
     profile: str | None,
     *,
     settled: bool,

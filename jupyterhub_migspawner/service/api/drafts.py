@@ -20,7 +20,7 @@ class Drafts(ApiHandler):
     async def get(self) -> list[views.Draft]:
         """The person's drafts of requests; nobody else can see them."""
         person = self.who.person
-        found = await self.ask(lambda broker: broker.drafts(person))
+        found = await self.ask(lambda broker: broker.drafts.of(person))
         return [views.draft_view(draft) for draft in found]
 
     @operation(
@@ -32,7 +32,7 @@ class Drafts(ApiHandler):
     async def post(self, body: NewDraft) -> views.Draft:
         """Save a draft of a request."""
         person, typed = self.who.person, body.model_dump()
-        draft = await self.ask(lambda broker: broker.save_draft(person, **typed))
+        draft = await self.ask(lambda broker: broker.drafts.save(person, **typed))
         return views.draft_view(draft)
 
 
@@ -45,14 +45,16 @@ class OneDraft(ApiHandler):
     async def put(self, draft_id: int, body: NewDraft) -> views.Draft:
         """Replace a draft."""
         person, typed = self.who.person, body.model_dump()
-        draft = await self.ask(lambda broker: broker.save_draft(person, draft_id=draft_id, **typed))
+        draft = await self.ask(
+            lambda broker: broker.drafts.save(person, draft_id=draft_id, **typed)
+        )
         return views.draft_view(draft)
 
     @operation("dropDraft", done="The discarded draft.", refusals={404: _UNKNOWN})
     async def delete(self, draft_id: int, body: Nothing) -> views.Draft:
         """Discard a draft."""
         person = self.who.person
-        draft = await self.ask(lambda broker: broker.drop_draft(person, draft_id))
+        draft = await self.ask(lambda broker: broker.drafts.drop(person, draft_id))
         return views.draft_view(draft)
 
 
@@ -74,5 +76,5 @@ class FileDraft(ApiHandler):
     async def post(self, draft_id: int, body: Nothing) -> views.Request:
         """File a draft as a request."""
         person = self.who.person
-        request = await self.ask(lambda broker: broker.file_draft(person, draft_id))
+        request = await self.ask(lambda broker: broker.drafts.file(person, draft_id))
         return views.request_view(request)

@@ -38,7 +38,7 @@ class Leases(ApiHandler):
             raise Problem(403, "not-allowed", "Only admins can see all users' leases.")
         user = None if query["all"] else self.who.person.name
         leases = await self.ask(
-            lambda broker: broker.leases(
+            lambda broker: broker.leases.find(
                 include_past=query["past"], user=user, part=query.part.and_one_more
             )
         )
@@ -74,7 +74,7 @@ class OneLease(ApiHandler):
             )
         actor = self.who.person.name
         reason = body.reason or f"released by {actor}"
-        lease = await self.ask(lambda broker: broker.release_lease(lease_id, reason, actor))
+        lease = await self.ask(lambda broker: broker.leases.release(lease_id, reason, actor))
         await self._stop_server_of(lease)
         return views.lease_view(lease)
 

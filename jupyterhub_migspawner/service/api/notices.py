@@ -17,12 +17,12 @@ class Notices(ApiHandler):
     async def get(self) -> views.NoticeChoices:
         """Which notices the person gets."""
         name = self.who.person.name
-        return views.notices_view(await self.ask(lambda broker: broker.notice_choices(name)))
+        return views.notices_view(await self.ask(lambda broker: broker.notices.choices(name)))
 
     @operation("chooseNotices", done="The updated topics.")
     async def put(self, body: NewNoticeChoices) -> views.NoticeChoices:
         """Choose which notices to get; omitted topics do not change."""
         name, chosen = self.who.person.name, body.model_dump(exclude_unset=True)
         return views.notices_view(
-            await self.ask(lambda broker: broker.choose_notices(name, chosen))
+            await self.ask(lambda broker: broker.notices.choose(name, chosen))
         )

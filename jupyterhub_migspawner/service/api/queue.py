@@ -31,7 +31,9 @@ class Queue(ApiHandler):
         if query["all"] and not self.who.is_admin:
             raise Problem(403, "not-allowed", "Only admins see everybody's tickets.")
         name = None if query["all"] else self.who.person.name
-        found = await self.ask(lambda broker: broker.queue(name, part=query.part.and_one_more))
+        found = await self.ask(
+            lambda broker: broker.queue.status(name, part=query.part.and_one_more)
+        )
         return self.part_of(found, views.ticket_view, lambda status: status.row.id)
 
     @operation(
@@ -55,7 +57,7 @@ class Queue(ApiHandler):
         def join(broker: Broker) -> TicketStatus:
             if body.start:
                 visitor.demand_start(server, "have a server started")
-            ticket = broker.join(
+            ticket = broker.queue.join(
                 person,
                 body.tier,
                 server=server,
@@ -87,7 +89,7 @@ class OneTicket(ApiHandler):
     async def delete(self, ticket_id: int, body: Reason) -> views.Ticket:
         """Leave the waiting list: cancel one's own ticket and its offer; admins can cancel any."""
         by = self.who.maker
-        ticket = await self.ask(lambda broker: broker.leave(ticket_id, by, body.reason))
+        ticket = await self.ask(lambda broker: broker.queue.leave(ticket_id, by, body.reason))
         return views.ticket_view(TicketStatus(ticket, 0, None, None))
 
 
@@ -112,7 +114,7 @@ async def is_existing(parts: Parts, user: str, server: str) -> bool:
 
 def standing(broker: Broker, ticket: TicketRow) -> TicketStatus:
     """A ticket as it is now, with its queue position where it waits."""
-    for status in broker.queue(ticket.user):
+    for status in broker.queue.status(ticket.user):
         if status.row.id == ticket.id:
             return status
     return TicketStatus(ticket, 0, None, None)

@@ -23,7 +23,7 @@ class MyQuota(ApiHandler):
         number = None if servers is None else len(servers)
         stopping = [server.name for server in servers or () if server.pending == "stop"]
         limits = await self.ask(
-            lambda broker: broker.quota_of(person, servers=number, stopping=stopping)
+            lambda broker: broker.quotas.of(person, servers=number, stopping=stopping)
         )
         return [views.quota_view(each) for each in limits]
 
@@ -49,7 +49,7 @@ class Exceptions(ApiHandler):
             raise Problem(403, "not-allowed", "Only admins can see all users' exceptions.")
         user = None if query["all"] else self.who.person.name
         rows = await self.ask(
-            lambda broker: broker.exceptions(
+            lambda broker: broker.quotas.exceptions(
                 user, include_past=query["past"], part=query.part.and_one_more
             )
         )
@@ -69,7 +69,7 @@ class Exceptions(ApiHandler):
         """
         by = self.who.maker
         row = await self.ask(
-            lambda broker: broker.grant_exception(
+            lambda broker: broker.quotas.grant_exception(
                 broker.settings.known_as(body.user),
                 body.field,
                 body.limit,
@@ -98,5 +98,7 @@ class OneException(ApiHandler):
     async def post(self, exception_id: int, body: Reason) -> views.QuotaException:
         """End an exception early. For hub admins and the scope custom:migspawner:admin."""
         by = self.who.maker
-        row = await self.ask(lambda broker: broker.end_exception(exception_id, body.reason, by))
+        row = await self.ask(
+            lambda broker: broker.quotas.end_exception(exception_id, body.reason, by)
+        )
         return views.exception_view(row)

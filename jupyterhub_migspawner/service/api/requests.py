@@ -34,7 +34,9 @@ class Requests(ApiHandler):
         visitor, part = self.who, self.query.part
         if not self.query["all"]:
             name = visitor.person.name
-            mine = await self.ask(lambda broker: broker.requests(user=name, part=part.and_one_more))
+            mine = await self.ask(
+                lambda broker: broker.requests.find(user=name, part=part.and_one_more)
+            )
             return self.part_of(mine, views.request_view, lambda request: request.id)
         approvers = self.parts.settings.approvers
         if not is_approver(visitor, approvers):
@@ -59,7 +61,7 @@ class Requests(ApiHandler):
         """Request a tier that needs approval."""
         person = self.who.person
         request = await self.ask(
-            lambda broker: broker.create_request(
+            lambda broker: broker.requests.create(
                 person, body.tier, body.hours, body.reason, body.starts_at
             )
         )
@@ -83,7 +85,7 @@ class Approve(ApiHandler):
         """
         by, reason, hours = self.who.decider, body.reason, body.hours
         request = await self.ask(
-            lambda broker: broker.decide(request_id, by, True, reason=reason, hours=hours)
+            lambda broker: broker.requests.decide(request_id, by, True, reason=reason, hours=hours)
         )
         return views.request_view(request)
 
@@ -99,7 +101,9 @@ class Deny(ApiHandler):
     async def post(self, request_id: int, body: Reason) -> views.Request:
         """Deny a request of another user. For the same people as approving."""
         by, reason = self.who.decider, body.reason
-        request = await self.ask(lambda broker: broker.decide(request_id, by, False, reason=reason))
+        request = await self.ask(
+            lambda broker: broker.requests.decide(request_id, by, False, reason=reason)
+        )
         return views.request_view(request)
 
 
@@ -119,7 +123,7 @@ class Cancel(ApiHandler):
     async def post(self, request_id: int, body: Nothing) -> views.Request:
         """Cancel a request or grant. For its requester, and for approvers."""
         by = self.who.decider
-        request = await self.ask(lambda broker: broker.cancel_request(request_id, by))
+        request = await self.ask(lambda broker: broker.requests.cancel(request_id, by))
         return views.request_view(request)
 
 
@@ -141,6 +145,6 @@ class Revoke(ApiHandler):
         by, minutes = self.who.decider, body.warning_minutes
         minutes = WARNING_MINUTES if minutes is None else minutes
         request, *_ = await self.ask(
-            lambda broker: broker.revoke(request_id, by, body.reason, minutes)
+            lambda broker: broker.requests.revoke(request_id, by, body.reason, minutes)
         )
         return views.request_view(request)

@@ -34,10 +34,10 @@ class Sessions(ApiHandler):
         part = query.part.and_one_more
 
         def read(broker: Broker) -> list[views.Session]:
-            rows = [views.standing_view(x) for x in broker.standings(name, part)]
+            rows = [views.standing_view(x) for x in broker.sessions.standings(name, part)]
             rows += [
                 views.stranded_view(lease)
-                for lease in broker.stranded(name)
+                for lease in broker.leases.stranded(name)
                 if part.before is None or lease.id < part.before
             ]
             return sorted(rows, key=lambda row: row["lease"])[-part.limit :]
@@ -90,7 +90,9 @@ class ProtectSession(ApiHandler):
         """Protect a session from being ended for being idle, until a given time; for admins."""
         by = self.who.maker
         return views.standing_view(
-            await self.ask(lambda broker: broker.protect(lease_id, by, body.until, body.reason))
+            await self.ask(
+                lambda broker: broker.sessions.protect(lease_id, by, body.until, body.reason)
+            )
         )
 
 
@@ -113,7 +115,7 @@ class UnprotectSession(ApiHandler):
         """End a protection early; for admins."""
         by = self.who.maker
         return views.standing_view(
-            await self.ask(lambda broker: broker.protect(lease_id, by, None, body.reason))
+            await self.ask(lambda broker: broker.sessions.protect(lease_id, by, None, body.reason))
         )
 
 
@@ -122,7 +124,7 @@ def extend(broker: Broker, lease_id: int, visitor: Visitor, reason: str = "") ->
 
     Raises :class:`~jupyterhub_migspawner.errors.Refusal`.
     """
-    lease = broker.lease(lease_id)
+    lease = broker.leases.get(lease_id)
     if not visitor.is_admin and lease.user == visitor.person.name:
         visitor.demand_start(lease.server, "extend a session")
-    return broker.extend(lease_id, visitor.maker, reason)
+    return broker.sessions.extend(lease_id, visitor.maker, reason)

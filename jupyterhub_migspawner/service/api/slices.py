@@ -16,5 +16,5 @@ class Slices(ApiHandler):
     async def get(self) -> list[views.Slice]:
         """Every slice and its state; for admins also its lease."""
         viewer = self.who.maker
-        slices = await self.ask(lambda broker: broker.slices())
+        slices = await self.ask(lambda broker: broker.slices.find())
         return [views.slice_view(status, viewer) for status in slices]

@@ -17,5 +17,5 @@ class Tiers(ApiHandler):
         """The tiers that the signed-in person sees, and how much of each is free."""
         person = self.who.person
         beside = await self.beside(person.name)
-        offers = await self.ask(lambda broker: broker.tiers_for(person, **vars(beside)))
+        offers = await self.ask(lambda broker: broker.tiers.of(person, **vars(beside)))
         return [views.tier_view(offer) for offer in offers]

@@ -11,7 +11,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from functools import partial
 
 from jupyterhub_migspawner.broker import Broker
 from jupyterhub_migspawner.clients import WrongPeer
@@ -52,18 +51,21 @@ class Alarms:
     def _raise(
         self, why: str, where: str, error: WrongPeer, lease_id: int | None, user: str
     ) -> None:
-        if error.uid is None or not self._is_new((where, error.uid)):
+        uid = error.uid
+        if uid is None or not self._is_new((where, uid)):
             return
         log.error("%s Nothing was sent to it. Processes: %s", why, sorted(error.pids) or "unknown")
-        note = partial(
-            Broker.note_port_taken,
-            node=self._node,
-            why=why,
-            uid=error.uid,
-            pids=tuple(sorted(error.pids)),
-            lease_id=lease_id,
-            user=user,
-        )
+
+        def note(broker: Broker) -> None:
+            broker.notices.note_port_taken(
+                node=self._node,
+                why=why,
+                uid=uid,
+                pids=tuple(sorted(error.pids)),
+                lease_id=lease_id,
+                user=user,
+            )
+
         self._parts.database.submit(self._write, note)
 
     def _is_new(self, key: tuple[str, int]) -> bool:

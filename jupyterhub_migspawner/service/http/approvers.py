@@ -48,7 +48,7 @@ def decidable(
     found: list[RequestRow] = []
     before = part.before
     for _ in range(MOST_READS):
-        rows = broker.requests(states=states, part=Part(MOST_ROWS, before))
+        rows = broker.requests.find(states=states, part=Part(MOST_ROWS, before))
         found[:0] = only_shown(rows, visitor, approvers)
         if len(found) > part.limit:
             kept = found[-part.limit :]

@@ -83,19 +83,19 @@ class Decisions(RequestPage):
             looked_up: dict[int, RequestRow] = {}
             for id_ in decided:
                 with suppress(Refusal):
-                    row = broker.request(id_)
+                    row = broker.requests.get(id_)
                     looked_up |= {each.id: each for each in only_shown([row], visitor, approvers)}
-            broker.expire_requests()
-            in_use = frozenset(lease.request_id for lease in broker.leases())
+            broker.requests.expire()
+            in_use = frozenset(lease.request_id for lease in broker.leases.find())
             found = decidable(broker, visitor, approvers, part, (PENDING, APPROVED))
             # What was taken back may be in use all the same, until an approver revokes it.
-            rest = [broker.request(id_) for id_ in sorted(filter(None, in_use))]
+            rest = [broker.requests.get(id_) for id_ in sorted(filter(None, in_use))]
             cancelled = [each for each in rest if each.state == CANCELLED]
             return found, list(only_shown(cancelled, visitor, approvers)), in_use, looked_up
 
         found, cancelled, in_use, done = await self.ask(read)
         states = {id_: request.state for id_, request in done.items()}
-        now = self.parts.broker.clock()
+        now = self.parts.broker.now()
         mine = (*found.requests, *cancelled)
         requests = shown(mine, self.parts.settings, now, in_use=in_use)
         self.show(
@@ -140,16 +140,16 @@ class Decide(Decisions):
         uses: dict[str, tuple[str, Callable[[Broker], RequestRow]]] = {
             "approve": (
                 "approved",
-                lambda broker: broker.decide(request_id, by, True, typed["reason"], hours),
+                lambda broker: broker.requests.decide(request_id, by, True, typed["reason"], hours),
             ),
             "deny": (
                 "denied",
-                lambda broker: broker.decide(request_id, by, False, typed["reason"]),
+                lambda broker: broker.requests.decide(request_id, by, False, typed["reason"]),
             ),
-            "cancel": ("back", lambda broker: broker.cancel_request(request_id, by)),
+            "cancel": ("back", lambda broker: broker.requests.cancel(request_id, by)),
             "revoke": (
                 "revoked",
-                lambda broker: broker.revoke(request_id, by, typed["reason"], minutes)[0],
+                lambda broker: broker.requests.revoke(request_id, by, typed["reason"], minutes)[0],
             ),
         }
         done, use = uses[what]

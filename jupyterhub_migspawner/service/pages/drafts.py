@@ -21,7 +21,9 @@ class KeepDraft(MyRequests):
         raw = self.field("draft")
         draft_id = read_id("draft", raw) if raw else None
         problem = await self.change(
-            lambda broker: broker.save_draft(person, draft_id=draft_id, **typed), "kept", "requests"
+            lambda broker: broker.drafts.save(person, draft_id=draft_id, **typed),
+            "kept",
+            "requests",
         )
         if problem:
             await self.page({**typed, "draft": raw}, problem)
@@ -39,7 +41,7 @@ class DropDraft(MyRequests):
         assert self.visitor is not None
         draft_id, person = read_id("draft", raw_id), self.visitor.person
         problem = await self.change(
-            lambda broker: broker.drop_draft(person, draft_id), "dropped", "requests"
+            lambda broker: broker.drafts.drop(person, draft_id), "dropped", "requests"
         )
         if problem:
             await self.page({}, problem)

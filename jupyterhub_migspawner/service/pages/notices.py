@@ -13,7 +13,7 @@ class MyNotices(Page):
         """Show the page."""
         assert self.visitor is not None
         name = self.visitor.person.name
-        choices = await self.ask(lambda broker: broker.notice_choices(name))
+        choices = await self.ask(lambda broker: broker.notices.choices(name))
         self.show(
             "notices.html",
             topics=[(topic, title, choices[topic]) for topic, title in TOPICS.items()],
@@ -26,5 +26,5 @@ class MyNotices(Page):
         assert self.visitor is not None
         name = self.visitor.person.name
         choices = {topic: bool(self.get_body_argument(topic, "")) for topic in TOPICS}
-        await self.ask(lambda broker: broker.choose_notices(name, choices))
+        await self.ask(lambda broker: broker.notices.choose(name, choices))
         self.redirect(f"{self.parts.prefix}notices?kept=1", status=303)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from jupyterhub_migspawner.broker import Broker, TierOffer
+from jupyterhub_migspawner.broker import Broker, TierStatus
 from jupyterhub_migspawner.broker.statuses import TicketStatus
 from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.model.parts import Part
@@ -53,7 +53,7 @@ class MyQueue(RequestPage):
         def join(broker: Broker) -> TicketRow:
             if typed["start"]:
                 visitor.demand_start(typed["server"], "have a server started")
-            return broker.join(
+            return broker.queue.join(
                 visitor.person,
                 typed["tier"],
                 server=typed["server"],
@@ -78,10 +78,12 @@ class MyQueue(RequestPage):
 
         def read(
             broker: Broker,
-        ) -> tuple[tuple[TicketStatus, ...], tuple[TicketRow, ...], tuple[TierOffer, ...]]:
-            past = broker.tickets(person.name, hub=broker.hub, states=ENDED, part=Part(MOST_SHOWN))
-            offers = broker.tiers_for(person, **vars(beside))
-            return broker.queue(person.name), past, offers
+        ) -> tuple[tuple[TicketStatus, ...], tuple[TicketRow, ...], tuple[TierStatus, ...]]:
+            past = broker.queue.tickets(
+                person.name, hub=broker.hub, states=ENDED, part=Part(MOST_SHOWN)
+            )
+            offers = broker.tiers.of(person, **vars(beside))
+            return broker.queue.status(person.name), past, offers
 
         places, past, offers = await self.ask(read)
         told = self.told(
@@ -154,7 +156,9 @@ class LeaveMine(MyQueue):
         """Leave the waiting list."""
         assert self.visitor is not None
         ticket_id, by = read_id("ticket", raw_id), self.visitor.person
-        problem = await self.change(lambda broker: broker.leave(ticket_id, by), "left", "queue")
+        problem = await self.change(
+            lambda broker: broker.queue.leave(ticket_id, by), "left", "queue"
+        )
         if problem:
             await self.page({}, problem)
 

@@ -7,7 +7,7 @@ from contextlib import suppress
 from datetime import datetime, timezone
 from typing import Any
 
-from jupyterhub_migspawner.broker import Broker, TierOffer
+from jupyterhub_migspawner.broker import Broker, TierStatus
 from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.model.leases import LIVE, LeaseRow
 from jupyterhub_migspawner.model.parts import Part
@@ -48,7 +48,7 @@ class MyRequests(RequestPage):
         """A draft of the visitor's as it was typed."""
         assert self.visitor is not None
         person = self.visitor.person
-        for draft in await self.ask(lambda broker: broker.drafts(person)):
+        for draft in await self.ask(lambda broker: broker.drafts.of(person)):
             if draft.id == draft_id:
                 found = {name: getattr(draft, name) for name in TYPED}
                 with suppress(Refusal, OverflowError):
@@ -70,11 +70,11 @@ class MyRequests(RequestPage):
             if typed["draft"]:
                 draft_id = read_id("draft", typed["draft"])
                 as_typed = {name: typed[name] for name in TYPED}
-                broker.save_draft(person, draft_id=draft_id, **as_typed)
-                return broker.file_draft(person, draft_id)
+                broker.drafts.save(person, draft_id=draft_id, **as_typed)
+                return broker.drafts.file(person, draft_id)
             begin = read_moment(typed["starts_at"]) if typed["starts_at"].strip() else None
             hours = read_hours(typed["hours"])
-            return broker.create_request(person, typed["tier"], hours, typed["reason"], begin)
+            return broker.requests.create(person, typed["tier"], hours, typed["reason"], begin)
 
         problem = await self.change(file, "asked", "requests")
         if problem:
@@ -89,22 +89,22 @@ class MyRequests(RequestPage):
             broker: Broker,
         ) -> tuple[
             tuple[RequestRow, ...],
-            tuple[TierOffer, ...],
+            tuple[TierStatus, ...],
             tuple[DraftRow, ...],
             tuple[LeaseRow, ...],
         ]:
-            broker.expire_requests()
-            mine = broker.requests(user=person.name, part=Part(MOST_SHOWN + 1, before))
+            broker.requests.expire()
+            mine = broker.requests.find(user=person.name, part=Part(MOST_SHOWN + 1, before))
             if before is None:
                 # What is open is shown, whatever came after it.
-                open_ones = broker.requests(
+                open_ones = broker.requests.find(
                     user=person.name, states=(PENDING, APPROVED), part=Part(MOST_SHOWN)
                 )
                 known = {each.id for each in mine}
                 mine = (*(each for each in open_ones if each.id not in known), *mine)
-            leases = broker.leases(user=person.name, hub=broker.hub, states=LIVE)
-            offers = broker.tiers_for(person, **vars(beside))
-            return mine, offers, broker.drafts(person), leases
+            leases = broker.leases.find(user=person.name, hub=broker.hub, states=LIVE)
+            offers = broker.tiers.of(person, **vars(beside))
+            return mine, offers, broker.drafts.of(person), leases
 
         before = self.before()
         servers = await self.live_servers(person.name)
@@ -142,7 +142,7 @@ class MyRequests(RequestPage):
                     "gone": each["open"] and each["tier_name"] not in usable,
                     "lease": on_grants.get(each["id"]),
                 }
-                for each in shown(requests, self.parts.settings, self.parts.broker.clock())
+                for each in shown(requests, self.parts.settings, self.parts.broker.now())
             ],
             default_runs=any(not server.name for server in servers or ()),
             named_servers=self.parts.settings.server_names.named,
@@ -171,7 +171,7 @@ class CancelMine(MyRequests):
         assert self.visitor is not None
         request_id, by = read_id("request", raw_id), self.visitor.person
         problem = await self.change(
-            lambda broker: broker.cancel_request(request_id, by), "cancelled", "requests"
+            lambda broker: broker.requests.cancel(request_id, by), "cancelled", "requests"
         )
         if problem:
             await self.page({}, problem)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from jupyterhub_migspawner.broker import Broker
-from jupyterhub_migspawner.broker.leasing import why_ending
+from jupyterhub_migspawner.broker.leases import why_ending
 from jupyterhub_migspawner.broker.statuses import Standing
 from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.model.leases import LIVE, LOST
@@ -61,38 +61,40 @@ class MySession(Page):
         stopping = [server.name for server in servers or () if server.pending == "stop"]
 
         def read(broker: Broker) -> tuple[Any, Any, Any, Any, Tier | None, Any, Any]:
-            leases = broker.leases(user=person.name, hub=broker.hub, states=LIVE)
-            lost = broker.leases(
+            leases = broker.leases.find(user=person.name, hub=broker.hub, states=LIVE)
+            lost = broker.leases.find(
                 user=person.name, hub=broker.hub, states=(LOST,), part=Part(MOST_LOST)
             )
-            leases = (*lost, *broker.unadopted_sessions(person.name), *leases)
-            cards = {card.uuid: card for card in broker.cards()} if leases else {}
-            quotas = broker.quota_of(person, servers=running, stopping=stopping)
-            standings = broker.standings(person.name)
-            offers = broker.tiers_for(person, **vars(beside))
-            ended = broker.ended_lately(person.name, most=MOST_ENDED)
+            leases = (*lost, *broker.quotas.unadopted_sessions(person.name), *leases)
+            cards = {card.uuid: card for card in broker.cards.find()} if leases else {}
+            quotas = broker.quotas.of(person, servers=running, stopping=stopping)
+            standings = broker.sessions.standings(person.name)
+            offers = broker.tiers.of(person, **vars(beside))
+            ended = broker.leases.ended_lately(person.name, most=MOST_ENDED)
             return leases, cards, offers, quotas, default_tier(broker), standings, ended
 
         def unproven(broker: Broker) -> list[tuple[str, str]]:
-            now = broker.clock()
+            now = broker.now()
             return [
                 why_ending(lease, status.row.quarantined)
-                for status in broker.slices()
+                for status in broker.slices.find()
                 for lease in status.leases
                 if lease.overdue(now)
             ]
 
         def default_tier(broker: Broker) -> Tier | None:
             try:
-                tier = broker.choose_tier(person, {})
+                tier = broker.tiers.choose(person, {})
             except Refusal:
                 return None
             return tier if tier.is_none else None
 
         leases, cards, offers, quotas, unnamed, standings, ended = await self.ask(read)
         odd = await self.ask(doubtful) if self.visitor.is_admin else []
-        orphans = await self.ask(Broker.orphans) if self.visitor.is_admin else ()
-        now = self.parts.broker.clock()
+        orphans = (
+            await self.ask(lambda broker: broker.orphans.find()) if self.visitor.is_admin else ()
+        )
+        now = self.parts.broker.now()
         indexes = {uuid: card.index for uuid, card in cards.items()}
         troubled = {uuid for uuid, card in cards.items() if card.problem}
         self.show(
@@ -123,7 +125,7 @@ class MySession(Page):
 
 def doubtful(broker: Broker) -> list[Standing]:
     """The sessions of this hub that admins should look at, as many as a page shows."""
-    return [each for each in broker.standings() if each.doubt is not None][:MOST_ODD]
+    return [each for each in broker.sessions.standings() if each.doubt is not None][:MOST_ODD]
 
 
 class ExtendMine(MySession):

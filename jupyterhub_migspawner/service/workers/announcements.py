@@ -11,11 +11,9 @@ import asyncio
 import logging
 from collections.abc import Collection
 from contextlib import suppress
-from functools import partial
 from textwrap import shorten
 from typing import Any
 
-from jupyterhub_migspawner.broker import Broker
 from jupyterhub_migspawner.broker.statuses import Standing, Stranded
 from jupyterhub_migspawner.broker.views import timestamp
 from jupyterhub_migspawner.errors import Refusal
@@ -91,9 +89,10 @@ class Announcer:
         """Keep a session for longer as its person would on the page; how it stands then."""
         lease = standing.lease
         answer = {"wish": wish, "refusal": "", "kept_until": ""}
-        keep = partial(Broker.extend, lease_id=lease.id, by=Person(lease.user), reason=WHY)
         try:
-            after = await self._parts.ask(keep)
+            after = await self._parts.ask(
+                lambda broker: broker.sessions.extend(lease.id, Person(lease.user), WHY)
+            )
         except Refusal as refusal:
             return standing, {**answer, "refusal": str(refusal)}
         return after, {**answer, "kept_until": timestamp(after.verdict.ends_at) or ""}

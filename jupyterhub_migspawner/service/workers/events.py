@@ -23,7 +23,7 @@ from traitlets.config import Config
 from jupyterhub_migspawner.broker import Broker
 from jupyterhub_migspawner.broker.views import event_view
 from jupyterhub_migspawner.errors import ConfigError
-from jupyterhub_migspawner.model.events import FAMILIES, EventRow
+from jupyterhub_migspawner.model.events import FAMILIES, EventPage, EventRow
 from jupyterhub_migspawner.service.parts import Parts
 
 if TYPE_CHECKING:
@@ -93,15 +93,16 @@ class Emitter:
     async def round(self) -> None:
         """Pass on what is new. Raises :exc:`.DatabaseError`; the next round goes on from there."""
         ask = self._parts.ask
-        if self._read_to is None:
-            self._read_to = await ask(lambda broker: broker.reader_position(self._reader))
+        read_to = self._read_to
+        if read_to is None:
+            read_to = await ask(lambda broker: broker.events.reader_position(self._reader))
         for _ in range(_PAGES):
-            page = await ask(partial(Broker.event_page, after_id=self._read_to, limit=_PAGE))
+            page = await ask(partial(_page, read_to))
             if page.events:
                 loop = asyncio.get_running_loop()
                 await loop.run_in_executor(self._parts.database, self._emit, page.events)
-                await ask(partial(Broker.move_reader, reader=self._reader, event_id=page.read_to))
-            self._read_to = page.read_to
+                await ask(partial(_move, self._reader, page.read_to))
+            self._read_to = read_to = page.read_to
             if len(page.events) < _PAGE:
                 return
 
@@ -112,3 +113,11 @@ class Emitter:
             except Exception:
                 # One that a handler or its own schema refuses must not hold up all after it.
                 log.exception("Event %d (%s) could not be passed on.", event.id, event.kind)
+
+
+def _page(read_to: int, broker: Broker) -> EventPage:
+    return broker.events.page(read_to, _PAGE)
+
+
+def _move(reader: str, read_to: int, broker: Broker) -> int:
+    return broker.events.move_reader(reader, read_to)

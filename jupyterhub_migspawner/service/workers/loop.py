@@ -67,7 +67,7 @@ class Loop:
         clock that jumped, and none is made while nobody knows."""
 
         async def timed() -> None:
-            step = await parts.ask(lambda broker: broker.watch_clock())
+            step = await parts.ask(lambda broker: broker.clock.watch())
             if step:
                 log.warning(
                     "The clock was set %s by %s; sessions, grants and offers keep their "

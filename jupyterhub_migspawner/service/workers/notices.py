@@ -17,10 +17,8 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import partial
 
 from jupyterhub_migspawner import channels
-from jupyterhub_migspawner.broker import Broker
 from jupyterhub_migspawner.model.events import EventQuery, EventRow
 from jupyterhub_migspawner.policy.backlog import Backlog, Entry
 from jupyterhub_migspawner.policy.messages import KINDS, Happening, Message, message_of
@@ -47,6 +45,7 @@ MOST_HUNG = 3
 WITHDRAWN = "request.cancelled"
 
 _PAGE = 200
+_NOTABLE = EventQuery(kinds=tuple(sorted(KINDS)))
 _SENDINGS = 20
 
 Send = Callable[[Channel, str, str, str, str], str]
@@ -96,9 +95,9 @@ class Outbox:
     async def round(self) -> None:
         """Read what is new, send what is due. Raises :exc:`.DatabaseError`."""
         ask = self._parts.ask
-        await ask(lambda broker: broker.demand_hub(self._parts.home))
+        await ask(lambda broker: broker.hubs.demand(self._parts.home))
         if self._noted is None:
-            self._noted = await ask(lambda broker: broker.reader_position(self._reader))
+            self._noted = await ask(lambda broker: broker.events.reader_position(self._reader))
             self._read_to = self._noted
         await self._read()
         for _ in range(_SENDINGS):
@@ -109,9 +108,8 @@ class Outbox:
     async def _read(self) -> None:
         stale = 0
         while not self._backlog.is_full:
-            query = EventQuery(kinds=tuple(sorted(KINDS)))
             page = await self._parts.ask(
-                partial(Broker.event_page, after_id=self._read_to, limit=_PAGE, query=query)
+                lambda broker: broker.events.page(self._read_to, _PAGE, _NOTABLE)
             )
             now = self._clock()
             for event in page.events:
@@ -195,7 +193,7 @@ class Outbox:
     async def _is_wanted(self, message: Message) -> bool:
         if message.audience != USERS or not message.topic:
             return True
-        choices = await self._parts.ask(lambda broker: broker.notice_choices(message.user))
+        choices = await self._parts.ask(lambda broker: broker.notices.choices(message.user))
         return choices.get(message.topic, True)
 
     def _begin(self, message: Message) -> asyncio.Future[str]:
@@ -260,5 +258,7 @@ class Outbox:
         first = self._backlog.first_id
         done = self._read_to if first is None else first - 1
         if self._noted is None or done > self._noted:
-            await self._parts.ask(partial(Broker.move_reader, reader=self._reader, event_id=done))
+            await self._parts.ask(
+                lambda broker: broker.events.move_reader(reader=self._reader, event_id=done)
+            )
             self._noted = done

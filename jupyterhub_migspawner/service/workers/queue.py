@@ -52,16 +52,16 @@ class Dispatcher:
     async def round(self) -> None:
         """Offer what is free. Raises :exc:`.HubAway` and :exc:`.DatabaseError`."""
         parts, now = self._parts, self._elapsed()
-        await parts.ask(lambda broker: broker.demand_hub(parts.home))
+        await parts.ask(lambda broker: broker.hubs.demand(parts.home))
         if not self._awake:
             # While no service was there, nobody could take what was held for them.
-            await parts.ask(lambda broker: broker.renew_offers())
+            await parts.ask(lambda broker: broker.offers.renew())
             self._awake = True
-        await parts.ask(lambda broker: broker.settle_offers())
+        await parts.ask(lambda broker: broker.offers.settle())
         again = now - self._looked >= LOOK_AGAIN
         if again:
             self._looked = now
-        turns = await parts.ask(lambda broker: broker.turns(blocked=again))
+        turns = await parts.ask(lambda broker: broker.offers.turns(blocked=again))
         self._resting = {id_: until for id_, until in self._resting.items() if until > now}
         self._in_vain = {t.id: self._in_vain[t.id] for t in turns if t.id in self._in_vain}
         for ticket in turns:
@@ -77,7 +77,7 @@ class Dispatcher:
         servers = () if account is None else account.servers
         beside = Beside.of(servers, ticket.server)
         offered = await self._parts.ask(
-            lambda broker: broker.offer(
+            lambda broker: broker.offers.make(
                 ticket.id,
                 person,
                 other_servers=beside.other_servers,
@@ -89,7 +89,7 @@ class Dispatcher:
             tries = self._in_vain[ticket.id] = self._in_vain.get(ticket.id, 0) + 1
             if tries >= IN_VAIN and not offered.ticket.blocked:
                 why = "it cannot be served just now"
-                await self._parts.ask(lambda broker: broker.pass_over(ticket.id, why))
+                await self._parts.ask(lambda broker: broker.offers.pass_over(ticket.id, why))
         else:
             log.info(
                 "Lease %d is held for ticket %d of %r.",
@@ -115,7 +115,7 @@ class Dispatcher:
             if tries >= IN_VAIN and ticket.state == WAITING:
                 # A ticket that cannot be served keeps nobody else waiting; it is looked at again.
                 why = "the hub cannot identify its user just now"
-                await self._parts.ask(lambda broker: broker.pass_over(ticket.id, why))
+                await self._parts.ask(lambda broker: broker.offers.pass_over(ticket.id, why))
             return _UNKNOWN
 
     async def _start_those_who_asked(self) -> None:
@@ -125,7 +125,7 @@ class Dispatcher:
         restart it is asked for again, which the hub refuses where it has begun.
         """
         open_ones = await self._parts.ask(
-            lambda broker: [each for each in broker.queue() if each.row.hub == broker.hub]
+            lambda broker: [each for each in broker.queue.status() if each.row.hub == broker.hub]
         )
         wanted = [each for each in open_ones if each.row.state == OFFERED and each.row.start]
         self._asked.intersection_update(each.row.id for each in wanted)

@@ -11,9 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection
 from datetime import datetime, timedelta
-from functools import partial
 
-from jupyterhub_migspawner.broker import Broker
 from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.model.leases import ACTIVE, HELD, PENDING, LeaseRow
 from jupyterhub_migspawner.model.orphans import OrphanRow
@@ -44,7 +42,7 @@ class Reconciler:
 
     def __init__(self, parts: Parts, *, clock: Callable[[], datetime] | None = None) -> None:
         self._parts = parts
-        self._clock = clock or parts.broker.clock
+        self._clock = clock or parts.broker.now
         self._without_server: frozenset[int] = frozenset()
         self._said: dict[int, str] = {}
 
@@ -56,20 +54,20 @@ class Reconciler:
         Leases are read before servers. A lease that stands here was taken, and so every earlier
         start of its server was over, before the hub is asked: the answer speaks of this start.
         """
-        await self._parts.ask(lambda broker: broker.claim_hub(self._parts.home))
-        await self._parts.ask(lambda broker: broker.expire_requests())
-        await self._parts.ask(lambda broker: broker.remind())
-        await self._parts.ask(lambda broker: broker.warn_of_ends())
-        await self._parts.ask(lambda broker: broker.warn_of_stuck())
-        await self._parts.ask(lambda broker: broker.keep_coming_cards())
-        every = await self._parts.ask(lambda broker: broker.leases(hub=broker.hub))
+        await self._parts.ask(lambda broker: broker.hubs.claim(self._parts.home))
+        await self._parts.ask(lambda broker: broker.requests.expire())
+        await self._parts.ask(lambda broker: broker.requests.remind())
+        await self._parts.ask(lambda broker: broker.notices.warn_of_ends())
+        await self._parts.ask(lambda broker: broker.notices.warn_of_stuck())
+        await self._parts.ask(lambda broker: broker.reservations.keep())
+        every = await self._parts.ask(lambda broker: broker.leases.find(hub=broker.hub))
         # What is held for a ticket has no server yet; the waiting list looks after it.
         leases = [lease for lease in every if lease.ticket_id is None]
         before, self._without_server = self._without_server, frozenset()
-        orphans = await self._parts.ask(lambda broker: broker.orphans())
+        orphans = await self._parts.ask(lambda broker: broker.orphans.find())
         # A server without a lease is nobody's to stop; only whether it still runs is noted.
         vouched = [each for each in orphans if each.vouched and each.hub == self._parts.broker.hub]
-        stranded = await self._parts.ask(lambda broker: broker.stranded())
+        stranded = await self._parts.ask(lambda broker: broker.leases.stranded())
         if not leases and not vouched and not stranded:
             return
         servers = await self._parts.hub.servers()
@@ -106,13 +104,13 @@ class Reconciler:
         """Note that a server without a lease has ended, unless the hub now says otherwise."""
         running = await self._parts.hub.servers_of(orphan.user) or ()
         if not any(server.name == orphan.server for server in running):
-            await self._parts.ask(lambda broker: broker.unvouch(orphan.user, orphan.server))
+            await self._parts.ask(lambda broker: broker.orphans.unvouch(orphan.user, orphan.server))
 
     async def _leave(self, lease: LeaseRow) -> None:
         """Note that a server without its card is over, unless the hub now says otherwise."""
         running = await self._parts.hub.servers_of(lease.user) or ()
         if not any(server.name == lease.server and _runs(lease, server) for server in running):
-            await self._parts.ask(partial(Broker.note_stopped, lease_id=lease.id))
+            await self._parts.ask(lambda broker: broker.leases.note_stopped(lease_id=lease.id))
 
     async def _give_back(
         self, lease: LeaseRow, held: Collection[Key], servers: Collection[HubServer]
@@ -143,7 +141,7 @@ class Reconciler:
                 return False
             person = account.person
             try:
-                tier = (await self._parts.ask(lambda broker: broker.choose_tier(person, {}))).name
+                tier = (await self._parts.ask(lambda broker: broker.tiers.choose(person, {}))).name
             except Refusal:
                 return True
         return tier == lease.tier
@@ -156,7 +154,7 @@ class Reconciler:
             return
         if lease.state == PENDING:
             if server.ready:
-                await self._parts.ask(lambda broker: broker.activate(lease.attempt))
+                await self._parts.ask(lambda broker: broker.leases.activate(lease.attempt))
             return
         if lease.state == ACTIVE:
             if lease.ends_at is not None and lease.ends_at <= now:
@@ -173,7 +171,9 @@ class Reconciler:
             return
         if lease.state == ACTIVE:
             # First the lease: the record of why must be there whatever becomes of the server.
-            ended = await self._parts.ask(partial(Broker.end_over, lease_id=lease.id))
+            ended = await self._parts.ask(
+                lambda broker: broker.sessions.end_over(lease_id=lease.id)
+            )
             if ended is None:
                 return  # it ended in the meantime, or was given more time
             lease = ended
@@ -183,7 +183,7 @@ class Reconciler:
     async def _release(self, lease: LeaseRow, reason: str) -> None:
         """Give back this very lease: by now its server may have started again with another."""
         try:
-            await self._parts.ask(lambda broker: broker.release_lease(lease.id, reason, ACTOR))
+            await self._parts.ask(lambda broker: broker.leases.release(lease.id, reason, ACTOR))
         except Refusal as refusal:
             # It ended in the meantime, which was the aim.
             log.info("Lease %d was not released by the service: %s", lease.id, refusal)

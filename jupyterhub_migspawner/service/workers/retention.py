@@ -44,7 +44,9 @@ class Compactor:
             # One further away than that was noted before the clock was set back.
             if self._next is not None and self._next - _DAY <= now < self._next:
                 return
-            self._so_far = await self._parts.ask(lambda broker: broker.begin_compaction(self._days))
+            self._so_far = await self._parts.ask(
+                lambda broker: broker.events.begin_compaction(self._days)
+            )
             self._next = now + _DAY
         for _ in range(_STEPS):
             so_far = self._so_far
@@ -53,4 +55,8 @@ class Compactor:
                     log.info("%d old events were replaced by counts.", so_far.number)
                 self._so_far = None
                 return
-            self._so_far = await self._parts.ask(partial(Broker.compact_events, so_far=so_far))
+            self._so_far = await self._parts.ask(partial(_compact, so_far))
+
+
+def _compact(so_far: Compaction, broker: Broker) -> Compaction:
+    return broker.events.compact(so_far)

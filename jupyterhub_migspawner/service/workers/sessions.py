@@ -15,10 +15,8 @@ import logging
 import ssl
 from collections.abc import Awaitable, Callable, Collection
 from datetime import datetime, timedelta
-from functools import partial
 
-from jupyterhub_migspawner.broker import Broker
-from jupyterhub_migspawner.broker.reclaiming import Answer
+from jupyterhub_migspawner.broker.readings import Answer
 from jupyterhub_migspawner.broker.statuses import Standing
 from jupyterhub_migspawner.clients import WrongPeer
 from jupyterhub_migspawner.model.leases import LeaseRow
@@ -67,7 +65,7 @@ class Examiner:
         wrong_peer: Callable[[Reach, WrongPeer], None] = lambda reach, error: None,
     ) -> None:
         self._parts = parts
-        self._clock = clock or parts.broker.clock
+        self._clock = clock or parts.broker.now
         self._notebooks = Notebooks(ssl_context, in_flight, wrong_peer=wrong_peer)
         self._tokens = Tokens(parts)
         self._announcer = Announcer(parts, self._notebooks, self._tokens)
@@ -75,7 +73,7 @@ class Examiner:
         self._in_flight = in_flight
         self._silent: dict[int, int] = {}
         self._count = itertools.count()
-        self._steps = parts.broker.clock_steps
+        self._steps = parts.broker.clock.steps
 
     def close(self) -> None:
         """Let go of all connections."""
@@ -85,23 +83,23 @@ class Examiner:
         """Look at every session once. Raises :exc:`.DatabaseError` and :exc:`.HubError`."""
         keep_short()  # a round over many makes enough for the collector to look at everything
         ask = self._parts.ask
-        every = await ask(lambda broker: broker.standings())
+        every = await ask(lambda broker: broker.sessions.standings())
         await self._tokens.refresh(every)
         found = [each for each in every if _matters(each)]
         silent = [each for each in found if each.lease.id in self._silent]
         self._silent = {each.lease.id: self._silent[each.lease.id] for each in silent}
         silent.sort(key=lambda each: self._silent[each.lease.id])
         await self._hear([each for each in found if each.lease.id not in self._silent])
-        await ask(lambda broker: broker.note_unknown())
-        standings = await ask(lambda broker: broker.standings())
+        await ask(lambda broker: broker.doubts.note())
+        standings = await ask(lambda broker: broker.sessions.standings())
         warned = [each.lease.id for each in standings if each.verdict.warn]
-        await ask(partial(Broker.warn_idle, lease_ids=warned))
+        await ask(lambda broker: broker.sessions.warn_idle(lease_ids=warned))
         now = self._clock()
         over = [each for each in standings if each.verdict.rule == IDLE and each.verdict.over(now)]
         await _several(self._end, over)
-        await ask(lambda broker: broker.forget_sessions())
-        lost = await ask(lambda broker: broker.stranded_servers())
-        await self._announcer.round(await ask(lambda broker: broker.standings()), lost)
+        await ask(lambda broker: broker.readings.forget_ended())
+        lost = await ask(lambda broker: broker.sessions.stranded())
+        await self._announcer.round(await ask(lambda broker: broker.sessions.standings()), lost)
         await self._tell_hub(standings)
         # Last of all and not for long: however many hang, as behind a cut cable, what the others
         # say is fresh when it is decided by.
@@ -130,10 +128,10 @@ class Examiner:
                 if answer is not None:
                     heard.append(answer)
                 if len(heard) >= CHUNK:
-                    await self._parts.ask(partial(Broker.note_answers, answers=tuple(heard)))
+                    await self._parts.ask(lambda broker: broker.readings.note(answers=tuple(heard)))
                     heard.clear()
             if heard:
-                await self._parts.ask(partial(Broker.note_answers, answers=tuple(heard)))
+                await self._parts.ask(lambda broker: broker.readings.note(answers=tuple(heard)))
         finally:
             for task in asked:
                 task.cancel()
@@ -154,7 +152,7 @@ class Examiner:
         await self._announcer.tell(standing)
         # Last of all: what it says has to be fresh when the end is decided.
         await self._hear([standing])
-        ended = await self._parts.ask(partial(Broker.end_over, lease_id=lease.id))
+        ended = await self._parts.ask(lambda broker: broker.sessions.end_over(lease_id=lease.id))
         if ended is None:
             return
         log.info("Lease %d of %r ends: %s.", lease.id, lease.user, ended.end_reason)
@@ -176,9 +174,9 @@ class Examiner:
         With the server's own token, which allows just that (JupyterHub, role ``server``).
         """
         live = {each.lease.id for each in standings}
-        if self._steps != self._parts.broker.clock_steps:
+        if self._steps != self._parts.broker.clock.steps:
             # The clock was set: what was noted by the old one says nothing.
-            self._steps = self._parts.broker.clock_steps
+            self._steps = self._parts.broker.clock.steps
             self._told.clear()
         self._told = {key: at for key, at in self._told.items() if key in live}
         away = False

@@ -14,7 +14,7 @@ from importlib.resources import files
 from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 
-from jupyterhub_migspawner.broker import TierOffer
+from jupyterhub_migspawner.broker import TierStatus
 from jupyterhub_migspawner.policy.wording import hours, listed, minutes, moment
 
 _environment = Environment(
@@ -35,7 +35,7 @@ _SCRIPT = Markup(
 
 
 def preselected(
-    offers: Sequence[TierOffer], default: str | None = None, last: str | None = None
+    offers: Sequence[TierStatus], default: str | None = None, last: str | None = None
 ) -> str:
     """The tier that is picked when the page opens, among those that can start now or in a moment.
 
@@ -57,7 +57,7 @@ def preselected(
 
 
 def render_tiers(
-    offers: Sequence[TierOffer],
+    offers: Sequence[TierStatus],
     *,
     notice: str = "",
     default: str | None = None,

@@ -133,11 +133,11 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     broker = MigBroker(config=SETTINGS).open_broker()
     agent = _agent()
     give_up = time.monotonic() + 180
-    while broker.leases() and time.monotonic() < give_up:
+    while broker.leases.find() and time.monotonic() < give_up:
         agent.tick()
         time.sleep(0.5)
-    live = broker.leases()
-    taken = len(broker.leases(include_past=True))
+    live = broker.leases.find()
+    taken = len(broker.leases.find(include_past=True))
     print(f"\nleases taken: {taken}, live at the end: {len(live)}")
     for lease in live:
         print(f"  still live: {lease}")

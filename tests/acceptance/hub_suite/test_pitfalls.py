@@ -78,10 +78,10 @@ class Lab:
         self.agent.take_inventory()
 
     def leases(self, user: str) -> list[Any]:
-        return list(self.broker.leases(user=user))
+        return list(self.broker.leases.find(user=user))
 
     def free(self) -> int:
-        return sum(status.state == "free" for status in self.broker.slices())
+        return sum(status.state == "free" for status in self.broker.slices.find())
 
     async def until_empty(self, user: str) -> None:
         """Let the agent look until nothing of the user is live; its clock jumps past all graces."""
@@ -179,7 +179,7 @@ async def test_a_server_that_dies_gives_its_slice_back(app: Any, lab: Lab) -> No
     await until(lambda: not spawner.active)
     await lab.until_empty("dora")
     assert lab.free() == 4
-    past = lab.broker.leases(user="dora", include_past=True)
+    past = lab.broker.leases.find(user="dora", include_past=True)
     assert [lease.state for lease in past] == ["released"]
 
 
@@ -285,7 +285,7 @@ async def test_whom_a_server_runs_as_is_known_though_its_start_fails(
     monkeypatch.setattr(mocking.MockSpawner.__bases__[1], "start", fail)
     add_user(app.db, app=app, name="ida")
     assert (await start(app, "ida")).status_code == 500
-    (known,) = lab.broker.processes_of_node(lab.broker.nodes()[0].name).values()
+    (known,) = lab.broker.processes.of_node(lab.broker.nodes.find()[0].name).values()
     assert (known.uid, known.known) == (4321, ())
 
 
@@ -300,7 +300,7 @@ async def test_a_lease_that_ended_during_the_start_ends_the_start(
     async def lose_the_lease(self: Any) -> Any:
         url = await start_below(self)
         pids.append(self.proc)
-        await asyncio.to_thread(lab.broker.release_server, "ivy", "", "taken", actor="test")
+        await asyncio.to_thread(lab.broker.leases.release_server, "ivy", "", "taken", actor="test")
         return url
 
     monkeypatch.setattr(mocking.MockSpawner.__bases__[1], "start", lose_the_lease)
@@ -338,7 +338,7 @@ async def test_a_late_release_never_ends_the_next_start(app: Any, lab: Lab) -> N
     await end(app, lab, "iris")
     ended = utc_now()
     assert (await start(app, "iris")).status_code == 201
-    late = lab.broker.release_server("iris", "", "late", actor="hub", taken_before=ended)
+    late = lab.broker.leases.release_server("iris", "", "late", actor="hub", taken_before=ended)
     assert late == ()
     assert [lease.state for lease in lab.leases("iris")] == ["active"]
     await end(app, lab, "iris")

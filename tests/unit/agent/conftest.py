@@ -82,7 +82,7 @@ class Node:
         self.lab.close()
 
     def card(self, index: int = 0) -> CardRow:
-        return self.broker.cards()[index]
+        return self.broker.cards.find()[index]
 
     def actual(self, index: int = 0) -> list[Want]:
         """How the card is cut, as the driver says."""
@@ -97,11 +97,11 @@ class Node:
 
     def set_layout(self, *names: str, index: int = 0, mig: bool = True) -> tuple[Want, ...]:
         wants = self.places(*names, index=index) if mig else ()
-        self.broker.set_layout(self.card(index).uuid, wants, mig, "root")
+        self.broker.layouts.set(self.card(index).uuid, wants, mig, "root")
         return wants
 
     def stop(self, lease: LeaseRow) -> None:
-        self.broker.cancel_attempt(lease.attempt, "stopped")
+        self.broker.leases.cancel(lease.attempt, "stopped")
 
     def kinds(self) -> list[str]:
         return self.lab.kinds()

@@ -32,7 +32,7 @@ class Session:
 
     def __init__(self, node: Node, tier: str = "small", user: str = "ada") -> None:
         self.node = node
-        lease = node.broker.activate(node.lab.start(user, tier).attempt)
+        lease = node.broker.leases.activate(node.lab.start(user, tier).attempt)
         assert lease is not None
         self.lease: LeaseRow = lease
         self.started: list[subprocess.Popen[bytes]] = []
@@ -111,16 +111,16 @@ class Session:
 
     @property
     def state(self) -> str:
-        return self.node.broker.lease(self.lease.id).state
+        return self.node.broker.leases.get(self.lease.id).state
 
     @property
     def waiting_for(self) -> str:
-        return self.node.broker.lease(self.lease.id).waiting_for
+        return self.node.broker.leases.get(self.lease.id).waiting_for
 
     @property
     def quarantined(self) -> str:
         """Why the slice is quarantined."""
-        rows = [status.row for status in self.node.broker.slices()]
+        rows = [status.row for status in self.node.broker.slices.find()]
         return next(row.quarantined for row in rows if row.id == self.lease.slice_id)
 
     def close(self) -> None:

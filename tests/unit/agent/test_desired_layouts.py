@@ -35,10 +35,10 @@ def test_a_free_card_is_cut_into_its_new_layout_step_by_step(make_node: NodeMake
     node.tick()
     assert tuple(node.actual()) == wants
     assert node.states() == {(0, *want): "free" for want in wants}
-    steps = [e.detail["step"] for e in node.broker.events() if e.kind == "card.step"]
+    steps = [e.detail["step"] for e in node.broker.events.find() if e.kind == "card.step"]
     assert steps.count("create 3g.20gb at 0") + steps.count("create 3g.20gb at 4") == 1
     assert steps == sorted(steps, key=lambda step: step.startswith("create"))
-    made = [e.detail["uuid"] for e in node.broker.events() if e.detail.get("uuid")]
+    made = [e.detail["uuid"] for e in node.broker.events.find() if e.detail.get("uuid")]
     assert set(simulator.slice_uuids(node.path)) <= set(made)
 
 
@@ -51,7 +51,7 @@ def test_what_is_leased_stays_and_the_rest_is_cut_around_it(make_node: NodeMaker
         node.stop(lease)
     node.tick()
     wants = (("2g.10gb", 0), ("1g.5gb", kept.start))
-    node.broker.set_layout(kept.card_uuid, wants, True, "root")
+    node.broker.layouts.set(kept.card_uuid, wants, True, "root")
     states = node.states()
     assert states[(0, "1g.5gb", kept.start)] == "leased"
     assert states[(0, "1g.5gb", waited.start)] == "draining"
@@ -60,7 +60,7 @@ def test_what_is_leased_stays_and_the_rest_is_cut_around_it(make_node: NodeMaker
     assert node.actual() == sorted(
         [("1g.5gb", waited.start), ("1g.5gb", kept.start)], key=lambda w: w[1]
     )
-    now = {lease.id: lease.slice_uuid for lease in node.broker.leases()}
+    now = {lease.id: lease.slice_uuid for lease in node.broker.leases.find()}
     assert now == {kept.id: kept.slice_uuid, waited.id: waited.slice_uuid}
     with pytest.raises(Refusal):
         node.lab.start("late")
@@ -102,7 +102,7 @@ def test_the_layout_is_restored_after_a_restart_of_the_node(
     assert set(node.states().values()) == {"missing"}
     node.tick()
     assert node.states() == before
-    assert {s.row.uuid for s in node.broker.slices()} == set(simulator.slice_uuids(node.path))
+    assert {s.row.uuid for s in node.broker.slices.find()} == set(simulator.slice_uuids(node.path))
 
 
 def test_mig_is_turned_off_and_on_again_by_the_layout(make_node: NodeMaker) -> None:
@@ -114,7 +114,7 @@ def test_mig_is_turned_off_and_on_again_by_the_layout(make_node: NodeMaker) -> N
     assert node.states() == {}
     profiles = simulator.profiles_of(simulator.find_model("A100-SXM4-40GB"))
     assert profiles
-    node.broker.set_layout(node.card().uuid, (("7g.40gb", 0),), True, "root")
+    node.broker.layouts.set(node.card().uuid, (("7g.40gb", 0),), True, "root")
     node.tick()
     assert node.actual() == [("7g.40gb", 0)]
 
@@ -129,7 +129,7 @@ def test_a_mode_change_waits_for_whoever_holds_the_card_open(
     node.set_layout(mig=False)
     node.tick(2)
     assert node.card().mig_enabled
-    failed = [e.detail for e in node.broker.events() if e.kind == "card.step-failed"]
+    failed = [e.detail for e in node.broker.events.find() if e.kind == "card.step-failed"]
     assert {each["step"] for each in failed} == {"turn MIG off"}
     simulator.remove_monitor(node.path, node.card().uuid, pid)
     node.tick()
@@ -153,7 +153,7 @@ def test_a_step_that_fails_leaves_the_card_as_the_last_one_did_and_is_tried_agai
     wants = node.set_layout(*BALANCED)
     simulator.fail_call(node.path, symbol, Code.UNKNOWN, times=1)
     node.tick()
-    failed = [e.detail for e in node.broker.events() if e.kind == "card.step-failed"]
+    failed = [e.detail for e in node.broker.events.find() if e.kind == "card.step-failed"]
     assert len(failed) == 1
     assert node.card().uuid in failed[0]["error"]
     # What is there and desired is offered, whatever failed.
@@ -171,7 +171,7 @@ def test_a_layout_that_is_set_back_in_time_destroys_nothing(make_node: NodeMaker
     uuids = simulator.slice_uuids(node.path)
     before = node.card().layout
     node.set_layout(*BALANCED)
-    node.broker.set_layout(node.card().uuid, before, True, "root")
+    node.broker.layouts.set(node.card().uuid, before, True, "root")
     lease = node.lab.start("ada")
     node.tick(2)
     assert simulator.slice_uuids(node.path) == uuids
@@ -199,6 +199,6 @@ def test_a_lost_card_takes_no_layout(make_node: NodeMaker) -> None:
     simulator.lose_card(node.path, node.card().uuid)
     node.tick()
     with pytest.raises(Refusal, match="is lost"):
-        node.broker.set_layout(node.card().uuid, (), True, "root")
+        node.broker.layouts.set(node.card().uuid, (), True, "root")
     with pytest.raises(Refusal, match="no card"):
-        node.broker.set_layout("GPU-none", (), True, "root")
+        node.broker.layouts.set("GPU-none", (), True, "root")

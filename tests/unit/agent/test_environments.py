@@ -61,14 +61,14 @@ def node(make_node: NodeMaker, monkeypatch: pytest.MonkeyPatch) -> Node:
 def ended(node: Node, uid: int | None) -> LeaseRow:
     """A lease whose server ran as this user, as far as it is known, and has ended."""
     lease = node.lab.start()
-    node.broker.note_server(lease.attempt, ProcessesRow(0, uid, "", ()))
-    node.broker.activate(lease.attempt)
+    node.broker.processes.note_server(lease.attempt, ProcessesRow(0, uid, "", ()))
+    node.broker.leases.activate(lease.attempt)
     node.stop(lease)
     return lease
 
 
 def state(node: Node, lease: LeaseRow) -> str:
-    return node.broker.lease(lease.id).state
+    return node.broker.leases.get(lease.id).state
 
 
 # -- shares --------------------------------------------------------------------------------------
@@ -310,7 +310,7 @@ def test_a_process_of_the_session_is_found_in_its_users_flood(node: Node) -> Non
     for _ in range(9):
         node.tick()
         assert state(node, lease) == "releasing"
-    assert "pid 9000034" in node.broker.lease(lease.id).waiting_for
+    assert "pid 9000034" in node.broker.leases.get(lease.id).waiting_for
     shutil.rmtree(node.proc / "9000034")
     node.tick()
     assert state(node, lease) == "released"
@@ -336,7 +336,7 @@ def test_what_began_after_the_end_is_nobodys_whose_user_is_not_known(
 ) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 0)
     lease = ended(node, None)
-    lease = node.broker.lease(lease.id)
+    lease = node.broker.leases.get(lease.id)
     assert lease.releasing_at is not None
     for age, then in ((30, "releasing"), (70, "released")):
         ticks = 9_000_000
@@ -361,7 +361,7 @@ def test_few_of_many_in_doubt_are_described(node: Node, monkeypatch: pytest.Monk
     flood(node.proc, ADA, range(9_000_000, 9_000_100))
     node.tick()
     assert len(told) <= 5
-    why = node.broker.lease(lease.id).waiting_for
+    why = node.broker.leases.get(lease.id).waiting_for
     assert why.startswith(
         "the session of a process cannot be determined: process 9000010 (py?thon, "
     )

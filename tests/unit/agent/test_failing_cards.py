@@ -28,7 +28,7 @@ FOR_EVER = 10**6
 
 def running(node: Node, user: str = "ada") -> LeaseRow:
     lease = node.lab.start(user)
-    active = node.broker.activate(lease.attempt)
+    active = node.broker.leases.activate(lease.attempt)
     assert active is not None
     return active
 
@@ -53,11 +53,11 @@ def test_a_passing_error_in_a_new_process_costs_no_lease(
     before = node.states()
     simulator.fail_call(node.path, symbol, Code.UNKNOWN, times=times, card_uuid=lease.card_uuid)
     node.cutter().read()
-    assert node.broker.lease(lease.id) == lease
+    assert node.broker.leases.get(lease.id) == lease
     simulator.fail_call(node.path, symbol, Code.UNKNOWN, times=times, card_uuid=lease.card_uuid)
     node.restart()
     node.tick(8)
-    assert node.broker.lease(lease.id) == lease
+    assert node.broker.leases.get(lease.id) == lease
     assert node.states() == before
     assert "card.lost" not in node.kinds()
 
@@ -68,15 +68,15 @@ def test_a_card_that_no_process_saw_before_it_was_lost_is_known_by_its_index(
     node = make_node(SMALL, SMALL, SMALL)
     node.tick()
     lease = running(node)
-    others = [each.uuid for each in node.broker.cards() if each.uuid != lease.card_uuid]
+    others = [each.uuid for each in node.broker.cards.find() if each.uuid != lease.card_uuid]
     (index,) = [each.index for each in node.nvml.inventory().cards if each.uuid == lease.card_uuid]
     simulator.lose_card(node.path, lease.card_uuid)
     simulator.lose_card(node.path, others[0])
     node.restart()
     node.tick()
-    states = {each.uuid: each.state for each in node.broker.cards()}
+    states = {each.uuid: each.state for each in node.broker.cards.find()}
     assert states == {lease.card_uuid: "lost", others[0]: "lost", others[1]: "ok"}
-    over = node.broker.lease(lease.id)
+    over = node.broker.leases.get(lease.id)
     assert over.state == "lost"
     # Its user reads this, to whom a UUID says nothing.
     assert f"Card {index} of node n1" in over.end_reason
@@ -84,7 +84,7 @@ def test_a_card_that_no_process_saw_before_it_was_lost_is_known_by_its_index(
     assert "fallen off the bus" in over.end_reason
     (lost,) = [
         each
-        for each in node.broker.events(limit=1000)
+        for each in node.broker.events.find(limit=1000)
         if each.kind == "card.lost" and each.card_uuid == lease.card_uuid
     ]
     assert lease.card_uuid in lost.detail["why"]
@@ -96,9 +96,9 @@ def test_an_onlookers_reading_loses_no_card(make_node: NodeMaker) -> None:
     lease = running(node)
     found = node.nvml.inventory()
     fewer = type(found)(found.driver_version, found.nvml_version, found.cards[1:])
-    node.broker.record_inventory("n1", fewer, alive=False)
-    assert {each.state for each in node.broker.cards()} == {"ok"}
-    assert node.broker.lease(lease.id).state == "active"
+    node.broker.nodes.record_inventory("n1", fewer, alive=False)
+    assert {each.state for each in node.broker.cards.find()} == {"ok"}
+    assert node.broker.leases.get(lease.id).state == "active"
 
 
 def test_what_a_user_may_not_read_is_no_trouble_of_the_card(make_node: NodeMaker) -> None:
@@ -116,7 +116,7 @@ def test_what_a_user_may_not_read_is_no_trouble_of_the_card(make_node: NodeMaker
     node.lab.clock.pass_time(days=3)
     node.tick(2)
     assert "is not permitted to do it" in node.card().problem
-    assert node.broker.lease(lease.id).state == "active"
+    assert node.broker.leases.get(lease.id).state == "active"
 
 
 @pytest.mark.parametrize("code", [Code.UNKNOWN, Code.TIMEOUT])
@@ -129,20 +129,20 @@ def test_a_card_that_answers_with_nothing_but_errors_is_lost_in_the_end(
     fail(node, lease.card_uuid, code)
     node.tick()
     began = node.lab.clock.now
-    assert {c.uuid: bool(c.problem) for c in node.broker.cards()}[lease.card_uuid]
+    assert {c.uuid: bool(c.problem) for c in node.broker.cards.find()}[lease.card_uuid]
     node.lab.clock.pass_time(minutes=9)
     node.tick()
-    assert node.broker.lease(lease.id).state == "active"
+    assert node.broker.leases.get(lease.id).state == "active"
     node.lab.clock.pass_time(minutes=1)
     node.tick()
-    over = node.broker.lease(lease.id)
+    over = node.broker.leases.get(lease.id)
     assert over.state == "lost"
     assert node.lab.clock.now - began >= timedelta(minutes=10)
     assert node.lab.start("ada").card_uuid != lease.card_uuid
     mend(node)
     node.tick(2)
-    assert {each.state for each in node.broker.cards()} == {"ok"}
-    assert {each.problem for each in node.broker.cards()} == {""}
+    assert {each.state for each in node.broker.cards.find()} == {"ok"}
+    assert {each.problem for each in node.broker.cards.find()} == {""}
 
 
 def test_an_error_that_comes_and_goes_does_not_add_up(make_node: NodeMaker) -> None:
@@ -155,7 +155,7 @@ def test_an_error_that_comes_and_goes_does_not_add_up(make_node: NodeMaker) -> N
         node.lab.clock.pass_time(minutes=5)
         mend(node)
         node.tick()
-    assert node.broker.lease(lease.id).state == "active"
+    assert node.broker.leases.get(lease.id).state == "active"
 
 
 def test_a_card_that_waits_for_a_reset_is_lost_at_once(make_node: NodeMaker) -> None:
@@ -164,8 +164,8 @@ def test_a_card_that_waits_for_a_reset_is_lost_at_once(make_node: NodeMaker) -> 
     lease = running(node)
     fail(node, lease.card_uuid, Code.RESET_REQUIRED)
     node.tick()
-    assert node.broker.lease(lease.id).state == "lost"
-    assert "must be reset" in node.broker.lease(lease.id).end_reason
+    assert node.broker.leases.get(lease.id).state == "lost"
+    assert "must be reset" in node.broker.leases.get(lease.id).end_reason
     # Back, but the person's server is still on it: nobody else gets its slices.
     mend(node)
     simulator.add_process(node.path, str(lease.slice_uuid), 1)
@@ -185,11 +185,14 @@ def test_a_card_that_cannot_be_watched_keeps_no_other_from_being_heard(
     node.tick()
     simulator.report_xid(node.path, second, 95)
     node.tick(3)
-    assert [e.card_uuid for e in node.broker.events() if e.kind == "card.xid"] == [second]
+    assert [e.card_uuid for e in node.broker.events.find() if e.kind == "card.xid"] == [second]
     # The first one is watched as soon as it can be.
     simulator.report_xid(node.path, first, 13)
     node.tick()
-    assert [e.card_uuid for e in node.broker.events() if e.kind == "card.xid"] == [second, first]
+    assert [e.card_uuid for e in node.broker.events.find() if e.kind == "card.xid"] == [
+        second,
+        first,
+    ]
 
 
 def test_an_instance_that_a_crash_left_without_compute_instance_is_cleared_away(
@@ -234,12 +237,12 @@ def test_an_error_at_any_call_costs_nobody_anything_and_the_next_round_goes_on(
     lease = running(node)
     for number, symbol in enumerate(symbols):
         wants = CUTS[(number + 1) % 2]
-        node.broker.set_layout(node.card().uuid, wants, True, "root")
+        node.broker.layouts.set(node.card().uuid, wants, True, "root")
         assert (lease.profile, lease.start) in wants
         simulator.fail_call(node.path, symbol, code)
         node.tick()
         assert str(lease.slice_uuid) in simulator.slice_uuids(node.path), symbol
-        assert node.broker.lease(lease.id) == lease, symbol
+        assert node.broker.leases.get(lease.id) == lease, symbol
         mend(node)
         # Each further try of a card that could not be cut comes later than the one before.
         for _ in range(6):

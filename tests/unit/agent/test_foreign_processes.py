@@ -43,12 +43,14 @@ def open_session(make_node: NodeMaker) -> Iterator[Opened]:
 
 
 def reports(session: Session) -> list[EventRow]:
-    return [each for each in session.node.broker.events() if each.kind == "lease.foreign"]
+    return [each for each in session.node.broker.events.find() if each.kind == "lease.foreign"]
 
 
 def readings(session: Session) -> dict[str, ReadingRow]:
     found = next(
-        each for each in session.node.broker.standings() if each.lease.id == session.lease.id
+        each
+        for each in session.node.broker.sessions.standings()
+        if each.lease.id == session.lease.id
     )
     return {row.source: row for row in found.readings}
 

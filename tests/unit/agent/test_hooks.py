@@ -56,7 +56,7 @@ def test_a_command_that_fails_stops_the_cut(
     assert simulator.slice_uuids(node.path) == uuids
     # What was stopped is started again, though nothing was cut.
     assert log.read_text() == "stop 0\nstart 0\n"
-    (failed,) = [e.detail for e in node.broker.events() if e.kind == "card.step-failed"]
+    (failed,) = [e.detail for e in node.broker.events.find() if e.kind == "card.step-failed"]
     assert "failed with exit status 3." in failed["error"]
     assert "because of stop" in failed["error"]
     assert "MigBroker.before_cut" in caplog.text

@@ -78,16 +78,16 @@ def test_an_environment_that_never_answers_stops_no_agent(
     node: Node, silent: Silent, impatient: None
 ) -> None:
     lease = node.lab.start()
-    node.broker.activate(lease.attempt)
+    node.broker.leases.activate(lease.attempt)
     node.stop(lease)
     silent(shown(node.proc, 4242))
     node.tick()
-    found = node.broker.lease(lease.id)
+    found = node.broker.leases.get(lease.id)
     assert found.state == "releasing"
     assert "process 4242" in found.waiting_for
     assert "takes too long" in found.waiting_for
     assert not node.card().problem
-    (entry,) = node.broker.nodes()
+    (entry,) = node.broker.nodes.find()
     assert entry.heartbeat_at == node.lab.clock()
 
 

@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jupyterhub_migspawner.agent.layouts import Cutter, plan_card
-from jupyterhub_migspawner.broker.wanting import Desired
+from jupyterhub_migspawner.broker.targets import Desired
 from jupyterhub_migspawner.errors import GpuError, Refusal
 from jupyterhub_migspawner.gpu import simulator
 from jupyterhub_migspawner.gpu.arrange import Want, legal_layouts
@@ -119,9 +119,9 @@ class Day:
         card = node.card(first % 2)
         if kind == "layout":
             wants = self.layouts[second % len(self.layouts)]
-            node.broker.set_layout(card.uuid, wants, True, "root")
+            node.broker.layouts.set(card.uuid, wants, True, "root")
         elif kind == "start":
-            names = sorted({s.row.profile for s in node.broker.slices() if s.state == "free"})
+            names = sorted({s.row.profile for s in node.broker.slices.find() if s.state == "free"})
             if names:
                 self.number += 1
                 tier = names[second % len(names)].replace("+", "-")
@@ -133,7 +133,7 @@ class Day:
         elif kind == "stop" and self.held:
             number = sorted(self.held)[second % len(self.held)]
             del self.held[number]
-            node.stop(node.broker.lease(number))
+            node.stop(node.broker.leases.get(number))
         elif kind == "tick":
             node.tick()
         elif kind == "other":
@@ -155,7 +155,7 @@ class Day:
     def check(self) -> None:
         uuids = simulator.slice_uuids(self.node.path)
         for number, uuid in self.held.items():
-            lease = self.node.broker.lease(number)
+            lease = self.node.broker.leases.get(number)
             assert lease.live, lease
             assert uuid in uuids, f"the slice of lease {number} was destroyed"
             assert lease.slice_uuid == uuid
@@ -177,13 +177,13 @@ class Day:
             if set(node.actual(index)) != set(node.card(index).layout):
                 assert outcome.waiting
             for number in self.held:
-                lease = node.broker.lease(number)
+                lease = node.broker.leases.get(number)
                 unwanted = (lease.profile, lease.start) not in node.card(index).layout
                 if lease.card_uuid == node.card(index).uuid and unwanted:
                     assert any(f"(lease {number}" in why for why in outcome.waiting)
         self.check()
         for number in self.held:
-            node.stop(node.broker.lease(number))
+            node.stop(node.broker.leases.get(number))
         self.held.clear()
         node.tick(4)
         for index in (0, 1):

@@ -162,7 +162,7 @@ def test_a_quarantine_for_another_user_outlives_the_agent_and_ends_all_the_same(
 def test_a_quarantine_by_hand_is_not_taken_back(session: Session) -> None:
     pid = session.process(on_slice=True)
     session.node.tick()
-    session.node.broker.quarantine(session.lease.slice_id, "the fan is loud", "root")
+    session.node.broker.slices.quarantine(session.lease.slice_id, "the fan is loud", "root")
     session.stop()
     session.put(os.getpid())
     session.node.tick()
@@ -297,7 +297,7 @@ def test_the_hub_knows_what_the_agent_has_seen(session: Session) -> None:
     forgetful.forget()
     session.stop()
     vacancy = Vacancy(session.node.broker, session.node.nvml, node="n1", proc=PROC)
-    lease = session.node.broker.lease(session.lease.id)
+    lease = session.node.broker.leases.get(session.lease.id)
     assert vacancy.look(lease).state == "releasing"
     assert session.lives(forgetful.pid)
     session.end(forgetful.pid)
@@ -306,13 +306,13 @@ def test_the_hub_knows_what_the_agent_has_seen(session: Session) -> None:
 
 def test_numbers_of_before_a_restart_of_the_machine_are_nobodys(session: Session) -> None:
     pid = session.process(marked=False)
-    row = session.node.broker.processes_of_node("n1").get(session.lease.id)
+    row = session.node.broker.processes.of_node("n1").get(session.lease.id)
     assert row is None
     session.process()
     session.node.tick(2)
-    row = session.node.broker.processes_of_node("n1")[session.lease.id]
+    row = session.node.broker.processes.of_node("n1")[session.lease.id]
     known = ((pid, since_boot(pid)),)
-    session.node.broker.note_processes([type(row)(row.lease_id, row.uid, "another boot", known)])
+    session.node.broker.processes.note([type(row)(row.lease_id, row.uid, "another boot", known)])
     session.node.restart()
     session.end(session.started[1].pid)
     session.stop()
@@ -443,7 +443,7 @@ def test_a_slice_that_was_made_anew_is_found_by_its_place(session: Session) -> N
     session.node.nvml.destroy_instance(card.uuid, old.gi_id)
     new = session.node.nvml.create_instance(card.uuid, *place)
     vacancy = Vacancy(session.node.broker, session.node.nvml, node="n1", proc=PROC)
-    lease = session.node.broker.lease(session.lease.id)
+    lease = session.node.broker.leases.get(session.lease.id)
     if new.uuid != old.uuid:
         pid = session.process(marked=False)
         simulator.add_process(session.node.path, str(new.uuid), pid)

@@ -33,13 +33,13 @@ def test_the_leases_of_a_lost_card_are_lost_with_a_reason(make_node: NodeMaker) 
     node.tick()
     leases = [node.lab.start(f"user{number}") for number in range(9)]
     for lease in leases:
-        node.broker.activate(lease.attempt)
+        node.broker.leases.activate(lease.attempt)
     lost = node.card(0).uuid
     simulator.lose_card(node.path, lost)
     node.tick()
-    card = next(c for c in node.broker.cards() if c.uuid == lost)
+    card = next(c for c in node.broker.cards.find() if c.uuid == lost)
     assert card.state == "lost"
-    after = {lease.id: node.broker.lease(lease.id) for lease in leases}
+    after = {lease.id: node.broker.leases.get(lease.id) for lease in leases}
     for lease in leases:
         now = after[lease.id]
         assert now.state == ("lost" if lease.card_uuid == lost else "active")
@@ -47,7 +47,7 @@ def test_the_leases_of_a_lost_card_are_lost_with_a_reason(make_node: NodeMaker) 
             assert "Card 0" in now.end_reason
             assert "save your work and start again" in now.end_reason
             assert now.ended_at is not None
-    told = [e for e in node.broker.events() if e.kind == "lease.lost"]
+    told = [e for e in node.broker.events.find() if e.kind == "lease.lost"]
     assert {e.user for e in told} == {e.user for e in after.values() if e.state == "lost"}
     assert node.kinds().count("card.lost") == 1
     node.tick(2)
@@ -79,11 +79,11 @@ def test_a_card_that_is_back_too_soon_waits_for_who_was_on_it(make_node: NodeMak
     node = make_node(SMALL)
     node.tick()
     lease = node.lab.start("ada")
-    node.broker.activate(lease.attempt)
+    node.broker.leases.activate(lease.attempt)
     entry = mark(node, 4711, lease.attempt)
     simulator.lose_card(node.path, node.card().uuid)
     node.tick()
-    assert node.broker.lease(lease.id).state == "lost"
+    assert node.broker.leases.get(lease.id).state == "lost"
     simulator.reboot(node.path)
     node.tick(2)
     assert "process 4711 from before it was lost still runs" in node.card().problem
@@ -104,7 +104,7 @@ def test_a_whole_card_that_is_lost_goes_back_to_its_layout(make_node: NodeMaker)
     node.tick()
     simulator.lose_card(node.path, node.card().uuid)
     node.tick()
-    assert node.broker.lease(lease.id).state == "lost"
+    assert node.broker.leases.get(lease.id).state == "lost"
     simulator.reboot(node.path)
     node.restart()
     node.tick(2)
@@ -115,12 +115,12 @@ def test_an_xid_is_noted_on_the_slice_it_hit_and_its_lease(make_node: NodeMaker)
     node = make_node(SMALL)
     node.tick()
     lease = node.lab.start("ada")
-    row = next(s.row for s in node.broker.slices() if s.row.id == lease.slice_id)
+    row = next(s.row for s in node.broker.slices.find() if s.row.id == lease.slice_id)
     simulator.report_xid(node.path, node.card().uuid, 31, gi_id=row.gi_id, ci_id=0)
     node.tick()
-    (event,) = [e for e in node.broker.events() if e.kind == "slice.xid"]
+    (event,) = [e for e in node.broker.events.find() if e.kind == "slice.xid"]
     assert (event.detail["xid"], event.detail["slice_id"]) == (31, lease.slice_id)
-    (told,) = [e for e in node.broker.events() if e.kind == "lease.xid"]
+    (told,) = [e for e in node.broker.events.find() if e.kind == "lease.xid"]
     assert (told.user, told.lease_id) == ("ada", lease.id)
     # The program was wrong, not the card.
     assert "quarantined" not in node.states().values()
@@ -129,7 +129,9 @@ def test_an_xid_is_noted_on_the_slice_it_hit_and_its_lease(make_node: NodeMaker)
 def test_hardware_that_cannot_be_trusted_is_not_lent_again(make_node: NodeMaker) -> None:
     node = make_node(SMALL, SMALL)
     node.tick()
-    row = next(s.row for s in node.broker.slices() if s.row.card_index == 0 and s.row.start == 2)
+    row = next(
+        s.row for s in node.broker.slices.find() if s.row.card_index == 0 and s.row.start == 2
+    )
     simulator.report_xid(node.path, row.card_uuid, 95, gi_id=row.gi_id, ci_id=0)
     simulator.report_xid(node.path, node.card(1).uuid, 48)
     node.tick()
@@ -137,7 +139,7 @@ def test_hardware_that_cannot_be_trusted_is_not_lent_again(make_node: NodeMaker)
     assert states[(0, "1g.5gb", 2)] == "quarantined"
     assert states[(0, "1g.5gb", 3)] == "free"
     assert node.card(1).state == "draining"
-    why = next(s.why for s in node.broker.slices() if s.state == "quarantined")
+    why = next(s.why for s in node.broker.slices.find() if s.state == "quarantined")
     assert "XID 95 (uncontained ECC error)" in why
     assert "migspawner cards resume" in why
 
@@ -148,7 +150,9 @@ def test_hardware_that_cannot_be_trusted_is_not_lent_again(make_node: NodeMaker)
 def test_newer_errors_take_out_the_slice_or_card_they_hit(make_node: NodeMaker, xid: int) -> None:
     node = make_node(SMALL, SMALL)
     node.tick()
-    row = next(s.row for s in node.broker.slices() if s.row.card_index == 0 and s.row.start == 2)
+    row = next(
+        s.row for s in node.broker.slices.find() if s.row.card_index == 0 and s.row.start == 2
+    )
     simulator.report_xid(node.path, row.card_uuid, xid, gi_id=row.gi_id, ci_id=0)
     simulator.report_xid(node.path, node.card(1).uuid, xid)
     node.tick()
@@ -174,23 +178,23 @@ def test_a_card_is_drained_while_its_driver_asks_for_recovery(make_node: NodeMak
     uuid = lease.card_uuid
     simulator.set_recovery_action(node.path, uuid, 4)
     node.tick()
-    (card,) = (each for each in node.broker.cards() if each.uuid == uuid)
+    (card,) = (each for each in node.broker.cards.find() if each.uuid == uuid)
     assert card.state == "draining"
-    (event,) = [e for e in node.broker.events() if e.kind == "card.drained"]
+    (event,) = [e for e in node.broker.events.find() if e.kind == "card.drained"]
     assert "drain and reset the card" in event.detail["why"]
-    assert node.broker.lease(lease.id).state == "pending"
+    assert node.broker.leases.get(lease.id).state == "pending"
     node.tick()
     assert node.kinds().count("card.drained") == 1
     simulator.set_recovery_action(node.path, uuid, 0)
     node.tick()
-    assert {each.state for each in node.broker.cards()} == {"ok"}
+    assert {each.state for each in node.broker.cards.find()} == {"ok"}
     assert "card.resumed" in node.kinds()
 
 
 def test_a_drain_by_an_admin_outlives_the_drivers_recovery(make_node: NodeMaker) -> None:
     node = make_node(SMALL)
     node.tick()
-    node.broker.drain_card(node.card().uuid, "to be moved", "root")
+    node.broker.cards.drain(node.card().uuid, "to be moved", "root")
     for action in (1, 0):
         simulator.set_recovery_action(node.path, node.card().uuid, action)
         node.tick()
@@ -214,7 +218,7 @@ def test_a_living_process_on_a_returned_card_holds_it_back(
     simulator.add_process(node.path, uuid, pid)
     away = node.nvml.inventory()
     # The driver leaves the card out of one listing.
-    node.broker.record_inventory("n1", type(away)(away.driver_version, away.nvml_version, ()))
+    node.broker.nodes.record_inventory("n1", type(away)(away.driver_version, away.nvml_version, ()))
     assert node.card().state == "lost"
     node.tick()
     assert f"process {pid}" in node.card().problem
@@ -233,7 +237,7 @@ def test_a_process_that_cannot_be_read_holds_a_returned_card_back(
     node = make_node(SMALL)
     node.tick()
     lease = node.lab.start("ada")
-    node.broker.activate(lease.attempt)
+    node.broker.leases.activate(lease.attempt)
     simulator.lose_card(node.path, node.card().uuid)
     node.tick()
     entry = mark(node, 4711, lease.attempt)
@@ -262,7 +266,7 @@ def test_a_process_that_dropped_its_mark_holds_a_returned_card_back(make_node: N
     node = make_node(SMALL)
     node.tick()
     lease = node.lab.start("ada")
-    node.broker.activate(lease.attempt)
+    node.broker.leases.activate(lease.attempt)
     entry = mark(node, 4711, lease.attempt)
     node.tick(2)
     (entry / "environ").write_bytes(b"A=1\0")
@@ -280,6 +284,6 @@ def test_a_card_that_was_never_lost_is_held_back_for_nobody(
     node = make_node(SMALL)
     node.tick()
     lease = node.lab.start("ada")
-    node.broker.activate(lease.attempt)
+    node.broker.leases.activate(lease.attempt)
     simulator.add_process(node.path, str(lease.slice_uuid), sleeper())
     assert held_back(node) == ""

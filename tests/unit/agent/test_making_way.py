@@ -20,7 +20,7 @@ SEVENTH = (("1g.5gb", 6),)
 
 
 def silent_for(node: Node) -> timedelta:
-    return node.lab.clock.now - node.broker.nodes()[0].heartbeat_at
+    return node.lab.clock.now - node.broker.nodes.find()[0].heartbeat_at
 
 
 def clients(node: Node) -> list[int]:
@@ -64,7 +64,7 @@ def test_a_slice_comes_back_while_somebody_cuts(make_node: NodeMaker) -> None:
     with CuttingLock(node.folder, "n1").taken():
         node.stop(lease)
         node.tick()
-        assert node.broker.lease(lease.id).state == "released"
+        assert node.broker.leases.get(lease.id).state == "released"
 
 
 def test_who_cuts_waits_until_the_agent_has_let_go(
@@ -74,7 +74,7 @@ def test_who_cuts_waits_until_the_agent_has_let_go(
     node.tick()
     uuid, pid = node.card().uuid, sleeper()
     simulator.add_monitor(node.path, uuid, pid)
-    node.broker.set_layout(uuid, SEVENTH, True, "root")
+    node.broker.layouts.set(uuid, SEVENTH, True, "root")
     waited: list[float] = []
 
     def sleep(seconds: float) -> None:
@@ -93,7 +93,7 @@ def test_who_cuts_does_not_wait_for_ever(make_node: NodeMaker, sleeper: Callable
     node.tick()
     uuid, pid = node.card().uuid, sleeper()
     simulator.add_monitor(node.path, uuid, pid)
-    node.broker.set_layout(uuid, SEVENTH, True, "root")
+    node.broker.layouts.set(uuid, SEVENTH, True, "root")
     waited: list[float] = []
     with pytest.raises(GpuError) as caught:
         node.cutter(sleep=waited.append).converge(uuid)
@@ -134,21 +134,21 @@ def test_slices_come_back_and_the_heart_beats_between_the_steps_of_a_cut(
     node = make_node(SMALL, SMALL)
     node.tick()
     lease = node.lab.start()
-    node.broker.activate(lease.attempt)
-    (other,) = {card.uuid for card in node.broker.cards()} - {lease.card_uuid}
-    node.broker.set_layout(other, (("7g.40gb", 0),), True, "root")
+    node.broker.leases.activate(lease.attempt)
+    (other,) = {card.uuid for card in node.broker.cards.find()} - {lease.card_uuid}
+    node.broker.layouts.set(other, (("7g.40gb", 0),), True, "root")
     # Everything about the card that is cut takes so long that the server is stopped meanwhile.
     seen: list[tuple[str, timedelta]] = []
-    record = node.broker.record_step
+    record = node.broker.layouts.record_step
 
     def slow_step(*args: str, **kwargs: str) -> None:
         node.lab.clock.pass_time(seconds=50)
         if not seen:
             node.stop(lease)
         record(*args, **kwargs)
-        seen.append((node.broker.lease(lease.id).state, silent_for(node)))
+        seen.append((node.broker.leases.get(lease.id).state, silent_for(node)))
 
-    node.broker.record_step = slow_step  # type: ignore[method-assign]
+    node.broker.layouts.record_step = slow_step  # type: ignore[method-assign]
     node.tick()
     assert len(seen) == 8
     assert seen[0][0] == "releasing"
@@ -162,8 +162,8 @@ def test_a_cut_that_keeps_failing_keeps_no_slice_from_coming_back(make_node: Nod
     node.restart()
     node.tick()
     lease = node.lab.start()
-    (other,) = {card.uuid for card in node.broker.cards()} - {lease.card_uuid}
-    node.broker.set_layout(other, (("7g.40gb", 0),), True, "root")
+    (other,) = {card.uuid for card in node.broker.cards.find()} - {lease.card_uuid}
+    node.broker.layouts.set(other, (("7g.40gb", 0),), True, "root")
     node.stop(lease)
     node.tick(3)
-    assert node.broker.lease(lease.id).state == "released"
+    assert node.broker.leases.get(lease.id).state == "released"

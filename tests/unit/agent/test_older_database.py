@@ -57,7 +57,7 @@ def vouch(broker: Broker, lease: LeaseRow) -> None:
         since=lease.since,
         vouched=True,
     )
-    assert broker.vouch([row]) == (row,)
+    assert broker.orphans.vouch([row]) == (row,)
 
 
 def wait_long(session: Session) -> None:
@@ -74,7 +74,7 @@ def test_a_server_that_its_hub_runs_is_not_ended_and_can_be_adopted(session: Ses
     session.prove()
     assert session.lives(pid)
     assert session.quarantined.startswith("In use by a server that has no lease here:")
-    (done,) = session.node.broker.adopt_orphans("root")
+    (done,) = session.node.broker.orphans.adopt("root")
     assert done.lease is not None
     assert (done.lease.user, done.lease.slice_id) == ("grace", session.lease.slice_id)
     wait_long(session)
@@ -96,9 +96,9 @@ def test_what_such_a_server_started_is_not_ended_either(session: Session) -> Non
 
 def test_a_server_of_a_hub_that_has_not_started_since_is_left_alone(session: Session) -> None:
     broker = session.node.broker
-    broker.claim_hub("here")
-    teaching = Broker(broker.store, replace(broker.settings, hub="teaching"), clock=broker.clock)
-    teaching.claim_hub("there")
+    broker.hubs.claim("here")
+    teaching = Broker(broker.store, replace(broker.settings, hub="teaching"), clock=broker.now)
+    teaching.hubs.claim("there")
     session.node.tick()
     _, pid = later(session, "teaching")
     session.node.tick()
@@ -109,7 +109,7 @@ def test_a_server_of_a_hub_that_has_not_started_since_is_left_alone(session: Ses
     assert session.quarantined.startswith("In use by a server that has no lease here:")
 
     # Its hub is there and does not name it: then it is what is left on the slice, as any other.
-    teaching.claim_hub("there")
+    teaching.hubs.claim("there")
     wait_long(session)
     assert session.ended_by(pid) in (signal.SIGTERM, signal.SIGKILL)
     session.prove()

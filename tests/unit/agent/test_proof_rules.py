@@ -38,16 +38,16 @@ def node(make_node: NodeMaker) -> Node:
 @pytest.fixture
 def lease(node: Node) -> LeaseRow:
     lease = node.lab.start()
-    node.broker.activate(lease.attempt)
+    node.broker.leases.activate(lease.attempt)
     return lease
 
 
 def state(node: Node, lease: LeaseRow) -> str:
-    return node.broker.lease(lease.id).state
+    return node.broker.leases.get(lease.id).state
 
 
 def row(node: Node) -> str:
-    (status,) = node.broker.slices()
+    (status,) = node.broker.slices.find()
     return status.row.quarantined
 
 
@@ -234,7 +234,7 @@ def named_at(node: Node, lease: LeaseRow, process: str, times: tuple[float, ...]
     found = []
     for now[0] in times:
         vacancy.look_at_all()
-        rows = [status.row for status in node.broker.slices()]
+        rows = [status.row for status in node.broker.slices.find()]
         found.append(process in next(r.quarantined for r in rows if r.id == lease.slice_id))
     return found
 
@@ -260,7 +260,7 @@ def test_another_leases_process_on_the_slice_is_no_stranger_at_once(
     node.tick()
     ada, grace = (node.lab.start(user) for user in ("ada", "grace"))
     for each in (ada, grace):
-        node.broker.activate(each.attempt)
+        node.broker.leases.activate(each.attempt)
     server = shown(node.proc, 4242, f"{MARK}{ada.attempt}\0".encode())
     runs_as(server, 1000, 1000)
     node.tick(2)
@@ -312,7 +312,7 @@ def test_a_lease_of_a_tier_that_is_gone_is_proven_like_any_other(
     vacancy = Vacancy(later.broker, node.nvml, node="n1", proc=node.proc)
     try:
         vacancy.look_at_all()
-        assert str(pid) in node.broker.lease(lease.id).waiting_for
+        assert str(pid) in node.broker.leases.get(lease.id).waiting_for
         simulator.remove_process(node.path, str(lease.slice_uuid), pid)
         vacancy.look_at_all()
         assert state(node, lease) == "released"
@@ -364,7 +364,7 @@ def test_the_same_reason_is_written_down_once(node: Node, lease: LeaseRow) -> No
     node.stop(lease)
     vacancy = Vacancy(node.broker, node.nvml, node="n1", proc=node.proc)
     for _ in range(3):
-        vacancy.look(node.broker.lease(lease.id))
+        vacancy.look(node.broker.leases.get(lease.id))
     assert node.kinds().count("lease.waiting") == 1
 
 
@@ -426,7 +426,7 @@ def test_a_remembered_process_that_cannot_be_read_still_counts(node: Node, lease
     broken(entry / "stat")
     node.stop(lease)
     node.tick()
-    assert "still running: pid 4242" in node.broker.lease(lease.id).waiting_for
+    assert "still running: pid 4242" in node.broker.leases.get(lease.id).waiting_for
     shutil.rmtree(entry)
     node.tick()
     assert state(node, lease) == "released"
@@ -451,7 +451,7 @@ def test_a_mark_that_names_no_lease_hides_no_descendant(
     node.tick(looks)
     node.stop(lease)
     node.tick()
-    waiting_for = node.broker.lease(lease.id).waiting_for
+    waiting_for = node.broker.leases.get(lease.id).waiting_for
     assert waiting_for == "processes of the ended server are still running: pid 4000, 4001, 4002"
 
 
@@ -463,12 +463,12 @@ def test_a_server_that_was_started_from_another_ones_session_is_not_of_that_sess
     node.tick()
     outer, inner = (node.lab.start(user) for user in ("ada", "grace"))
     for each in (outer, inner):
-        node.broker.activate(each.attempt)
+        node.broker.leases.activate(each.attempt)
     shown(node.proc, 4000, f"{MARK}{outer.attempt}\0".encode())
     shown(node.proc, 4001, f"{MARK}{inner.attempt}\0".encode(), parent=4000)
     node.stop(outer)
     node.tick()
-    waiting_for = node.broker.lease(outer.id).waiting_for
+    waiting_for = node.broker.leases.get(outer.id).waiting_for
     assert waiting_for == "processes of the ended server are still running: pid 4000"
 
 
@@ -510,7 +510,7 @@ def test_what_a_hub_starts_for_a_session_is_that_sessions(node: Node, lease: Lea
 
 def test_another_nodes_lease_is_not_proven_here(node: Node, lease: LeaseRow) -> None:
     node.stop(lease)
-    ended = node.broker.lease(lease.id)
+    ended = node.broker.leases.get(lease.id)
     elsewhere = Vacancy(node.broker, node.nvml, node="n2", proc=node.proc)
     assert elsewhere.look(ended) == ended
     assert state(node, lease) == "releasing"
@@ -523,9 +523,9 @@ def test_a_lease_that_moved_on_meanwhile_keeps_no_other_from_being_proven(
     node.tick()
     leases = [node.lab.start(user) for user in ("ada", "grace")]
     for each in leases:
-        node.broker.activate(each.attempt)
+        node.broker.leases.activate(each.attempt)
         node.stop(each)
-    real = node.broker.confirm_empty
+    real = node.broker.leases.confirm_empty
 
     def confirm(lease_id: int) -> LeaseRow:
         if lease_id == leases[0].id:
@@ -544,9 +544,11 @@ def test_a_slice_that_is_not_found_on_a_card_that_does_not_answer_may_be_used(
     node.stop(lease)
     simulator.fail_call(node.path, "nvmlDeviceGetHandleByUUID", Code.NOT_FOUND, times=1)
     simulator.fail_call(node.path, symbol, Code.UNKNOWN, times=20)
-    Vacancy(node.broker, node.nvml, node="n1", proc=node.proc).look(node.broker.lease(lease.id))
+    Vacancy(node.broker, node.nvml, node="n1", proc=node.proc).look(
+        node.broker.leases.get(lease.id)
+    )
     assert state(node, lease) == "releasing"
-    assert node.broker.lease(lease.id).waiting_for.startswith("NVML cannot say who is on it")
+    assert node.broker.leases.get(lease.id).waiting_for.startswith("NVML cannot say who is on it")
 
 
 def test_a_slice_that_is_not_found_is_empty_when_its_place_on_the_card_is(
@@ -555,7 +557,7 @@ def test_a_slice_that_is_not_found_is_empty_when_its_place_on_the_card_is(
     node = make_node(("1g.5gb", "1g.5gb"))
     node.tick()
     lease = node.lab.start()
-    node.broker.activate(lease.attempt)
+    node.broker.leases.activate(lease.attempt)
     node.stop(lease)
     mine, pid = str(lease.slice_uuid), sleeper()
     (other,) = set(simulator.slice_uuids(node.path)) - {mine}
@@ -563,12 +565,12 @@ def test_a_slice_that_is_not_found_is_empty_when_its_place_on_the_card_is(
 
     def look() -> str:
         simulator.fail_call(node.path, "nvmlDeviceGetHandleByUUID", Code.NOT_FOUND, times=1)
-        vacancy.look(node.broker.lease(lease.id))
+        vacancy.look(node.broker.leases.get(lease.id))
         return state(node, lease)
 
     simulator.add_process(node.path, mine, pid)
     assert look() == "releasing"
-    assert str(pid) in node.broker.lease(lease.id).waiting_for
+    assert str(pid) in node.broker.leases.get(lease.id).waiting_for
     simulator.remove_process(node.path, mine, pid)
     simulator.add_process(node.path, other, pid)
     assert look() == "released"
@@ -576,14 +578,14 @@ def test_a_slice_that_is_not_found_is_empty_when_its_place_on_the_card_is(
 
 def test_a_lease_without_a_slice_has_nothing_on_it(node: Node, lease: LeaseRow) -> None:
     node.stop(lease)
-    bare = replace(node.broker.lease(lease.id), slice_uuid=None)
+    bare = replace(node.broker.leases.get(lease.id), slice_uuid=None)
     Vacancy(node.broker, node.nvml, node="n1", proc=node.proc).look(bare)
     assert state(node, lease) == "released"
 
 
 def test_a_card_without_mig_that_is_not_found_may_be_used(node: Node, lease: LeaseRow) -> None:
     node.stop(lease)
-    whole = replace(node.broker.lease(lease.id), slice_uuid=lease.card_uuid)
+    whole = replace(node.broker.leases.get(lease.id), slice_uuid=lease.card_uuid)
     simulator.fail_call(node.path, "nvmlDeviceGetHandleByUUID", Code.NOT_FOUND, times=1)
     Vacancy(node.broker, node.nvml, node="n1", proc=node.proc).look(whole)
     assert state(node, lease) == "releasing"
@@ -633,7 +635,7 @@ def test_what_starts_others_again_and_again_fills_no_log(
     node.seconds += 60
     simulator.add_process(node.path, uuid, pids[1])
     node.tick()
-    assert str(pids[1]) in node.broker.lease(lease.id).waiting_for
+    assert str(pids[1]) in node.broker.leases.get(lease.id).waiting_for
 
 
 def test_a_reason_says_how_many_there_are(node: Node, lease: LeaseRow) -> None:
@@ -643,7 +645,7 @@ def test_a_reason_says_how_many_there_are(node: Node, lease: LeaseRow) -> None:
         broken(shown(node.proc, pid) / "environ")
     node.stop(lease)
     node.tick()
-    why = node.broker.lease(lease.id).waiting_for
+    why = node.broker.leases.get(lease.id).waiting_for
     assert "pid 4000, 4001, 4002, 4003, 4004 and 3 more" in why
     assert "cannot be determined: process 5000" in why
     assert why.endswith(" and 2 more")

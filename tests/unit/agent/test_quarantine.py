@@ -21,7 +21,7 @@ def only(node: Node) -> str:
 
 
 def why(node: Node) -> str:
-    (status,) = node.broker.slices()
+    (status,) = node.broker.slices.find()
     return status.why
 
 
@@ -56,13 +56,13 @@ def test_who_has_a_lease_is_no_stray(make_node: NodeMaker, sleeper: Sleeper) -> 
     pid = sleeper()
     simulator.add_process(node.path, only(node), pid)
     node.tick(2)
-    node.broker.activate(lease.attempt)
+    node.broker.leases.activate(lease.attempt)
     node.tick(2)
     assert set(node.states().values()) == {"leased"}
     node.stop(lease)
     node.tick(2)
     # On its way back it waits for the process, as ever.
-    assert node.broker.lease(lease.id).state == "releasing"
+    assert node.broker.leases.get(lease.id).state == "releasing"
     assert "slice.quarantined" not in node.kinds()
     simulator.remove_process(node.path, only(node), pid)
     node.tick(2)
@@ -72,14 +72,14 @@ def test_who_has_a_lease_is_no_stray(make_node: NodeMaker, sleeper: Sleeper) -> 
 def test_a_lease_that_is_taken_meanwhile_is_not_shut_out(make_node: NodeMaker) -> None:
     node = make_node(("1g.5gb",))
     node.tick()
-    (status,) = node.broker.slices()
+    (status,) = node.broker.slices.find()
     lease = node.lab.start()
-    assert not node.broker.shut_out(status.row.id, [7])
+    assert not node.broker.slices.shut_out(status.row.id, [7])
     node.stop(lease)
-    assert not node.broker.shut_out(status.row.id, [7])
+    assert not node.broker.slices.shut_out(status.row.id, [7])
     node.tick()
-    assert node.broker.shut_out(status.row.id, [7])
-    assert not node.broker.shut_out(10**9, [7])
+    assert node.broker.slices.shut_out(status.row.id, [7])
+    assert not node.broker.slices.shut_out(10**9, [7])
 
 
 def test_a_quarantine_by_hand_stays_until_it_is_lifted_by_hand(
@@ -87,17 +87,17 @@ def test_a_quarantine_by_hand_stays_until_it_is_lifted_by_hand(
 ) -> None:
     node = make_node(("1g.5gb",))
     node.tick()
-    (status,) = node.broker.slices()
-    node.broker.quarantine(status.row.id, "the fan is loud", "root")
+    (status,) = node.broker.slices.find()
+    node.broker.slices.quarantine(status.row.id, "the fan is loud", "root")
     pid = sleeper()
     simulator.add_process(node.path, only(node), pid)
     node.tick()
     simulator.remove_process(node.path, only(node), pid)
     node.tick()
     assert why(node) == "the fan is loud"
-    node.broker.let_in_again(status.row.id)
+    node.broker.slices.let_in_again(status.row.id)
     assert why(node) == "the fan is loud"
-    node.broker.unquarantine(status.row.id, "root")
+    node.broker.slices.unquarantine(status.row.id, "root")
     assert set(node.states().values()) == {"free"}
 
 
@@ -120,8 +120,8 @@ def test_a_card_with_a_stray_on_it_is_not_given_out_whole(
     tiers = [{"name": "card", "profile": "whole", "approval": True}]
     node = make_node(("1g.5gb",), tiers=tiers)
     node.tick()
-    request = node.broker.create_request(Person("ada"), "card", 5, "training")
-    node.broker.decide(request.id, Person("root", admin=True), True)
+    request = node.broker.requests.create(Person("ada"), "card", 5, "training")
+    node.broker.requests.decide(request.id, Person("root", admin=True), True)
     pid = sleeper()
     simulator.add_process(node.path, only(node), pid)
     node.tick()

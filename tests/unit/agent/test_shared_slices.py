@@ -39,7 +39,7 @@ def node(make_node: NodeMaker) -> Node:
 
 def sit_down(node: Node, user: str) -> LeaseRow:
     lease = node.lab.start(user, "course")
-    node.broker.activate(lease.attempt)
+    node.broker.leases.activate(lease.attempt)
     return lease
 
 
@@ -81,7 +81,7 @@ def computes(node: Node, pid: int) -> int:
 
 
 def state(node: Node, lease: LeaseRow) -> tuple[str, str]:
-    now = node.broker.lease(lease.id)
+    now = node.broker.leases.get(lease.id)
     return now.state, now.waiting_for
 
 
@@ -163,7 +163,7 @@ def test_a_slice_is_shared_while_others_are_on_it_whatever_its_tier_says_now(
             vacancy.look_at_all()
         assert state(node, ada)[0] == "releasing"
         assert os.waitid(os.P_PID, nobodys, ENDED | os.WNOHANG) is None
-        (status,) = node.broker.slices()
+        (status,) = node.broker.slices.find()
         assert f"process {nobodys}" in status.row.quarantined
     finally:
         later.close()

@@ -98,13 +98,13 @@ def node(make_node: NodeMaker) -> Node:
 def ended(node: Node) -> LeaseRow:
     """A lease whose server has ended, as the hub says."""
     lease = node.lab.start()
-    node.broker.activate(lease.attempt)
+    node.broker.leases.activate(lease.attempt)
     node.stop(lease)
     return lease
 
 
 def state(node: Node, lease: LeaseRow) -> tuple[str, str]:
-    now = node.broker.lease(lease.id)
+    now = node.broker.leases.get(lease.id)
     return now.state, now.waiting_for
 
 
@@ -279,7 +279,7 @@ def test_a_process_that_may_be_the_sessions_keeps_the_slice(
     node.tick()
     node.seconds += KILL_AFTER + STUCK_SECONDS
     node.tick()
-    (status,) = node.broker.slices()
+    (status,) = node.broker.slices.find()
     assert "process 4242" in status.row.quarantined
     shutil.rmtree(node.proc / "4242")
     node.tick()
@@ -300,7 +300,7 @@ def test_nobody_keeps_a_slice_that_was_only_held_for_a_place_in_the_waiting_list
     node.tick()
     lease = held(offer(node.lab, ticket))
     broken(shown(node.proc, 4242) / "environ")
-    node.broker.release_lease(lease.id, "needed", "root")
+    node.broker.leases.release(lease.id, "needed", "root")
     node.tick()
     assert state(node, lease) == ("released", "")
 
@@ -309,7 +309,7 @@ def test_a_process_that_is_older_than_the_session_is_none_of_it(make_node: NodeM
     node = make_node(("1g.5gb",))
     node.tick()
     lease = node.lab.start()
-    node.broker.activate(lease.attempt)
+    node.broker.leases.activate(lease.attempt)
     shown(node.proc, 5000, f"{MARK}{lease.attempt}\0".encode())
     node.tick()
     broken(shown(node.proc, 4999) / "environ")
@@ -323,7 +323,7 @@ def test_without_descriptors_nothing_is_proven(make_node: NodeMaker) -> None:
     node = make_node(("1g.5gb",), real_processes=True)
     node.tick()
     lease = node.lab.start()
-    node.broker.activate(lease.attempt)
+    node.broker.leases.activate(lease.attempt)
     node.stop(lease)
     node.seconds += 1  # no reading of the cards in this round
     with no_descriptors():
@@ -365,7 +365,9 @@ class Listings:
 
 def looked(node: Node, lease: LeaseRow) -> tuple[str, str]:
     """What one look at a lease finds, without the other things that an agent does in a round."""
-    Vacancy(node.broker, node.nvml, node="n1", proc=node.proc).look(node.broker.lease(lease.id))
+    Vacancy(node.broker, node.nvml, node="n1", proc=node.proc).look(
+        node.broker.leases.get(lease.id)
+    )
     return state(node, lease)
 
 

@@ -29,7 +29,7 @@ class Session:
 
     def __init__(self, node: Node, tier: str = "small") -> None:
         self.node = node
-        lease = node.broker.activate(node.lab.start("ada", tier).attempt)
+        lease = node.broker.leases.activate(node.lab.start("ada", tier).attempt)
         assert lease is not None
         self.lease: LeaseRow = lease
         self.usage = Usage(
@@ -67,7 +67,7 @@ class Session:
         self.node.seconds += seconds
         self.node.lab.clock.pass_time(seconds=seconds)
         self.usage.look()
-        (standing,) = self.node.broker.standings()
+        (standing,) = self.node.broker.sessions.standings()
         return next((row for row in standing.readings if row.source == PROCESSES), None)
 
     def is_active(self, seconds: float = 10) -> bool:
@@ -204,7 +204,7 @@ def test_many_that_come_and_go_count_together(session: Session) -> None:
 def test_what_nvml_cannot_say_is_unknown(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     before = session.look()
     assert before is not None
-    (card,) = session.node.broker.cards()
+    (card,) = session.node.broker.cards.find()
     simulator.lose_card(session.node.path, card.uuid)
     found = session.look()
     assert found is not None
@@ -298,7 +298,7 @@ def test_real_processes_of_this_machine(make_node: NodeMaker) -> None:
             server.stdout.readline()
             node.seconds += 10
             usage.look()
-            (standing,) = node.broker.standings()
+            (standing,) = node.broker.sessions.standings()
             (row,) = standing.readings
             assert row.trouble == ""
             assert "by 1 others" in row.said

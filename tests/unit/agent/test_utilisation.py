@@ -40,7 +40,7 @@ class Watch:
 
     def __init__(self, node: Node, tier: str, user: str = "ada") -> None:
         self.node = node
-        lease = node.broker.activate(node.lab.start(user, tier).attempt)
+        lease = node.broker.leases.activate(node.lab.start(user, tier).attempt)
         assert lease is not None
         self.lease: LeaseRow = lease
         self.usage = self.begin()
@@ -63,11 +63,11 @@ class Watch:
         return self.reading()
 
     def reading(self) -> ReadingRow | None:
-        (found,) = (e for e in self.node.broker.standings() if e.lease.id == self.lease.id)
+        (found,) = (e for e in self.node.broker.sessions.standings() if e.lease.id == self.lease.id)
         return next((row for row in found.readings if row.source == USE), None)
 
     def unknown(self) -> bool:
-        (found,) = (e for e in self.node.broker.standings() if e.lease.id == self.lease.id)
+        (found,) = (e for e in self.node.broker.sessions.standings() if e.lease.id == self.lease.id)
         return USE in found.verdict.unknown
 
 
@@ -162,7 +162,7 @@ def test_who_shares_a_slice_and_is_not_on_it_does_not_use_it(make_node: NodeMake
 
 def ampere(make_node: NodeMaker, site: Site, **options: Any) -> Watch:
     node = make_node(["1g.5gb", "1g.5gb"], tiers=TIERS, **options)
-    node.broker.settings = replace(node.broker.settings, dcgm_url=site.url)
+    node.broker.context.settings = replace(node.broker.settings, dcgm_url=site.url)
     node.tick()
     return Watch(node, "ampere")
 
@@ -180,7 +180,7 @@ def heard(watch: Watch) -> ReadingRow:
 
 
 def instance(watch: Watch) -> tuple[str, int]:
-    rows = [each.row for each in watch.node.broker.slices()]
+    rows = [each.row for each in watch.node.broker.slices.find()]
     (mine,) = (row for row in rows if row.uuid == watch.lease.slice_uuid)
     assert mine.gi_id is not None
     return mine.card_uuid, mine.gi_id
@@ -238,7 +238,9 @@ def test_a_slice_that_is_not_known_is_not_taken_for_its_card(
 
 def test_nvml_goes_before_dcgm(make_node: NodeMaker) -> None:
     node = make_node(["1g.10gb"], model="H100", tiers=TIERS)
-    node.broker.settings = replace(node.broker.settings, dcgm_url="http://127.0.0.1:1/metrics")
+    node.broker.context.settings = replace(
+        node.broker.settings, dcgm_url="http://127.0.0.1:1/metrics"
+    )
     node.tick()
     watch = Watch(node, "hopper")
     for _ in range(5):

@@ -22,8 +22,8 @@ TIERS = [
 
 
 def grant(node: Node, tier: str, user: str = "ada") -> None:
-    request = node.broker.create_request(Person(user), tier, 10, "training")
-    node.broker.decide(request.id, Person("root", admin=True), True)
+    request = node.broker.requests.create(Person(user), tier, 10, "training")
+    node.broker.requests.decide(request.id, Person("root", admin=True), True)
 
 
 @pytest.mark.parametrize("tier", ["card", "bare"])
@@ -38,7 +38,7 @@ def test_a_card_is_given_whole_and_goes_back_to_its_layout(
     lease = node.lab.start("ada", tier)
     assert lease.slice_uuid is None
     node.tick()
-    bound = node.broker.lease(lease.id)
+    bound = node.broker.leases.get(lease.id)
     if tier == "bare":
         assert bound.slice_uuid == node.card().uuid
         assert not node.card().mig_enabled
@@ -47,10 +47,10 @@ def test_a_card_is_given_whole_and_goes_back_to_its_layout(
         assert bound.slice_uuid == simulator.slice_uuids(node.path)[0]
     assert "leased" in node.states().values()
     node.tick(2)
-    node.broker.activate(lease.attempt)
+    node.broker.leases.activate(lease.attempt)
     node.stop(lease)
     node.tick(3)
-    assert node.broker.lease(lease.id).state == "released"
+    assert node.broker.leases.get(lease.id).state == "released"
     assert node.states() == before
     assert node.card().mig_enabled
     assert node.card().target is None
@@ -68,7 +68,7 @@ def test_a_card_with_mig_off_waits_for_the_process_on_it(
     simulator.add_process(node.path, node.card().uuid, pid)
     node.stop(lease)
     node.tick(2)
-    assert node.broker.lease(lease.id).state == "releasing"
+    assert node.broker.leases.get(lease.id).state == "releasing"
     assert not node.card().mig_enabled
     simulator.remove_process(node.path, node.card().uuid, pid)
     node.tick(2)
@@ -81,7 +81,7 @@ def test_a_start_that_is_called_off_before_the_cut_leaves_the_card(make_node: No
     uuids = simulator.slice_uuids(node.path)
     grant(node, "bare")
     lease = node.lab.start("ada", "bare")
-    node.broker.cancel_attempt(lease.attempt, "changed my mind")
+    node.broker.leases.cancel(lease.attempt, "changed my mind")
     node.tick(2)
     assert simulator.slice_uuids(node.path) == uuids
     assert set(node.states().values()) == {"free"}
@@ -90,7 +90,7 @@ def test_a_start_that_is_called_off_before_the_cut_leaves_the_card(make_node: No
 def test_a_card_whose_layout_has_mig_off_serves_only_who_wants_it_so(make_node: NodeMaker) -> None:
     node = make_node(SMALL, tiers=TIERS)
     node.tick()
-    node.broker.set_layout(node.card().uuid, (), False, "root")
+    node.broker.layouts.set(node.card().uuid, (), False, "root")
     node.tick(2)
     assert not node.card().mig_enabled
     grant(node, "card")
@@ -100,9 +100,9 @@ def test_a_card_whose_layout_has_mig_off_serves_only_who_wants_it_so(make_node: 
     for _ in range(2):
         lease = node.lab.start("grace", "bare")
         node.tick(2)
-        assert node.broker.lease(lease.id).slice_uuid == node.card().uuid
+        assert node.broker.leases.get(lease.id).slice_uuid == node.card().uuid
         assert set(node.states().values()) == {"leased"}
-        node.broker.activate(lease.attempt)
+        node.broker.leases.activate(lease.attempt)
         node.stop(lease)
         node.tick(3)
         # The card is its own slice, and free again.

@@ -78,7 +78,7 @@ class Install:
         """What an agent does: write its inventory to the lease database."""
         at = datetime.now(timezone.utc) - timedelta(minutes=minutes_ago)
         store = Store.open(self.mig.resolved_database_url(), create=True)
-        Broker(store, self.mig.settings(), clock=lambda: at).record_inventory(
+        Broker(store, self.mig.settings(), clock=lambda: at).nodes.record_inventory(
             node, self.mig.open_nvml().inventory()
         )
         store.close()

@@ -22,7 +22,7 @@ from tests.unit.cli.conftest import Install
 
 
 def test_slices_say_where_they_are_and_who_holds_them(install: Install) -> None:
-    install.broker.acquire(Person("ada"), "", "small", "attempt-1")
+    install.broker.leases.acquire(Person("ada"), "", "small", "attempt-1")
     slices = install.run("slices", "--json").json
     assert len(slices) == 11
     for entry in slices:
@@ -59,7 +59,7 @@ def test_before_the_agent_has_reported_the_listings_say_so(
 
 
 def test_tiers_show_what_is_free_of_each(install: Install) -> None:
-    install.broker.acquire(Person("ada"), "", "small", "attempt-1")
+    install.broker.leases.acquire(Person("ada"), "", "small", "attempt-1")
     tiers = {tier["name"]: tier for tier in install.run("tiers", "--json").json}
     assert list(tiers) == ["cpu", "small", "large", "hers", "card"]
     assert (tiers["small"]["free"], tiers["small"]["total"]) == (8, 9)
@@ -73,10 +73,10 @@ def test_tiers_show_what_is_free_of_each(install: Install) -> None:
 
 
 def test_a_server_that_lost_its_card_stays_in_the_lists(install: Install) -> None:
-    lease = install.broker.acquire(Person("ada"), "", "small", "a1")
+    lease = install.broker.leases.acquire(Person("ada"), "", "small", "a1")
     assert lease is not None
-    install.broker.activate("a1")
-    install.broker.record_inventory("n1", Inventory("", ""))
+    install.broker.leases.activate("a1")
+    install.broker.nodes.record_inventory("n1", Inventory("", ""))
     for words in (("leases",), ("sessions",), ("leases", "--user", "ada")):
         shown = install.run(*words).out
         assert "ada" in shown, words
@@ -84,16 +84,16 @@ def test_a_server_that_lost_its_card_stays_in_the_lists(install: Install) -> Non
     assert [each["state"] for each in install.run("leases", "--json").json] == ["lost"]
     (session,) = install.run("sessions", "--json").json
     assert session["doubt"]["kind"] == "lost"
-    install.broker.release_server("ada", "", "the server stopped", "hub")
+    install.broker.leases.release_server("ada", "", "the server stopped", "hub")
     assert "ada" not in install.run("leases").out
     assert install.run("sessions", "--json").json == []
 
 
 def test_a_lease_is_released_by_its_number(install: Install) -> None:
     assert "Nobody holds a slice" in install.run("leases").out
-    install.broker.acquire(Person("ada"), "", "small", "attempt-1")
-    install.broker.acquire(Person("grace"), "lab", "small", "attempt-2")
-    install.broker.activate("attempt-1")
+    install.broker.leases.acquire(Person("ada"), "", "small", "attempt-1")
+    install.broker.leases.acquire(Person("grace"), "lab", "small", "attempt-2")
+    install.broker.leases.activate("attempt-1")
     leases = install.run("leases", "--json").json
     assert [(lease["user"], lease["server"], lease["state"]) for lease in leases] == [
         ("ada", "", "active"),
@@ -108,7 +108,7 @@ def test_a_lease_is_released_by_its_number(install: Install) -> None:
     assert done.json["end_reason"] == "card needs care"
     assert "command line" in install.run("events", "--json").json[-1]["actor"]
 
-    install.broker.confirm_empty(leases[0]["id"])
+    install.broker.leases.confirm_empty(leases[0]["id"])
     assert [x["user"] for x in install.run("leases", "--json").json] == ["grace"]
     assert [x["user"] for x in install.run("leases", "--json", "--all").json] == ["ada", "grace"]
     again = install.run("leases", "release", number)
@@ -200,7 +200,7 @@ def test_the_schema_is_checked_and_made(tmp_path: Path, capsys: pytest.CaptureFi
 
 
 def newer(install: Install) -> None:
-    install.broker.leases()
+    install.broker.leases.find()
     with sqlite3.connect(install.directory / "migspawner.sqlite") as connection:
         connection.execute("UPDATE migspawner_schema SET version_num = '9999'")
     connection.close()
@@ -337,10 +337,10 @@ def test_simulated_cards_are_made_used_and_lost(install: Install) -> None:
 def test_cards_show_the_present_layout_and_the_desired_one_where_it_differs(
     install: Install,
 ) -> None:
-    card = install.broker.cards()[0]
+    card = install.broker.cards.find()[0]
     said = install.run("cards").out
     assert "desired layout" not in said
-    install.broker.set_layout(card.uuid, (("7g.40gb", 0),), True, "root")
+    install.broker.layouts.set(card.uuid, (("7g.40gb", 0),), True, "root")
     said = install.run("cards").out
     assert "7 x 1g.5gb" in said
     assert "desired layout: 7g.40gb" in said
@@ -354,26 +354,26 @@ def test_cards_show_the_present_layout_and_the_desired_one_where_it_differs(
 
 
 def test_cards_name_other_places_of_the_same_profiles(install: Install) -> None:
-    card = install.broker.cards()[1]
+    card = install.broker.cards.find()[1]
     moved = (("3g.20gb", 0), ("2g.10gb", 4), ("1g.5gb", 6), ("1g.5gb", 7))
-    install.broker.set_layout(card.uuid, moved[:3], True, "root")
+    install.broker.layouts.set(card.uuid, moved[:3], True, "root")
     assert "desired layout: 3g.20gb, 2g.10gb, 1g.5gb" in install.run("cards").out
     assert "MIG off" not in install.run("cards").out
-    install.broker.set_layout(card.uuid, (), False, "root")
+    install.broker.layouts.set(card.uuid, (), False, "root")
     assert "desired layout: MIG off" in install.run("cards").out
 
 
 def test_cards_say_why_they_are_drained_and_are_not_ok_with_a_problem(install: Install) -> None:
-    cards = install.broker.cards()
-    install.broker.acquire(Person("ada"), "", "small", "attempt-1")
-    card = next(c for c in cards if c.uuid == install.broker.leases()[0].card_uuid)
+    cards = install.broker.cards.find()
+    install.broker.leases.acquire(Person("ada"), "", "small", "attempt-1")
+    card = next(c for c in cards if c.uuid == install.broker.leases.find()[0].card_uuid)
     said = install.run("cards", "drain", card.uuid, "--reason", "a fan is loud").out
     assert "1 lease on it goes on." in said
     assert "drained: a fan is loud" in install.run("cards").out
     found = install.mig.open_nvml().inventory()
     broken = replace(found.cards[0], problem="it is too hot")
-    install.broker.record_inventory("n1", replace(found, cards=(broken, found.cards[1])))
-    install.broker.resume_card(card.uuid, "root")
+    install.broker.nodes.record_inventory("n1", replace(found, cards=(broken, found.cards[1])))
+    install.broker.cards.resume(card.uuid, "root")
     states = [row["state"] for row in install.run("cards", "--json").json]
     assert states == ["problem", "ok"]
     assert "problem: it is too hot" in install.run("cards").out
@@ -381,7 +381,7 @@ def test_cards_say_why_they_are_drained_and_are_not_ok_with_a_problem(install: I
 
 def test_tiers_say_which_of_their_cards_are_out_of_service(install: Install) -> None:
     assert "out of service" not in install.run("tiers").out
-    (card, _) = install.broker.cards()
+    (card, _) = install.broker.cards.find()
     install.run("cards", "drain", card.uuid, "--reason", "a fan is loud")
     said = install.run("tiers").out
     assert "small: 1 of its cards is out of service: a fan is loud." in " ".join(said.split())

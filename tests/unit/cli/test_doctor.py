@@ -112,7 +112,9 @@ def test_a_card_that_is_held_back_says_why(healthy: Install) -> None:
     found_cards = healthy.mig.open_nvml().inventory()
     why = "Card 0 is back, but process 7 from before it was lost still runs; end it."
     held = replace(found_cards.cards[0], problem=why)
-    healthy.broker.record_inventory("n1", replace(found_cards, cards=(held, found_cards.cards[1])))
+    healthy.broker.nodes.record_inventory(
+        "n1", replace(found_cards, cards=(held, found_cards.cards[1]))
+    )
     answer = healthy.run("doctor", "--json")
     assert why in found(answer, "card")[0]["message"]
     assert wrong(answer) == {"card"}
@@ -120,7 +122,7 @@ def test_a_card_that_is_held_back_says_why(healthy: Install) -> None:
 
 def test_a_card_without_mig_as_its_layout_says(healthy: Install) -> None:
     state = healthy.directory / "cards.json"
-    healthy.broker.set_layout(card_uuids(state)[0], (), False, "root")
+    healthy.broker.layouts.set(card_uuids(state)[0], (), False, "root")
     (first, _) = found(healthy.run("doctor", "--json"), "card")
     assert "present is 7 x 1g.5gb, desired is MIG off" in first["message"]
     nvml = healthy.mig.open_nvml()
@@ -135,7 +137,7 @@ def test_a_card_without_mig_as_its_layout_says(healthy: Install) -> None:
 
 def test_a_drained_card_is_no_card_in_order(healthy: Install) -> None:
     card = card_uuids(healthy.directory / "cards.json")[1]
-    healthy.broker.drain_card(card, "a fan is loud.", "root")
+    healthy.broker.cards.drain(card, "a fan is loud.", "root")
     answer = healthy.run("doctor", "--json")
     assert answer.status == 0
     first, second = found(answer, "card")
@@ -195,7 +197,7 @@ def test_a_tier_with_mig_on_whose_cards_are_without_it_just_now(healthy: Install
     healthy.edit('"name": "card",', '"name": "card", "card": "A100*",')
     nvml = healthy.mig.open_nvml()
     for card, uuid in enumerate(card_uuids(healthy.directory / "cards.json")):
-        healthy.broker.set_layout(uuid, (), False, "root")
+        healthy.broker.layouts.set(uuid, (), False, "root")
         for instance in nvml.inventory().cards[card].instances:
             nvml.destroy_instance(uuid, instance.gi_id)
         nvml.set_mig_mode(uuid, False)
@@ -218,7 +220,7 @@ def test_a_tier_whose_only_cards_are_lost(healthy: Install) -> None:
         seen.cards[0], index=2, uuid="GPU-old", model="Tesla T4", memory_mib=15360, instances=()
     )
     for cards in [(*seen.cards, old), seen.cards]:
-        healthy.broker.record_inventory("n1", replace(seen, cards=cards))
+        healthy.broker.nodes.record_inventory("n1", replace(seen, cards=cards))
     healthy.edit('"name": "card",', '"name": "card", "card": "T4",')
     answer = healthy.run("doctor", "--json")
     assert wrong(answer) == {"tier"}
@@ -297,7 +299,7 @@ def test_servers_that_end_with_the_hub_are_pointed_out(healthy: Install) -> None
 
 
 def test_a_hub_whose_name_is_another_s(healthy: Install) -> None:
-    healthy.broker.claim_hub("elsewhere")
+    healthy.broker.hubs.claim("elsewhere")
     answer = healthy.run("doctor", "--json")
     assert "hub" in wrong(answer)
     assert "'elsewhere'" not in found(answer, "hub")[0]["mend"]
@@ -309,10 +311,10 @@ def test_a_hub_whose_name_is_another_s(healthy: Install) -> None:
 
 
 def test_hubs_that_share_a_database(healthy: Install) -> None:
-    healthy.broker.claim_hub(healthy.mig.hub_home)
+    healthy.broker.hubs.claim(healthy.mig.hub_home)
     with healthy.config.open("a") as file:
         file.write('c.MigBroker.hub = "physics"\nc.MigBroker.hub_home = "elsewhere"\n')
-    healthy.broker.claim_hub("elsewhere")
+    healthy.broker.hubs.claim("elsewhere")
     answer = healthy.run("doctor", "--json")
     assert answer.status == 0
     assert "shares its lease database with hub" in found(answer, "hub")[0]["message"]
@@ -336,14 +338,14 @@ def test_a_clock_that_was_set_is_shown_for_a_week(healthy: Install) -> None:
     # An hour ago by the count, this machine's clock was two days behind.
     before = Count(count.ticks - 3600, count.awake - 3600)
     wall = now - timedelta(hours=1, days=2)
-    Broker(store, settings, machine=machine(before, wall)).watch_clock()
+    Broker(store, settings, machine=machine(before, wall)).clock.watch()
     healthy.report()
     answer = healthy.run("doctor", "--json")
     (finding,) = found(answer, "clock")
     assert (answer.status, finding["state"]) == (0, "warning")
     assert "2 days ahead of the time that leases use" in finding["message"]
 
-    Broker(store, settings, machine=Machine(boot_id())).watch_clock()
+    Broker(store, settings, machine=Machine(boot_id())).clock.watch()
     store.close()
     (finding,) = found(healthy.run("doctor", "--json"), "clock")
     assert finding["state"] == "warning"
@@ -379,18 +381,18 @@ def test_a_slice_that_is_not_proven_empty_is_named_after_a_minute(healthy: Insta
     store = Store.open(healthy.mig.resolved_database_url(), create=True)
     times = [datetime.now(timezone.utc) - timedelta(seconds=50)]
     broker = Broker(store, healthy.mig.settings(), clock=lambda: times[-1])
-    lease = broker.acquire(Person("ada"), "", "small", "attempt-1")
+    lease = broker.leases.acquire(Person("ada"), "", "small", "attempt-1")
     assert lease is not None
-    broker.activate("attempt-1")
-    broker.release_lease(lease.id, "its time was over", "migspawner")
-    broker.note_waiting(lease.id, "NVML still lists processes on the slice: pid 4711")
+    broker.leases.activate("attempt-1")
+    broker.leases.release(lease.id, "its time was over", "migspawner")
+    broker.leases.note_waiting(lease.id, "NVML still lists processes on the slice: pid 4711")
     assert found(healthy.run("doctor", "--json"), "lease") == []
     times.append(times[0] - timedelta(minutes=2))
-    other = broker.acquire(Person("grace"), "", "small", "attempt-2")
+    other = broker.leases.acquire(Person("grace"), "", "small", "attempt-2")
     assert other is not None
-    broker.activate("attempt-2")
-    broker.release_lease(other.id, "its time was over", "migspawner")
-    broker.note_waiting(other.id, "NVML still lists processes on the slice: pid 4712")
+    broker.leases.activate("attempt-2")
+    broker.leases.release(other.id, "its time was over", "migspawner")
+    broker.leases.note_waiting(other.id, "NVML still lists processes on the slice: pid 4712")
     store.close()
     answer = healthy.run("doctor", "--json")
     (finding,) = found(answer, "lease")

@@ -89,7 +89,7 @@ def test_a_secret_file_that_others_can_use(hub: Install, name: str, mode: int) -
 
 def test_the_write_ahead_log_is_looked_at(hub: Install) -> None:
     # SQLite itself gives an empty log the mode of the database.
-    hub.broker.claim_hub(hub.mig.hub_home)
+    hub.broker.hubs.claim(hub.mig.hub_home)
     with hub.broker.store.transaction():
         for ending in ("-wal", "-shm"):
             path = hub.directory / f"migspawner.sqlite{ending}"
@@ -275,12 +275,14 @@ def test_a_user_who_may_not_look_is_told_once(hub: Install) -> None:
 
 
 def run_a_server(hub: Install) -> None:
-    lease = hub.broker.acquire(Person("ada"), "", "small", "attempt")
+    lease = hub.broker.leases.acquire(Person("ada"), "", "small", "attempt")
     assert lease is not None
-    hub.broker.activate("attempt")
+    hub.broker.leases.activate("attempt")
     keys = hub.mig.key_file_of_hub().make()
     url = "http://127.0.0.1:9/"
-    hub.broker.reach("attempt", url, keys.seal("the token", Binding(lease.id, "attempt", url)))
+    hub.broker.readings.reach(
+        "attempt", url, keys.seal("the token", Binding(lease.id, "attempt", url))
+    )
 
 
 def of_key(hub: Install) -> list[tuple[str, str]]:

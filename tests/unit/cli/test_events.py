@@ -27,7 +27,7 @@ def lend(install: Install, user: str, *, days_ago: float = 0, server: str = "") 
     install.report(minutes_ago=days_ago * 24 * 60)
     store = Store.open(install.mig.resolved_database_url())
     broker = Broker(store, install.mig.settings(), clock=lambda: at)
-    lease = broker.acquire(Person(user), server, "small", f"{user} {server} {days_ago}")
+    lease = broker.leases.acquire(Person(user), server, "small", f"{user} {server} {days_ago}")
     store.close()
     assert lease is not None
     return lease.id
@@ -50,16 +50,16 @@ def test_events_are_found_by_person_lease_card_kind_and_time(install: Install) -
     assert kinds(install, "--since", "2d", "--kind", "lease") == ["lease.pending"]
     assert kinds(install, "--since", "4d", "--kind", "lease") == ["lease.pending"] * 2
     assert kinds(install, "--since", "2001-01-01", "--user", "ada", "--kind", "card") == []
-    card = install.broker.cards()[1].uuid
+    card = install.broker.cards.find()[1].uuid
     assert set(kinds(install, "--card", card)) >= {"card.seen", "slice.seen"}
     assert "card.seen" in install.run("events", "--card", card, "--limit", "1000").out
     assert install.run("events", "--user", "eve").out == "No event matches --user.\n"
 
 
 def test_all_since_a_time_are_listed_however_many_they_are(install: Install) -> None:
-    uuid = install.broker.cards()[0].uuid
+    uuid = install.broker.cards.find()[0].uuid
     for number in range(150):
-        install.broker.record_step(uuid, "n1", f"step {number}")
+        install.broker.layouts.record_step(uuid, "n1", f"step {number}")
     assert len(kinds(install, "--kind", "card.step")) == 100
     assert len(kinds(install, "--kind", "card.step", "--since", "1h")) == 150
     last = install.run("events", "--json", "--since", "1h", "--limit", "2").json
@@ -105,7 +105,7 @@ def test_events_are_followed_until_ctrl_c(install: Install, start: Start) -> Non
 
 def test_events_are_followed_from_one_on_in_words(install: Install, start: Start) -> None:
     lease = lend(install, "ada")
-    newest = install.broker.last_events(1).events[0].id
+    newest = install.broker.events.last(1).events[0].id
     process = start("events", "--follow", "--wide", "--after", str(newest - 1))
     assert process.stdout is not None
     line = process.stdout.readline()
@@ -123,8 +123,8 @@ def test_events_to_come_alone_are_followed_by_default(install: Install, start: S
     answered = select.poll()
     answered.register(process.stdout, select.POLLIN)
     for number in range(600):
-        install.broker.cancel_request(
-            install.broker.create_request(Person("ada"), "card", 1, str(number)).id, Person("ada")
+        install.broker.requests.cancel(
+            install.broker.requests.create(Person("ada"), "card", 1, str(number)).id, Person("ada")
         )
         if answered.poll(200):
             break
@@ -136,8 +136,8 @@ def test_events_to_come_alone_are_followed_by_default(install: Install, start: S
 def test_old_events_are_compacted_by_hand(install: Install) -> None:
     for days_ago in (500, 450):
         lend(install, f"user{days_ago}", days_ago=days_ago)
-    ended = install.broker.release_server("user450", "", "stopped", "hub")[0]
-    install.broker.confirm_empty(ended.id)
+    ended = install.broker.leases.release_server("user450", "", "stopped", "hub")[0]
+    install.broker.leases.confirm_empty(ended.id)
     listed = kinds(install, "--since", "600d")
     dry = install.run("db", "compact", "--dry-run", "--json").json
     assert dry == {"days": 400, "compacted": 1, "kept": 1, "dry_run": True}
@@ -146,7 +146,7 @@ def test_old_events_are_compacted_by_hand(install: Install) -> None:
     assert (done.status, done.out.split()[:2]) == (0, ["1", "event"])
     assert len(kinds(install, "--since", "600d")) == len(listed) - 1
     assert kinds(install, "--user", "user500") == ["lease.pending"]
-    (count,) = install.broker.event_counts()
+    (count,) = install.broker.events.counts()
     assert (count.kind, count.user, count.tier, count.number) == (
         *("lease.pending", "user450", "small", 1),
     )
@@ -158,4 +158,4 @@ def test_events_that_are_kept_for_ever_are_not_compacted(install: Install) -> No
     for_ever = install.run("db", "compact", "--MigBroker.event_days=0")
     assert for_ever.status == 0
     assert "forever" in for_ever.out
-    assert install.broker.event_counts() == ()
+    assert install.broker.events.counts() == ()

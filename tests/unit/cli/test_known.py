@@ -108,12 +108,12 @@ def test_an_empty_answer_is_about_what_was_asked(install: Install, words: str, s
 )
 def test_nothing_is_asked_for_a_user_whom_nothing_knows(install: Install, words: str) -> None:
     hub_database(install.directory / "jupyterhub.sqlite", "newcomer")
-    before = install.broker.last_events(1)
+    before = install.broker.events.last(1)
     refused = install.run(*words.format("nobody").split())
     assert (refused.status, refused.out) == (1, "")
     assert "There is no user 'nobody'" in refused.err
     assert "allowed_users" in refused.err
-    assert install.broker.last_events(1) == before
+    assert install.broker.events.last(1) == before
     near = install.run(*words.format("newcomr").split())
     assert "did you mean 'newcomer'?" in near.err
     assert install.run(*words.format("newcomer").split()).status in (0, 1)
@@ -152,7 +152,7 @@ def test_what_may_be_settled_beforehand_is_done_with_a_warning(
 
 def test_a_user_of_the_past_is_known_though_the_hub_has_deleted_them(install: Install) -> None:
     hub_database(install.directory / "jupyterhub.sqlite", "grace")
-    install.broker.acquire(Person("left"), "", "small", "attempt-1")
+    install.broker.leases.acquire(Person("left"), "", "small", "attempt-1")
     assert install.run("requests", "--user", "left").status == 0
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from jupyterhub_migspawner.agent.lock import CuttingLock
-from jupyterhub_migspawner.broker import Broker
+from jupyterhub_migspawner.broker.layouts import Layouts
 from jupyterhub_migspawner.cli.layouts import command as layout_commands
 from jupyterhub_migspawner.config import traits as configuration
 from jupyterhub_migspawner.errors import Refusal
@@ -48,8 +48,8 @@ def two(shell: Shell) -> Shell:
 
 
 def end(shell: Shell, lease: LeaseRow) -> None:
-    shell.broker().cancel_attempt(lease.attempt, "over")
-    shell.broker().confirm_empty(lease.id)
+    shell.broker().leases.cancel(lease.attempt, "over")
+    shell.broker().leases.confirm_empty(lease.id)
 
 
 def test_who_waited_for_the_agent_in_vain_looks_whether_it_did_the_work(
@@ -75,7 +75,7 @@ def test_cards_that_are_so_by_chance_are_not_kept_so_while_somebody_else_cuts(
     start(two)
     with CuttingLock(two.folder, "n1").taken():
         two.run("layout", "apply", str(EXAMPLE), "all-1g.5gb", status=1)
-    assert all(card.layout_by == "" for card in two.broker().cards())
+    assert all(card.layout_by == "" for card in two.broker().cards.find())
 
 
 def test_both_commands_may_fail_and_both_are_told(two: Shell) -> None:
@@ -115,16 +115,16 @@ def test_a_card_that_is_gone_when_its_turn_comes_is_named(
     two: Shell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     uuid = simulator.card_uuids(two.machine)[1]
-    choose = Broker.choose_layout
+    choose = Layouts.choose
 
-    def then_gone(self: Broker, card_uuid: str, *args: Any) -> Any:
+    def then_gone(self: Layouts, card_uuid: str, *args: Any) -> Any:
         found = choose(self, card_uuid, *args)
         if card_uuid == uuid:
             monkeypatch.setattr(Nvml, "inventory", lambda nvml: without(listed(nvml), uuid))
         return found
 
     listed = Nvml.inventory
-    monkeypatch.setattr(Broker, "choose_layout", then_gone)
+    monkeypatch.setattr(Layouts, "choose", then_gone)
     answer = two.json("layout", "apply", str(EXAMPLE), "all-balanced", status=1)
     assert [card["done"] for card in answer["cards"]] == [True, False]
     assert answer["cards"][1]["error"].startswith(f"Card 1 ({uuid}): the driver does not list it")
@@ -145,7 +145,7 @@ def test_a_card_that_cannot_be_cut_is_as_a_layout_without_mig_wants(shell: Shell
     assert "card 0" in said
     assert "nothing to do" in said
     assert "1 of 1 card matches the layout all-disabled" in said
-    assert shell.broker().cards()[0].layout_by == ""
+    assert shell.broker().cards.find()[0].layout_by == ""
 
 
 def test_places_are_chosen_beside_who_started_while_the_commands_ran(
@@ -153,24 +153,24 @@ def test_places_are_chosen_beside_who_started_while_the_commands_ran(
 ) -> None:
     """What was planned is old by then; what is answered is what was set."""
     two.run("layout", "apply", str(EXAMPLE), "all-1g.5gb")
-    two.broker().record_inventory("n1", two.inventory())
+    two.broker().nodes.record_inventory("n1", two.inventory())
     planned = two.json("layout", "apply", str(EXAMPLE), "all-balanced", "--dry-run")
     leases: list[LeaseRow] = []
-    choose = Broker.choose_layout
+    choose = Layouts.choose
 
-    def late(self: Broker, card_uuid: str, *args: Any) -> Any:
+    def late(self: Layouts, card_uuid: str, *args: Any) -> Any:
         if not leases:
             cards = {card["card_uuid"]: card for card in planned["cards"]}
             keeps = [(s["profile"], s["start"]) for s in cards[card_uuid]["slices"]]
             leases.append(lease_beside(two, card_uuid, keeps))
         return choose(self, card_uuid, *args)
 
-    monkeypatch.setattr(Broker, "choose_layout", late)
+    monkeypatch.setattr(Layouts, "choose", late)
     answer = two.json("layout", "apply", str(EXAMPLE), "all-balanced")
     (lease,) = leases
     card = next(c for c in answer["cards"] if c["card_uuid"] == lease.card_uuid)
     assert {"profile": lease.profile, "start": lease.start} in card["slices"]
-    (stored,) = [c for c in two.broker().cards() if c.uuid == lease.card_uuid]
+    (stored,) = [c for c in two.broker().cards.find() if c.uuid == lease.card_uuid]
     assert [(s["profile"], s["start"]) for s in card["slices"]] == list(stored.layout)
     assert str(lease.slice_uuid) in simulator.slice_uuids(two.machine)
 
@@ -181,7 +181,9 @@ def lease_beside(shell: Shell, card_uuid: str, keeps: Sequence[Want]) -> LeaseRo
     others = []
     while True:
         number += 1
-        lease: LeaseRow = shell.broker().acquire(Person(f"u{number}"), "", "small", f"a{number}")
+        lease: LeaseRow = shell.broker().leases.acquire(
+            Person(f"u{number}"), "", "small", f"a{number}"
+        )
         if lease.card_uuid == card_uuid and (lease.profile, lease.start) not in keeps:
             break
         others.append(lease)
@@ -199,17 +201,17 @@ def test_a_card_that_falls_free_meanwhile_is_not_cut_without_the_commands(
     log = with_commands(shell, command(shell.folder, "stop"), command(shell.folder, "start"))
     lease = start(shell, tier="large")
     uuids = simulator.slice_uuids(shell.machine)
-    choose = Broker.choose_layout
+    choose = Layouts.choose
 
-    def leaves(self: Broker, *args: Any) -> Any:
+    def leaves(self: Layouts, *args: Any) -> Any:
         end(shell, lease)
         return choose(self, *args)
 
-    monkeypatch.setattr(Broker, "choose_layout", leaves)
+    monkeypatch.setattr(Layouts, "choose", leaves)
     shell.run("layout", "apply", str(EXAMPLE), "all-balanced", status=1)
     assert simulator.slice_uuids(shell.machine) == uuids
     assert not log.exists()
-    monkeypatch.setattr(Broker, "choose_layout", choose)
+    monkeypatch.setattr(Layouts, "choose", choose)
     shell.run("layout", "apply", str(EXAMPLE), "all-balanced")
     assert log.read_text() == "stop 0\nstart 0\n"
 
@@ -222,8 +224,8 @@ def test_who_has_a_card_with_mig_off_is_not_in_the_way_of_mig_off(shell: Shell) 
     )
     shell.run("layout", "apply", str(EXAMPLE), "all-disabled")
     lease = start(shell, tier="large")
-    shell.broker().record_inventory("n1", shell.inventory())
-    assert shell.broker().lease(lease.id).slice_uuid == lease.card_uuid
+    shell.broker().nodes.record_inventory("n1", shell.inventory())
+    assert shell.broker().leases.get(lease.id).slice_uuid == lease.card_uuid
     said = shell.run("layout", "apply", str(EXAMPLE), "all-disabled")
     assert "1 of 1 card matches the layout all-disabled" in said
 
@@ -231,16 +233,16 @@ def test_who_has_a_card_with_mig_off_is_not_in_the_way_of_mig_off(shell: Shell) 
 def test_a_layout_is_chosen_from_the_live_leases_of_its_card(two: Shell) -> None:
     first = start(two)
     broker, seen = two.broker(), []
-    other = next(c.uuid for c in broker.cards() if c.uuid != first.card_uuid)
+    other = next(c.uuid for c in broker.cards.find() if c.uuid != first.card_uuid)
 
     def choose(live: Sequence[LeaseRow]) -> Sequence[Want]:
         seen.append([lease.id for lease in live])
         return [(lease.profile, lease.start) for lease in live]
 
-    assert broker.choose_layout(first.card_uuid, choose, True, "root").layout == (
+    assert broker.layouts.choose(first.card_uuid, choose, True, "root").layout == (
         (first.profile, first.start),
     )
-    assert broker.choose_layout(other, choose, True, "root").layout == ()
+    assert broker.layouts.choose(other, choose, True, "root").layout == ()
     assert seen == [[first.id], []]
 
 
@@ -248,9 +250,9 @@ def test_no_slices_can_be_wanted_of_a_card_with_mig_off(two: Shell) -> None:
     start(two)
     uuid = simulator.card_uuids(two.machine)[0]
     for ask in (
-        lambda: two.broker().choose_layout(uuid, lambda live: [("1g.5gb", 0)], False, "root"),
-        lambda: two.broker().set_layout(uuid, [("1g.5gb", 0)], False, "root"),
+        lambda: two.broker().layouts.choose(uuid, lambda live: [("1g.5gb", 0)], False, "root"),
+        lambda: two.broker().layouts.set(uuid, [("1g.5gb", 0)], False, "root"),
     ):
         with pytest.raises(Refusal, match="MIG off has no slices"):
             ask()
-    assert all(card.layout_by == "" for card in two.broker().cards())
+    assert all(card.layout_by == "" for card in two.broker().cards.find())

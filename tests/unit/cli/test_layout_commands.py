@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
+from jupyterhub_migspawner.broker.layouts import Layouts
 from jupyterhub_migspawner.cli.main import main
 from jupyterhub_migspawner.config import MigBroker
 from jupyterhub_migspawner.config import traits as configuration
@@ -83,8 +84,8 @@ def start(shell: Shell, user: str = "ada", tier: str = "small") -> Any:
     """A lease, taken while an agent reports."""
     options = MigBroker(config=load_config_file(shell.config))
     broker = options.open_broker()
-    broker.record_inventory("n1", options.open_nvml().inventory())
-    return broker.acquire(Person(user), "", tier, f"attempt of {user}")
+    broker.nodes.record_inventory("n1", options.open_nvml().inventory())
+    return broker.leases.acquire(Person(user), "", tier, f"attempt of {user}")
 
 
 def test_a_dry_run_shows_each_step_and_changes_nothing(two: Shell) -> None:
@@ -98,7 +99,7 @@ def test_a_dry_run_shows_each_step_and_changes_nothing(two: Shell) -> None:
         assert sum(step.startswith("read the UUID") for step in card["steps"]) == 2
         assert not card["done"]
     assert json.loads(two.machine.read_text())["cards"] == json.loads(before)["cards"]
-    assert two.broker().cards() == ()
+    assert two.broker().cards.find() == ()
     assert "Nothing was changed." in two.run(
         "layout", "apply", str(EXAMPLE), "all-balanced", "--dry-run"
     )
@@ -133,12 +134,12 @@ def test_what_must_wait_is_named_with_who_has_it(two: Shell) -> None:
     assert card["card_uuid"] == lease.card_uuid
     assert any(f"leased by ada (lease {lease.id})" in why for why in card["waiting"])
     assert lease.slice_uuid in simulator.slice_uuids(two.machine)
-    (status,) = [s for s in two.broker().slices() if s.lease is not None]
+    (status,) = [s for s in two.broker().slices.find() if s.lease is not None]
     assert status.state == "draining"
     two.run("layout", "apply", str(EXAMPLE), "all-3g.20gb", status=1)
     assert f"lease {lease.id}" in two.errors
-    two.broker().cancel_attempt(lease.attempt, "over")
-    two.broker().confirm_empty(lease.id)
+    two.broker().leases.cancel(lease.attempt, "over")
+    two.broker().leases.confirm_empty(lease.id)
     two.run("layout", "apply", str(EXAMPLE), "all-3g.20gb")
 
 
@@ -146,7 +147,7 @@ def test_slices_that_both_layouts_have_stay_with_their_people(two: Shell) -> Non
     lease = start(two)
     two.run("layout", "apply", str(EXAMPLE), "all-balanced")
     assert lease.slice_uuid in simulator.slice_uuids(two.machine)
-    (status,) = [s for s in two.broker().slices() if s.lease is not None]
+    (status,) = [s for s in two.broker().slices.find() if s.lease is not None]
     assert status.state == "leased"
 
 
@@ -165,7 +166,7 @@ def test_a_wrong_file_or_name_changes_nothing(
     assert named in two.errors
     two.run("layout", "assert", *words, status=1)
     assert named in two.errors
-    assert all(card.layout_by == "" for card in two.broker().cards())
+    assert all(card.layout_by == "" for card in two.broker().cards.find())
 
 
 def test_a_layout_of_another_model_is_refused_with_line_and_card(shell: Shell) -> None:
@@ -173,7 +174,7 @@ def test_a_layout_of_another_model_is_refused_with_line_and_card(shell: Shell) -
     shell.run("layout", "apply", str(EXAMPLE), "all-1g.5gb", status=1)
     assert "mig-parted-example.yaml, line 16" in shell.errors
     assert "card 0 (NVIDIA A30)" in shell.errors
-    assert shell.broker().cards()[0].layout == (("2g.12gb", 0),)
+    assert shell.broker().cards.find()[0].layout == (("2g.12gb", 0),)
 
 
 def test_without_the_right_to_cut_the_sentence_says_so(two: Shell) -> None:
@@ -205,10 +206,10 @@ def test_a_card_is_drained_and_resumed(two: Shell) -> None:
     uuid = simulator.card_uuids(two.machine)[0]
     card = two.json("cards", "drain", uuid, "--reason", "a fan is loud")
     assert (card["uuid"], card["state"]) == (uuid, "draining")
-    row = next(s.row for s in two.broker().slices() if s.row.card_uuid == uuid)
-    two.broker().quarantine(row.id, "XID 95", "n1")
+    row = next(s.row for s in two.broker().slices.find() if s.row.card_uuid == uuid)
+    two.broker().slices.quarantine(row.id, "XID 95", "n1")
     assert two.json("cards", "resume", uuid)["state"] == "ok"
-    assert {s.state for s in two.broker().slices()} <= {"free", "leased"}
+    assert {s.state for s in two.broker().slices.find()} <= {"free", "leased"}
     two.run("cards", "drain", "GPU-none", status=1)
     assert "no card 'GPU-none'" in two.errors
 
@@ -230,8 +231,8 @@ def test_a_card_that_somebody_has_whole_waits_for_them(shell: Shell) -> None:
     answer = shell.json("layout", "apply", str(EXAMPLE), "all-balanced", status=1)
     assert f"leased by ada (lease {lease.id})" in answer["cards"][0]["waiting"][0]
     assert simulator.slice_uuids(shell.machine) == uuids
-    shell.broker().cancel_attempt(lease.attempt, "over")
-    shell.broker().confirm_empty(lease.id)
+    shell.broker().leases.cancel(lease.attempt, "over")
+    shell.broker().leases.confirm_empty(lease.id)
     shell.run("layout", "apply", str(EXAMPLE), "all-balanced")
     shell.run("layout", "assert", str(EXAMPLE), "all-balanced")
 
@@ -240,8 +241,8 @@ def test_a_dead_card_is_told_also_when_mig_is_to_be_off(two: Shell) -> None:
     """A process that never saw the card alive knows nothing of it but its index."""
     start(two)
     uuid = simulator.card_uuids(two.machine)[1]
-    two.broker().cancel_attempt(two.broker().leases()[0].attempt, "over")
-    two.broker().confirm_empty(two.broker().leases()[0].id)
+    two.broker().leases.cancel(two.broker().leases.find()[0].attempt, "over")
+    two.broker().leases.confirm_empty(two.broker().leases.find()[0].id)
     simulator.lose_card(two.machine, uuid)
     said = two.run("layout", "apply", str(EXAMPLE), "all-disabled", status=1)
     assert "1 of 2 cards matches the layout all-disabled" in said
@@ -330,7 +331,7 @@ def test_a_command_that_fails_afterwards_is_told_and_is_no_success(two: Shell) -
     said = two.run("layout", "apply", str(EXAMPLE), "all-3g.20gb", status=1)
     assert "2 of 2 cards match the layout all-3g.20gb" in said
     assert "failed with exit status 4" in two.errors
-    failed = [e for e in two.broker().events(limit=10_000) if e.kind == "card.step-failed"]
+    failed = [e for e in two.broker().events.find(limit=10_000) if e.kind == "card.step-failed"]
     assert {e.card_uuid for e in failed} == set(simulator.card_uuids(two.machine))
 
 
@@ -341,17 +342,17 @@ def test_all_cards_are_wanted_before_the_first_is_cut(
     two.run("layout", "apply", str(EXAMPLE), "all-1g.5gb")
     broker = two.broker()
     refused: list[str] = []
-    claim = type(broker).claim_slice
+    claim = Layouts.claim_slice
 
     def late(self: Any, *args: Any) -> str:
         try:
-            broker.acquire(Person("late"), "", "small", f"late-{len(refused)}")
+            broker.leases.acquire(Person("late"), "", "small", f"late-{len(refused)}")
         except Refusal as refusal:
             refused.append(refusal.reason)
         return str(claim(self, *args))
 
-    monkeypatch.setattr(type(broker), "claim_slice", late)
-    broker.record_inventory("n1", two.inventory())
+    monkeypatch.setattr(Layouts, "claim_slice", late)
+    broker.nodes.record_inventory("n1", two.inventory())
     two.run("layout", "apply", str(EXAMPLE), "all-3g.20gb")
     assert len(refused) == 14
     assert set(refused) == {"capacity"}
@@ -375,7 +376,7 @@ def test_new_slices_go_where_nobody_is(two: Shell) -> None:
     assert f"lease {lease.id}" in card["waiting"][0]
     profiles = [
         s.row.profile
-        for s in two.broker().slices()
+        for s in two.broker().slices.find()
         if s.row.present and s.row.card_uuid == lease.card_uuid
     ]
     assert sorted(profiles) == [lease.profile, "2g.10gb", "2g.10gb"]
@@ -407,7 +408,7 @@ def agent_beside(shell: Shell) -> Iterator[Callable[[], None]]:
         assert process.stdout.readline() == "ready\n"
         # From its first report on it lives, and holds the driver.
         deadline = time.monotonic() + 30
-        while not (shell.broker().live_nodes() and shell.broker().slices()):
+        while not (shell.broker().nodes.live() and shell.broker().slices.find()):
             assert time.monotonic() < deadline
             time.sleep(0.05)
 

@@ -16,11 +16,11 @@ ROOT = Person("root", admin=True)
 
 def test_long_listings_are_cut_and_say_so(install: Install) -> None:
     broker = install.broker
-    broker.settings = replace(broker.settings, actions_per_minute=0)
+    broker.context.settings = replace(broker.settings, actions_per_minute=0)
     numbers = []
     for _ in range(USUAL_ROWS + 3):
-        numbers.append(broker.create_request(ADA, "card", 2, "x").id)
-        broker.cancel_request(numbers[-1], ROOT)
+        numbers.append(broker.requests.create(ADA, "card", 2, "x").id)
+        broker.requests.cancel(numbers[-1], ROOT)
     cut = install.run("requests", "--json")
     assert [row["id"] for row in cut.json] == numbers[3:]
     assert cut.err.splitlines()[-1] == (

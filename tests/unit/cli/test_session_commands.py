@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from jupyterhub_migspawner.broker.reclaiming import Answer
+from jupyterhub_migspawner.broker.readings import Answer
 from jupyterhub_migspawner.cli.doctor import dcgm
 from jupyterhub_migspawner.gpu.nvml import Nvml
 from jupyterhub_migspawner.gpu.simulator import create_state
@@ -28,10 +28,10 @@ def idle(install: Install) -> Install:
 def run(install: Install, user: str = "ada") -> str:
     """A session that both sources have been asked about; its lease's number."""
     broker = install.broker
-    lease = broker.acquire(Person(user), "", "small", f"attempt of {user}")
+    lease = broker.leases.acquire(Person(user), "", "small", f"attempt of {user}")
     assert lease is not None
-    broker.activate(lease.attempt)
-    broker.note_answers([Answer(lease.id, source, "x") for source in (KERNELS, PROCESSES)])
+    broker.leases.activate(lease.attempt)
+    broker.readings.note([Answer(lease.id, source, "x") for source in (KERNELS, PROCESSES)])
     return str(lease.id)
 
 
@@ -167,7 +167,7 @@ def test_the_doctor_says_nothing_of_it_where_nothing_is_ended(install: Install) 
 
 def test_a_longer_time_than_there_is_is_named(idle: Install) -> None:
     number = run(idle)
-    until = idle.broker.clock() + timedelta(days=200)
+    until = idle.broker.now() + timedelta(days=200)
     words = ("sessions", "protect", number, "--until", f"{until:%Y-%m-%dT%H:%M}", "--by", "admin")
     assert "the next 90 days" in idle.run(*words, "--reason", "x").err
 
@@ -182,7 +182,7 @@ def test_the_doctor_says_whether_dcgm_tells_of_every_slice(idle: Install) -> Non
     try:
         setting = "c.JupyterHub.cleanup_servers = False"
         idle.edit(setting, f'{setting}\nc.MigBroker.dcgm_url = "{site.url}"')
-        rows = [status.row for status in idle.broker.slices()]
+        rows = [status.row for status in idle.broker.slices.find()]
         lines = [line(0, str(row.gi_id), row.card_uuid) for row in rows]
         site.answer = page((HEAD + "".join(lines)).encode())
         ((state, message),) = said()

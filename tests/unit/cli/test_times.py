@@ -66,7 +66,7 @@ def test_every_moment_of_the_broker_is_found_in_its_sentence(at: datetime) -> No
 
 
 def test_listings_are_local_and_json_is_utc(install: Install) -> None:
-    install.broker.acquire(Person("ada"), "", "small", "attempt-1")
+    install.broker.leases.acquire(Person("ada"), "", "small", "attempt-1")
     (row,) = install.run("leases", "--json").json
     assert row["since"].endswith("Z")
     since = datetime.strptime(row["since"], "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)

@@ -52,25 +52,25 @@ def crowded(install: Install, request: pytest.FixtureRequest) -> Install:
     install.report(node=node)
     broker = install.broker
     person = Person(name, frozenset({"vision"}))
-    now = broker.clock()
+    now = broker.now()
     for number in range(2):
-        broker.acquire(person, f"{server}-{number}", "small", f"attempt-{number}")
-        broker.activate(f"attempt-{number}")
-    first = broker.leases()[0]
-    broker.acquire(Person("grace"), "", "small", "attempt-3")
-    broker.activate("attempt-3")
-    broker.release_lease(broker.leases()[-1].id, REASON, "admin")
-    request_ = broker.create_request(person, "card", 4, REASON)
-    broker.decide(request_.id, Person("admin", admin=True), False, reason=REASON)
-    broker.save_draft(person, tier="card", hours="4", starts_at="", reason=REASON)
+        broker.leases.acquire(person, f"{server}-{number}", "small", f"attempt-{number}")
+        broker.leases.activate(f"attempt-{number}")
+    first = broker.leases.find()[0]
+    broker.leases.acquire(Person("grace"), "", "small", "attempt-3")
+    broker.leases.activate("attempt-3")
+    broker.leases.release(broker.leases.find()[-1].id, REASON, "admin")
+    request_ = broker.requests.create(person, "card", 4, REASON)
+    broker.requests.decide(request_.id, Person("admin", admin=True), False, reason=REASON)
+    broker.drafts.save(person, tier="card", hours="4", starts_at="", reason=REASON)
     if not long:
-        broker.save_draft(Person(LONG), tier="card", hours="4", starts_at="", reason=REASON)
+        broker.drafts.save(Person(LONG), tier="card", hours="4", starts_at="", reason=REASON)
     admin = Person("admin", admin=True)
     until = now + timedelta(days=7)
-    broker.grant_exception(name, "live", 9, until, REASON, admin)
-    broker.protect(first.id, admin, until, REASON)
-    broker.drain_card(broker.cards()[1].uuid, REASON, "admin")
-    broker.join(person, "large")
+    broker.quotas.grant_exception(name, "live", 9, until, REASON, admin)
+    broker.sessions.protect(first.id, admin, until, REASON)
+    broker.cards.drain(broker.cards.find()[1].uuid, REASON, "admin")
+    broker.queue.join(person, "large")
     return install
 
 

@@ -11,7 +11,7 @@ from jupyterhub import orm
 from sqlalchemy.orm import Session
 from traitlets.config import Config
 
-from jupyterhub_migspawner.broker import Broker
+from jupyterhub_migspawner.broker.users import Users
 from jupyterhub_migspawner.config import MigBroker
 from jupyterhub_migspawner.errors import DatabaseError
 from jupyterhub_migspawner.hub.accounts import Accounts
@@ -53,11 +53,11 @@ def user(db: Session, name: str) -> Any:
 
 
 def asked(mig: MigBroker) -> list[tuple[str, str]]:
-    return [(each.user, each.state) for each in mig.open_broker().requests()]
+    return [(each.user, each.state) for each in mig.open_broker().requests.find()]
 
 
 def ask(mig: MigBroker, name: str) -> None:
-    mig.open_broker().create_request(Person(name), "card", 1, "x")
+    mig.open_broker().requests.create(Person(name), "card", 1, "x")
 
 
 def test_a_rename_and_a_deletion_are_passed_on_in_order(
@@ -106,8 +106,8 @@ def test_whatever_else_the_hub_writes_is_none_of_it(
 ) -> None:
     ada = user(hub_db, "ada")
     called: list[str] = []
-    for name in ("rename_user", "forget_user"):
-        monkeypatch.setattr(Broker, name, lambda *_, name=name: called.append(name))
+    for name in ("rename", "forget"):
+        monkeypatch.setattr(Users, name, lambda *_, name=name: called.append(name))
     ada.admin = True
     ada.name = "ada"
     hub_db.add(orm.Spawner(name="", user=ada))
@@ -119,9 +119,9 @@ def test_whatever_else_the_hub_writes_is_none_of_it(
 def test_a_database_that_is_away_is_asked_again(
     mig: MigBroker, hub_db: Session, accounts: Accounts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rename, tries = Broker.rename_user, []
+    rename, tries = Users.rename, []
 
-    def away(self: Broker, *given: Any) -> int:
+    def away(self: Users, *given: Any) -> int:
         tries.append(given)
         if len(tries) < 4:
             raise DatabaseError("The lease database is away.")
@@ -129,7 +129,7 @@ def test_a_database_that_is_away_is_asked_again(
         accounts._stopped.set()
         return done
 
-    monkeypatch.setattr(Broker, "rename_user", away)
+    monkeypatch.setattr(Users, "rename", away)
     ada = user(hub_db, "ada")
     ask(mig, "ada")
     ada.name = "lovelace"

@@ -73,13 +73,13 @@ class World:
     def acquire(self, user: str, server: str = "", tier: str = "small") -> LeaseRow:
         """A pending lease, as a starting server takes it."""
         self.attempts += 1
-        lease = self.broker.acquire(Person(user), server, tier, f"attempt-{self.attempts}")
+        lease = self.broker.leases.acquire(Person(user), server, tier, f"attempt-{self.attempts}")
         assert lease is not None
         return lease
 
     def lend(self, user: str, server: str = "", tier: str = "small") -> LeaseRow:
         """An active lease, as a running server holds it."""
-        lease = self.broker.activate(self.acquire(user, server, tier).attempt)
+        lease = self.broker.leases.activate(self.acquire(user, server, tier).attempt)
         assert lease is not None
         return lease
 
@@ -93,7 +93,7 @@ class World:
 
     def live(self) -> dict[int, str]:
         """The state of every live lease."""
-        return {lease.id: lease.state for lease in self.broker.leases()}
+        return {lease.id: lease.state for lease in self.broker.leases.find()}
 
 
 @pytest.fixture
@@ -127,7 +127,7 @@ def world(tmp_path: Path, hub: FakeHub) -> Iterator[World]:
             hub_prefix=HUB_PREFIX,
         )
         made.append(World(broker, hub, parts))
-        broker.record_inventory("node1", nvml.inventory())
+        broker.nodes.record_inventory("node1", nvml.inventory())
         yield made[0]
     broker.store.close()
     nvml.close()
@@ -224,7 +224,7 @@ def settle(world: World, **changes: Any) -> None:
     """Give the service other settings, as its configuration file would."""
     settings = replace(world.parts.settings, **changes)
     object.__setattr__(world.parts, "settings", settings)
-    world.broker.settings = settings
+    world.broker.context.settings = settings
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from tornado.iostream import StreamClosedError
 from tornado.netutil import bind_sockets
 from tornado.web import Application, RequestHandler
 
-from jupyterhub_migspawner.broker.reclaiming import Answer
+from jupyterhub_migspawner.broker.readings import Answer
 from jupyterhub_migspawner.model.leases import LeaseRow
 from jupyterhub_migspawner.notebook import ACTIVITY_PATH, KERNELS_PATH, PATH
 from jupyterhub_migspawner.policy.people import Person
@@ -182,25 +182,27 @@ def lend_many(world: World, notebook: Notebook, count: int) -> list[LeaseRow]:
     """Active leases of as many people, on a node of ten cards in seven; one server for them all."""
     sevenths = tuple(("1g.5gb", start) for start in range(7))
     cards = (replace(card(index, sevenths), uuid=f"GPU-many-{index}") for index in range(10))
-    world.broker.record_inventory("n9", inventory(*cards))
+    world.broker.nodes.record_inventory("n9", inventory(*cards))
     leases = []
     for number in range(count):
-        lease = world.broker.acquire(Person(f"u{number}"), "", "small", f"many-{number}", "n9")
+        lease = world.broker.leases.acquire(
+            Person(f"u{number}"), "", "small", f"many-{number}", "n9"
+        )
         assert lease is not None
-        world.broker.activate(lease.attempt)
+        world.broker.leases.activate(lease.attempt)
         world.reach(lease, notebook.url, TOKEN)
         leases.append(lease)
     return leases
 
 
 def reading(world: World, lease: LeaseRow) -> Any:
-    (standing,) = [each for each in world.broker.standings() if each.lease.id == lease.id]
+    (standing,) = [each for each in world.broker.sessions.standings() if each.lease.id == lease.id]
     return next((row for row in standing.readings if row.source == KERNELS), None)
 
 
 def quiet(world: World, lease: LeaseRow) -> None:
     """What the agent says: nothing works there."""
-    world.broker.note_answers([Answer(lease.id, PROCESSES, mark="", said="quiet")])
+    world.broker.readings.note([Answer(lease.id, PROCESSES, mark="", said="quiet")])
 
 
 async def pass_by(world: World, examiner: Any, lease: LeaseRow, minutes: float) -> None:

@@ -162,10 +162,10 @@ async def test_it_serves_until_it_is_told_to_end_and_leaves_nothing_behind(
     stop = asyncio.Event()
     running = asyncio.ensure_future(service.run(stop))
     broker = service.application.settings["parts"].broker
-    while not broker.slices():
+    while not broker.slices.find():
         await asyncio.sleep(0.01)
     while not events.exists():
-        broker.record_step(broker.cards()[0].uuid, "n1", "nothing")
+        broker.layouts.record_step(broker.cards.find()[0].uuid, "n1", "nothing")
         await asyncio.sleep(0.01)
     url = f"http://127.0.0.1:{port}/services/migspawner/api/tiers"
     answer = await AsyncHTTPClient().fetch(url, raise_error=False)

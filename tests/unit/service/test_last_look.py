@@ -29,7 +29,7 @@ def options(tmp_path: Path) -> MigBroker:
     config.MigBroker.nvml = f"sim:{cards}"
     config.MigBroker.node = "n1"
     found = MigBroker(config=config)
-    found.open_broker().record_inventory("n1", found.open_nvml().inventory())
+    found.open_broker().nodes.record_inventory("n1", found.open_nvml().inventory())
     return found
 
 
@@ -41,11 +41,11 @@ def program() -> Iterator[subprocess.Popen[bytes]]:
 
 
 def released(broker: Broker, user: str) -> LeaseRow:
-    lease = broker.acquire(Person(user), "", "small", f"attempt of {user}")
+    lease = broker.leases.acquire(Person(user), "", "small", f"attempt of {user}")
     assert lease is not None
-    broker.activate(lease.attempt)
-    broker.release_server(user, "", "the server stopped", actor="hub")
-    return broker.lease(lease.id)
+    broker.leases.activate(lease.attempt)
+    broker.leases.release_server(user, "", "the server stopped", actor="hub")
+    return broker.leases.get(lease.id)
 
 
 def test_what_is_empty_is_given_back_and_what_is_not_waits(
@@ -58,8 +58,8 @@ def test_what_is_empty_is_given_back_and_what_is_not_waits(
     simulator.add_process(cards, str(used.slice_uuid), program.pid, 100)
     pauses: list[float] = []
     look_once(options, sleep=pauses.append)
-    assert broker.lease(empty.id).state == "released"
-    left = broker.lease(used.id)
+    assert broker.leases.get(empty.id).state == "released"
+    left = broker.leases.get(used.id)
     assert left.state == "releasing"
     assert str(program.pid) in left.waiting_for
     os.kill(program.pid, 0)
@@ -80,4 +80,4 @@ def test_a_server_that_is_still_going_is_looked_at_again(
             program.wait()
 
     look_once(options, sleep=sleep)
-    assert broker.lease(lease.id).state == "released"
+    assert broker.leases.get(lease.id).state == "released"

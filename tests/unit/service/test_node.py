@@ -45,7 +45,7 @@ async def test_a_killed_agent_is_started_again_and_ends_with_the_service(
     broker = MigBroker(config=load_config_file(config)).open_broker()
     agent, stop = AgentProcess(config), asyncio.Event()
     running = asyncio.ensure_future(agent.run(stop))
-    while not broker.slices():
+    while not broker.slices.find():
         await asyncio.sleep(0.05)
     first = agent.pid
     with caplog.at_level(logging.ERROR):

@@ -9,7 +9,7 @@ from bs4 import BeautifulSoup
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jupyterhub_migspawner.broker import TierOffer
+from jupyterhub_migspawner.broker import TierStatus
 from jupyterhub_migspawner.model.requests import RequestRow
 from jupyterhub_migspawner.policy.tiers import parse_tiers
 from jupyterhub_migspawner.spawner.form import preselected, render_tiers
@@ -41,12 +41,12 @@ GRANT = RequestRow(
 )
 
 
-def offers(*, held: bool = False, grant: bool = False, free: bool = True) -> list[TierOffer]:
+def offers(*, held: bool = False, grant: bool = False, free: bool = True) -> list[TierStatus]:
     return [
-        TierOffer(CPU, 0, 0, True, "", None),
-        TierOffer(SMALL, 3, 7, True, "", None),
-        TierOffer(LARGE, 0, 1, held, "" if held else "full", None, held=HELD if held else None),
-        TierOffer(
+        TierStatus(CPU, 0, 0, True, "", None),
+        TierStatus(SMALL, 3, 7, True, "", None),
+        TierStatus(LARGE, 0, 1, held, "" if held else "full", None, held=HELD if held else None),
+        TierStatus(
             CARD,
             int(free),
             1,
@@ -87,12 +87,12 @@ def test_what_is_picked_can_start(
     assert [field["value"] for field in soup.select("input[name=tier][checked]")] == [picked]
 
 
-def form_of(*shown: TierOffer) -> BeautifulSoup:
+def form_of(*shown: TierStatus) -> BeautifulSoup:
     return BeautifulSoup(render_tiers(shown), "html.parser")
 
 
 def test_a_larger_tier_is_offered_where_there_is_one_and_by_title() -> None:
-    full = TierOffer(SMALL, 0, 7, False, "full", None, full=True, larger=(LARGE,))
+    full = TierStatus(SMALL, 0, 7, False, "full", None, full=True, larger=(LARGE,))
     form = form_of(full)
     assert form.select_one("[name=migspawner-upward-small]")
     assert "Also accept any larger tier: large" in " ".join(form.text.split())
@@ -100,7 +100,7 @@ def test_a_larger_tier_is_offered_where_there_is_one_and_by_title() -> None:
 
 def test_nothing_is_larger_than_the_largest_tier_or_a_whole_card() -> None:
     for tier, grant in ((LARGE, None), (CARD, GRANT)):
-        form = form_of(TierOffer(tier, 0, 1, False, "full", grant, full=True))
+        form = form_of(TierStatus(tier, 0, 1, False, "full", grant, full=True))
         assert form.select_one(f"[name=migspawner-wait-{tier.name}]")
         assert form.select_one(f"[name=migspawner-start-{tier.name}]")
         assert "arger tier" not in form.text
@@ -110,9 +110,9 @@ def test_nothing_is_larger_than_the_largest_tier_or_a_whole_card() -> None:
 def test_cards_out_of_service_are_told_once() -> None:
     out = "1 of its cards is out of service."
     for offer in (
-        TierOffer(SMALL, 3, 7, True, "", None, outage=out),
-        TierOffer(SMALL, 0, 7, False, f"No slice is free. {out}", None, outage=out),
-        TierOffer(SMALL, 3, 7, False, "Your quota is used up.", None, outage=out),
+        TierStatus(SMALL, 3, 7, True, "", None, outage=out),
+        TierStatus(SMALL, 0, 7, False, f"No slice is free. {out}", None, outage=out),
+        TierStatus(SMALL, 3, 7, False, "Your quota is used up.", None, outage=out),
     ):
         assert " ".join(form_of(offer).text.split()).count(out) == 1
 
@@ -123,18 +123,18 @@ def test_a_tier_says_after_how_long_without_use_it_ends() -> None:
         (idle, "Ends after 60 minutes without use, 1 minute while others wait."),
         (replace(idle, idle_minutes_when_wanted=None), "Ends after 60 minutes without use."),
     ):
-        assert words in " ".join(form_of(TierOffer(tier, 3, 7, True, "", None)).text.split())
+        assert words in " ".join(form_of(TierStatus(tier, 3, 7, True, "", None)).text.split())
     for tier in (SMALL, replace(CPU, idle_minutes=60.0)):
-        assert "without use" not in form_of(TierOffer(tier, 3, 7, True, "", None)).text
+        assert "without use" not in form_of(TierStatus(tier, 3, 7, True, "", None)).text
 
 
 def test_tiers_on_the_same_slices_say_so() -> None:
-    form = form_of(TierOffer(SMALL, 3, 7, True, "", None, shares_with=(LARGE, CPU)))
+    form = form_of(TierStatus(SMALL, 3, 7, True, "", None, shares_with=(LARGE, CPU)))
     said = " ".join(form.text.split())
     assert "Uses the same slices as large and cpu, so their numbers overlap." in said
-    card = form_of(TierOffer(CARD, 1, 1, True, "", None, shares_with=(CARD,)))
+    card = form_of(TierStatus(CARD, 1, 1, True, "", None, shares_with=(CARD,)))
     assert "Uses the same cards as card, so their numbers overlap." in " ".join(card.text.split())
-    assert "Uses the same" not in form_of(TierOffer(SMALL, 3, 7, True, "", None)).text
+    assert "Uses the same" not in form_of(TierStatus(SMALL, 3, 7, True, "", None)).text
 
 
 def test_an_offer_and_a_grant_are_shown_with_their_deadline() -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from jupyterhub_migspawner.broker import TierOffer
+from jupyterhub_migspawner.broker import TierStatus
 from jupyterhub_migspawner.policy.tiers import parse_tiers
 from jupyterhub_migspawner.service.pages.status import sessions_of
 from jupyterhub_migspawner.spawner.environment import describe, slice_environment
@@ -28,15 +28,15 @@ def words(html: str) -> str:
 
 
 def test_the_form_counts_in_seats_and_says_that_they_are_shared() -> None:
-    said = words(render_tiers([TierOffer(SHARED, 5, 28, True, "", None)]))
+    said = words(render_tiers([TierStatus(SHARED, 5, 28, True, "", None)]))
     assert "5 of 28 shared seats free" in said
     assert "A seat on one 1g.5gb slice. Shared by up to 4 people" in said
-    none = words(render_tiers([TierOffer(SHARED, 0, 28, False, "No seat is free.", None)]))
+    none = words(render_tiers([TierStatus(SHARED, 0, 28, False, "No seat is free.", None)]))
     assert "none of 28 shared seats free" in none
 
 
 def test_the_form_says_nothing_of_seats_where_each_has_a_slice() -> None:
-    said = words(render_tiers([TierOffer(ALONE, 5, 7, True, "", None)]))
+    said = words(render_tiers([TierStatus(ALONE, 5, 7, True, "", None)]))
     assert "5 of 7 free" in said
     assert "One 1g.5gb slice." in said
     assert "seat" not in said

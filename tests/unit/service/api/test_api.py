@@ -102,8 +102,8 @@ async def test_an_admins_token_opens_no_more_than_it_was_made_for(site: Site) ->
 
 async def test_past_leases_are_listed_when_asked_for(site: Site) -> None:
     lease = site.world.lend("ada")
-    site.world.broker.release_lease(lease.id, "enough", "ada")
-    site.world.broker.confirm_empty(lease.id)
+    site.world.broker.leases.release(lease.id, "enough", "ada")
+    site.world.broker.leases.confirm_empty(lease.id)
     ada = site.world.hub.sign_in("ada")
     assert check(await site.ask("GET", "api/leases", token=ada), "Lease") == []
     (past,) = check(await site.ask("GET", "api/leases?past=true", token=ada), "Lease")
@@ -127,7 +127,7 @@ async def test_only_admins_take_a_lease_back_and_it_is_not_free_at_once(site: Si
     refused(await site.ask("DELETE", "api/leases/999", token=ops), 404, "no lease 999")
     for forged in ("0x1", "-1", "9" * 40, "1'", "%00", "½"):
         refused(await site.ask("DELETE", f"api/leases/{quoted(forged)}", token=ops), 404, "lease")
-    assert [event.actor for event in site.world.broker.events()][-1] == "ops"
+    assert [event.actor for event in site.world.broker.events.find()][-1] == "ops"
 
 
 def quoted(text: str) -> str:
@@ -201,7 +201,7 @@ async def test_a_request_is_cancelled_by_whoever_made_it(site: Site) -> None:
 async def test_bad_bodies_are_refused_and_change_nothing(site: Site, body: Any, says: str) -> None:
     ada = site.world.hub.sign_in("ada")
     refused(await site.ask("POST", "api/requests", token=ada, body=body), 400, says)
-    assert site.world.broker.requests() == ()
+    assert site.world.broker.requests.find() == ()
 
 
 @pytest.mark.parametrize("tier", ["nonsense", "<script>alert(1)</script>", "large", "small"])
@@ -212,7 +212,7 @@ async def test_a_request_for_a_tier_that_cannot_be_asked_for_is_a_sentence(
     reply = await site.ask("POST", "api/requests", token=ada, body={**ASK, "tier": tier})
     assert reply.status in (400, 403, 409), reply.text
     check(reply, "Error", reply.status)
-    assert site.world.broker.requests() == ()
+    assert site.world.broker.requests.find() == ()
 
 
 @pytest.mark.parametrize("size", [64 * 1024 + 1, 250 * 1000])
@@ -267,7 +267,7 @@ async def test_a_cookie_needs_the_xsrf_token_to_change_anything(site: Site) -> N
         "POST", "api/requests", body=ASK, token="made-up", headers={"Cookie": cookie}
     )
     refused(reply, 403, "XSRF")
-    assert site.world.broker.requests() == ()
+    assert site.world.broker.requests.find() == ()
     page = await site.ask("GET", "", headers={"Cookie": cookie})
     xsrf = page.headers["Set-Cookie"].partition("_xsrf=")[2].partition(";")[0]
     headers = {"Cookie": f"{cookie}; _xsrf={xsrf}", "X-XSRFToken": xsrf}
@@ -402,7 +402,7 @@ async def test_exceptions_that_make_no_sense(
     root = site.world.hub.sign_in("root", admin=True)
     body = {**EXCEPTION, **change}
     refused(await site.ask("POST", "api/exceptions", token=root, body=body), status, word)
-    assert site.world.broker.exceptions(include_past=True) == ()
+    assert site.world.broker.quotas.exceptions(include_past=True) == ()
 
 
 async def test_nobody_else_makes_exceptions(site: Site) -> None:
@@ -418,7 +418,7 @@ async def test_nobody_else_makes_exceptions(site: Site) -> None:
 
 async def test_what_limits_me(site: Site) -> None:
     quotas = parse_quotas({"default": {"live": 2, "servers": 3, "gpu_hours_per_week": 10}})
-    site.world.broker.settings = replace(site.world.broker.settings, quotas=quotas)
+    site.world.broker.context.settings = replace(site.world.broker.settings, quotas=quotas)
     hub = site.world.hub
     ada = hub.sign_in("ada")
     hub.users["ada"] = {"": server(started=NOON), "b": server("b", started=NOON)}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from jupyterhub_migspawner.broker.statuses import TierOffer
+from jupyterhub_migspawner.broker.statuses import TierStatus
 from jupyterhub_migspawner.db import migrations
 from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.policy.people import Person
@@ -28,7 +28,7 @@ def url(tmp_path: Path) -> str:
 def lab(url: str, request: pytest.FixtureRequest) -> Iterator[Lab]:
     made = Lab(url, quotas={"default": {"servers": request.param}})
     made.report()
-    made.broker.claim_hub("hub:/etc/hub.py")
+    made.broker.hubs.claim("hub:/etc/hub.py")
     yield made
     made.close()
 
@@ -37,8 +37,8 @@ def server(name: str = "", pending: str = "") -> HubServer:
     return HubServer("ada", name, not pending, pending, None, f"/user/ada/{name}", "")
 
 
-def small(lab: Lab, beside: Beside) -> TierOffer:
-    offers = lab.broker.tiers_for(ADA, **vars(beside))
+def small(lab: Lab, beside: Beside) -> TierStatus:
+    offers = lab.broker.tiers.of(ADA, **vars(beside))
     return next(each for each in offers if each.tier.name == "small")
 
 
@@ -51,11 +51,11 @@ def test_nothing_runs_beside_the_first_server(lab: Lab) -> None:
 @pytest.mark.parametrize("lab", [2], indirect=True)
 def test_a_default_server_that_is_stopping_counts_once(lab: Lab) -> None:
     lab.start("ada")
-    lab.broker.release_server("ada", "", "stopped", "ada")
+    lab.broker.leases.release_server("ada", "", "stopped", "ada")
     stopping = (server(pending="stop"),)
     assert small(lab, Beside.of_next(stopping)).usable
     beside = Beside.of(stopping, "b")
-    assert lab.broker.acquire(
+    assert lab.broker.leases.acquire(
         ADA,
         "b",
         "small",
@@ -71,12 +71,12 @@ def test_a_server_that_runs_without_a_gpu_can_wait_to_be_started_again_with_one(
     found = small(lab, Beside.of_next(running))
     assert (found.usable, found.may_wait) == (False, True)
     beside = Beside.of_all(running, "")
-    ticket = lab.broker.join(
+    ticket = lab.broker.queue.join(
         ADA, "small", other_servers=beside.other_servers, stopping=beside.stopping
     )
     # It makes room when it is its turn.
     served = Beside.of(running, ticket.server)
-    offered = lab.broker.offer(
+    offered = lab.broker.offers.make(
         ticket.id, ADA, other_servers=served.other_servers, stopping=served.stopping
     )
     assert offered.lease is not None

@@ -180,7 +180,7 @@ async def test_another_user_at_the_hubs_port_gets_no_token(world: World) -> None
         assert await line(stranger) == "b''\n"
         world.parts.database.shutdown(wait=True)
         (event,) = [
-            each for each in world.broker.events(limit=100) if each.kind == "node.port-taken"
+            each for each in world.broker.events.find(limit=100) if each.kind == "node.port-taken"
         ]
         assert event.detail is not None
         assert event.detail["uid"] == STRANGER
@@ -201,5 +201,5 @@ def test_an_alarm_is_raised_once_an_hour(world: World, caplog: pytest.LogCapture
     assert caplog.text.count("Nothing was sent to it") == 3
     alarms.at_server(reach(1, "x"), WrongPeer("nobody else's"))
     world.parts.database.shutdown(wait=True)
-    kinds = [each.kind for each in world.broker.events(limit=100)]
+    kinds = [each.kind for each in world.broker.events.find(limit=100)]
     assert kinds.count("node.port-taken") == 3

@@ -45,9 +45,9 @@ async def test_no_token_stands_in_the_files_of_the_database(
     found = files_of(world)
     assert len(found) == 3
     assert not [name for name, content in found.items() if TOKEN.encode() in content]
-    (event_texts,) = [repr(world.broker.events(limit=1000))]
+    (event_texts,) = [repr(world.broker.events.find(limit=1000))]
     assert TOKEN not in event_texts
-    assert TOKEN not in repr(world.broker.standings())
+    assert TOKEN not in repr(world.broker.sessions.standings())
     assert reading(world, lease).trouble == ""
 
 
@@ -98,7 +98,7 @@ async def test_a_token_is_not_sent_for_another_lease(
     ada = lend(world, notebook)
     async with serving() as hers:
         eve = lend(world, hers, "eve")
-        stay = {each.lease.id: each.stay for each in world.broker.standings()}
+        stay = {each.lease.id: each.stay for each in world.broker.sessions.standings()}
         change(world, eve, sealed=stay[ada.id].sealed)
         await examiner.round()
         assert hers.asked == []
@@ -129,8 +129,8 @@ async def test_without_its_key_nothing_is_known_and_nothing_ends(
             await pass_by(world, examiner, lease, 30)
     assert world.live() == {lease.id: "active"}
     assert reading(world, lease).trouble
-    assert "lease.ending" not in [event.kind for event in world.broker.events()]
-    assert "lease.unknown" in [event.kind for event in world.broker.events()]
+    assert "lease.ending" not in [event.kind for event in world.broker.events.find()]
+    assert "lease.unknown" in [event.kind for event in world.broker.events.find()]
     assert len(notebook.asked) == asked
     said = [record.getMessage() for record in caplog.records if str(path) in record.getMessage()]
     assert len(said) == 1

@@ -208,20 +208,20 @@ def ids_of(world: World, need: str, path: str) -> int:
     if "sessions" in path or "leases" in path:
         return world.lend(person.name).id
     if "revoke" in path:
-        request = broker.create_request(person, "card", 2, "a run")
-        return broker.decide(request.id, Person("root", admin=True), True).id
+        request = broker.requests.create(person, "card", 2, "a run")
+        return broker.requests.decide(request.id, Person("root", admin=True), True).id
     if "requests" in path or "decisions" in path:
-        return broker.create_request(person, "card", 2, "a run").id
+        return broker.requests.create(person, "card", 2, "a run").id
     if "drafts" in path:
-        draft = broker.save_draft(person, tier="card", hours="2", reason="a run")
+        draft = broker.drafts.save(person, tier="card", hours="2", reason="a run")
         return draft.id
     if "queue" in path:
         fill(world)
-        return broker.join(person, "small").id
+        return broker.queue.join(person, "small").id
     if "exceptions" in path:
         until = NOON.replace(hour=18)
         root = Person("root", admin=True)
-        return broker.grant_exception("zed", "live", 2, until, "a course", root).id
+        return broker.quotas.grant_exception("zed", "live", 2, until, "a course", root).id
     raise AssertionError(path)
 
 
@@ -260,16 +260,16 @@ async def test_a_token_opens_what_its_scopes_and_its_person_open(
     for (method, path), (need, sent) in [*API.items(), *PAGES.items()]:
         # Each address on its own, with nothing left of the last one.
         world = site.world
-        for lease in world.broker.leases():
+        for lease in world.broker.leases.find():
             if lease.state != "releasing":
-                world.broker.release_lease(lease.id, "", "test")
-            world.broker.confirm_empty(lease.id)
-        for ticket in world.broker.tickets():
-            world.broker.leave(ticket.id, Person("root", admin=True))
-        for request in world.broker.requests(states=("pending", "approved")):
-            world.broker.cancel_request(request.id, Person("root", admin=True))
-        for draft in world.broker.drafts(Person("ada")):
-            world.broker.drop_draft(Person("ada"), draft.id)
+                world.broker.leases.release(lease.id, "", "test")
+            world.broker.leases.confirm_empty(lease.id)
+        for ticket in world.broker.queue.tickets():
+            world.broker.queue.leave(ticket.id, Person("root", admin=True))
+        for request in world.broker.requests.find(states=("pending", "approved")):
+            world.broker.requests.cancel(request.id, Person("root", admin=True))
+        for draft in world.broker.drafts.of(Person("ada")):
+            world.broker.drafts.drop(Person("ada"), draft.id)
         reply = await send(site, method, path, sign_in(site, given), sent, need)
         extends = "extend" in path and "extend" in given.opens
         expected = need == ANYBODY or (
@@ -318,7 +318,7 @@ async def test_a_narrow_token_cannot_have_a_ticket_start_a_server(site: Site) ->
     refused = await site.ask("POST", "api/queue", token=narrow, body=again)
     assert (refused.status, refused.json["reason"]) == (403, "not-allowed")
     assert "start:servers" in refused.json["message"]
-    assert site.world.broker.queue("ada")[0].row.start is False
+    assert site.world.broker.queue.status("ada")[0].row.start is False
     assert (await site.ask("POST", "api/queue", token=full, body=again)).json["start"] is True
     one = site.world.hub.sign_in("ada", scopes=(ACCESS, "servers!server=ada/lab"))
     moved = {"tier": "small", "start": True, "server": "lab"}
@@ -366,7 +366,7 @@ async def test_nobody_waits_for_a_server_that_is_one_too_many(site: Site) -> Non
     assert page.status == 409
     assert "this hub allows 2" in page.text
     assert 'value="third"' in page.text
-    assert site.world.broker.queue("ada") == ()
+    assert site.world.broker.queue.status("ada") == ()
     for name in ("", "lab", "Old lab"):
         mine = {"tier": "small", "server": name}
         assert (await site.ask("POST", "api/queue", token=ada, body=mine)).status == 201

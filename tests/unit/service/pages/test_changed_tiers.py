@@ -22,20 +22,20 @@ ADA = Person("ada")
 def restart_with(site: Site, *tiers: dict[str, object]) -> None:
     """The admin has written other tiers, and the hub has started again."""
     settings = replace(SETTINGS, tiers=parse_tiers(tiers))
-    site.world.broker.settings = settings
+    site.world.broker.context.settings = settings
     object.__setattr__(site.world.parts, "settings", settings)
 
 
 def grant(world: World, user: str = "ada") -> int:
-    asked = world.broker.create_request(Person(user), "card", 8, "training")
-    return world.broker.decide(asked.id, ROOT, True).id
+    asked = world.broker.requests.create(Person(user), "card", 8, "training")
+    return world.broker.requests.decide(asked.id, ROOT, True).id
 
 
 async def test_grants_requests_and_drafts_of_a_removed_tier_say_so(site: Site) -> None:
     broker = site.world.broker
     grant(site.world)
-    broker.create_request(ADA, "card", 8, "more training")
-    draft = broker.save_draft(ADA, tier="card", hours="3", reason="soon")
+    broker.requests.create(ADA, "card", 8, "more training")
+    draft = broker.drafts.save(ADA, tier="card", hours="3", reason="soon")
     restart_with(site, {"name": "small", "profile": "1g.5gb"})
     ada = Visitor(site, "ada")
     page = await ada.open("requests")
@@ -53,7 +53,7 @@ async def test_grants_requests_and_drafts_of_a_removed_tier_say_so(site: Site) -
 
 
 async def test_an_approver_is_offered_what_the_tier_allows_now(site: Site) -> None:
-    site.world.broker.create_request(ADA, "card", 8, "training")
+    site.world.broker.requests.create(ADA, "card", 8, "training")
     restart_with(site, {"name": "card", "profile": "whole", "approval": True, "max_hours": 4})
     root = Visitor(site, "root", admin=True)
     page = await root.open("decisions")
@@ -67,8 +67,8 @@ async def test_an_approver_is_offered_what_the_tier_allows_now(site: Site) -> No
 
 async def test_a_place_for_a_tier_of_a_group_one_has_left_says_so(site: Site) -> None:
     world = site.world
-    world.broker.claim_hub("here")
-    world.broker.acquire(Person("holder", frozenset({"vision"})), "", "large", "held")
+    world.broker.hubs.claim("here")
+    world.broker.leases.acquire(Person("holder", frozenset({"vision"})), "", "large", "held")
     wait(world, "ada", "large", "vision")
     page = await Visitor(site, "ada").open("queue")
     assert "no longer available to you" in words(page, "[data-ticket] [data-gone]")[0]
@@ -86,7 +86,7 @@ async def test_a_link_to_a_removed_tier_picks_no_other_one(site: Site, path: str
 
 async def test_a_held_slice_is_not_denied_on_the_same_page(site: Site) -> None:
     world = site.world
-    world.broker.claim_hub("here")
+    world.broker.hubs.claim("here")
     held = fill(world)
     wait(world, "ada")
     assert "no GPU slice is held for you" in (await Visitor(site, "ada").open("")).text
@@ -123,7 +123,7 @@ async def test_a_grant_in_use_names_the_server_that_uses_it(site: Site) -> None:
     page = await Visitor(site, "ada").open("requests")
     assert "Start a server with it" not in page.text
     assert "Your server train uses this grant." in " ".join(words(page, "[data-request]"))
-    world.broker.release_server("ada", "train", "stopped", "ada")
+    world.broker.leases.release_server("ada", "train", "stopped", "ada")
     page = await Visitor(site, "ada").open("requests")
     assert "Start a server with it" not in page.text
     assert "still being released" in page.text
@@ -131,12 +131,12 @@ async def test_a_grant_in_use_names_the_server_that_uses_it(site: Site) -> None:
 
 async def test_a_grant_whose_card_is_held_leads_to_the_waiting_list(site: Site) -> None:
     world = site.world
-    world.broker.claim_hub("here")
+    world.broker.hubs.claim("here")
     in_use = world.lend("holder")
     grant(world)
-    ticket = world.broker.join(ADA, "card")
+    ticket = world.broker.queue.join(ADA, "card")
     free(world, in_use)
-    assert world.broker.offer(ticket.id, ADA).lease is not None
+    assert world.broker.offers.make(ticket.id, ADA).lease is not None
     page = await Visitor(site, "ada").open("requests")
     assert "held for your turn in the waiting list" in page.text
     assert "Start a server with it" not in page.text

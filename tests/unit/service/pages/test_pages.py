@@ -84,8 +84,8 @@ async def test_admins_are_warned_of_servers_that_the_database_does_not_know(site
     ada, admin = site.world.hub.sign_in("ada"), site.world.hub.sign_in("root", admin=True)
     lease, broker = site.world.lend("grace"), site.world.broker
     assert "data-orphans" not in (await page(site, admin)).text
-    broker.vouch([unknown(lease, "a", "ada", since=NOON, vouched=True)])
-    broker.note_marks("node1", [unknown(lease, "b", EVIL, server="exp", pids=(4711,))])
+    broker.orphans.vouch([unknown(lease, "a", "ada", since=NOON, vouched=True)])
+    broker.orphans.note_marks("node1", [unknown(lease, "b", EVIL, server="exp", pids=(4711,))])
     (warning,) = BeautifulSoup((await page(site, admin)).text, "html.parser").select(
         "[data-orphans]"
     )
@@ -106,7 +106,7 @@ async def test_the_warning_names_some_and_counts_all(site: Site) -> None:
     admin = site.world.hub.sign_in("root", admin=True)
     lease = site.world.lend("grace")
     marks = [unknown(lease, f"attempt {number}", f"user{number}") for number in range(23)]
-    site.world.broker.note_marks("node1", marks)
+    site.world.broker.orphans.note_marks("node1", marks)
     warning = BeautifulSoup((await page(site, admin)).text, "html.parser").select_one(
         "[data-orphans]"
     )
@@ -119,7 +119,7 @@ async def test_the_warning_names_some_and_counts_all(site: Site) -> None:
 async def test_the_holder_of_an_unknown_server_learns_how_it_stands(site: Site) -> None:
     ada = site.world.hub.sign_in("ada")
     lease = site.world.lend("grace")
-    site.world.broker.vouch([unknown(lease, "a", "ada", since=NOON, vouched=True)])
+    site.world.broker.orphans.vouch([unknown(lease, "a", "ada", since=NOON, vouched=True)])
     site.world.hub.users["ada"] = {"": server(started=NOON, user_options={"tier": "small"})}
     soup = BeautifulSoup((await page(site, ada)).text, "html.parser")
     (session,) = facts(soup)
@@ -133,8 +133,8 @@ async def test_the_holder_of_an_unknown_server_learns_how_it_stands(site: Site) 
 async def test_admins_see_what_keeps_a_slice_from_being_proven_empty(site: Site) -> None:
     ada, admin = site.world.hub.sign_in("ada"), site.world.hub.sign_in("root", admin=True)
     lease = site.world.lend("ada")
-    site.world.broker.release_lease(lease.id, "over", "root")
-    site.world.broker.note_waiting(lease.id, "NVML still lists pid 4711 <of> mallory")
+    site.world.broker.leases.release(lease.id, "over", "root")
+    site.world.broker.leases.note_waiting(lease.id, "NVML still lists pid 4711 <of> mallory")
     assert "data-unproven" not in (await page(site, admin)).text
     site.world.pass_by(minutes=1)
     (entry,) = BeautifulSoup((await page(site, admin)).text, "html.parser").select(
@@ -184,8 +184,8 @@ async def test_tiers_show_what_is_free_and_why_not(site: Site) -> None:
 
 
 async def test_tiers_say_which_cards_are_out_of_service_and_to_admins_why(site: Site) -> None:
-    (card,) = site.world.broker.cards()
-    site.world.broker.drain_card(card.uuid, "the <fan> is broken", "root")
+    (card,) = site.world.broker.cards.find()
+    site.world.broker.cards.drain(card.uuid, "the <fan> is broken", "root")
     told = {}
     for name, admin in (("ada", False), ("root", True)):
         token = site.world.hub.sign_in(name, admin=admin)
@@ -390,10 +390,10 @@ async def test_a_person_sees_their_limits_and_how_long_they_are_raised(site: Sit
     quotas = parse_quotas({"default": {"live": 1, "servers": 4, "gpu_hours_per_week": 0.0}})
     token = world.hub.sign_in("ada")
     world.lend("ada")
-    world.broker.settings = replace(world.broker.settings, quotas=quotas)
+    world.broker.context.settings = replace(world.broker.settings, quotas=quotas)
     world.hub.users["ada"] = {"": server(started=NOON)}
     until = world.now + timedelta(days=3)
-    world.broker.grant_exception("ada", "live", 2, until, "x", Person("root", admin=True))
+    world.broker.quotas.grant_exception("ada", "live", 2, until, "x", Person("root", admin=True))
     soup = BeautifulSoup((await page(site, token)).text, "html.parser")
     found = {
         str(item["data-limit"]): " ".join(item.get_text().split())

@@ -36,7 +36,7 @@ def elapsed() -> Time:
 
 @pytest.fixture
 def round_(world: World, elapsed: Time) -> Any:
-    world.broker.claim_hub("here")
+    world.broker.hubs.claim("here")
     return Dispatcher(world.parts, elapsed=elapsed).round
 
 
@@ -46,19 +46,19 @@ def fill(world: World) -> list[LeaseRow]:
 
 
 def free(world: World, lease: LeaseRow) -> None:
-    world.broker.release_lease(lease.id, "stopped", "test")
-    world.broker.confirm_empty(lease.id)
+    world.broker.leases.release(lease.id, "stopped", "test")
+    world.broker.leases.confirm_empty(lease.id)
 
 
 def wait(world: World, user: str, tier: str = "small", *groups: str, **more: Any) -> TicketRow:
     world.hub.users.setdefault(user, {})
     world.hub.groups[user] = list(groups)
-    return world.broker.join(Person(user, frozenset(groups)), tier, **more)
+    return world.broker.queue.join(Person(user, frozenset(groups)), tier, **more)
 
 
 def tickets(world: World) -> dict[str, str]:
     states = ("waiting", "offered", "taken", "lapsed", "cancelled")
-    return {ticket.user: ticket.state for ticket in world.broker.tickets(states=states)}
+    return {ticket.user: ticket.state for ticket in world.broker.queue.tickets(states=states)}
 
 
 async def test_a_round_with_nothing_to_give_asks_the_hub_nothing(world: World, round_: Any) -> None:
@@ -95,9 +95,9 @@ async def test_a_server_that_runs_is_its_persons_to_stop(world: World, round_: A
 
 
 async def test_who_left_the_group_or_the_hub_gets_nothing(world: World, round_: Any) -> None:
-    (large,) = [world.broker.acquire(Person("x", frozenset({"vision"})), "", "large", "x")]
+    (large,) = [world.broker.leases.acquire(Person("x", frozenset({"vision"})), "", "large", "x")]
     assert large is not None
-    world.broker.activate("x")
+    world.broker.leases.activate("x")
     small, *_ = fill(world)
     wait(world, "ada", "large", "vision")
     wait(world, "grace")
@@ -107,11 +107,11 @@ async def test_who_left_the_group_or_the_hub_gets_nothing(world: World, round_: 
     free(world, small)
     await round_()
     assert tickets(world) == {"ada": "cancelled", "grace": "cancelled"}
-    reasons = {t.user: t.end_reason for t in world.broker.tickets(states=("cancelled",))}
+    reasons = {t.user: t.end_reason for t in world.broker.queue.tickets(states=("cancelled",))}
     assert "no longer open to its user" in reasons["ada"]
     assert "the hub no longer has this user" in reasons["grace"]
-    assert world.live().keys() == {lease.id for lease in world.broker.leases()}
-    assert not world.broker.leases(user="ada")
+    assert world.live().keys() == {lease.id for lease in world.broker.leases.find()}
+    assert not world.broker.leases.find(user="ada")
 
 
 async def test_a_hub_that_is_away_costs_nobody_their_place(world: World, round_: Any) -> None:
@@ -149,16 +149,16 @@ async def test_offers_lapse_and_go_on(
     wait(world, "ada")
     free(world, first)
     await round_()
-    (lease,) = world.broker.leases(user="ada")
+    (lease,) = world.broker.leases.find(user="ada")
     world.pass_by(minutes=10)
-    world.broker.claim_hub("here")
+    world.broker.hubs.claim("here")
     nvml = Nvml(f"sim:{tmp_path}/cards.json")
-    world.broker.record_inventory("node1", nvml.inventory())
+    world.broker.nodes.record_inventory("node1", nvml.inventory())
     nvml.close()
     wait(world, "grace")
     await round_()
     assert tickets(world) == {"ada": "lapsed", "grace": "waiting"}
-    world.broker.confirm_empty(lease.id)
+    world.broker.leases.confirm_empty(lease.id)
     elapsed.seconds += LOOK_AGAIN
     await round_()
     assert tickets(world) == {"ada": "lapsed", "grace": "offered"}
@@ -169,7 +169,7 @@ async def test_offers_lapse_and_go_on(
 
 async def test_places_by_rest(site: Site) -> None:
     world = site.world
-    world.broker.claim_hub("here")
+    world.broker.hubs.claim("here")
     fill(world)
     ada, root = world.hub.sign_in("ada"), world.hub.sign_in("root", admin=True)
     made = await site.ask(
@@ -218,7 +218,7 @@ async def test_places_that_make_no_sense_are_refused(
     reply = await site.ask("POST", "api/queue", token=token, body=body)
     assert reply.status in (400, 403, 409)
     assert sentence in reply.json["message"]
-    assert site.world.broker.tickets() == ()
+    assert site.world.broker.queue.tickets() == ()
 
 
 # -- the page -------------------------------------------------------------------------------------
@@ -226,14 +226,14 @@ async def test_places_that_make_no_sense_are_refused(
 
 async def test_a_place_is_taken_shown_and_given_up(site: Site) -> None:
     world = site.world
-    world.broker.claim_hub("here")
+    world.broker.hubs.claim("here")
     held = fill(world)
     ada = Visitor(site, "ada")
     first = await ada.open("queue?tier=small")
     assert words(first, ".lead") == ["You are not on the waiting list."]
     assert words(first, "option") == ["Small <b>&</b>"]
     reply = await ada.send("queue", tier="small", server="", start="1")
-    (ticket,) = world.broker.tickets("ada")
+    (ticket,) = world.broker.queue.tickets("ada")
     back_to(reply, f"queue?joined={ticket.id}")
     page = await ada.open(f"queue?joined={ticket.id}")
     assert "You are on the waiting list" in words(page, ".alert-success")[0]
@@ -268,7 +268,7 @@ async def test_a_larger_tier_is_offered_only_to_who_may_use_one(site: Site) -> N
     said = words(reply, ".alert-danger")[0]
     assert "There is no tier larger than 'Small <b>&</b>'" in said
     assert (await grace.send("queue", tier="small", server="", upward="1")).status == 303
-    (ticket,) = site.world.broker.tickets()
+    (ticket,) = site.world.broker.queue.tickets()
     assert (ticket.user, ticket.tiers) == ("grace", ("small", "large"))
 
 
@@ -277,7 +277,7 @@ async def test_a_larger_tier_is_offered_by_name_where_one_of_the_tiers_has_none(
 ) -> None:
     fill(site.world)
     boss = Person("boss", frozenset({"vision"}))
-    assert site.world.broker.acquire(boss, "", "large", "attempt-of-boss")
+    assert site.world.broker.leases.acquire(boss, "", "large", "attempt-of-boss")
     page = await Visitor(site, "grace", groups=["vision"]).open("queue")
     assert words(page, "label[for=upward]") == [
         "Also accept any larger tier; only for Small <b>&</b>"
@@ -292,7 +292,7 @@ async def test_what_is_refused_keeps_what_was_typed(site: Site) -> None:
     assert reply.status == 400
     assert "300 characters" in words(reply, ".alert-danger")[0]
     assert "x" * 300 in reply.text
-    assert site.world.broker.tickets() == ()
+    assert site.world.broker.queue.tickets() == ()
 
 
 async def test_nobody_sees_or_ends_another_persons_place(site: Site) -> None:
@@ -309,7 +309,7 @@ async def test_nobody_sees_or_ends_another_persons_place(site: Site) -> None:
 
 
 async def test_a_server_in_the_way_is_named(site: Site, world: World) -> None:
-    world.broker.claim_hub("here")
+    world.broker.hubs.claim("here")
     held = fill(world)
     wait(world, "ada")
     world.hub.users["ada"][""] = server(started=world.now)
@@ -382,7 +382,7 @@ async def test_the_service_of_a_hub_that_has_moved_serves_nobody(world: World, r
     first, *_ = fill(world)
     wait(world, "ada", start=True)
     free(world, first)
-    world.broker.claim_hub("elsewhere", adopt=True)
+    world.broker.hubs.claim("elsewhere", adopt=True)
     world.hub.users.pop("ada")
     with pytest.raises(Refusal, match="no longer serves anyone"):
         await round_()

@@ -20,8 +20,8 @@ def file_and_cancel(site: Site, times: int, user: str = "ada") -> list[int]:
     """Requests that are over."""
     numbers = []
     for _ in range(times):
-        request = site.world.broker.create_request(Person(user), "card", 2, "a run")
-        site.world.broker.cancel_request(request.id, ROOT)
+        request = site.world.broker.requests.create(Person(user), "card", 2, "a run")
+        site.world.broker.requests.cancel(request.id, ROOT)
         numbers.append(request.id)
     return numbers
 
@@ -82,13 +82,13 @@ async def test_lists_come_in_parts_that_lead_to_each_other(site: Site, limit: in
     ada = site.world.hub.sign_in("ada")
     root = site.world.hub.sign_in("root", admin=True)
     assert await walk(site, f"api/requests?limit={limit}", ada) == numbers
-    every = [row.id for row in site.world.broker.requests()]
+    every = [row.id for row in site.world.broker.requests.find()]
     assert await walk(site, f"api/requests?all=true&limit={limit}", root) == every
     leases = [site.world.lend("ada", f"s{n}").id for n in range(3)]
     assert await walk(site, f"api/leases?limit={limit}&past=true", ada) == leases
     assert await walk(site, f"api/sessions?limit={limit}", ada) == leases
     assert await walk(site, f"api/sessions?all=true&limit={limit}", root) == leases
-    places = [site.world.broker.join(Person(f"u{n}"), "small").id for n in range(4)]
+    places = [site.world.broker.queue.join(Person(f"u{n}"), "small").id for n in range(4)]
     assert await walk(site, f"api/queue?all=true&limit={limit}", root) == places
     assert await walk(site, f"api/exceptions?all=1&past=1&limit={limit}", root) == []
 
@@ -107,7 +107,7 @@ async def test_a_narrow_approver_finds_all_that_is_theirs(
     for number in range(40):
         vision = number % 10 == 0
         person = Person(f"u{number}", frozenset({"vision"} if vision else ()))
-        request = site.world.broker.create_request(person, "card", 2, "a run")
+        request = site.world.broker.requests.create(person, "card", 2, "a run")
         mine += [request.id] if vision else []
     marie = site.world.hub.sign_in("marie")
     assert await walk(site, "api/requests?all=true&limit=2", marie) == mine
@@ -128,7 +128,7 @@ async def test_a_part_that_makes_no_sense_is_refused(site: Site, query: str) -> 
 
 
 async def test_the_pages_show_a_part_and_lead_to_the_others(site: Site) -> None:
-    kept = site.world.broker.create_request(ADA, "card", 2, "still open").id
+    kept = site.world.broker.requests.create(ADA, "card", 2, "still open").id
     numbers = file_and_cancel(site, 60)
     ada = site.world.hub.sign_in("ada")
 
@@ -148,7 +148,7 @@ async def test_the_pages_show_a_part_and_lead_to_the_others(site: Site) -> None:
 
 async def test_the_page_of_decisions_has_an_end_too(site: Site) -> None:
     for number in range(130):
-        site.world.broker.create_request(Person(f"u{number}"), "card", 2, "a run")
+        site.world.broker.requests.create(Person(f"u{number}"), "card", 2, "a run")
     root = site.world.hub.sign_in("root", admin=True)
     first = await site.ask("GET", "decisions", token=root)
     assert first.text.count("<section") == 100

@@ -42,16 +42,16 @@ async def test_a_draft_is_kept_taken_up_and_filed(site: Site) -> None:
     assert soup.select_one("#starts_at")["value"] == "tomorrow"  # type: ignore[index]
     wrong = await ada.send("requests", **typed, draft="1")
     assert wrong.status == 400
-    assert site.world.broker.requests() == ()
+    assert site.world.broker.requests.find() == ()
     right = {**typed, "hours": "3", "starts_at": "2026-11-23T09:00"}
     back_to(await ada.send("requests", **right, draft="1"), "requests?asked=1")
-    (request,) = site.world.broker.requests()
+    (request,) = site.world.broker.requests.find()
     assert request.starts_at == NOON + timedelta(hours=21)
-    assert site.world.broker.drafts(ADA) == ()
+    assert site.world.broker.drafts.of(ADA) == ()
     # Sent again by going back: the draft is a request already.
     again = await ada.send("requests", **right, draft="1")
     assert again.status == 404
-    assert len(site.world.broker.requests()) == 1
+    assert len(site.world.broker.requests.find()) == 1
 
 
 async def test_what_was_typed_over_a_draft_is_in_the_draft_when_it_is_refused(site: Site) -> None:
@@ -62,12 +62,12 @@ async def test_what_was_typed_over_a_draft_is_in_the_draft_when_it_is_refused(si
         "requests", tier="card", hours="-4", reason="better", starts_at="", draft="1"
     )
     assert reply.status == 400
-    (draft,) = site.world.broker.drafts(ADA)
+    (draft,) = site.world.broker.drafts.of(ADA)
     assert (draft.hours, draft.reason) == ("-4", "better")
 
 
 async def test_a_draft_from_beyond_the_calendar_is_shown_as_it_is(site: Site) -> None:
-    site.world.broker.save_draft(ADA, tier="card", starts_at="0001-01-01T00:00+14:00")
+    site.world.broker.drafts.save(ADA, tier="card", starts_at="0001-01-01T00:00+14:00")
     ada = Visitor(site, "ada")
     page = await ada.open("requests?draft=1")
     assert page.status == 200
@@ -85,16 +85,16 @@ async def test_anothers_draft_is_nobodys(site: Site) -> None:
     fields = {"tier": "card", "hours": "1", "reason": "mine", "starts_at": "", "draft": "1"}
     assert (await grace.send("requests", **fields)).status == 404
     assert (await grace.send("drafts/1/drop")).status == 404
-    assert [draft.reason for draft in site.world.broker.drafts(ADA)] == ["secret plan"]
+    assert [draft.reason for draft in site.world.broker.drafts.of(ADA)] == ["secret plan"]
     root = Visitor(site, "root", admin=True)
     assert "secret plan" not in (await root.open("decisions")).text
     back_to(await ada.send("drafts/1/drop"), "requests?dropped=1")
-    assert site.world.broker.drafts(ADA) == ()
+    assert site.world.broker.drafts.of(ADA) == ()
 
 
 async def test_a_second_approver_is_asked_for(strict: Site) -> None:
     broker = strict.world.broker
-    broker.create_request(ADA, "board", 10, "x")
+    broker.requests.create(ADA, "board", 10, "x")
     marie = Visitor(strict, "marie", groups=("pi",))
     emmy = Visitor(strict, "emmy", groups=("pi",))
     await marie.open("decisions")
@@ -113,13 +113,13 @@ async def test_a_second_approver_is_asked_for(strict: Site) -> None:
     page = await emmy.open("decisions")
     assert "Approved by marie; a second approval is needed." in words(page, "[data-request]")[0]
     back_to(await emmy.send("decisions/1/approve", hours="6", reason=""), "decisions?approved=1")
-    assert broker.request(1).hours == 6
+    assert broker.requests.get(1).hours == 6
 
 
 async def test_a_grant_for_a_coming_time_says_when_it_begins(site: Site) -> None:
     broker = site.world.broker
-    asked = broker.create_request(ADA, "card", 10, "x", NOON + timedelta(days=2))
-    broker.decide(asked.id, ROOT, True, "fine")
+    asked = broker.requests.create(ADA, "card", 10, "x", NOON + timedelta(days=2))
+    broker.requests.decide(asked.id, ROOT, True, "fine")
     ada, root = Visitor(site, "ada"), Visitor(site, "root", admin=True)
     (said,) = words(await ada.open("requests"), "[data-request]")
     assert "Decided by root: fine. Valid from Tue 24 Nov 2026 12:00 UTC until Tue" in said
@@ -134,12 +134,12 @@ async def test_a_grant_for_a_coming_time_says_when_it_begins(site: Site) -> None
 
 async def test_a_grant_in_use_is_revoked_with_a_warning(site: Site) -> None:
     world = site.world
-    world.broker.decide(world.broker.create_request(ADA, "card", 10, "x").id, ROOT, True)
+    world.broker.requests.decide(world.broker.requests.create(ADA, "card", 10, "x").id, ROOT, True)
     root = Visitor(site, "root", admin=True)
     page = await root.open("decisions")
     assert "revoke" not in page.text
-    for lease in world.broker.leases():
-        world.broker.release_lease(lease.id, "x", "y")
+    for lease in world.broker.leases.find():
+        world.broker.leases.release(lease.id, "x", "y")
     lease = world.lend("ada", tier="card")
     page = await root.open("decisions")
     assert BeautifulSoup(page.text, "html.parser").select_one("#minutes-1") is not None
@@ -148,11 +148,11 @@ async def test_a_grant_in_use_is_revoked_with_a_warning(site: Site) -> None:
         assert reply.status == 400
         soup = BeautifulSoup(reply.text, "html.parser")
         assert soup.select_one("#minutes-1")["value"] == minutes  # type: ignore[index]
-    assert world.broker.request(1).state == "approved"
+    assert world.broker.requests.get(1).state == "approved"
     back_to(
         await root.send("decisions/1/revoke", minutes="5", reason="a fire"), "decisions?revoked=1"
     )
-    (after,) = world.broker.leases(user="ada")
+    (after,) = world.broker.leases.find(user="ada")
     assert (after.id, after.ends_at) == (lease.id, world.now + timedelta(minutes=5))
     (said,) = words((await root.open("decisions")), "#granted + ul li > span")
     assert "withdrawn by root: a fire" in said
@@ -191,7 +191,7 @@ async def test_a_draft_by_rest(site: Site) -> None:
 
 async def test_a_revocation_by_rest(site: Site) -> None:
     world = site.world
-    world.broker.decide(world.broker.create_request(ADA, "card", 10, "x").id, ROOT, True)
+    world.broker.requests.decide(world.broker.requests.create(ADA, "card", 10, "x").id, ROOT, True)
     lease = world.lend("ada", tier="card")
     ada, root = world.hub.sign_in("ada"), world.hub.sign_in("root", admin=True)
     path = "api/requests/1/revoke"
@@ -205,7 +205,7 @@ async def test_a_revocation_by_rest(site: Site) -> None:
         assert (await site.ask("POST", path, token=token, body=body)).status == status
     done = await site.ask("POST", path, token=root, body={"reason": "a fire"})
     assert (done.status, done.json["state"]) == (200, "cancelled")
-    (after,) = world.broker.leases(user="ada")
+    (after,) = world.broker.leases.find(user="ada")
     assert (after.id, after.ends_at) == (lease.id, world.now + timedelta(minutes=15))
     again = await site.ask("POST", path, token=root, body={"reason": "a fire"})
     assert again.status == 409
@@ -222,7 +222,7 @@ async def test_what_one_is_told_by_rest(site: Site) -> None:
     for body in ({"offers": "no"}, {"weather": True}, [], {"user": "eve"}):
         assert (await site.ask("PUT", "api/notices", token=ada, body=body)).status == 400
     assert (await site.ask("PUT", "api/notices", body={"offers": True})).status == 401
-    assert site.world.broker.notice_choices("ada") == {**every, "offers": False}
+    assert site.world.broker.notices.choices("ada") == {**every, "offers": False}
 
 
 async def test_what_one_is_told_is_chosen_on_a_page(site: Site) -> None:
@@ -245,8 +245,8 @@ async def test_what_one_is_told_is_chosen_on_a_page(site: Site) -> None:
     stranger = Visitor(site, "eve")
     assert (await stranger.send("notices")).status == 403
     back_to(await ada.send("notices"), "notices?kept=1")
-    assert not any(site.world.broker.notice_choices("ada").values())
-    assert all(site.world.broker.notice_choices("eve").values())
+    assert not any(site.world.broker.notices.choices("ada").values())
+    assert all(site.world.broker.notices.choices("eve").values())
 
 
 @pytest.mark.parametrize(
@@ -266,7 +266,7 @@ async def test_nothing_is_said_of_what_does_not_exist(site: Site, address: str) 
 
 
 async def test_the_request_of_another_is_not_said_to_be_ones_own(site: Site) -> None:
-    made = site.world.broker.create_request(ADA, "card", 2, "x").id
+    made = site.world.broker.requests.create(ADA, "card", 2, "x").id
     grace = await Visitor(site, "grace").open(f"requests?asked={made}")
     assert "is submitted" not in grace.text
     assert "is submitted" in (await Visitor(site, "ada").open(f"requests?asked={made}")).text

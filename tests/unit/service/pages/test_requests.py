@@ -61,7 +61,7 @@ async def test_a_request_is_filed_shown_and_withdrawn(site: Site) -> None:
     assert first.status == 200
     assert words(first, "option[selected]")
     back_to(await ada.send("requests", tier="card", hours="2,5", reason=EVIL), "requests?asked=1")
-    (request,) = site.world.broker.requests()
+    (request,) = site.world.broker.requests.find()
     assert (request.user, request.hours, request.reason) == ("ada", 2.5, EVIL)
     page = await ada.open("requests?asked=1")
     assert words(page, "[role=status]") == [
@@ -70,7 +70,7 @@ async def test_a_request_is_filed_shown_and_withdrawn(site: Site) -> None:
     assert EVIL not in page.text
     assert "2.5 hours" in words(page, "[data-request] h2")[0]
     back_to(await ada.send("requests/1/cancel"), "requests?cancelled=1")
-    assert site.world.broker.request(1).state == "cancelled"
+    assert site.world.broker.requests.get(1).state == "cancelled"
     again = await ada.send("requests/1/cancel")
     assert again.status == 409
     assert words(again, "[role=alert]")
@@ -102,19 +102,19 @@ async def test_what_cannot_be_comes_back_with_all_that_was_typed(
     soup = BeautifulSoup(reply.text, "html.parser")
     assert soup.select_one("#hours")["value"] == typed["hours"]  # type: ignore[index]
     assert soup.select_one("#reason").get_text() == typed["reason"]  # type: ignore[union-attr]
-    assert site.world.broker.requests() == ()
+    assert site.world.broker.requests.find() == ()
 
 
 async def test_an_approver_shortens_approves_and_takes_back(site: Site) -> None:
     broker = site.world.broker
-    broker.create_request(Person("ada"), "card", 10, EVIL)
+    broker.requests.create(Person("ada"), "card", 10, EVIL)
     root = Visitor(site, "root", admin=True)
     page = await root.open("decisions")
     assert "ada asks for" in words(page, "[data-request] h2")[0]
     assert EVIL not in page.text
     reply = await root.send("decisions/1/approve", hours="4", reason="until the others come")
     back_to(reply, "decisions?approved=1")
-    grant = broker.request(1)
+    grant = broker.requests.get(1)
     assert (grant.state, grant.hours, grant.decided_by) == ("approved", 4, "root")
     ada = Visitor(site, "ada")
     mine = await ada.open("requests")
@@ -124,11 +124,11 @@ async def test_an_approver_shortens_approves_and_takes_back(site: Site) -> None:
     again = await root.send("decisions/1/approve", hours="4", reason="x")
     assert again.status == 409
     back_to(await root.send("decisions/1/cancel"), "decisions?back=1")
-    assert broker.request(1).state == "cancelled"
+    assert broker.requests.get(1).state == "cancelled"
 
 
 async def test_a_denial_is_told_with_its_reason(site: Site) -> None:
-    site.world.broker.create_request(Person("ada"), "card", 10, "x")
+    site.world.broker.requests.create(Person("ada"), "card", 10, "x")
     root = Visitor(site, "root", admin=True)
     await root.open("decisions")
     back_to(await root.send("decisions/1/deny", reason="too long", hours=""), "decisions?denied=1")
@@ -137,7 +137,7 @@ async def test_a_denial_is_told_with_its_reason(site: Site) -> None:
 
 
 async def test_an_approver_who_lengthens_is_told_and_keeps_what_they_wrote(site: Site) -> None:
-    site.world.broker.create_request(Person("ada"), "card", 10, "x")
+    site.world.broker.requests.create(Person("ada"), "card", 10, "x")
     root = Visitor(site, "root", admin=True)
     await root.open("decisions")
     for hours in ("11", "lots"):
@@ -146,11 +146,11 @@ async def test_an_approver_who_lengthens_is_told_and_keeps_what_they_wrote(site:
         soup = BeautifulSoup(reply.text, "html.parser")
         assert soup.select_one("#hours-1")["value"] == hours  # type: ignore[index]
         assert soup.select_one("#reason-1")["value"] == "have fun"  # type: ignore[index]
-    assert site.world.broker.request(1).state == "pending"
+    assert site.world.broker.requests.get(1).state == "pending"
 
 
 async def test_nobody_decides_about_their_own(site: Site) -> None:
-    site.world.broker.create_request(Person("root"), "card", 1, "x")
+    site.world.broker.requests.create(Person("root"), "card", 1, "x")
     root = Visitor(site, "root", admin=True)
     page = await root.open("decisions")
     assert "another person has to decide" in page.text
@@ -158,27 +158,27 @@ async def test_nobody_decides_about_their_own(site: Site) -> None:
     await root.open("requests")
     for what in ("approve", "deny"):
         assert (await root.send(f"decisions/1/{what}", hours="1")).status == 403
-    assert site.world.broker.request(1).state == "pending"
+    assert site.world.broker.requests.get(1).state == "pending"
 
 
 @pytest.mark.parametrize("what", ["decisions", "decisions/1/approve", "decisions/1/cancel"])
 async def test_who_is_no_approver_decides_nothing(site: Site, what: str) -> None:
-    site.world.broker.create_request(Person("ada"), "card", 1, "x")
+    site.world.broker.requests.create(Person("ada"), "card", 1, "x")
     grace = Visitor(site, "grace")
     assert "decisions" not in (await grace.open("requests")).text
     assert (await grace.open(what)).status == 403
     if what != "decisions":
         assert (await grace.send(what, hours="1")).status == 403
     assert (await grace.send("requests/1/cancel")).status == 403
-    assert site.world.broker.request(1).state == "pending"
+    assert site.world.broker.requests.get(1).state == "pending"
 
 
 async def test_groups_and_scopes_make_approvers(site: Site) -> None:
     settings = replace(site.world.parts.settings, approvers=parse_approvers(["group:pi"]))
     object.__setattr__(site.world.parts, "settings", settings)
-    site.world.broker.settings = settings
+    site.world.broker.context.settings = settings
     for name in ("ada", "grace"):
-        site.world.broker.create_request(Person(name), "card", 1, "x")
+        site.world.broker.requests.create(Person(name), "card", 1, "x")
     marie = Visitor(site, "marie", groups=("pi",))
     linus = Visitor(site, "linus", scopes=(ACCESS, APPROVE_SCOPE))
     for number, visitor in ((1, marie), (2, linus)):
@@ -188,12 +188,12 @@ async def test_groups_and_scopes_make_approvers(site: Site) -> None:
 
 
 async def test_without_the_page_s_token_nothing_is_done(site: Site) -> None:
-    site.world.broker.create_request(Person("ada"), "card", 1, "x")
+    site.world.broker.requests.create(Person("ada"), "card", 1, "x")
     root = Visitor(site, "root", admin=True)
     reply = await root.send("decisions/1/approve", hours="1")
     assert reply.status == 403
     assert "XSRF" in reply.text
-    assert site.world.broker.request(1).state == "pending"
+    assert site.world.broker.requests.get(1).state == "pending"
 
 
 @pytest.mark.parametrize("raw", ["0", "-1", "x", "1e3", "9" * 30, "%3Cscript%3E"])
@@ -213,7 +213,7 @@ async def test_a_word_in_the_address_says_nothing_but_numbers(site: Site) -> Non
 
 async def test_an_expired_grant_is_shown_as_expired(site: Site) -> None:
     broker = site.world.broker
-    broker.decide(broker.create_request(Person("ada"), "card", 1, "x").id, ROOT, True)
+    broker.requests.decide(broker.requests.create(Person("ada"), "card", 1, "x").id, ROOT, True)
     site.world.pass_by(hours=2)
     ada = Visitor(site, "ada")
     page = await ada.open("requests")

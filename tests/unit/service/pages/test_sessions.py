@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from jupyterhub_migspawner.broker.reclaiming import Answer
+from jupyterhub_migspawner.broker.readings import Answer
 from jupyterhub_migspawner.model.leases import LeaseRow
 from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.policy.reclaim import KERNELS, PROCESSES
@@ -26,7 +26,7 @@ def run(world: World, user: str = "ada", **limits: float) -> LeaseRow:
 
 
 def quiet(world: World, lease: LeaseRow) -> None:
-    world.broker.note_answers([Answer(lease.id, source, "x") for source in (KERNELS, PROCESSES)])
+    world.broker.readings.note([Answer(lease.id, source, "x") for source in (KERNELS, PROCESSES)])
 
 
 async def test_an_idle_session_says_when_it_ends_and_is_kept_by_a_button(site: Site) -> None:
@@ -60,7 +60,7 @@ async def test_admins_see_the_sessions_to_look_at_and_nobody_else_does(site: Sit
     lease = run(world)
     for _ in range(5):
         world.pass_by(minutes=10)
-        world.broker.note_unknown()
+        world.broker.doubts.note()
     root, ada = Visitor(site, "root", admin=True), Visitor(site, "ada")
     (said,) = words(await root.open(""), f"[data-odd] [data-lease='{lease.id}']")
     assert f"Session {lease.id} of ada" in said
@@ -84,7 +84,7 @@ async def test_a_protection_is_shown(site: Site) -> None:
     ada = Visitor(site, "ada")
     world.hub.users["ada"] = {"": server(started=lease.since)}
     root = Person("root", admin=True)
-    world.broker.protect(lease.id, root, world.now + timedelta(days=1), "a deadline")
+    world.broker.sessions.protect(lease.id, root, world.now + timedelta(days=1), "a deadline")
     assert "An admin has protected it" in (await ada.open("")).text
 
 
@@ -126,7 +126,7 @@ async def test_sessions_by_rest(site: Site) -> None:
         assert (await site.ask("POST", f"api/sessions/{forged}/extend", token=ada)).status == 404
     # The token by which the server is asked is nobody's to see.
     world.reach(lease, "http://127.0.0.1:9/", "a-secret")
-    (standing,) = world.broker.standings()
+    (standing,) = world.broker.sessions.standings()
     for token in (ada, root):
         said = (await site.ask("GET", "api/sessions", token=token)).text
         assert "a-secret" not in said
@@ -139,11 +139,11 @@ async def test_why_one_was_stopped_is_on_the_page(site: Site) -> None:
     ada, eve = Visitor(site, "ada"), Visitor(site, "eve")
     world.pass_by(minutes=46)
     quiet(world, lease)
-    world.broker.warn_idle([lease.id])
+    world.broker.sessions.warn_idle([lease.id])
     world.pass_by(minutes=15)
     quiet(world, lease)
-    assert world.broker.end_over(lease.id) is not None
-    world.broker.confirm_empty(lease.id)
+    assert world.broker.sessions.end_over(lease.id) is not None
+    world.broker.leases.confirm_empty(lease.id)
     world.hub.users["ada"] = {}
     (said,) = words(await ada.open(""), "[data-ended]")
     assert (

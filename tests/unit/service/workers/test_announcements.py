@@ -16,7 +16,7 @@ from tests.unit.service.notebook_servers import Notebook, lend, pass_by
 
 
 def events(world: World, kind: str) -> list[Any]:
-    return [event for event in world.broker.events() if event.kind == kind]
+    return [event for event in world.broker.events.find() if event.kind == kind]
 
 
 async def idle(world: World, examiner: Examiner, notebook: Notebook) -> Any:
@@ -75,7 +75,7 @@ async def test_a_server_that_lost_its_card_is_told_until_it_is_over(
     lease = lend(world, notebook)
     await examiner.round()
     assert notebook.words == 0
-    world.broker.record_inventory("node1", inventory())
+    world.broker.nodes.record_inventory("node1", inventory())
     await examiner.round()
     notice = notebook.told["notice"]
     assert (notice["rule"], notice["extendable"]) == ("lost", False)
@@ -85,7 +85,7 @@ async def test_a_server_that_lost_its_card_is_told_until_it_is_over(
         await examiner.round()
         assert notebook.words == words
     notebook.how = "hangs"
-    world.broker.note_stopped(lease.id)
+    world.broker.leases.note_stopped(lease.id)
     await examiner.round()
     assert notebook.words == 3
 

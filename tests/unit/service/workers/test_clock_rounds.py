@@ -46,17 +46,17 @@ async def test_a_round_looks_at_the_clock_before_it_ends_anything(world: World) 
     clocks = Clocks()
     clocks.wall = world.now
     broker = Broker(world.broker.store, world.broker.settings, machine=clocks.machine())
-    broker.watch_clock()
+    broker.clock.watch()
     lease = world.acquire("ada")
-    world.broker.activate(lease.attempt)
+    world.broker.leases.activate(lease.attempt)
     began = world.now - timedelta(seconds=1)
     world.hub.users["ada"] = {"": server(started=began)}
     parts = replace(world.parts, broker=broker)
     loop = Loop("comparison", 1.0, Reconciler(parts).round).in_time(parts)
     clocks.wall += timedelta(days=2)
     await loop.once()
-    assert broker.lease(lease.id).state == "active"
+    assert broker.leases.get(lease.id).state == "active"
     assert not world.hub.stopped
     clocks.pass_time(days=3)
     await loop.once()
-    assert broker.lease(lease.id).state == "releasing"
+    assert broker.leases.get(lease.id).state == "releasing"

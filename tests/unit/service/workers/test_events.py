@@ -15,7 +15,7 @@ import pytest
 from traitlets.config import Config
 
 from jupyterhub_migspawner.broker import Broker
-from jupyterhub_migspawner.broker.reclaiming import Answer
+from jupyterhub_migspawner.broker.readings import Answer
 from jupyterhub_migspawner.db.queries import events as event_log
 from jupyterhub_migspawner.errors import ConfigError, DatabaseError, Refusal
 from jupyterhub_migspawner.gpu.cards import GpuEvent
@@ -65,66 +65,66 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
 def do_everything(lab: Lab) -> None:
     """Whatever an event can report, once."""
     broker = lab.broker
-    broker.record_inventory("n1", replace(inventory(card(0), card(1)), boot_id="one"))
-    broker.note_boot("n1", "two")
+    broker.nodes.record_inventory("n1", replace(inventory(card(0), card(1)), boot_id="one"))
+    broker.nodes.note_boot("n1", "two")
     lab.report()
     lease = lab.start("ada")
-    broker.activate(lease.attempt)
-    broker.note_foreign(lease.id, {4711: "eve"}, "a process of eve is on its slice")
-    broker.release_lease(lease.id, "over", "root")
-    broker.note_waiting(lease.id, "a process")
-    broker.confirm_empty(lease.id)
-    broker.cancel_attempt("early", "left")
+    broker.leases.activate(lease.attempt)
+    broker.processes.note_foreign(lease.id, {4711: "eve"}, "a process of eve is on its slice")
+    broker.leases.release(lease.id, "over", "root")
+    broker.leases.note_waiting(lease.id, "a process")
+    broker.leases.confirm_empty(lease.id)
+    broker.leases.cancel("early", "left")
     small = [lab.start("ada"), lab.start("grace", server="a"), lab.start("grace", server="b")]
     for uuid in {lease.card_uuid for lease in small}:
-        broker.record_xid("n1", GpuEvent(uuid, "xid", xid=79))
-        broker.record_xid("n1", GpuEvent(uuid, "xid", xid=48, gi_id=1))
-        broker.resume_card(uuid, "root")
-    for status in broker.slices():
-        broker.unquarantine(status.row.id, "root")
+        broker.cards.record_xid("n1", GpuEvent(uuid, "xid", xid=79))
+        broker.cards.record_xid("n1", GpuEvent(uuid, "xid", xid=48, gi_id=1))
+        broker.cards.resume(uuid, "root")
+    for status in broker.slices.find():
+        broker.slices.unquarantine(status.row.id, "root")
     other = next(i for i in (0, 1) if f"GPU-{i}" != small[0].card_uuid)
-    broker.drain_card(f"GPU-{other}", "fan", "root")
+    broker.cards.drain(f"GPU-{other}", "fan", "root")
     grant = lab.grant("linus")
     with pytest.raises(Refusal, match="is being emptied"):
         lab.start("linus", "card")
     for lease in small:
         lab.stop(lease)
-    broker.look_after_reservations("n1")
-    broker.cancel_request(grant.id, ROOT)
-    broker.look_after_reservations("n1")
-    broker.decide(broker.create_request(Person("ada"), "card", 1, "x").id, ROOT, False)
+    broker.reservations.look_after("n1")
+    broker.requests.cancel(grant.id, ROOT)
+    broker.reservations.look_after("n1")
+    broker.requests.decide(broker.requests.create(Person("ada"), "card", 1, "x").id, ROOT, False)
     lab.grant("linus", hours=1)
     whole = lab.start("linus", "card")
     index = int(whole.card_uuid.removeprefix("GPU-"))
-    broker.record_step(whole.card_uuid, "n1", "destroy")
-    broker.record_step(whole.card_uuid, "n1", "create", error="busy")
+    broker.layouts.record_step(whole.card_uuid, "n1", "destroy")
+    broker.layouts.record_step(whole.card_uuid, "n1", "create", error="busy")
     cards = {0: card(0), 1: card(1), index: card(index, WHOLE)}
     lab.report(*cards.values())
-    broker.finish_target(whole.card_uuid)
+    broker.layouts.finish_target(whole.card_uuid)
     lab.report(*(card(i, each.instances and ()) for i, each in cards.items() if i != index))
     lab.report(*cards.values())
     lab.report(card(0, SEVENTHS, model="another"), card(1))
-    broker.set_layout("GPU-0", (), True, "root")
-    broker.claim_slice("GPU-0", SEVENTHS[0], "n1")
-    broker.resume_card(f"GPU-{other}", "root")
+    broker.layouts.set("GPU-0", (), True, "root")
+    broker.layouts.claim_slice("GPU-0", SEVENTHS[0], "n1")
+    broker.cards.resume(f"GPU-{other}", "root")
     lab.clock.pass_time(days=1)
-    broker.expire_requests()
-    broker.claim_hub("here")
+    broker.requests.expire()
+    broker.hubs.claim("here")
     lab.report()
     lab.start("ada", server="a")
-    broker.rename_server("ada", "a", "b")
-    broker.rename_user("ada", "lovelace")
-    broker.create_request(Person("lovelace"), "card", 1, "x")
-    broker.forget_user("lovelace")
+    broker.users.rename_server("ada", "a", "b")
+    broker.users.rename("ada", "lovelace")
+    broker.requests.create(Person("lovelace"), "card", 1, "x")
+    broker.users.forget("lovelace")
     until = lab.clock() + timedelta(days=1)
-    lifted = broker.grant_exception("ada", "live", 3, until, "a deadline", ROOT)
-    broker.end_exception(lifted.id, "met", ROOT)
+    lifted = broker.quotas.grant_exception("ada", "live", 3, until, "a deadline", ROOT)
+    broker.quotas.end_exception(lifted.id, "met", ROOT)
     wait_for_everything(lab)
     ask_for_everything(lab)
     keep_everything(lab)
     set_the_clock(lab)
     renamed = Lab(lab.url, clock=lab.clock, hub="physics")
-    renamed.broker.claim_hub("here")
+    renamed.broker.hubs.claim("here")
     renamed.close()
 
 
@@ -133,21 +133,21 @@ def ask_for_everything(lab: Lab) -> None:
     once = {"name": "once", "profile": "1g.5gb", "approval": True, "grant_starts": 1}
     strict = Lab(lab.url, clock=lab.clock, tiers=[*TIERS, board, once])
     broker, pi = strict.broker, Person("noether", frozenset({"pi"}))
-    asked = broker.create_request(Person("ada"), "board", 2, "x")
-    broker.decide(asked.id, pi, True)
+    asked = broker.requests.create(Person("ada"), "board", 2, "x")
+    broker.requests.decide(asked.id, pi, True)
     lab.clock.pass_time(days=2)
-    broker.remind()
-    broker.decide(asked.id, ROOT, True)
+    broker.requests.remind()
+    broker.requests.decide(asked.id, ROOT, True)
     lab.clock.pass_time(minutes=110)
-    broker.remind()
+    broker.requests.remind()
     lab.report(card(0), card(1), card(2, MIXED))
     begun = strict.start("ada", "board", "x")
-    broker.activate(begun.attempt)
-    broker.warn_of_ends()
-    broker.revoke(asked.id, ROOT, "an emergency", 5)
+    broker.leases.activate(begun.attempt)
+    broker.notices.warn_of_ends()
+    broker.requests.revoke(asked.id, ROOT, "an emergency", 5)
     strict.grant("ada", "once", 5)
     lease = strict.start("ada", "once", "y")
-    broker.activate(lease.attempt)
+    broker.leases.activate(lease.attempt)
     strict.stop(lease)
     strict.close()
 
@@ -156,26 +156,26 @@ def keep_everything(lab: Lab) -> None:
     idle = {"name": "idle", "profile": "1g.5gb", "idle_minutes": 60}
     strict = Lab(lab.url, clock=lab.clock, tiers=[*TIERS, idle])
     strict.report(card(0), card(1), card(2, MIXED))
-    strict.broker.note_port_taken(node="n1", why="eve has the port", uid=1007, pids=(4711,))
-    lease = strict.broker.activate(strict.start("zoe", "idle").attempt)
+    strict.broker.notices.note_port_taken(node="n1", why="eve has the port", uid=1007, pids=(4711,))
+    lease = strict.broker.leases.activate(strict.start("zoe", "idle").attempt)
     assert lease is not None
     sources = (KERNELS, PROCESSES)
-    strict.broker.note_answers([Answer(lease.id, source, "x") for source in sources])
+    strict.broker.readings.note([Answer(lease.id, source, "x") for source in sources])
     claim_for_hours(strict, lease)
-    strict.broker.extend(lease.id, Person("zoe"))
-    strict.broker.protect(lease.id, ROOT, lab.clock() + timedelta(days=1), "a deadline")
+    strict.broker.sessions.extend(lease.id, Person("zoe"))
+    strict.broker.sessions.protect(lease.id, ROOT, lab.clock() + timedelta(days=1), "a deadline")
     lab.clock.pass_time(hours=1)
-    strict.broker.note_unknown()
-    strict.broker.protect(lease.id, ROOT, None, "")
-    strict.broker.note_answers([Answer(lease.id, source, "x") for source in sources])
+    strict.broker.doubts.note()
+    strict.broker.sessions.protect(lease.id, ROOT, None, "")
+    strict.broker.readings.note([Answer(lease.id, source, "x") for source in sources])
     lab.clock.pass_time(hours=2)
-    strict.broker.note_answers([Answer(lease.id, source, "x") for source in sources])
-    strict.broker.warn_idle([lease.id])
+    strict.broker.readings.note([Answer(lease.id, source, "x") for source in sources])
+    strict.broker.sessions.warn_idle([lease.id])
     lab.clock.pass_time(minutes=15)
-    strict.broker.note_answers([Answer(lease.id, source, "x") for source in sources])
-    assert strict.broker.end_over(lease.id) is not None
+    strict.broker.readings.note([Answer(lease.id, source, "x") for source in sources])
+    assert strict.broker.sessions.end_over(lease.id) is not None
     lab.clock.pass_time(minutes=5)
-    strict.broker.warn_of_stuck()
+    strict.broker.notices.warn_of_stuck()
     strict.close()
 
 
@@ -183,42 +183,42 @@ def claim_for_hours(lab: Lab, lease: LeaseRow) -> None:
     for _ in range(40):
         lab.clock.pass_time(minutes=10)
         busy = Answer(lease.id, KERNELS, "x", busy=True)
-        lab.broker.note_answers([busy, Answer(lease.id, PROCESSES, "x")])
-        lab.broker.note_unknown()
+        lab.broker.readings.note([busy, Answer(lease.id, PROCESSES, "x")])
+        lab.broker.doubts.note()
 
 
 def set_the_clock(lab: Lab) -> None:
     clocks = Clocks()
     clocks.wall = lab.clock()
     broker = Broker(lab.store, lab.broker.settings, machine=clocks.machine())
-    broker.watch_clock()
+    broker.clock.watch()
     clocks.sleep(hours=1)
-    broker.watch_clock()
+    broker.clock.watch()
     clocks.wall += timedelta(hours=1)
-    assert broker.watch_clock() == timedelta(hours=1)
+    assert broker.clock.watch() == timedelta(hours=1)
     lab.clock.now = clocks.wall
 
 
 def wait_for_everything(lab: Lab) -> None:
     broker = lab.broker
-    first, second = (broker.join(Person(name), "medium") for name in ("ada", "grace"))
-    broker.join(Person("ada"), "medium", start=True)
+    first, second = (broker.queue.join(Person(name), "medium") for name in ("ada", "grace"))
+    broker.queue.join(Person("ada"), "medium", start=True)
     lab.report(card(0), card(1), card(2, MIXED))
-    lease = broker.offer(first.id, Person("ada")).lease
+    lease = broker.offers.make(first.id, Person("ada")).lease
     assert lease is not None
     lab.clock.pass_time(minutes=11)
-    broker.settle_offers()
-    broker.confirm_empty(lease.id)
+    broker.offers.settle()
+    broker.leases.confirm_empty(lease.id)
     lab.report(card(0), card(1), card(2, MIXED))
-    broker.claim_hub("here")
-    assert broker.offer(second.id, Person("grace")).lease is not None
+    broker.hubs.claim("here")
+    assert broker.offers.make(second.id, Person("grace")).lease is not None
     lab.start("grace", "medium")
     strict = Lab(lab.url, clock=lab.clock, quotas={"default": {"live": 1}})
     lab.start("eve", "small", "first")
-    blocked = strict.broker.join(Person("eve"), "medium", server="second")
-    assert "Your quota" in strict.broker.offer(blocked.id, Person("eve")).why
+    blocked = strict.broker.queue.join(Person("eve"), "medium", server="second")
+    assert "Your quota" in strict.broker.offers.make(blocked.id, Person("eve")).why
     strict.close()
-    broker.leave(blocked.id, ROOT)
+    broker.queue.leave(blocked.id, ROOT)
 
 
 def test_every_kind_that_is_written_fits_its_schema_and_every_kind_is_written(lab: Lab) -> None:
@@ -226,7 +226,7 @@ def test_every_kind_that_is_written_fits_its_schema_and_every_kind_is_written(la
     sink = Sink()
     logger = event_logger(sink.config)
     assert logger is not None
-    events = lab.broker.events(limit=10_000)
+    events = lab.broker.events.find(limit=10_000)
     for event in events:
         emit(logger, event)
     assert {event.kind for event in events} == set(KINDS)
@@ -252,7 +252,7 @@ def test_the_schemas_know_the_kinds_of_the_log_and_no_others() -> None:
 def test_an_event_of_no_known_kind_is_not_written(lab: Lab) -> None:
     with pytest.raises(ValueError, match="'lease\\.borrowed'"), lab.store.transaction() as tx:
         event_log.append(tx, lab.clock.now, "ada", "lease.borrowed")
-    assert lab.broker.events() == ()
+    assert lab.broker.events.find() == ()
 
 
 def test_without_handlers_nothing_is_passed_on() -> None:
@@ -289,11 +289,11 @@ async def test_what_happens_while_the_service_is_away_is_passed_on_when_it_is_ba
 ) -> None:
     sink = Sink()
     await sink.emitter(world).round()
-    begin = world.broker.last_events(0).read_to
+    begin = world.broker.events.last(0).read_to
     for number in range(450):
-        world.broker.record_step("GPU", "n1", str(number))
+        world.broker.layouts.record_step("GPU", "n1", str(number))
     await sink.emitter(world).round()
-    assert sink.ids == [event.id for event in world.broker.events(begin)]
+    assert sink.ids == [event.id for event in world.broker.events.find(begin)]
     await sink.emitter(world).round()
     assert len(sink.ids) == 450
     await sink.emitter(world, reader="another hub").round()
@@ -311,7 +311,7 @@ async def test_a_crash_before_it_is_noted_passes_events_on_again(
         raise DatabaseError("The lease database is away.")
 
     with monkeypatch.context() as patch:
-        patch.setattr("jupyterhub_migspawner.broker.Broker.move_reader", fail)
+        patch.setattr("jupyterhub_migspawner.broker.events.Events.move_reader", fail)
         with pytest.raises(DatabaseError):
             await sink.emitter(world).round()
     twice = sink.ids
@@ -341,12 +341,12 @@ async def test_old_events_are_compacted_once_a_day(world: World) -> None:
             event_log.append(tx, world.now, "n1", "card.step", card_uuid="GPU", step=str(number))
     compactor = Compactor(world.parts, 30, clock=lambda: world.now)
     await compactor.round()
-    assert world.broker.event_counts() == ()
+    assert world.broker.events.counts() == ()
     world.pass_by(days=31)
-    world.broker.record_step("GPU", "n1", "new")
+    world.broker.layouts.record_step("GPU", "n1", "new")
 
     def counted() -> int:
-        found = (c.number for c in world.broker.event_counts() if c.kind == "card.step")
+        found = (c.number for c in world.broker.events.counts() if c.kind == "card.step")
         return sum(found)
 
     await compactor.round()
@@ -355,7 +355,7 @@ async def test_old_events_are_compacted_once_a_day(world: World) -> None:
     await compactor.round()
     assert counted() == steps
     world.pass_by(days=29, hours=12)
-    world.broker.record_step("GPU", "n1", "newest")
+    world.broker.layouts.record_step("GPU", "n1", "newest")
     await compactor.round()
     world.pass_by(hours=23)
     await Compactor(world.parts, 0, clock=lambda: world.now).round()

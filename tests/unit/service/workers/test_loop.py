@@ -45,7 +45,7 @@ async def test_a_lease_without_a_server_goes_back_in_the_second_round(
     assert world.live() == {lease.id: "active"}
     await reconciler.round()
     assert world.live() == {lease.id: "releasing"}
-    assert world.broker.lease(lease.id).end_reason == "its server is gone"
+    assert world.broker.leases.get(lease.id).end_reason == "its server is gone"
 
 
 async def test_a_lease_with_a_server_stays(world: World, reconciler: Reconciler) -> None:
@@ -59,11 +59,11 @@ async def test_admins_hear_once_of_a_slice_that_stays_taken(
     world: World, reconciler: Reconciler
 ) -> None:
     lease = world.lend("ada")
-    world.broker.release_lease(lease.id, "over", "root")
+    world.broker.leases.release(lease.id, "over", "root")
     for minutes, told in ((4, 0), (1, 1), (10, 1)):
         world.pass_by(minutes=minutes)
         await reconciler.round()
-        assert [event.kind for event in world.broker.events()].count("lease.stuck") == told
+        assert [event.kind for event in world.broker.events.find()].count("lease.stuck") == told
 
 
 @pytest.mark.parametrize("after", ["gone", "again"])
@@ -72,14 +72,14 @@ async def test_a_server_that_lost_its_card_is_known_until_the_hub_has_ended_it(
 ) -> None:
     world.hub.users["ada"] = {"": running(world)}
     lease = world.lend("ada")
-    world.broker.record_inventory("node1", inventory())
+    world.broker.nodes.record_inventory("node1", inventory())
     await rounds(reconciler, 2)
-    assert [each.id for each in world.broker.stranded()] == [lease.id]
+    assert [each.id for each in world.broker.leases.stranded()] == [lease.id]
     assert world.hub.stopped == [], "its person has work to save"
     world.pass_by(minutes=1)
     world.hub.users["ada"] = {} if after == "gone" else {"": server(started=world.now)}
     await rounds(reconciler, 1)
-    assert world.broker.stranded() == ()
+    assert world.broker.leases.stranded() == ()
 
 
 @pytest.mark.parametrize("pending", ["spawn", "stop", "check"])
@@ -151,9 +151,9 @@ async def test_a_lease_of_an_earlier_start_goes_back_while_the_server_runs(
 ) -> None:
     """An older copy of the lease database still has it, and the hub runs a later start."""
     begun = world.now - timedelta(seconds=1)
-    lease = world.broker.acquire(Person("ada"), "", "small", "the-first", started=begun)
+    lease = world.broker.leases.acquire(Person("ada"), "", "small", "the-first", started=begun)
     assert lease is not None
-    world.broker.activate("the-first")
+    world.broker.leases.activate("the-first")
     world.hub.users["ada"] = {"": server(started=begun + timedelta(minutes=5))}
     await reconciler.round()
     assert world.live() == {lease.id: "active"}
@@ -170,9 +170,9 @@ async def test_a_start_that_both_know_keeps_its_lease_whatever_the_hub_is_busy_w
     world: World, reconciler: Reconciler, more: dict[str, Any]
 ) -> None:
     begun = world.now - timedelta(seconds=1)
-    lease = world.broker.acquire(Person("ada"), "", "small", "the-first", started=begun)
+    lease = world.broker.leases.acquire(Person("ada"), "", "small", "the-first", started=begun)
     assert lease is not None
-    world.broker.activate("the-first")
+    world.broker.leases.activate("the-first")
     later = timedelta(minutes=5) if more else timedelta(milliseconds=900)
     world.hub.users["ada"] = {"": server(started=begun + later, **more)}
     await rounds(reconciler, 4)
@@ -191,10 +191,10 @@ async def test_another_hub_s_leases_are_not_this_one_s(
     """Neither the hub's servers nor its users say anything about them."""
     world.hub.users["ada"] = {}
     settings = replace(world.broker.settings, hub="physics")
-    other = Broker(world.broker.store, settings, clock=world.broker.clock)
-    theirs = other.acquire(Person("ada"), "", "small", "elsewhere")
+    other = Broker(world.broker.store, settings, clock=world.broker.now)
+    theirs = other.leases.acquire(Person("ada"), "", "small", "elsewhere")
     assert theirs is not None
-    other.activate(theirs.attempt)
+    other.leases.activate(theirs.attempt)
     world.pass_by(days=30)
     await rounds(reconciler, 3)
     assert world.live() == {theirs.id: "active"}
@@ -206,7 +206,7 @@ async def test_while_another_hub_has_its_name_a_service_ends_nothing(
 ) -> None:
     world.hub.users["ada"] = {}
     lease = world.lend("ada")
-    world.broker.claim_hub("elsewhere")
+    world.broker.hubs.claim("elsewhere")
     for _ in range(3):
         with pytest.raises(Refusal, match="'elsewhere'"):
             await reconciler.round()
@@ -334,7 +334,7 @@ async def test_a_server_past_the_end_of_its_lease_is_stopped_and_the_record_says
     assert world.live() == {ada.id: "releasing", grace.id: "releasing"}
     (end,) = [
         event.detail
-        for event in world.broker.events()
+        for event in world.broker.events.find()
         if (event.lease_id, event.kind) == (ada.id, "lease.releasing")
     ]
     assert end["why"] == "its time was over at Sun 22 Nov 2026 20:00 UTC"
@@ -363,7 +363,7 @@ async def test_the_next_start_of_a_server_is_not_stopped_for_the_last_one(
 ) -> None:
     world.lend("ada")
     world.pass_by(hours=9)
-    world.broker.release_server("ada", "", "the server stopped", "hub")
+    world.broker.leases.release_server("ada", "", "the server stopped", "hub")
     # Started again, without a GPU this time.
     world.hub.users["ada"] = {"": server(started=world.now)}
     await rounds(reconciler, 2)
@@ -382,11 +382,11 @@ async def test_old_requests_expire_without_any_lease_or_hub(
 ) -> None:
     from jupyterhub_migspawner.policy.people import Person
 
-    request = world.broker.create_request(Person("ada"), "card", 4, "a big model")
+    request = world.broker.requests.create(Person("ada"), "card", 4, "a big model")
     world.hub.hang_up()
     world.pass_by(days=31)
     await reconciler.round()
-    (found,) = world.broker.requests()
+    (found,) = world.broker.requests.find()
     assert (found.id, found.state) == (request.id, "expired")
 
 

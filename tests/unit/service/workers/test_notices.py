@@ -15,6 +15,7 @@ import pytest
 
 from jupyterhub_migspawner import channels
 from jupyterhub_migspawner.broker import Broker
+from jupyterhub_migspawner.broker.events import Events
 from jupyterhub_migspawner.errors import DatabaseError
 from jupyterhub_migspawner.policy.backlog import MOST_SINGLE, MOST_WAITING
 from jupyterhub_migspawner.policy.notices import Channel, Notices, parse_notices
@@ -39,11 +40,11 @@ def web() -> Iterator[Hook]:
 def outbox(world: World, audience: str, *urls: str, **more: Any) -> Outbox:
     """As a service that has just started."""
     notices: Notices = parse_notices({audience: list(urls)})
-    return Outbox(world.parts, notices.channels[0], notices, clock=world.broker.clock, **more)
+    return Outbox(world.parts, notices.channels[0], notices, clock=world.broker.now, **more)
 
 
 def ask(world: World, person: Person = ADA, reason: str = "a run") -> int:
-    return world.broker.create_request(person, "card", 8, reason).id
+    return world.broker.requests.create(person, "card", 8, reason).id
 
 
 async def test_each_audience_hears_what_is_for_it(world: World, web: Hook) -> None:
@@ -59,7 +60,7 @@ async def test_each_audience_hears_what_is_for_it(world: World, web: Hook) -> No
         await box.round()
     assert web.heard == []
     number = ask(world)
-    world.broker.decide(number, PI, True, "be quick")
+    world.broker.requests.decide(number, PI, True, "be quick")
     for box in boxes:
         await box.round()
         await box.round()
@@ -114,7 +115,7 @@ async def test_what_was_refused_is_tried_again_and_given_up_in_the_end(
     assert "'ada asks for card for 8 hours') is given up, approvers[0] (json)" in line.getMessage()
     assert "hunter2" not in caplog.text
     # What comes after it is sent as ever.
-    world.broker.cancel_request(number, ADA)
+    world.broker.requests.cancel(number, ADA)
     ask(world, reason="later")
     await box.round()
     assert "later" in web.heard[-1][1]["message"]
@@ -131,12 +132,12 @@ async def test_one_address_that_fails_keeps_nobody_waiting(world: World) -> None
     box = outbox(world, "users", "json://x/{user}", send=send)
     await box.round()
     for name in ("ada", "grace", "ada", "linus"):
-        world.broker.decide(ask(world, Person(name)), PI, False)
+        world.broker.requests.decide(ask(world, Person(name)), PI, False)
     await box.round()
     assert tried == ["ada", "grace", "ada", "linus"]
     assert box.sent == 2
     world.pass_by(seconds=6)
-    world.broker.decide(ask(world, Person("zoe")), PI, False)
+    world.broker.requests.decide(ask(world, Person("zoe")), PI, False)
     await box.round()
     assert tried[4:] == ["zoe", "ada", "ada"]
 
@@ -147,7 +148,7 @@ async def test_a_flood_is_few_messages_and_another_is_told_at_once(world: World,
     for number in range(91):
         filed = ask(world, Person("mallory"))
         if number % 10:
-            world.broker.cancel_request(filed, Person("mallory"))
+            world.broker.requests.cancel(filed, Person("mallory"))
     ask(world)
     await box.round()
     titles = [title for _, title in web.titles]
@@ -163,7 +164,7 @@ async def test_a_flood_is_few_messages_and_another_is_told_at_once(world: World,
     ask(world)
     await box.round()
     assert len(web.heard) == len(titles) + 1
-    assert box._noted == world.broker.last_events(0).read_to
+    assert box._noted == world.broker.events.last(0).read_to
 
 
 async def test_who_withdraws_at_once_is_not_announced_after_a_restart_either(
@@ -171,7 +172,7 @@ async def test_who_withdraws_at_once_is_not_announced_after_a_restart_either(
 ) -> None:
     await outbox(world, "approvers", web.url).round()
     number = ask(world)
-    world.broker.cancel_request(number, ADA)
+    world.broker.requests.cancel(number, ADA)
     other = ask(world)
     for _ in range(2):
         await outbox(world, "approvers", web.url).round()
@@ -272,7 +273,7 @@ async def test_a_warning_is_not_sent_when_the_session_has_ended(world: World, we
     box = outbox(world, "users", f"{web.url}/{{user}}")
     await box.round()
     world.pass_by(hours=7.9)
-    assert len(world.broker.warn_of_ends()) == 1
+    assert len(world.broker.notices.warn_of_ends()) == 1
     web.status = 500
     await box.round()
     assert web.titles == [("/ada", "Your GPU session ends soon")]
@@ -286,13 +287,13 @@ async def test_a_warning_is_not_sent_when_the_session_has_ended(world: World, we
 async def test_who_does_without_is_not_told(world: World, web: Hook) -> None:
     box = outbox(world, "users", f"{web.url}/{{user}}")
     await box.round()
-    world.broker.choose_notices("ada", {"requests": False})
+    world.broker.notices.choose("ada", {"requests": False})
     for person in (ADA, Person("grace")):
-        world.broker.decide(ask(world, person), PI, False)
+        world.broker.requests.decide(ask(world, person), PI, False)
     await box.round()
     assert [path for path, _ in web.heard] == ["/grace"]
-    world.broker.choose_notices("ada", {"requests": True})
-    world.broker.decide(ask(world), PI, False)
+    world.broker.notices.choose("ada", {"requests": True})
+    world.broker.requests.decide(ask(world), PI, False)
     await box.round()
     assert [path for path, _ in web.heard] == ["/grace", "/ada"]
 
@@ -308,10 +309,10 @@ async def test_addresses_are_looked_up_and_may_fail(
         return {"grace": "grace@example.org", "linus": None}[user]
 
     notices = parse_notices({"users": [f"{web.url}/{{address}}"], "addresses": address})
-    box = Outbox(world.parts, notices.channels[0], notices, clock=world.broker.clock)
+    box = Outbox(world.parts, notices.channels[0], notices, clock=world.broker.now)
     await box.round()
     for name in ("ada", "grace", "linus"):
-        world.broker.decide(ask(world, Person(name)), PI, False)
+        world.broker.requests.decide(ask(world, Person(name)), PI, False)
     await box.round()
     assert [path for path, _ in web.heard] == ["/grace@example.org"]
     assert "LookupError while looking up the address" in caplog.text
@@ -322,10 +323,10 @@ async def test_another_hubs_people_are_not_told(world: World, web: Hook) -> None
     box = outbox(world, "users", f"{web.url}/{{user}}")
     await box.round()
     other = Broker(
-        world.broker.store, replace(world.broker.settings, hub="other"), clock=world.broker.clock
+        world.broker.store, replace(world.broker.settings, hub="other"), clock=world.broker.now
     )
-    other.decide(other.create_request(ADA, "card", 8, "there").id, PI, False)
-    world.broker.decide(ask(world, Person("grace")), PI, False)
+    other.requests.decide(other.requests.create(ADA, "card", 8, "there").id, PI, False)
+    world.broker.requests.decide(ask(world, Person("grace")), PI, False)
     await box.round()
     assert [path for path, _ in web.heard] == ["/grace"]
 
@@ -344,7 +345,7 @@ async def test_no_more_is_read_ahead_than_can_be_kept(world: World) -> None:
     box = outbox(world, "users", "json://x/{user}", send=refuse)
     await box.round()
     for number in range(MOST_WAITING + 150):
-        world.broker.decide(ask(world, Person(f"u{number}")), PI, False)
+        world.broker.requests.decide(ask(world, Person(f"u{number}")), PI, False)
     for _ in range(5):
         await box.round()
     assert MOST_WAITING <= len(box._backlog) <= MOST_WAITING + 200
@@ -369,11 +370,11 @@ async def test_a_database_that_is_away_loses_nothing(
         raise DatabaseError("away")
 
     with monkeypatch.context() as broken:
-        broken.setattr(Broker, "event_page", away)
+        broken.setattr(Events, "page", away)
         with pytest.raises(DatabaseError):
             await box.round()
     with monkeypatch.context() as broken:
-        broken.setattr(Broker, "move_reader", away)
+        broken.setattr(Events, "move_reader", away)
         with pytest.raises(DatabaseError):
             await box.round()
     await box.round()
@@ -395,9 +396,9 @@ async def test_what_is_sent_names_its_times_in_the_zone_of_the_settings(
     box = outbox(world, "users", f"{web.url}/users/{{user}}")
     await box.round()
     request = ask(world)
-    world.broker.decide(request, PI, True, "run")
+    world.broker.requests.decide(request, PI, True, "run")
     await box.round()
     (said,) = [body["message"] for _, body in web.heard]
-    ends = world.broker.clock() + timedelta(hours=8)
+    ends = world.broker.now() + timedelta(hours=8)
     assert f"until {ends.astimezone(zone):%a %d %b %Y %H:%M %Z}" in said
     assert "UTC" not in said

@@ -94,13 +94,13 @@ class Scene:
         lease = world.acquire("ada")
         self.slice_id, self.slice_uuid = lease.slice_id, str(lease.slice_uuid)
         if state in ("active", "releasing", "lost"):
-            world.broker.activate(lease.attempt)
+            world.broker.leases.activate(lease.attempt)
         if state == "none":
-            world.broker.cancel_attempt(lease.attempt, "none")
-            world.broker.confirm_empty(lease.id)
+            world.broker.leases.cancel(lease.attempt, "none")
+            world.broker.leases.confirm_empty(lease.id)
             return None
         if state == "releasing":
-            world.broker.release_lease(lease.id, "taken back", "root")
+            world.broker.leases.release(lease.id, "taken back", "root")
         if state == "lost":
             simulator.lose_card(self.cards, lease.card_uuid)
             self.seconds += 10
@@ -137,7 +137,7 @@ class Scene:
             self.agent.tick()
 
     def slice_state(self) -> str:
-        return next(s.state for s in self.world.broker.slices() if s.row.id == self.slice_id)
+        return next(s.state for s in self.world.broker.slices.find() if s.row.id == self.slice_id)
 
 
 @pytest.mark.parametrize("cell", sorted(TABLE), ids="-".join)
@@ -157,7 +157,7 @@ async def test_it_comes_as_the_page_says(
 
     await scene.play()
 
-    found = world.broker.lease(lease.id).state if lease is not None else "none"
+    found = world.broker.leases.get(lease.id).state if lease is not None else "none"
     stopped = bool(world.hub.stopped)
     scene.nvml.close()
     assert (found, scene.slice_state()) == (lease_then, slice_then)

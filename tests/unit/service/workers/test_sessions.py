@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from jupyterhub_migspawner.broker.reclaiming import Answer
+from jupyterhub_migspawner.broker.readings import Answer
 from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.notebook import KERNELS_PATH
 from jupyterhub_migspawner.policy.people import Person
@@ -36,15 +36,15 @@ async def test_an_idle_session_is_told_of_and_ended_through_the_hub(
     lease = lend(world, notebook)
     await examiner.round()
     await pass_by(world, examiner, lease, 44)
-    assert "lease.ending" not in [event.kind for event in world.broker.events()]
+    assert "lease.ending" not in [event.kind for event in world.broker.events.find()]
     await pass_by(world, examiner, lease, 2)
-    assert "lease.ending" in [event.kind for event in world.broker.events()]
+    assert "lease.ending" in [event.kind for event in world.broker.events.find()]
     await pass_by(world, examiner, lease, 14.9)
     assert world.live() == {lease.id: "active"}
     await pass_by(world, examiner, lease, 0.2)
     assert world.live() == {lease.id: "releasing"}
     assert world.hub.stopped == [("ada", "")]
-    ended = world.broker.lease(lease.id)
+    ended = world.broker.leases.get(lease.id)
     assert "kernels and terminals: 1 kernel, 0 busy; processes: quiet" in ended.end_reason
     # Only the server's own token was sent there, and asking it is no activity.
     assert {token for _, token in notebook.asked} == {f"token {TOKEN}"}
@@ -61,7 +61,7 @@ async def test_a_busy_kernel_is_never_idle(
         await pass_by(world, examiner, lease, 10)
     assert world.live() == {lease.id: "active"}
     assert world.hub.stopped == []
-    assert "lease.ending" not in [event.kind for event in world.broker.events()]
+    assert "lease.ending" not in [event.kind for event in world.broker.events.find()]
 
 
 @pytest.mark.parametrize("what", ["kernel", "terminal", "new kernel", "gone kernel"])
@@ -124,7 +124,7 @@ async def test_a_server_that_does_not_say_is_unknown_and_never_ended(
     assert world.live() == {lease.id: "active"}
     assert reading(world, lease).trouble
     assert how != "chunks" or "in chunks" in reading(world, lease).trouble
-    assert [event.kind for event in world.broker.events()].count("lease.unknown") == 1
+    assert [event.kind for event in world.broker.events.find()].count("lease.unknown") == 1
     # Well again: it has all its time.
     notebook.how = "well"
     notebook.go_on.set()
@@ -359,7 +359,7 @@ async def test_a_last_question_without_an_answer_ends_nothing(
             if source == "kernels":
                 notebook.how = "500"
             else:
-                world.broker.note_answers([Answer(lease.id, PROCESSES, trouble="NVML fails")])
+                world.broker.readings.note([Answer(lease.id, PROCESSES, trouble="NVML fails")])
         heard.append(standings)
         await hear(standings)
 
@@ -402,9 +402,9 @@ async def test_who_is_not_protected_any_more_is_told_anew(
     lease, root = lend(world, notebook), Person("root", admin=True)
     await examiner.round()
     await pass_by(world, examiner, lease, 46)
-    world.broker.protect(lease.id, root, world.now + timedelta(days=2), "a deadline")
+    world.broker.sessions.protect(lease.id, root, world.now + timedelta(days=2), "a deadline")
     await pass_by(world, examiner, lease, 600)
-    world.broker.protect(lease.id, root, None, "")
+    world.broker.sessions.protect(lease.id, root, None, "")
     await pass_by(world, examiner, lease, 0.1)
     assert world.live() == {lease.id: "active"}
     await pass_by(world, examiner, lease, 15)
@@ -439,10 +439,10 @@ async def test_a_silent_server_lifts_no_ceiling(
         notebook.how = "500"
         await pass_by(world, examiner, lease, 55)
         with suppress(Refusal):
-            world.broker.extend(lease.id, Person("ada"))
+            world.broker.sessions.extend(lease.id, Person("ada"))
         notebook.how = "well"
         await pass_by(world, examiner, lease, 1)
-    for standing in world.broker.standings():
+    for standing in world.broker.sessions.standings():
         until = standing.stay.extended_until
         assert until is None or until <= used + timedelta(hours=8)
 

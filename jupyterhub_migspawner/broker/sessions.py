@@ -9,25 +9,22 @@ that it is over.
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from jupyterhub_migspawner.broker.acquiring import begin_release
-from jupyterhub_migspawner.broker.base import (
-    BROKER,
+from jupyterhub_migspawner.broker.checks import (
     NAME_LIMIT,
     REASON_LIMIT,
     end_within,
-    stored,
     text,
     wanted_id,
     wanted_name,
 )
-from jupyterhub_migspawner.broker.recording import lease_event
+from jupyterhub_migspawner.broker.context import BROKER, Context
+from jupyterhub_migspawner.broker.recorder import begin_release, lease_event
 from jupyterhub_migspawner.broker.statuses import Standing, Stranded
 from jupyterhub_migspawner.broker.views import timestamp
-from jupyterhub_migspawner.broker.waiting import Line, Waits
+from jupyterhub_migspawner.broker.waiting_list import Line, WaitingList
 from jupyterhub_migspawner.db import queries
 from jupyterhub_migspawner.db.store import Transaction
 from jupyterhub_migspawner.errors import Refusal
@@ -50,67 +47,13 @@ LOOK_SECONDS = 10.0
 UNTOLD: dict[str, Any] = {"warned_at": None, "told_until": None}
 """What is noted when what a person was warned of an end no longer holds."""
 
-MOST_SAID = 500
-"""Characters of what a source says that are kept."""
 
-
-@dataclass(frozen=True)
-class Answer:
-    """What a source says of the session of a lease now.
-
-    ``busy`` says that it is in use; without that it was if ``mark`` is another than before.
-    ``trouble`` says why there is no answer, ``absent`` that there is no such source here.
-    """
-
-    lease_id: int
-    source: str
-    mark: str = ""
-    busy: bool = False
-    said: str = ""
-    trouble: str = ""
-    absent: bool = False
-
-
-class Reclaiming(Waits):
+class Sessions:
     """Use cases about sessions that may not be in use."""
 
-    def reach(self, attempt: str, url: str, sealed: str) -> None:
-        """Store how the server of a start is asked: its own address and its own token.
-
-        ``sealed`` is the token as :mod:`jupyterhub_migspawner.keys` has sealed it for this lease
-        and address; a token in clear never comes this far.
-        """
-
-        def work(tx: Transaction) -> None:
-            lease = queries.leases.by_attempt(tx, wanted_name(attempt))
-            if lease is not None:
-                queries.sessions.change(tx, lease.id, url=url, sealed=sealed)
-
-        self._run(work)
-
-    def note_answers(self, answers: Collection[Answer]) -> None:
-        """Note what sources say. Whatever is different from before was activity."""
-
-        def work(tx: Transaction) -> None:
-            now = self._now()
-            rows: dict[tuple[int, str], ReadingRow] = {}
-            for answer in answers:
-                known = {row.source: row for row in queries.sessions.of_lease(tx, answer.lease_id)}
-                if not answer.absent:
-                    row = _merged(answer, known.get(answer.source), now, self._pause())
-                    rows[answer.lease_id, answer.source] = row
-                elif answer.source in known:
-                    gone = known.pop(answer.source)
-                    queries.sessions.forget(tx, answer.lease_id, answer.source)
-                    # The use that it has seen stays known, by those that go on telling. One that
-                    # has told nothing yet will begin with a sign of use.
-                    for source, other in known.items():
-                        row = rows.get((answer.lease_id, source), other)
-                        rows[answer.lease_id, source] = _at_least(row, gone.active_at)
-            queries.sessions.keep(tx, rows.values())
-
-        if answers:
-            self._run(work)
+    def __init__(self, context: Context, waiting_list: WaitingList) -> None:
+        self._context = context
+        self._waiting_list = waiting_list
 
     def standings(self, user: str | None = None, part: Part | None = None) -> tuple[Standing, ...]:
         """Active leases of this hub, or of a user of it, with what becomes of their sessions.
@@ -120,11 +63,13 @@ class Reclaiming(Waits):
         of_user = None if user is None else wanted_name(user)
 
         def work(tx: Transaction) -> tuple[Standing, ...]:
-            now = self._now()
+            now = self._context.now()
             every, stays = queries.sessions.of_all(tx), queries.sessions.stays_of_all(tx)
-            line = self._line(tx, now)
+            line = self._waiting_list.line(tx, now)
             found = []
-            active = queries.leases.select(tx, hub=self.hub, user=of_user, states=(ACTIVE,))
+            active = queries.leases.select(
+                tx, hub=self._context.hub, user=of_user, states=(ACTIVE,)
+            )
             leases = [lease for lease in active if lease.ticket_id is None]
             if part is not None:
                 before = part.before
@@ -136,25 +81,25 @@ class Reclaiming(Waits):
                 found.append(self._standing(lease, said, stay, line, now))
             return tuple(found)
 
-        return self._read(work)
+        return self._context.read(work)
 
-    def stranded_servers(self) -> tuple[Stranded, ...]:
+    def stranded(self) -> tuple[Stranded, ...]:
         """Every server of this hub that runs on without its card, and how it is asked."""
 
         def work(tx: Transaction) -> tuple[Stranded, ...]:
-            lost = queries.leases.stranded(tx, self.hub)
+            lost = queries.leases.stranded(tx, self._context.hub)
             stays = queries.sessions.stays_of_all(tx) if lost else {}
             return tuple(Stranded(each, stays.get(each.id, StayRow(each.id))) for each in lost)
 
-        return self._read(work)
+        return self._context.read(work)
 
-    def _idle_ends(
+    def idle_ends(
         self, tx: Transaction, leases: Collection[LeaseRow], now: datetime
     ) -> list[tuple[LeaseRow, datetime | None]]:
         """Leases, of all hubs, with when each ends if nobody uses it."""
         every = queries.sessions.of_all(tx) if leases else {}
         stays = queries.sessions.stays_of_all(tx) if every else {}
-        line = self._line(tx, now) if every else Line()
+        line = self._waiting_list.line(tx, now) if every else Line()
         found: list[tuple[LeaseRow, datetime | None]] = []
         for lease in leases:
             end = None
@@ -171,10 +116,10 @@ class Reclaiming(Waits):
         def work(tx: Transaction) -> tuple[LeaseRow, ...]:
             warned = []
             for lease_id in lease_ids:
-                found = self._found(tx, lease_id)
+                found = self.found(tx, lease_id)
                 if found is None or not found.verdict.warn or found.verdict.ends_at is None:
                     continue
-                now = self._now()
+                now = self._context.now()
                 told = found.verdict
                 queries.sessions.change(tx, lease_id, warned_at=now, told_until=told.ends_at)
                 end = timestamp(told.ends_at)
@@ -191,7 +136,7 @@ class Reclaiming(Waits):
                 warned.append(found.lease)
             return tuple(warned)
 
-        return self._run(work) if lease_ids else ()
+        return self._context.run(work) if lease_ids else ()
 
     def end_over(self, lease_id: int) -> LeaseRow | None:
         """End a session if it is over, idle or out of time, as found in this very transaction.
@@ -202,8 +147,8 @@ class Reclaiming(Waits):
         """
 
         def work(tx: Transaction) -> LeaseRow | None:
-            found = self._found(tx, lease_id)
-            now = self._now()
+            found = self.found(tx, lease_id)
+            now = self._context.now()
             if found is None or not found.verdict.over(now):
                 return None
             if found.verdict.rule == reclaim.IDLE and not self._is_proven(found, now):
@@ -220,19 +165,16 @@ class Reclaiming(Waits):
             rule, why = found.verdict.rule, found.verdict.why
             return begin_release(tx, found.lease, why, BROKER, now, rule=rule, signals=signals)
 
-        return self._run(work)
+        return self._context.run(work)
 
-    def _patience(self) -> Patience:
-        settings = self.settings
+    def patience(self) -> Patience:
+        """Return how long a source may be silent before admins look at it."""
+        settings = self._context.settings
         return Patience(
             timedelta(minutes=settings.unknown_minutes),
             timedelta(hours=settings.unproven_hours),
             timedelta(seconds=3 * settings.examine_seconds),
         )
-
-    def _pause(self) -> timedelta:
-        """Claims of use within so long are one; a look has to fit in between."""
-        return max(doubts.PAUSE, timedelta(seconds=3 * self.settings.examine_seconds))
 
     def extend(self, lease_id: int, by: Person, reason: str = "") -> Standing:
         """Extend a session that is not in use by the same time, up to the tier's ceiling.
@@ -243,10 +185,10 @@ class Reclaiming(Waits):
         text("reason", reason, REASON_LIMIT)
 
         def work(tx: Transaction) -> Standing:
-            now = self._now()
-            self._count_action(tx, by, now)
+            now = self._context.now()
+            self._context.count_action(tx, by, now)
             found = self._demanded(tx, lease_id, by)
-            tier = self.settings.tier(found.lease.tier)
+            tier = self._context.settings.tier(found.lease.tier)
             if tier is None or tier.idle_minutes is None:
                 raise Refusal(
                     "This session has no idle limit; there is nothing to extend.",
@@ -267,7 +209,7 @@ class Reclaiming(Waits):
             lease_event(tx, found.lease, now, by.name, kind=kind, why=reason, until=end_told)
             return self._demanded(tx, lease_id, by)
 
-        return self._run(work)
+        return self._context.run(work)
 
     def protect(self, lease_id: int, by: Person, until: datetime | None, reason: str) -> Standing:
         """Keep a session from being ended for being idle until then (aware), or no longer (None).
@@ -282,7 +224,7 @@ class Reclaiming(Waits):
             raise Refusal("Only admins can protect sessions.", reason="not-allowed")
 
         def work(tx: Transaction) -> Standing:
-            found, now = self._demanded(tx, lease_id, by), self._now()
+            found, now = self._demanded(tx, lease_id, by), self._context.now()
             if found.lease.user == by.name and until is not None:
                 raise Refusal(
                     "You cannot protect your own session; ask another admin, or extend it.",
@@ -295,30 +237,26 @@ class Reclaiming(Waits):
             lease_event(tx, found.lease, now, by.name, kind=kind, why=reason, until=told)
             return self._demanded(tx, lease_id, by)
 
-        return self._run(work)
-
-    def forget_sessions(self) -> None:
-        """Discard what is kept of sessions that are over."""
-        self._run(queries.sessions.forget_ended)
+        return self._context.run(work)
 
     # -- in a transaction ------------------------------------------------------------------------
 
-    def _found(self, tx: Transaction, lease_id: int) -> Standing | None:
+    def found(self, tx: Transaction, lease_id: int) -> Standing | None:
         """How a session stands, with others kept from changing that until the end."""
         tx.queue_for(f"session {lease_id}")
         lease = queries.leases.by_id(tx, lease_id)
-        if lease is None or lease.state != ACTIVE or lease.hub != self.hub:
+        if lease is None or lease.state != ACTIVE or lease.hub != self._context.hub:
             return None
-        now = self._now()
+        now = self._context.now()
         said, stay = queries.sessions.of_lease(tx, lease_id), queries.sessions.stay(tx, lease_id)
-        return self._standing(lease, said, stay, self._line(tx, now), now)
+        return self._standing(lease, said, stay, self._waiting_list.line(tx, now), now)
 
     def _demanded(self, tx: Transaction, lease_id: int, by: Person) -> Standing:
         lease = queries.leases.by_id(tx, wanted_id(lease_id))
-        mine = lease is not None and (lease.hub, lease.user) == (self.hub, by.name)
+        mine = lease is not None and (lease.hub, lease.user) == (self._context.hub, by.name)
         if lease is None or not (mine or by.admin):
             raise Refusal(f"There is no lease {lease_id}.", reason="not-found")
-        found = self._found(tx, lease.id)
+        found = self.found(tx, lease.id)
         if found is None:
             raise Refusal(
                 f"Lease {lease_id} is {lease.state}; only running sessions of this hub can be "
@@ -335,7 +273,7 @@ class Reclaiming(Waits):
         line: Line,
         now: datetime,
     ) -> Standing:
-        tier = self.settings.tier(lease.tier)
+        tier = self._context.settings.tier(lease.tier)
         session = Session(
             since=lease.since,
             limit=_minutes(tier.idle_minutes) if tier else None,
@@ -356,8 +294,8 @@ class Reclaiming(Waits):
             told_until=stay.told_until,
         )
         rules = Rules(
-            timedelta(minutes=self.settings.warn_minutes),
-            timedelta(seconds=3 * self.settings.examine_seconds),
+            timedelta(minutes=self._context.settings.warn_minutes),
+            timedelta(seconds=3 * self._context.settings.examine_seconds),
         )
         # What is known of its use stays known while some source is silent.
         used = max([lease.since, *(row.active_at for row in said if row.active_at is not None)])
@@ -365,7 +303,7 @@ class Reclaiming(Waits):
         if tier is not None and tier.idle_minutes is not None:
             ceiling = min(used, now) + timedelta(hours=tier.extend_hours)
             ceiling = min(ceiling, lease.ends_at or ceiling)
-        verdict, patience = reclaim.verdict(session, rules, now), self._patience()
+        verdict, patience = reclaim.verdict(session, rules, now), self.patience()
         # This look counts, too: one that is silent now need not wait for the next to be noted.
         silence = doubts.heard(silence_of(stay), verdict.unknown_since, now, patience.silent)
         doubt = None
@@ -375,7 +313,7 @@ class Reclaiming(Waits):
 
     def _is_proven(self, found: Standing, now: datetime) -> bool:
         """Whether every source has said just now what the verdict rests on."""
-        lately = timedelta(seconds=3 * min(LOOK_SECONDS, self.settings.examine_seconds))
+        lately = timedelta(seconds=3 * min(LOOK_SECONDS, self._context.settings.examine_seconds))
         needed = self._needed() | {row.source for row in found.readings}
         said = {
             row.source
@@ -386,7 +324,7 @@ class Reclaiming(Waits):
 
     def _needed(self) -> frozenset[str]:
         """What has to answer for every session: where DCGM is set up, every slice is measured."""
-        return reclaim.ALWAYS | {reclaim.USE} if self.settings.dcgm_url else reclaim.ALWAYS
+        return reclaim.ALWAYS | {reclaim.USE} if self._context.settings.dcgm_url else reclaim.ALWAYS
 
     def _is_wanted(self, lease: LeaseRow, tier: Tier, line: Line) -> bool:
         """Whether another user waits for what this session has, or for a seat on one like it."""
@@ -394,7 +332,7 @@ class Reclaiming(Waits):
         return any(
             not ticket.blocked
             and ticket.user != lease.user
-            and self._competes(ticket, pool, line.known)
+            and self._waiting_list.competes(ticket, pool, line.known)
             for ticket in line.tickets
         )
 
@@ -404,31 +342,6 @@ def silence_of(stay: StayRow) -> Silence | None:
     if stay.silent_since is None or stay.silent_at is None:
         return None
     return Silence(stay.silent_since, stay.silent_at)
-
-
-def _merged(
-    answer: Answer, known: ReadingRow | None, now: datetime, pause: timedelta
-) -> ReadingRow:
-    """A reading after an answer. The first one counts as activity: nobody knows what was before."""
-    if answer.trouble:
-        before = known or ReadingRow(answer.lease_id, answer.source, None, None, "", "", "")
-        return replace(before, trouble=stored(answer.trouble)[:MOST_SAID])
-    said = stored(answer.said)[:MOST_SAID]
-    mark = stored(answer.mark)
-    same = known is not None and known.seen_at is not None and known.mark == answer.mark
-    if not answer.busy and same and known is not None and known.active_at is not None:
-        return replace(known, seen_at=now, mark=mark, said=said, trouble="")
-    since = now
-    if known is not None:
-        since = doubts.claimed_since(known.active_since, known.active_at, now, pause)
-    return ReadingRow(answer.lease_id, answer.source, now, now, mark, said, "", since)
-
-
-def _at_least(row: ReadingRow, active_at: datetime | None) -> ReadingRow:
-    """The reading, with no earlier activity than this."""
-    if active_at is None or row.active_at is None:
-        return row
-    return replace(row, active_at=max(row.active_at, active_at))
 
 
 def _minutes(value: float | None) -> timedelta | None:

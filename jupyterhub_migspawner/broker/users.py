@@ -8,22 +8,34 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from jupyterhub_migspawner.broker.acquiring import begin_release
-from jupyterhub_migspawner.broker.allowances import record
-from jupyterhub_migspawner.broker.base import BROKER, NAME_LIMIT, text
-from jupyterhub_migspawner.broker.drafting import Drafting
-from jupyterhub_migspawner.broker.recording import lease_event
-from jupyterhub_migspawner.broker.waiting import close_ticket, ticket_event
+from jupyterhub_migspawner.broker.checks import NAME_LIMIT, text, wanted_name
+from jupyterhub_migspawner.broker.context import BROKER, Context
+from jupyterhub_migspawner.broker.quotas import record
+from jupyterhub_migspawner.broker.recorder import (
+    begin_release,
+    close_ticket,
+    lease_event,
+    ticket_event,
+)
+from jupyterhub_migspawner.broker.requests import Requests
 from jupyterhub_migspawner.db import queries
 from jupyterhub_migspawner.db.store import Transaction
 from jupyterhub_migspawner.model.leases import LeaseRow
 from jupyterhub_migspawner.model.tickets import CANCELLED, TicketRow
 
 
-class Renaming(Drafting):
+class Users:
     """Use cases about other names of users and servers of this hub."""
 
-    def rename_user(self, old: str, new: str, before: datetime | None = None) -> int:
+    def __init__(self, context: Context, requests: Requests) -> None:
+        self._context = context
+        self._requests = requests
+
+    def is_known(self, name: str) -> bool:
+        """Whether anything but events is recorded of a user of that name, at any hub."""
+        return self._context.read(lambda tx: queries.users.is_known(tx, wanted_name(name)))
+
+    def rename(self, old: str, new: str, before: datetime | None = None) -> int:
         """The hub calls a user otherwise since ``before`` (UTC, now unless given).
 
         Leases and requests follow, past ones too: what was used counts for the person. Returns how
@@ -34,7 +46,7 @@ class Renaming(Drafting):
             text("user name", name, NAME_LIMIT, empty=False)
 
         def work(tx: Transaction) -> int:
-            now = self._now()
+            now = self._context.now()
             moment = now if before is None else before
             tx.queue_for(*(f"person {name}" for name in sorted({old, new})))
             if old == new:
@@ -50,18 +62,18 @@ class Renaming(Drafting):
             since = {
                 lease.server
                 for lease in queries.leases.held_by(tx, new)
-                if lease.hub == self.hub and lease.since > moment
+                if lease.hub == self._context.hub and lease.since > moment
             }
             for lease in self._held(tx, old, moment):
                 if lease.server in since:
                     begin_release(tx, lease, "its server was started again", BROKER, now)
-            number = queries.leases.rename_user(tx, self.hub, old, new, moment)
-            asked = queries.requests.rename_user(tx, self.hub, old, new, moment)
-            queries.quotas.rename_user(tx, self.hub, old, new, moment)
+            number = queries.leases.rename_user(tx, self._context.hub, old, new, moment)
+            asked = queries.requests.rename_user(tx, self._context.hub, old, new, moment)
+            queries.quotas.rename_user(tx, self._context.hub, old, new, moment)
             self._drop_twins(tx, old, new, now)
-            queries.tickets.rename_user(tx, self.hub, old, new, moment)
-            queries.drafts.rename_user(tx, self.hub, old, new, moment)
-            queries.notices.rename_user(tx, self.hub, old, new, moment)
+            queries.tickets.rename_user(tx, self._context.hub, old, new, moment)
+            queries.drafts.rename_user(tx, self._context.hub, old, new, moment)
+            queries.notices.rename_user(tx, self._context.hub, old, new, moment)
             if number or asked:
                 queries.events.append(
                     tx,
@@ -69,14 +81,14 @@ class Renaming(Drafting):
                     BROKER,
                     "user.renamed",
                     user=new,
-                    hub=self.hub,
+                    hub=self._context.hub,
                     old=old,
                     leases=number,
                     requests=asked,
                 )
             return number + asked
 
-        return self._run(work)
+        return self._context.run(work)
 
     def rename_server(self, user: str, old: str, new: str, before: datetime | None = None) -> int:
         """The hub calls a server otherwise; its live leases follow. Returns how many.
@@ -88,7 +100,7 @@ class Renaming(Drafting):
             text("server name", name, NAME_LIMIT)
 
         def work(tx: Transaction) -> int:
-            now = self._now()
+            now = self._context.now()
             moment = now if before is None else before
             tx.queue_for(f"person {user}")
             if old == new:
@@ -96,19 +108,21 @@ class Renaming(Drafting):
             for lease in self._held(tx, user, moment):
                 if lease.server == old:
                     begin_release(tx, lease, "its server was renamed", BROKER, now)
-            for ticket in queries.tickets.rename_server(tx, self.hub, user, old, new, moment):
+            for ticket in queries.tickets.rename_server(
+                tx, self._context.hub, user, old, new, moment
+            ):
                 ticket_event(tx, ticket, now, BROKER, "ticket.changed", why="its server's new name")
-            renamed = queries.leases.rename_server(tx, self.hub, user, old, new, moment)
+            renamed = queries.leases.rename_server(tx, self._context.hub, user, old, new, moment)
             for lease in renamed:
                 lease_event(tx, lease, now, BROKER, kind="lease.renamed", old=old)
             return len(renamed)
 
-        return self._run(work)
+        return self._context.run(work)
 
     def _drop_twins(self, tx: Transaction, old: str, new: str, now: datetime) -> None:
         """A place that the new name left behind goes where the renamed user has one too."""
-        came = {ticket.tier for ticket in queries.tickets.open_of_user(tx, self.hub, old)}
-        for ticket in queries.tickets.open_of_user(tx, self.hub, new):
+        came = {ticket.tier for ticket in queries.tickets.open_of_user(tx, self._context.hub, old)}
+        for ticket in queries.tickets.open_of_user(tx, self._context.hub, new):
             if ticket.tier in came:
                 self._end_ticket(tx, ticket, "its user no longer exists", now)
 
@@ -123,10 +137,10 @@ class Renaming(Drafting):
         return [
             lease
             for lease in queries.leases.held_by(tx, user)
-            if lease.hub == self.hub and lease.since <= moment
+            if lease.hub == self._context.hub and lease.since <= moment
         ]
 
-    def forget_user(self, user: str, before: datetime | None = None) -> int:
+    def forget(self, user: str, before: datetime | None = None) -> int:
         """The hub has deleted a user: what they have asked and wait for is cancelled, grants
         too, and exceptions from their quota end.
 
@@ -136,26 +150,26 @@ class Renaming(Drafting):
         text("user name", user, NAME_LIMIT, empty=False)
 
         def work(tx: Transaction) -> int:
-            now = self._now()
+            now = self._context.now()
             tx.queue_for(f"person {user}")
             moment = now if before is None else before
             why = "the hub has deleted its user"
-            number = self._cancel_of(tx, user, moment, why)
-            queries.drafts.drop_all(tx, self.hub, user, moment)
-            queries.notices.drop_all(tx, self.hub, user, moment)
-            queries.rates.drop(tx, self.hub, user)
+            number = self._requests.cancel_all_of(tx, user, moment, why)
+            queries.drafts.drop_all(tx, self._context.hub, user, moment)
+            queries.notices.drop_all(tx, self._context.hub, user, moment)
+            queries.rates.drop(tx, self._context.hub, user)
             for row in queries.quotas.select(tx, user, now):
-                if row.hub == self.hub and row.granted_at <= moment:
+                if row.hub == self._context.hub and row.granted_at <= moment:
                     queries.quotas.end(tx, row.id, BROKER, now)
                     record(tx, now, BROKER, "quota.restored", row, why)
-            for ticket in queries.tickets.open_of_user(tx, self.hub, user):
+            for ticket in queries.tickets.open_of_user(tx, self._context.hub, user):
                 if ticket.created_at <= moment:
                     self._end_ticket(tx, ticket, why, now)
             if number:
                 kind = "user.deleted"
                 queries.events.append(
-                    tx, now, BROKER, kind, user=user, hub=self.hub, requests=number
+                    tx, now, BROKER, kind, user=user, hub=self._context.hub, requests=number
                 )
             return number
 
-        return self._run(work)
+        return self._context.run(work)

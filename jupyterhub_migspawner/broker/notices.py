@@ -10,16 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
-from jupyterhub_migspawner.broker.base import (
-    BROKER,
-    NAME_LIMIT,
-    BrokerBase,
-    stored,
-    text,
-    wanted_name,
-)
-from jupyterhub_migspawner.broker.leasing import why_ending
-from jupyterhub_migspawner.broker.recording import lease_event
+from jupyterhub_migspawner.broker.checks import NAME_LIMIT, stored, text, wanted_name
+from jupyterhub_migspawner.broker.context import BROKER, Context
+from jupyterhub_migspawner.broker.leases import why_ending
+from jupyterhub_migspawner.broker.recorder import lease_event
 from jupyterhub_migspawner.broker.views import timestamp
 from jupyterhub_migspawner.db import queries
 from jupyterhub_migspawner.db.store import Transaction
@@ -35,8 +29,11 @@ STUCK = "stuck"
 """What admins were notified of, in the record of a session, when its slice is not proven empty."""
 
 
-class Noticing(BrokerBase):
+class Notices:
     """Use cases about notices, of this hub and its users."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
 
     def note_port_taken(
         self,
@@ -53,7 +50,7 @@ class Noticing(BrokerBase):
         def work(tx: Transaction) -> None:
             queries.events.append(
                 tx,
-                self._now(),
+                self._context.now(),
                 node,
                 "node.port-taken",
                 user=user,
@@ -64,16 +61,16 @@ class Noticing(BrokerBase):
                 pids=list(pids),
             )
 
-        self._run(work)
+        self._context.run(work)
 
     def warn_of_ends(self) -> tuple[LeaseRow, ...]:
         """Note which sessions end soon: each end once, also when a lease gets another one."""
 
         def work(tx: Transaction) -> tuple[LeaseRow, ...]:
-            now = self._now()
-            soon = now + timedelta(minutes=self.settings.warn_minutes)
+            now = self._context.now()
+            soon = now + timedelta(minutes=self._context.settings.warn_minutes)
             warned = []
-            for lease in queries.leases.ending(tx, self.hub, soon):
+            for lease in queries.leases.ending(tx, self._context.hub, soon):
                 if lease.ends_at is not None and queries.leases.warn(tx, lease.id):
                     end = timestamp(lease.ends_at)
                     kind = "lease.ending"
@@ -81,7 +78,7 @@ class Noticing(BrokerBase):
                     warned.append(lease)
             return tuple(warned)
 
-        return self._run(work)
+        return self._context.run(work)
 
     def warn_of_stuck(self) -> tuple[LeaseRow, ...]:
         """Note, once each, which leases of this hub are not proven empty long after their end.
@@ -90,18 +87,18 @@ class Noticing(BrokerBase):
         """
 
         def stuck(tx: Transaction) -> list[LeaseRow]:
-            now = self._now()
+            now = self._context.now()
             return [
                 lease
-                for lease in queries.leases.select(tx, hub=self.hub, states=(RELEASING,))
+                for lease in queries.leases.select(tx, hub=self._context.hub, states=(RELEASING,))
                 if is_stuck(lease.releasing_at or lease.since, now)
                 and queries.sessions.stay(tx, lease.id).alerted_for != STUCK
             ]
 
         def work(tx: Transaction) -> tuple[LeaseRow, ...]:
             # Two services of one hub may look at the same time.
-            tx.queue_for(f"stuck leases of {self.hub}")
-            now = self._now()
+            tx.queue_for(f"stuck leases of {self._context.hub}")
+            now = self._context.now()
             found = stuck(tx)
             for lease in found:
                 row = queries.slices.by_id(tx, lease.slice_id)
@@ -118,16 +115,16 @@ class Noticing(BrokerBase):
                 )
             return tuple(found)
 
-        return self._run(work) if self._read(stuck) else ()
+        return self._context.run(work) if self._context.read(stuck) else ()
 
-    def notice_choices(self, user: str) -> dict[str, bool]:
+    def choices(self, user: str) -> dict[str, bool]:
         """For each topic of :data:`~jupyterhub_migspawner.policy.notices.TOPICS` whether a user
         wants notices; they do unless they have chosen otherwise."""
         name = wanted_name(user)
-        said = self._read(lambda tx: queries.notices.of_user(tx, self.hub, name))
+        said = self._context.read(lambda tx: queries.notices.of_user(tx, self._context.hub, name))
         return {topic: said.get(topic, True) for topic in TOPICS}
 
-    def choose_notices(self, user: str, choices: Mapping[str, bool]) -> dict[str, bool]:
+    def choose(self, user: str, choices: Mapping[str, bool]) -> dict[str, bool]:
         """Store which notices a user wants; what ``choices`` leaves out stays. Returns all.
 
         Raises :class:`~jupyterhub_migspawner.errors.Refusal` (``options``).
@@ -147,11 +144,11 @@ class Noticing(BrokerBase):
                 )
 
         def work(tx: Transaction) -> None:
-            now = self._now()
-            self._count_action(tx, Person(user), now)
+            now = self._context.now()
+            self._context.count_action(tx, Person(user), now)
             tx.queue_for(f"person {user}")
             for topic, wanted in choices.items():
-                queries.notices.keep(tx, self.hub, user, topic, wanted, now)
+                queries.notices.keep(tx, self._context.hub, user, topic, wanted, now)
 
-        self._run(work)
-        return self.notice_choices(user)
+        self._context.run(work)
+        return self.choices(user)

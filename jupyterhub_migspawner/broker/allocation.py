@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from jupyterhub_migspawner.broker.reserving import Asking
+from jupyterhub_migspawner.broker.admission import LeaseAsk
 from jupyterhub_migspawner.db import allocation, queries
 from jupyterhub_migspawner.db.allocation.cards import IdleCard
 from jupyterhub_migspawner.db.allocation.seats import SharedSlice
-from jupyterhub_migspawner.db.allocation.slices import Allocation, Offer
+from jupyterhub_migspawner.db.allocation.slices import Allocation, Candidate
 from jupyterhub_migspawner.db.store import Transaction
 from jupyterhub_migspawner.policy import placement
 from jupyterhub_migspawner.policy.card_filter import Kinds
@@ -21,7 +21,7 @@ class Contended(Exception):
 
 def take(
     tx: Transaction,
-    asking: Asking,
+    asking: LeaseAsk,
     grant_id: int | None,
     silent_before: datetime,
     kinds: Kinds | None,
@@ -44,7 +44,7 @@ def take(
             tx, tier.name, tier.profile, tier.seats, silent_before, asking.node, kinds
         )
 
-    def shelf_now() -> tuple[list[Offer], list[IdleCard]]:
+    def shelf_now() -> tuple[list[Candidate], list[IdleCard]]:
         if not tier.is_whole:
             return allocation.slices.offers(tx, profile, silent_before, asking.node, kinds), []
         idle = allocation.cards.idle_cards(
@@ -85,7 +85,7 @@ def take(
 
 
 def _cards_of(
-    shared: list[SharedSlice], offers: list[Offer], idle: list[IdleCard]
+    shared: list[SharedSlice], offers: list[Candidate], idle: list[IdleCard]
 ) -> frozenset[str]:
     """The cards on which something was seen."""
     return frozenset(
@@ -104,7 +104,7 @@ def _take_seat(
 
 
 def _take_slice(
-    tx: Transaction, offers: list[Offer], profile: str | None, tier: Tier, *, settled: bool
+    tx: Transaction, offers: list[Candidate], profile: str | None, tier: Tier, *, settled: bool
 ) -> Allocation | None:
     by_id = {offer.slice.id: offer for offer in offers}
     ranked = placement.rank_slices(
@@ -119,7 +119,7 @@ def _take_slice(
     )
 
 
-def _take_card(tx: Transaction, asking: Asking, idle: list[IdleCard]) -> Allocation | None:
+def _take_card(tx: Transaction, asking: LeaseAsk, idle: list[IdleCard]) -> Allocation | None:
     cards = {card.load.card_uuid: card for card in idle}
     for load in placement.rank_cards_for_whole([card.load for card in idle]):
         taken = allocation.cards.take_card(tx, cards[load.card_uuid])
@@ -130,7 +130,7 @@ def _take_card(tx: Transaction, asking: Asking, idle: list[IdleCard]) -> Allocat
     return None
 
 
-def _record_target(tx: Transaction, asking: Asking, taken: Allocation) -> None:
+def _record_target(tx: Transaction, asking: LeaseAsk, taken: Allocation) -> None:
     queries.events.append(
         tx,
         asking.now,

@@ -6,12 +6,19 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from jupyterhub_migspawner.broker.admission import Reader, refusal_of
-from jupyterhub_migspawner.broker.base import NAME_LIMIT, REASON_LIMIT, text, wanted_name
-from jupyterhub_migspawner.broker.doubts import Doubts
+from jupyterhub_migspawner.broker.admission import Admission, Reader, refusal_of
+from jupyterhub_migspawner.broker.checks import NAME_LIMIT, REASON_LIMIT, text, wanted_name
+from jupyterhub_migspawner.broker.context import Context
+from jupyterhub_migspawner.broker.offers import (
+    Offers,
+    held_for,
+    known_ticket,
+    missing_ticket,
+)
+from jupyterhub_migspawner.broker.recorder import ticket_event
+from jupyterhub_migspawner.broker.sessions import Sessions
 from jupyterhub_migspawner.broker.statuses import TicketStatus
-from jupyterhub_migspawner.broker.turns import Turns, held_for, known_ticket, missing_ticket
-from jupyterhub_migspawner.broker.waiting import ticket_event
+from jupyterhub_migspawner.broker.waiting_list import WaitingList
 from jupyterhub_migspawner.db import queries
 from jupyterhub_migspawner.db.store import Transaction
 from jupyterhub_migspawner.errors import Refusal
@@ -55,8 +62,22 @@ def none_larger(tier: Tier) -> str:
     )
 
 
-class Queueing(Turns, Doubts):
+class Queue:
     """Use cases of people who wait."""
+
+    def __init__(
+        self,
+        context: Context,
+        admission: Admission,
+        offers: Offers,
+        sessions: Sessions,
+        waiting_list: WaitingList,
+    ) -> None:
+        self._context = context
+        self._admission = admission
+        self._offers = offers
+        self._sessions = sessions
+        self._waiting_list = waiting_list
 
     def join(
         self,
@@ -75,8 +96,8 @@ class Queueing(Turns, Doubts):
         ``start`` has the hub start that server when it is the ticket's turn; ``upward`` takes any
         larger tier too that is free first, and is refused where there is none. ``existing`` says
         that the hub has that server already, whose name may then be one that a new server would not
-        get. ``other_servers`` and ``stopping`` are as in :meth:`~.acquiring.Acquiring.acquire`.
-        Asking again for the same tier changes these and keeps the place.
+        get. ``other_servers`` and ``stopping`` are as in :meth:`.acquisition.Acquisition.acquire`.
+        LeaseAsk again for the same tier changes these and keeps the place.
 
         Raises :class:`~jupyterhub_migspawner.errors.Refusal`:
         ``options``, ``not-allowed``, ``approval``, ``quota``, or ``conflict`` when there is nothing
@@ -84,22 +105,22 @@ class Queueing(Turns, Doubts):
         """
         text("user name", person.name, NAME_LIMIT, empty=False)
         text("server name", server, NAME_LIMIT)
-        why_not = self.settings.server_names.why_not(server, existing=existing)
+        why_not = self._context.settings.server_names.why_not(server, existing=existing)
         if why_not:
             raise Refusal(why_not, reason="options")
         asked = {"tier": "" if tier_name is None else tier_name}
-        tier = tiers.choose_tier(self.settings.tiers, person, asked)
+        tier = tiers.choose_tier(self._context.settings.tiers, person, asked)
         if tier.is_none:
             raise Refusal(
                 f"Tier {quoted(tier.title)} has no GPU and is always available; start your "
                 "server with it.",
                 reason="conflict",
             )
-        mine = tiers.open_tiers(self.settings.tiers, person)
+        mine = tiers.open_tiers(self._context.settings.tiers, person)
 
         def work(tx: Transaction) -> TicketRow:
-            now = self._now()
-            will_do = queue.upward(tier, mine, self._known_kinds(tx)) if upward else (tier,)
+            now = self._context.now()
+            will_do = queue.upward(tier, mine, self._context.known_kinds(tx)) if upward else (tier,)
             if upward and len(will_do) == 1:
                 raise Refusal(none_larger(tier), reason="options")
             choices = {
@@ -107,9 +128,9 @@ class Queueing(Turns, Doubts):
                 "start": bool(start),
                 "tiers": [each.name for each in will_do],
             }
-            self._count_action(tx, person, now)
+            self._context.count_action(tx, person, now)
             tx.queue_for(f"person {person.name}")
-            have = queries.tickets.open_of_user(tx, self.hub, person.name)
+            have = queries.tickets.open_of_user(tx, self._context.hub, person.name)
             for ticket in have:
                 if ticket.tier == tier.name:
                     return self._rewritten(tx, ticket, choices, now)
@@ -121,20 +142,25 @@ class Queueing(Turns, Doubts):
                 other_servers=other_servers,
                 stopping=frozenset(stopping),
             )
-            self._demand_reason_to_wait(self._reader(tx, person, now), ask)
+            self._demand_reason_to_wait(self._admission.reader(tx, person, now), ask)
             if len(have) >= MOST_TICKETS:
                 raise Refusal(
                     f"You are already waiting for {len(have)} tiers; leave one of them first.",
                     reason="conflict",
                 )
             ticket_id = queries.tickets.insert(
-                tx, hub=self.hub, username=person.name, tier=tier.name, created_at=now, **choices
+                tx,
+                hub=self._context.hub,
+                username=person.name,
+                tier=tier.name,
+                created_at=now,
+                **choices,
             )
             ticket = known_ticket(tx, ticket_id)
             ticket_event(tx, ticket, now, person.name, "ticket.joined", tiers=list(ticket.tiers))
             return ticket
 
-        return self._run(work)
+        return self._context.run(work)
 
     def leave(self, ticket_id: int, by: Person, reason: str = "") -> TicketRow:
         """Leave the waiting list, and give back what is held for the ticket.
@@ -147,10 +173,10 @@ class Queueing(Turns, Doubts):
         text("reason", reason, REASON_LIMIT)
 
         def work(tx: Transaction) -> TicketRow:
-            now = self._now()
-            self._count_action(tx, by, now)
+            now = self._context.now()
+            self._context.count_action(tx, by, now)
             ticket = known_ticket(tx, ticket_id)
-            if not by.admin and (ticket.hub, ticket.user) != (self.hub, by.name):
+            if not by.admin and (ticket.hub, ticket.user) != (self._context.hub, by.name):
                 raise missing_ticket(ticket_id)
             tx.queue_for(f"person {ticket.user}")
             ticket = known_ticket(tx, ticket_id)
@@ -160,10 +186,10 @@ class Queueing(Turns, Doubts):
                     reason="conflict",
                 )
             why = reason or ("given up" if by.name == ticket.user else f"cancelled by {by.name}")
-            self._cancel(tx, ticket, why, by.name, now)
+            self._offers.cancel(tx, ticket, why, by.name, now)
             return known_ticket(tx, ticket_id)
 
-        return self._run(work)
+        return self._context.run(work)
 
     def tickets(
         self,
@@ -178,11 +204,11 @@ class Queueing(Turns, Doubts):
         All of them, or a part.
         """
         of_user = None if user is None else wanted_name(user)
-        return self._read(
+        return self._context.read(
             lambda tx: queries.tickets.select(tx, hub=hub, user=of_user, states=states, part=part)
         )
 
-    def queue(self, user: str | None = None, part: Part | None = None) -> tuple[TicketStatus, ...]:
+    def status(self, user: str | None = None, part: Part | None = None) -> tuple[TicketStatus, ...]:
         """Every open ticket of a person of this hub, or of everybody, with its place and wait.
 
         All of them, or a part. Places follow from all that wait, of which nobody has more than
@@ -190,12 +216,14 @@ class Queueing(Turns, Doubts):
         """
 
         def work(tx: Transaction) -> tuple[TicketStatus, ...]:
-            now = self._now()
+            now = self._context.now()
             everyone = queries.tickets.select(tx)
-            waiting = self._waiting(tx, everyone, now)
+            waiting = self._offers.waiting(tx, everyone, now)
             held = held_for(tx)
             rows = [
-                row for row in everyone if user is None or (row.hub, row.user) == (self.hub, user)
+                row
+                for row in everyone
+                if user is None or (row.hub, row.user) == (self._context.hub, user)
             ]
             if part is not None:
                 before = part.before
@@ -206,11 +234,11 @@ class Queueing(Turns, Doubts):
             of_cards = queries.cards.kinds_by_card(tx) if live else {}
             taken = [
                 Taken(lease, end, of_cards.get(lease.card_uuid, CardKind("", 0)))
-                for lease, end in self._idle_ends(tx, live, now)
+                for lease, end in self._sessions.idle_ends(tx, live, now)
             ]
             return tuple(self._status(tx, row, waiting, held, taken, lengths, now) for row in rows)
 
-        return self._read(work)
+        return self._context.read(work)
 
     def _rewritten(
         self, tx: Transaction, ticket: TicketRow, choices: Mapping[str, object], now: datetime
@@ -250,7 +278,9 @@ class Queueing(Turns, Doubts):
         if row.state != WAITING or row.blocked:
             return TicketStatus(row, 0, None, held.get(row.id))
         place = queue.position(row.id, waiting)
-        known = [tier for name in row.tiers if (tier := self.settings.tier(name)) is not None]
+        known = [
+            tier for name in row.tiers if (tier := self._context.settings.tier(name)) is not None
+        ]
         taken = [
             each
             for each in live

@@ -1,30 +1,73 @@
-"""Emptying a card for a grant, when a person starts who may have a whole one and none is free.
-
-Nobody's session ends for it: nothing new is given out on the card, and once it is empty the grant's
-next start gets it. Relies on :mod:`..policy.draining` for the choice. Promises that a grant has at
-most one card reserved, and that a reservation ends with its grant, when the grant got a card, and
-when nobody used the empty card in time.
-"""
+"""Cards for grants that begin later: kept from when it has to be, and not before."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from jupyterhub_migspawner.broker.base import BROKER
+from jupyterhub_migspawner.broker.admission import LeaseAsk
+from jupyterhub_migspawner.broker.checks import wanted_name
+from jupyterhub_migspawner.broker.context import BROKER, Context
 from jupyterhub_migspawner.db import allocation, queries
 from jupyterhub_migspawner.db.queries.cards import CardRecord
 from jupyterhub_migspawner.db.store import Transaction
 from jupyterhub_migspawner.model.cards import CardRow
 from jupyterhub_migspawner.model.leases import RELEASING
 from jupyterhub_migspawner.model.requests import RequestRow
-from jupyterhub_migspawner.policy.admission import Ask
 from jupyterhub_migspawner.policy.card_filter import Kinds
 from jupyterhub_migspawner.policy.draining import BusyCard, rank_cards_to_empty
 from jupyterhub_migspawner.policy.people import Person
-from jupyterhub_migspawner.policy.tiers import Tier
+from jupyterhub_migspawner.policy.reservation import is_due, longest_session
+from jupyterhub_migspawner.policy.tiers import Tier, tiers_on
 from jupyterhub_migspawner.policy.wording import moment
+
+
+class Reservations:
+    """The use case of a hub's service that looks ahead."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    def keep(self) -> tuple[str, ...]:
+        """Keep a card for each grant of a whole one that begins soon; returns the cards' UUIDs."""
+
+        def work(tx: Transaction) -> tuple[str, ...]:
+            # Of several hubs one looks at a time: two would keep a card each for one grant.
+            tx.queue_for("coming cards")
+            now, known = self._context.now(), self._context.known_kinds(tx)
+            silent = self._context.silent_before(now)
+            due: list[tuple[int, RequestRow, Tier, Kinds | None]] = []
+            for grant in queries.requests.coming(tx, now):
+                tier = self._context.settings.tier(grant.tier)
+                if tier is None or not tier.is_whole or grant.valid_from is None:
+                    continue
+                kinds = tier.kinds(known)
+                # What runs on other cards is in nobody's way.
+                longest = longest_session(tiers_on(self._context.settings.tiers, kinds, known))
+                if is_due(grant.valid_from, longest, now):
+                    due.append((len(known if kinds is None else kinds), grant, tier, kinds))
+            # Who can do with any card leaves those that others need.
+            due.sort(key=lambda each: each[0])
+            kept = [keep_for(tx, grant, tier, now, silent, kinds) for _, grant, tier, kinds in due]
+            return tuple(uuid for uuid in kept if uuid)
+
+        return self._context.run(work)
+
+    def look_after(self, node: str) -> None:
+        """End the reservations of a node's cards whose grants, or whose time, are over."""
+
+        def why_void(grant: RequestRow, card: CardRow) -> str:
+            tier = self._context.settings.tier(grant.tier)
+            if grant.hub != self._context.hub:
+                return ""
+            if tier is None or not tier.is_whole:
+                return NO_CARD
+            return "" if tier.means(card.kind) else OTHER_CARDS
+
+        self._context.run(
+            lambda tx: look_after_reservations(tx, wanted_name(node), self._context.now(), why_void)
+        )
+
 
 MINUTE = timedelta(minutes=1)
 NO_CARD = "its tier no longer gives out whole cards"
@@ -35,24 +78,9 @@ KEPT = timedelta(minutes=30)
 """How long an empty card waits for the start of the person it was emptied for."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Asking(Ask):
-    """One acquire: an ask that takes what it is given, in which attempt and until when.
-
-    ``ticket`` is set when it is no start yet: what is taken is held for that ticket.
-    ``started`` is when the hub began the start, by its own clock.
-    """
-
-    server: str
-    attempt: str
-    deadline: datetime
-    ticket: int | None = None
-    started: datetime | None = None
-
-
 def reserve(
     tx: Transaction,
-    asking: Asking,
+    asking: LeaseAsk,
     grant: RequestRow,
     silent_before: datetime,
     kinds: Kinds | None,
@@ -124,7 +152,7 @@ def keep_for(
                 return record.row.uuid
             else:
                 end_reservation(tx, grant.id, now, "the card is out of service")
-    asking = Asking(
+    asking = LeaseAsk(
         person=Person(grant.user), server="", tier=tier, attempt="", now=now, deadline=now
     )
     idle = allocation.cards.idle_cards(

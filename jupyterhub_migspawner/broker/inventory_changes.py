@@ -11,15 +11,15 @@ from datetime import datetime
 from typing import Any
 
 from jupyterhub_migspawner.broker import recovery
-from jupyterhub_migspawner.broker.recognising import is_dead, recognise
-from jupyterhub_migspawner.broker.wanting import back_to_layout, mark_wanted
+from jupyterhub_migspawner.broker.recognition import is_dead, recognise
+from jupyterhub_migspawner.broker.recorder import lease_event, slice_event
+from jupyterhub_migspawner.broker.targets import back_to_layout, mark_wanted
 from jupyterhub_migspawner.db import queries
 from jupyterhub_migspawner.db.queries.cards import CardRecord
 from jupyterhub_migspawner.db.store import Transaction
 from jupyterhub_migspawner.gpu.arrange import is_legal
 from jupyterhub_migspawner.gpu.cards import Card, Instance, Inventory, Profile
 from jupyterhub_migspawner.model.cards import MIG_OFF, Layout
-from jupyterhub_migspawner.model.leases import LeaseRow
 from jupyterhub_migspawner.model.slices import SliceRow
 
 Change = Callable[[], None]
@@ -280,45 +280,6 @@ def _vanish(tx: Transaction, node: str, row: SliceRow, now: datetime) -> None:
     # The UUID goes too: the next instance at this place may well have another one.
     queries.slices.update(tx, row.id, present=False, uuid=None, gi_id=None, ci_id=None)
     slice_event(tx, now, node, "slice.missing", row, uuid=row.uuid)
-
-
-def lease_event(
-    tx: Transaction, lease: LeaseRow, at: datetime, actor: str, *, kind: str = "", **detail: Any
-) -> None:
-    """The event that a lease has come into its present state, or another ``kind`` about it."""
-    queries.events.append(
-        tx,
-        at,
-        actor,
-        kind or f"lease.{lease.state}",
-        user=lease.user,
-        lease_id=lease.id,
-        card_uuid=lease.card_uuid,
-        request_id=lease.request_id,
-        hub=lease.hub,
-        server=lease.server,
-        tier=lease.tier,
-        profile=lease.profile,
-        start=lease.start,
-        **detail,
-    )
-
-
-def slice_event(
-    tx: Transaction, at: datetime, actor: str, kind: str, row: SliceRow, **detail: Any
-) -> None:
-    """An event about one slice."""
-    queries.events.append(
-        tx,
-        at,
-        actor,
-        kind,
-        card_uuid=row.card_uuid,
-        slice_id=row.id,
-        profile=row.profile,
-        start=row.start,
-        **detail,
-    )
 
 
 def plain(layout: Layout) -> list[list[Any]]:

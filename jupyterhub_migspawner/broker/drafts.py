@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from jupyterhub_migspawner.broker.approvals import Approvals
-from jupyterhub_migspawner.broker.base import NAME_LIMIT, REASON_LIMIT, text, wanted_id
+from jupyterhub_migspawner.broker.checks import NAME_LIMIT, REASON_LIMIT, text, wanted_id
+from jupyterhub_migspawner.broker.context import Context
+from jupyterhub_migspawner.broker.requests import Requests
 from jupyterhub_migspawner.db import queries
 from jupyterhub_migspawner.db.store import Transaction
 from jupyterhub_migspawner.errors import Refusal
@@ -24,10 +25,14 @@ SHORT = 100
 """Most characters of hours and time as a user types them."""
 
 
-class Drafting(Approvals):
+class Drafts:
     """Use cases about drafts of this hub's users."""
 
-    def save_draft(
+    def __init__(self, context: Context, requests: Requests) -> None:
+        self._context = context
+        self._requests = requests
+
+    def save(
         self,
         person: Person,
         *,
@@ -51,49 +56,55 @@ class Drafting(Approvals):
         }
 
         def work(tx: Transaction) -> DraftRow:
-            now = self._now()
-            self._count_action(tx, person, now)
+            now = self._context.now()
+            self._context.count_action(tx, person, now)
             tx.queue_for(f"person {person.name}")
             if draft_id is None:
-                if len(queries.drafts.of_user(tx, self.hub, person.name)) >= MOST_DRAFTS:
+                if len(queries.drafts.of_user(tx, self._context.hub, person.name)) >= MOST_DRAFTS:
                     raise Refusal(
                         f"You have {MOST_DRAFTS} drafts; submit or discard one of them first.",
                         reason="conflict",
                     )
                 number = queries.drafts.insert(
-                    tx, hub=self.hub, username=person.name, changed_at=now, **values
+                    tx, hub=self._context.hub, username=person.name, changed_at=now, **values
                 )
             else:
                 number = wanted_id(draft_id)
-                queries.drafts.change(tx, self.hub, person.name, number, changed_at=now, **values)
+                queries.drafts.change(
+                    tx, self._context.hub, person.name, number, changed_at=now, **values
+                )
             return self._draft(tx, person, number)
 
-        return self._run(work)
+        return self._context.run(work)
 
-    def drafts(self, person: Person) -> tuple[DraftRow, ...]:
+    def of(self, person: Person) -> tuple[DraftRow, ...]:
         """A person's drafts, oldest first."""
-        return self._read(lambda tx: queries.drafts.of_user(tx, self.hub, person.name))
+        return self._context.read(
+            lambda tx: queries.drafts.of_user(tx, self._context.hub, person.name)
+        )
 
-    def drop_draft(self, person: Person, draft_id: int) -> DraftRow:
+    def drop(self, person: Person, draft_id: int) -> DraftRow:
         """Throw a draft away. Raises :class:`~jupyterhub_migspawner.errors.Refusal`."""
 
         def work(tx: Transaction) -> DraftRow:
-            self._count_action(tx, person, self._now())
+            self._context.count_action(tx, person, self._context.now())
             found = self._draft(tx, person, wanted_id(draft_id))
-            queries.drafts.drop(tx, self.hub, person.name, found.id)
+            queries.drafts.drop(tx, self._context.hub, person.name, found.id)
             return found
 
-        return self._run(work)
+        return self._context.run(work)
 
-    def file_draft(self, person: Person, draft_id: int) -> RequestRow:
+    def file(self, person: Person, draft_id: int) -> RequestRow:
         """Make a request of a draft. What is refused stays a draft.
 
         Raises :class:`~jupyterhub_migspawner.errors.Refusal` as
-        :meth:`~.approvals.Approvals.create_request` does, and ``not-found``.
+        :meth:`.requests.Requests.create` does, and ``not-found``.
         """
-        found = self._read(lambda tx: self._draft(tx, person, wanted_id(draft_id)))
+        found = self._context.read(lambda tx: self._draft(tx, person, wanted_id(draft_id)))
         begin: datetime | None = read_moment(found.starts_at) if found.starts_at.strip() else None
-        file = self._wanted(person, found.tier, read_hours(found.hours), found.reason, begin)
+        file = self._requests.filing(
+            person, found.tier, read_hours(found.hours), found.reason, begin
+        )
 
         def work(tx: Transaction) -> RequestRow:
             request = file(tx)
@@ -103,13 +114,13 @@ class Drafting(Approvals):
                     f"Draft {found.id} was changed in the meantime; check it again.",
                     reason="conflict",
                 )
-            queries.drafts.drop(tx, self.hub, person.name, found.id)
+            queries.drafts.drop(tx, self._context.hub, person.name, found.id)
             return request
 
-        return self._run(work)
+        return self._context.run(work)
 
     def _draft(self, tx: Transaction, person: Person, draft_id: int) -> DraftRow:
-        found = queries.drafts.by_id(tx, self.hub, person.name, draft_id)
+        found = queries.drafts.by_id(tx, self._context.hub, person.name, draft_id)
         if found is None:
             raise Refusal(f"You have no draft {draft_id}.", reason="not-found")
         return found

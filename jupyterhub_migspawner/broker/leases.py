@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from datetime import datetime, timedelta
 
-from jupyterhub_migspawner.broker.acquiring import Acquiring, begin_release
-from jupyterhub_migspawner.broker.base import (
-    BROKER,
+from jupyterhub_migspawner.broker.acquisition import Acquisition
+from jupyterhub_migspawner.broker.checks import (
     NAME_LIMIT,
     REASON_LIMIT,
     stored,
@@ -19,8 +18,9 @@ from jupyterhub_migspawner.broker.base import (
     wanted_id,
     wanted_name,
 )
-from jupyterhub_migspawner.broker.recording import lease_event
-from jupyterhub_migspawner.broker.wanting import back_to_layout
+from jupyterhub_migspawner.broker.context import BROKER, Context
+from jupyterhub_migspawner.broker.recorder import begin_release, lease_event
+from jupyterhub_migspawner.broker.targets import back_to_layout
 from jupyterhub_migspawner.db import queries
 from jupyterhub_migspawner.db.store import Transaction
 from jupyterhub_migspawner.errors import Refusal
@@ -32,20 +32,27 @@ TOMBSTONE_LIFE = timedelta(days=2)
 """How long a cancelled attempt is remembered; no thread waits that long for its turn."""
 
 
-class Leasing(Acquiring):
+class Leases:
     """Use cases about leases."""
+
+    def __init__(self, context: Context, acquisition: Acquisition) -> None:
+        self._context = context
+        self.acquire = acquisition.acquire
+        self.being_returned = acquisition.being_returned
 
     def renew(self, attempt: str) -> LeaseRow | None:
         """Give a pending lease its full time again; None when the attempt holds no lease now."""
 
         def work(tx: Transaction) -> LeaseRow | None:
-            deadline = self._now() + timedelta(seconds=self.settings.pending_seconds)
+            deadline = self._context.now() + timedelta(
+                seconds=self._context.settings.pending_seconds
+            )
             lease = _of_start(tx, attempt)
             if lease is None or lease.state not in HELD:
                 return None
             return queries.leases.renew(tx, lease.id, deadline) or _if_active(tx, lease.id)
 
-        return self._run(work)
+        return self._context.run(work)
 
     def activate(self, attempt: str) -> LeaseRow | None:
         """The server runs: pending becomes active, and an active lease stays so.
@@ -65,18 +72,18 @@ class Leasing(Acquiring):
             after = queries.leases.activate(tx, lease.id)
             if after is None:
                 return _if_active(tx, lease.id)
-            lease_event(tx, after, self._now(), after.user, why="the server runs")
+            lease_event(tx, after, self._context.now(), after.user, why="the server runs")
             if after.request_id is not None:
                 queries.requests.use(tx, after.request_id)
             return after
 
-        return self._run(work)
+        return self._context.run(work)
 
-    def lease_of_attempt(self, attempt: str) -> LeaseRow | None:
+    def of_attempt(self, attempt: str) -> LeaseRow | None:
         """The lease of an attempt, live or past."""
-        return self._read(lambda tx: queries.leases.by_attempt(tx, wanted_name(attempt)))
+        return self._context.read(lambda tx: queries.leases.by_attempt(tx, wanted_name(attempt)))
 
-    def cancel_attempt(self, attempt: str, reason: str) -> LeaseRow | None:
+    def cancel(self, attempt: str, reason: str) -> LeaseRow | None:
         """This start is over: the lease it holds begins to end, and it gets none any more.
 
         Returns that lease, or None when there is none; a later acquire of the attempt is refused.
@@ -85,7 +92,7 @@ class Leasing(Acquiring):
         text("reason", reason, REASON_LIMIT)
 
         def work(tx: Transaction) -> LeaseRow | None:
-            now = self._now()
+            now = self._context.now()
             tx.queue_for(f"attempt {attempt}")
             lease = queries.leases.by_attempt(tx, wanted_name(attempt))
             if lease is not None:
@@ -97,7 +104,7 @@ class Leasing(Acquiring):
                 )
             return None
 
-        return self._run(work)
+        return self._context.run(work)
 
     def release_server(
         self,
@@ -116,20 +123,20 @@ class Leasing(Acquiring):
         text("actor", actor, NAME_LIMIT)
 
         def work(tx: Transaction) -> tuple[LeaseRow, ...]:
-            now = self._now()
+            now = self._context.now()
             held = [
                 lease
                 for lease in queries.leases.held_by(tx, wanted_name(user))
-                if (lease.hub, lease.server) == (self.hub, server)
+                if (lease.hub, lease.server) == (self._context.hub, server)
                 and (taken_before is None or lease.since <= taken_before)
             ]
-            for lost in queries.leases.stranded(tx, self.hub, wanted_name(user)):
+            for lost in queries.leases.stranded(tx, self._context.hub, wanted_name(user)):
                 if lost.server == server and (taken_before is None or lost.since <= taken_before):
                     queries.leases.leave(tx, lost.id, now)
             ended = [begin_release(tx, lease, reason, actor, now) for lease in held]
             return tuple(lease for lease in ended if lease is not None)
 
-        return self._run(work)
+        return self._context.run(work)
 
     def stranded(self, user: str | None = None) -> tuple[LeaseRow, ...]:
         """Leases of this hub that were lost with their card, and whose servers run on without it.
@@ -137,13 +144,17 @@ class Leasing(Acquiring):
         Until they are stopped or started again; of one user, or of all.
         """
         of_user = None if user is None else wanted_name(user)
-        return self._read(lambda tx: queries.leases.stranded(tx, self.hub, of_user))
+        return self._context.read(
+            lambda tx: queries.leases.stranded(tx, self._context.hub, of_user)
+        )
 
     def note_stopped(self, lease_id: int) -> None:
         """Note that the server of a lease that was lost does not run any more."""
-        self._run(lambda tx: queries.leases.leave(tx, wanted_id(lease_id), self._now()))
+        self._context.run(
+            lambda tx: queries.leases.leave(tx, wanted_id(lease_id), self._context.now())
+        )
 
-    def release_lease(self, lease_id: int, reason: str, actor: str) -> LeaseRow:
+    def release(self, lease_id: int, reason: str, actor: str) -> LeaseRow:
         """Let one lease begin to end.
 
         Raises :class:`~jupyterhub_migspawner.errors.Refusal`: ``not-found``, or ``conflict`` when
@@ -158,13 +169,13 @@ class Leasing(Acquiring):
         def work(tx: Transaction) -> LeaseRow:
             lease = _known(tx, lease_id)
             starting = lease.state == PENDING and lease.ticket_id is None
-            if starting and lease.deadline and lease.deadline > self._now():
+            if starting and lease.deadline and lease.deadline > self._context.now():
                 raise Refusal(
                     f"The server of lease {lease_id} is still starting; stop that server in the "
                     f"hub, or try again after {lease.deadline:%Y-%m-%d %H:%M:%S} UTC.",
                     reason="conflict",
                 )
-            after = begin_release(tx, lease, reason, actor, self._now())
+            after = begin_release(tx, lease, reason, actor, self._context.now())
             if after is None and lease.ending:
                 row = queries.slices.by_id(tx, lease.slice_id)
                 quarantined = row.quarantined if row is not None else ""
@@ -176,7 +187,7 @@ class Leasing(Acquiring):
                 )
             return after
 
-        return self._run(work)
+        return self._context.run(work)
 
     def ended_lately(self, user: str, days: int = 3, most: int = 50) -> tuple[LeaseRow, ...]:
         """A person's sessions at this hub that have ended in the last days, the latest first: each
@@ -185,10 +196,10 @@ class Leasing(Acquiring):
 
         def work(tx: Transaction) -> tuple[LeaseRow, ...]:
             return queries.leases.ended_since(
-                tx, self.hub, name, self._now() - timedelta(days=days), most
+                tx, self._context.hub, name, self._context.now() - timedelta(days=days), most
             )
 
-        return self._read(work)
+        return self._context.read(work)
 
     def confirm_empty(self, lease_id: int) -> LeaseRow:
         """The slice is proven empty: releasing becomes released, and the slice can be given out.
@@ -200,7 +211,7 @@ class Leasing(Acquiring):
         """
 
         def work(tx: Transaction) -> LeaseRow:
-            now = self._now()
+            now = self._context.now()
             lease = _known(tx, lease_id)
             if lease.request_id is not None:
                 queries.requests.by_id(tx, lease.request_id)  # locks it, before card and lease
@@ -224,12 +235,12 @@ class Leasing(Acquiring):
                 self._end_used_up(tx, lease.request_id, now)
             return after
 
-        return self._run(work)
+        return self._context.run(work)
 
     def _end_used_up(self, tx: Transaction, request_id: int, now: datetime) -> None:
         """A grant on which no more servers may start is over with the last of them."""
         grant = queries.requests.by_id(tx, request_id)
-        tier = None if grant is None else self.settings.tier(grant.tier)
+        tier = None if grant is None else self._context.settings.tier(grant.tier)
         if grant is None or tier is None or not tier.is_used_up(grant.uses):
             return
         if queries.requests.move(tx, grant.id, "approved", state="used"):
@@ -256,15 +267,19 @@ class Leasing(Acquiring):
                 return
             after = queries.leases.wait(tx, lease_id, short)
             if after is not None:
-                lease_event(tx, after, self._now(), BROKER, kind="lease.waiting", waiting_for=short)
+                lease_event(
+                    tx, after, self._context.now(), BROKER, kind="lease.waiting", waiting_for=short
+                )
 
-        self._run(work)
+        self._context.run(work)
 
-    def forget_cancelled_attempts(self) -> None:
+    def forget_cancelled(self) -> None:
         """Drop the memory of cancelled attempts that no thread can still be waiting with."""
-        self._run(lambda tx: queries.tombstones.forget(tx, self._now() - TOMBSTONE_LIFE))
+        self._context.run(
+            lambda tx: queries.tombstones.forget(tx, self._context.now() - TOMBSTONE_LIFE)
+        )
 
-    def leases(
+    def find(
         self,
         *,
         include_past: bool = False,
@@ -279,7 +294,7 @@ class Leasing(Acquiring):
 
         All of them, or a part.
         """
-        return self._read(
+        return self._context.read(
             lambda tx: queries.leases.select(
                 tx,
                 include_past=include_past,
@@ -292,9 +307,9 @@ class Leasing(Acquiring):
             )
         )
 
-    def lease(self, lease_id: int) -> LeaseRow:
+    def get(self, lease_id: int) -> LeaseRow:
         """One lease, live or past; Refusal ``not-found`` when there is none of that number."""
-        return self._read(lambda tx: _known(tx, lease_id))
+        return self._context.read(lambda tx: _known(tx, lease_id))
 
 
 def why_ending(lease: LeaseRow, quarantined: str = "") -> tuple[str, str]:

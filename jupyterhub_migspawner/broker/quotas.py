@@ -10,15 +10,15 @@ from collections.abc import Collection
 from datetime import datetime, timedelta
 
 from jupyterhub_migspawner.broker import unadopted
-from jupyterhub_migspawner.broker.base import (
+from jupyterhub_migspawner.broker.checks import (
     NAME_LIMIT,
     REASON_LIMIT,
-    BrokerBase,
     end_within,
     text,
     wanted_id,
     wanted_name,
 )
+from jupyterhub_migspawner.broker.context import Context
 from jupyterhub_migspawner.broker.holdings import ending_of
 from jupyterhub_migspawner.broker.statuses import QuotaStatus
 from jupyterhub_migspawner.db import queries
@@ -37,10 +37,13 @@ LONGEST = timedelta(days=366)
 MOST_AMOUNT = 1_000_000.0
 
 
-class Allowances(BrokerBase):
+class Quotas:
     """Use cases about quotas."""
 
-    def quota_of(
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    def of(
         self, person: Person, *, servers: int | None = None, stopping: Collection[str] = ()
     ) -> tuple[QuotaStatus, ...]:
         """Every limit that counts for a person, and how much of it is used.
@@ -50,12 +53,12 @@ class Allowances(BrokerBase):
         """
 
         def work(tx: Transaction) -> tuple[QuotaStatus, ...]:
-            now = self._now()
-            limits, holding = self._limits(tx, person, now)
-            used = self._used(
+            now = self._context.now()
+            limits, holding = self.limits(tx, person, now)
+            used = self.usage(
                 self._sessions_of(tx, person.name, now),
                 now,
-                self._spans(tx, person, limits, now),
+                self.spans_of(tx, person, limits, now),
                 servers or 0,
                 stopping,
             )
@@ -70,17 +73,19 @@ class Allowances(BrokerBase):
                 for name, limit, used, frees in quota.standing(limits, used)
             )
 
-        return self._read(work)
+        return self._context.read(work)
 
     def unadopted_sessions(self, user: str) -> tuple[LeaseRow, ...]:
         """A person's servers of this hub that run without a lease, as the leases they would have.
 
         Their ``id`` is :data:`.unadopted.NO_LEASE`.
         """
-        found = self._read(
-            lambda tx: unadopted.sessions(tx, self.settings, wanted_name(user), self._now())
+        found = self._context.read(
+            lambda tx: unadopted.sessions(
+                tx, self._context.settings, wanted_name(user), self._context.now()
+            )
         )
-        return tuple(each for each in found if each.hub == self.hub)
+        return tuple(each for each in found if each.hub == self._context.hub)
 
     def grant_exception(
         self,
@@ -105,14 +110,14 @@ class Allowances(BrokerBase):
                 reason="options",
             )
         most = _amount(field, amount)
-        end = end_within(until, self._now(), LONGEST)
+        end = end_within(until, self._context.now(), LONGEST)
 
         def work(tx: Transaction) -> QuotaExceptionRow:
-            now = self._now()
+            now = self._context.now()
             tx.queue_for(f"person {user}")
             exception_id = queries.quotas.insert(
                 tx,
-                hub=self.hub,
+                hub=self._context.hub,
                 username=user,
                 field=field,
                 amount=most,
@@ -125,7 +130,7 @@ class Allowances(BrokerBase):
             record(tx, now, by.name, "quota.lifted", row, reason)
             return row
 
-        return self._run(work)
+        return self._context.run(work)
 
     def end_exception(self, exception_id: int, reason: str, by: Person) -> QuotaExceptionRow:
         """End an exception before its time; what is held on it stays until it is stopped.
@@ -139,7 +144,7 @@ class Allowances(BrokerBase):
             raise Refusal(_ADMINS_ONLY, reason="not-allowed")
 
         def work(tx: Transaction) -> QuotaExceptionRow:
-            now = self._now()
+            now = self._context.now()
             row = _known(tx, exception_id)
             if row.ended_at is not None or row.until <= now:
                 over = row.ended_at or row.until
@@ -151,7 +156,7 @@ class Allowances(BrokerBase):
             record(tx, now, by.name, "quota.restored", row, reason)
             return _known(tx, row.id)
 
-        return self._run(work)
+        return self._context.run(work)
 
     def exceptions(
         self, user: str | None = None, *, include_past: bool = False, part: Part | None = None
@@ -161,22 +166,22 @@ class Allowances(BrokerBase):
         All of them, or a part.
         """
         of_user = None if user is None else wanted_name(user)
-        return self._read(
+        return self._context.read(
             lambda tx: queries.quotas.select(
-                tx, of_user, None if include_past else self._now(), part
+                tx, of_user, None if include_past else self._context.now(), part
             )
         )
 
-    def _spans(
+    def spans_of(
         self, tx: Transaction, person: Person, limits: quota.Quota, now: datetime
     ) -> tuple[quota.Span, ...]:
         """When the person has had which share of a card, if a quota counts hours."""
         if not limits.counts_hours:
             return ()
         spans = tuple(queries.usage.spans(tx, person.name, now - limits.window))
-        return spans + unadopted.spans(tx, self.settings, person.name, now)
+        return spans + unadopted.spans(tx, self._context.settings, person.name, now)
 
-    def _used(
+    def usage(
         self,
         counted: Collection[LeaseRow],
         now: datetime,
@@ -195,11 +200,13 @@ class Allowances(BrokerBase):
         ending = []
         for lease in counted:
             if lease.ending:
-                here = lease.hub == self.hub
+                here = lease.hub == self._context.hub
                 twice = here and lease.server in known
                 if twice:
                     known.discard(lease.server)
-                ending.append(ending_of(self.settings, lease, counts_as_server=here and not twice))
+                ending.append(
+                    ending_of(self._context.settings, lease, counts_as_server=here and not twice)
+                )
         whole = sum(lease.whole for lease in running)
         return quota.Usage(now, len(running), whole, spans, servers, tuple(ending))
 
@@ -207,20 +214,20 @@ class Allowances(BrokerBase):
         """The sessions that count against a person: leases, without what was only offered, and
         servers that run without one."""
         leases = (lease for lease in queries.leases.counted_of(tx, user) if lease.ticket_id is None)
-        return (*leases, *unadopted.sessions(tx, self.settings, user, now))
+        return (*leases, *unadopted.sessions(tx, self._context.settings, user, now))
 
-    def _limits(
+    def limits(
         self, tx: Transaction, person: Person, now: datetime
     ) -> tuple[quota.Quota, tuple[QuotaExceptionRow, ...]]:
         """What counts for a person, and the exceptions in it."""
-        if not self.settings.quotas.sets_any:
+        if not self._context.settings.quotas.sets_any:
             return quota.Quota(), ()
         holding = queries.quotas.select(tx, person.name, now)
         lifted: dict[str, float | None] = {}
         for row in holding:
             amounts = (row.amount, lifted[row.field]) if row.field in lifted else (row.amount,)
             lifted[row.field] = quota.most(amounts)
-        return self.settings.quotas.for_person(person, lifted), holding
+        return self._context.settings.quotas.for_person(person, lifted), holding
 
 
 _ADMINS_ONLY = "Only admins of the hub can make exceptions from quotas."

@@ -7,7 +7,8 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from jupyterhub_migspawner.broker.base import BrokerBase, wanted_id, wanted_name
+from jupyterhub_migspawner.broker.checks import wanted_id, wanted_name
+from jupyterhub_migspawner.broker.context import Context
 from jupyterhub_migspawner.db import compaction, queries
 from jupyterhub_migspawner.db.compaction import Compaction, EventCount
 from jupyterhub_migspawner.model.events import EVERYTHING, EventPage, EventQuery, EventRow
@@ -16,79 +17,76 @@ MOST_EVENTS = 10_000
 """Most events of one answer."""
 
 
-class History(BrokerBase):
+class Events:
     """Use cases about the event log."""
 
-    def events(
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    def find(
         self, after_id: int = 0, limit: int = 1_000, query: EventQuery = EVERYTHING
     ) -> tuple[EventRow, ...]:
         """Up to ``limit`` events that came after the one with that id, oldest first."""
-        return self.event_page(after_id, limit, query).events
+        return self.page(after_id, limit, query).events
 
-    def event_page(
-        self, after_id: int, limit: int = 1_000, query: EventQuery = EVERYTHING
-    ) -> EventPage:
+    def page(self, after_id: int, limit: int = 1_000, query: EventQuery = EVERYTHING) -> EventPage:
         """As :meth:`events`, for a reader that goes on: nothing with a smaller id comes later."""
         most = max(0, min(int(limit), MOST_EVENTS))
         begin = max(0, min(int(after_id), 2**63 - 1))
         wanted = _storable(query)
-        return self._read(lambda tx: queries.events.after(tx, begin, most, wanted))
+        return self._context.read(lambda tx: queries.events.after(tx, begin, most, wanted))
 
-    def last_events(self, limit: int = 1_000, query: EventQuery = EVERYTHING) -> EventPage:
+    def last(self, limit: int = 1_000, query: EventQuery = EVERYTHING) -> EventPage:
         """The newest events, oldest first; with a limit of 0 only where the log ends now."""
         most = max(0, min(int(limit), MOST_EVENTS))
         wanted = _storable(query)
-        return self._read(lambda tx: queries.events.last(tx, most, wanted))
+        return self._context.read(lambda tx: queries.events.last(tx, most, wanted))
 
-    def events_to_compact(self, days: int) -> tuple[int, int]:
+    def old(self, days: int) -> tuple[int, int]:
         """How many events older than that would become counts, and how many would stay.
 
         Those stay that belong to a live lease or an open request.
         """
         before = self._days_ago(days)
-        return self._read(lambda tx: compaction.old(tx, before))
+        return self._context.read(lambda tx: compaction.old(tx, before))
 
     def begin_compaction(self, days: int) -> Compaction:
         """What there is to compact of events older than that, for :meth:`compact_events`."""
         before = self._days_ago(days)
-        return self._read(lambda tx: compaction.begin(tx, before))
+        return self._context.read(lambda tx: compaction.begin(tx, before))
 
-    def compact_events(self, so_far: Compaction) -> Compaction:
+    def compact(self, so_far: Compaction) -> Compaction:
         """Turn some old events into counts; to be called with the answer until it is done.
 
         Each call is short, so that others can write in between.
         """
-        return self._run(lambda tx: compaction.go_on(tx, so_far))
+        return self._context.run(lambda tx: compaction.go_on(tx, so_far))
 
-    def knows_user(self, name: str) -> bool:
-        """Whether anything but events is recorded of a user of that name, at any hub."""
-        return self._read(lambda tx: queries.users.is_known(tx, wanted_name(name)))
-
-    def event_counts(self) -> tuple[EventCount, ...]:
+    def counts(self) -> tuple[EventCount, ...]:
         """What is left of the events that were compacted, by month."""
-        return self._read(compaction.counts)
+        return self._context.read(compaction.counts)
 
     def heard(self, ring: Callable[[], object]) -> AbstractContextManager[None]:
         """While the context lasts, call ``ring`` after changes that may have freed something.
 
-        From another thread; it has to be quick. A hint: see :mod:`.db.wakeups`.
+        From another thread; it has to be quick. A hint: see :mod:`.leases.wakeups`.
         """
-        return self.store.wakeups.heard(ring)
+        return self._context.store.wakeups.heard(ring)
 
     def reader_position(self, reader: str) -> int:
         """The last event that a reader has passed on; one that is new begins at the log's end."""
-        found = self._read(lambda tx: compaction.position(tx, reader))
+        found = self._context.read(lambda tx: compaction.position(tx, reader))
         if found is not None:
             return found
-        return self.move_reader(reader, self.last_events(0).read_to)
+        return self.move_reader(reader, self.last(0).read_to)
 
     def move_reader(self, reader: str, event_id: int) -> int:
         """Note how far a reader has come; returns it."""
-        self._run(lambda tx: compaction.move(tx, reader, event_id))
+        self._context.run(lambda tx: compaction.move(tx, reader, event_id))
         return event_id
 
     def _days_ago(self, days: int) -> datetime:
-        return self._now() - timedelta(days=days)
+        return self._context.now() - timedelta(days=days)
 
 
 def _storable(query: EventQuery) -> EventQuery:

@@ -10,10 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any
 
-from jupyterhub_migspawner.broker.base import SILENT, BrokerBase
-from jupyterhub_migspawner.broker.stock import stock
+from jupyterhub_migspawner.broker.capacity import stock
+from jupyterhub_migspawner.broker.context import SILENT, Context
 from jupyterhub_migspawner.db import queries
 from jupyterhub_migspawner.db.store import Transaction
 from jupyterhub_migspawner.model.cards import MIG_OFF
@@ -46,15 +45,18 @@ class Line:
         return pool if kind is None else replace(pool, kinds=frozenset((kind,)))
 
 
-class Waits(BrokerBase):
+class WaitingList:
     """What is waited for."""
 
-    def _line(self, tx: Transaction, now: datetime) -> Line:
-        """Who waits now."""
-        known = self._known_kinds(tx)
-        return Line(self._served(tx, now), known, queries.cards.kinds_by_card(tx) if known else {})
+    def __init__(self, context: Context) -> None:
+        self._context = context
 
-    def _ahead(
+    def line(self, tx: Transaction, now: datetime) -> Line:
+        """Who waits now."""
+        known = self._context.known_kinds(tx)
+        return Line(self.served(tx, now), known, queries.cards.kinds_by_card(tx) if known else {})
+
+    def ahead(
         self, waiting: Iterable[TicketRow], person: Person, tier: Tier, known: Kinds
     ) -> tuple[Ahead, TicketRow | None]:
         """Who is ahead of a person in what a tier gives, and the person's own ticket for it."""
@@ -64,24 +66,24 @@ class Waits(BrokerBase):
         for ticket in waiting:
             if ticket.user == person.name:
                 # Their own, at another hub too, keeps nobody from starting.
-                if ticket.hub == self.hub and ticket.tier == tier.name:
+                if ticket.hub == self._context.hub and ticket.tier == tier.name:
                     mine = ticket
-            elif not ticket.blocked and self._competes(ticket, pool, known):
+            elif not ticket.blocked and self.competes(ticket, pool, known):
                 others += 1
-                pools = self._pools(ticket, known)
+                pools = self.pools(ticket, known)
                 seats_too += any(pool.is_line_of(other) for other in pools)
                 wanted |= dict.fromkeys(pools)
         return Ahead(others, seats_too, tuple(wanted)), mine
 
-    def _competes(self, ticket: TicketRow, pool: Pool, known: Kinds) -> bool:
+    def competes(self, ticket: TicketRow, pool: Pool, known: Kinds) -> bool:
         """Whether a ticket waits for what is taken from a pool: a slice of that size, whether for
         one or for several, or a card; on cards of the same kind.
         """
-        return any(pool.overlaps(other) for other in self._pools(ticket, known))
+        return any(pool.overlaps(other) for other in self.pools(ticket, known))
 
-    def _still_gives(self, tx: Transaction, lease: LeaseRow) -> bool:
+    def still_gives(self, tx: Transaction, lease: LeaseRow) -> bool:
         """Whether its tier, as it stands at this hub now, gives what the lease has."""
-        tier = self.settings.tier(lease.tier)
+        tier = self._context.settings.tier(lease.tier)
         if tier is None or tier.is_none:
             return False
         if tier.card is not None:
@@ -98,35 +100,16 @@ class Waits(BrokerBase):
             for each in queries.leases.select(tx, card_uuid=lease.card_uuid)
         )
 
-    def _served(self, tx: Transaction, now: datetime) -> tuple[TicketRow, ...]:
+    def served(self, tx: Transaction, now: datetime) -> tuple[TicketRow, ...]:
         """The tickets that wait and that some service looks after, blocked ones too."""
         return queries.tickets.served(tx, now - SILENT)
 
-    def _pools(self, ticket: TicketRow, known: Kinds) -> tuple[Pool, ...]:
+    def pools(self, ticket: TicketRow, known: Kinds) -> tuple[Pool, ...]:
         """What a ticket may be served from, best first; ``known`` are the kinds of cards."""
-        tiers = (self.settings.tier(name) for name in ticket.tiers)
+        tiers = (self._context.settings.tier(name) for name in ticket.tiers)
         found = (queue.pool_of(tier, known) for tier in tiers if tier is not None)
         return tuple(dict.fromkeys(found))
 
-    def _room(self, tx: Transaction, tier: Tier, now: datetime, known: Kinds) -> int:
+    def room(self, tx: Transaction, tier: Tier, now: datetime, known: Kinds) -> int:
         """How many more leases of a tier can be given out, for any user."""
-        return stock(self._count(tx, now), tier, tier.kinds(known))[0]
-
-
-def close_ticket(
-    tx: Transaction, ticket: TicketRow, state: str, why: str, now: datetime, actor: str = ""
-) -> bool:
-    """End a ticket that waits or is offered something; False when it has ended already."""
-    ended = {"state": state, "ended_at": now, "end_reason": why, "blocked": ""}
-    if not queries.tickets.change(tx, ticket.id, ticket.state, **ended):
-        return False
-    ticket_event(tx, ticket, now, actor or ticket.user, f"ticket.{state}", why=why)
-    return True
-
-
-def ticket_event(
-    tx: Transaction, ticket: TicketRow, now: datetime, actor: str, kind: str, **detail: Any
-) -> None:
-    """An event about a ticket."""
-    values = {"hub": ticket.hub, "server": ticket.server, "tier": ticket.tier, **detail}
-    queries.events.append(tx, now, actor, kind, user=ticket.user, ticket=ticket.id, **values)
+        return stock(self._context.count(tx, now), tier, tier.kinds(known))[0]

@@ -10,17 +10,17 @@ from __future__ import annotations
 from collections.abc import Collection
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any
 
 from jupyterhub_migspawner.broker import promises
-from jupyterhub_migspawner.broker.admission import Case, refusal_of
-from jupyterhub_migspawner.broker.base import NAME_LIMIT, text
-from jupyterhub_migspawner.broker.offers import NOTHING_ELSE, Offering
-from jupyterhub_migspawner.broker.recording import lease_event
-from jupyterhub_migspawner.broker.reserving import Asking, end_reservation, reserve
-from jupyterhub_migspawner.broker.taking import Contended, take
-from jupyterhub_migspawner.broker.waiting import close_ticket
-from jupyterhub_migspawner.broker.wanting import is_going_back
+from jupyterhub_migspawner.broker.admission import Admission, Case, LeaseAsk, refusal_of
+from jupyterhub_migspawner.broker.allocation import Contended, take
+from jupyterhub_migspawner.broker.checks import NAME_LIMIT, text
+from jupyterhub_migspawner.broker.context import Context
+from jupyterhub_migspawner.broker.recorder import begin_release, close_ticket, lease_event
+from jupyterhub_migspawner.broker.reservations import end_reservation, reserve
+from jupyterhub_migspawner.broker.targets import is_going_back
+from jupyterhub_migspawner.broker.tiers import NOTHING_ELSE, Tiers
+from jupyterhub_migspawner.broker.waiting_list import WaitingList
 from jupyterhub_migspawner.db import queries
 from jupyterhub_migspawner.db.allocation.slices import Allocation
 from jupyterhub_migspawner.db.store import Transaction
@@ -47,8 +47,16 @@ ROUNDS = 8
 """How often an acquire is run again when others took what it had seen."""
 
 
-class Acquiring(Offering):
-    """The use case of a starting server."""
+class Acquisition:
+    """The use case of a starting server; :class:`.leases.Leases` offers it to callers."""
+
+    def __init__(
+        self, context: Context, admission: Admission, tiers: Tiers, waiting_list: WaitingList
+    ) -> None:
+        self._context = context
+        self._admission = admission
+        self._tiers = tiers
+        self._waiting_list = waiting_list
 
     def acquire(
         self,
@@ -85,13 +93,15 @@ class Acquiring(Offering):
             text("node", node, NAME_LIMIT, empty=False)
         # Nothing at all must not become the default tier here.
         asked = {"tier": "" if tier_name is None else tier_name}
-        tier = tiers.choose_tier(self.settings.tiers, person, asked)
-        seconds = self.settings.pending_seconds if pending_seconds is None else pending_seconds
+        tier = tiers.choose_tier(self._context.settings.tiers, person, asked)
+        seconds = (
+            self._context.settings.pending_seconds if pending_seconds is None else pending_seconds
+        )
 
         def work(tx: Transaction, *, patient: bool) -> LeaseRow | Refusal | None:
-            now = self._now()  # here and not before: the clock may be set meanwhile
+            now = self._context.now()  # here and not before: the clock may be set meanwhile
             deadline = now + timedelta(seconds=seconds)
-            asking = Asking(
+            asking = LeaseAsk(
                 person=person,
                 tier=tier,
                 now=now,
@@ -103,14 +113,14 @@ class Acquiring(Offering):
                 deadline=deadline,
                 started=started,
             )
-            return self._acquire(tx, asking=asking, patient=patient)
+            return self.take(tx, asking=asking, patient=patient)
 
         # The first run goes round whatever others are just taking. When that leaves nothing, the
         # next ones wait for how it ends, so that nobody is refused for a slice that is given back
         # a moment later. Each run begins without locks: a run that waits holds nothing others need.
         for patient in (False, *[True] * ROUNDS):
             try:
-                answer = self._run(partial(work, patient=patient))
+                answer = self._context.run(partial(work, patient=patient))
             except Contended:
                 continue
             if isinstance(answer, Refusal):
@@ -123,12 +133,12 @@ class Acquiring(Offering):
 
     def being_returned(self, tier_name: str) -> bool:
         """Whether a slice that this tier could use is on its way back, so that waiting may help."""
-        tier = self.settings.tier(tier_name)
+        tier = self._context.settings.tier(tier_name)
         if tier is None or tier.is_none:
             return False
 
         def work(tx: Transaction) -> bool:
-            now = self._now()
+            now = self._context.now()
             leaving = [
                 lease
                 for lease in queries.leases.select(tx, states=(RELEASING,))
@@ -148,27 +158,37 @@ class Acquiring(Offering):
             ):
                 return True
             # What is free is being offered to others; a start takes what they leave.
-            known = self._known_kinds(tx)
-            ahead, _ = self._ahead(self._served(tx, now), Person(""), tier, known)
-            return bool(ahead.others) and self._room(tx, tier, now, known) > ahead.others
+            known = self._context.known_kinds(tx)
+            ahead, _ = self._waiting_list.ahead(
+                self._waiting_list.served(tx, now), Person(""), tier, known
+            )
+            return (
+                bool(ahead.others) and self._waiting_list.room(tx, tier, now, known) > ahead.others
+            )
 
-        return self._read(work)
+        return self._context.read(work)
 
-    def _acquire(
-        self, tx: Transaction, *, asking: Asking, patient: bool
+    def take(
+        self, tx: Transaction, *, asking: LeaseAsk, patient: bool
     ) -> LeaseRow | Refusal | None:
+        """Take a lease for an ask, in the caller's transaction; None for a tier without a GPU.
+
+        Raises :exc:`.allocation.Contended` where others are just taking what is free.
+        """
         # A refusal is returned, not raised: what it found left over has to begin to end with it.
         tx.queue_for(f"attempt {asking.attempt}", f"person {asking.person.name}")
         known = queries.leases.by_attempt(tx, asking.attempt)
         if known is not None:
-            return _same_again(known, asking, self.hub)
+            return _same_again(known, asking, self._context.hub)
         buried = queries.tombstones.reason(tx, asking.attempt)
         if buried is not None:
             return Refusal(f"This start was cancelled ({buried}); start again.", reason="conflict")
         if asking.use is Use.START:
             # Its hub starts it again: what ran as this server without a lease runs no more.
-            queries.orphans.unvouch(tx, self.hub, asking.person.name, asking.server, asking.now)
-        case = self._reader(tx, asking.person, asking.now, takes=True).case(asking)
+            queries.orphans.unvouch(
+                tx, self._context.hub, asking.person.name, asking.server, asking.now
+            )
+        case = self._admission.reader(tx, asking.person, asking.now, takes=True).case(asking)
         remains = list(case.have.remains)
         answer = self._answer(tx, asking, case, remains, patient=patient)
         if isinstance(answer, Refusal) or answer is None:
@@ -178,7 +198,7 @@ class Acquiring(Offering):
     def _answer(
         self,
         tx: Transaction,
-        asking: Asking,
+        asking: LeaseAsk,
         case: Case,
         remains: list[LeaseRow],
         *,
@@ -195,9 +215,9 @@ class Acquiring(Offering):
             if adopted is not None:
                 return adopted
             # It was given back meanwhile: what is free now counts.
-            after = self._reader(tx, asking.person, asking.now, takes=True).case(asking)
+            after = self._admission.reader(tx, asking.person, asking.now, takes=True).case(asking)
             return self._answer(tx, asking, after, remains, patient=patient)
-        silent_before = self._silent_before(asking.now)
+        silent_before = self._context.silent_before(asking.now)
         for kinds in verdict.choices:
             taken = take(tx, asking, verdict.grant_id, silent_before, kinds, patient=patient)
             if taken is not None:
@@ -220,7 +240,7 @@ class Acquiring(Offering):
             close_ticket(tx, ticket, TAKEN, "started without an offer", asking.now)
         return lease
 
-    def _refused(self, tx: Transaction, asking: Asking, verdict: Deny | Wait | None) -> Refusal:
+    def _refused(self, tx: Transaction, asking: LeaseAsk, verdict: Deny | Wait | None) -> Refusal:
         """The refusal of a start, with what could be had instead where there is no capacity.
 
         Without a verdict it was admitted and found nothing to take. A card that can be emptied for
@@ -228,7 +248,7 @@ class Acquiring(Offering):
         """
         if verdict is not None and verdict.reason not in (Reason.CAPACITY, Reason.TURN):
             return refusal_of(verdict)
-        reader = self._reader(tx, asking.person, asking.now)
+        reader = self._admission.reader(tx, asking.person, asking.now)
         emptied = ""
         if verdict is None or verdict.reason is Reason.CAPACITY:
             case = reader.case(asking)
@@ -236,20 +256,20 @@ class Acquiring(Offering):
             assert supply is not None
             verdict = none_left(asking, supply)
             if verdict.can_empty and case.grant is not None:
-                silent_before = self._silent_before(asking.now)
+                silent_before = self._context.silent_before(asking.now)
                 left = supply.unpromised(asking.now)
                 emptied = reserve(tx, asking, case.grant, silent_before, left)
                 # Less is free now.
-                reader = self._reader(tx, asking.person, asking.now)
+                reader = self._admission.reader(tx, asking.person, asking.now)
         # A ticket is served later; its person chooses nothing now.
-        instead = "" if asking.use is Use.OFFER else self._instead(reader, asking)
+        instead = "" if asking.use is Use.OFFER else self._tiers.instead(reader, asking)
         if verdict.reason is Reason.TURN and instead == NOTHING_ELSE:
             instead = ""  # the sentence ends with the same advice
         words = (verdict.sentence, emptied, instead)
         return Refusal(" ".join(each for each in words if each), reason=verdict.reason.refusal)
 
     def _adopt(
-        self, tx: Transaction, asking: Asking, case: Case, offer: LeaseRow
+        self, tx: Transaction, asking: LeaseAsk, case: Case, offer: LeaseRow
     ) -> LeaseRow | None:
         """The lease that is held for this person and tier becomes this start's."""
         assert case.facts.supply is not None
@@ -277,7 +297,7 @@ class Acquiring(Offering):
     def _lend(
         self,
         tx: Transaction,
-        asking: Asking,
+        asking: LeaseAsk,
         taken: Allocation,
         grant: RequestRow | None,
         latest: datetime | None,
@@ -307,7 +327,7 @@ class Acquiring(Offering):
             # A seat is never all of a card, also where the slice is.
             whole=taken.whole and not asking.tier.shares,
             share=taken.share / asking.tier.seats,
-            hub=self.hub,
+            hub=self._context.hub,
             ticket_id=asking.ticket,
             started=asking.started,
         )
@@ -323,7 +343,7 @@ class Acquiring(Offering):
         return lease
 
 
-def _end_of(asking: Asking, grant: RequestRow | None, latest: datetime | None) -> datetime | None:
+def _end_of(asking: LeaseAsk, grant: RequestRow | None, latest: datetime | None) -> datetime | None:
     """When a session that begins now is over at the latest."""
     ends = [] if latest is None else [latest]
     if asking.tier.max_hours is not None:
@@ -333,7 +353,7 @@ def _end_of(asking: Asking, grant: RequestRow | None, latest: datetime | None) -
     return min(ends, default=None)
 
 
-def _same_again(known: LeaseRow, asking: Asking, hub: str) -> LeaseRow | Refusal:
+def _same_again(known: LeaseRow, asking: LeaseAsk, hub: str) -> LeaseRow | Refusal:
     mine = (hub, asking.person.name, asking.server, asking.tier.name)
     of_this = (known.hub, known.user, known.server, known.tier)
     if of_this != mine or known.ticket_id != asking.ticket:
@@ -347,18 +367,8 @@ def _same_again(known: LeaseRow, asking: Asking, hub: str) -> LeaseRow | Refusal
     )
 
 
-def _let_go(tx: Transaction, asking: Asking, remains: list[LeaseRow]) -> None:
+def _let_go(tx: Transaction, asking: LeaseAsk, remains: list[LeaseRow]) -> None:
     """Let what earlier starts of the same server left begin to end; once."""
     while remains:
         reason = "replaced by a new start of the same server"
         begin_release(tx, remains.pop(), reason, asking.person.name, asking.now)
-
-
-def begin_release(
-    tx: Transaction, lease: LeaseRow, reason: str, actor: str, now: datetime, **detail: Any
-) -> LeaseRow | None:
-    """Let a pending or active lease begin to end; None when it was not one any more."""
-    after = queries.leases.release(tx, lease.id, now, reason)
-    if after is not None:
-        lease_event(tx, after, now, actor, why=reason, **detail)
-    return after

@@ -1,27 +1,27 @@
 """Requests for tiers that need approval, and the grants that come of them.
 
-A grant is an approved request until ``valid_until``; :mod:`.acquiring` checks it in the transaction
-that takes the lease. Each decision is a single change from one state, so that of two approvers one
-gets the answer that it was decided already.
+A grant is an approved request until ``valid_until``; :mod:`.acquisition` checks it in the
+transaction that takes the lease. Each decision is a single change from one state, so that of two
+approvers one gets the answer that it was decided already.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Collection
-from datetime import datetime, timedelta, timezone
-from typing import Any
+from datetime import datetime, timedelta
 
-from jupyterhub_migspawner.broker.base import (
-    BROKER,
+from jupyterhub_migspawner.broker.checks import (
     NAME_LIMIT,
     REASON_LIMIT,
-    BrokerBase,
+    begin_within,
+    hours_within,
+    minutes_within,
     text,
     wanted_id,
     wanted_name,
 )
-from jupyterhub_migspawner.broker.recording import lease_event
+from jupyterhub_migspawner.broker.context import BROKER, Context
+from jupyterhub_migspawner.broker.recorder import lease_event, request_event
 from jupyterhub_migspawner.broker.views import timestamp
 from jupyterhub_migspawner.db import queries
 from jupyterhub_migspawner.db.store import Transaction
@@ -47,10 +47,13 @@ MOST_PENDING = 10
 """Requests one person may have waiting; more are a loop, not a need."""
 
 
-class Approvals(BrokerBase):
+class Requests:
     """Use cases about requests."""
 
-    def create_request(
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    def create(
         self,
         person: Person,
         tier_name: str,
@@ -64,9 +67,9 @@ class Approvals(BrokerBase):
         :class:`~jupyterhub_migspawner.errors.Refusal` (``options``, ``not-allowed``,
         ``conflict``).
         """
-        return self._run(self._wanted(person, tier_name, hours, reason, starts_at))
+        return self._context.run(self.filing(person, tier_name, hours, reason, starts_at))
 
-    def _wanted(
+    def filing(
         self,
         person: Person,
         tier_name: str,
@@ -78,18 +81,20 @@ class Approvals(BrokerBase):
         text("user name", person.name, NAME_LIMIT, empty=False)
         text("reason", reason, REASON_LIMIT, empty=False)
         asked = {"tier": "" if tier_name is None else tier_name}
-        tier = tiers.choose_tier(self.settings.tiers, person, asked)
+        tier = tiers.choose_tier(self._context.settings.tiers, person, asked)
         if not tier.approval:
             raise Refusal(
                 f"Tier {quoted(tier.title)} needs no approval; start your server with it.",
                 reason="options",
             )
-        span = _hours(hours, tier.max_hours or MOST_HOURS, f"tier {quoted(tier.title)} allows")
-        begin = self._begin(starts_at)
+        span = hours_within(
+            hours, tier.max_hours or MOST_HOURS, f"tier {quoted(tier.title)} allows"
+        )
+        begin = begin_within(starts_at, self._context.now(), FURTHEST)
 
         def work(tx: Transaction) -> RequestRow:
-            now = self._now()
-            self._count_action(tx, person, now)
+            now = self._context.now()
+            self._context.count_action(tx, person, now)
             tx.queue_for(f"person {person.name}")
             open_ones = queries.requests.open_of_user(tx, person.name)
             waiting = [r for r in open_ones if self._state_of(r, now) == approval.PENDING]
@@ -106,11 +111,11 @@ class Approvals(BrokerBase):
                 hours=span,
                 reason=reason,
                 created_at=now,
-                hub=self.hub,
+                hub=self._context.hub,
                 groups=sorted(person.groups),
                 starts_at=begin,
             )
-            return self._recorded(tx, request_id, now, person.name, reason)
+            return request_event(tx, request_id, now, person.name, reason)
 
         return work
 
@@ -133,8 +138,8 @@ class Approvals(BrokerBase):
         text("reason", reason, REASON_LIMIT)
 
         def work(tx: Transaction) -> RequestRow:
-            now = self._now()
-            self._count_action(tx, by, now)
+            now = self._context.now()
+            self._context.count_action(tx, by, now)
             request = _known(tx, request_id)
             why_not = self._may_not_decide(request, by)
             if why_not:
@@ -143,9 +148,9 @@ class Approvals(BrokerBase):
             self._demand_move(request, to, now)
             span, valid_from, valid_until = request.hours, None, None
             if approve:
-                tier = self.settings.tier(request.tier)
+                tier = self._context.settings.tier(request.tier)
                 if tier is None or not tier.approval:
-                    title = self.settings.title_of(request.tier)
+                    title = self._context.settings.title_of(request.tier)
                     raise Refusal(
                         f"Request {request_id} is for tier {quoted(title)}, which was removed or "
                         "no longer needs approval; deny it instead.",
@@ -162,7 +167,7 @@ class Approvals(BrokerBase):
                     )
                 if hours is not None:
                     who = "was requested" if most == request.hours else "its tier now allows"
-                    span = _hours(hours, most, who)
+                    span = hours_within(hours, most, who)
                 if request.first_by == by.name:
                     raise Refusal(
                         f"You have already approved request {request_id}; a second approval "
@@ -173,7 +178,7 @@ class Approvals(BrokerBase):
                     queries.requests.move(
                         tx, request_id, request.state, first_by=by.name, hours=span
                     )
-                    return self._recorded(
+                    return request_event(
                         tx, request_id, now, by.name, reason, kind="request.seconded"
                     )
                 valid_from, valid_until = approval.period(request.starts_at, span, now)
@@ -189,11 +194,11 @@ class Approvals(BrokerBase):
                 valid_from=valid_from,
                 valid_until=valid_until,
             )
-            return self._recorded(tx, request_id, now, by.name, reason)
+            return request_event(tx, request_id, now, by.name, reason)
 
-        return self._run(work)
+        return self._context.run(work)
 
-    def cancel_request(self, request_id: int, by: Person) -> RequestRow:
+    def cancel(self, request_id: int, by: Person) -> RequestRow:
         """Withdraw a pending request or give up a grant: the person's own, or as an approver.
 
         A server that runs on the grant keeps its lease. Raises
@@ -202,8 +207,8 @@ class Approvals(BrokerBase):
         """
 
         def work(tx: Transaction) -> RequestRow:
-            now = self._now()
-            self._count_action(tx, by, now)
+            now = self._context.now()
+            self._context.count_action(tx, by, now)
             request = _known(tx, request_id)
             if by.name != request.user and self._may_not_decide(request, by):
                 raise Refusal(
@@ -218,9 +223,9 @@ class Approvals(BrokerBase):
             )
             # What runs on it runs on, for as long as it was granted.
             _take_back(tx, request, by, now, ends=request.valid_until if in_use else now)
-            return self._recorded(tx, request_id, now, by.name, "")
+            return request_event(tx, request_id, now, by.name, "")
 
-        return self._run(work)
+        return self._context.run(work)
 
     def revoke(
         self, request_id: int, by: Person, reason: str, warning_minutes: float = 15
@@ -232,11 +237,11 @@ class Approvals(BrokerBase):
         one's own), ``options``, or ``conflict`` when it is no grant.
         """
         text("reason", reason, REASON_LIMIT, empty=False)
-        minutes = _minutes(warning_minutes)
+        minutes = minutes_within(warning_minutes, MOST_WARNING)
 
         def work(tx: Transaction) -> tuple[RequestRow, tuple[LeaseRow, ...]]:
-            now = self._now()
-            self._count_action(tx, by, now)
+            now = self._context.now()
+            self._context.count_action(tx, by, now)
             request = _known(tx, request_id)
             why_not = self._may_not_decide(request, by)
             if why_not:
@@ -274,24 +279,25 @@ class Approvals(BrokerBase):
                     kind, end = "lease.shortened", timestamp(until)
                     lease_event(tx, after, now, by.name, kind=kind, why=reason, until=end)
                     shortened.append(after)
-            return self._recorded(tx, request_id, now, by.name, reason), tuple(shortened)
+            return request_event(tx, request_id, now, by.name, reason), tuple(shortened)
 
-        return self._run(work)
+        return self._context.run(work)
 
     def remind(self) -> tuple[RequestRow, ...]:
         """Note, once each, which requests wait for long and which grants end soon."""
 
         def work(tx: Transaction) -> tuple[RequestRow, ...]:
-            now = self._now()
+            now = self._context.now()
             told = []
-            before = now - timedelta(hours=self.settings.remind_hours)
+            hours = self._context.settings.remind_hours
+            before = now - timedelta(hours=hours)
+            undecided = f"there has been no decision for {in_hours(hours)}"
             for request in queries.requests.overdue(tx, before):
-                why = f"there has been no decision for {in_hours(self.settings.remind_hours)}"
                 if queries.requests.remind(tx, request.id, now):
                     told.append(
-                        self._recorded(tx, request.id, now, BROKER, why, "request.reminder")
+                        request_event(tx, request.id, now, BROKER, undecided, "request.reminder")
                     )
-            warning = timedelta(minutes=self.settings.grant_warning_minutes)
+            warning = timedelta(minutes=self._context.settings.grant_warning_minutes)
             soon = now + warning
             for request in queries.requests.ending(tx, soon):
                 if not queries.requests.warn(tx, request.id, now) or _is_brief(request, warning):
@@ -299,16 +305,16 @@ class Approvals(BrokerBase):
                 else:
                     assert request.valid_until is not None  # every grant has an end
                     why = f"it ends on {moment(request.valid_until)}"
-                    told.append(self._recorded(tx, request.id, now, BROKER, why, "request.ending"))
+                    told.append(request_event(tx, request.id, now, BROKER, why, "request.ending"))
             return tuple(told)
 
-        return self._run(work)
+        return self._context.run(work)
 
-    def request(self, request_id: int) -> RequestRow:
+    def get(self, request_id: int) -> RequestRow:
         """One request; Refusal ``not-found`` when there is none of that number."""
-        return self._read(lambda tx: _known(tx, request_id))
+        return self._context.read(lambda tx: _known(tx, request_id))
 
-    def requests(
+    def find(
         self,
         user: str | None = None,
         states: Collection[str] | None = None,
@@ -316,50 +322,29 @@ class Approvals(BrokerBase):
     ) -> tuple[RequestRow, ...]:
         """Requests, oldest first, all of them or a part."""
         of_user = None if user is None else wanted_name(user)
-        return self._read(lambda tx: queries.requests.select(tx, of_user, states, part))
+        return self._context.read(lambda tx: queries.requests.select(tx, of_user, states, part))
 
-    def expire_requests(self) -> tuple[RequestRow, ...]:
+    def expire(self) -> tuple[RequestRow, ...]:
         """Grants past their time, and requests nobody decided about, become expired."""
 
         def work(tx: Transaction) -> tuple[RequestRow, ...]:
-            now = self._now()
+            now = self._context.now()
             expired = []
             for request in queries.requests.stale(tx, now, self._undecided_before(now)):
                 if queries.requests.move(tx, request.id, request.state, state=approval.EXPIRED):
                     why = "its time is over" if request.valid_until else "there was no decision"
-                    expired.append(self._recorded(tx, request.id, now, BROKER, why))
+                    expired.append(request_event(tx, request.id, now, BROKER, why))
             return tuple(expired)
 
-        return self._run(work)
+        return self._context.run(work)
 
     def _may_not_decide(self, request: RequestRow, by: Person) -> str:
         return approval.may_decide(
-            request.user, by, self.settings.approvers, request.tier, request.groups
+            request.user, by, self._context.settings.approvers, request.tier, request.groups
         )
 
-    def _begin(self, starts_at: datetime | None) -> datetime | None:
-        if starts_at is None:
-            return None
-        if not isinstance(starts_at, datetime) or starts_at.tzinfo is None:
-            raise Refusal(
-                f"The start time is {quoted(starts_at)}; expected a time with its zone.",
-                reason="options",
-            )
-        now = self._now()
-        try:
-            begin = starts_at.astimezone(timezone.utc)
-        except OverflowError:
-            begin = now - FURTHEST
-        if not now - timedelta(minutes=5) <= begin <= now + FURTHEST:
-            raise Refusal(
-                f"The start time is {quoted(str(starts_at))}; expected a time in the next "
-                f"{FURTHEST.days} days, or none to start when it is approved.",
-                reason="options",
-            )
-        return begin
-
     def _undecided_before(self, now: datetime) -> datetime:
-        return now - timedelta(days=self.settings.request_days)
+        return now - timedelta(days=self._context.settings.request_days)
 
     def _state_of(self, request: RequestRow, now: datetime) -> str:
         """The state by the clock, also when nobody has written down yet that it expired."""
@@ -374,42 +359,14 @@ class Approvals(BrokerBase):
         if why_not:
             raise Refusal(f"Request {request.id}: {why_not}", reason="conflict")
 
-    def _cancel_of(self, tx: Transaction, user: str, before: datetime, why: str) -> int:
+    def cancel_all_of(self, tx: Transaction, user: str, before: datetime, why: str) -> int:
         """Cancel what a user of this hub asked for up to ``before``; how many those are."""
         number = 0
-        for request in queries.requests.open_of_hub(tx, self.hub, user, before):
+        for request in queries.requests.open_of_hub(tx, self._context.hub, user, before):
             if queries.requests.move(tx, request.id, request.state, state=approval.CANCELLED):
-                self._recorded(tx, request.id, self._now(), BROKER, why)
+                request_event(tx, request.id, self._context.now(), BROKER, why)
                 number += 1
         return number
-
-    @staticmethod
-    def _recorded(
-        tx: Transaction, request_id: int, now: datetime, actor: str, why: str, kind: str = ""
-    ) -> RequestRow:
-        request = _known(tx, request_id)
-        state = "created" if request.state == approval.PENDING else request.state
-        times = (
-            ("wanted", request.starts_at),
-            ("from", request.valid_from),
-            ("until", request.valid_until),
-        )
-        told: dict[str, Any] = {name: timestamp(at) for name, at in times if at is not None}
-        queries.events.append(
-            tx,
-            now,
-            actor,
-            kind or f"request.{state}",
-            user=request.user,
-            request_id=request.id,
-            hub=request.hub,
-            tier=request.tier,
-            hours=request.hours,
-            why=why,
-            groups=list(request.groups),
-            **told,
-        )
-        return request
 
 
 def _is_brief(grant: RequestRow, warning: timedelta) -> bool:
@@ -445,30 +402,3 @@ def _known(tx: Transaction, request_id: int) -> RequestRow:
     if request is None:
         raise Refusal(f"There is no request {request_id}.", reason="not-found")
     return request
-
-
-def _minutes(value: object) -> float:
-    number_ = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number_ or not 0 <= float(value) <= MOST_WARNING:  # type: ignore[arg-type]
-        raise Refusal(
-            f"The warning is {quoted(value)}; expected minutes from 0 to {MOST_WARNING}.",
-            reason="options",
-        )
-    return float(value)  # type: ignore[arg-type]
-
-
-def _hours(value: object, most: float, who: str) -> float:
-    wrong = Refusal(
-        f"The hours are {quoted(value)}; expected a number above 0 and at most the "
-        f"{number(most)} that {who}.",
-        reason="options",
-    )
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise wrong
-    try:
-        hours = float(value)
-    except OverflowError:
-        raise wrong from None
-    if not math.isfinite(hours) or not 0 < hours <= most:
-        raise wrong
-    return hours

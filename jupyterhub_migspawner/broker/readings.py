@@ -1,0 +1,118 @@
+"""Readings: what each source says of a session, and how its server is asked.
+
+A source is a session's server, its node, or the measurement of its slice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from jupyterhub_migspawner.broker.checks import (
+    stored,
+    wanted_name,
+)
+from jupyterhub_migspawner.broker.context import Context
+from jupyterhub_migspawner.db import queries
+from jupyterhub_migspawner.db.store import Transaction
+from jupyterhub_migspawner.model.sessions import ReadingRow
+from jupyterhub_migspawner.policy import doubts
+
+MOST_SAID = 500
+"""Characters of what a source says that are kept."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a source says of the session of a lease now.
+
+    ``busy`` says that it is in use; without that it was if ``mark`` is another than before.
+    ``trouble`` says why there is no answer, ``absent`` that there is no such source here.
+    """
+
+    lease_id: int
+    source: str
+    mark: str = ""
+    busy: bool = False
+    said: str = ""
+    trouble: str = ""
+    absent: bool = False
+
+
+class Readings:
+    """Use cases about readings."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    def reach(self, attempt: str, url: str, sealed: str) -> None:
+        """Store how the server of a start is asked: its own address and its own token.
+
+        ``sealed`` is the token as :mod:`jupyterhub_migspawner.keys` has sealed it for this lease
+        and address; a token in clear never comes this far.
+        """
+
+        def work(tx: Transaction) -> None:
+            lease = queries.leases.by_attempt(tx, wanted_name(attempt))
+            if lease is not None:
+                queries.sessions.change(tx, lease.id, url=url, sealed=sealed)
+
+        self._context.run(work)
+
+    def note(self, answers: Collection[Answer]) -> None:
+        """Note what sources say. Whatever is different from before was activity."""
+
+        def work(tx: Transaction) -> None:
+            now = self._context.now()
+            rows: dict[tuple[int, str], ReadingRow] = {}
+            for answer in answers:
+                known = {row.source: row for row in queries.sessions.of_lease(tx, answer.lease_id)}
+                if not answer.absent:
+                    row = _merged(answer, known.get(answer.source), now, self._pause())
+                    rows[answer.lease_id, answer.source] = row
+                elif answer.source in known:
+                    gone = known.pop(answer.source)
+                    queries.sessions.forget(tx, answer.lease_id, answer.source)
+                    # The use that it has seen stays known, by those that go on telling. One that
+                    # has told nothing yet will begin with a sign of use.
+                    for source, other in known.items():
+                        row = rows.get((answer.lease_id, source), other)
+                        rows[answer.lease_id, source] = _at_least(row, gone.active_at)
+            queries.sessions.keep(tx, rows.values())
+
+        if answers:
+            self._context.run(work)
+
+    def forget_ended(self) -> None:
+        """Discard what is kept of sessions that are over."""
+        self._context.run(queries.sessions.forget_ended)
+
+    def _pause(self) -> timedelta:
+        """Claims of use within so long are one; a look has to fit in between."""
+        return max(doubts.PAUSE, timedelta(seconds=3 * self._context.settings.examine_seconds))
+
+
+def _merged(
+    answer: Answer, known: ReadingRow | None, now: datetime, pause: timedelta
+) -> ReadingRow:
+    """A reading after an answer. The first one counts as activity: nobody knows what was before."""
+    if answer.trouble:
+        before = known or ReadingRow(answer.lease_id, answer.source, None, None, "", "", "")
+        return replace(before, trouble=stored(answer.trouble)[:MOST_SAID])
+    said = stored(answer.said)[:MOST_SAID]
+    mark = stored(answer.mark)
+    same = known is not None and known.seen_at is not None and known.mark == answer.mark
+    if not answer.busy and same and known is not None and known.active_at is not None:
+        return replace(known, seen_at=now, mark=mark, said=said, trouble="")
+    since = now
+    if known is not None:
+        since = doubts.claimed_since(known.active_since, known.active_at, now, pause)
+    return ReadingRow(answer.lease_id, answer.source, now, now, mark, said, "", since)
+
+
+def _at_least(row: ReadingRow, active_at: datetime | None) -> ReadingRow:
+    """The reading, with no earlier activity than this."""
+    if active_at is None or row.active_at is None:
+        return row
+    return replace(row, active_at=max(row.active_at, active_at))
