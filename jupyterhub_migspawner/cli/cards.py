@@ -9,8 +9,8 @@ import click
 from jupyterhub_migspawner.broker import Broker
 from jupyterhub_migspawner.broker.views import card_view
 from jupyterhub_migspawner.cli.command import Group, answers
+from jupyterhub_migspawner.cli.existence import require_node
 from jupyterhub_migspawner.cli.invocation import DONE, Invocation, operator
-from jupyterhub_migspawner.cli.known import require_node
 from jupyterhub_migspawner.cli.nodes import NO_CARDS
 from jupyterhub_migspawner.cli.options import reason as reason_option
 from jupyterhub_migspawner.cli.output import cut_into, print_json

@@ -9,8 +9,8 @@ import click
 
 from jupyterhub_migspawner.broker.views import draft_view, request_view, timestamp
 from jupyterhub_migspawner.cli.command import Group, answers
+from jupyterhub_migspawner.cli.existence import require_user, require_user_to_act_for
 from jupyterhub_migspawner.cli.invocation import DONE, Invocation
-from jupyterhub_migspawner.cli.known import require_user, require_user_to_act_for
 from jupyterhub_migspawner.cli.options import ID, number_of
 from jupyterhub_migspawner.cli.options import user as user_option
 from jupyterhub_migspawner.cli.output import print_json

@@ -13,8 +13,8 @@ import click
 from jupyterhub_migspawner.broker import Broker
 from jupyterhub_migspawner.broker.views import event_view
 from jupyterhub_migspawner.cli.command import Command, answers
+from jupyterhub_migspawner.cli.existence import require_card, require_user
 from jupyterhub_migspawner.cli.invocation import DONE, Invocation
-from jupyterhub_migspawner.cli.known import require_card, require_user
 from jupyterhub_migspawner.cli.options import COUNT, ID, PAST, Number
 from jupyterhub_migspawner.cli.options import user as user_option
 from jupyterhub_migspawner.cli.output import (
@@ -150,7 +150,7 @@ def events(
 
 
 def _require_subjects(invocation: Invocation, broker: Broker, query: EventQuery) -> None:
-    """Refuse filters on what does not exist; see :mod:`.known`."""
+    """Refuse filters on what does not exist; see :mod:`.existence`."""
     if query.lease_id is not None:
         broker.leases.get(query.lease_id)
     if query.request_id is not None:

@@ -6,8 +6,8 @@ import click
 
 from jupyterhub_migspawner.broker.views import adoption_view, lease_view
 from jupyterhub_migspawner.cli.command import Group, answers
+from jupyterhub_migspawner.cli.existence import require_user
 from jupyterhub_migspawner.cli.invocation import DONE, REFUSED, Invocation, operator
-from jupyterhub_migspawner.cli.known import require_user
 from jupyterhub_migspawner.cli.options import LIMIT, number_of
 from jupyterhub_migspawner.cli.options import reason as reason_option
 from jupyterhub_migspawner.cli.options import user as user_option

@@ -9,8 +9,8 @@ import click
 
 from jupyterhub_migspawner import channels
 from jupyterhub_migspawner.cli.command import Command, Group, answers
+from jupyterhub_migspawner.cli.existence import require_user, unknown_user
 from jupyterhub_migspawner.cli.invocation import DONE, REFUSED, Invocation
-from jupyterhub_migspawner.cli.known import require_user, unknown_user
 from jupyterhub_migspawner.cli.options import user as user_option
 from jupyterhub_migspawner.cli.output import complain, print_json
 from jupyterhub_migspawner.cli.progress import waiting

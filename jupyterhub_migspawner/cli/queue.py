@@ -10,8 +10,8 @@ import click
 from jupyterhub_migspawner.broker.statuses import TicketStatus
 from jupyterhub_migspawner.broker.views import ticket_view
 from jupyterhub_migspawner.cli.command import Group, answers
+from jupyterhub_migspawner.cli.existence import require_user, require_user_to_act_for
 from jupyterhub_migspawner.cli.invocation import DONE, Invocation
-from jupyterhub_migspawner.cli.known import require_user, require_user_to_act_for
 from jupyterhub_migspawner.cli.options import LIMIT, number_of
 from jupyterhub_migspawner.cli.options import by as by_option
 from jupyterhub_migspawner.cli.options import reason as reason_option

@@ -9,8 +9,8 @@ import click
 
 from jupyterhub_migspawner.broker.views import standing_view, stranded_view, timestamp
 from jupyterhub_migspawner.cli.command import Group, answers
+from jupyterhub_migspawner.cli.existence import require_user
 from jupyterhub_migspawner.cli.invocation import DONE, Invocation
-from jupyterhub_migspawner.cli.known import require_user
 from jupyterhub_migspawner.cli.options import FUTURE, UNTIL, number_of
 from jupyterhub_migspawner.cli.options import by as by_option
 from jupyterhub_migspawner.cli.options import reason as reason_option

@@ -9,8 +9,8 @@ import click
 from jupyterhub_migspawner.broker.views import slice_view
 from jupyterhub_migspawner.cli.cards import NODE, none
 from jupyterhub_migspawner.cli.command import Command, answers
+from jupyterhub_migspawner.cli.existence import require_node
 from jupyterhub_migspawner.cli.invocation import DONE, Invocation
-from jupyterhub_migspawner.cli.known import require_node
 from jupyterhub_migspawner.cli.output import print_json
 from jupyterhub_migspawner.cli.table import Column, print_table
 from jupyterhub_migspawner.cli.unproven import print_unproven

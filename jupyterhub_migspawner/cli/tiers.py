@@ -10,8 +10,8 @@ import click
 from jupyterhub_migspawner.broker.statuses import TierStatus
 from jupyterhub_migspawner.broker.views import tier_view
 from jupyterhub_migspawner.cli.command import Command, answers
+from jupyterhub_migspawner.cli.existence import require_user
 from jupyterhub_migspawner.cli.invocation import DONE, Invocation
-from jupyterhub_migspawner.cli.known import require_user
 from jupyterhub_migspawner.cli.options import user as user_option
 from jupyterhub_migspawner.cli.output import print_json, print_wrapped
 from jupyterhub_migspawner.cli.table import Column, print_table
