@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 _HUB = """
 import os, sys
-from jupyterhub_migspawner.handover import Handover
+from jupyterhub_migspawner.config.handover import Handover
 document = sys.stdin.buffer.read(int(sys.argv[3]))
 if int(sys.argv[2]):
     os.setuid(int(sys.argv[2]))

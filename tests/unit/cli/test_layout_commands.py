@@ -384,8 +384,9 @@ def test_new_slices_go_where_nobody_is(two: Shell) -> None:
 
 AGENT = """
 import sys, time
-from jupyterhub_migspawner.agent import make_agent
-from jupyterhub_migspawner.config import MigBroker, load_config_file
+from jupyterhub_migspawner.agent.factory import make_agent
+from jupyterhub_migspawner.config import MigBroker
+from jupyterhub_migspawner.config.file import load_config_file
 agent = make_agent(MigBroker(config=load_config_file(sys.argv[1])))
 print("ready", flush=True)
 while True:

@@ -9,8 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from jupyterhub_migspawner.cli import grid, leases
+from jupyterhub_migspawner.cli.doctor import command
 from jupyterhub_migspawner.service import app
 from tests.unit.cli.conftest import Install
+
+# Imported before the tests change the user: that one may not read the folders of Python itself.
+IMPORTED = (grid, leases, command)
 
 LONG = "a" * 300 + ".py"
 

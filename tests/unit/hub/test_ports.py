@@ -25,7 +25,7 @@ from tests.unit.strangers import STRANGER, as_stranger, needs_root
 
 SERVICE = """
 import os, sys
-from jupyterhub_migspawner.ports import ask_for_sockets
+from jupyterhub_migspawner.hub.ports import ask_for_sockets
 given = ask_for_sockets(sys.argv[1], os.getppid())
 print(" ".join(str(each.getsockname()) for each in given.listening), flush=True)
 sys.stdin.read()
@@ -98,7 +98,7 @@ def test_a_second_hub_of_the_same_configuration_takes_no_socket_away(tmp_path: P
     (tmp_path / f"{held.WEB}-99999999").touch()
     first = ServicePorts(tmp_path)
     code = (
-        "import sys, pathlib; from jupyterhub_migspawner.ports import ServicePorts; "
+        "import sys, pathlib; from jupyterhub_migspawner.hub.ports import ServicePorts; "
         "ServicePorts(pathlib.Path(sys.argv[1]))"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
