@@ -49,9 +49,9 @@ def trouble_with(channel: Channel) -> str:
     plugin, said = _open(url)
     if plugin is not None:
         return ""
-    told = f" ({said})" if said else ""
+    reason = f" ({said})" if said else ""
     return (
-        f"{channel.name} is not a URL that Apprise can use{told}; expected one as described in "
+        f"{channel.name} is not a URL that Apprise can use{reason}; expected one as described in "
         "Apprise's documentation of that service (https://github.com/caronc/apprise/wiki), with "
         "special characters in passwords written as %2C and the like."
     )

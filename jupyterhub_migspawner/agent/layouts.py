@@ -55,16 +55,16 @@ class Outcome:
         return not self.busy and not self.waiting
 
 
-def plan_card(found: Card, wish: Desired, live: Sequence[LeaseRow]) -> Plan:
+def plan_card(found: Card, goal: Desired, live: Sequence[LeaseRow]) -> Plan:
     """The plan for a card as read, given the live leases on it; pure.
 
     Raises :exc:`.GpuError` when the card could never be so.
     """
     held = {(lease.profile, lease.start): lease for lease in live}
-    plan = partition.plan(found, wish.wants, frozenset(held), mig=wish.mig)
+    plan = partition.plan(found, goal.wants, frozenset(held), mig=goal.mig)
     if not plan.steps and not plan.blocked:
         return plan
-    wanted = set(wish.wants)
+    wanted = set(goal.wants)
     sentences = {
         f"{name} at {start} is leased.": held_by(lease)
         for (name, start), lease in held.items()
@@ -179,10 +179,10 @@ class Cutter:
                 there.setdefault(row.card_uuid, set()).add((row.profile, row.start))
         found = []
         for card in self._broker.cards.find(node=self.node):
-            wish = desired(card, given_whole=card.uuid in whole)
-            if wish is None or card.problem:
+            goal = desired(card, given_whole=card.uuid in whole)
+            if goal is None or card.problem:
                 continue
-            reached = (card.mig_enabled, there.get(card.uuid, set())) == (wish.mig, set(wish.wants))
+            reached = (card.mig_enabled, there.get(card.uuid, set())) == (goal.mig, set(goal.wants))
             # On a card that has no layout set, an admin may be half way through a cut
             # by hand.
             unfinished = card.incomplete and bool(card.layout_by)
@@ -202,7 +202,7 @@ class Cutter:
         with self.lock.taken(patience) as mine:
             return self._cut(card_uuid) if mine else Outcome(card_uuid, busy=True)
 
-    def _wish(self, card_uuid: str) -> Desired | None:
+    def _goal(self, card_uuid: str) -> Desired | None:
         # One question for the card as it now is: it may have been given another layout meanwhile.
         card = next(
             (c for c in self._broker.cards.find(node=self.node) if c.uuid == card_uuid), None
@@ -218,13 +218,13 @@ class Cutter:
         ]
 
     def _cut(self, card_uuid: str) -> Outcome:
-        wish = self._wish(card_uuid)
-        if wish is None:
+        goal = self._goal(card_uuid)
+        if goal is None:
             return Outcome(card_uuid)
         found = self.look().card(card_uuid)
         if found is None or found.problem:
             raise GpuError(found.problem if found else "the driver no longer lists it.")
-        plan = plan_card(found, wish, self._live(card_uuid))
+        plan = plan_card(found, goal, self._live(card_uuid))
         waiting = list(plan.blocked)
         done: list[Step] = []
         if plan.steps:

@@ -36,7 +36,7 @@ class Doubts:
         ]
 
         def work(tx: Transaction) -> tuple[LeaseRow, ...]:
-            told = []
+            recorded = []
             for lease_id in changed:
                 found = self._sessions.found(tx, lease_id)
                 if found is None:
@@ -49,8 +49,8 @@ class Doubts:
                 if doubt is not None and changes.get("alerted_at") is not None:
                     kind = f"lease.{doubt.kind}"
                     lease_event(tx, found.lease, now, BROKER, kind=kind, why=doubt.why)
-                    told.append(found.lease)
-            return tuple(told)
+                    recorded.append(found.lease)
+            return tuple(recorded)
 
         return self._context.run(work) if changed else ()
 

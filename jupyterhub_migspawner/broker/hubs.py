@@ -84,12 +84,12 @@ class Hubs:
         live = len(queries.leases.select(tx, hub=self._context.hub))
         if not heard and not live:
             return
-        told = "has never been heard of"
+        activity = "has never been heard of"
         if known.seen_at is not None:
-            told = f"was last heard of at {known.seen_at:%Y-%m-%d %H:%M:%S} UTC"
+            activity = f"was last heard of at {known.seen_at:%Y-%m-%d %H:%M:%S} UTC"
         raise Refusal(
             f"The lease database already has a hub called {quoted(self._context.hub)}, at "
-            f"{quoted(known.home)}; it {told} and holds {live} live "
+            f"{quoted(known.home)}; it {activity} and holds {live} live "
             f"lease{'' if live == 1 else 's'}. If this is another hub, give it a different name: "
             "c.MigBroker.hub. If it is the same hub in a new place, run `migspawner db adopt` "
             "once.",

@@ -108,8 +108,8 @@ class Layouts:
             holder = next((each for each in live if (each.profile, each.start) == want), None)
             if holder is not None:
                 return held_by(holder)
-            wish = desired(card, given_whole=any(each.whole for each in live))
-            if wish is None or want in wish.wants:
+            goal = desired(card, given_whole=any(each.whole for each in live))
+            if goal is None or want in goal.wants:
                 return f"{want[0]} at {want[1]} is desired again; make a new plan."
             rows = [
                 row
@@ -138,8 +138,8 @@ class Layouts:
             there = [lease for lease in live if lease.slice_uuid is not None]
             if there:
                 return held_by(there[0])
-            wish = desired(card, given_whole=any(each.whole for each in live))
-            if wish is None or wish.mig != enabled:
+            goal = desired(card, given_whole=any(each.whole for each in live))
+            if goal is None or goal.mig != enabled:
                 return (
                     f"Card {card.index} ({card.uuid}) has a different desired state now; make a "
                     "new plan."

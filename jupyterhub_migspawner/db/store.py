@@ -62,7 +62,7 @@ class Transaction:
     Rows are named tuples. Statements are kept compiled, by identity: build them once.
     """
 
-    __slots__ = ("_cursor", "_statements", "_watch", "announced", "postgres", "told", "writing")
+    __slots__ = ("_cursor", "_statements", "_watch", "announced", "notified", "postgres", "writing")
 
     def __init__(
         self,
@@ -81,7 +81,7 @@ class Transaction:
         #: Whether readers of the event log know that this transaction writes to it.
         self.announced = False
         #: Whether it tells waiters that it may have freed something.
-        self.told = False
+        self.notified = False
 
     def _execute(self, statement: sa.Executable, values: dict[str, Any]) -> Prepared:
         try:

@@ -117,8 +117,8 @@ async def _page(url: str) -> str:
     finally:
         client.close()
     if response.code != 200:
-        told = response.error if response.code == 599 else f"status {response.code}"
-        raise GpuError(f"The dcgm-exporter at {shown(url)} does not answer ({told}).")
+        cause = response.error if response.code == 599 else f"status {response.code}"
+        raise GpuError(f"The dcgm-exporter at {shown(url)} does not answer ({cause}).")
     return response.body.decode("utf-8", "replace")
 
 

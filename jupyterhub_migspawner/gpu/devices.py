@@ -103,11 +103,11 @@ def slice_nodes(
     table = _minors_table(root)
     nodes = []
     for minor, name, capability in wanted:
-        told = {
+        numbers = {
             "/proc/driver/nvidia-caps/mig-minors": table.get(name, minor),
             capability: _told_minor(root, capability, minor),
         }
-        for source, number in told.items():
+        for source, number in numbers.items():
             if number != minor:
                 raise GpuError(
                     f"{source} gives {name} the number {number}, and not {minor} as this program"

@@ -54,7 +54,7 @@ class Activity:
                 self.acts += self.is_act(handler)
             except Exception:
                 # Whatever the handler of another extension looks like: its request has been served.
-                log.debug("A request cannot be told from a poll.", exc_info=True)
+                log.debug("A request cannot be distinguished from a poll.", exc_info=True)
             inner(handler)
 
         app.settings["log_function"] = log_function
@@ -95,8 +95,8 @@ class Activity:
 
     def _is_new(self, request: Any) -> bool:
         # Not by the query: pages put the time there, to get past caches.
-        told = (request.method, request.path, str(len(request.body)))
-        digest = hashlib.sha256("\n".join(told).encode("utf-8", "replace"))
+        parts = (request.method, request.path, str(len(request.body)))
+        digest = hashlib.sha256("\n".join(parts).encode("utf-8", "replace"))
         digest.update(request.body[:_MOST_BYTES])
         key = digest.digest()
         new = key not in self._sent

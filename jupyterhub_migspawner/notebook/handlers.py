@@ -30,14 +30,14 @@ _TEXTS = ("rule", "why", "ends_at", "page")
 
 
 @dataclass
-class Told:
+class NoticeState:
     """The service's last notice, and the extension requests since; of one server."""
 
     notice: dict[str, Any] | None = None
     holds_until: float = 0.0
     """Seconds on the monotonic clock, until when the notice holds unless it is given again."""
     answer: dict[str, str] = field(default_factory=dict)
-    wish: str = ""
+    extension_request: str = ""
 
     def now(self) -> dict[str, Any] | None:
         """The notice, while it holds."""
@@ -50,36 +50,40 @@ class NoticeHandler(APIHandler):
     # A page that asks whether its server ends is no sign that anybody is there.
     _track_activity = False
 
-    def initialize(self, told: Told) -> None:
+    def initialize(self, state: NoticeState) -> None:
         """Called by tornado for each request."""
-        self.told = told
+        self.state = state
 
     @authenticated
     def get(self) -> None:
         """The notice as it stands, for JupyterLab."""
-        told = self.told
-        answer = {"notice": told.now(), "answer": told.answer, "wished": bool(told.wish)}
+        state = self.state
+        answer = {
+            "notice": state.now(),
+            "answer": state.answer,
+            "wished": bool(state.extension_request),
+        }
         self.finish(json.dumps(answer))
 
     @authenticated
     def put(self) -> None:
         """Store the service's notice, and answer whether the person asks for an extension."""
         word = self._word()
-        self.told.notice = notice = word.get("notice")
+        self.state.notice = notice = word.get("notice")
         if notice is not None:
-            self.told.holds_until = time.monotonic() + notice["holds_seconds"]
+            self.state.holds_until = time.monotonic() + notice["holds_seconds"]
         answered = word.get("answer")
-        if answered is not None and answered["wish"] == self.told.wish:
-            self.told.wish, self.told.answer = "", answered
-        self.finish(json.dumps({"wish": self.told.wish}))
+        if answered is not None and answered["wish"] == self.state.extension_request:
+            self.state.extension_request, self.state.answer = "", answered
+        self.finish(json.dumps({"wish": self.state.extension_request}))
 
     @authenticated
     def post(self) -> None:
         """File an extension request; the service gets it at its next visit."""
-        notice = self.told.now()
+        notice = self.state.now()
         if notice is None or not notice.get("extendable"):
             raise HTTPError(409, "This session has no end that could be postponed.")
-        self.told.wish = self.told.wish or uuid.uuid4().hex
+        self.state.extension_request = self.state.extension_request or uuid.uuid4().hex
         self.set_status(202)
         self.finish(json.dumps({"wished": True}))
 
@@ -161,7 +165,7 @@ def add_handlers(app: Application, kernels: Kernels, activity: Activity) -> None
     app.add_handlers(
         ".*$",
         [
-            (url_path_join(base, PATH), NoticeHandler, {"told": Told()}),
+            (url_path_join(base, PATH), NoticeHandler, {"state": NoticeState()}),
             (url_path_join(base, KERNELS_PATH), KernelsHandler, {"kernels": kernels}),
             (url_path_join(base, ACTIVITY_PATH), ActivityHandler, {"activity": activity}),
         ],

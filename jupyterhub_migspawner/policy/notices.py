@@ -163,9 +163,9 @@ def _channels(audience: str, value: object) -> list[Channel]:
             )
         wrong = [blank for blank in blanks if blank not in ("user", "address")]
         if audience == USERS and (wrong or not blanks):
-            told = "contains other braces" if wrong else "does not name the user"
+            error = "contains other braces" if wrong else "does not name the user"
             raise ConfigError(
-                f"{where}: entry {number} {told}; expected {{user}} or {{address}} where the "
+                f"{where}: entry {number} {error}; expected {{user}} or {{address}} where the "
                 "user's name or address belongs, so that each gets only their own notices."
             )
         found.append(Channel(audience, number, url))

@@ -89,16 +89,16 @@ def memory(mib: float) -> str:
 def hours(value: float | str) -> str:
     """``1 hour``, ``2.5 hours``; typed text that is no number stands in quotes."""
     try:
-        told = number(float(value))
+        shown = number(float(value))
     except ValueError:
         return f"{quoted(str(value))} hours"
-    return f"{told} {'hour' if told == '1' else 'hours'}"
+    return f"{shown} {'hour' if shown == '1' else 'hours'}"
 
 
 def minutes(value: float) -> str:
     """``1 minute``, ``2.5 minutes``."""
-    told = number(value)
-    return f"{told} {'minute' if told == '1' else 'minutes'}"
+    shown = number(value)
+    return f"{shown} {'minute' if shown == '1' else 'minutes'}"
 
 
 def plural(count: int, one: str, many: str | None = None) -> str:

@@ -27,7 +27,7 @@ from jupyterhub_migspawner.policy.fields import read_hours
 from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.policy.tiers import Tier, choice_holds, choose_tier
 from jupyterhub_migspawner.spawner.form import render_tiers
-from jupyterhub_migspawner.spawner.form.fields import own_options, split_form, wishes
+from jupyterhub_migspawner.spawner.form.fields import own_options, request_fields, split_form
 from jupyterhub_migspawner.spawner.protocols import HubSpawner
 from jupyterhub_migspawner.spawner.refusals import (
     DATABASE_AWAY,
@@ -164,14 +164,16 @@ class TierChoice(HubSpawner, Configurable):
     ) -> dict[str, Any]:
         own, rest = split_form(form_data)
         tier = own.get("tier")
-        await self._mig_wish(tier, wishes(form_data, tier), sender)
+        await self._mig_request_or_queue(tier, request_fields(form_data, tier), sender)
         options = await maybe_future(super().run_options_from_form(rest))
         self._mig_sent = own
         return {**options, **own}
 
-    async def _mig_wish(self, name: Any, wish: dict[str, str], sender: str | None) -> None:
+    async def _mig_request_or_queue(
+        self, name: Any, fields: dict[str, str], sender: str | None
+    ) -> None:
         """Submit the request or take the place that the form asks for, and raise what says so."""
-        if not wish:
+        if not fields:
             return
         person, server = self._mig_person(), self.name
         look, (others, stopping) = self._mig_look(), self._mig_others()
@@ -181,18 +183,18 @@ class TierChoice(HubSpawner, Configurable):
             offer = _named(look(broker), name)
             if offer is None:
                 return None  # the check of the options says what is wrong with it
-            if "reason" in wish and offer.may_ask:
+            if "reason" in fields and offer.may_ask:
                 _demand_own(person, sender)
-                hours = read_hours(wish.get("hours", ""))
-                request = broker.requests.create(person, name, hours, wish["reason"])
+                hours = read_hours(fields.get("hours", ""))
+                request = broker.requests.create(person, name, hours, fields["reason"])
                 return instead_of_a_start(
                     url and f"{url}requests?asked={request.id}",
                     f"Request {request.id} is submitted. An approver will decide on it.",
                 )
             # Also where it has become ``soon`` since the form was shown.
-            if "wait" in wish and (offer.may_wait or (offer.full and offer.soon)):
+            if "wait" in fields and (offer.may_wait or (offer.full and offer.soon)):
                 _demand_own(person, sender)
-                start, upward = bool(wish.get("start")), bool(wish.get("upward"))
+                start, upward = bool(fields.get("start")), bool(fields.get("upward"))
                 # The hub has checked the server's name, by its own rules, before it asks here.
                 ticket = broker.queue.join(
                     person,
@@ -214,7 +216,7 @@ class TierChoice(HubSpawner, Configurable):
         try:
             answer = await self._mig_call(do)
         except MigspawnerError as error:
-            self._mig_typed = (str(name), wish)
+            self._mig_typed = (str(name), fields)
             raise spawn_exception(self.log, error) from None
         if answer is not None:
             raise answer

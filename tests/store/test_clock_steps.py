@@ -383,7 +383,7 @@ def test_every_column_with_a_time_moves_or_is_left_for_a_reason() -> None:
         name: set(columns) for name, columns in queries.moves.LEFT.items()
     }
     for times in queries.moves.MOVED:
-        named.setdefault(times.table.name, set()).update(times.columns, times.told)
+        named.setdefault(times.table.name, set()).update(times.columns, times.warned)
     for table in tables.metadata.tables.values():
         found = {column.name for column in table.columns if isinstance(column.type, UtcTime)}
         assert found == named.get(table.name, set()), table.name

@@ -71,7 +71,7 @@ def card_view(card: CardRow, slices: Iterable[SliceStatus] = ()) -> Card:
     if not card.mig_enabled:
         present = []
     whole = any(lease.whole for status in here for lease in status.leases)
-    wish = desired(card, given_whole=whole)
+    goal = desired(card, given_whole=whole)
     return {
         "uuid": card.uuid,
         "node": card.node,
@@ -83,8 +83,8 @@ def card_view(card: CardRow, slices: Iterable[SliceStatus] = ()) -> Card:
         "drained": card.drained,
         "problem": card.problem,
         "present": _placements(present),
-        "desired": None if wish is None else _placements(wish.wants),
-        "desired_mig": None if wish is None else wish.mig,
+        "desired": None if goal is None else _placements(goal.wants),
+        "desired_mig": None if goal is None else goal.mig,
         "layout": _placements(card.layout),
         "target": None if card.target is None else _placements(card.target),
         "unproven": [

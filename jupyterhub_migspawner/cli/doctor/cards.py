@@ -89,11 +89,11 @@ def _card(card: Card, row: CardRow | None, *, given_whole: bool) -> Finding:
     if not card.mig_capable:
         return Finding("card", WARNING, f"{name} cannot be cut: it has no MIG.", "")
     found = "MIG off" if not card.mig_enabled else cut_into(i.profile for i in card.instances)
-    wish = desired(row, given_whole=given_whole) if row is not None else None
-    if wish is not None and (wish.wants or not wish.mig):
+    goal = desired(row, given_whole=given_whole) if row is not None else None
+    if goal is not None and (goal.wants or not goal.mig):
         here = {(each.profile, each.start) for each in card.instances if each.uuid is not None}
-        if (wish.mig, set(wish.wants)) != (card.mig_enabled, here):
-            wanted = cut_into(name for name, _ in wish.wants) if wish.mig else "MIG off"
+        if (goal.mig, set(goal.wants)) != (card.mig_enabled, here):
+            wanted = cut_into(name for name, _ in goal.wants) if goal.mig else "MIG off"
             return Finding(
                 "card",
                 WARNING,

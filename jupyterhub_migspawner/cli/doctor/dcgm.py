@@ -44,8 +44,8 @@ def check(url: str, nvml: Nvml) -> Iterator[Finding]:
             f"Configure it to export {dcgm.METRIC} for every GPU instance. {_UNKNOWN}",
         )
     else:
-        told = f"reports {plural(len(slices), 'slice')}" if slices else "is there"
-        yield Finding("dcgm", OK, f"The dcgm-exporter at {dcgm.shown(url)} {told}.")
+        status = f"reports {plural(len(slices), 'slice')}" if slices else "is there"
+        yield Finding("dcgm", OK, f"The dcgm-exporter at {dcgm.shown(url)} {status}.")
 
 
 def _measures(nvml: Nvml, uuid: str) -> bool:

@@ -81,14 +81,14 @@ def _not_yet(mig: MigBroker, cards: Sequence[Card]) -> list[str]:
     found = []
     for card in cards:
         row = rows.get(card.uuid)
-        wish = desired(row, given_whole=card.uuid in whole) if row is not None else None
+        goal = desired(row, given_whole=card.uuid in whole) if row is not None else None
         here = {(each.profile, each.start) for each in card.instances if each.uuid is not None}
-        if wish is None or (wish.mig, set(wish.wants)) == (card.mig_enabled, here):
+        if goal is None or (goal.mig, set(goal.wants)) == (card.mig_enabled, here):
             continue
-        want = cut_into(name for name, _ in wish.wants) or "no slices"
+        want = cut_into(name for name, _ in goal.wants) or "no slices"
         found.append(
             f"{head_of(card.index, card.uuid)} has a different desired layout "
-            f"({want if wish.mig else 'MIG off'}); the file has the current one."
+            f"({want if goal.mig else 'MIG off'}); the file has the current one."
         )
     return found
 
@@ -266,8 +266,8 @@ def _head(index: int, uuid: str) -> str:
 
 
 def _row(result: Result, *, dry: bool = True) -> dict[str, Any]:
-    wish = result.aim.wish
-    wants = wish.wants if result.wants is None and wish is not None else result.wants
+    goal = result.aim.goal
+    wants = goal.wants if result.wants is None and goal is not None else result.wants
     waiting = result.aim.plan.blocked if dry else result.waiting
     return {
         "card_index": result.aim.card.index,
@@ -279,5 +279,5 @@ def _row(result: Result, *, dry: bool = True) -> dict[str, Any]:
         "steps": result.aim.steps,
         "waiting": list(waiting),
         "error": result.error,
-        "done": result.aim.plan.done and wish is not None if dry else result.done,
+        "done": result.aim.plan.done and goal is not None if dry else result.done,
     }

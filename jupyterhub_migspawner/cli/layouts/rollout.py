@@ -32,13 +32,13 @@ class Aim:
 
     card: Card
     wanted: CardLayout
-    wish: Desired | None
+    goal: Desired | None
     plan: Plan
 
     @property
     def cuts(self) -> bool:
         """Whether there is something that can be cut now."""
-        return bool(self.plan.steps) or (self.wish is None and not self.plan.blocked)
+        return bool(self.plan.steps) or (self.goal is None and not self.plan.blocked)
 
     @property
     def steps(self) -> list[str]:
@@ -48,7 +48,7 @@ class Aim:
             words.append(str(step))
             if isinstance(step, Create):
                 words.append(f"read the UUID of {step.profile} at {step.start}")
-        if self.wish is None and not self.card.problem:
+        if self.goal is None and not self.card.problem:
             words.append(f"create {', '.join(self.wanted.names)} where the card then allows it")
         return words
 
@@ -84,8 +84,8 @@ def aim(layout: Layout, cards: Sequence[Card], leases: Sequence[LeaseRow]) -> li
         places: tuple[Want, ...] = ()
         if want.mig_enabled:
             places = places_beside(layout, card, want, live)
-        wish = Desired(places, want.mig_enabled)
-        aims.append(Aim(card, want, wish, plan_card(card, wish, live)))
+        goal = Desired(places, want.mig_enabled)
+        aims.append(Aim(card, want, goal, plan_card(card, goal, live)))
     return aims
 
 
@@ -142,15 +142,15 @@ class Rollout:
         """Whether all cards have their desired layout already, and keep it."""
         rows = {row.uuid: row for row in self._broker.cards.find(node=self._cutter.node)}
         for result in results:
-            card, wish = result.aim.card, result.aim.wish
-            if wish is None or not result.aim.plan.done:
+            card, goal = result.aim.card, result.aim.goal
+            if goal is None or not result.aim.plan.done:
                 return False
             if not card.mig_capable:
                 continue
             row = rows.get(card.uuid)
             if row is None or not row.layout_by or row.target is not None:
                 return False
-            if (row.layout, row.mig_wanted) != (wish.wants, wish.mig):
+            if (row.layout, row.mig_wanted) != (goal.wants, goal.mig):
                 return False
         return True
 
@@ -162,12 +162,12 @@ class Rollout:
             return  # MIG is to be off, and that it always is
 
         def choose(live: Sequence[LeaseRow]) -> tuple[Want, ...]:
-            if result.aim.wish is None or not wanted.mig_enabled:
+            if result.aim.goal is None or not wanted.mig_enabled:
                 return ()
             return places_beside(self._layout, card, wanted, live)
 
         row = self._broker.layouts.choose(card.uuid, choose, wanted.mig_enabled, self._actor)
-        if result.aim.wish is not None:
+        if result.aim.goal is not None:
             result.wants = row.layout
 
     def _cut(self, result: Result) -> tuple[str, ...]:
@@ -176,7 +176,7 @@ class Rollout:
         if not aim_.cuts:
             return aim_.plan.blocked or self._whole(result)
         waiting = self._cutter.converge(uuid).waiting or self._whole(result)
-        if aim_.wish is not None or waiting:
+        if aim_.goal is not None or waiting:
             return waiting
         # Only now, with MIG on, the card tells its profiles and where they go.
         found = self._cutter.read()

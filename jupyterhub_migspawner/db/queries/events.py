@@ -105,9 +105,9 @@ def append(
         detail=detail,
     )
     tx.announced = True
-    if tx.postgres and kind in WAKING and not tx.told:
+    if tx.postgres and kind in WAKING and not tx.notified:
         tx.rows(_NOTIFY)
-        tx.told = True
+        tx.notified = True
 
 
 def final(tx: Transaction) -> int:

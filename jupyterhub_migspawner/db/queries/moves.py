@@ -42,12 +42,12 @@ class Times:
     table: sa.Table
     columns: tuple[str, ...]
     where: sa.ColumnElement[bool] | sa.TextClause | None = None
-    told: tuple[str, ...] = ()
+    warned: tuple[str, ...] = ()
     select: sa.Select[Any] = field(init=False)
     update: sa.Update = field(init=False)
 
     def __post_init__(self) -> None:
-        table, names = self.table, (*self.columns, *self.told)
+        table, names = self.table, (*self.columns, *self.warned)
         keys = [column.name for column in table.primary_key]
         select = sa.select(*(table.c[name] for name in (*keys, *names)))
         update = sa.update(table).values(
@@ -65,7 +65,7 @@ class Times:
         keys = [column.name for column in self.table.primary_key]
         count = 0
         for row in tx.rows(self.select, **values):
-            old = {name: getattr(row, name) for name in (*self.columns, *self.told)}
+            old = {name: getattr(row, name) for name in (*self.columns, *self.warned)}
             made = {name: None if at is None else new(name, at) for name, at in old.items()}
             if made != old:
                 where = {f"key_{key}": getattr(row, key) for key in keys}
@@ -152,8 +152,8 @@ def shift(tx: Transaction, by: timedelta, before: datetime, *, untell: bool) -> 
     """
     for times in MOVED:
 
-        def new(name: str, at: datetime, told: Iterable[str] = times.told) -> datetime | None:
-            return None if untell and name in told else moved(at, by)
+        def new(name: str, at: datetime, warned: Iterable[str] = times.warned) -> datetime | None:
+            return None if untell and name in warned else moved(at, by)
 
         times.change(tx, new, **_values(times, before))
 

@@ -129,10 +129,10 @@ class Notebooks:
         if response.code == 404:
             return ""
         found = _read_json(response)
-        wish = found.get("wish") if isinstance(found, dict) else None
-        if not isinstance(wish, str) or len(wish) > MOST_WISHED:
+        extension_request = found.get("wish") if isinstance(found, dict) else None
+        if not isinstance(extension_request, str) or len(extension_request) > MOST_WISHED:
             raise NotSaid("the answer of its server cannot be read")
-        return wish
+        return extension_request
 
     async def _list(self, reach: Reach, path: str) -> list[Any]:
         """A list of the server's own API. That it was asked is no activity of anybody's."""

@@ -107,9 +107,9 @@ class Decisions(RequestPage):
             problem=problem,
             about=about,
             typed=typed or {},
-            told=""
+            confirmation=""
             if problem
-            else self.told(
+            else self.confirmation(
                 {
                     word: (sentence, partial(_is_in, states, state))
                     for word, (sentence, state) in DONE_TO.items()

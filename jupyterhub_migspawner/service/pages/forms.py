@@ -50,7 +50,7 @@ class RequestPage(Page):
         found = self.get_query_argument("before", "")
         return int(found) if found.isascii() and found.isdigit() and len(found) <= 18 else None
 
-    def told(self, words: Mapping[str, tuple[str, Callable[[int], bool]]]) -> str:
+    def confirmation(self, words: Mapping[str, tuple[str, Callable[[int], bool]]]) -> str:
         """What was just done, as the address says: a sentence for each word and when it is true.
 
         Anybody can write an address, so there is no message about a number for which it is not

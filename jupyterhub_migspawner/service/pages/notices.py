@@ -18,7 +18,7 @@ class MyNotices(Page):
             "notices.html",
             topics=[(topic, title, choices[topic]) for topic, title in TOPICS.items()],
             reachable=self.parts.settings.notices.tell(USERS),
-            told="Your choice is saved." if self.get_query_argument("kept", "") else "",
+            confirmation="Your choice is saved." if self.get_query_argument("kept", "") else "",
         )
 
     async def post(self) -> None:

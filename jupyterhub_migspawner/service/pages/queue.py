@@ -86,7 +86,7 @@ class MyQueue(RequestPage):
             return broker.queue.status(person.name), past, offers
 
         places, past, offers = await self.ask(read)
-        told = self.told(
+        confirmation = self.confirmation(
             {
                 "joined": (
                     "You are on the waiting list, with ticket {id}.",
@@ -113,7 +113,7 @@ class MyQueue(RequestPage):
             minutes=settings.offer_minutes,
             typed=typed,
             problem=problem,
-            told="" if problem else told,
+            confirmation="" if problem else confirmation,
         )
 
     def _shown(

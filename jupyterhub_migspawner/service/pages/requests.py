@@ -118,7 +118,7 @@ class MyRequests(RequestPage):
             )
         states = {each.id: each.state for each in requests}
         begun = {each.id for each in drafts}
-        told = self.told(
+        confirmation = self.confirmation(
             {
                 "asked": (
                     "Request {id} is submitted. An approver will decide on it.",
@@ -154,7 +154,7 @@ class MyRequests(RequestPage):
             tiers=[offer.tier for offer in offers if offer.open and offer.tier.approval],
             typed=typed,
             problem=problem,
-            told="" if problem else told,
+            confirmation="" if problem else confirmation,
             decides=is_approver(self.visitor, self.parts.settings.approvers),
         )
 

@@ -44,7 +44,7 @@ class MySession(Page):
         """Show the page."""
         await self.page()
 
-    def told(self) -> str:
+    def confirmation(self) -> str:
         """What was just done, as the address says; its number is looked at and nothing else."""
         found = self.get_query_argument("extended", "")
         number = found.isascii() and found.isdigit() and len(found) <= 18
@@ -104,7 +104,7 @@ class MySession(Page):
             title_of=self.parts.settings.title_of,
             short_reason=short_reason,
             ended=[(moment(each.ended_at), each) for each in ended if each.ended_at],
-            told=self.told(),
+            confirmation=self.confirmation(),
             problem=problem,
             hub_is_silent=servers is None,
             orphans=orphans[:MOST_ODD],

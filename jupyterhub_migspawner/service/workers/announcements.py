@@ -59,9 +59,9 @@ class Announcer:
         if reach.trouble or (notice is None and self._said.get(lease_id) is None):
             return
         try:
-            wish = await self._notebooks.tell(reach, {"notice": notice})
-            if wish:
-                after, answer = await self._grant(standing, wish)
+            extension_request = await self._notebooks.tell(reach, {"notice": notice})
+            if extension_request:
+                after, answer = await self._grant(standing, extension_request)
                 notice = self._notice(after)
                 await self._notebooks.tell(reach, {"notice": notice, "answer": answer})
         except NotSaid as trouble:
@@ -85,10 +85,12 @@ class Announcer:
             await self._notebooks.tell(reach, {"notice": notice})
         self._said[lease.id] = notice
 
-    async def _grant(self, standing: Standing, wish: str) -> tuple[Standing, dict[str, str]]:
+    async def _grant(
+        self, standing: Standing, extension_request: str
+    ) -> tuple[Standing, dict[str, str]]:
         """Keep a session for longer as its person would on the page; how it stands then."""
         lease = standing.lease
-        answer = {"wish": wish, "refusal": "", "kept_until": ""}
+        answer = {"wish": extension_request, "refusal": "", "kept_until": ""}
         try:
             after = await self._parts.ask(
                 lambda broker: broker.sessions.extend(lease.id, Person(lease.user), WHY)

@@ -24,7 +24,7 @@ def split_form(form_data: dict[str, list[Any]]) -> tuple[dict[str, Any], dict[st
     return {"tier": values[0] if len(values) == 1 else values}, rest
 
 
-def wishes(form_data: dict[str, list[Any]], tier: Any) -> dict[str, str]:
+def request_fields(form_data: dict[str, list[Any]], tier: Any) -> dict[str, str]:
     """What was filled in beside a tier that cannot start now: ``reason`` and ``hours`` of a
     request, ``wait``, ``start`` and ``upward`` of a ticket."""
     found = {}
