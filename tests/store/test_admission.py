@@ -305,12 +305,21 @@ class Admission(RuleBasedStateMachine):
     def in_sight(self, offer: TierStatus) -> list[object]:
         """What could be had of a tier, by the slices and cards themselves."""
         tier = offer.tier
+        # No seats are added on a card that is being emptied for a grant, or taken out of service.
+        closed = {
+            card.uuid
+            for card in self.broker.cards.find()
+            if (card.state, card.problem, card.target, card.reserved_for) != ("ok", "", None, None)
+        }
         if not tier.is_whole:
             return [
                 status
                 for status in self.broker.slices.find()
                 if status.row.profile == tier.profile
-                and (status.state == "free" or self.has_seat(status, tier))
+                and (
+                    status.state == "free"
+                    or (status.row.card_uuid not in closed and self.has_seat(status, tier))
+                )
             ]
         busy = {lease.card_uuid for lease in self.broker.leases.find()}
         mine = {None, offer.grant.id if offer.grant else None}
