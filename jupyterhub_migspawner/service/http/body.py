@@ -105,7 +105,10 @@ def _found(value: Any) -> str:
     if isinstance(value, list):
         return "a list"
     if isinstance(value, str):
-        return shown(value) if len(value) <= 60 else f"text of {len(value)} characters"
+        size = f"text of {len(value)} characters"
+        if not is_storable(value):
+            return f"{size}, of which at least one cannot be stored (NUL, or half a surrogate pair)"
+        return shown(value) if len(value) <= 60 else size
     text = json.dumps(value)
     return text if len(text) <= 60 else text[:59] + "…"
 
@@ -145,6 +148,11 @@ def too_large(size: int) -> Problem:
         "too-large",
         f"The body has {size:,} bytes; at most {MOST_BYTES:,} are read here.",
     )
+
+
+def is_storable(text: str) -> bool:
+    """Whether a text has no NUL, which PostgreSQL lacks, and no half of a surrogate pair."""
+    return not any(0xD800 <= ord(char) <= 0xDFFF or char == "\0" for char in text)
 
 
 def shown(text: str) -> str:

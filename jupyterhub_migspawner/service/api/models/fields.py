@@ -23,6 +23,8 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
+from jupyterhub_migspawner.service.http.body import is_storable
+
 #: Characters of a name, of a reason, and of other text as it was typed.
 MOST_NAME = 200
 MOST_TEXT = 2000
@@ -52,8 +54,8 @@ class Expected:
 
 
 def _storable(text: str) -> str:
-    """Refuse half of a surrogate pair, which is no character, and NUL, which PostgreSQL lacks."""
-    if any(0xD800 <= ord(char) <= 0xDFFF or char == "\0" for char in text):
+    """Refuse text that no database can hold."""
+    if not is_storable(text):
         raise ValueError
     return text
 
