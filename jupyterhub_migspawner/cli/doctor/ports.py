@@ -32,7 +32,7 @@ def check(config: Config, config_file: Path) -> Iterator[Finding]:
             WARNING,
             "There is no folder for the service's unix socket in which only the hub's user and "
             "root can write: RUNTIME_DIRECTORY, XDG_RUNTIME_DIR, the hub's working folder and "
-            "{config_file.parent} were checked. The proxy reaches the service at a TCP port, "
+            f"{config_file.parent} were checked. The proxy reaches the service at a TCP port, "
             "which a local user can take while the hub is down.",
             "Remove write access for group and others from the folder the hub starts in, or "
             "set RuntimeDirectory=jupyterhub in the hub's systemd unit.",

@@ -397,6 +397,6 @@ def test_a_slice_that_is_not_proven_empty_is_named_after_a_minute(healthy: Insta
     answer = healthy.run("doctor", "--json")
     (finding,) = found(answer, "lease")
     assert (answer.status, finding["state"]) == (1, "wrong")
-    assert f"Lease {other.id} of grace ended at" in finding["message"]
+    assert f"Lease {other.id} of grace already ended at" in finding["message"]
     assert "(its time was over)" in finding["message"]
     assert "kill -9 4712" in finding["mend"]

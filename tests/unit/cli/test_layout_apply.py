@@ -127,7 +127,7 @@ def test_a_card_that_is_gone_when_its_turn_comes_is_named(
     monkeypatch.setattr(Layouts, "choose", then_gone)
     answer = two.json("layout", "apply", str(EXAMPLE), "all-balanced", status=1)
     assert [card["done"] for card in answer["cards"]] == [True, False]
-    assert answer["cards"][1]["error"].startswith(f"Card 1 ({uuid}): the driver does not list it")
+    assert answer["cards"][1]["error"].startswith(f"Card 1 ({uuid}): the driver no longer lists it")
 
 
 def without(found: Any, uuid: str) -> Any:
