@@ -13,6 +13,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -116,12 +117,12 @@ class Hub:
         #: What the hub alone has: variables of its environment, settings of its command line.
         self.environ: dict[str, str] = {}
         self.overrides: dict[str, str] = {}
-        self._launches = 0
+        self._launched = datetime.min.replace(tzinfo=timezone.utc)
         self._broker: tuple[tuple[object, ...], Broker] | None = None
 
     def launch(self) -> subprocess.Popen[bytes]:
         """Start the hub's process, whatever comes of it."""
-        self._launches += 1
+        self._launched = datetime.now(timezone.utc)
         bins = [str(Path(sys.prefix) / "bin"), str(Path(sys.prefix) / "proxy/node_modules/.bin")]
         environ = {k: v for k, v in os.environ.items() if k != "MIGSPAWNER_NVML"}
         with (self.directory / "hub.log").open("ab") as log:
@@ -151,7 +152,7 @@ class Hub:
 
         self.until(answers)
         self.until(self.service_answers)
-        self.until(self.has_slices)
+        self.until(self.agent_reports)
 
     @contextmanager
     def running(self) -> Iterator[Hub]:
@@ -273,12 +274,18 @@ class Hub:
         assert status == 201, answer
         return str(answer["token"])
 
-    def has_slices(self) -> bool:
-        """Whether the agent has reported the cards, to a process that looks for the first time."""
+    def agent_reports(self) -> bool:
+        """Whether the agent has reported since the hub was launched.
+
+        A process that looks for the first time sees it. On a slow machine what an earlier agent has
+        said may be too old by now for new leases.
+        """
         mig = self.mig()
         store = Store.open(mig.resolved_database_url())
         try:
-            return bool(Broker(store, mig.settings()).slices.find())
+            broker = Broker(store, mig.settings())
+            reports = [node.heartbeat_at for node in broker.nodes.find()]
+            return any(at > self._launched for at in reports) and bool(broker.slices.find())
         finally:
             store.close()
 
@@ -296,7 +303,7 @@ class Hub:
         look every tenth of a second, and a look must cost next to nothing.
         """
         read = (
-            self._launches,
+            self._launched,
             self.config.stat().st_mtime_ns,
             tuple(self.environ.items()),
             tuple(self.overrides.items()),
