@@ -246,7 +246,7 @@ ending = threading.Event()
 written = [0] * 2
 def write(number):
     while not ending.is_set():
-        lab.broker.record_step("GPU-0", sys.argv[2], "another")
+        lab.broker.layouts.record_step("GPU-0", sys.argv[2], "another")
         written[number] += 1
 threads = [threading.Thread(target=write, args=(number,)) for number in range(2)]
 for thread in threads:

@@ -29,8 +29,8 @@ from jupyterhub_migspawner.policy.tiers import parse_tiers
 
 settings = Settings(tiers=parse_tiers([{"name": "small", "profile": "1g.5gb"}]))
 broker = Broker(Store.open(sys.argv[1]), settings)
-(lease,) = broker.release_server("ada", "", "stopped", "hub")
-broker.confirm_empty(lease.id)
+(lease,) = broker.leases.release_server("ada", "", "stopped", "hub")
+broker.leases.confirm_empty(lease.id)
 """
 
 

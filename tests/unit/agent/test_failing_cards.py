@@ -170,7 +170,7 @@ def test_a_card_that_waits_for_a_reset_is_lost_at_once(make_node: NodeMaker) -> 
     mend(node)
     simulator.add_process(node.path, str(lease.slice_uuid), 1)
     node.tick()
-    assert "process 1 of before" in node.card().problem
+    assert "process 1 from before" in node.card().problem
 
 
 def test_a_card_that_cannot_be_watched_keeps_no_other_from_being_heard(

@@ -532,7 +532,7 @@ def test_a_lease_that_moved_on_meanwhile_keeps_no_other_from_being_proven(
             raise Refusal("It is active.", reason="conflict")
         return real(lease_id)
 
-    monkeypatch.setattr(node.broker, "confirm_empty", confirm)
+    monkeypatch.setattr(node.broker.leases, "confirm_empty", confirm)
     node.tick()
     assert [state(node, each) for each in leases] == ["releasing", "released"]
 

@@ -488,7 +488,7 @@ HIDDEN = """
     node.tick()
     leases = [node.lab.start(user) for user in ("ada", "grace")]
     for lease in leases:
-        node.broker.activate(lease.attempt)
+        node.broker.leases.activate(lease.attempt)
     for path in folder.rglob("*"):
         path.chmod(0o777)
     os.setgroups([])
@@ -512,13 +512,13 @@ HIDDEN = """
         raise AssertionError("it can be read")
     node.stop(leases[0])
     node.tick()
-    found = node.broker.lease(leases[0].id)
+    found = node.broker.leases.get(leases[0].id)
     why = found.waiting_for
     print(found.state, f"process {child} (" in why, why.count("/environ"))
     os.write(go_on[1], b"x")
     os.waitpid(child, 0)
     node.tick()
-    print(node.broker.lease(leases[0].id).state)
+    print(node.broker.leases.get(leases[0].id).state)
     node.close()
 """
 

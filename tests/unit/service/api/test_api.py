@@ -375,7 +375,7 @@ async def test_exceptions_are_made_seen_and_ended(site: Site) -> None:
     path = f"api/exceptions/{made['id']}/end"
     refused(await site.ask("POST", path, token=ada, body={}), 403, "Only admins")
     check(await site.ask("POST", path, token=root, body={"reason": "x"}), "QuotaException", 200)
-    refused(await site.ask("POST", path, token=root, body={}), 409, "is over")
+    refused(await site.ask("POST", path, token=root, body={}), 409, "ended at")
     assert (await site.ask("GET", "api/exceptions", token=ada)).json == []
     assert len((await site.ask("GET", "api/exceptions?past=true", token=ada)).json) == 1
 

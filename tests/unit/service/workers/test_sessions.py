@@ -201,7 +201,7 @@ async def test_who_writes_without_a_kernel_is_there(
     notebook.kernels, notebook.acts = [], 5
     await examiner.round()
     begun = reading(world, lease)
-    assert begun.said == "0 kernels, 0 busy; 5 acts in the browser"
+    assert begun.said == "0 kernels, 0 busy; 5 actions in the browser"
     await pass_by(world, examiner, lease, 600)
     assert reading(world, lease).active_at == begun.active_at, "a tab that is only open"
     notebook.acts += 1
