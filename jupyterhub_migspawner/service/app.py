@@ -37,6 +37,7 @@ from jupyterhub_migspawner.db import backups
 from jupyterhub_migspawner.errors import ConfigError, MigspawnerError
 from jupyterhub_migspawner.hub.ports import CALLERS, SOCKETS, ask_for_sockets
 from jupyterhub_migspawner.hub.wiring import HUB_PID
+from jupyterhub_migspawner.policy.wording import listed
 from jupyterhub_migspawner.service.address import Address, listening_address
 from jupyterhub_migspawner.service.api import routes as api
 from jupyterhub_migspawner.service.clients import certificates
@@ -264,7 +265,8 @@ def from_environment(config_file: str, environ: Mapping[str, str]) -> Service:
     missing = [name for name in FROM_HUB if not environ.get(name)]
     if missing:
         raise ConfigError(
-            f"{', '.join(missing)} is not set: the hub has to start this service. "
+            f"{listed(missing)} {'is' if len(missing) == 1 else 'are'} not set: the hub has to start "
+            "this service. "
             "'jupyterhub_migspawner.setup(c)' in the hub's configuration file configures that."
         )
     address = listening_address(environ["JUPYTERHUB_SERVICE_URL"])

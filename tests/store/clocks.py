@@ -43,7 +43,7 @@ def process(lab: Lab, clocks: Clocks, monkeypatch: pytest.MonkeyPatch) -> Broker
     if lab.store.postgres:
         monkeypatch.setattr("jupyterhub_migspawner.broker.clock.ASK_SECONDS", 0.0)
         monkeypatch.setattr(LeaseClock, "wall", lambda self, tx: clocks.wall)
-        clock = broker.clock
+        clock = broker.context.lease_clock
         assert isinstance(clock, LeaseClock)
         clock._server = lambda: clocks.wall  # type: ignore[assignment]
         monkeypatch.setattr(clock, "keep_in_step", lambda: None)

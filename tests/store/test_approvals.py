@@ -211,7 +211,7 @@ def test_requests_expire_by_the_clock_even_before_anybody_notes_it(lab: Lab) -> 
     lab.clock.pass_time(hours=10)
     refused("conflict", lab.broker.requests.cancel, grant.id, OTHER)
     lab.clock.pass_time(days=30)
-    assert "expired already" in refused(
+    assert "already expired" in refused(
         "conflict", lab.broker.requests.decide, waiting.id, ROOT, True
     )
     assert {r.id for r in lab.broker.requests.expire()} == {waiting.id, grant.id}

@@ -129,7 +129,9 @@ def test_a_user_without_an_address_is_said_to_have_none(web: Hook) -> None:
     "url", [f"bogus://x/{SECRET}", f"slack://{SECRET}", "mailto://", f"mailtos://{SECRET}"]
 )
 def test_what_apprise_does_not_know_is_refused_without_the_secret(url: str) -> None:
-    with pytest.raises(ConfigError, match=r"MigBroker.notices: admins\[0\] .* is not a URL") as told:
+    with pytest.raises(
+        ConfigError, match=r"MigBroker.notices: admins\[0\] .* is not a URL"
+    ) as told:
         channels.check([Channel("admins", 0, url)])
     assert SECRET not in str(told.value)
 

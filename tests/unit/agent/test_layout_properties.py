@@ -64,6 +64,8 @@ class Mortal:
 
     def __getattr__(self, name: str) -> Any:
         value = getattr(self._inner, name)
+        if type(value).__module__.startswith("jupyterhub_migspawner.broker."):
+            return Mortal(value, self._fuse)
         if not callable(value):
             return value
 

@@ -98,7 +98,7 @@ def test_it_listens_nowhere_else(url: str) -> None:
 
 
 def test_without_a_hub_it_says_who_starts_it() -> None:
-    with pytest.raises(ConfigError, match=r"JUPYTERHUB_API_TOKEN.*the hub has to start this service"):
+    with pytest.raises(ConfigError, match=r"JUPYTERHUB_API_TOKEN.*the hub has to start"):
         from_environment("config.py", {})
 
 

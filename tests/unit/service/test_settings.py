@@ -61,5 +61,5 @@ def test_a_hub_of_another_version_is_named(hub: TheHub) -> None:
     document = hub.reads(TIERS).to_bytes().replace(b'"format": 1', b'"format": 0')
     offered = Handover("a home", document)
     offered.serve()
-    with pytest.raises(ConfigError, match=r"another version.*Restart the hub"):
+    with pytest.raises(ConfigError, match=r"different version.*Restart the hub"):
         settings(str(hub.file), {SETTINGS: offered.name}, os.getpid())

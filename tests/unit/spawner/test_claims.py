@@ -21,6 +21,10 @@ class Away:
         self.named: list[list[str]] = []
         self.asked = threading.Event()
 
+    @property
+    def orphans(self) -> Away:
+        return self
+
     def open_broker(self) -> Away:
         if self.errors:
             raise self.errors.pop(0)
