@@ -38,6 +38,8 @@ def _create(connection: sa.Connection) -> None:
         return
     for statement in _statements():
         connection.exec_driver_sql(statement)
+    # Each database is one of its own.
+    connection.exec_driver_sql("UPDATE database_identity SET identity = lower(hex(randomblob(16)))")
 
 
 @contextmanager

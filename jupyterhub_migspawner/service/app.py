@@ -265,8 +265,8 @@ def from_environment(config_file: str, environ: Mapping[str, str]) -> Service:
     missing = [name for name in FROM_HUB if not environ.get(name)]
     if missing:
         raise ConfigError(
-            f"{listed(missing)} {'is' if len(missing) == 1 else 'are'} not set: the hub has to start "
-            "this service. "
+            f"{listed(missing)} {'is' if len(missing) == 1 else 'are'} not set: the hub has to "
+            "start this service. "
             "'jupyterhub_migspawner.setup(c)' in the hub's configuration file configures that."
         )
     address = listening_address(environ["JUPYTERHUB_SERVICE_URL"])
