@@ -87,7 +87,7 @@ def test_a_slice_is_on_a_card_that_the_tier_means(make_lab: MakeLab) -> None:
     assert figures(lab) == {"h": (2, 2), "a": (2, 2), "any": (4, 4)}
     assert [lab.start(f"u{n}", "h").card_uuid for n in range(2)] == ["GPU-1", "GPU-1"]
     assert figures(lab) == {"h": (0, 2), "a": (2, 2), "any": (2, 4)} == figures(lab, cold(lab))
-    assert "2 of 2 are taken" in refused("capacity", lab.start, "eve", "h")
+    assert "2 of 2 are in use" in refused("capacity", lab.start, "eve", "h")
     assert [lab.start(f"v{n}", "any").card_uuid for n in range(2)] == ["GPU-0", "GPU-0"]
     refused("capacity", lab.start, "eve", "a")
 

@@ -88,13 +88,13 @@ def test_deadlines_of_two_hubs_with_different_clocks_agree(server_lab: Lab) -> N
     brokers = []
     for _ in range(2):
         broker = Broker(server_lab.store, server_lab.broker.settings)
-        assert isinstance(broker.clock, LeaseClock)
+        assert isinstance(broker.context.clock, LeaseClock)
         brokers.append(broker)
     machine = Machine()
     brokers[0] = Broker(
         server_lab.store, server_lab.broker.settings, clock=machine.clock(server_lab)
     )
-    brokers[0].clock.keep_in_step()  # type: ignore[attr-defined]
+    brokers[0].context.clock.keep_in_step()  # type: ignore[attr-defined]
     earliest = asked(server_lab)
     brokers[1].nodes.record_inventory("n1", inventory(card(0)))
     leases = []
@@ -143,9 +143,9 @@ def test_all_processes_of_a_machine_count_on_from_one_anchor(make_lab: Callable[
     hub.leases.find()
     ends = []
     for broker in (service, hub):
-        assert isinstance(broker.clock, LeaseClock)
-        assert broker.clock.anchor is not None
-        ends.append(broker.clock.anchor)
+        assert isinstance(broker.context.clock, LeaseClock)
+        assert broker.context.clock.anchor is not None
+        ends.append(broker.context.clock.anchor)
     assert ends[0] == ends[1]
     assert abs(service.now() - utc_now()) < TOLERANCE
     earlier = service.now()

@@ -209,6 +209,6 @@ def test_every_change_is_one_event_in_its_transaction(
 def watched_lab(url: str) -> Lab:
     lab = Lab(url, tiers=[*TIERS, BARE])
     lab.store.close()
-    lab.store = lab.broker.store = Watched.open(url)
+    lab.store = lab.broker.context.store = Watched.open(url)
     assert isinstance(lab.store, Store)
     return lab

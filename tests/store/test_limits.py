@@ -87,7 +87,7 @@ def test_the_limit_holds_over_a_restart_and_for_all_who_share_the_database(lab: 
     limit(lab, 2)
     second = Lab(lab.url, clock=lab.clock)
     other = second.broker
-    other.settings = lab.broker.settings
+    other.context.settings = lab.broker.settings
     ask(lab)
     other.requests.create(ADA, "card", 2, "a run")
     for broker in (lab.broker, other):

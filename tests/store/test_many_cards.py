@@ -28,7 +28,7 @@ def cluster(make_lab: Callable[..., Lab]) -> Lab:
 def test_every_slice_is_given_out_and_then_none(cluster: Lab) -> None:
     leases = [cluster.start(f"user{number}") for number in range(MANY)]
     assert len({lease.slice_id for lease in leases}) == MANY
-    with pytest.raises(Refusal, match=f"{MANY} of {MANY} are taken"):
+    with pytest.raises(Refusal, match=f"{MANY} of {MANY} are in use"):
         cluster.start("late")
     cluster.stop(leases[MANY // 2])
     assert cluster.start("late").slice_id == leases[MANY // 2].slice_id
