@@ -33,7 +33,8 @@ PROFILES = ("1g.5gb", "1g.5gb+me", "1g.10gb", "2g.10gb", "3g.20gb")
 AGENT = """
 import sys, time
 from jupyterhub_migspawner.agent import make_agent
-from jupyterhub_migspawner.config import MigBroker, load_config_file
+from jupyterhub_migspawner.config import MigBroker
+from jupyterhub_migspawner.config.file import load_config_file
 agent = make_agent(MigBroker(config=load_config_file(sys.argv[1])))
 while True:
     agent.tick()
