@@ -37,8 +37,12 @@ async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
         await strangely(writer, int(head.split("/strange/")[1].split("/")[0]))
         return
     body = KERNELS if "/api/kernels" in head else b"[]"
+    # No server has the extension that reports activity.
+    status = b"200 OK" if "/api/" in head else b"404 Not Found"
     writer.write(
-        b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n"
+        b"HTTP/1.1 "
+        + status
+        + b"\r\nContent-Type: application/json\r\nConnection: close\r\n"
         + f"Content-Length: {len(body)}\r\n\r\n".encode()
         + body
     )
