@@ -21,7 +21,7 @@ LONGEST = (
     "test_idle_internal_ssl.py",
     "test_openapi.py",
     "test_hub.py",
-    "test_cutting_properties.py",
+    "test_layout_properties.py",
 )
 
 #: For this process and for what it starts.

@@ -34,12 +34,7 @@ from jupyterhub_migspawner.agent.processes import (
     read_facts,
     uids_of,
 )
-from jupyterhub_migspawner.agent.snapshot import (
-    MOST_ANCESTORS,
-    Snapshot,
-    endless,
-    scan,
-)
+from jupyterhub_migspawner.agent.snapshot import MOST_ANCESTORS, Snapshot, endless, scan
 from jupyterhub_migspawner.agent.units import Units, no_units
 from jupyterhub_migspawner.broker import Broker
 from jupyterhub_migspawner.broker.orphans import Guests

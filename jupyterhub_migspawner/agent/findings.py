@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from jupyterhub_migspawner.agent.processes import (
-    Process,
-)
+from jupyterhub_migspawner.agent.processes import Process
 
 MOST_NAMED = 5
 """Processes that a sentence names."""

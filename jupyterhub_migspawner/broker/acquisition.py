@@ -29,15 +29,7 @@ from jupyterhub_migspawner.model.leases import HELD, PENDING, RELEASING, LeaseRo
 from jupyterhub_migspawner.model.requests import RequestRow
 from jupyterhub_migspawner.model.tickets import TAKEN
 from jupyterhub_migspawner.policy import tiers
-from jupyterhub_migspawner.policy.admission import (
-    Admit,
-    Deny,
-    Reason,
-    Use,
-    Wait,
-    decide,
-    none_left,
-)
+from jupyterhub_migspawner.policy.admission import Admit, Deny, Reason, Use, Wait, decide, none_left
 from jupyterhub_migspawner.policy.people import Person
 
 UNFIT = "what was held is not what its tier gives any more"

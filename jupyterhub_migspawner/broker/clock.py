@@ -19,13 +19,7 @@ from jupyterhub_migspawner.db import queries
 from jupyterhub_migspawner.db.clock import LeaseClock
 from jupyterhub_migspawner.db.store import Transaction
 from jupyterhub_migspawner.policy import clock as policy
-from jupyterhub_migspawner.policy.clock import (
-    NOTABLE,
-    SHARED_TOLERANCE,
-    TOLERANCE,
-    Finding,
-    moved,
-)
+from jupyterhub_migspawner.policy.clock import NOTABLE, SHARED_TOLERANCE, TOLERANCE, Finding, moved
 from jupyterhub_migspawner.policy.wording import span
 
 NOTE_SECONDS = 60.0

@@ -30,7 +30,7 @@ class Events:
         return self.page(after_id, limit, query).events
 
     def page(self, after_id: int, limit: int = 1_000, query: EventQuery = EVERYTHING) -> EventPage:
-        """As :meth:`events`, for a reader that goes on: nothing with a smaller id comes later."""
+        """As :meth:`find`, for a reader that goes on: nothing with a smaller id comes later."""
         most = max(0, min(int(limit), MOST_EVENTS))
         begin = max(0, min(int(after_id), 2**63 - 1))
         wanted = _storable(query)
@@ -51,7 +51,7 @@ class Events:
         return self._context.read(lambda tx: compaction.old(tx, before))
 
     def begin_compaction(self, days: int) -> Compaction:
-        """What there is to compact of events older than that, for :meth:`compact_events`."""
+        """What there is to compact of events older than that, for :meth:`compact`."""
         before = self._days_ago(days)
         return self._context.read(lambda tx: compaction.begin(tx, before))
 

@@ -33,7 +33,7 @@ class Layouts:
         self._context = context
 
     def set(self, card_uuid: str, wants: Sequence[Want], mig_enabled: bool, actor: str) -> CardRow:
-        """As :meth:`choose_layout`, for places that are known."""
+        """As :meth:`choose`, for places that are known."""
         return self.choose(card_uuid, lambda live: wants, mig_enabled, actor)
 
     def choose(

@@ -9,12 +9,7 @@ from datetime import datetime, timedelta
 from jupyterhub_migspawner.broker.admission import Admission, Reader, refusal_of
 from jupyterhub_migspawner.broker.checks import NAME_LIMIT, REASON_LIMIT, text, wanted_name
 from jupyterhub_migspawner.broker.context import Context
-from jupyterhub_migspawner.broker.offers import (
-    Offers,
-    held_for,
-    known_ticket,
-    missing_ticket,
-)
+from jupyterhub_migspawner.broker.offers import Offers, held_for, known_ticket, missing_ticket
 from jupyterhub_migspawner.broker.recorder import ticket_event
 from jupyterhub_migspawner.broker.sessions import Sessions
 from jupyterhub_migspawner.broker.statuses import TicketStatus

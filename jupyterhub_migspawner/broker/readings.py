@@ -9,10 +9,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from jupyterhub_migspawner.broker.checks import (
-    stored,
-    wanted_name,
-)
+from jupyterhub_migspawner.broker.checks import stored, wanted_name
 from jupyterhub_migspawner.broker.context import Context
 from jupyterhub_migspawner.db import queries
 from jupyterhub_migspawner.db.store import Transaction

@@ -1,6 +1,6 @@
 """The recorder: events about leases, slices, tickets and requests, and how leases and tickets end.
 
-An end and its event are one: whatever ends a lease or closes a ticket does it here.
+Each event is written in the transaction of the change that it reports.
 """
 
 from __future__ import annotations

@@ -1,4 +1,11 @@
-"""Cards for grants that begin later: kept from when it has to be, and not before."""
+"""Whole cards kept for grants: for one that begins soon, or for a start that found none free.
+
+Nobody's session ends for it: nothing new is given out on the card, and once it is empty the grant's
+next start gets it. Relies on :mod:`..policy.draining` for the choice. Promises that a grant has at
+most one card reserved, that a card for a later grant is kept from when it has to be and not before,
+and that a reservation ends with its grant, when the grant got a card, and when the empty card was
+not used in time.
+"""
 
 from __future__ import annotations
 
@@ -21,9 +28,17 @@ from jupyterhub_migspawner.policy.reservation import is_due, longest_session
 from jupyterhub_migspawner.policy.tiers import Tier, tiers_on
 from jupyterhub_migspawner.policy.wording import moment
 
+MINUTE = timedelta(minutes=1)
+NO_CARD = "its tier no longer gives out whole cards"
+OTHER_CARDS = "its tier now gives out other cards"
+"""Why a card is not set aside any more for a grant that holds."""
+
+KEPT = timedelta(minutes=30)
+"""How long an empty card waits for the start of the person it was emptied for."""
+
 
 class Reservations:
-    """The use case of a hub's service that looks ahead."""
+    """Use cases of a hub's service and of the agents that look after kept cards."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
@@ -67,15 +82,6 @@ class Reservations:
         self._context.run(
             lambda tx: look_after_reservations(tx, wanted_name(node), self._context.now(), why_void)
         )
-
-
-MINUTE = timedelta(minutes=1)
-NO_CARD = "its tier no longer gives out whole cards"
-OTHER_CARDS = "its tier now gives out other cards"
-"""Why a card is not set aside any more for a grant that holds."""
-
-KEPT = timedelta(minutes=30)
-"""How long an empty card waits for the start of the person it was emptied for."""
 
 
 def reserve(

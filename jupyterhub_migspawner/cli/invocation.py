@@ -14,13 +14,7 @@ from datetime import datetime, timezone, tzinfo
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from jupyterhub_migspawner.cli.output import (
-    USUAL_WIDTH,
-    Display,
-    complain,
-    print_json,
-    print_line,
-)
+from jupyterhub_migspawner.cli.output import USUAL_WIDTH, Display, complain, print_json, print_line
 from jupyterhub_migspawner.cli.times import aware
 from jupyterhub_migspawner.errors import ConfigError
 

@@ -32,13 +32,7 @@ import yaml
 from yaml.constructor import SafeConstructor
 
 from jupyterhub_migspawner.errors import ConfigError
-from jupyterhub_migspawner.gpu.layouts import (
-    VERSION,
-    Layout,
-    LayoutEntry,
-    LayoutFile,
-    PciFilter,
-)
+from jupyterhub_migspawner.gpu.layouts import VERSION, Layout, LayoutEntry, LayoutFile, PciFilter
 
 _FILE_KEYS = ("version", "mig-configs")
 _ENTRY_KEYS = ("devices", "device-filter", "mig-enabled", "mig-devices")

@@ -17,14 +17,7 @@ import pynvml
 
 from jupyterhub_migspawner.errors import GpuError
 from jupyterhub_migspawner.gpu.boot import boot_id
-from jupyterhub_migspawner.gpu.cards import (
-    Card,
-    GpuEvent,
-    GpuProcess,
-    Instance,
-    Inventory,
-    Profile,
-)
+from jupyterhub_migspawner.gpu.cards import Card, GpuEvent, GpuProcess, Instance, Inventory, Profile
 from jupyterhub_migspawner.gpu.codes import Code, gpu_error
 from jupyterhub_migspawner.gpu.events import EventReader
 from jupyterhub_migspawner.gpu.library import LOCK, Library

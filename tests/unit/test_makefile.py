@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import LONGEST
+
 HERE = Path(__file__).parents[2]
 
 
@@ -97,3 +99,8 @@ def test_a_check_is_a_part_of_the_tests(tree: Path) -> None:
         assert part in checked
         assert part in tested
     assert " tests/unit" not in checked
+
+
+def test_the_files_that_begin_first_are_there() -> None:
+    there = {path.name for path in (HERE / "tests").rglob("test_*.py")}
+    assert set(LONGEST) <= there

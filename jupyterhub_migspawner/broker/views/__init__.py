@@ -24,12 +24,7 @@ from jupyterhub_migspawner.broker.views.quotas import (
     exception_view,
     quota_view,
 )
-from jupyterhub_migspawner.broker.views.requests import (
-    Draft,
-    Request,
-    draft_view,
-    request_view,
-)
+from jupyterhub_migspawner.broker.views.requests import Draft, Request, draft_view, request_view
 from jupyterhub_migspawner.broker.views.sessions import Session, standing_view, stranded_view
 from jupyterhub_migspawner.broker.views.slices import Slice, slice_view
 from jupyterhub_migspawner.broker.views.tiers import Tier, tier_view

@@ -13,24 +13,9 @@ Import tables from here, whichever module defines them. The migrations in
 :mod:`jupyterhub_migspawner.db.migrations` make them; a test compares the two.
 """
 
-from jupyterhub_migspawner.db.tables.base import (
-    clocks,
-    database_identity,
-    hubs,
-    metadata,
-)
-from jupyterhub_migspawner.db.tables.hardware import (
-    FREE,
-    SHARED,
-    cards,
-    nodes,
-    slices,
-)
-from jupyterhub_migspawner.db.tables.history import (
-    event_counts,
-    event_readers,
-    events,
-)
+from jupyterhub_migspawner.db.tables.base import clocks, database_identity, hubs, metadata
+from jupyterhub_migspawner.db.tables.hardware import FREE, SHARED, cards, nodes, slices
+from jupyterhub_migspawner.db.tables.history import event_counts, event_readers, events
 from jupyterhub_migspawner.db.tables.sessions import (
     leases,
     orphans,

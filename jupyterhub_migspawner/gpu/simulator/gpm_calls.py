@@ -11,13 +11,7 @@ from jupyterhub_migspawner.gpu.codes import Code
 from jupyterhub_migspawner.gpu.simulator.cutting import Fault, find_instance, model_of
 from jupyterhub_migspawner.gpu.simulator.exports import symbol
 from jupyterhub_migspawner.gpu.simulator.handles import resolve_card
-from jupyterhub_migspawner.gpu.simulator.memory import (
-    address,
-    fill,
-    number,
-    pointed,
-    write_handle,
-)
+from jupyterhub_migspawner.gpu.simulator.memory import address, fill, number, pointed, write_handle
 from jupyterhub_migspawner.gpu.simulator.processes import use_of
 from jupyterhub_migspawner.gpu.simulator.schema import CardState
 from jupyterhub_migspawner.gpu.simulator.session import Sample, Session

@@ -8,12 +8,7 @@ from __future__ import annotations
 
 from jupyterhub_migspawner.gpu.codes import Code
 from jupyterhub_migspawner.gpu.simulator.cutting import Fault, find_instance, slice_uuid
-from jupyterhub_migspawner.gpu.simulator.schema import (
-    CardState,
-    ComputeState,
-    InstanceState,
-    State,
-)
+from jupyterhub_migspawner.gpu.simulator.schema import CardState, ComputeState, InstanceState, State
 from jupyterhub_migspawner.gpu.simulator.session import Session
 
 # Handles are opaque to the caller; these ranges tell them apart and make a wrong one noticeable.

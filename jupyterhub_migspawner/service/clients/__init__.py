@@ -1,0 +1,1 @@
+"""Whom the service talks to: the hub and notebook servers."""

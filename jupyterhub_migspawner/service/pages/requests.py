@@ -18,9 +18,7 @@ from jupyterhub_migspawner.policy.settings import Settings
 from jupyterhub_migspawner.policy.wording import number
 from jupyterhub_migspawner.service.api.handler import read_id
 from jupyterhub_migspawner.service.clients.hub import Beside
-from jupyterhub_migspawner.service.http.approvers import (
-    is_approver,
-)
+from jupyterhub_migspawner.service.http.approvers import is_approver
 from jupyterhub_migspawner.service.http.problem import Problem
 from jupyterhub_migspawner.service.pages.forms import RequestPage
 from jupyterhub_migspawner.service.pages.status import moment

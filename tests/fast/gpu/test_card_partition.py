@@ -14,13 +14,7 @@ from jupyterhub_migspawner.errors import GpuError
 from jupyterhub_migspawner.gpu import simulator
 from jupyterhub_migspawner.gpu.arrange import Want, legal_layouts
 from jupyterhub_migspawner.gpu.cards import Card, GpuProcess, Instance, Profile
-from jupyterhub_migspawner.gpu.partition import (
-    Create,
-    Destroy,
-    Plan,
-    arrange,
-    plan,
-)
+from jupyterhub_migspawner.gpu.partition import Create, Destroy, Plan, arrange, plan
 
 A100 = simulator.profiles_of(simulator.find_model("a100"))
 A30 = simulator.profiles_of(simulator.find_model("a30"))

@@ -9,12 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jupyterhub_migspawner.errors import ConfigError
-from jupyterhub_migspawner.policy.approval import (
-    TRANSITIONS,
-    may_decide,
-    may_move,
-    parse_approvers,
-)
+from jupyterhub_migspawner.policy.approval import TRANSITIONS, may_decide, may_move, parse_approvers
 from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.policy.placement import (
     CardLoad,

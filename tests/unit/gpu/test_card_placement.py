@@ -13,12 +13,7 @@ from hypothesis import strategies as st
 from jupyterhub_migspawner.errors import GpuError
 from jupyterhub_migspawner.gpu.arrange import Want, arrange, is_legal, legal_layouts, nearest
 from jupyterhub_migspawner.gpu.nvml import Nvml
-from jupyterhub_migspawner.gpu.simulator import (
-    MODELS,
-    card_uuids,
-    create_state,
-    profiles_of,
-)
+from jupyterhub_migspawner.gpu.simulator import MODELS, card_uuids, create_state, profiles_of
 
 
 @given(st.sampled_from(sorted(MODELS)), st.data())

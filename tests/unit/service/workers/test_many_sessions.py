@@ -17,13 +17,7 @@ from jupyterhub_migspawner.service.clients.notebooks import read
 from jupyterhub_migspawner.service.workers import sessions
 from jupyterhub_migspawner.service.workers.sessions import AT_ONCE, Examiner
 from tests.unit.service.conftest import World
-from tests.unit.service.notebook_servers import (
-    Notebook,
-    lend,
-    lend_many,
-    reading,
-    serving,
-)
+from tests.unit.service.notebook_servers import Notebook, lend, lend_many, reading, serving
 
 
 async def test_many_are_asked_a_few_at_a_time_and_none_keeps_the_others_waiting(
