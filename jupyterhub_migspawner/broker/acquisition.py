@@ -23,7 +23,7 @@ from jupyterhub_migspawner.broker.tiers import NOTHING_ELSE, Tiers
 from jupyterhub_migspawner.broker.waiting_list import WaitingList
 from jupyterhub_migspawner.db import queries
 from jupyterhub_migspawner.db.allocation.slices import Allocation
-from jupyterhub_migspawner.db.store import Transaction
+from jupyterhub_migspawner.db.transaction import Transaction
 from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.model.leases import HELD, PENDING, RELEASING, LeaseRow
 from jupyterhub_migspawner.model.requests import RequestRow

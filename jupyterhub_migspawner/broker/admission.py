@@ -18,7 +18,7 @@ from jupyterhub_migspawner.broker.quotas import Quotas
 from jupyterhub_migspawner.broker.waiting_list import WaitingList
 from jupyterhub_migspawner.db import allocation, queries
 from jupyterhub_migspawner.db.queries.capacity import Count
-from jupyterhub_migspawner.db.store import Transaction
+from jupyterhub_migspawner.db.transaction import Transaction
 from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.model.leases import LeaseRow
 from jupyterhub_migspawner.model.requests import RequestRow

@@ -6,7 +6,7 @@ from jupyterhub_migspawner.broker.checks import NAME_LIMIT, REASON_LIMIT, text, 
 from jupyterhub_migspawner.broker.context import Context
 from jupyterhub_migspawner.broker.recorder import lease_event, slice_event
 from jupyterhub_migspawner.db import queries
-from jupyterhub_migspawner.db.store import Transaction
+from jupyterhub_migspawner.db.transaction import Transaction
 from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.gpu.cards import GpuEvent
 from jupyterhub_migspawner.gpu.xids import is_uncontained, xid_name

@@ -17,7 +17,7 @@ from jupyterhub_migspawner.broker.context import BROKER, Context
 from jupyterhub_migspawner.broker.views import timestamp
 from jupyterhub_migspawner.db import queries
 from jupyterhub_migspawner.db.clock import LeaseClock
-from jupyterhub_migspawner.db.store import Transaction
+from jupyterhub_migspawner.db.transaction import Transaction
 from jupyterhub_migspawner.policy import clock as policy
 from jupyterhub_migspawner.policy.clock import NOTABLE, SHARED_TOLERANCE, TOLERANCE, Finding, moved
 from jupyterhub_migspawner.policy.wording import span

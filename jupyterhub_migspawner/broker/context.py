@@ -9,7 +9,8 @@ from typing import TypeVar
 from jupyterhub_migspawner.db import queries
 from jupyterhub_migspawner.db.clock import LeaseClock, Machine
 from jupyterhub_migspawner.db.queries.capacity import Capacity, Count
-from jupyterhub_migspawner.db.store import Store, Transaction
+from jupyterhub_migspawner.db.store import Store
+from jupyterhub_migspawner.db.transaction import Transaction
 from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.gpu.boot import boot_id
 from jupyterhub_migspawner.policy import rates

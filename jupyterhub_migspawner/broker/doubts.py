@@ -10,7 +10,7 @@ from jupyterhub_migspawner.broker.recorder import lease_event
 from jupyterhub_migspawner.broker.sessions import UNTOLD, Sessions, silence_of
 from jupyterhub_migspawner.broker.statuses import Standing
 from jupyterhub_migspawner.db import queries
-from jupyterhub_migspawner.db.store import Transaction
+from jupyterhub_migspawner.db.transaction import Transaction
 from jupyterhub_migspawner.model.leases import LeaseRow
 from jupyterhub_migspawner.policy import doubts
 

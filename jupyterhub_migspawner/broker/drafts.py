@@ -12,7 +12,7 @@ from jupyterhub_migspawner.broker.checks import NAME_LIMIT, REASON_LIMIT, text, 
 from jupyterhub_migspawner.broker.context import Context
 from jupyterhub_migspawner.broker.requests import Requests
 from jupyterhub_migspawner.db import queries
-from jupyterhub_migspawner.db.store import Transaction
+from jupyterhub_migspawner.db.transaction import Transaction
 from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.model.requests import DraftRow, RequestRow
 from jupyterhub_migspawner.policy.fields import read_hours, read_moment

@@ -11,7 +11,7 @@ from jupyterhub_migspawner.broker.checks import text
 from jupyterhub_migspawner.broker.context import BROKER, SILENT, Context
 from jupyterhub_migspawner.broker.recorder import begin_release, close_ticket
 from jupyterhub_migspawner.db import queries
-from jupyterhub_migspawner.db.store import Transaction
+from jupyterhub_migspawner.db.transaction import Transaction
 from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.model.hubs import DEFAULT_HUB, HubRow
 from jupyterhub_migspawner.model.leases import HELD

@@ -18,7 +18,7 @@ from jupyterhub_migspawner.broker.quarantine import reason_for
 from jupyterhub_migspawner.broker.recorder import slice_event
 from jupyterhub_migspawner.broker.targets import desired, is_reached, mark_wanted
 from jupyterhub_migspawner.db import queries
-from jupyterhub_migspawner.db.store import Transaction
+from jupyterhub_migspawner.db.transaction import Transaction
 from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.model.cards import MIG_OFF, CardRow, Want
 from jupyterhub_migspawner.model.leases import LeaseRow

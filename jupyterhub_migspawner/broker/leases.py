@@ -22,7 +22,7 @@ from jupyterhub_migspawner.broker.context import BROKER, Context
 from jupyterhub_migspawner.broker.recorder import begin_release, lease_event
 from jupyterhub_migspawner.broker.targets import back_to_layout
 from jupyterhub_migspawner.db import queries
-from jupyterhub_migspawner.db.store import Transaction
+from jupyterhub_migspawner.db.transaction import Transaction
 from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.model.leases import ACTIVE, HELD, PENDING, LeaseRow
 from jupyterhub_migspawner.model.parts import Part

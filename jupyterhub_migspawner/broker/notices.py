@@ -16,7 +16,7 @@ from jupyterhub_migspawner.broker.leases import why_ending
 from jupyterhub_migspawner.broker.recorder import lease_event
 from jupyterhub_migspawner.broker.views import timestamp
 from jupyterhub_migspawner.db import queries
-from jupyterhub_migspawner.db.store import Transaction
+from jupyterhub_migspawner.db.transaction import Transaction
 from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.model.leases import RELEASING, LeaseRow
 from jupyterhub_migspawner.policy.notices import TOPICS

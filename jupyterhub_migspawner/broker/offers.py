@@ -21,7 +21,7 @@ from jupyterhub_migspawner.broker.statuses import Offered
 from jupyterhub_migspawner.broker.views import timestamp
 from jupyterhub_migspawner.broker.waiting_list import WaitingList
 from jupyterhub_migspawner.db import allocation, queries
-from jupyterhub_migspawner.db.store import Transaction
+from jupyterhub_migspawner.db.transaction import Transaction
 from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.model.leases import HELD, PENDING, LeaseRow
 from jupyterhub_migspawner.model.tickets import CANCELLED, LAPSED, OFFERED, OPEN, WAITING, TicketRow

@@ -22,7 +22,7 @@ from jupyterhub_migspawner.broker.recorder import begin_release, lease_event
 from jupyterhub_migspawner.broker.statuses import Adoption
 from jupyterhub_migspawner.broker.unadopted import share_of, slice_of
 from jupyterhub_migspawner.db import queries
-from jupyterhub_migspawner.db.store import Transaction
+from jupyterhub_migspawner.db.transaction import Transaction
 from jupyterhub_migspawner.model.hubs import DEFAULT_HUB
 from jupyterhub_migspawner.model.leases import ACTIVE, LeaseRow
 from jupyterhub_migspawner.model.orphans import OrphanRow

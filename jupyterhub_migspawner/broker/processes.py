@@ -14,7 +14,7 @@ from jupyterhub_migspawner.broker.checks import stored, wanted_id, wanted_name
 from jupyterhub_migspawner.broker.context import BROKER, Context
 from jupyterhub_migspawner.broker.recorder import lease_event
 from jupyterhub_migspawner.db import queries
-from jupyterhub_migspawner.db.store import Transaction
+from jupyterhub_migspawner.db.transaction import Transaction
 from jupyterhub_migspawner.model.leases import LeaseRow
 from jupyterhub_migspawner.model.processes import ProcessesRow
 

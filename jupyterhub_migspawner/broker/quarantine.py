@@ -15,7 +15,7 @@ from jupyterhub_migspawner.broker.checks import REASON_LIMIT
 from jupyterhub_migspawner.broker.context import BROKER
 from jupyterhub_migspawner.broker.recorder import slice_event
 from jupyterhub_migspawner.db import queries
-from jupyterhub_migspawner.db.store import Transaction
+from jupyterhub_migspawner.db.transaction import Transaction
 from jupyterhub_migspawner.model.cards import MIG_OFF
 from jupyterhub_migspawner.model.orphans import OrphanRow
 from jupyterhub_migspawner.model.slices import SliceRow

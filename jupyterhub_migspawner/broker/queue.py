@@ -15,7 +15,7 @@ from jupyterhub_migspawner.broker.sessions import Sessions
 from jupyterhub_migspawner.broker.statuses import TicketStatus
 from jupyterhub_migspawner.broker.waiting_list import WaitingList
 from jupyterhub_migspawner.db import queries
-from jupyterhub_migspawner.db.store import Transaction
+from jupyterhub_migspawner.db.transaction import Transaction
 from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.model.leases import PENDING, LeaseRow
 from jupyterhub_migspawner.model.parts import Part

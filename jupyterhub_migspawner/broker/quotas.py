@@ -22,7 +22,7 @@ from jupyterhub_migspawner.broker.context import Context
 from jupyterhub_migspawner.broker.holdings import ending_of
 from jupyterhub_migspawner.broker.statuses import QuotaStatus
 from jupyterhub_migspawner.db import queries
-from jupyterhub_migspawner.db.store import Transaction
+from jupyterhub_migspawner.db.transaction import Transaction
 from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.model.leases import LeaseRow
 from jupyterhub_migspawner.model.parts import Part

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from jupyterhub_migspawner.broker.checks import stored, wanted_name
 from jupyterhub_migspawner.broker.context import Context
 from jupyterhub_migspawner.db import queries
-from jupyterhub_migspawner.db.store import Transaction
+from jupyterhub_migspawner.db.transaction import Transaction
 from jupyterhub_migspawner.model.sessions import ReadingRow
 from jupyterhub_migspawner.policy import doubts
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from jupyterhub_migspawner.broker.views.json import timestamp
 from jupyterhub_migspawner.db import queries
-from jupyterhub_migspawner.db.store import Transaction
+from jupyterhub_migspawner.db.transaction import Transaction
 from jupyterhub_migspawner.model.leases import LeaseRow
 from jupyterhub_migspawner.model.requests import RequestRow
 from jupyterhub_migspawner.model.slices import SliceRow

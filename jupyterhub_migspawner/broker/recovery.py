@@ -10,7 +10,7 @@ from collections.abc import Callable
 from datetime import datetime
 
 from jupyterhub_migspawner.db import queries
-from jupyterhub_migspawner.db.store import Transaction
+from jupyterhub_migspawner.db.transaction import Transaction
 from jupyterhub_migspawner.gpu.cards import Card
 from jupyterhub_migspawner.gpu.xids import recovery_advice
 

@@ -24,7 +24,7 @@ from jupyterhub_migspawner.broker.context import BROKER, Context
 from jupyterhub_migspawner.broker.recorder import lease_event, request_event
 from jupyterhub_migspawner.broker.views import timestamp
 from jupyterhub_migspawner.db import queries
-from jupyterhub_migspawner.db.store import Transaction
+from jupyterhub_migspawner.db.transaction import Transaction
 from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.model.leases import LeaseRow
 from jupyterhub_migspawner.model.parts import Part

@@ -17,7 +17,7 @@ from jupyterhub_migspawner.broker.checks import wanted_name
 from jupyterhub_migspawner.broker.context import BROKER, Context
 from jupyterhub_migspawner.db import allocation, queries
 from jupyterhub_migspawner.db.queries.cards import CardRecord
-from jupyterhub_migspawner.db.store import Transaction
+from jupyterhub_migspawner.db.transaction import Transaction
 from jupyterhub_migspawner.model.cards import CardRow
 from jupyterhub_migspawner.model.leases import RELEASING
 from jupyterhub_migspawner.model.requests import RequestRow

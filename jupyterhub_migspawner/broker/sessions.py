@@ -26,7 +26,7 @@ from jupyterhub_migspawner.broker.statuses import Standing, Stranded
 from jupyterhub_migspawner.broker.views import timestamp
 from jupyterhub_migspawner.broker.waiting_list import Line, WaitingList
 from jupyterhub_migspawner.db import queries
-from jupyterhub_migspawner.db.store import Transaction
+from jupyterhub_migspawner.db.transaction import Transaction
 from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.model.leases import ACTIVE, LeaseRow
 from jupyterhub_migspawner.model.parts import Part

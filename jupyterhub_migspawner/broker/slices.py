@@ -25,7 +25,7 @@ from jupyterhub_migspawner.broker.statuses import (
     SliceStatus,
 )
 from jupyterhub_migspawner.db import queries
-from jupyterhub_migspawner.db.store import Transaction
+from jupyterhub_migspawner.db.transaction import Transaction
 from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.model.cards import CardRow
 from jupyterhub_migspawner.model.leases import LeaseRow

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from jupyterhub_migspawner.db import queries
-from jupyterhub_migspawner.db.store import Transaction
+from jupyterhub_migspawner.db.transaction import Transaction
 from jupyterhub_migspawner.model.cards import MIG_OFF, CardRow, Layout, Want
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from jupyterhub_migspawner.db import queries
-from jupyterhub_migspawner.db.store import Transaction
+from jupyterhub_migspawner.db.transaction import Transaction
 from jupyterhub_migspawner.model.hubs import DEFAULT_HUB
 from jupyterhub_migspawner.model.leases import ACTIVE, RELEASING, LeaseRow
 from jupyterhub_migspawner.model.orphans import OrphanRow

@@ -19,7 +19,7 @@ from jupyterhub_migspawner.broker.recorder import (
 )
 from jupyterhub_migspawner.broker.requests import Requests
 from jupyterhub_migspawner.db import queries
-from jupyterhub_migspawner.db.store import Transaction
+from jupyterhub_migspawner.db.transaction import Transaction
 from jupyterhub_migspawner.model.leases import LeaseRow
 from jupyterhub_migspawner.model.tickets import CANCELLED, TicketRow
 

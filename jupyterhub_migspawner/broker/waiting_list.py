@@ -14,7 +14,7 @@ from datetime import datetime
 from jupyterhub_migspawner.broker.capacity import stock
 from jupyterhub_migspawner.broker.context import SILENT, Context
 from jupyterhub_migspawner.db import queries
-from jupyterhub_migspawner.db.store import Transaction
+from jupyterhub_migspawner.db.transaction import Transaction
 from jupyterhub_migspawner.model.cards import MIG_OFF
 from jupyterhub_migspawner.model.leases import LeaseRow
 from jupyterhub_migspawner.model.tickets import TicketRow

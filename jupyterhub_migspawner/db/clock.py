@@ -24,7 +24,8 @@ from typing import TypeVar
 import sqlalchemy as sa
 
 from jupyterhub_migspawner.db import queries
-from jupyterhub_migspawner.db.store import Store, Transaction
+from jupyterhub_migspawner.db.store import Store
+from jupyterhub_migspawner.db.transaction import Transaction
 from jupyterhub_migspawner.policy.clock import Anchor, Count
 
 T = TypeVar("T")

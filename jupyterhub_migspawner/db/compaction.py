@@ -22,8 +22,8 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from jupyterhub_migspawner.db.queries.events import final
-from jupyterhub_migspawner.db.store import Transaction
 from jupyterhub_migspawner.db.tables import event_counts, event_readers, events, leases, requests
+from jupyterhub_migspawner.db.transaction import Transaction
 
 BATCH = 500
 """Ids that one transaction looks at: a few milliseconds during which nobody else writes."""

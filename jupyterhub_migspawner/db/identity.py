@@ -85,6 +85,11 @@ def has_no_table(error: Exception) -> bool:
     return getattr(error, "sqlstate", "") == "42P01" or "no such table" in str(error)
 
 
+def has_no_identity(error: Exception) -> bool:
+    """Whether a driver's error says that the table of :data:`POSITION` is missing."""
+    return has_no_table(error) and database_identity.name in str(error)
+
+
 def ensure(connection: sa.Connection) -> None:
     """Give a database without identity one: new, or emptied by hand."""
     if connection.execute(sa.select(database_identity.c.id)).first() is None:

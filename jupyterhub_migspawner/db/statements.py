@@ -11,6 +11,7 @@ SQLAlchemy's own execution, which a test compares.
 
 from __future__ import annotations
 
+import re
 import threading
 from collections import namedtuple
 from collections.abc import Callable, Mapping, Sequence
@@ -21,11 +22,13 @@ import sqlalchemy as sa
 
 Convert = Callable[[Any], Any]
 
+_READS = re.compile(r"\s*SELECT\b")
+
 
 class Prepared:
     """One statement for one kind of database and one set of value names."""
 
-    __slots__ = ("_given", "_make", "_results", "_template", "sql")
+    __slots__ = ("_given", "_make", "_results", "_template", "only_reads", "sql")
 
     def __init__(
         self, statement: sa.Executable, names: frozenset[str], dialect: sa.Dialect
@@ -37,6 +40,8 @@ class Prepared:
             # IN with a list has another text for every list.
             raise TypeError(f"the statement has no fixed text, write IN as OR: {compiled.string}")
         self.sql: str = compiled.string
+        #: Whether it neither changes nor locks anything.
+        self.only_reads = _READS.match(self.sql) is not None and " FOR " not in self.sql
         places: list[tuple[Any, str]] = (
             list(enumerate(compiled.positiontup))
             if compiled.positional

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import threading
 import weakref
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any, TypeVar
@@ -19,7 +18,7 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 from sqlalchemy import exc
 
-from jupyterhub_migspawner.db import identity, migrations, urls
+from jupyterhub_migspawner.db import identity, migrations, pipeline, urls
 from jupyterhub_migspawner.db.database_file import DatabaseFile
 from jupyterhub_migspawner.db.engine import (
     FILES,
@@ -30,106 +29,20 @@ from jupyterhub_migspawner.db.engine import (
     make_engine,
 )
 from jupyterhub_migspawner.db.identity import Position
-from jupyterhub_migspawner.db.statements import Prepared, Statements
+from jupyterhub_migspawner.db.statements import Statements
+from jupyterhub_migspawner.db.transaction import Transaction, Watch, read_position
 from jupyterhub_migspawner.db.turnstile import Turnstile
 from jupyterhub_migspawner.db.wakeups import Wakeups
 from jupyterhub_migspawner.errors import DatabaseError
 
-Watch = Callable[[str, Any], None]
 T = TypeVar("T")
 
 TRIES = 4
 """How often a transaction that had no effect is run before its error is raised."""
 
-# Advisory locks live in one name space per database; this keeps ours apart from other programs'.
-_LOCK_SPACE = 0x6D696773
-
-# One call a row, in the order of the numbers given.
-_LOCK = sa.text(
-    "SELECT pg_advisory_xact_lock(:space, number) "
-    "FROM unnest(CAST(:numbers AS integer[])) WITH ORDINALITY AS asked (number, place) "
-    "ORDER BY place"
-)
-
 # Several stores of one process on one file have to queue at the same turnstile.
 _turnstiles: weakref.WeakValueDictionary[str, Turnstile] = weakref.WeakValueDictionary()
 _turnstiles_guard = threading.Lock()
-
-
-class Transaction:
-    """What runs inside one transaction; handed out by :class:`Store`.
-
-    Rows are named tuples. Statements are kept compiled, by identity: build them once.
-    """
-
-    __slots__ = ("_cursor", "_statements", "_watch", "announced", "notified", "postgres", "writing")
-
-    def __init__(
-        self,
-        cursor: Any,
-        statements: Statements,
-        watch: Watch | None,
-        *,
-        postgres: bool,
-        writing: bool,
-    ) -> None:
-        self._cursor = cursor
-        self._statements = statements
-        self._watch = watch
-        self.postgres = postgres
-        self.writing = writing
-        #: Whether readers of the event log know that this transaction writes to it.
-        self.announced = False
-        #: Whether it tells waiters that it may have freed something.
-        self.notified = False
-
-    def _execute(self, statement: sa.Executable, values: dict[str, Any]) -> Prepared:
-        try:
-            prepared = self._statements.prepared(statement, tuple(values))
-            parameters = prepared.parameters(values)
-        except (TypeError, ValueError) as error:
-            raise DatabaseError(
-                f"A value cannot be stored in the lease database: {error}."
-            ) from error
-        if self._watch is not None:
-            self._watch(prepared.sql, parameters)
-        self._cursor.execute(prepared.sql, parameters)
-        return prepared
-
-    def rows(self, statement: sa.Executable, /, **values: Any) -> list[Any]:
-        """All rows of a query."""
-        return self._execute(statement, values).rows(self._cursor)
-
-    def first(self, statement: sa.Executable, /, **values: Any) -> Any:
-        """The first row of a query, or None."""
-        # All are fetched: SQLite does not commit while a statement is not at its end.
-        found = self._execute(statement, values).rows(self._cursor)
-        return found[0] if found else None
-
-    def change(self, statement: sa.Executable, /, **values: Any) -> int:
-        """Run an insert, an update or a delete; how many rows it hit."""
-        self._execute(statement, values)
-        return int(self._cursor.rowcount)
-
-    def insert(self, statement: sa.Executable, /, **values: Any) -> int:
-        """Insert one row with a statement that returns its ``id``; returns that."""
-        return int(self.first(statement, **values)[0])
-
-    def queue_for(self, *names: str) -> None:
-        """Let no other transaction that names one of these run until this one ends.
-
-        SQLite has one writer at a time anyway. Two names may share a lock by chance, which only
-        makes their transactions follow each other. Callers name things in one order everywhere.
-        """
-        if self.postgres:
-            numbers = [zlib.crc32(name.encode("utf-8")) - 2**31 for name in names]
-            self.rows(_LOCK, space=_LOCK_SPACE, numbers=numbers)
-
-
-def _position(cursor: Any) -> Position | None:
-    cursor.execute(identity.POSITION)
-    rows = cursor.fetchall()
-    return identity.position_of(rows[0] if rows else None)
 
 
 class Store:
@@ -165,7 +78,8 @@ class Store:
         path = urls.file_of(parsed)
         file = None if path is None else DatabaseFile(path)
         store = cls(parsed, make_engine(parsed, file), file)
-        with store.transaction(write=False):
+        with store.transaction(write=False) as transaction:
+            transaction.begin()
             return store
 
     @property
@@ -197,39 +111,52 @@ class Store:
             with self._connection() as connection:
                 committing = False
                 try:
-                    cursor = connection.cursor()
-                    if not self.postgres:
-                        # A transaction that reads first and writes later cannot wait for another
-                        # writer in SQLite, it fails; so writers take the lock at once.
-                        if write:
-                            begin_writing(cursor, WAIT_SECONDS)
-                        else:
-                            cursor.execute("BEGIN")
-                    self._compare(connection, cursor)
-                    transaction = Transaction(
-                        cursor,
-                        self._statements,
-                        self.watch,
-                        postgres=self.postgres,
-                        writing=write,
-                    )
+                    transaction = self._begun(connection, write=write)
                     yield transaction
-                    # Whatever counts is an event, too.
-                    reached = _position(cursor) if transaction.announced else None
-                    if self.watch is not None:
-                        self.watch("COMMIT", ())
                     committing = True
-                    connection.commit()
+                    reached = transaction.commit()
                     self._note(reached)
                     if write and self._is_elsewhere(connection):
                         raise identity.replaced(self.name, "its file was replaced just now")
                     if write and self._file is not None:
                         self._file.trouble(None)
                 except self._failure as error:
+                    if self.postgres and identity.has_no_identity(error):
+                        raise identity.replaced(self.name, "it is empty") from error
+                    if self.postgres and pipeline.is_of_statement(error):
+                        committing = False
                     lost = self._is_lost(connection, error)
                     raise database_error(
                         self.name, error, committing=committing, lost=lost
                     ) from error
+
+    def _begun(self, connection: sa.PoolProxiedConnection, *, write: bool) -> Transaction:
+        """A transaction; on PostgreSQL it begins with its first statement."""
+        bare: Any = connection.driver_connection
+        if self.postgres:
+            # BEGIN is a statement among the first ones, and not one of the driver's.
+            bare.autocommit = True
+            return Transaction(bare, self._statements, self.watch, self._comparison, writing=write)
+        transaction = Transaction(bare, self._statements, self.watch, None, writing=write)
+        cursor = transaction.cursor
+        # A transaction that reads first and writes later cannot wait for another writer in SQLite,
+        # it fails; so writers take the lock at once.
+        if write:
+            begin_writing(cursor, WAIT_SECONDS)
+        else:
+            cursor.execute("BEGIN")
+        if self._is_elsewhere(connection):
+            # Nothing was read or written yet, and the next connection is to the new file.
+            raise Interrupted(f"The file of the lease database {self.name} was replaced just now.")
+        compare = self._comparison()
+        try:
+            found = read_position(cursor)
+        except self._failure as error:
+            if not identity.has_no_table(error):
+                raise
+            found = None
+        compare(found)
+        return transaction
 
     @contextmanager
     def _connection(self) -> Iterator[sa.PoolProxiedConnection]:
@@ -249,22 +176,20 @@ class Store:
         finally:
             connection.close()
 
-    def _compare(self, connection: sa.PoolProxiedConnection, cursor: Any) -> None:
-        """Raise unless this is the database that this process has used so far."""
-        if self._is_elsewhere(connection):
-            # Nothing was read or written yet, and the next connection is to the new file.
-            raise Interrupted(f"The file of the lease database {self.name} was replaced just now.")
+    def _comparison(self) -> Callable[[Position | None], None]:
+        """What raises unless a position read from now on is of the database used so far.
+
+        Other threads may get further meanwhile, hence from now on.
+        """
         before = self._seen
-        try:
-            found = _position(cursor)
-        except self._failure as error:
-            if not identity.has_no_table(error):
-                raise
-            found = None
-        why = identity.difference(before, found) if before is not None else ""
-        if found is None or why:
-            raise identity.replaced(self.name, why or "it is empty")
-        self._note(found)
+
+        def compare(found: Position | None) -> None:
+            why = identity.difference(before, found) if before is not None else ""
+            if found is None or why:
+                raise identity.replaced(self.name, why or "it is empty")
+            self._note(found)
+
+        return compare
 
     def _note(self, found: Position | None) -> None:
         """Remember how far the database has come. Another thread may know of more by now."""

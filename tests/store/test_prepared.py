@@ -9,8 +9,8 @@ import pytest
 import sqlalchemy as sa
 
 from jupyterhub_migspawner.db import queries
-from jupyterhub_migspawner.db.store import Transaction
 from jupyterhub_migspawner.db.tables import cards, events, leases, nodes
+from jupyterhub_migspawner.db.transaction import Transaction
 from jupyterhub_migspawner.errors import DatabaseError
 from tests.store.lab import START, Lab
 from tests.store.test_opening import engine

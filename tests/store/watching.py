@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 
 from jupyterhub_migspawner.db import tables
-from jupyterhub_migspawner.db.store import Store, Transaction
+from jupyterhub_migspawner.db.store import Store
+from jupyterhub_migspawner.db.transaction import Transaction
 
 T = TypeVar("T")
 Rows = dict[Any, dict[str, Any]]

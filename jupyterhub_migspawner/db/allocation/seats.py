@@ -22,8 +22,8 @@ from sqlalchemy.dialects import postgresql
 
 from jupyterhub_migspawner.db.allocation.slices import Allocation
 from jupyterhub_migspawner.db.conditions import ON_NODE, REPORTING, USABLE, kind_values, of_kinds
-from jupyterhub_migspawner.db.store import Transaction
 from jupyterhub_migspawner.db.tables import SHARED, cards, leases, nodes, slices
+from jupyterhub_migspawner.db.transaction import Transaction
 from jupyterhub_migspawner.policy.card_filter import Kinds
 
 MOST_OFFERED = 16

@@ -30,8 +30,8 @@ from jupyterhub_migspawner.db.conditions import (
     of_kinds,
     unheld,
 )
-from jupyterhub_migspawner.db.store import Transaction
 from jupyterhub_migspawner.db.tables import FREE, cards, nodes, slices
+from jupyterhub_migspawner.db.transaction import Transaction
 from jupyterhub_migspawner.policy.card_filter import Kinds
 from jupyterhub_migspawner.policy.placement import CardLoad, FreeSlice
 

@@ -13,8 +13,8 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from jupyterhub_migspawner.db.columns import UtcTime
-from jupyterhub_migspawner.db.store import Transaction
 from jupyterhub_migspawner.db.tables import clocks
+from jupyterhub_migspawner.db.transaction import Transaction
 from jupyterhub_migspawner.policy.clock import Anchor
 
 # Apart from the spaces of Transaction.queue_for and of the event log.

@@ -33,8 +33,8 @@ from jupyterhub_migspawner.db.conditions import (
     kind_of,
     unheld,
 )
-from jupyterhub_migspawner.db.store import Transaction
 from jupyterhub_migspawner.db.tables import cards, events, nodes, slices
+from jupyterhub_migspawner.db.transaction import Transaction
 from jupyterhub_migspawner.policy.card_filter import Kinds
 
 RELOAD = timedelta(minutes=1)

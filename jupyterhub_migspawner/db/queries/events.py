@@ -17,8 +17,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from jupyterhub_migspawner.db.store import Transaction
 from jupyterhub_migspawner.db.tables import events
+from jupyterhub_migspawner.db.transaction import Transaction
 from jupyterhub_migspawner.db.wakeups import CHANNEL
 from jupyterhub_migspawner.model.events import (
     EVERYTHING,

@@ -7,8 +7,8 @@ from datetime import datetime
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from jupyterhub_migspawner.db.store import Transaction
 from jupyterhub_migspawner.db.tables import hubs
+from jupyterhub_migspawner.db.transaction import Transaction
 from jupyterhub_migspawner.model.hubs import HubRow
 
 _SELECT = sa.select(hubs.c.name, hubs.c.home, hubs.c.seen_at)

@@ -16,8 +16,8 @@ import sqlalchemy as sa
 
 from jupyterhub_migspawner.db.columns import UtcTime
 from jupyterhub_migspawner.db.queries.parts import narrowed
-from jupyterhub_migspawner.db.store import Transaction
 from jupyterhub_migspawner.db.tables import leases
+from jupyterhub_migspawner.db.transaction import Transaction
 from jupyterhub_migspawner.model.leases import (
     ACTIVE,
     LIVE,

@@ -20,7 +20,7 @@ import sqlalchemy as sa
 
 from jupyterhub_migspawner.db import tables
 from jupyterhub_migspawner.db.columns import UtcTime
-from jupyterhub_migspawner.db.store import Transaction
+from jupyterhub_migspawner.db.transaction import Transaction
 from jupyterhub_migspawner.policy.clock import moved
 
 LATELY = timedelta(days=8)

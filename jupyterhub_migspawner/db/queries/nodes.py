@@ -9,8 +9,8 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from jupyterhub_migspawner.db.columns import UtcTime
-from jupyterhub_migspawner.db.store import Transaction
 from jupyterhub_migspawner.db.tables import nodes
+from jupyterhub_migspawner.db.transaction import Transaction
 from jupyterhub_migspawner.model.nodes import NodeRow
 
 _SELECT = sa.select(

@@ -8,8 +8,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from jupyterhub_migspawner.db.store import Transaction
 from jupyterhub_migspawner.db.tables import orphans
+from jupyterhub_migspawner.db.transaction import Transaction
 from jupyterhub_migspawner.model.orphans import OrphanRow
 
 _C = orphans.c

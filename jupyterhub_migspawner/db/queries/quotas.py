@@ -9,8 +9,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from jupyterhub_migspawner.db.queries.parts import narrowed
-from jupyterhub_migspawner.db.store import Transaction
 from jupyterhub_migspawner.db.tables import quota_exceptions
+from jupyterhub_migspawner.db.transaction import Transaction
 from jupyterhub_migspawner.model.parts import Part
 from jupyterhub_migspawner.model.quotas import QuotaExceptionRow
 

@@ -7,8 +7,8 @@ from datetime import datetime
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from jupyterhub_migspawner.db.store import Transaction
 from jupyterhub_migspawner.db.tables import action_rates
+from jupyterhub_migspawner.db.transaction import Transaction
 
 _C = action_rates.c
 _OF_USER = sa.and_(_C.hub == sa.bindparam("of_hub"), _C.username == sa.bindparam("user"))

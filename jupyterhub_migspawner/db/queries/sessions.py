@@ -8,8 +8,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from jupyterhub_migspawner.db.store import Transaction
 from jupyterhub_migspawner.db.tables import leases, readings, stays
+from jupyterhub_migspawner.db.transaction import Transaction
 from jupyterhub_migspawner.model.leases import LOST
 from jupyterhub_migspawner.model.sessions import ReadingRow, StayRow
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from jupyterhub_migspawner.db.store import Transaction
 from jupyterhub_migspawner.db.tables import cards, slices
+from jupyterhub_migspawner.db.transaction import Transaction
 from jupyterhub_migspawner.model.slices import SliceRow
 
 _SELECT = (

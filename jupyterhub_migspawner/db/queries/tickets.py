@@ -11,8 +11,8 @@ import sqlalchemy as sa
 
 from jupyterhub_migspawner.db.columns import UtcTime
 from jupyterhub_migspawner.db.queries.parts import narrowed
-from jupyterhub_migspawner.db.store import Transaction
 from jupyterhub_migspawner.db.tables import hubs, tickets
+from jupyterhub_migspawner.db.transaction import Transaction
 from jupyterhub_migspawner.model.parts import Part
 from jupyterhub_migspawner.model.tickets import OPEN, WAITING, TicketRow
 

@@ -6,8 +6,8 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
-from jupyterhub_migspawner.db.store import Transaction
 from jupyterhub_migspawner.db.tables import tombstones
+from jupyterhub_migspawner.db.transaction import Transaction
 
 _REASON = sa.select(tombstones.c.reason).where(tombstones.c.attempt == sa.bindparam("name"))
 _BURY = sa.insert(tombstones)

@@ -6,8 +6,8 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
-from jupyterhub_migspawner.db.store import Transaction
 from jupyterhub_migspawner.db.tables import leases
+from jupyterhub_migspawner.db.transaction import Transaction
 from jupyterhub_migspawner.model.leases import RELEASED
 from jupyterhub_migspawner.policy.quota import Span
 

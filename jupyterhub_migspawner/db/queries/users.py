@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from jupyterhub_migspawner.db.store import Transaction
 from jupyterhub_migspawner.db.tables import (
     drafts,
     leases,
@@ -17,6 +16,7 @@ from jupyterhub_migspawner.db.tables import (
     requests,
     tickets,
 )
+from jupyterhub_migspawner.db.transaction import Transaction
 
 _TABLES = (leases, requests, tickets, quota_exceptions, drafts, notice_choices)
 _KNOWN = sa.union_all(

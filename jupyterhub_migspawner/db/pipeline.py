@@ -1,0 +1,62 @@
+"""Several statements in one round trip to PostgreSQL.
+
+libpq's pipeline mode sends statements without waiting for the answer to the one before. They are
+still run one after the other, and at READ COMMITTED each sees what was committed before it, so that
+a statement may wait for a lock and the next one read what its holder has written.
+
+The first statement that fails ends the round trip: those after it are not run.
+(https://www.postgresql.org/docs/current/libpq-pipeline-mode.html)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED"
+COMMIT = "COMMIT"
+"""Sent by us, so that they share a round trip with the statements beside them."""
+
+# Server errors that a statement has, as opposed to a connection (PostgreSQL, appendix A).
+_OF_STATEMENTS = ("22", "23", "25", "40", "42", "55")
+
+
+def send(connection: Any, statements: Sequence[tuple[str, Any]]) -> list[Any]:
+    """Run statements, given as text and values, in one round trip.
+
+    ``connection`` is psycopg's, in autocommit mode. Returns a cursor with the answer for each
+    statement. Raises the driver's error of the first that failed.
+    """
+    cursors = [connection.cursor() for _ in statements]
+    failure: BaseException | None = None
+    try:
+        with connection.pipeline():
+            try:
+                for cursor, (sql, values) in zip(cursors, statements, strict=True):
+                    # Only what has values is worth preparing.
+                    cursor.execute(sql, values or None, prepare=None if values else False)
+            except connection.Error as error:
+                # Not through the block's end, which would log what this led to as a warning.
+                failure = error
+    except connection.Error as error:
+        failure = failure or error
+    if failure is not None:
+        raise _first(failure)
+    return cursors
+
+
+def is_of_statement(error: Exception) -> bool:
+    """Whether an error says that a statement failed, so that nothing was committed after it."""
+    return str(getattr(error, "sqlstate", None) or "")[:2] in _OF_STATEMENTS
+
+
+def _first(error: BaseException) -> BaseException:
+    """The error that made a pipeline fail, where the driver reports what that led to."""
+    seen = {id(error)}
+    found = error
+    while type(found).__name__ == "PipelineAborted" and found.__context__ is not None:
+        found = found.__context__
+        if id(found) in seen:
+            break
+        seen.add(id(found))
+    return found
