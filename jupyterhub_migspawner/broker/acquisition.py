@@ -169,18 +169,24 @@ class Acquisition:
         """
         # A refusal is returned, not raised: what it found left over has to begin to end with it.
         tx.queue_for(f"attempt {asking.attempt}", f"person {asking.person.name}")
+        reader = self._admission.reader(tx, asking.person, asking.now, takes=True)
+        reader.read_start(asking)
         known = queries.leases.by_attempt(tx, asking.attempt)
         if known is not None:
             return _same_again(known, asking, self._context.hub)
         buried = queries.tombstones.reason(tx, asking.attempt)
         if buried is not None:
             return Refusal(f"This start was cancelled ({buried}); start again.", reason="conflict")
-        if asking.use is Use.START:
+        server = (self._context.hub, asking.server)
+        if asking.use is Use.START and any(
+            each.vouched and (each.hub, each.server) == server for each in reader.orphans
+        ):
             # Its hub starts it again: what ran as this server without a lease runs no more.
             queries.orphans.unvouch(
                 tx, self._context.hub, asking.person.name, asking.server, asking.now
             )
-        case = self._admission.reader(tx, asking.person, asking.now, takes=True).case(asking)
+            reader = self._admission.reader(tx, asking.person, asking.now, takes=True)
+        case = reader.case(asking)
         remains = list(case.have.remains)
         answer = self._answer(tx, asking, case, remains, patient=patient)
         if isinstance(answer, Refusal) or answer is None:
@@ -295,7 +301,7 @@ class Acquisition:
         latest: datetime | None,
     ) -> LeaseRow:
         lease = LeaseRow(
-            id=0,
+            id=taken.lease_id,
             attempt=asking.attempt,
             user=asking.person.name,
             server=asking.server,

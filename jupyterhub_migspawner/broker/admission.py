@@ -21,6 +21,7 @@ from jupyterhub_migspawner.db.queries.capacity import Count
 from jupyterhub_migspawner.db.transaction import Transaction
 from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.model.leases import LeaseRow
+from jupyterhub_migspawner.model.orphans import OrphanRow
 from jupyterhub_migspawner.model.requests import RequestRow
 from jupyterhub_migspawner.model.tickets import TicketRow
 from jupyterhub_migspawner.policy.admission import Ask, Deny, Facts, Use, Wait
@@ -143,12 +144,38 @@ class Reader:
         facts = Facts(self.limits, used, grants, offer is not None, supply)
         return Case(ask, facts, have, grant, offer, unfit, ticket)
 
+    def read_start(self, ask: LeaseAsk) -> None:
+        """Read together what a start needs, whatever the rest of it says.
+
+        On PostgreSQL one round trip; what is needed besides takes one more each.
+        """
+        if not self._tx.postgres:
+            return
+        name, whole = self._person.name, ask.tier.is_whole
+        with self._tx.together() as tx:
+            queries.leases.by_attempt(tx, ask.attempt)
+            queries.tombstones.reason(tx, ask.attempt)
+            queries.orphans.of_user(tx, name)
+            queries.leases.counted_of(tx, name)
+            self._quotas.read_limits(tx, self._person, self.now)
+            if ask.tier.is_none:
+                return
+            if ask.tier.approval:
+                queries.requests.grants(tx, name, ask.tier.name, self.now)
+            self._waiting_list.served(tx, self.now)
+            self._context.known_kinds(tx)
+            if whole:
+                queries.requests.coming(tx, self.now)
+
+    @cached_property
+    def orphans(self) -> tuple[OrphanRow, ...]:
+        """The person's servers without a lease."""
+        return queries.orphans.of_user(self._tx, self._person.name)
+
     @cached_property
     def leases(self) -> tuple[LeaseRow, ...]:
         """All that counts against the person."""
-        tx, name = self._tx, self._person.name
-        without = unadopted.sessions(tx, self._context.settings, name, self.now)
-        return (*queries.leases.counted_of(tx, name), *without)
+        return (*queries.leases.counted_of(self._tx, self._person.name), *self._without_lease)
 
     @cached_property
     def limits(self) -> Quota:
@@ -177,7 +204,13 @@ class Reader:
 
     @cached_property
     def _spans(self) -> tuple[Span, ...]:
-        return self._quotas.spans_of(self._tx, self._person, self.limits, self.now)
+        return self._quotas.spans_of(
+            self._tx, self._person, self.limits, self.now, self._without_lease
+        )
+
+    @cached_property
+    def _without_lease(self) -> tuple[LeaseRow, ...]:
+        return unadopted.sessions_of(self._tx, self._context.settings, self.orphans, self.now)
 
     def _is_for(self, offer: LeaseRow, ask: Ask) -> bool:
         """Whether a start may take over what is held."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 
 from jupyterhub_migspawner.broker.admission import LeaseAsk
@@ -37,14 +38,14 @@ def take(
     tier = asking.tier
     profile = None if tier.is_whole else tier.profile
 
-    def seats_now() -> list[SharedSlice]:
+    def seats_now(tx: Transaction) -> list[SharedSlice]:
         if not tier.shares:
             return []
         return allocation.seats.offers(
             tx, tier.name, tier.profile, tier.seats, silent_before, asking.node, kinds
         )
 
-    def shelf_now() -> tuple[list[Candidate], list[IdleCard]]:
+    def shelf_now(tx: Transaction) -> tuple[list[Candidate], list[IdleCard]]:
         if not tier.is_whole:
             return allocation.slices.offers(tx, profile, silent_before, asking.node, kinds), []
         idle = allocation.cards.idle_cards(
@@ -55,21 +56,27 @@ def take(
             return [], idle
         return allocation.slices.offers(tx, profile, silent_before, asking.node, kinds), idle
 
-    shared = seats_now()
+    if tx.postgres:
+        with tx.together() as asked:
+            queries.leases.next_id(asked)
+            seats_now(asked)
+            shelf_now(asked)
+    lease_id = queries.leases.next_id(tx)
+    shared = seats_now(tx)
     if shared and not patient:
         taken = _take_seat(tx, shared, tier, settled=False)
         if taken is None:
             # Rather wait for who is just sitting down there than open another slice.
             raise Contended
-        return taken
-    offers, idle = shelf_now()
+        return replace(taken, lease_id=lease_id)
+    offers, idle = shelf_now(tx)
     seen = _cards_of(shared, offers, idle)
     if patient and seen:
         # All at once, for everybody waits for cards in one order.
         settled = allocation.slices.settle(tx, seen, alone=tier.is_whole)
         # Read again: what was waited for has changed it.
-        shared = seats_now()
-        offers, idle = shelf_now()
+        shared = seats_now(tx)
+        offers, idle = shelf_now(tx)
         seen = _cards_of(shared, offers, idle)
         shared = [each for each in shared if each.card_uuid in settled]
         offers = [offer for offer in offers if offer.slice.card_uuid in settled]
@@ -79,9 +86,11 @@ def take(
         or _take_slice(tx, offers, profile, tier, settled=patient)
         or _take_card(tx, asking, idle)
     )
-    if taken is None and seen:
-        raise Contended
-    return taken
+    if taken is None:
+        if seen:
+            raise Contended
+        return None
+    return replace(taken, lease_id=lease_id)
 
 
 def _cards_of(

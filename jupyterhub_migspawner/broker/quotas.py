@@ -6,7 +6,7 @@ them, each with a reason, and each is an event; nobody grants themselves one.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from datetime import datetime, timedelta
 
 from jupyterhub_migspawner.broker import unadopted
@@ -55,10 +55,13 @@ class Quotas:
         def work(tx: Transaction) -> tuple[QuotaStatus, ...]:
             now = self._context.now()
             limits, holding = self.limits(tx, person, now)
+            without = unadopted.sessions(tx, self._context.settings, person.name, now)
+            leases = queries.leases.counted_of(tx, person.name)
             used = self.usage(
-                self._sessions_of(tx, person.name, now),
+                # What is only offered is no session.
+                (*(lease for lease in leases if lease.ticket_id is None), *without),
                 now,
-                self.spans_of(tx, person, limits, now),
+                self.spans_of(tx, person, limits, now, without),
                 servers or 0,
                 stopping,
             )
@@ -173,13 +176,21 @@ class Quotas:
         )
 
     def spans_of(
-        self, tx: Transaction, person: Person, limits: quota.Quota, now: datetime
+        self,
+        tx: Transaction,
+        person: Person,
+        limits: quota.Quota,
+        now: datetime,
+        without_lease: Iterable[LeaseRow],
     ) -> tuple[quota.Span, ...]:
-        """When the person has had which share of a card, if a quota counts hours."""
+        """When the person has had which share of a card, if a quota counts hours.
+
+        ``without_lease`` are their sessions that run without one.
+        """
         if not limits.counts_hours:
             return ()
         spans = tuple(queries.usage.spans(tx, person.name, now - limits.window))
-        return spans + unadopted.spans(tx, self._context.settings, person.name, now)
+        return spans + unadopted.spans(without_lease)
 
     def usage(
         self,
@@ -210,11 +221,14 @@ class Quotas:
         whole = sum(lease.whole for lease in running)
         return quota.Usage(now, len(running), whole, spans, servers, tuple(ending))
 
-    def _sessions_of(self, tx: Transaction, user: str, now: datetime) -> tuple[LeaseRow, ...]:
-        """The sessions that count against a person: leases, without what was only offered, and
-        servers that run without one."""
-        leases = (lease for lease in queries.leases.counted_of(tx, user) if lease.ticket_id is None)
-        return (*leases, *unadopted.sessions(tx, self._context.settings, user, now))
+    def read_limits(self, tx: Transaction, person: Person, now: datetime) -> None:
+        """Ask for what :meth:`limits` and :meth:`spans_of` read, where that is known beforehand."""
+        quotas = self._context.settings.quotas
+        if quotas.sets_any:
+            queries.quotas.select(tx, person.name, now)
+            usual = quotas.for_person(person)
+            if usual.counts_hours:
+                queries.usage.spans(tx, person.name, now - usual.window)
 
     def limits(
         self, tx: Transaction, person: Person, now: datetime

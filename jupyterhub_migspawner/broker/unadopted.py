@@ -7,6 +7,7 @@ quotas, as whole cards, in GPU-hours and on grants until they are adopted or gon
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 
 from jupyterhub_migspawner.db import queries
@@ -27,16 +28,21 @@ def sessions(tx: Transaction, settings: Settings, user: str, now: datetime) -> t
 
     Also those that have ended, by their hub's word, while processes of theirs still run.
     """
+    return sessions_of(tx, settings, queries.orphans.of_user(tx, user), now)
+
+
+def sessions_of(
+    tx: Transaction, settings: Settings, orphans: Iterable[OrphanRow], now: datetime
+) -> tuple[LeaseRow, ...]:
+    """As :func:`sessions`, of the ``orphans`` of one person."""
     return tuple(
-        _as_lease(tx, settings, each, now)
-        for each in queries.orphans.of_user(tx, user)
-        if each.vouched or each.was_vouched
+        _as_lease(tx, settings, each, now) for each in orphans if each.vouched or each.was_vouched
     )
 
 
-def spans(tx: Transaction, settings: Settings, user: str, now: datetime) -> tuple[Span, ...]:
+def spans(unadopted: Iterable[LeaseRow]) -> tuple[Span, ...]:
     """The time for which these sessions have had their share of a card."""
-    return tuple(Span(each.since, None, each.share) for each in sessions(tx, settings, user, now))
+    return tuple(Span(each.since, None, each.share) for each in unadopted)
 
 
 def slice_of(tx: Transaction, orphan: OrphanRow) -> SliceRow | None:

@@ -33,8 +33,8 @@ def send(connection: Any, statements: Sequence[tuple[str, Any]]) -> list[Any]:
         with connection.pipeline():
             try:
                 for cursor, (sql, values) in zip(cursors, statements, strict=True):
-                    # Only what has values is worth preparing.
-                    cursor.execute(sql, values or None, prepare=None if values else False)
+                    # The others are prepared by the driver when they come again and again.
+                    cursor.execute(sql, values, prepare=False if sql in (BEGIN, COMMIT) else None)
             except connection.Error as error:
                 # Not through the block's end, which would log what this led to as a warning.
                 failure = error

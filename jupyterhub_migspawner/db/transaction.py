@@ -20,6 +20,7 @@ from jupyterhub_migspawner.errors import DatabaseError
 
 Watch = Callable[[str, Any], None]
 Sent = tuple[str, Any]
+Asked = tuple[sa.Executable, dict[str, Any]]
 
 # Advisory locks live in one name space per database; this keeps ours apart from other programs'.
 _LOCK_SPACE = 0x6D696773
@@ -39,11 +40,11 @@ class Transaction:
 
     On PostgreSQL what goes to the server and back is counted in round trips: the transaction begins
     with its first statement, what :meth:`send` is given goes with the next one or with the commit,
-    and what is read in :meth:`together` goes at once. SQLite runs in this process and has none.
+    and what is asked in :meth:`together` goes at once. SQLite runs in this process and has none.
     """
 
     __slots__ = (
-        "_ahead",
+        "_answers",
         "_begin",
         "_connection",
         "_statements",
@@ -77,7 +78,7 @@ class Transaction:
         self._watch = watch
         self._begin = begin
         self._unsent: list[Sent] = []
-        self._ahead: list[tuple[sa.Executable, dict[str, Any], list[Any]]] = []
+        self._answers: list[tuple[sa.Executable, dict[str, Any], list[Any]]] = []
         self.postgres = begin is not None
         self.writing = writing
         #: Whether readers of the event log know that this transaction writes to it.
@@ -100,9 +101,9 @@ class Transaction:
     def _execute(self, statement: sa.Executable, values: dict[str, Any]) -> tuple[Prepared, Any]:
         """Run a statement; the cursor with its answer."""
         prepared, parameters = self._prepared(statement, values)
-        if self._ahead and not prepared.only_reads:
-            # What was read ahead may not be true afterwards.
-            self._ahead.clear()
+        if self._answers and not prepared.only_reads:
+            # What was read before may not be true afterwards.
+            self._answers.clear()
         if self._begin is None and not self._unsent:
             self.cursor.execute(prepared.sql, parameters)
             return prepared, self.cursor
@@ -144,9 +145,9 @@ class Transaction:
 
     def rows(self, statement: sa.Executable, /, **values: Any) -> list[Any]:
         """All rows of a query."""
-        for place, (read, given, found) in enumerate(self._ahead):
+        for place, (read, given, found) in enumerate(self._answers):
             if read is statement and given == values:
-                del self._ahead[place]
+                del self._answers[place]
                 return found
         prepared, cursor = self._execute(statement, values)
         return prepared.rows(cursor)
@@ -164,7 +165,7 @@ class Transaction:
 
     def send(self, statement: sa.Executable, /, **values: Any) -> None:
         """Run a statement whose answer nobody needs, with the next one or with the commit."""
-        self._ahead.clear()
+        self._answers.clear()
         prepared, parameters = self._prepared(statement, values)
         if self.postgres:
             self._unsent.append((prepared.sql, parameters))
@@ -176,24 +177,29 @@ class Transaction:
         return int(self.first(statement, **values)[0])
 
     @contextmanager
-    def together(self) -> Iterator[ReadAhead]:
-        """Read in one round trip what the block asks of the object that it gets.
+    def together(self) -> Iterator[Together]:
+        """Run in one round trip, one after the other, what the block asks of the object it gets.
 
-        There every query finds nothing. Asked again of this transaction, in any order, each gets
-        its answer once, unless something was changed or locked before. SQLite is asked only then.
+        There everything finds nothing. Asked again of this transaction, each statement has its
+        answer, once, unless another one has changed or locked something before. SQLite runs them
+        only then, so ask again in the same order where that matters.
         """
-        asked = ReadAhead(self)
-        yield asked
+        together = Together(self)
+        yield together
         if self.postgres:
-            self._read(asked.asked)
+            self._run(together.asked)
 
-    def _read(self, asked: list[tuple[sa.Executable, dict[str, Any]]]) -> None:
+    def _run(self, asked: list[Asked]) -> None:
         prepared = [self._prepared(statement, values) for statement, values in asked]
         cursors = self._trip([(each.sql, parameters) for each, parameters in prepared])
-        self._ahead = [
+        self._answers = [
             (statement, values, each.rows(cursor))
             for (statement, values), (each, _), cursor in zip(asked, prepared, cursors, strict=True)
         ]
+
+    def forget_answers(self) -> None:
+        """Ask again what :meth:`together` has the answers to."""
+        self._answers.clear()
 
     def queue_for(self, *names: str) -> None:
         """Let no other transaction that names one of these run until this one ends.
@@ -206,8 +212,8 @@ class Transaction:
             self.send(_LOCK, space=_LOCK_SPACE, numbers=numbers)
 
 
-class ReadAhead(Transaction):
-    """What :meth:`Transaction.together` gives: it notes what it is asked and finds nothing."""
+class Together(Transaction):
+    """What :meth:`Transaction.together` gives: it notes queries and finds nothing."""
 
     __slots__ = ("asked",)
 
@@ -215,7 +221,7 @@ class ReadAhead(Transaction):
         """Take part in a transaction ``of`` which the queries are."""
         self.postgres = of.postgres
         self.writing = of.writing
-        self.asked: list[tuple[sa.Executable, dict[str, Any]]] = []
+        self.asked: list[Asked] = []
 
     def rows(self, statement: sa.Executable, /, **values: Any) -> list[Any]:
         """Note a query."""

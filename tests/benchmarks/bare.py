@@ -93,11 +93,11 @@ def _own(value: Any, other: Any, lease: LeaseRow) -> str:
 
 def _answers(sql: str) -> str:
     words = sql.split()
-    if words[:3] == ["INSERT", "INTO", "leases"]:
+    if words[:3] == ["INSERT", "INTO", "leases"] and "RETURNING" in words:
         return "lease"
-    if words[:2] == ["UPDATE", "slices"] and "RETURNING" in words:
-        return "uuid"
-    if "FOR UPDATE OF slices" in sql:
+    if "nextval" in sql and "'leases'" in sql:
+        return "lease"
+    if "UPDATE slices SET held" in sql and "shared_by" in sql and "RETURNING" in words:
         return "slice"
     return "cards" if "AS free_compute" in sql else ""
 
@@ -136,7 +136,7 @@ def _transaction(steps: tuple[Step, ...], cursor: Any, own: dict[str, Any], begi
             own["cards"] = [row[0] for row in rows]
             own["card"], own["slice"] = rows[0][0], rows[0][2]
         elif step.answers == "slice":
-            own["slice"], own["card"] = rows[0][0], rows[0][1]
+            own["slice"], own["card"], own["uuid"] = rows[0][0], rows[0][1], rows[0][3]
         elif step.answers:
             own[step.answers] = rows[0][0]
     return True

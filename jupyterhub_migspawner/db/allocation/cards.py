@@ -197,13 +197,20 @@ def take_card(tx: Transaction, card: IdleCard) -> Allocation | None:
     part of it, or all of it, meanwhile, or is just about to.
     """
     uuid = card.load.card_uuid
-    if tx.first(_LOCK_CARD, card_uuid=uuid, grant_id=card.grant_id, mig_off=card.mig_off) is None:
+    lock = {"card_uuid": uuid, "grant_id": card.grant_id, "mig_off": card.mig_off}
+    place = {"card_uuid": uuid, "of_profile": card.profile, "at_start": card.start}
+    # Read again once nobody else can take from the card.
+    if tx.postgres:
+        with tx.together() as asked:
+            asked.rows(_LOCK_CARD, **lock)
+            asked.rows(_LIVE_ON_CARD, card_uuid=uuid)
+            asked.rows(_PLACE, **place)
+    if tx.first(_LOCK_CARD, **lock) is None:
         return None
-    # Read again now that nobody else can take from the card.
     live, quarantined = tx.first(_LIVE_ON_CARD, card_uuid=uuid)
     if live or quarantined:
         return None
-    found = tx.first(_PLACE, card_uuid=uuid, of_profile=card.profile, at_start=card.start)
+    found = tx.first(_PLACE, **place)
     slice_id = (
         int(found[0])
         if found
@@ -227,8 +234,8 @@ def take_card(tx: Transaction, card: IdleCard) -> Allocation | None:
     )
     cut_already = found is not None and found.present and found.uuid is not None
     target = None if cut_already else [[card.profile, card.start]]
-    tx.change(_TARGET, card_uuid_is=uuid, target=target)
-    tx.change(_HOLD_UNCUT, slice_id=slice_id)
+    tx.send(_TARGET, card_uuid_is=uuid, target=target)
+    tx.send(_HOLD_UNCUT, slice_id=slice_id)
     return Allocation(
         slice_id,
         found.uuid if cut_already else None,

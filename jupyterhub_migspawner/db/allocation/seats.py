@@ -65,30 +65,48 @@ def _offers(*, on_node: bool, kinds: int | None) -> sa.Select[Any]:
 
 # As for slices: the first goes round what others hold, the second waits for how that ends.
 _CHOICE = """
-    SELECT slices.id
-    FROM slices JOIN cards ON cards.uuid = slices.card_uuid
-    WHERE slices.id = ANY(:ids) AND slices.shared_by = :tier AND slices.held < :seats
-      AND slices.present AND slices.uuid IS NOT NULL AND slices.wanted AND slices.quarantined = ''
-      AND NOT cards.lost AND cards.drained = '' AND cards.problem = '' AND cards.mig_enabled
-      AND cards.target IS NULL AND cards.reserved_for IS NULL
-    ORDER BY array_position(:ids, slices.id) LIMIT 1
-    FOR UPDATE OF slices {how}
+    WITH choice AS MATERIALIZED (
+        SELECT slices.id
+        FROM slices JOIN cards ON cards.uuid = slices.card_uuid
+        WHERE slices.id = ANY(:ids) AND {joinable}
+          AND NOT cards.lost AND cards.drained = '' AND cards.problem = '' AND cards.mig_enabled
+          AND cards.target IS NULL AND cards.reserved_for IS NULL
+        ORDER BY array_position(:ids, slices.id) LIMIT 1
+        FOR UPDATE OF slices {how}
+    )
+    UPDATE slices SET held = slices.held + 1
+    FROM choice WHERE slices.id = choice.id AND {joinable}
+    RETURNING slices.id, slices.uuid, slices.profile, slices.start, slices.memory_mib, slices.whole
 """
+_CHOSEN = (
+    "slices.shared_by = :tier AND slices.profile = :of_profile AND slices.held < :seats "
+    "AND slices.present AND slices.uuid IS NOT NULL AND slices.wanted AND slices.quarantined = ''"
+)
 _PICK, _PICK_SETTLED = (
-    sa.text(_CHOICE.format(how=how)).bindparams(
+    sa.text(_CHOICE.format(how=how, joinable=_CHOSEN)).bindparams(
         sa.bindparam("ids", type_=postgresql.ARRAY(sa.BigInteger))
     )
     for how in ("SKIP LOCKED FOR SHARE OF cards SKIP LOCKED", "")
 )
-_SEATS_TAKEN = sa.select(leases.c.seat).where(
-    leases.c.slice_id == sa.bindparam("of_slice"),
-    sa.text("leases.state IN ('pending', 'active', 'releasing')"),
+_SEATS_TAKEN = sa.select(leases.c.slice_id, leases.c.seat).where(
+    sa.text("leases.state IN ('pending', 'active', 'releasing')")
+)
+_SEATS_TAKEN_OF = _SEATS_TAKEN.where(leases.c.slice_id == sa.bindparam("of_slice"))
+_SEATS_TAKEN_AMONG = _SEATS_TAKEN.where(
+    leases.c.slice_id == sa.any_(sa.bindparam("ids", type_=postgresql.ARRAY(sa.BigInteger)))
 )
 _JOIN = (
     sa.update(slices)
     .where(slices.c.id == sa.bindparam("slice_id"), *_JOINABLE)
     .values(held=slices.c.held + 1)
-    .returning(slices.c.uuid, slices.c.profile, slices.c.start, slices.c.memory_mib, slices.c.whole)
+    .returning(
+        slices.c.id,
+        slices.c.uuid,
+        slices.c.profile,
+        slices.c.start,
+        slices.c.memory_mib,
+        slices.c.whole,
+    )
 )
 
 
@@ -145,22 +163,25 @@ def join(
     if not offered:
         return None
     by_id = {each.slice_id: each for each in offered}
-    slice_id = offered[0].slice_id
-    # On SQLite nobody else can write now.
+    wanted = {"tier": tier, "of_profile": profile, "seats": seats}
     if tx.postgres:
-        pick = _PICK_SETTLED if settled else _PICK
-        picked = tx.first(pick, ids=list(by_id), tier=tier, seats=seats)
-        if picked is None:
-            return None
-        slice_id = picked.id
-    row = tx.first(_JOIN, slice_id=slice_id, tier=tier, of_profile=profile, seats=seats)
+        pick, ids = _PICK_SETTLED if settled else _PICK, list(by_id)
+        # The second sees who has sat down on the slice until the first had it.
+        with tx.together() as asked:
+            asked.first(pick, ids=ids, **wanted)
+            asked.rows(_SEATS_TAKEN_AMONG, ids=ids)
+        row = tx.first(pick, ids=ids, **wanted)
+        leased = tx.rows(_SEATS_TAKEN_AMONG, ids=ids)
+    else:
+        row = tx.first(_JOIN, slice_id=offered[0].slice_id, **wanted)
+        leased = tx.rows(_SEATS_TAKEN_OF, of_slice=offered[0].slice_id)
     if row is None:
         return None
-    taken = {each.seat for each in tx.rows(_SEATS_TAKEN, of_slice=slice_id)}
-    offer = by_id[slice_id]
+    taken = {each.seat for each in leased if each.slice_id == row.id}
+    offer = by_id[row.id]
     compute = offer.compute_slices
     return Allocation(
-        slice_id,
+        row.id,
         row.uuid,
         offer.node,
         offer.card_uuid,

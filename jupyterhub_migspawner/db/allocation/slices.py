@@ -122,16 +122,22 @@ _SETTLE = (
 )
 _SETTLE_SHARED = _SETTLE.with_for_update(read=True)
 _SETTLE_ALONE = _SETTLE.with_for_update()
-# On the cards given, in their order, the first free slice of the kind asked for. (SQLAlchemy knows
-# only one locking clause, and only for all tables of a query.)
+# Lock, on the cards given and in their order, the first free slice of the kind asked for, and hold
+# it. (SQLAlchemy knows only one locking clause, and only for all tables of a query.)
 _CHOICE = """
-    SELECT slices.id, slices.card_uuid, slices.compute_slices
-    FROM slices JOIN cards ON cards.uuid = slices.card_uuid
-    WHERE cards.uuid = ANY(:uuids) AND slices.card_uuid = ANY(:uuids) AND {kind} AND {free}
-      AND NOT cards.lost AND cards.drained = '' AND cards.problem = '' AND cards.mig_enabled
-      AND cards.target IS NULL AND cards.reserved_for IS NULL
-    ORDER BY array_position(:uuids, slices.card_uuid), slices.start, slices.id LIMIT 1
-    FOR UPDATE OF slices {how}
+    WITH choice AS MATERIALIZED (
+        SELECT slices.id
+        FROM slices JOIN cards ON cards.uuid = slices.card_uuid
+        WHERE cards.uuid = ANY(:uuids) AND slices.card_uuid = ANY(:uuids) AND {kind} AND {free}
+          AND NOT cards.lost AND cards.drained = '' AND cards.problem = '' AND cards.mig_enabled
+          AND cards.target IS NULL AND cards.reserved_for IS NULL
+        ORDER BY array_position(:uuids, slices.card_uuid), slices.start, slices.id LIMIT 1
+        FOR UPDATE OF slices {how}
+    )
+    UPDATE slices SET held = slices.held + 1, shared_by = CAST(:tier AS text)
+    FROM choice WHERE slices.id = choice.id AND {free}
+    RETURNING slices.id, slices.card_uuid, slices.compute_slices, slices.uuid, slices.profile,
+        slices.start, slices.memory_mib, slices.whole
 """
 # The card's lock is shared and skipped like the slice's, so that the first never waits. The second
 # is for cards whose locks are held already.
@@ -145,12 +151,22 @@ _PICK, _PICK_SETTLED = (
     }
     for how in ("SKIP LOCKED FOR SHARE OF cards SKIP LOCKED", "")
 )
-# The conditions are repeated: the update decides, whatever was read before.
+# The conditions are repeated: the update decides, whatever was read before. On SQLite nobody else
+# can write between the two.
 _TAKE = (
     sa.update(slices)
     .where(slices.c.id == sa.bindparam("slice_id"), unheld(slices))
     .values(held=slices.c.held + 1, shared_by=sa.bindparam("tier", type_=sa.Text()))
-    .returning(slices.c.uuid, slices.c.profile, slices.c.start, slices.c.memory_mib, slices.c.whole)
+    .returning(
+        slices.c.id,
+        slices.c.card_uuid,
+        slices.c.compute_slices,
+        slices.c.uuid,
+        slices.c.profile,
+        slices.c.start,
+        slices.c.memory_mib,
+        slices.c.whole,
+    )
 )
 
 
@@ -165,7 +181,11 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Allocation:
-    """What a new lease says about its slice; ``uuid`` is None until the slice is cut."""
+    """What a new lease says about its slice.
+
+    ``slice_uuid`` is None until the slice is cut; ``lease_id`` is the number that the lease will
+    have, 0 where inserting it gives the number.
+    """
 
     slice_id: int
     slice_uuid: str | None
@@ -177,6 +197,7 @@ class Allocation:
     whole: bool
     share: float
     seat: int = 0
+    lease_id: int = 0
 
 
 def offers(
@@ -252,23 +273,19 @@ def take(
     """
     if not ranked:
         return None
-    offer = ranked[0]
-    slice_id, compute = offer.slice.id, offer.slice.compute_slices
-    # On SQLite nobody else can write now.
     if tx.postgres:
         wanted = {} if profile is None else {"of_profile": profile}
         pick = (_PICK_SETTLED if settled else _PICK)[profile is None]
         uuids = [each.slice.card_uuid for each in (ranked if settled else ranked[:MOST_TRIED])]
-        picked = tx.first(pick, uuids=uuids, **wanted)
-        if picked is None:
-            return None
-        offer = next(each for each in ranked if each.slice.card_uuid == picked.card_uuid)
-        slice_id, compute = picked.id, picked.compute_slices
-    row = tx.first(_TAKE, slice_id=slice_id, tier=shared_by)
+        row = tx.first(pick, uuids=uuids, tier=shared_by, **wanted)
+    else:
+        row = tx.first(_TAKE, slice_id=ranked[0].slice.id, tier=shared_by)
     if row is None:
         return None
+    offer = next(each for each in ranked if each.slice.card_uuid == row.card_uuid)
+    compute = row.compute_slices
     return Allocation(
-        slice_id,
+        row.id,
         row.uuid,
         offer.load.node,
         offer.load.card_uuid,

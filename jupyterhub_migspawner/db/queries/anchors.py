@@ -45,8 +45,14 @@ _KEEP_POSTGRES = _keep(postgresql.insert(clocks))
 
 def of_machine(tx: Transaction, boot_id: str) -> Anchor | None:
     """The anchor of the machine that has booted as this, which holds until the transaction ends."""
-    if tx.postgres and tx.writing and not tx.first(_TRY)[0]:
-        tx.rows(_WAIT)
+    if tx.postgres and tx.writing:
+        with tx.together() as asked:
+            asked.rows(_TRY)
+            asked.rows(_ONE, of_boot=boot_id)
+        if not tx.first(_TRY)[0]:
+            # The anchor that was read beside it may be about to change.
+            tx.forget_answers()
+            tx.rows(_WAIT)
     row = tx.first(_ONE, of_boot=boot_id)
     return Anchor(*row) if row else None
 

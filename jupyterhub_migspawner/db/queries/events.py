@@ -93,7 +93,7 @@ def append(
     if kind not in KINDS:
         raise ValueError(f"there is no kind of event {kind!r}")
     announce = tx.postgres and not tx.announced
-    tx.change(
+    tx.send(
         _INSERT_ANNOUNCED if announce else _INSERT,
         at=at,
         actor=actor,
@@ -106,7 +106,7 @@ def append(
     )
     tx.announced = True
     if tx.postgres and kind in WAKING and not tx.notified:
-        tx.rows(_NOTIFY)
+        tx.send(_NOTIFY)
         tx.notified = True
 
 

@@ -54,6 +54,8 @@ _ENDED = (
     .limit(sa.bindparam("most", type_=sa.Integer()))
 )
 _INSERT = sa.insert(leases).returning(leases.c.id)
+_INSERT_NUMBERED = sa.insert(leases).inline()
+_NEXT_ID = sa.text("SELECT nextval(pg_get_serial_sequence('leases', 'id'))")
 _CHANGE = sa.update(leases).where(leases.c.id == sa.bindparam("lease_id"))
 _ACTIVATE = (
     _CHANGE.where(leases.c.state == PENDING)
@@ -165,10 +167,24 @@ def _one(tx: Transaction, statement: sa.Executable, **values: Any) -> LeaseRow |
 
 
 def insert(tx: Transaction, lease: LeaseRow) -> LeaseRow:
-    """Add a lease; returns it with its id. ``leases_one_a_seat`` refuses a second on its seat."""
+    """Add a lease; returns it with its id, a new one where it has none.
+
+    ``leases_one_a_seat`` refuses a second lease on its seat.
+    """
     values = {f.name: getattr(lease, f.name) for f in fields(lease) if f.name != "id"}
     values["username"] = values.pop("user")
-    return replace(lease, id=tx.insert(_INSERT, **values))
+    if not tx.postgres:
+        return replace(lease, id=tx.insert(_INSERT, **values))
+    # With its number known, nobody waits for the answer to the insert.
+    number = lease.id or next_id(tx)
+    tx.send(_INSERT_NUMBERED, id=number, **values)
+    return replace(lease, id=number)
+
+
+def next_id(tx: Transaction) -> int:
+    """The number of a lease that is about to be inserted; 0 where inserting it gives the number."""
+    row = tx.first(_NEXT_ID) if tx.postgres else None
+    return int(row[0]) if row else 0
 
 
 def by_attempt(tx: Transaction, attempt: str) -> LeaseRow | None:
