@@ -44,6 +44,8 @@ class DatabaseFile:
 
     def __init__(self, path: Path, *, sleep: Callable[[float], object] = time.sleep) -> None:
         self.path = path
+        # As text, for they are looked at several times in a transaction.
+        self._names = (str(path), f"{path}-wal", f"{path}-shm")
         self._sleep = sleep
         self._stamp: tuple[int, int] | None = None
         self._position: Position | None = None
@@ -60,11 +62,8 @@ class DatabaseFile:
 
     def nodes(self) -> tuple[Node, Node, Node]:
         """Which files the database, its write-ahead log and that one's index are now."""
-        return (
-            _node(self.path),
-            _node(self.path.with_name(self.path.name + "-wal")),
-            _node(self.path.with_name(self.path.name + "-shm")),
-        )
+        file, log, index = self._names
+        return _node(file), _node(log), _node(index)
 
     def trouble(self, seen: Position | None) -> str:
         """Why the content is older than ``seen`` or damaged; empty when it is not, or not known.
@@ -178,7 +177,7 @@ def _end(word: str) -> float:
     return float("inf") if word == "EOF" else int(word)
 
 
-def _node(path: Path) -> Node:
+def _node(path: str) -> Node:
     try:
         found = os.stat(path)
     except FileNotFoundError:
