@@ -79,7 +79,7 @@ class Store:
         file = None if path is None else DatabaseFile(path)
         store = cls(parsed, make_engine(parsed, file), file)
         with store.transaction(write=False) as transaction:
-            transaction.begin()
+            transaction.flush()
             return store
 
     @property

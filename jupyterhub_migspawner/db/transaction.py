@@ -120,9 +120,9 @@ class Transaction:
             compare(identity.position_of(cursors[1].fetchone()))
         return cursors[len(before) :]
 
-    def begin(self) -> None:
-        """Begin now, and not with the first statement."""
-        if self._begin is not None:
+    def flush(self) -> None:
+        """Begin now, and send what :meth:`send` was given, instead of with the next statement."""
+        if self._begin is not None or self._unsent:
             self._trip([])
 
     def commit(self) -> Position | None:
@@ -138,7 +138,7 @@ class Transaction:
             if not self._unsent:
                 return None  # nothing was asked
             # Not in one with COMMIT: the database has to be the right one first.
-            self._trip([])
+            self.flush()
         last: list[Sent] = [(identity.POSITION, ())] if self.announced else []
         cursors = self._trip([*last, (pipeline.COMMIT, ())])
         return identity.position_of(cursors[0].fetchone()) if last else None

@@ -32,6 +32,7 @@ def test_what_commits_late_is_not_missed(make_lab: Callable[..., Lab], first_com
         early = first.transaction()
         tx = early.__enter__()
         queries.events.append(tx, START, "n1", "card.step", card_uuid="GPU-0", step="early")
+        tx.flush()
         with second.transaction() as other:
             queries.events.append(other, START, "n1", "card.step", card_uuid="GPU-0", step="late")
             queries.events.append(other, START, "n1", "card.step", card_uuid="GPU-0", step="later")
@@ -61,6 +62,7 @@ def test_a_transaction_that_began_later_hides_nothing_from_before_it(
     lab.broker.layouts.record_step("GPU-0", "n1", "before")
     with lab.store.transaction() as tx:
         queries.events.append(tx, START, "n1", "card.step", card_uuid="GPU-0", step="meanwhile")
+        tx.flush()
         seen, read_to = read_on(lab, read_to)
         assert seen == ["before"]
     assert read_on(lab, read_to)[0] == ["meanwhile"]
@@ -79,6 +81,7 @@ def test_ids_beyond_what_fits_into_a_lock_are_read_alike(make_lab: Callable[...,
             lab.broker.layouts.record_step("GPU-0", "n1", f"before {name}")
             with lab.store.transaction() as tx:
                 queries.events.append(tx, START, "n1", "card.step", card_uuid="GPU-0", step=name)
+                tx.flush()
                 lab.broker.layouts.record_step("GPU-0", "n1", f"beside {name}")
                 seen, read_to = read_on(lab, read_to)
                 assert seen == [f"before {name}"]

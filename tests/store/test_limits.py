@@ -136,8 +136,8 @@ def test_a_persons_past_is_not_looked_through(lab: Lab) -> None:
         return
     with lab.broker.store.transaction(write=False) as tx:
         for sql, values in selects:
-            tx._cursor.execute(f"EXPLAIN QUERY PLAN {sql}", values)
-            plan = " ".join(str(row[3]) for row in tx._cursor.fetchall())
+            tx.cursor.execute(f"EXPLAIN QUERY PLAN {sql}", values)
+            plan = " ".join(str(row[3]) for row in tx.cursor.fetchall())
             for table in ("requests", "leases", "tickets"):
                 assert f"SCAN {table} " not in f"{plan} ", (sql, plan)
             if "LIMIT" in sql:
