@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import Any, TypeVar
 
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
+from jupyterhub_migspawner.broker import Broker
 from jupyterhub_migspawner.broker.statuses import SliceStatus, TierStatus
 from jupyterhub_migspawner.errors import Refusal
+from jupyterhub_migspawner.gpu.cards import Card
+from jupyterhub_migspawner.model.cards import Layout
 from jupyterhub_migspawner.model.leases import LeaseRow
 from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.policy.tiers import Tier
 from tests.store import lab as labs
-from tests.store.lab import MIXED, SEVENTHS, WHOLE, Lab, card
+from tests.store.lab import A30, MIXED, QUARTERS, SEVENTHS, WHOLE, Lab, card
 from tests.store.machines import run
+from tests.store.mixed_cards import t4
 
 T = TypeVar("T")
 
@@ -238,7 +244,11 @@ TIERS = [
         "seen_by": "everybody",
         "users": ["ada"],
     },
+    {"name": "quarter", "profile": "1g.6gb"},
+    {"name": "old", "profile": "whole", "mig": "off", "approval": True, "card": "T4"},
+    {"name": "half", "profile": "whole", "approval": True, "card": "<=24GB"},
 ]
+WHOLE_TIERS = [tier["name"] for tier in TIERS if tier["profile"] == "whole"]
 QUOTAS = {
     "default": {"live": 2, "servers": 3, "gpu_hours_per_week": 12},
     "user:grace": {"servers": 2, "whole_cards": 1},
@@ -246,6 +256,14 @@ QUOTAS = {
 USERS = st.sampled_from(["ada", "grace", "linus"])
 SERVERS = st.sampled_from(["", "a", "b"])
 NAMES = st.sampled_from([tier["name"] for tier in TIERS])
+HUBS = st.sampled_from(["hub", "other"])
+#: By card: its node, what makes it, how it is cut, and cut whole.
+CARDS: list[tuple[str, Callable[..., Card], Layout, Layout]] = [
+    ("n1", card, MIXED, WHOLE),
+    ("n1", card, SEVENTHS, WHOLE),
+    ("n2", partial(card, profiles=A30), QUARTERS, (("4g.24gb", 0),)),
+    ("n2", lambda index, _: t4(index), (), ()),
+]
 
 
 class Admission(RuleBasedStateMachine):
@@ -255,6 +273,8 @@ class Admission(RuleBasedStateMachine):
         super().__init__()
         self.lab = Lab(self.url, tiers=TIERS, quotas=QUOTAS)
         self.broker = self.lab.broker
+        settings = replace(self.broker.settings, hub="other")
+        self.other = Broker(self.lab.store, settings, clock=self.lab.clock)
         self.report()
 
     def teardown(self) -> None:
@@ -262,19 +282,33 @@ class Admission(RuleBasedStateMachine):
 
     def report(self) -> None:
         wholes = {each.card_uuid for each in self.broker.leases.find() if each.whole}
-        cuts = (MIXED, SEVENTHS)
-        cards = [card(i, WHOLE if f"GPU-{i}" in wholes else cut) for i, cut in enumerate(cuts)]
-        self.lab.report(*cards)
+        for node in ("n1", "n2"):
+            cards = [
+                make(index, whole if f"GPU-{index}" in wholes else cut)
+                for index, (where, make, cut, whole) in enumerate(CARDS)
+                if where == node
+            ]
+            self.lab.report(*cards, node=node)
         self.broker.hubs.claim(HOME)
+        self.other.hubs.claim("other:/etc/hub.py")
 
-    @rule(user=USERS, server=SERVERS, tier=NAMES, others=st.sampled_from([None, 0, 1, 2]))
-    def start(self, user: str, server: str, tier: str, others: int | None) -> None:
-        person = Person(user)
-        offers = self.broker.tiers.of(person, server=server, other_servers=others)
+    def at(self, hub: str) -> Broker:
+        return self.other if hub == "other" else self.broker
+
+    @rule(
+        user=USERS,
+        server=SERVERS,
+        tier=NAMES,
+        others=st.sampled_from([None, 0, 1, 2]),
+        hub=HUBS,
+    )
+    def start(self, user: str, server: str, tier: str, others: int | None, hub: str) -> None:
+        person, broker = Person(user), self.at(hub)
+        offers = broker.tiers.of(person, server=server, other_servers=others)
         found = {each.tier.name: each for each in offers}.get(tier)
         reserved = {each.reserved_for for each in self.broker.cards.find()}
         answer = answer_of(
-            lambda: self.broker.leases.acquire(
+            lambda: broker.leases.acquire(
                 person, server, tier, self.lab.attempt(), other_servers=others
             )
         )
@@ -305,6 +339,7 @@ class Admission(RuleBasedStateMachine):
     def in_sight(self, offer: TierStatus) -> list[object]:
         """What could be had of a tier, by the slices and cards themselves."""
         tier = offer.tier
+        kinds = {card.uuid: card.kind for card in self.broker.cards.find()}
         # No seats are added on a card that is being emptied for a grant, or taken out of service.
         closed = {
             card.uuid
@@ -316,6 +351,7 @@ class Admission(RuleBasedStateMachine):
                 status
                 for status in self.broker.slices.find()
                 if status.row.profile == tier.profile
+                and tier.means(kinds[status.row.card_uuid])
                 and (
                     status.state == "free"
                     or (status.row.card_uuid not in closed and self.has_seat(status, tier))
@@ -327,6 +363,7 @@ class Admission(RuleBasedStateMachine):
             card
             for card in self.broker.cards.find()
             if card.uuid not in busy
+            and tier.means(card.kind)
             and (card.state, card.problem, card.target) == ("ok", "", None)
             and card.reserved_for in mine
             and (tier.mig_off or card.mig_enabled)
@@ -343,15 +380,15 @@ class Admission(RuleBasedStateMachine):
         if lease.id % 3:
             self.broker.leases.activate(lease.attempt)
 
-    @rule(user=USERS, tier=NAMES, server=SERVERS, others=st.sampled_from([None, 0, 1]))
-    def join(self, user: str, tier: str, server: str, others: int | None) -> None:
-        person = Person(user)
-        if any(each.tier == tier for each in self.broker.queue.tickets(user)):
+    @rule(user=USERS, tier=NAMES, server=SERVERS, others=st.sampled_from([None, 0, 1]), hub=HUBS)
+    def join(self, user: str, tier: str, server: str, others: int | None, hub: str) -> None:
+        person, broker = Person(user), self.at(hub)
+        if any(each.tier == tier for each in broker.queue.tickets(user)):
             return
-        offers = self.broker.tiers.of(person, server=server, other_servers=others)
+        offers = broker.tiers.of(person, server=server, other_servers=others)
         found = {each.tier.name: each for each in offers}.get(tier)
         answer = answer_of(
-            lambda: self.broker.queue.join(person, tier, server=server, other_servers=others)
+            lambda: broker.queue.join(person, tier, server=server, other_servers=others)
         )
         if not isinstance(answer, Refusal):
             assert found is not None
@@ -364,9 +401,9 @@ class Admission(RuleBasedStateMachine):
             elif found is not None and found.open and not found.tier.is_none:
                 assert str(answer) == found.why
 
-    @rule(user=USERS, server=SERVERS)
-    def stop(self, user: str, server: str) -> None:
-        self.broker.leases.release_server(user, server, "stopped", user)
+    @rule(user=USERS, server=SERVERS, hub=HUBS)
+    def stop(self, user: str, server: str, hub: str) -> None:
+        self.at(hub).leases.release_server(user, server, "stopped", user)
 
     @rule(data=st.data())
     def prove_empty(self, data: Any) -> None:
@@ -379,32 +416,34 @@ class Admission(RuleBasedStateMachine):
                 self.broker.layouts.finish_target(each.uuid)
             self.report()
 
-    @rule(user=USERS, tier=st.sampled_from(["card", "bare"]), soon=st.booleans())
-    def grant(self, user: str, tier: str, soon: bool) -> None:
+    @rule(user=USERS, tier=st.sampled_from(WHOLE_TIERS), soon=st.booleans(), hub=HUBS)
+    def grant(self, user: str, tier: str, soon: bool, hub: str) -> None:
         begin = self.lab.clock.now + timedelta(minutes=30) if soon else None
         try:
-            request = self.broker.requests.create(
+            request = self.at(hub).requests.create(
                 Person(user), tier, 3, "a deadline", starts_at=begin
             )
         except Refusal:
             return  # one that is open is enough
         if request.id % 4:
-            self.broker.requests.decide(request.id, ROOT, True)
+            self.at(hub).requests.decide(request.id, ROOT, True)
 
-    @rule()
-    def serve(self) -> None:
-        self.broker.reservations.keep()
-        self.broker.offers.settle()
-        for ticket in self.broker.offers.turns(blocked=True):
-            self.broker.offers.make(ticket.id, Person(ticket.user))
+    @rule(hub=HUBS)
+    def serve(self, hub: str) -> None:
+        broker = self.at(hub)
+        broker.reservations.keep()
+        broker.offers.settle()
+        for ticket in broker.offers.turns(blocked=True):
+            broker.offers.make(ticket.id, Person(ticket.user))
 
     @rule(minutes=st.sampled_from([0.5, 2, 15, 60]))
     def pass_time(self, minutes: float) -> None:
         self.lab.clock.pass_time(minutes=minutes)
         self.broker.requests.expire()
+        self.other.requests.expire()
         self.report()
 
-    @rule(index=st.sampled_from([0, 1]), drained=st.booleans())
+    @rule(index=st.sampled_from(range(len(CARDS))), drained=st.booleans())
     def drain(self, index: int, drained: bool) -> None:
         if drained:
             self.broker.cards.drain(f"GPU-{index}", "a fan", "root")
