@@ -57,6 +57,9 @@ RULES = {
     r"looks? whether": "checks whether",
     r"lest|hitherto|heretofore|whence|thence|hither|thither|wherefore": "plain words of today",
     r"(there|where)(of|in|upon|to|unto|from)": "of it, in it, from it",
+    # Slips of an editor.
+    r"(\w+ \w+)( \1){2,}": "the phrase once",
+    r"(the|an?|its?|is|are|to|of|and|or|for|with|not)(?:\s|\n\s*)\1": "the word once",
 }
 
 # Places where a word from above is right: file, the text around it, and why.

@@ -85,7 +85,7 @@ def doubt_of(
         if late >= patience.silent:
             why = (
                 f"it should have ended at {moment(verdict.ends_at)} for being idle, but does not "
-                "answer when it is asked right before its end its end its end its end"
+                "answer when it is asked right before its end"
             )
             return Doubt(UNKNOWN, verdict.ends_at, why)
     if silence is not None and silence.last - silence.since >= patience.silent:
