@@ -19,16 +19,16 @@ from jupyterhub_migspawner.agent.lock import CuttingLock
 from jupyterhub_migspawner.agent.orphans import Marks, read_marks
 from jupyterhub_migspawner.broker import Broker
 from jupyterhub_migspawner.broker.layouts import held_by
-from jupyterhub_migspawner.broker.recognition import recognise
-from jupyterhub_migspawner.broker.targets import Desired, desired
 from jupyterhub_migspawner.errors import GpuError
 from jupyterhub_migspawner.gpu import partition
-from jupyterhub_migspawner.gpu.cards import Card, Instance, Inventory
-from jupyterhub_migspawner.gpu.codes import Code
 from jupyterhub_migspawner.gpu.nvml import Nvml
 from jupyterhub_migspawner.gpu.partition import Destroy, Mode, Plan, Step
 from jupyterhub_migspawner.model.cards import CardRow, Want
+from jupyterhub_migspawner.model.codes import Code
+from jupyterhub_migspawner.model.inventory import Card, Instance, Inventory
 from jupyterhub_migspawner.model.leases import LeaseRow
+from jupyterhub_migspawner.policy.inventory import recognise
+from jupyterhub_migspawner.policy.layouts import Desired, desired
 
 log = logging.getLogger("migspawner.agent")
 

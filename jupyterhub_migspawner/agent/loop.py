@@ -32,9 +32,9 @@ from jupyterhub_migspawner.broker import Broker
 from jupyterhub_migspawner.broker.marks import NAMES
 from jupyterhub_migspawner.broker.quarantine import ORPHAN, orphan_sentence
 from jupyterhub_migspawner.errors import GpuError
-from jupyterhub_migspawner.gpu.cards import Inventory
 from jupyterhub_migspawner.gpu.nvml import Nvml
 from jupyterhub_migspawner.model.cards import CardRow
+from jupyterhub_migspawner.model.inventory import Inventory
 from jupyterhub_migspawner.outages import Outage
 
 log = logging.getLogger("migspawner.agent")

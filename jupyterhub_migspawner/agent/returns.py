@@ -14,7 +14,7 @@ from jupyterhub_migspawner.agent.environments import AT_ONCE, Environments
 from jupyterhub_migspawner.agent.families import Families
 from jupyterhub_migspawner.agent.processes import Unreadable, boot_time
 from jupyterhub_migspawner.broker import Broker
-from jupyterhub_migspawner.gpu.cards import Card, Inventory
+from jupyterhub_migspawner.model.inventory import Card, Inventory
 from jupyterhub_migspawner.model.leases import LOST
 
 BACK = "is back, but"

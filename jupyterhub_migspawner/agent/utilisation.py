@@ -12,10 +12,10 @@ import logging
 from jupyterhub_migspawner.broker import Broker
 from jupyterhub_migspawner.broker.readings import Answer
 from jupyterhub_migspawner.errors import GpuError
-from jupyterhub_migspawner.gpu.codes import Code
 from jupyterhub_migspawner.gpu.dcgm import METRIC, Exporter, Figures
 from jupyterhub_migspawner.gpu.nvml import Nvml
 from jupyterhub_migspawner.gpu.utilisation import UNMEASURED
+from jupyterhub_migspawner.model.codes import Code
 from jupyterhub_migspawner.model.leases import LeaseRow
 from jupyterhub_migspawner.policy.reclaim import USE
 

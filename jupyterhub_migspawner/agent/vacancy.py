@@ -43,8 +43,8 @@ from jupyterhub_migspawner.agent.snapshot import belongs_to, family_processes, m
 from jupyterhub_migspawner.broker import Broker
 from jupyterhub_migspawner.broker.quarantine import LEFTOVER
 from jupyterhub_migspawner.errors import GpuError, Refusal
-from jupyterhub_migspawner.gpu.codes import Code
 from jupyterhub_migspawner.gpu.nvml import Nvml
+from jupyterhub_migspawner.model.codes import Code
 from jupyterhub_migspawner.model.leases import RELEASING, LeaseRow
 from jupyterhub_migspawner.policy.wording import listed
 

@@ -18,7 +18,6 @@ from jupyterhub_migspawner.broker.checks import NAME_LIMIT, text
 from jupyterhub_migspawner.broker.context import Context
 from jupyterhub_migspawner.broker.recorder import begin_release, close_ticket, lease_event
 from jupyterhub_migspawner.broker.reservations import end_reservation, reserve
-from jupyterhub_migspawner.broker.targets import is_going_back
 from jupyterhub_migspawner.broker.tiers import NOTHING_ELSE, Tiers
 from jupyterhub_migspawner.broker.waiting_list import WaitingList
 from jupyterhub_migspawner.db import queries
@@ -30,6 +29,7 @@ from jupyterhub_migspawner.model.requests import RequestRow
 from jupyterhub_migspawner.model.tickets import TAKEN
 from jupyterhub_migspawner.policy import tiers
 from jupyterhub_migspawner.policy.admission import Admit, Deny, Reason, Use, Wait, decide, none_left
+from jupyterhub_migspawner.policy.layouts import is_going_back
 from jupyterhub_migspawner.policy.people import Person
 
 UNFIT = "what was held is not what its tier gives any more"

@@ -20,12 +20,12 @@ from jupyterhub_migspawner.db import allocation, queries
 from jupyterhub_migspawner.db.queries.capacity import Count
 from jupyterhub_migspawner.db.transaction import Transaction
 from jupyterhub_migspawner.errors import Refusal
+from jupyterhub_migspawner.model.cards import CardKind, Kinds
 from jupyterhub_migspawner.model.leases import LeaseRow
 from jupyterhub_migspawner.model.orphans import OrphanRow
 from jupyterhub_migspawner.model.requests import RequestRow
 from jupyterhub_migspawner.model.tickets import TicketRow
 from jupyterhub_migspawner.policy.admission import Ask, Deny, Facts, Use, Wait
-from jupyterhub_migspawner.policy.card_filter import CardKind, Kinds
 from jupyterhub_migspawner.policy.grants import Grant, Grants, Holder
 from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.policy.quota import Quota, Span

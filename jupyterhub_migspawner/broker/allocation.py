@@ -11,8 +11,8 @@ from jupyterhub_migspawner.db.allocation.cards import IdleCard
 from jupyterhub_migspawner.db.allocation.seats import SharedSlice
 from jupyterhub_migspawner.db.allocation.slices import Allocation, Candidate
 from jupyterhub_migspawner.db.transaction import Transaction
+from jupyterhub_migspawner.model.cards import Kinds
 from jupyterhub_migspawner.policy import placement
-from jupyterhub_migspawner.policy.card_filter import Kinds
 from jupyterhub_migspawner.policy.tiers import Tier
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from jupyterhub_migspawner.db import queries
 from jupyterhub_migspawner.db.queries.capacity import Count
 from jupyterhub_migspawner.db.transaction import Transaction
-from jupyterhub_migspawner.policy.card_filter import Kinds
+from jupyterhub_migspawner.model.cards import Kinds
 from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.policy.settings import Settings
 from jupyterhub_migspawner.policy.tiers import Tier

@@ -8,9 +8,9 @@ from jupyterhub_migspawner.broker.recorder import lease_event, slice_event
 from jupyterhub_migspawner.db import queries
 from jupyterhub_migspawner.db.transaction import Transaction
 from jupyterhub_migspawner.errors import Refusal
-from jupyterhub_migspawner.gpu.cards import GpuEvent
 from jupyterhub_migspawner.gpu.xids import is_uncontained, xid_name
 from jupyterhub_migspawner.model.cards import CardRow
+from jupyterhub_migspawner.model.inventory import GpuEvent
 from jupyterhub_migspawner.policy.wording import quoted
 
 

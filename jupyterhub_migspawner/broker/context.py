@@ -13,8 +13,8 @@ from jupyterhub_migspawner.db.store import Store
 from jupyterhub_migspawner.db.transaction import Transaction
 from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.gpu.boot import boot_id
+from jupyterhub_migspawner.model.cards import Kinds
 from jupyterhub_migspawner.policy import rates
-from jupyterhub_migspawner.policy.card_filter import Kinds
 from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.policy.settings import Settings
 from jupyterhub_migspawner.policy.wording import plural

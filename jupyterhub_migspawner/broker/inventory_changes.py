@@ -11,16 +11,16 @@ from datetime import datetime
 from typing import Any
 
 from jupyterhub_migspawner.broker import recovery
-from jupyterhub_migspawner.broker.recognition import is_dead, recognise
 from jupyterhub_migspawner.broker.recorder import lease_event, slice_event
 from jupyterhub_migspawner.broker.targets import back_to_layout, mark_wanted
 from jupyterhub_migspawner.db import queries
 from jupyterhub_migspawner.db.queries.cards import CardRecord
 from jupyterhub_migspawner.db.transaction import Transaction
 from jupyterhub_migspawner.gpu.arrange import is_legal
-from jupyterhub_migspawner.gpu.cards import Card, Instance, Inventory, Profile
 from jupyterhub_migspawner.model.cards import MIG_OFF, Layout
+from jupyterhub_migspawner.model.inventory import Card, Instance, Inventory, Profile
 from jupyterhub_migspawner.model.slices import SliceRow
+from jupyterhub_migspawner.policy.inventory import is_dead, recognise
 
 Change = Callable[[], None]
 

@@ -16,13 +16,14 @@ from jupyterhub_migspawner.broker.context import Context
 from jupyterhub_migspawner.broker.inventory_changes import plain
 from jupyterhub_migspawner.broker.quarantine import reason_for
 from jupyterhub_migspawner.broker.recorder import slice_event
-from jupyterhub_migspawner.broker.targets import desired, is_reached, mark_wanted
+from jupyterhub_migspawner.broker.targets import mark_wanted
 from jupyterhub_migspawner.db import queries
 from jupyterhub_migspawner.db.transaction import Transaction
 from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.model.cards import MIG_OFF, CardRow, Want
 from jupyterhub_migspawner.model.leases import LeaseRow
 from jupyterhub_migspawner.model.slices import SliceRow
+from jupyterhub_migspawner.policy.layouts import desired, is_reached
 from jupyterhub_migspawner.policy.wording import moment, quoted
 
 

@@ -14,7 +14,7 @@ from jupyterhub_migspawner.broker.checks import NAME_LIMIT, text, wanted_name
 from jupyterhub_migspawner.broker.context import Context
 from jupyterhub_migspawner.db import queries
 from jupyterhub_migspawner.db.transaction import Transaction
-from jupyterhub_migspawner.gpu.cards import Inventory
+from jupyterhub_migspawner.model.inventory import Inventory
 from jupyterhub_migspawner.model.nodes import NodeRow
 from jupyterhub_migspawner.model.orphans import OrphanRow
 

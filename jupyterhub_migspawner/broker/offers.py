@@ -23,11 +23,11 @@ from jupyterhub_migspawner.broker.waiting_list import WaitingList
 from jupyterhub_migspawner.db import allocation, queries
 from jupyterhub_migspawner.db.transaction import Transaction
 from jupyterhub_migspawner.errors import Refusal
+from jupyterhub_migspawner.model.cards import Kinds
 from jupyterhub_migspawner.model.leases import HELD, PENDING, LeaseRow
 from jupyterhub_migspawner.model.tickets import CANCELLED, LAPSED, OFFERED, OPEN, WAITING, TicketRow
 from jupyterhub_migspawner.policy import queue, tiers
 from jupyterhub_migspawner.policy.admission import Use
-from jupyterhub_migspawner.policy.card_filter import Kinds
 from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.policy.queue import Pool, Waiting
 from jupyterhub_migspawner.policy.quota import WEEK, Usage

@@ -17,12 +17,12 @@ from jupyterhub_migspawner.broker.waiting_list import WaitingList
 from jupyterhub_migspawner.db import queries
 from jupyterhub_migspawner.db.transaction import Transaction
 from jupyterhub_migspawner.errors import Refusal
+from jupyterhub_migspawner.model.cards import CardKind
 from jupyterhub_migspawner.model.leases import PENDING, LeaseRow
 from jupyterhub_migspawner.model.parts import Part
 from jupyterhub_migspawner.model.tickets import OPEN, WAITING, TicketRow
 from jupyterhub_migspawner.policy import queue, tiers
 from jupyterhub_migspawner.policy.admission import Admit, Ask, Deny, decide
-from jupyterhub_migspawner.policy.card_filter import CardKind
 from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.policy.queue import Occupied, Waiting
 from jupyterhub_migspawner.policy.tiers import Tier

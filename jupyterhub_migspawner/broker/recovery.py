@@ -11,8 +11,8 @@ from datetime import datetime
 
 from jupyterhub_migspawner.db import queries
 from jupyterhub_migspawner.db.transaction import Transaction
-from jupyterhub_migspawner.gpu.cards import Card
 from jupyterhub_migspawner.gpu.xids import recovery_advice
+from jupyterhub_migspawner.model.inventory import Card
 
 PREFIX = "The driver asks for recovery: "
 """How the reason of such a drain begins; a drain for another reason is left alone."""

@@ -18,10 +18,9 @@ from jupyterhub_migspawner.broker.context import BROKER, Context
 from jupyterhub_migspawner.db import allocation, queries
 from jupyterhub_migspawner.db.queries.cards import CardRecord
 from jupyterhub_migspawner.db.transaction import Transaction
-from jupyterhub_migspawner.model.cards import CardRow
+from jupyterhub_migspawner.model.cards import CardRow, Kinds
 from jupyterhub_migspawner.model.leases import RELEASING
 from jupyterhub_migspawner.model.requests import RequestRow
-from jupyterhub_migspawner.policy.card_filter import Kinds
 from jupyterhub_migspawner.policy.draining import BusyCard, rank_cards_to_empty
 from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.policy.reservation import is_due, longest_session

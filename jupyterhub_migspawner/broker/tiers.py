@@ -13,10 +13,10 @@ from jupyterhub_migspawner.broker.admission import Admission, Reader
 from jupyterhub_migspawner.broker.context import Context
 from jupyterhub_migspawner.broker.statuses import TierStatus
 from jupyterhub_migspawner.db.transaction import Transaction
+from jupyterhub_migspawner.model.cards import Kinds
 from jupyterhub_migspawner.model.requests import RequestRow
 from jupyterhub_migspawner.policy import queue, tiers
 from jupyterhub_migspawner.policy.admission import Admit, Ask, Deny, Reason, Wait, decide
-from jupyterhub_migspawner.policy.card_filter import Kinds
 from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.policy.tiers import Tier
 

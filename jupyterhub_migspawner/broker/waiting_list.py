@@ -15,11 +15,10 @@ from jupyterhub_migspawner.broker.capacity import stock
 from jupyterhub_migspawner.broker.context import SILENT, Context
 from jupyterhub_migspawner.db import queries
 from jupyterhub_migspawner.db.transaction import Transaction
-from jupyterhub_migspawner.model.cards import MIG_OFF
+from jupyterhub_migspawner.model.cards import MIG_OFF, CardKind, Kinds
 from jupyterhub_migspawner.model.leases import LeaseRow
 from jupyterhub_migspawner.model.tickets import TicketRow
 from jupyterhub_migspawner.policy import queue
-from jupyterhub_migspawner.policy.card_filter import CardKind, Kinds
 from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.policy.queue import Pool
 from jupyterhub_migspawner.policy.supply import Ahead

@@ -15,7 +15,7 @@ from jupyterhub_migspawner.cli.invocation import DONE, Invocation
 from jupyterhub_migspawner.cli.options import user as user_option
 from jupyterhub_migspawner.cli.output import print_json, print_wrapped
 from jupyterhub_migspawner.cli.table import Column, print_table
-from jupyterhub_migspawner.policy.card_filter import Kinds
+from jupyterhub_migspawner.model.cards import Kinds
 from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.policy.queue import pool_of
 from jupyterhub_migspawner.policy.tiers import NONE, Tier

@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from jupyterhub_migspawner.db.tables import cards, nodes
-from jupyterhub_migspawner.policy.card_filter import CardKind
+from jupyterhub_migspawner.model.cards import CardKind
 
 IN_SERVICE = sa.and_(
     sa.not_(cards.c.lost),

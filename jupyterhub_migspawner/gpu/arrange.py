@@ -16,7 +16,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import zip_longest
 
 from jupyterhub_migspawner.errors import GpuError
-from jupyterhub_migspawner.gpu.cards import Engines, Placement, Profile, engines_of_card
+from jupyterhub_migspawner.gpu.cards import engines_of_card
+from jupyterhub_migspawner.model.inventory import Engines, Placement, Profile
 
 Want = tuple[str, int]
 """A profile's name and the memory slot it starts at."""

@@ -1,41 +1,9 @@
-"""NVML's return codes, and what each means for an admin.
-
-The numbers are ``nvmlReturn_t`` of ``nvml.h``; they are repeated here with types because NVIDIA's
-Python binding has none, and because both sides of the binding need them: the code that calls it
-and the simulator below it.
-"""
+"""What each of NVML's return codes means for an admin."""
 
 from __future__ import annotations
 
-from enum import IntEnum
-
 from jupyterhub_migspawner.errors import GpuError
-
-
-class Code(IntEnum):
-    """The ``nvmlReturn_t`` values that matter to cutting cards."""
-
-    SUCCESS = 0
-    UNINITIALIZED = 1
-    INVALID_ARGUMENT = 2
-    NOT_SUPPORTED = 3
-    NO_PERMISSION = 4
-    NOT_FOUND = 6
-    INSUFFICIENT_SIZE = 7
-    DRIVER_NOT_LOADED = 9
-    TIMEOUT = 10
-    LIBRARY_NOT_FOUND = 12
-    FUNCTION_NOT_FOUND = 13
-    GPU_IS_LOST = 15
-    RESET_REQUIRED = 16
-    OPERATING_SYSTEM = 17
-    LIB_RM_VERSION_MISMATCH = 18
-    IN_USE = 19
-    MEMORY = 20
-    INSUFFICIENT_RESOURCES = 23
-    ARGUMENT_VERSION_MISMATCH = 25
-    UNKNOWN = 999
-
+from jupyterhub_migspawner.model.codes import Code
 
 _WAY_OUT: dict[int, tuple[str, str]] = {
     Code.UNINITIALIZED: (

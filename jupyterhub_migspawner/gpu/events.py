@@ -12,9 +12,9 @@ from typing import Any
 
 import pynvml
 
-from jupyterhub_migspawner.gpu.cards import GpuEvent
-from jupyterhub_migspawner.gpu.codes import Code
 from jupyterhub_migspawner.gpu.reading import read_recovery_action
+from jupyterhub_migspawner.model.codes import Code
+from jupyterhub_migspawner.model.inventory import GpuEvent
 
 _NO_INSTANCE = 0xFFFFFFFF
 _AT_MOST = 1000  # events in one reading, so that a card in a storm of errors does not hold us

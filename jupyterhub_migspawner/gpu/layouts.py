@@ -17,7 +17,7 @@ import yaml
 
 from jupyterhub_migspawner.errors import ConfigError, GpuError
 from jupyterhub_migspawner.gpu.arrange import Want, arrange, describe
-from jupyterhub_migspawner.gpu.cards import Card
+from jupyterhub_migspawner.model.inventory import Card
 
 VERSION = "v1"
 

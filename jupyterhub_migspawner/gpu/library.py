@@ -15,9 +15,10 @@ from typing import ClassVar
 import pynvml
 
 from jupyterhub_migspawner.errors import GpuError
-from jupyterhub_migspawner.gpu.codes import Code, gpu_error
+from jupyterhub_migspawner.gpu.codes import gpu_error
 from jupyterhub_migspawner.gpu.simulator.library import SimulatedLibrary
 from jupyterhub_migspawner.gpu.simulator.state import StateFile
+from jupyterhub_migspawner.model.codes import Code
 
 ENVIRONMENT_VARIABLE = "MIGSPAWNER_NVML"
 _SIMULATED = "sim:"

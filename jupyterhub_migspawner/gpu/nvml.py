@@ -17,8 +17,7 @@ import pynvml
 
 from jupyterhub_migspawner.errors import GpuError
 from jupyterhub_migspawner.gpu.boot import boot_id
-from jupyterhub_migspawner.gpu.cards import Card, GpuEvent, GpuProcess, Instance, Inventory, Profile
-from jupyterhub_migspawner.gpu.codes import Code, gpu_error
+from jupyterhub_migspawner.gpu.codes import gpu_error
 from jupyterhub_migspawner.gpu.events import EventReader
 from jupyterhub_migspawner.gpu.library import LOCK, Library
 from jupyterhub_migspawner.gpu.reading import (
@@ -31,6 +30,15 @@ from jupyterhub_migspawner.gpu.reading import (
     read_processes,
 )
 from jupyterhub_migspawner.gpu.utilisation import Meter
+from jupyterhub_migspawner.model.codes import Code
+from jupyterhub_migspawner.model.inventory import (
+    Card,
+    GpuEvent,
+    GpuProcess,
+    Instance,
+    Inventory,
+    Profile,
+)
 
 _T = TypeVar("_T")
 

@@ -13,8 +13,8 @@ from typing import Protocol
 
 from jupyterhub_migspawner.errors import GpuError
 from jupyterhub_migspawner.gpu.arrange import Want, arrange, is_legal
-from jupyterhub_migspawner.gpu.cards import Card, Instance, Placement
-from jupyterhub_migspawner.gpu.codes import Code
+from jupyterhub_migspawner.model.codes import Code
+from jupyterhub_migspawner.model.inventory import Card, Instance, Placement
 
 __all__ = ["Create", "Destroy", "Mode", "Plan", "Step", "Want", "apply", "arrange", "plan"]
 

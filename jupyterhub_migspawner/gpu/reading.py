@@ -12,16 +12,17 @@ from typing import Any
 
 import pynvml
 
-from jupyterhub_migspawner.gpu.cards import (
+from jupyterhub_migspawner.gpu.cards import mark_whole
+from jupyterhub_migspawner.gpu.codes import gpu_error
+from jupyterhub_migspawner.model.codes import Code
+from jupyterhub_migspawner.model.inventory import (
     Card,
     Engines,
     GpuProcess,
     Instance,
     Placement,
     Profile,
-    mark_whole,
 )
-from jupyterhub_migspawner.gpu.codes import Code, gpu_error
 
 _MIB = 1024 * 1024
 FIELD_RECOVERY_ACTION = 230

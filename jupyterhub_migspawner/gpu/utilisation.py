@@ -14,7 +14,7 @@ from typing import Any
 import pynvml
 
 from jupyterhub_migspawner.errors import GpuError
-from jupyterhub_migspawner.gpu.codes import Code
+from jupyterhub_migspawner.model.codes import Code
 
 UNMEASURED = frozenset({Code.NOT_SUPPORTED, Code.FUNCTION_NOT_FOUND, Code.NO_PERMISSION})
 """Answers that say that utilisation cannot be had here, by this process: nothing has failed."""

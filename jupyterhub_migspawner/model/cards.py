@@ -1,11 +1,10 @@
-"""Cards, and the layouts they are cut into."""
+"""Cards: the row, their kinds, and the layouts they are cut into."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-
-from jupyterhub_migspawner.policy.card_filter import CardKind
+from typing import NamedTuple
 
 Want = tuple[str, int]
 """A profile name and the memory slot at which it starts."""
@@ -15,6 +14,19 @@ Layout = tuple[Want, ...]
 
 MIG_OFF: Want = ("whole", 0)
 """Stands in a card's target, and for its slice, where the card is lent with MIG off."""
+
+
+class CardKind(NamedTuple):
+    """What tells a card from one of another kind: its model, its memory in MiB, and whether MIG is
+    on, or is to be on again once the card is not lent without it.
+    """
+
+    model: str
+    memory_mib: int
+    mig: bool = True
+
+
+Kinds = frozenset[CardKind]
 
 
 @dataclass(frozen=True)

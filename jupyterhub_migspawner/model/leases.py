@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from jupyterhub_migspawner.model.hubs import DEFAULT_HUB
-from jupyterhub_migspawner.policy.proof import is_overdue
 
 PENDING = "pending"
 ACTIVE = "active"
@@ -19,6 +18,9 @@ HELD = (PENDING, ACTIVE)
 
 LIVE = (PENDING, ACTIVE, RELEASING)
 """States in which nobody else may get the seat."""
+
+OVERDUE = timedelta(minutes=1)
+"""A slice that is not proven empty this long after the end of its session needs attention."""
 
 
 @dataclass(frozen=True)
@@ -84,3 +86,8 @@ class LeaseRow:
     def known_end(self, now: datetime) -> datetime | None:
         """When it ends at the latest; None when nobody can say."""
         return None if self.overdue(now) else self.ends_at
+
+
+def is_overdue(since: datetime, now: datetime) -> bool:
+    """Whether a session that ended ``since`` should have been proven empty by now."""
+    return now - since >= OVERDUE

@@ -14,8 +14,8 @@ from datetime import datetime
 from enum import Enum
 from typing import NamedTuple
 
+from jupyterhub_migspawner.model.cards import Kinds
 from jupyterhub_migspawner.policy import grants, quota, supply, tiers
-from jupyterhub_migspawner.policy.card_filter import Kinds
 from jupyterhub_migspawner.policy.grants import Grants
 from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.policy.quota import Quota, Usage

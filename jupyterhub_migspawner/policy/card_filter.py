@@ -12,7 +12,8 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import NamedTuple
+
+from jupyterhub_migspawner.model.cards import CardKind, Kinds
 
 EXPECTED = (
     "a model's name as `migspawner cards` shows it, with * and ? for what may differ, such as "
@@ -42,19 +43,6 @@ _COMPARE: dict[str, Callable[[int, int], bool]] = {
     ">=": operator.ge,
     "<=": operator.le,
 }
-
-
-class CardKind(NamedTuple):
-    """What tells a card from one of another kind: its model, its memory in MiB, and whether MIG is
-    on, or is to be on again once the card is not lent without it.
-    """
-
-    model: str
-    memory_mib: int
-    mig: bool = True
-
-
-Kinds = frozenset[CardKind]
 
 
 @dataclass(frozen=True)

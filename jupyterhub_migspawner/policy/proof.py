@@ -1,7 +1,8 @@
 """Sessions that have ended but whose slice is not proven empty: the sentences about them.
 
 Such a lease counts against its holder like one that runs. Usually it is over within a second or
-two; after :data:`OVERDUE` something keeps it, and nobody should wait for it or plan with its end.
+two; after :data:`jupyterhub_migspawner.model.leases.OVERDUE` something keeps it, and nobody should
+wait for it or plan with its end.
 """
 
 from __future__ import annotations
@@ -11,11 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from jupyterhub_migspawner.model.leases import is_overdue
 from jupyterhub_migspawner.policy.wording import moment, quoted
-
-OVERDUE = timedelta(minutes=1)
-"""A slice that is not proven empty this long after the end of its session needs attention."""
-
 
 STUCK = timedelta(minutes=5)
 """Admins are notified of a slice that is not proven empty this long after its session ended. By
@@ -43,11 +41,6 @@ class Ending:
     def overdue(self, now: datetime) -> bool:
         """Whether it has lasted so long that it will hardly be over in a moment."""
         return is_overdue(self.since, now)
-
-
-def is_overdue(since: datetime, now: datetime) -> bool:
-    """Whether a session that ended ``since`` should have been proven empty by now."""
-    return now - since >= OVERDUE
 
 
 def is_stuck(since: datetime, now: datetime) -> bool:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from statistics import median
 
-from jupyterhub_migspawner.policy.card_filter import CardKind, Kinds
+from jupyterhub_migspawner.model.cards import CardKind, Kinds
 from jupyterhub_migspawner.policy.tiers import Tier
 from jupyterhub_migspawner.policy.wording import plural, span
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 
-from jupyterhub_migspawner.policy.card_filter import CardKind, Kinds
+from jupyterhub_migspawner.model.cards import CardKind, Kinds
 from jupyterhub_migspawner.policy.tiers import Tier
 
 WITHOUT_LIMIT = timedelta(hours=24)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from jupyterhub_migspawner.policy.card_filter import CardKind, Kinds
+from jupyterhub_migspawner.model.cards import CardKind, Kinds
 from jupyterhub_migspawner.policy.queue import Pool
 from jupyterhub_migspawner.policy.tiers import Tier
 from jupyterhub_migspawner.policy.wording import moment, quoted

@@ -14,13 +14,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from jupyterhub_migspawner.errors import ConfigError, Refusal
-from jupyterhub_migspawner.policy.card_filter import (
-    EXPECTED,
-    CardFilter,
-    CardKind,
-    Kinds,
-    parse_card_filter,
-)
+from jupyterhub_migspawner.model.cards import CardKind, Kinds
+from jupyterhub_migspawner.policy.card_filter import EXPECTED, CardFilter, parse_card_filter
 from jupyterhub_migspawner.policy.fields import Entry
 from jupyterhub_migspawner.policy.people import KnownAs, Person, as_written
 from jupyterhub_migspawner.policy.wording import listed, nearest, quoted

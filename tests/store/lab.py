@@ -11,7 +11,7 @@ from typing import Any
 
 from jupyterhub_migspawner.broker import Broker
 from jupyterhub_migspawner.db.store import Store
-from jupyterhub_migspawner.gpu.cards import Card, Instance, Inventory, Placement, Profile
+from jupyterhub_migspawner.model.inventory import Card, Instance, Inventory, Placement, Profile
 from jupyterhub_migspawner.model.leases import LeaseRow
 from jupyterhub_migspawner.model.requests import RequestRow
 from jupyterhub_migspawner.policy.approval import parse_approvers

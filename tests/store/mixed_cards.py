@@ -8,7 +8,7 @@ from typing import Any
 
 from jupyterhub_migspawner.broker import Broker
 from jupyterhub_migspawner.broker.statuses import Offered, TierStatus
-from jupyterhub_migspawner.gpu.cards import Card
+from jupyterhub_migspawner.model.inventory import Card
 from jupyterhub_migspawner.model.leases import LeaseRow
 from jupyterhub_migspawner.model.requests import RequestRow
 from jupyterhub_migspawner.model.tickets import TicketRow

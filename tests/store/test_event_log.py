@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from jupyterhub_migspawner.db.store import Store
 from jupyterhub_migspawner.errors import Refusal
-from jupyterhub_migspawner.gpu.cards import GpuEvent
 from jupyterhub_migspawner.model.cards import MIG_OFF
+from jupyterhub_migspawner.model.inventory import GpuEvent
 from jupyterhub_migspawner.policy.people import Person
 from tests.store.lab import MIXED, SEVENTHS, TIERS, WHOLE, Lab, card, inventory
 from tests.store.watching import Watched

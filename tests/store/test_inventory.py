@@ -10,7 +10,7 @@ import pytest
 
 from jupyterhub_migspawner.db import queries
 from jupyterhub_migspawner.errors import Refusal
-from jupyterhub_migspawner.gpu.cards import Card, Inventory
+from jupyterhub_migspawner.model.inventory import Card, Inventory
 from tests.store.lab import MIXED, SEVENTHS, WHOLE, Lab, card, inventory
 from tests.store.test_lease_life import refused
 

@@ -20,7 +20,7 @@ from jupyterhub_migspawner.broker.marks import (
 from jupyterhub_migspawner.broker.readings import Answer
 from jupyterhub_migspawner.db.identity import Position
 from jupyterhub_migspawner.errors import Refusal
-from jupyterhub_migspawner.gpu.cards import Card, GpuProcess
+from jupyterhub_migspawner.model.inventory import Card, GpuProcess
 from jupyterhub_migspawner.model.leases import LeaseRow
 from jupyterhub_migspawner.model.orphans import OrphanRow
 from jupyterhub_migspawner.policy.reclaim import KERNELS, PROCESSES

@@ -7,11 +7,11 @@ from collections.abc import Iterable
 from typing_extensions import TypedDict
 
 from jupyterhub_migspawner.broker.statuses import SliceStatus
-from jupyterhub_migspawner.broker.targets import desired
 from jupyterhub_migspawner.broker.views.json import Timestamp, timestamp_of
 from jupyterhub_migspawner.broker.views.leases import Unproven, unproven_view
 from jupyterhub_migspawner.model.cards import CardRow, Want
 from jupyterhub_migspawner.model.nodes import NodeRow
+from jupyterhub_migspawner.policy.layouts import desired
 
 
 class Node(TypedDict):

@@ -12,7 +12,7 @@ from typing import Any
 from jupyterhub_migspawner.cli.output import cut_into
 from jupyterhub_migspawner.errors import GpuError, Refusal
 from jupyterhub_migspawner.gpu.arrange import Want, arrange
-from jupyterhub_migspawner.gpu.cards import Profile
+from jupyterhub_migspawner.model.inventory import Profile
 from jupyterhub_migspawner.policy.wording import memory
 
 #: Every second card cut into as many of the smallest as fit, the others balanced.

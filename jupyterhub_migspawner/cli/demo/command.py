@@ -38,9 +38,9 @@ from jupyterhub_migspawner.cli.output import complain, print_json
 from jupyterhub_migspawner.config.file import load_config_file
 from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.gpu.arrange import Want
-from jupyterhub_migspawner.gpu.cards import Profile
 from jupyterhub_migspawner.gpu.simulator import create_state, find_model, profiles_of
 from jupyterhub_migspawner.hub.ports import is_safe
+from jupyterhub_migspawner.model.inventory import Profile
 
 _MODEL = "A100-SXM4-40GB"
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import version
 
-from jupyterhub_migspawner.broker.recognition import recognise
 from jupyterhub_migspawner.broker.statuses import FREE, LEASED, SliceStatus
-from jupyterhub_migspawner.broker.targets import desired
 from jupyterhub_migspawner.cli.doctor.findings import OK, WARNING, WRONG, Finding
 from jupyterhub_migspawner.cli.output import cut_into
 from jupyterhub_migspawner.config import MigBroker
 from jupyterhub_migspawner.errors import GpuError
-from jupyterhub_migspawner.gpu.cards import Card, Inventory
-from jupyterhub_migspawner.model.cards import CardRow
-from jupyterhub_migspawner.policy.card_filter import CardFilter, CardKind, nominal_gigabytes
+from jupyterhub_migspawner.model.cards import CardKind, CardRow
+from jupyterhub_migspawner.model.inventory import Card, Inventory
+from jupyterhub_migspawner.policy.card_filter import CardFilter, nominal_gigabytes
+from jupyterhub_migspawner.policy.inventory import recognise
+from jupyterhub_migspawner.policy.layouts import desired
 from jupyterhub_migspawner.policy.tiers import Tier
 from jupyterhub_migspawner.policy.wording import listed, plural
 

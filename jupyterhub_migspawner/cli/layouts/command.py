@@ -16,7 +16,6 @@ from jupyterhub_migspawner.agent import make_cutter, make_hooks
 from jupyterhub_migspawner.agent.hooks import Hooks
 from jupyterhub_migspawner.agent.layouts import Cutter
 from jupyterhub_migspawner.broker import Broker
-from jupyterhub_migspawner.broker.targets import desired
 from jupyterhub_migspawner.cli.command import Group, answers, gathers
 from jupyterhub_migspawner.cli.invocation import DONE, REFUSED, Invocation, operator
 from jupyterhub_migspawner.cli.layouts.rollout import Result, Rollout, aim, head_of
@@ -25,10 +24,11 @@ from jupyterhub_migspawner.cli.progress import waiting
 from jupyterhub_migspawner.config import MigBroker
 from jupyterhub_migspawner.db import migrations
 from jupyterhub_migspawner.errors import GpuError, MigspawnerError
-from jupyterhub_migspawner.gpu.cards import Card, Inventory
 from jupyterhub_migspawner.gpu.layout_reader import load_layouts
 from jupyterhub_migspawner.gpu.layouts import Layout, export_layout
+from jupyterhub_migspawner.model.inventory import Card, Inventory
 from jupyterhub_migspawner.model.leases import LeaseRow
+from jupyterhub_migspawner.policy.layouts import desired
 from jupyterhub_migspawner.policy.wording import plural
 
 #: Seconds to wait for another process on this machine that is cutting cards.

@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from jupyterhub_migspawner.agent.layouts import Cutter, plan_card
 from jupyterhub_migspawner.broker import Broker
 from jupyterhub_migspawner.broker.layouts import held_by
-from jupyterhub_migspawner.broker.targets import Desired
 from jupyterhub_migspawner.errors import GpuError, Refusal
-from jupyterhub_migspawner.gpu.cards import Card
 from jupyterhub_migspawner.gpu.layouts import CardLayout, Layout
 from jupyterhub_migspawner.gpu.partition import Create, Plan, Want
 from jupyterhub_migspawner.model.cards import MIG_OFF
+from jupyterhub_migspawner.model.inventory import Card
 from jupyterhub_migspawner.model.leases import LeaseRow
+from jupyterhub_migspawner.policy.layouts import Desired
 
 
 @dataclass(frozen=True)

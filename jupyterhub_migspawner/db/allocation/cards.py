@@ -23,8 +23,7 @@ from jupyterhub_migspawner.db.conditions import (
 )
 from jupyterhub_migspawner.db.tables import cards, nodes, slices
 from jupyterhub_migspawner.db.transaction import Transaction
-from jupyterhub_migspawner.model.cards import MIG_OFF
-from jupyterhub_migspawner.policy.card_filter import CardKind, Kinds
+from jupyterhub_migspawner.model.cards import MIG_OFF, CardKind, Kinds
 from jupyterhub_migspawner.policy.placement import CardLoad
 
 _LOADS = (

@@ -24,7 +24,7 @@ from jupyterhub_migspawner.db.allocation.slices import Allocation
 from jupyterhub_migspawner.db.conditions import ON_NODE, REPORTING, USABLE, kind_values, of_kinds
 from jupyterhub_migspawner.db.tables import SHARED, cards, leases, nodes, slices
 from jupyterhub_migspawner.db.transaction import Transaction
-from jupyterhub_migspawner.policy.card_filter import Kinds
+from jupyterhub_migspawner.model.cards import Kinds
 
 MOST_OFFERED = 16
 """How many slices with a free seat are tried."""

@@ -32,7 +32,7 @@ from jupyterhub_migspawner.db.conditions import (
 )
 from jupyterhub_migspawner.db.tables import FREE, cards, nodes, slices
 from jupyterhub_migspawner.db.transaction import Transaction
-from jupyterhub_migspawner.policy.card_filter import Kinds
+from jupyterhub_migspawner.model.cards import Kinds
 from jupyterhub_migspawner.policy.placement import CardLoad, FreeSlice
 
 MOST_SETTLED = 64

@@ -35,7 +35,7 @@ from jupyterhub_migspawner.db.conditions import (
 )
 from jupyterhub_migspawner.db.tables import cards, events, nodes, slices
 from jupyterhub_migspawner.db.transaction import Transaction
-from jupyterhub_migspawner.policy.card_filter import Kinds
+from jupyterhub_migspawner.model.cards import Kinds
 
 RELOAD = timedelta(minutes=1)
 """How long sums are kept up before all is counted again."""

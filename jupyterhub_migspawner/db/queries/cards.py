@@ -11,8 +11,7 @@ import sqlalchemy as sa
 from jupyterhub_migspawner.db.conditions import KIND, OUT_OF_SERVICE, kind_of
 from jupyterhub_migspawner.db.tables import cards
 from jupyterhub_migspawner.db.transaction import Transaction
-from jupyterhub_migspawner.model.cards import CardRow, Layout
-from jupyterhub_migspawner.policy.card_filter import CardKind, Kinds
+from jupyterhub_migspawner.model.cards import CardKind, CardRow, Kinds, Layout
 
 _SELECT = sa.select(
     cards.c.uuid,

@@ -10,7 +10,6 @@ from __future__ import annotations
 # ruff: noqa: D103
 import os
 
-from jupyterhub_migspawner.gpu.codes import Code
 from jupyterhub_migspawner.gpu.simulator.cutting import Fault, model_of
 from jupyterhub_migspawner.gpu.simulator.exports import symbol
 from jupyterhub_migspawner.gpu.simulator.handles import (
@@ -32,6 +31,7 @@ from jupyterhub_migspawner.gpu.simulator.memory import (
 from jupyterhub_migspawner.gpu.simulator.processes import living
 from jupyterhub_migspawner.gpu.simulator.schema import CardState, State
 from jupyterhub_migspawner.gpu.simulator.session import Session, enter, leave, require_privilege
+from jupyterhub_migspawner.model.codes import Code
 
 # NVML_FI_DEV_GET_GPU_RECOVERY_ACTION and NVML_VALUE_TYPE_UNSIGNED_INT of nvml.h.
 _FIELD_RECOVERY_ACTION = 230

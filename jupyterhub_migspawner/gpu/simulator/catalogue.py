@@ -10,8 +10,8 @@ largest profiles; theirs are two and four times the memory of the 2g profile.
 from __future__ import annotations
 
 from jupyterhub_migspawner.errors import GpuError
-from jupyterhub_migspawner.gpu.cards import Engines
 from jupyterhub_migspawner.gpu.simulator.models import GiProfile, Model
+from jupyterhub_migspawner.model.inventory import Engines
 from jupyterhub_migspawner.policy.card_filter import normalized
 
 _HIGH_FIRST_1G = (6, 4, 5, 0, 1, 2, 3)

@@ -14,8 +14,6 @@ from pathlib import Path
 
 from jupyterhub_migspawner.errors import GpuError
 from jupyterhub_migspawner.gpu.arrange import arrange
-from jupyterhub_migspawner.gpu.cards import Placement, Profile
-from jupyterhub_migspawner.gpu.codes import Code
 from jupyterhub_migspawner.gpu.simulator.catalogue import find_model
 from jupyterhub_migspawner.gpu.simulator.cutting import (
     card_uuid,
@@ -39,6 +37,8 @@ from jupyterhub_migspawner.gpu.simulator.schema import (
     default_switches,
 )
 from jupyterhub_migspawner.gpu.simulator.state import StateFile
+from jupyterhub_migspawner.model.codes import Code
+from jupyterhub_migspawner.model.inventory import Placement, Profile
 
 StatePath = str | os.PathLike[str]
 

@@ -11,12 +11,12 @@ import hashlib
 import uuid
 from collections.abc import Sequence
 
-from jupyterhub_migspawner.gpu.cards import Engines
-from jupyterhub_migspawner.gpu.codes import Code
 from jupyterhub_migspawner.gpu.simulator.catalogue import MODELS
 from jupyterhub_migspawner.gpu.simulator.models import GiProfile, Model
 from jupyterhub_migspawner.gpu.simulator.processes import living
 from jupyterhub_migspawner.gpu.simulator.schema import CardState, ComputeState, InstanceState
+from jupyterhub_migspawner.model.codes import Code
+from jupyterhub_migspawner.model.inventory import Engines
 
 # Namespace of the simulated cards' UUIDs; the driver has a constant of its own in its place.
 _NAMESPACE = bytes.fromhex("5d0c7a3be1f24c8f9a6604d2b7c1e359")

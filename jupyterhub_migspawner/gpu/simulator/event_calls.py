@@ -6,7 +6,6 @@ from __future__ import annotations
 # ruff: noqa: D103
 import time
 
-from jupyterhub_migspawner.gpu.codes import Code
 from jupyterhub_migspawner.gpu.simulator.cutting import Fault
 from jupyterhub_migspawner.gpu.simulator.exports import symbol
 from jupyterhub_migspawner.gpu.simulator.handles import card_handle, resolve_device
@@ -21,6 +20,7 @@ from jupyterhub_migspawner.gpu.simulator.memory import (
 )
 from jupyterhub_migspawner.gpu.simulator.schema import EventState, State
 from jupyterhub_migspawner.gpu.simulator.session import EventSet, Session
+from jupyterhub_migspawner.model.codes import Code
 
 XID_CRITICAL_ERROR = 0x8
 _SUPPORTED = XID_CRITICAL_ERROR

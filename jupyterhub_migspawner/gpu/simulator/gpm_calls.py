@@ -5,9 +5,6 @@ A sample holds how much the instance is used at its moment; between two samples 
 
 from __future__ import annotations
 
-# Each function is documented in NVML's API reference under its own name.
-# ruff: noqa: D103
-from jupyterhub_migspawner.gpu.codes import Code
 from jupyterhub_migspawner.gpu.simulator.cutting import Fault, find_instance, model_of
 from jupyterhub_migspawner.gpu.simulator.exports import symbol
 from jupyterhub_migspawner.gpu.simulator.handles import resolve_card
@@ -15,6 +12,10 @@ from jupyterhub_migspawner.gpu.simulator.memory import address, fill, number, po
 from jupyterhub_migspawner.gpu.simulator.processes import use_of
 from jupyterhub_migspawner.gpu.simulator.schema import CardState
 from jupyterhub_migspawner.gpu.simulator.session import Sample, Session
+
+# Each function is documented in NVML's API reference under its own name.
+# ruff: noqa: D103
+from jupyterhub_migspawner.model.codes import Code
 
 _FIRST_HANDLE = 0x6000_0001
 _SINCE_HOPPER = (9, 0)

@@ -6,10 +6,10 @@ is destroyed and may come back for another slice, which is why callers must neve
 
 from __future__ import annotations
 
-from jupyterhub_migspawner.gpu.codes import Code
 from jupyterhub_migspawner.gpu.simulator.cutting import Fault, find_instance, slice_uuid
 from jupyterhub_migspawner.gpu.simulator.schema import CardState, ComputeState, InstanceState, State
 from jupyterhub_migspawner.gpu.simulator.session import Session
+from jupyterhub_migspawner.model.codes import Code
 
 # Handles are opaque to the caller; these ranges tell them apart and make a wrong one noticeable.
 _CARD = 0x1000_0000

@@ -7,7 +7,6 @@ from __future__ import annotations
 from dataclasses import astuple
 from typing import Any
 
-from jupyterhub_migspawner.gpu.codes import Code
 from jupyterhub_migspawner.gpu.simulator.cutting import (
     Fault,
     capacity,
@@ -42,6 +41,7 @@ from jupyterhub_migspawner.gpu.simulator.memory import (
 from jupyterhub_migspawner.gpu.simulator.models import CiProfile, GiProfile
 from jupyterhub_migspawner.gpu.simulator.schema import CardState, InstanceState, State
 from jupyterhub_migspawner.gpu.simulator.session import Session, require_privilege
+from jupyterhub_migspawner.model.codes import Code
 
 _GPU_PROFILE_COUNT = 0x12
 _COMPUTE_PROFILE_COUNT = 0x9

@@ -11,7 +11,6 @@ import ctypes
 import time
 
 from jupyterhub_migspawner.errors import GpuError
-from jupyterhub_migspawner.gpu.codes import Code
 
 # The modules of calls are imported for what they export.
 from jupyterhub_migspawner.gpu.simulator import (
@@ -27,6 +26,7 @@ from jupyterhub_migspawner.gpu.simulator.handles import find_card_of
 from jupyterhub_migspawner.gpu.simulator.memory import address
 from jupyterhub_migspawner.gpu.simulator.session import Session
 from jupyterhub_migspawner.gpu.simulator.state import StateFile
+from jupyterhub_migspawner.model.codes import Code
 
 CALLS = (card_calls, slice_calls, instance_calls, event_calls, gpm_calls)
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 import ctypes
 from typing import Any, cast
 
-from jupyterhub_migspawner.gpu.codes import Code
 from jupyterhub_migspawner.gpu.simulator.cutting import Fault
+from jupyterhub_migspawner.model.codes import Code
 
 
 def number(value: object) -> int:

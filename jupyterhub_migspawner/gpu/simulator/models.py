@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from jupyterhub_migspawner.gpu.cards import Engines
+from jupyterhub_migspawner.model.inventory import Engines
 
 
 @dataclass(frozen=True)

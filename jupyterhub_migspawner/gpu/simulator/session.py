@@ -6,11 +6,11 @@ import os
 from dataclasses import dataclass, field
 
 from jupyterhub_migspawner.errors import GpuError
-from jupyterhub_migspawner.gpu.codes import Code
 from jupyterhub_migspawner.gpu.simulator.cutting import Fault
 from jupyterhub_migspawner.gpu.simulator.processes import living, start_time
 from jupyterhub_migspawner.gpu.simulator.schema import HolderState, State
 from jupyterhub_migspawner.gpu.simulator.state import StateFile
+from jupyterhub_migspawner.model.codes import Code
 
 
 @dataclass

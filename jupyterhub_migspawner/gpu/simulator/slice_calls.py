@@ -9,7 +9,6 @@ from __future__ import annotations
 # ruff: noqa: D103
 from dataclasses import astuple
 
-from jupyterhub_migspawner.gpu.codes import Code
 from jupyterhub_migspawner.gpu.simulator.cutting import Fault, model_of, profile_of, slice_uuid
 from jupyterhub_migspawner.gpu.simulator.exports import symbol
 from jupyterhub_migspawner.gpu.simulator.handles import (
@@ -38,6 +37,7 @@ from jupyterhub_migspawner.gpu.simulator.schema import (
     ProcessState,
 )
 from jupyterhub_migspawner.gpu.simulator.session import Session, require_privilege
+from jupyterhub_migspawner.model.codes import Code
 
 _MIB = 1024 * 1024
 _NO_INSTANCE = 0xFFFFFFFF

@@ -5,8 +5,8 @@ import pytest
 from jupyterhub_migspawner.cli.demo import cards
 from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.gpu.arrange import is_legal
-from jupyterhub_migspawner.gpu.cards import Profile
 from jupyterhub_migspawner.gpu.simulator import MODELS, find_model, profiles_of
+from jupyterhub_migspawner.model.inventory import Profile
 from jupyterhub_migspawner.policy.tiers import parse_tiers
 
 CUTTABLE = [key for key, model in MODELS.items() if model.mig_capable]

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from jupyterhub_migspawner.errors import GpuError
 from jupyterhub_migspawner.gpu import simulator
 from jupyterhub_migspawner.gpu.arrange import Want, legal_layouts
-from jupyterhub_migspawner.gpu.cards import Card, GpuProcess, Instance, Profile
 from jupyterhub_migspawner.gpu.partition import Create, Destroy, Plan, arrange, plan
+from jupyterhub_migspawner.model.inventory import Card, GpuProcess, Instance, Profile
 
 A100 = simulator.profiles_of(simulator.find_model("a100"))
 A30 = simulator.profiles_of(simulator.find_model("a30"))

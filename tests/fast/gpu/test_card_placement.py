@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from jupyterhub_migspawner.errors import GpuError
 from jupyterhub_migspawner.gpu.arrange import Want, arrange, is_legal, legal_layouts, nearest
-from jupyterhub_migspawner.gpu.cards import Profile
 from jupyterhub_migspawner.gpu.simulator import find_model, profiles_of
+from jupyterhub_migspawner.model.inventory import Profile
 
 A100 = profiles_of(find_model("a100"))
 A30 = profiles_of(find_model("a30"))

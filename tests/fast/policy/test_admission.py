@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from jupyterhub_migspawner.model.cards import CardKind
 from jupyterhub_migspawner.policy.admission import (
     RULES,
     Admit,
@@ -19,7 +20,6 @@ from jupyterhub_migspawner.policy.admission import (
     Wait,
     decide,
 )
-from jupyterhub_migspawner.policy.card_filter import CardKind
 from jupyterhub_migspawner.policy.grants import Grant, Grants, Holder
 from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.policy.proof import Ending

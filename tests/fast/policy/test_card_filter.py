@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from jupyterhub_migspawner.errors import ConfigError
 from jupyterhub_migspawner.gpu.simulator.catalogue import MODELS, find_model
+from jupyterhub_migspawner.model.cards import CardKind
 from jupyterhub_migspawner.policy.card_filter import (
     CardFilter,
-    CardKind,
     nominal_gigabytes,
     normalized,
     parse_card_filter,

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jupyterhub_migspawner.model.cards import CardKind
 from jupyterhub_migspawner.policy import queue, reservation
-from jupyterhub_migspawner.policy.card_filter import CardKind
 from jupyterhub_migspawner.policy.queue import Pool, Waiting
 from jupyterhub_migspawner.policy.tiers import parse_tiers
 

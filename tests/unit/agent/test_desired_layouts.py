@@ -8,7 +8,7 @@ import pytest
 
 from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.gpu import simulator
-from jupyterhub_migspawner.gpu.codes import Code
+from jupyterhub_migspawner.model.codes import Code
 from tests.unit.agent.conftest import BALANCED, SMALL, NodeMaker
 
 

@@ -8,9 +8,9 @@ import pytest
 
 from jupyterhub_migspawner.errors import GpuError
 from jupyterhub_migspawner.gpu import simulator
-from jupyterhub_migspawner.gpu.codes import Code
 from jupyterhub_migspawner.gpu.simulator.exports import EXPORTS
 from jupyterhub_migspawner.gpu.simulator.state import StateFile
+from jupyterhub_migspawner.model.codes import Code
 from jupyterhub_migspawner.model.leases import LeaseRow
 from tests.unit.agent.conftest import BALANCED, SMALL, Node, NodeMaker
 

@@ -13,7 +13,7 @@ import pytest
 from jupyterhub_migspawner.agent.hooks import Hooks, run
 from jupyterhub_migspawner.errors import ConfigError
 from jupyterhub_migspawner.gpu import simulator
-from jupyterhub_migspawner.gpu.codes import Code
+from jupyterhub_migspawner.model.codes import Code
 from jupyterhub_migspawner.policy.commands import parse_commands
 from tests.unit.agent.conftest import BALANCED, SMALL, Node, NodeMaker
 

@@ -20,11 +20,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jupyterhub_migspawner.agent.layouts import Cutter, plan_card
-from jupyterhub_migspawner.broker.targets import Desired
 from jupyterhub_migspawner.errors import GpuError, Refusal
 from jupyterhub_migspawner.gpu import simulator
 from jupyterhub_migspawner.gpu.arrange import Want, legal_layouts
 from jupyterhub_migspawner.gpu.partition import Create, Destroy, Mode
+from jupyterhub_migspawner.policy.layouts import Desired
 from tests.fast.gpu.test_card_partition import A30, A100, card_with
 from tests.unit.agent.conftest import Node, NodeMaker
 

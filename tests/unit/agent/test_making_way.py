@@ -13,7 +13,7 @@ from jupyterhub_migspawner.agent.hooks import Hooks
 from jupyterhub_migspawner.agent.lock import CuttingLock
 from jupyterhub_migspawner.errors import GpuError
 from jupyterhub_migspawner.gpu import simulator
-from jupyterhub_migspawner.gpu.codes import Code
+from jupyterhub_migspawner.model.codes import Code
 from tests.unit.agent.conftest import SMALL, Node, NodeMaker
 
 SEVENTH = (("1g.5gb", 6),)

@@ -18,7 +18,7 @@ from jupyterhub_migspawner.agent.snapshot import belongs_to
 from jupyterhub_migspawner.agent.vacancy import KILL_AFTER, STUCK_SECONDS, TERMINATE_AFTER, Vacancy
 from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.gpu import simulator
-from jupyterhub_migspawner.gpu.codes import Code
+from jupyterhub_migspawner.model.codes import Code
 from jupyterhub_migspawner.model.leases import LeaseRow
 from tests.store.lab import Lab
 from tests.unit.agent.conftest import Node, NodeMaker

@@ -14,7 +14,7 @@ from jupyterhub_migspawner.agent.usage import Usage
 from jupyterhub_migspawner.agent.utilisation import Meter
 from jupyterhub_migspawner.errors import GpuError
 from jupyterhub_migspawner.gpu import simulator
-from jupyterhub_migspawner.gpu.codes import Code
+from jupyterhub_migspawner.model.codes import Code
 from jupyterhub_migspawner.model.leases import LeaseRow
 from jupyterhub_migspawner.model.sessions import ReadingRow
 from jupyterhub_migspawner.policy.reclaim import USE

@@ -14,8 +14,8 @@ import pytest
 from jupyterhub_migspawner.cli.invocation import Invocation
 from jupyterhub_migspawner.cli.main import main
 from jupyterhub_migspawner.cli.tiers import shared
-from jupyterhub_migspawner.gpu.cards import Inventory
-from jupyterhub_migspawner.policy.card_filter import CardKind
+from jupyterhub_migspawner.model.cards import CardKind
+from jupyterhub_migspawner.model.inventory import Inventory
 from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.policy.tiers import parse_tiers
 from tests.unit.cli.conftest import Install

@@ -14,9 +14,9 @@ from jupyterhub_migspawner.cli.layouts import command as layout_commands
 from jupyterhub_migspawner.config import traits as configuration
 from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.gpu import simulator
-from jupyterhub_migspawner.gpu.codes import Code
 from jupyterhub_migspawner.gpu.nvml import Nvml
 from jupyterhub_migspawner.model.cards import Want
+from jupyterhub_migspawner.model.codes import Code
 from jupyterhub_migspawner.model.leases import LeaseRow
 from jupyterhub_migspawner.policy.people import Person
 from tests.unit.cli.test_layout_commands import (

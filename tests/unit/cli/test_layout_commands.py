@@ -20,7 +20,7 @@ from jupyterhub_migspawner.config import traits as configuration
 from jupyterhub_migspawner.config.file import load_config_file
 from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.gpu import simulator
-from jupyterhub_migspawner.gpu.codes import Code
+from jupyterhub_migspawner.model.codes import Code
 from jupyterhub_migspawner.policy.people import Person
 
 EXAMPLE = Path(__file__).parents[2] / "data" / "mig-parted-example.yaml"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from jupyterhub_migspawner.gpu import simulator
-from jupyterhub_migspawner.gpu.cards import GpuEvent
 from jupyterhub_migspawner.gpu.nvml import Nvml
+from jupyterhub_migspawner.model.inventory import GpuEvent
 
 
 def test_an_xid_is_told_once_with_the_card_and_the_instance_it_hit(make_machine) -> None:

@@ -12,9 +12,9 @@ import pytest
 
 from jupyterhub_migspawner.errors import GpuError
 from jupyterhub_migspawner.gpu import simulator
-from jupyterhub_migspawner.gpu.cards import GpuProcess
-from jupyterhub_migspawner.gpu.codes import Code
 from jupyterhub_migspawner.gpu.nvml import Nvml
+from jupyterhub_migspawner.model.codes import Code
+from jupyterhub_migspawner.model.inventory import GpuProcess
 
 BALANCED = ["3g.20gb", "2g.10gb", "1g.5gb", "1g.5gb"]
 

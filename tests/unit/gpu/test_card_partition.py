@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from jupyterhub_migspawner.errors import GpuError
 from jupyterhub_migspawner.gpu import simulator
 from jupyterhub_migspawner.gpu.arrange import legal_layouts
-from jupyterhub_migspawner.gpu.cards import Profile
-from jupyterhub_migspawner.gpu.codes import Code
 from jupyterhub_migspawner.gpu.partition import Create, Destroy, Mode, Plan, apply, arrange, plan
+from jupyterhub_migspawner.model.codes import Code
+from jupyterhub_migspawner.model.inventory import Profile
 from tests.fast.gpu.test_card_partition import A30_THREE, A100, A100_LAYOUTS, card_with, carried_out
 
 NVIDIAS_FIVE = tuple(each for each in A100 if not each.attributes and each.name != "1g.10gb")

@@ -9,7 +9,7 @@ import pytest
 
 from jupyterhub_migspawner.errors import GpuError
 from jupyterhub_migspawner.gpu import simulator
-from jupyterhub_migspawner.gpu.codes import Code
+from jupyterhub_migspawner.model.codes import Code
 
 
 @pytest.mark.parametrize("model", ["a100", "a30", "h100"])

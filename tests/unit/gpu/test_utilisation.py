@@ -10,8 +10,8 @@ import pytest
 
 from jupyterhub_migspawner.errors import GpuError
 from jupyterhub_migspawner.gpu import simulator
-from jupyterhub_migspawner.gpu.codes import Code
 from jupyterhub_migspawner.gpu.utilisation import UNMEASURED
+from jupyterhub_migspawner.model.codes import Code
 
 
 @pytest.fixture

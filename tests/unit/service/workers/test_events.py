@@ -18,8 +18,8 @@ from jupyterhub_migspawner.broker import Broker
 from jupyterhub_migspawner.broker.readings import Answer
 from jupyterhub_migspawner.db.queries import events as event_log
 from jupyterhub_migspawner.errors import ConfigError, DatabaseError, Refusal
-from jupyterhub_migspawner.gpu.cards import GpuEvent
 from jupyterhub_migspawner.model.events import FAMILIES, KINDS
+from jupyterhub_migspawner.model.inventory import GpuEvent
 from jupyterhub_migspawner.model.leases import LeaseRow
 from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.policy.reclaim import KERNELS, PROCESSES

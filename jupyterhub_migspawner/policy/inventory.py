@@ -1,6 +1,6 @@
-"""Which card is meant, where the driver did not say so, and which cards are dead.
+"""An inventory of a node's cards: which card is meant where the driver did not say, and is it dead.
 
-Pure. A card that fails before its UUID was read is still listed, at its index; were it taken for a
+A card that fails before its UUID was read is still listed, at its index; were it taken for a
 card that is gone, its leases would be lost for a passing error.
 """
 
@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from jupyterhub_migspawner.gpu.cards import Card, Inventory
-from jupyterhub_migspawner.gpu.codes import Code
 from jupyterhub_migspawner.model.cards import CardRow
+from jupyterhub_migspawner.model.codes import Code
+from jupyterhub_migspawner.model.inventory import Card, Inventory
 
 DEAD_AFTER = timedelta(minutes=10)
 """How long a card may answer with errors alone before the leases on it are lost."""
