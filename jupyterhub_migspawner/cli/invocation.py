@@ -58,6 +58,7 @@ class Invocation:
     needs_tiers: bool = True
     notes_source: bool = True
     _source: Source | None = None
+    _mig: MigBroker | None = None
 
     @property
     def zone(self) -> tzinfo | None:
@@ -127,14 +128,15 @@ class Invocation:
             complain(source.described)
 
     def mig(self) -> MigBroker:
-        """Return the project's own part of the configuration."""
-        from jupyterhub_migspawner.config import MigBroker
-        from jupyterhub_migspawner.db.backups import was_lost
+        """Return the project's own part of the configuration; one object for the whole run."""
+        if self._mig is None:
+            from jupyterhub_migspawner.config import MigBroker
+            from jupyterhub_migspawner.db.backups import was_lost
 
-        mig = MigBroker(config=self.hub_config())
-        mig.may_create = not was_lost(mig.resolved_database_url())
-        mig.tiers_needed = self.needs_tiers
-        return mig
+            self._mig = mig = MigBroker(config=self.hub_config())
+            mig.may_create = not was_lost(mig.resolved_database_url())
+            mig.tiers_needed = self.needs_tiers
+        return self._mig
 
     def broker(self) -> Broker:
         """Return the broker over the lease database that the configuration names."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from traitlets import Any as AnyTrait
 from traitlets import Bool, Float, Integer, TraitError, Unicode
-from traitlets.config import Config, LoggingConfigurable
+from traitlets.config import LoggingConfigurable
 
 from jupyterhub_migspawner.broker import Broker, utc_now
 from jupyterhub_migspawner.config.file import expanded, home_of
@@ -36,14 +36,13 @@ if TYPE_CHECKING:
 #: Settings that may hold passwords, so that no error shows their values.
 SECRETS = ("database_url", "dcgm_url", "notices")
 
-_stores: dict[str, Store] = {}
-_nvmls: dict[str, Nvml] = {}
-_configs: dict[int, tuple[Config, MigBroker]] = {}
-_open_lock = threading.Lock()
-
 
 class MigBroker(LoggingConfigurable):
-    """What the broker lends, to whom, and where it keeps its leases."""
+    """What the broker lends, to whom, and where it keeps its leases.
+
+    An object opens its lease database and NVML once, when they are first needed. A process makes
+    one where it begins and passes it on.
+    """
 
     tiers = AnyTrait(
         [],
@@ -285,6 +284,7 @@ class MigBroker(LoggingConfigurable):
                 if f"'{name}'" in str(error):
                     raise ConfigError(f"MigBroker.{name} is no text; expected a URL.") from None
             raise ConfigError(f"MigBroker: {error}") from None
+        self._open_lock = threading.Lock()
         refuse_unknown(self.config, self.class_trait_names(config=True))
 
     #: Whether a lease database that is not there is made.
@@ -294,6 +294,7 @@ class MigBroker(LoggingConfigurable):
     tiers_needed = True
 
     _broker: Broker | None = None
+    _nvml: Nvml | None = None
     _key_file: KeyFile | None = None
     _settings: Settings | None = None
     _usernames: Usernames | None = None
@@ -354,18 +355,16 @@ class MigBroker(LoggingConfigurable):
         return expanded(self.directory) if self.directory else Path.cwd()
 
     def open_broker(self) -> Broker:
-        """The broker over the configured database, which a process opens once.
+        """The broker over the configured database, which is opened by the first call.
 
         Makes the lease database when there is none, where it may. Raises :exc:`ConfigError` and
         :exc:`DatabaseError`.
         """
-        with _open_lock:
+        with self._open_lock:
             if self._broker is None:
                 settings = self.settings()
-                url = self.resolved_database_url()
-                if url not in _stores:
-                    _stores[url] = Store.open(url, create=self.may_create)
-                self._broker = Broker(_stores[url], settings)
+                store = Store.open(self.resolved_database_url(), create=self.may_create)
+                self._broker = Broker(store, settings)
             return self._broker
 
     def moment(self) -> datetime:
@@ -374,20 +373,10 @@ class MigBroker(LoggingConfigurable):
         return utc_now() if broker is None else broker.now()
 
     def open_nvml(self) -> Nvml:
-        """NVML as configured; one for each process. Nothing is loaded before its first use."""
+        """NVML as configured, the same at each call. Nothing is loaded before its first use."""
         from jupyterhub_migspawner.gpu.nvml import Nvml
 
-        spec = self.resolved_nvml()
-        with _open_lock:
-            if spec not in _nvmls:
-                _nvmls[spec] = Nvml(spec or None)
-            return _nvmls[spec]
-
-
-def broker_config(config: Config) -> MigBroker:
-    """The settings of one configuration object, made once: every spawner of a hub shares it."""
-    found = _configs.get(id(config))
-    # The configuration is kept beside its settings: its id cannot be another object's meanwhile.
-    if found is None or found[0] is not config:
-        found = _configs[id(config)] = (config, MigBroker(config=config))
-    return found[1]
+        with self._open_lock:
+            if self._nvml is None:
+                self._nvml = Nvml(self.resolved_nvml() or None)
+            return self._nvml

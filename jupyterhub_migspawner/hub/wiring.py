@@ -31,6 +31,7 @@ from jupyterhub_migspawner.config.resolved import resolve, settled
 from jupyterhub_migspawner.config.settings import resolved_values
 from jupyterhub_migspawner.errors import ConfigError, MigspawnerError
 from jupyterhub_migspawner.gpu.boot import boot_id
+from jupyterhub_migspawner.hub.context import KEY, HubContext
 from jupyterhub_migspawner.hub.ports import CALLERS, SOCKETS, ServicePorts, socket_folder
 from jupyterhub_migspawner.hub.scopes import (
     ACCESS_SCOPE,
@@ -96,6 +97,7 @@ def complete_hub(app: Any, config: Config, config_file: Path) -> None:
         # Nor anything that a server uses of which the database does not know.
         orphans = shut_orphans(broker, opened)
         offered = hand_over(app, broker, config, config_file)
+        app.tornado_settings = {**app.tornado_settings, KEY: HubContext(broker)}
     except MigspawnerError as error:
         app.log.critical("%s: %s", config_file, error)
         app.exit(1)

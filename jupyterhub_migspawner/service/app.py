@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import gc
 import logging
 import os
 import secrets
@@ -163,7 +162,6 @@ class Service:
 
     async def run(self, stop: asyncio.Event) -> bool:
         """Serve until ``stop`` is set. False when a round under way did not come to its end."""
-        gc.collect()
         keep_short()
         callers = None if self._environ.get(CALLERS) == "any" else ()
         server = Connections(

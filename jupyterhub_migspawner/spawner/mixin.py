@@ -40,7 +40,6 @@ from jupyterhub_migspawner.model.leases import LeaseRow
 from jupyterhub_migspawner.model.processes import ProcessesRow
 from jupyterhub_migspawner.policy.tiers import Tier
 from jupyterhub_migspawner.spawner.address import server_address
-from jupyterhub_migspawner.spawner.claims import vouch
 from jupyterhub_migspawner.spawner.environment import describe, slice_environment
 from jupyterhub_migspawner.spawner.options import GONE, TierChoice
 from jupyterhub_migspawner.spawner.refusals import spawn_exception
@@ -292,7 +291,7 @@ class MigSpawnerMixin(TierChoice):
         self._mig_saved = saved if isinstance(saved, dict) else {}
         mark = mark_in_state(self._mig_saved, self.user.name, self.name, self.mig_config.hub)
         if mark is not None:
-            vouch(self.mig_config, mark, self.log)
+            self.mig_hub.claims.vouch(mark, self.log)
 
     async def progress(self) -> AsyncIterator[dict[str, Any]]:
         """Which slice this server gets, then what the base spawner has to say."""

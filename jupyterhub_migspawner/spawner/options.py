@@ -20,8 +20,9 @@ from tornado.web import HTTPError, RequestHandler
 from traitlets.config import Configurable
 
 from jupyterhub_migspawner.broker import Broker, TierStatus
-from jupyterhub_migspawner.config import MigBroker, broker_config
+from jupyterhub_migspawner.config import MigBroker
 from jupyterhub_migspawner.errors import DatabaseError, MigspawnerError, Refusal
+from jupyterhub_migspawner.hub.context import HubContext
 from jupyterhub_migspawner.hub.scopes import SERVICE_NAME
 from jupyterhub_migspawner.policy.fields import read_hours
 from jupyterhub_migspawner.policy.people import Person
@@ -64,9 +65,14 @@ class TierChoice(HubSpawner, Configurable):
     _mig_typed: tuple[str, dict[str, str]] = ("", {})
 
     @property
+    def mig_hub(self) -> HubContext:
+        """What this spawner shares with the other spawners of its hub."""
+        return HubContext.of(self.user.settings, self.config)
+
+    @property
     def mig_config(self) -> MigBroker:
         """The broker's settings as this hub's configuration gives them."""
-        return broker_config(self.config)
+        return self.mig_hub.mig
 
     def _mig_broker(self) -> Broker:
         return self.mig_config.open_broker()

@@ -19,6 +19,7 @@ from jupyterhub_migspawner.broker import Broker
 from jupyterhub_migspawner.cli.demo.credentials import KEY, LINK_PATH, Links
 from jupyterhub_migspawner.config import MigBroker
 from jupyterhub_migspawner.config.file import load_config_file
+from tests.databases import Databases
 from tests.ports import free_ports
 
 CLI = [sys.executable, "-m", "jupyterhub_migspawner.cli"]
@@ -36,6 +37,7 @@ class Demo:
         self.port = port or free_ports(1)[0]
         self.process: subprocess.Popen[str] | None = None
         self.answer: dict[str, Any] = {}
+        self._databases = Databases()
         #: What the caller's environment holds besides this process's own.
         self.environment: dict[str, str] = {}
 
@@ -125,7 +127,7 @@ class Demo:
 
     def broker(self) -> Broker:
         """The broker over this demo's lease database, in this process."""
-        return MigBroker(config=load_config_file(self.config)).open_broker()
+        return self._databases.broker(MigBroker(config=load_config_file(self.config)))
 
     def until(self, holds: Callable[[], bool]) -> None:
         """Wait for something that other processes do."""

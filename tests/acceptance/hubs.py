@@ -24,6 +24,7 @@ from jupyterhub_migspawner.config.file import load_config_file
 from jupyterhub_migspawner.db.store import Store
 from jupyterhub_migspawner.errors import ConfigError, DatabaseError
 from jupyterhub_migspawner.model.leases import LeaseRow
+from tests.databases import Databases
 from tests.ports import free_ports
 
 #: Seconds to wait for a process to end; the limit only ends a test that has failed. A hub first
@@ -119,6 +120,7 @@ class Hub:
         self.overrides: dict[str, str] = {}
         self._launched = datetime.min.replace(tzinfo=timezone.utc)
         self._broker: tuple[tuple[object, ...], Broker] | None = None
+        self._databases = Databases()
 
     def launch(self) -> subprocess.Popen[bytes]:
         """Start the hub's process, whatever comes of it."""
@@ -309,7 +311,7 @@ class Hub:
             tuple(self.overrides.items()),
         )
         if self._broker is None or self._broker[0] != read:
-            self._broker = read, self.mig().open_broker()
+            self._broker = read, self._databases.broker(self.mig())
         return self._broker[1]
 
     def rows(self, *, include_past: bool = False) -> tuple[LeaseRow, ...]:

@@ -36,7 +36,9 @@ class LeastSpawner(LoggingConfigurable):
 
     def __init__(self, user: str, config: Config, options: dict[str, Any] | None = None) -> None:
         super().__init__(config=config)
-        self.user = SimpleNamespace(name=user, groups=[], admin=False, spawners={"": self})
+        self.user = SimpleNamespace(
+            name=user, groups=[], admin=False, spawners={"": self}, settings={}
+        )
         self.orm_spawner = SimpleNamespace(started=None)
         self.name = ""
         self.server = SimpleNamespace(base_url=f"/user/{user}/")

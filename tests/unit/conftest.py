@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from jupyterhub_migspawner.config import traits
+from jupyterhub_migspawner.broker import Broker
+from jupyterhub_migspawner.config import MigBroker
 from tests import schemas
 
 
@@ -18,9 +19,16 @@ def schema_from_a_copy() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def databases_closed() -> Iterator[None]:
+def databases_closed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A test's lease databases are closed after it: a process has 1,024 descriptors by default."""
-    before = set(traits._stores)
+    open_broker, opened = MigBroker.open_broker, list[Broker]()
+
+    def note(mig: MigBroker) -> Broker:
+        broker = open_broker(mig)
+        opened.append(broker)
+        return broker
+
+    monkeypatch.setattr(MigBroker, "open_broker", note)
     yield
-    for url in set(traits._stores) - before:
-        traits._stores.pop(url).close()
+    for broker in opened:
+        broker.store.close()

@@ -89,6 +89,7 @@ class Hub:
         self.config = config
         self.ports = ports
         self.log = directory / LOG
+        self._mig: MigBroker | None = None
         environment = {
             name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)
         }
@@ -185,9 +186,10 @@ class Hub:
 
     def _knows_cards(self) -> bool:
         """Whether the agent has written its first inventory: until then every tier is empty."""
-        mig = MigBroker(config=read_quietly(self.config))
-        limit = timedelta(seconds=mig.heartbeat_seconds)
-        broker = mig.open_broker()
+        if self._mig is None:
+            self._mig = MigBroker(config=read_quietly(self.config))
+        limit = timedelta(seconds=self._mig.heartbeat_seconds)
+        broker = self._mig.open_broker()
         nodes = broker.nodes.find()
         return any(broker.now() - node.heartbeat_at < limit for node in nodes)
 

@@ -24,7 +24,6 @@ from jupyterhub_migspawner.policy.reclaim import IDLE, KERNELS
 from jupyterhub_migspawner.service.clients.hub import HubAway, HubError
 from jupyterhub_migspawner.service.clients.notebooks import IN_FLIGHT, Notebooks, NotSaid
 from jupyterhub_migspawner.service.clients.tokens import Reach, Tokens
-from jupyterhub_migspawner.service.garbage import keep_short
 from jupyterhub_migspawner.service.parts import Parts
 from jupyterhub_migspawner.service.workers.announcements import Announcer
 from jupyterhub_migspawner.service.workers.reconciliation import is_server_of
@@ -81,7 +80,6 @@ class Examiner:
 
     async def round(self) -> None:
         """Look at every session once. Raises :exc:`.DatabaseError` and :exc:`.HubError`."""
-        keep_short()  # a round over many makes enough for the collector to look at everything
         ask = self._parts.ask
         every = await ask(lambda broker: broker.sessions.standings())
         await self._tokens.refresh(every)

@@ -22,9 +22,10 @@ from traitlets.config import Config
 
 from jupyterhub_migspawner.agent import Agent
 from jupyterhub_migspawner.broker.marks import STATE as LEASE_STATE
-from jupyterhub_migspawner.config import MigBroker, broker_config
+from jupyterhub_migspawner.config import MigBroker
 from jupyterhub_migspawner.errors import DatabaseError
 from jupyterhub_migspawner.gpu.simulator import create_state
+from jupyterhub_migspawner.hub.context import HubContext
 from jupyterhub_migspawner.spawner import MigSpawnerMixin
 from tests import schemas
 
@@ -60,6 +61,18 @@ SETTINGS.MigBroker.nvml = f"sim:{STATE}"
 SETTINGS.MigBroker.heartbeat_seconds = 24 * 3600
 
 
+_hubs: list[HubContext] = []
+
+
+def hub_with(settings: Config) -> HubContext:
+    """What the spawners of a hub with these settings share."""
+    for each in _hubs:
+        if each.mig.config is settings:
+            return each
+    _hubs.append(HubContext(MigBroker(config=settings)))
+    return _hubs[-1]
+
+
 class LeaseTaking(MigSpawnerMixin):
     """The mixin with its own settings, whatever configuration a test gives its hub."""
 
@@ -69,8 +82,8 @@ class LeaseTaking(MigSpawnerMixin):
     mig_settings = SETTINGS
 
     @property
-    def mig_config(self) -> MigBroker:
-        return broker_config(self.mig_settings)
+    def mig_hub(self) -> HubContext:
+        return hub_with(self.mig_settings)
 
     def get_state(self) -> dict[str, Any]:
         """Without the lease that a server's state names.

@@ -11,7 +11,6 @@ import pytest
 from jupyterhub_migspawner.agent.lock import CuttingLock
 from jupyterhub_migspawner.broker.layouts import Layouts
 from jupyterhub_migspawner.cli.layouts import command as layout_commands
-from jupyterhub_migspawner.config import traits as configuration
 from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.gpu import simulator
 from jupyterhub_migspawner.gpu.nvml import Nvml
@@ -36,8 +35,6 @@ def shell(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> Shell:
     monkeypatch.delenv("MIGSPAWNER_NVML", raising=False)
-    monkeypatch.setattr(configuration, "_stores", {})
-    monkeypatch.setattr(configuration, "_nvmls", {})
     return Shell(tmp_path, capsys)
 
 

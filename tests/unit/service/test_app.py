@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tornado.httpclient import AsyncHTTPClient
 
+from jupyterhub_migspawner.broker.sessions import Sessions
 from jupyterhub_migspawner.errors import ConfigError, DatabaseError
 from jupyterhub_migspawner.gpu.simulator import create_state
 from jupyterhub_migspawner.hub.ports import ServicePorts
@@ -135,6 +138,47 @@ def test_what_is_wrong_is_a_sentence_and_no_traceback(
     assert "cannot start" in caplog.text
     assert says in caplog.text
     assert "Traceback" not in caplog.text
+
+
+async def test_it_leaves_the_garbage_collector_little_to_look_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = {**HUB_ENVIRONMENT, "JUPYTERHUB_SERVICE_URL": f"http://127.0.0.1:{port}"}
+    create_state(tmp_path / "cards.json", cards=1, layouts=[["1g.5gb"]])
+    service = from_environment(
+        config_file(
+            tmp_path,
+            "c.MigBroker.tiers = [{'name': 'small', 'profile': '1g.5gb'}]\n"
+            "c.MigBroker.nvml = 'sim:cards.json'\n"
+            "c.MigBroker.examine_seconds = 0.05",
+        ),
+        environment,
+    )
+    rounds = asyncio.Event()
+    standings, asked = Sessions.standings, list[int]()
+
+    def count(sessions: Sessions, *given: Any, **named: Any) -> Any:
+        asked.append(1)
+        if len(asked) >= 6:
+            loop.call_soon_threadsafe(rounds.set)
+        return standings(sessions, *given, **named)
+
+    loop = asyncio.get_running_loop()
+    monkeypatch.setattr(Sessions, "standings", count)
+    gc.unfreeze()
+    there = len(gc.get_objects())
+    stop = asyncio.Event()
+    running = asyncio.ensure_future(service.run(stop))
+    await asyncio.sleep(0)
+    assert len(gc.get_objects()) < there / 2
+    frozen = gc.get_freeze_count()
+    await asyncio.wait_for(rounds.wait(), 60)
+    assert gc.get_freeze_count() <= frozen  # what came later may be let go of
+    stop.set()
+    assert await running
 
 
 async def test_it_serves_until_it_is_told_to_end_and_leaves_nothing_behind(

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import threading
 from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
 
-from jupyterhub_migspawner.service import garbage
 from jupyterhub_migspawner.service.clients import notebooks
 from jupyterhub_migspawner.service.clients.hub import HubAway
 from jupyterhub_migspawner.service.clients.notebooks import read
@@ -126,19 +124,6 @@ async def test_the_event_loop_goes_on_while_an_answer_is_understood(
     go_on.set()
     await under_way
     assert reading(world, lease).trouble == ""
-
-
-async def test_a_round_leaves_the_garbage_collector_little_to_look_at(
-    world: World, examiner: Examiner, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    gc.unfreeze()
-    monkeypatch.setattr(garbage, "_kept", False)
-    there = len(gc.get_objects())
-    await examiner.round()
-    assert len(gc.get_objects()) < there / 2
-    frozen = gc.get_freeze_count()
-    await examiner.round()
-    assert gc.get_freeze_count() <= frozen  # what came later may be let go of
 
 
 async def test_who_lets_go_of_an_examiner_ends_its_thread(

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import pytest
 
 from jupyterhub_migspawner.errors import DatabaseError
+from jupyterhub_migspawner.hub.claims import RETRY_SECONDS, Claims
 from jupyterhub_migspawner.model.orphans import OrphanRow
-from jupyterhub_migspawner.spawner import claims
 
 
 class Away:
@@ -40,10 +40,10 @@ def mark(user: str) -> OrphanRow:
     return OrphanRow(attempt=f"attempt of {user}", user=user)
 
 
-def settle() -> None:
+def settle(claims: Claims) -> None:
     """Wait until the look-ups have nothing left to do."""
-    for thread in list(claims._threads):
-        thread.join(60)
+    if claims._thread is not None:
+        claims._thread.join(60)
 
 
 @pytest.mark.parametrize(
@@ -60,13 +60,14 @@ def test_what_cannot_be_looked_up_is_in_the_log_once_and_tried_again(
         pauses.append(seconds)
         assert second.wait(60)
 
-    claims.vouch(away, mark("ada"), logging.getLogger("hub"), pause)  # type: ignore[arg-type]
+    claims = Claims(away, pause=pause)  # type: ignore[arg-type]
+    claims.vouch(mark("ada"), logging.getLogger("hub"))
     # One that comes during the outage is looked up with the first.
-    claims.vouch(away, mark("grace"), logging.getLogger("hub"), pause)  # type: ignore[arg-type]
+    claims.vouch(mark("grace"), logging.getLogger("hub"))
     second.set()
     assert away.asked.wait(60)
-    settle()
-    assert pauses == [claims.RETRY_SECONDS] * 3
+    settle(claims)
+    assert pauses == [RETRY_SECONDS] * 3
     assert away.named == [["ada", "grace"]]
     assert caplog.text.count("could not be checked whether all running servers have leases") == 1
     assert str(error) in caplog.text
@@ -74,9 +75,10 @@ def test_what_cannot_be_looked_up_is_in_the_log_once_and_tried_again(
 
 
 def test_each_server_is_looked_up_once() -> None:
+    away = Away()
+    claims = Claims(away)  # type: ignore[arg-type]
     for user in ("ada", "grace"):
-        away = Away()
-        claims.vouch(away, mark(user), logging.getLogger("hub"))  # type: ignore[arg-type]
+        claims.vouch(mark(user), logging.getLogger("hub"))
         assert away.asked.wait(60)
-        settle()
-        assert away.named == [[user]]
+        settle(claims)
+    assert away.named == [["ada"], ["grace"]]
