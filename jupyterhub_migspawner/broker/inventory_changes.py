@@ -12,7 +12,7 @@ from typing import Any
 
 from jupyterhub_migspawner.broker import recovery
 from jupyterhub_migspawner.broker.recorder import lease_event, slice_event
-from jupyterhub_migspawner.broker.targets import back_to_layout, mark_wanted
+from jupyterhub_migspawner.broker.targets import back_to_layout, update_desired
 from jupyterhub_migspawner.db import queries
 from jupyterhub_migspawner.db.queries.cards import CardRecord
 from jupyterhub_migspawner.db.transaction import Transaction
@@ -60,7 +60,7 @@ def changes(
             drained = record.drained if record is not None else ""
             of_card += recovery.changes(tx, node, card, drained, now)
         if of_card:
-            of_card.append(lambda uuid=card.uuid: mark_wanted(tx, uuid))  # type: ignore[misc]
+            of_card.append(lambda uuid=card.uuid: update_desired(tx, uuid))  # type: ignore[misc]
         todo += of_card
     # An onlooker's list, or one with a card that nobody can name, proves no card gone.
     if not alive or any(not card.uuid for card in found.cards):

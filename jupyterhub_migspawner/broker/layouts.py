@@ -16,7 +16,7 @@ from jupyterhub_migspawner.broker.context import Context
 from jupyterhub_migspawner.broker.inventory_changes import plain
 from jupyterhub_migspawner.broker.quarantine import reason_for
 from jupyterhub_migspawner.broker.recorder import slice_event
-from jupyterhub_migspawner.broker.targets import mark_wanted
+from jupyterhub_migspawner.broker.targets import update_desired
 from jupyterhub_migspawner.db import queries
 from jupyterhub_migspawner.db.transaction import Transaction
 from jupyterhub_migspawner.errors import Refusal
@@ -82,7 +82,7 @@ class Layouts:
                 # It was on its way back to the layout before; now it goes to this one.
                 changes["target"] = None
             queries.cards.update(tx, card_uuid, **changes)
-            mark_wanted(tx, card_uuid)
+            update_desired(tx, card_uuid)
             queries.events.append(
                 tx,
                 self._context.now(),
@@ -176,7 +176,7 @@ class Layouts:
             if not is_reached(card.row, present):
                 return False
             queries.cards.update(tx, card_uuid, target=None)
-            mark_wanted(tx, card_uuid)
+            update_desired(tx, card_uuid)
             queries.events.append(
                 tx,
                 self._context.now(),

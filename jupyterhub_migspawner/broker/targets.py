@@ -14,8 +14,8 @@ from jupyterhub_migspawner.db.transaction import Transaction
 from jupyterhub_migspawner.policy.layouts import is_desired
 
 
-def mark_wanted(tx: Transaction, card_uuid: str) -> None:
-    """Note for each slice of a card whether its layout, or its target, has it."""
+def update_desired(tx: Transaction, card_uuid: str) -> None:
+    """Update for each slice of a card whether its layout, or its target, has it."""
     record = queries.cards.by_uuid(tx, card_uuid)
     if record is None:
         return
@@ -41,7 +41,7 @@ def back_to_layout(
         return
     layout = [list(want) for want in card.layout]
     queries.cards.update(tx, card_uuid, target=layout)
-    mark_wanted(tx, card_uuid)
+    update_desired(tx, card_uuid)
     queries.events.append(
         tx, now, actor, "card.target", card_uuid=card_uuid, target=layout, why=why
     )

@@ -4,8 +4,8 @@ A backup is a SQLite file, whichever database it is of, so that every tool that 
 comes with it. Of SQLite it is made by SQLite's own online backup, of PostgreSQL from one snapshot;
 both while the hub runs. Promises that a copy is readable for its owner only, made where nobody else
 can put a file beside it (SQLite would open a log that lay there), and sound before it has its name;
-that a restore replaces all or nothing, keeps what it replaces beside it, and marks what it puts
-there with a new generation, so that nobody takes it for what they have seen before.
+that a restore replaces all or nothing, keeps what it replaces beside it, and gives what it puts
+there a new generation, so that nobody takes it for what they have seen before.
 """
 
 from __future__ import annotations

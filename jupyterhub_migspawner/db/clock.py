@@ -55,7 +55,7 @@ def read_clock(tx: Transaction) -> datetime:
 
 
 @dataclass(frozen=True)
-class _Mark:
+class _Sample:
     """What the server said, and what this machine's two clocks said then."""
 
     moment: datetime
@@ -81,15 +81,15 @@ class DatabaseClock:
         self._store = store
         self._monotonic = monotonic
         self._local = local
-        self._mark: _Mark | None = None
+        self._sample: _Sample | None = None
         self._asking = threading.Lock()
 
     def __call__(self) -> datetime:
         """The moment, without waiting for anything."""
-        mark = self._mark
-        if mark is None:
+        sample = self._sample
+        if sample is None:
             return self._local()
-        return mark.moment + timedelta(seconds=self._monotonic() - mark.monotonic)
+        return sample.moment + timedelta(seconds=self._monotonic() - sample.monotonic)
 
     def keep_in_step(self) -> None:
         """Ask the server again when it is time to. Raises :exc:`.DatabaseError`."""
@@ -99,17 +99,17 @@ class DatabaseClock:
             before = self._monotonic()
             moment = self._store.read(read_clock)
             after = self._monotonic()
-            self._mark = _Mark(moment, (before + after) / 2, self._local())
+            self._sample = _Sample(moment, (before + after) / 2, self._local())
         finally:
             self._asking.release()
 
     def _is_due(self) -> bool:
-        mark = self._mark
-        if mark is None:
+        sample = self._sample
+        if sample is None:
             return True
-        gone = self._monotonic() - mark.monotonic
+        gone = self._monotonic() - sample.monotonic
         # The monotonic clock stands still while a machine sleeps; the other one shows that.
-        shown = (self._local() - mark.local).total_seconds()
+        shown = (self._local() - sample.local).total_seconds()
         return gone >= STEP_SECONDS or abs(shown - gone) >= JUMP_SECONDS
 
 

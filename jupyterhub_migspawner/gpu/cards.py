@@ -18,7 +18,7 @@ def engines_of_card(profiles: tuple[Profile, ...]) -> Engines:
     return found
 
 
-def mark_whole(profiles: tuple[Profile, ...]) -> frozenset[int]:
-    """Ids of those profiles that cover as many memory slots as the largest one does."""
+def whole_profiles(profiles: tuple[Profile, ...]) -> frozenset[int]:
+    """Return the ids of the profiles that cover as many memory slots as the largest one."""
     largest = max((each.size for each in profiles), default=0)
     return frozenset(each.id for each in profiles if largest and each.size == largest)

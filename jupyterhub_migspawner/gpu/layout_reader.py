@@ -79,8 +79,8 @@ def parse_layouts(text: str, source: str) -> LayoutFile:
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{source}, line {mark.line + 1}" if mark is not None else source
+        place = getattr(error, "problem_mark", None)
+        where = f"{source}, line {place.line + 1}" if place is not None else source
         why = getattr(error, "problem", None) or "it is not YAML"
         if "expected a single document" in (getattr(error, "context", None) or ""):
             why = (

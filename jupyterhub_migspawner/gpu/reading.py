@@ -12,7 +12,7 @@ from typing import Any
 
 import pynvml
 
-from jupyterhub_migspawner.gpu.cards import mark_whole
+from jupyterhub_migspawner.gpu.cards import whole_profiles
 from jupyterhub_migspawner.gpu.codes import gpu_error
 from jupyterhub_migspawner.model.codes import Code
 from jupyterhub_migspawner.model.inventory import (
@@ -227,7 +227,7 @@ def read_profiles(device: Any) -> tuple[Profile, ...]:
     found.sort(
         key=lambda each: (each.compute_slices, each.memory_mib, bool(each.attributes), each.name)
     )
-    whole = mark_whole(tuple(found))
+    whole = whole_profiles(tuple(found))
     return tuple(replace(each, whole=each.id in whole) for each in found)
 
 

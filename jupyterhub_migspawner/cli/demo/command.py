@@ -29,7 +29,7 @@ from jupyterhub_migspawner.cli.demo.credentials import (
     make_password,
 )
 from jupyterhub_migspawner.cli.demo.hub import Hub, Stopped, free_ports
-from jupyterhub_migspawner.cli.demo.processes import Signals, marked
+from jupyterhub_migspawner.cli.demo.processes import Signals, tagged
 from jupyterhub_migspawner.cli.demo.tools import own_name, search_path
 from jupyterhub_migspawner.cli.demo.tour import Tour
 from jupyterhub_migspawner.cli.invocation import DONE, REFUSED, Invocation
@@ -252,7 +252,7 @@ def _warn_of_others(directory: Path) -> None:
 
 def _refuse_leftovers(directory: Path) -> None:
     """Raise :exc:`Refusal` when processes of an earlier run, ended the hard way, still live."""
-    left = marked(directory)
+    left = tagged(directory)
     if not left:
         return
     hubs = [process for process in left if "-m jupyterhub " in f"{process.command} "]

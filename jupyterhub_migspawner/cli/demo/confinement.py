@@ -23,7 +23,7 @@ from jupyterhub_migspawner.cli.demo.accounts import (
     program_folders,
 )
 from jupyterhub_migspawner.cli.demo.credentials import Links, make_password
-from jupyterhub_migspawner.cli.demo.processes import MARK
+from jupyterhub_migspawner.cli.demo.processes import TAG
 from jupyterhub_migspawner.errors import MigspawnerError, Refusal
 
 #: What must not reach a demo's hub from a hub, a notebook or a simulator around it.
@@ -52,7 +52,7 @@ def confine(c: Any, directory: str, tools: Sequence[str]) -> None:
     for name in [name for name in os.environ if name.startswith(FOREIGN)]:
         del os.environ[name]
     # The proxy and the service inherit it, so that the next start finds what is left of this one.
-    os.environ[MARK] = directory
+    os.environ[TAG] = directory
     try:
         check_owner(folder)
         make_password(folder)

@@ -20,7 +20,7 @@ from typing import Any
 from jupyterhub_migspawner import files
 from jupyterhub_migspawner.cli.demo.accounts import USERS
 from jupyterhub_migspawner.cli.demo.confinement import check_owner
-from jupyterhub_migspawner.cli.demo.processes import MARK
+from jupyterhub_migspawner.cli.demo.processes import TAG
 from jupyterhub_migspawner.errors import MigspawnerError, Refusal
 
 CONFIG = "jupyterhub_config.py"
@@ -151,7 +151,7 @@ def write_config(
                 names="{" + ", ".join(map(_quoted, USERS)) + "}",
                 admin=_quoted(USERS[0]),
                 cards=CARDS,
-                mark=MARK,
+                tag=TAG,
             )
         else:
             old = file.read_text(encoding="utf-8")
@@ -269,7 +269,7 @@ c.SimpleLocalProcessSpawner.home_dir_template = os.path.join(DIRECTORY, "homes",
 c.Spawner.ip = "127.0.0.1"
 c.Spawner.start_timeout = 120
 c.Spawner.http_timeout = 120
-c.Spawner.environment = {"$mark": DIRECTORY}
+c.Spawner.environment = {"$tag": DIRECTORY}
 # JupyterLab would ask the world outside for a newer version of itself.
 c.Spawner.args = ["--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
 c.JupyterHub.allow_named_servers = True

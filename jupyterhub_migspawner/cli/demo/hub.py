@@ -19,7 +19,7 @@ from jupyterhub_migspawner import files
 from jupyterhub_migspawner.cli.demo.confinement import FOREIGN
 from jupyterhub_migspawner.cli.demo.files import LOG, Ports
 from jupyterhub_migspawner.cli.demo.processes import (
-    MARK,
+    TAG,
     Process,
     Signals,
     adopt_orphans,
@@ -82,7 +82,7 @@ def _bound(port: int) -> socket.socket:
 
 
 class Hub:
-    """A JupyterHub in a session of its own, marked as belonging to the demo in ``directory``."""
+    """A JupyterHub in a session of its own, tagged as belonging to the demo in ``directory``."""
 
     def __init__(self, directory: Path, config: Path, ports: Ports, path: Sequence[str]) -> None:
         self.directory = directory
@@ -93,7 +93,7 @@ class Hub:
         environment = {
             name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)
         }
-        environment[MARK] = str(directory)
+        environment[TAG] = str(directory)
         environment["PATH"] = os.pathsep.join([*path, os.environ.get("PATH", os.defpath)])
         adopt_orphans()
         with open(files.open_file(self.log, os.O_WRONLY | os.O_APPEND), "ab") as log:

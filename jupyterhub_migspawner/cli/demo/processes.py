@@ -1,7 +1,7 @@
-"""The processes of a demo: found by a mark in their environment, and ended to the last one.
+"""The processes of a demo: found by a tag in their environment, and ended to the last one.
 
 Relies on ``/proc`` and on ``prctl`` (Linux). Promises that after :func:`end` no process that
-carries the mark or descends from the demo is left, or names those that are.
+carries the tag or descends from the demo is left, or names those that are.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 
 #: Environment variable that every process of a demo carries: the demo's directory.
-MARK = "MIGSPAWNER_DEMO"
+TAG = "MIGSPAWNER_DEMO"
 
 #: ``PR_SET_CHILD_SUBREAPER`` of ``linux/prctl.h``: orphans below us become our children.
 _SET_CHILD_SUBREAPER = 36
@@ -60,10 +60,10 @@ def _read(pid: int) -> Process | None:
     return Process(pid, int(parent), " ".join(words).strip())
 
 
-def marked(directory: Path) -> list[Process]:
-    """The processes that carry the mark of the demo in ``directory``, this one's line excluded."""
+def tagged(directory: Path) -> list[Process]:
+    """The processes that carry the tag of the demo in ``directory``, this one's line excluded."""
     everyone = processes()
-    needle = f"{MARK}={directory}".encode()
+    needle = f"{TAG}={directory}".encode()
     ours = _ancestors(os.getpid(), everyone)
     found = []
     for process in everyone.values():
@@ -100,7 +100,7 @@ def adopt_orphans() -> None:
     """Become the parent of every process below us whose own parent ends.
 
     A kernel or a shell that a notebook left behind stays findable that way, whatever it did to its
-    environment. Where the kernel refuses, the mark alone has to do.
+    environment. Where the kernel refuses, the tag alone has to do.
     """
     ctypes.CDLL(None, use_errno=True).prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
@@ -138,7 +138,7 @@ def end(directory: Path, hub: subprocess.Popen[bytes]) -> list[Process]:
 
 def _left(directory: Path, hub: subprocess.Popen[bytes]) -> list[Process]:
     reap(hub)
-    return list({p.pid: p for p in [*marked(directory), *descendants()]}.values())
+    return list({p.pid: p for p in [*tagged(directory), *descendants()]}.values())
 
 
 def _signal(targets: Iterable[Process], number: signal.Signals) -> None:

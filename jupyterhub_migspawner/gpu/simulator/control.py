@@ -171,7 +171,7 @@ def orphan_instance(path: StatePath, card_uuid: str, profile: str, start: int) -
 
 
 def reboot(path: StatePath) -> None:
-    """Restart the machine: instances, processes and lost cards' marks go, sessions die.
+    """Restart the machine: instances, processes and losses of cards go, sessions die.
 
     An A100 or A30 comes up in the MIG mode that was pending; an H100 comes up with MIG off.
     """

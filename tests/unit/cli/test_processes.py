@@ -10,21 +10,21 @@ from pathlib import Path
 
 import pytest
 
-from jupyterhub_migspawner.cli.demo.processes import MARK, Signals, marked, processes
+from jupyterhub_migspawner.cli.demo.processes import TAG, Signals, processes, tagged
 
 # What runs in a process of its own, because it adopts and collects children of all kinds.
 PROGRAM = """
 import os, subprocess, sys, time
 from pathlib import Path
-from jupyterhub_migspawner.cli.demo.processes import MARK, adopt_orphans, descendants, end, marked
+from jupyterhub_migspawner.cli.demo.processes import TAG, adopt_orphans, descendants, end, tagged
 directory = Path(sys.argv[1])
 adopt_orphans()
 hub = subprocess.Popen(["bash", "-c", sys.argv[2]], start_new_session=True,
-                       env={**os.environ, MARK: str(directory)})
+                       env={**os.environ, TAG: str(directory)})
 while len(descendants()) < int(sys.argv[3]):
     time.sleep(0.02)
 left = end(directory, hub)
-print(len(left), len(marked(directory)), len(descendants()), hub.returncode)
+print(len(left), len(tagged(directory)), len(descendants()), hub.returncode)
 """
 
 
@@ -49,24 +49,24 @@ def test_nothing_is_left(tmp_path: Path, script: str, number: int) -> None:
         check=True,
         timeout=60,
     )
-    left, still_marked, below, status = done.stdout.split()
-    assert (left, still_marked, below) == ("0", "0", "0")
+    left, still_tagged, below, status = done.stdout.split()
+    assert (left, still_tagged, below) == ("0", "0", "0")
     assert int(status) in (-signal.SIGTERM, -signal.SIGKILL)
 
 
-def test_only_the_mark_of_this_very_folder_counts(tmp_path: Path) -> None:
+def test_only_the_tag_of_this_very_folder_counts(tmp_path: Path) -> None:
     children = [
-        subprocess.Popen(["sleep", "600"], env={MARK: str(folder)})
+        subprocess.Popen(["sleep", "600"], env={TAG: str(folder)})
         for folder in (tmp_path / "one", tmp_path / "one-more")
     ]
     try:
-        assert [process.pid for process in marked(tmp_path / "one")] == [children[0].pid]
-        assert "sleep 600" in marked(tmp_path / "one")[0].command
+        assert [process.pid for process in tagged(tmp_path / "one")] == [children[0].pid]
+        assert "sleep 600" in tagged(tmp_path / "one")[0].command
     finally:
         for child in children:
             child.kill()
             child.wait()
-    assert marked(tmp_path / "one") == []
+    assert tagged(tmp_path / "one") == []
 
 
 def test_a_process_that_has_ended_is_not_listed() -> None:
