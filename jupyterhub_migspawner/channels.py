@@ -36,12 +36,12 @@ def check(channels: Sequence[Channel]) -> None:
     know. Sends nothing.
     """
     for channel in channels:
-        trouble = trouble_with(channel)
-        if trouble:
-            raise ConfigError(f"MigBroker.notices: {trouble}")
+        problem = problem_with(channel)
+        if problem:
+            raise ConfigError(f"MigBroker.notices: {problem}")
 
 
-def trouble_with(channel: Channel) -> str:
+def problem_with(channel: Channel) -> str:
     """What keeps Apprise from using a channel, with the way out; empty when nothing does."""
     url = channel.url_for("user", "user@example.org")
     if url is None:
@@ -66,9 +66,9 @@ def send(channel: Channel, title: str, body: str, user: str = "", address: str =
     url = channel.url_for(user, address)
     if url is None:
         return f"{user!r} has no name or address to send it to"
-    plugin, trouble = _open(url)
+    plugin, problem = _open(url)
     if plugin is None:
-        return "Apprise cannot use its URL" + (f": {trouble}" if trouble else "")
+        return "Apprise cannot use its URL" + (f": {problem}" if problem else "")
     from apprise import Apprise, NotifyFormat
 
     sender = Apprise(asset=_asset())

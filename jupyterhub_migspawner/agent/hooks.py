@@ -51,22 +51,22 @@ class Hooks:
         """
         try:
             for command in self.before:
-                trouble = run(command, self.seconds, about)
-                report(shlex.join(command), trouble)
-                if trouble:
+                problem = run(command, self.seconds, about)
+                report(shlex.join(command), problem)
+                if problem:
                     raise GpuError(
                         f"The command `{shlex.join(command)}`, to be run before cards are cut, "
-                        f"{trouble} Nothing was cut. Fix it or remove it from MigBroker.before_cut."
+                        f"{problem} Nothing was cut. Fix it or remove it from MigBroker.before_cut."
                     )
             yield
         finally:
             for command in self.after:
-                trouble = run(command, self.seconds, about)
-                report(shlex.join(command), trouble)
-                if trouble:
+                problem = run(command, self.seconds, about)
+                report(shlex.join(command), problem)
+                if problem:
                     complain(
                         f"The command `{shlex.join(command)}`, to be run after cards are cut, "
-                        f"{trouble} Do by hand what it should have done, and fix it or remove it "
+                        f"{problem} Do by hand what it should have done, and fix it or remove it "
                         "from MigBroker.after_cut."
                     )
 

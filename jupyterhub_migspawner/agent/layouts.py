@@ -299,7 +299,7 @@ class Cutter:
             self._sleep(PAUSE_SECONDS)
             patience -= PAUSE_SECONDS
 
-    def _hook(self, card_uuid: str, command: str, trouble: str) -> None:
-        self._broker.layouts.record_step(card_uuid, self._actor, f"run {command}", error=trouble)
-        if trouble:
-            log.warning("Card %s: the command `%s` %s", card_uuid, command, trouble)
+    def _hook(self, card_uuid: str, command: str, problem: str) -> None:
+        self._broker.layouts.record_step(card_uuid, self._actor, f"run {command}", error=problem)
+        if problem:
+            log.warning("Card %s: the command `%s` %s", card_uuid, command, problem)

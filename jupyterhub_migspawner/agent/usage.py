@@ -51,7 +51,7 @@ class _Sample:
 class Look:
     """A session at one moment: its processes, MiB of those on the slice, CPU seconds of all.
 
-    ``foreign`` says that another system user's process is on the slice too; ``trouble`` why some
+    ``foreign`` says that another system user's process is on the slice too; ``problem`` why some
     of this is unknown.
     """
 
@@ -59,7 +59,7 @@ class Look:
     own: Mapping[Process, int] = field(default_factory=dict)
     used: Mapping[Process, float] = field(default_factory=dict)
     foreign: bool = False
-    trouble: str = ""
+    problem: str = ""
 
 
 class Usage:
@@ -116,7 +116,7 @@ class Usage:
         self._meter.begin()
         answers: list[Answer | None] = []
         for lease in leases:
-            look = Look(trouble=unreadable) if unreadable else self._look_at(lease, live)
+            look = Look(problem=unreadable) if unreadable else self._look_at(lease, live)
             answers.append(self._answer(lease, look, before.get(lease.id)))
             # Of a slice that others share, use counts for those who are on it.
             counts = bool(look.own) or not self._shares(lease)
@@ -127,22 +127,22 @@ class Usage:
         """The processes of a session and those on its slice, as they are now."""
         mine = self._families.members(lease)
         if not mine:
-            return Look(trouble="no process of this server is visible on its node")
-        on_slice, trouble = self._on_slice(lease)
+            return Look(problem="no process of this server is visible on its node")
+        on_slice, problem = self._on_slice(lease)
         try:
             own, foreign = self._whose(lease, live, on_slice)
             ticks = {each: self._ticks(each) for each in {*mine, *own}}
         except Unreadable as error:
-            return Look(trouble=trouble or f"its processes cannot be read: {error}")
+            return Look(problem=problem or f"its processes cannot be read: {error}")
         # A process that is gone by now has used what it has used; the next look does not see it.
         used = {each: found / TICKS for each, found in ticks.items() if found is not None}
         mine = [each for each in mine if each in used]
         memory = {each: on_slice[each.pid] for each in own if each in used}
-        return Look(tuple(mine), memory, used, bool(foreign), trouble)
+        return Look(tuple(mine), memory, used, bool(foreign), problem)
 
     def _answer(self, lease: LeaseRow, look: Look, before: _Sample | None) -> Answer | None:
-        if look.trouble:
-            return Answer(lease.id, PROCESSES, trouble=look.trouble)
+        if look.problem:
+            return Answer(lease.id, PROCESSES, problem=look.problem)
         now = _Sample(self._monotonic(), look.used)
         self._before[lease.id] = now
         if before is None or now.at <= before.at:
@@ -161,7 +161,7 @@ class Usage:
             lease.id,
             PROCESSES,
             # A process that comes or goes on the slice does something there.
-            mark=" ".join(str(each.pid) for each in there),
+            fingerprint=" ".join(str(each.pid) for each in there),
             busy=on >= ON_SLICE or off >= ELSEWHERE,
             said=said,
         )

@@ -36,7 +36,7 @@ class Meter:
         url = broker.settings.dcgm_url
         self._exporter = Exporter(url) if url else None
         self._figures: Figures | None = None
-        self._trouble = ""
+        self._problem = ""
         self._gi_ids: dict[str, int | None] = {}
         self._absent: set[int] = set()
         self._hidden = False
@@ -45,11 +45,11 @@ class Meter:
         """Take what DCGM said last. Raises :exc:`.DatabaseError`."""
         if self._exporter is None:
             return
-        self._figures, self._trouble = None, ""
+        self._figures, self._problem = None, ""
         try:
             self._figures = self._exporter.look()
         except GpuError as error:
-            self._trouble = str(error)
+            self._problem = str(error)
         rows = [status.row for status in self._broker.slices.find(self._node)]
         self._gi_ids = {row.uuid: row.gi_id for row in rows if row.uuid is not None}
 
@@ -68,7 +68,7 @@ class Meter:
                 return None  # the search for its processes says what that means
             if error.code in UNMEASURED:
                 return self._no_source(lease, error)
-            return Answer(lease.id, USE, trouble=str(error))
+            return Answer(lease.id, USE, problem=str(error))
         if percent is None:
             return None
         self._absent.discard(lease.id)
@@ -85,8 +85,8 @@ class Meter:
         except GpuError as error:
             if error.code not in UNMEASURED or self._exporter is None:
                 raise
-        if self._trouble:
-            raise GpuError(self._trouble)
+        if self._problem:
+            raise GpuError(self._problem)
         return self._of_exporter(lease, slice_uuid, self._exporter.url)
 
     def _of_exporter(self, lease: LeaseRow, slice_uuid: str, url: str) -> float | None:

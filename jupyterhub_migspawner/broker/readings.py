@@ -24,16 +24,16 @@ MOST_SAID = 500
 class Answer:
     """What a source says of the session of a lease now.
 
-    ``busy`` says that it is in use; without that it was if ``mark`` is another than before.
-    ``trouble`` says why there is no answer, ``absent`` that there is no such source here.
+    ``busy`` says that it is in use; without that it was if ``fingerprint`` is another than before.
+    ``problem`` says why there is no answer, ``absent`` that there is no such source here.
     """
 
     lease_id: int
     source: str
-    mark: str = ""
+    fingerprint: str = ""
     busy: bool = False
     said: str = ""
-    trouble: str = ""
+    problem: str = ""
     absent: bool = False
 
 
@@ -94,18 +94,20 @@ def _merged(
     answer: Answer, known: ReadingRow | None, now: datetime, pause: timedelta
 ) -> ReadingRow:
     """A reading after an answer. The first one counts as activity: nobody knows what was before."""
-    if answer.trouble:
+    if answer.problem:
         before = known or ReadingRow(answer.lease_id, answer.source, None, None, "", "", "")
-        return replace(before, trouble=stored(answer.trouble)[:MOST_SAID])
+        return replace(before, problem=stored(answer.problem)[:MOST_SAID])
     said = stored(answer.said)[:MOST_SAID]
-    mark = stored(answer.mark)
-    same = known is not None and known.seen_at is not None and known.mark == answer.mark
+    fingerprint = stored(answer.fingerprint)
+    same = (
+        known is not None and known.seen_at is not None and known.fingerprint == answer.fingerprint
+    )
     if not answer.busy and same and known is not None and known.active_at is not None:
-        return replace(known, seen_at=now, mark=mark, said=said, trouble="")
+        return replace(known, seen_at=now, fingerprint=fingerprint, said=said, problem="")
     since = now
     if known is not None:
         since = doubts.claimed_since(known.active_since, known.active_at, now, pause)
-    return ReadingRow(answer.lease_id, answer.source, now, now, mark, said, "", since)
+    return ReadingRow(answer.lease_id, answer.source, now, now, fingerprint, said, "", since)
 
 
 def _at_least(row: ReadingRow, active_at: datetime | None) -> ReadingRow:

@@ -279,7 +279,7 @@ class Sessions:
             limit=_minutes(tier.idle_minutes) if tier else None,
             readings=tuple(
                 Reading(
-                    row.source, row.seen_at, row.active_at, row.said, row.trouble, row.active_since
+                    row.source, row.seen_at, row.active_at, row.said, row.problem, row.active_since
                 )
                 for row in said
             ),
@@ -318,7 +318,7 @@ class Sessions:
         said = {
             row.source
             for row in found.readings
-            if not row.trouble and row.seen_at is not None and row.seen_at >= now - lately
+            if not row.problem and row.seen_at is not None and row.seen_at >= now - lately
         }
         return needed <= said
 

@@ -122,8 +122,8 @@ class Invocation:
         return self._source
 
     def _note(self, source: Source) -> None:
-        if source.trouble:
-            complain(source.trouble)
+        if source.problem:
+            complain(source.problem)
         if self.verbose or (source.hub_alone and not self.as_json):
             complain(source.described)
 

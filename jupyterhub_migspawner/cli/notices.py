@@ -50,14 +50,14 @@ def notices(invocation: Invocation, user: str | None) -> int:
         {
             "audience": channel.audience,
             "channel": channel.name,
-            "trouble": channels.trouble_with(channel),
+            "problem": channels.problem_with(channel),
         }
         for channel in invocation.mig().settings().notices.channels
     ]
     if invocation.as_json:
         print_json(rows)
     else:
-        columns = [Column("channel", "channel"), Column("trouble", "trouble")]
+        columns = [Column("channel", "channel"), Column("problem", "problem")]
         print_table(columns, rows, empty="Nobody is notified: MigBroker.notices is empty.")
     return DONE
 
@@ -100,16 +100,16 @@ def choose(invocation: Invocation, user: str, on: tuple[str, ...], off: tuple[st
 
 @dataclass
 class _Try:
-    """A test of one channel; ``trouble`` is None while it goes on."""
+    """A test of one channel; ``problem`` is None while it goes on."""
 
     channel: Channel
     user: str
     address: str
-    trouble: str | None = None
+    problem: str | None = None
 
     def send(self) -> None:
         """Send the test."""
-        self.trouble = channels.send(self.channel, *TRIAL, self.user, self.address)
+        self.problem = channels.send(self.channel, *TRIAL, self.user, self.address)
 
 
 @notices.command(short_help="send a test notice to every channel")
@@ -135,13 +135,13 @@ def test(invocation: Invocation, to: str) -> int:
             thread.join(WAIT)
     rows = []
     for each in tries:
-        trouble = f"no answer for {WAIT:.0f} seconds" if each.trouble is None else each.trouble
-        rows.append({"channel": each.channel.name, "sent": not trouble, "trouble": trouble})
+        problem = f"no answer for {WAIT:.0f} seconds" if each.problem is None else each.problem
+        rows.append({"channel": each.channel.name, "sent": not problem, "problem": problem})
     if invocation.as_json:
         print_json(rows)
     else:
         columns = [Column("channel", "channel"), Column("sent", "sent")]
-        print_table([*columns, Column("trouble", "trouble")], rows, empty="")
+        print_table([*columns, Column("problem", "problem")], rows, empty="")
     return DONE if all(row["sent"] for row in rows) else REFUSED
 
 

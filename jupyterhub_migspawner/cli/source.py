@@ -28,14 +28,14 @@ from jupyterhub_migspawner.policy.wording import listed, moment
 class Source:
     """A configuration and where it comes from; ``hub`` is None where the file was read.
 
-    ``trouble`` is why a hub that runs was not asked, or what has changed since it read the file;
+    ``problem`` is why a hub that runs was not asked, or what has changed since it read the file;
     empty where there is nothing of the kind.
     """
 
     file: Path
     config: Config
     hub: Resolved | None = None
-    trouble: str = ""
+    problem: str = ""
 
     @property
     def described(self) -> str:
@@ -65,7 +65,7 @@ class Source:
 def find(path: Path) -> Source:
     """The configuration to use. Raises :exc:`.ConfigError`."""
     file = expanded(str(path)).absolute()
-    trouble = ""
+    problem = ""
     try:
         home = home_of(file)
     except (OSError, RuntimeError, ValueError):
@@ -81,12 +81,12 @@ def find(path: Path) -> Source:
                 why = "it is of another version than this program; restart the hub"
         else:
             why = _why_not(answer, file)
-        trouble = (
+        problem = (
             f"A hub runs with {file} (pid {answer.pid}), but its settings cannot be used: {why}. "
             "The configuration file is read instead."
         )
     if not hubs:
-        return Source(file, read_quietly(path), None, trouble)
+        return Source(file, read_quietly(path), None, problem)
     hub = min(hubs, key=lambda each: each.read_at)
     with contextlib.redirect_stdout(sys.stderr):
         config = hub.config()
@@ -101,7 +101,7 @@ def read_quietly(path: Path) -> Config:
         return load_config_file(path)
 
 
-def trouble_with_file(source: Source) -> ConfigError | None:
+def problem_with_file(source: Source) -> ConfigError | None:
     """Why the configuration file cannot be read now, although the hub's settings are used."""
     try:
         read_quietly(source.file)

@@ -65,7 +65,7 @@ class DatabaseFile:
         file, log, index = self._names
         return _node(file), _node(log), _node(index)
 
-    def trouble(self, seen: Position | None) -> str:
+    def problem(self, seen: Position | None) -> str:
         """Why the content is older than ``seen`` or damaged; empty when it is not, or not known.
 
         Looked at only when the file has changed, as checkpoints and foreign programs change it: by

@@ -119,7 +119,7 @@ class Store:
                     if write and self._is_elsewhere(connection):
                         raise identity.replaced(self.name, "its file was replaced just now")
                     if write and self._file is not None:
-                        self._file.trouble(None)
+                        self._file.problem(None)
                 except self._failure as error:
                     if self.postgres and identity.has_no_identity(error):
                         raise identity.replaced(self.name, "it is empty") from error
@@ -164,7 +164,7 @@ class Store:
         if self._file is not None:
             if self._seen is not None and not self._file.path.exists():
                 raise identity.replaced(self.name, "its file was deleted")
-            if why := self._file.trouble(self._seen):
+            if why := self._file.problem(self._seen):
                 self._engine.dispose()
                 raise identity.replaced(self.name, f"its file was written over: {why}")
         try:

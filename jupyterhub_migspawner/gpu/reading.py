@@ -65,7 +65,7 @@ class CardReader:
             _unless_restarted(error)
             last = self._seen.get(index)
             card = last or Card(index, "", "unknown", -1, 0, False, False, False)
-            return replace(card, instances=(), **_trouble(card, error))
+            return replace(card, instances=(), **_problem(card, error))
         self._seen[index] = card
         try:
             card = self._describe(device, card)
@@ -73,7 +73,7 @@ class CardReader:
             return self._with_instances(device, card)
         except pynvml.NVMLError as error:
             _unless_restarted(error)
-            return replace(card, **_trouble(card, error))
+            return replace(card, **_problem(card, error))
 
     def subject(self, card_uuid: str) -> str:
         """The card in words, with its index if it was ever read; needs no library."""
@@ -399,7 +399,7 @@ def _subject(card: Card) -> str:
     return f"card {card.index} ({card.uuid})" if card.uuid else f"card {card.index}"
 
 
-def _trouble(card: Card, error: Any) -> dict[str, Any]:
+def _problem(card: Card, error: Any) -> dict[str, Any]:
     return {
         "problem": str(gpu_error(error.value, _subject(card), "be read")),
         "code": int(error.value),

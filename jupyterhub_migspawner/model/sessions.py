@@ -14,9 +14,9 @@ class ReadingRow:
     source: str
     seen_at: datetime | None
     active_at: datetime | None
-    mark: str
+    fingerprint: str
     said: str
-    trouble: str
+    problem: str
     active_since: datetime | None = None
 
 

@@ -89,13 +89,13 @@ def doubt_of(
             )
             return Doubt(UNKNOWN, verdict.ends_at, why)
     if silence is not None and silence.last - silence.since >= patience.silent:
-        troubles = [f"{each.source}: {each.trouble}" for each in readings if each.trouble]
+        problems = [f"{each.source}: {each.problem}" for each in readings if each.problem]
         if verdict.unknown:
             names = listed(SOURCES.get(name, name) for name in verdict.unknown)
             why = f"since {moment(silence.since)} it is unknown whether it is in use ({names})"
         else:
             why = f"since {moment(silence.since)} it answers only now and then"
-        return Doubt(UNKNOWN, silence.since, "; ".join([why, *troubles]))
+        return Doubt(UNKNOWN, silence.since, "; ".join([why, *problems]))
     return _unproven(readings, patience, now)
 
 
@@ -107,7 +107,7 @@ def _unproven(readings: Collection[Reading], patience: Patience, now: datetime) 
     if now - kernels.active_at > PAUSE:
         return None
     if any(
-        each.trouble or each.seen_at is None or now - each.seen_at > patience.fresh
+        each.problem or each.seen_at is None or now - each.seen_at > patience.fresh
         for each in others
     ):
         return None  # it is not known whether anything works

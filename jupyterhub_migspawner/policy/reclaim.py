@@ -42,7 +42,7 @@ class Reading:
     """What a source has last said.
 
     ``seen_at`` is when it last answered (None: never), ``active_at`` the last activity that it
-    knows of, ``said`` what that was, in words, and ``trouble`` why it does not answer now.
+    knows of, ``said`` what that was, in words, and ``problem`` why it does not answer now.
     ``active_since`` is since when it reports activity again and again.
     """
 
@@ -50,7 +50,7 @@ class Reading:
     seen_at: datetime | None = None
     active_at: datetime | None = None
     said: str = ""
-    trouble: str = ""
+    problem: str = ""
     active_since: datetime | None = None
 
 

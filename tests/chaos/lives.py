@@ -107,7 +107,7 @@ async def idle(config: Config, journal: Path) -> None:
     assert lease is not None
     broker.leases.activate("the-idle-one")
     broker.readings.reach("the-idle-one", "http://127.0.0.1:1/", "v1:sealed")
-    quiet = [Answer(lease.id, source, mark="quiet") for source in (KERNELS, PROCESSES)]
+    quiet = [Answer(lease.id, source, fingerprint="quiet") for source in (KERNELS, PROCESSES)]
     broker.readings.note(quiet)
     for minutes, act in (
         (46, lambda: broker.sessions.warn_idle([lease.id])),

@@ -39,6 +39,6 @@ def test_what_is_slow_is_refused(slow: Callable[[], object]) -> None:
         slow()
 
 
-def test_files_are_no_trouble(tmp_path: Path) -> None:
+def test_files_are_no_problem(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("text")
     assert (tmp_path / "file").read_text() == "text"

@@ -83,10 +83,10 @@ def session(broker: Broker, tier: str = "small", person: Person = ADA) -> LeaseR
     return active
 
 
-def say(broker: Broker, lease: LeaseRow, mark: str) -> None:
+def say(broker: Broker, lease: LeaseRow, fingerprint: str) -> None:
     """Every source says the same of a session."""
     sources = ("kernels", "processes")
-    broker.readings.note([Answer(lease.id, source, mark=mark) for source in sources])
+    broker.readings.note([Answer(lease.id, source, fingerprint) for source in sources])
 
 
 def left(broker: Broker) -> dict[str, Any]:

@@ -217,7 +217,7 @@ def test_a_new_file_is_for_its_owner_only(tmp_path: Path) -> None:
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
-def test_odd_characters_in_the_path_are_no_trouble(tmp_path: Path) -> None:
+def test_odd_characters_in_the_path_are_no_problem(tmp_path: Path) -> None:
     directory = tmp_path / "a b%20c"
     directory.mkdir()
     url = f"sqlite:///{directory}/leases 1.sqlite"

@@ -383,9 +383,9 @@ def test_an_adopted_session_that_nobody_can_ask_never_ends_for_being_idle(
     (done,) = lab.broker.orphans.adopt("root")
     assert done.lease is not None
     for _ in range(20):
-        lab.broker.readings.note([Answer(done.lease.id, PROCESSES, mark="quiet")])
-        trouble = "the address of its server is unknown"
-        lab.broker.readings.note([Answer(done.lease.id, KERNELS, trouble=trouble)])
+        lab.broker.readings.note([Answer(done.lease.id, PROCESSES, fingerprint="quiet")])
+        problem = "the address of its server is unknown"
+        lab.broker.readings.note([Answer(done.lease.id, KERNELS, problem=problem)])
         lab.broker.doubts.note()
         assert lab.broker.sessions.end_over(done.lease.id) is None
         lab.clock.pass_time(hours=1)

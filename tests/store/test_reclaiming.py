@@ -51,7 +51,7 @@ def run(lab: Lab, user: str = "ada", tier: str = "idling", server: str = "") -> 
 def hear(lab: Lab, lease: LeaseRow, **said: Any) -> None:
     """Both sources answer, ``quiet`` unless told otherwise."""
     for source in (KERNELS, PROCESSES):
-        lab.broker.readings.note([Answer(lease.id, source, **{"mark": "quiet", **said})])
+        lab.broker.readings.note([Answer(lease.id, source, **{"fingerprint": "quiet", **said})])
 
 
 def later(lab: Lab, lease: LeaseRow, minutes: float, **said: Any) -> None:
@@ -94,14 +94,14 @@ def test_an_idle_session_is_told_of_then_ended_and_why_is_kept(lab: Lab) -> None
     assert told.detail["until"] == "2026-11-23T10:00:00Z"
 
 
-@pytest.mark.parametrize("said", [{"busy": True}, {"mark": "another"}])
+@pytest.mark.parametrize("said", [{"busy": True}, {"fingerprint": "another"}])
 def test_any_sign_of_use_begins_anew(lab: Lab, said: dict[str, Any]) -> None:
     lease = run(lab)
     later(lab, lease, 59)
     lab.broker.sessions.warn_idle([lease.id])
-    lab.broker.readings.note([Answer(lease.id, PROCESSES, **{"mark": "quiet", **said})])
+    lab.broker.readings.note([Answer(lease.id, PROCESSES, **{"fingerprint": "quiet", **said})])
     later(lab, lease, 30)
-    if "mark" in said:
+    if "fingerprint" in said:
         lab.broker.readings.note([Answer(lease.id, PROCESSES, **said)])
     assert lab.broker.sessions.end_over(lease.id) is None
     (standing,) = lab.broker.sessions.standings("ada")
@@ -116,7 +116,7 @@ def test_a_source_that_is_silent_ends_nothing_and_is_told_of_once(lab: Lab, sour
     for _ in range(20):
         lab.clock.pass_time(minutes=10)
         lab.broker.readings.note([Answer(lease.id, other, "quiet")])
-        lab.broker.readings.note([Answer(lease.id, source, trouble="away")])
+        lab.broker.readings.note([Answer(lease.id, source, problem="away")])
         lab.broker.sessions.warn_idle([lease.id])
         assert lab.broker.sessions.end_over(lease.id) is None
         lab.broker.doubts.note()
@@ -143,7 +143,7 @@ def test_a_server_that_answers_now_and_then_is_noted_and_not_ended(lab: Lab) -> 
         lab.broker.readings.note([Answer(lease.id, PROCESSES, "quiet")])
         # It answers once in five minutes, so it is never known for as long as it takes.
         answers = minute % 5 == 0
-        said = Answer(lease.id, KERNELS, "quiet", trouble="" if answers else "no answer")
+        said = Answer(lease.id, KERNELS, "quiet", problem="" if answers else "no answer")
         lab.broker.readings.note([said])
         lab.broker.doubts.note()
         warned = [each.lease.id for each in lab.broker.sessions.standings() if each.verdict.warn]
@@ -164,7 +164,7 @@ def test_one_that_is_silent_whenever_it_should_end_is_noted(lab: Lab) -> None:
         lab.clock.pass_time(minutes=1)
         lab.broker.readings.note([Answer(lease.id, PROCESSES, "quiet")])
         lab.broker.readings.note([Answer(lease.id, KERNELS, "quiet")])
-        lab.broker.readings.note([Answer(lease.id, KERNELS, trouble="no answer")])
+        lab.broker.readings.note([Answer(lease.id, KERNELS, problem="no answer")])
         lab.broker.doubts.note()
         lab.broker.sessions.warn_idle([lease.id])
         assert lab.broker.sessions.end_over(lease.id) is None
@@ -180,8 +180,8 @@ def test_one_that_says_busy_for_ever_while_nothing_works_is_noted(lab: Lab, busy
     hours = lab.broker.settings.unproven_hours
     for minute in range(1, hours * 60 + 2):
         # A cell that waits for input, a dead kernel, or an answer that was made up.
-        mark = "x" if busy else f"{minute}"
-        said = Answer(lease.id, KERNELS, mark, busy=busy, said="1 kernel busy")
+        fingerprint = "x" if busy else f"{minute}"
+        said = Answer(lease.id, KERNELS, fingerprint, busy=busy, said="1 kernel busy")
         lab.clock.pass_time(minutes=1)
         lab.broker.readings.note([said, Answer(lease.id, PROCESSES, "quiet")])
         assert (lab.broker.sessions.standings()[0].doubt is None) == (minute < hours * 60)
@@ -302,7 +302,7 @@ def test_what_a_source_saw_stays_known_when_it_is_none_any_more(lab: Lab, togeth
     lab.broker.readings.note([Answer(lease.id, USE, busy=True)])
     used = lab.clock.now
     lab.clock.pass_time(minutes=1)
-    quiet = [Answer(lease.id, source, mark="quiet") for source in (PROCESSES, KERNELS)]
+    quiet = [Answer(lease.id, source, fingerprint="quiet") for source in (PROCESSES, KERNELS)]
     gone = Answer(lease.id, USE, absent=True)
     if together:
         lab.broker.readings.note([*quiet, gone])

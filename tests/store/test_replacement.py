@@ -208,7 +208,7 @@ def test_a_bare_file_is_not_judged_while_it_is_checkpointed(file_lab: Lab) -> No
     watched = DatabaseFile(file, sleep=lambda _: None)
     with closing(sqlite3.connect(file)) as connection:
         connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
-    assert watched.trouble(None) == ""
+    assert watched.problem(None) == ""
     code = f"""if True:
         import fcntl, sys
         index = open({str(file)!r} + "-shm", "r+b")
@@ -229,9 +229,9 @@ def test_a_bare_file_is_not_judged_while_it_is_checkpointed(file_lab: Lab) -> No
         )
         connection.commit()
     shutil.copyfile(older, file)
-    assert watched.trouble(None) == ""
+    assert watched.problem(None) == ""
     other.communicate()
-    assert "older copy" in watched.trouble(None)
+    assert "older copy" in watched.problem(None)
 
 
 def test_a_bare_file_is_not_judged_while_a_reader_holds_its_checkpoint_up(file_lab: Lab) -> None:
@@ -249,16 +249,16 @@ def test_a_bare_file_is_not_judged_while_a_reader_holds_its_checkpoint_up(file_l
         for number in range(50):
             lease = file_lab.start(f"user{number % 3}")
             file_lab.stop(lease)
-        assert watched.trouble(None) == ""
+        assert watched.problem(None) == ""
         _, logged, checkpointed = writer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
         assert 0 < checkpointed < logged
         # Pages of different times, as if the newest rows had not been written yet.
         older = replace(file_lab.store.position, lease=10**6)
         watched._stamp, watched._position = None, older
-        assert watched.trouble(None) == ""
+        assert watched.problem(None) == ""
         reader.execute("COMMIT")
         writer.execute("PRAGMA wal_checkpoint(PASSIVE)")
-        assert "older copy" in watched.trouble(None)
+        assert "older copy" in watched.problem(None)
 
 
 def recreated(cluster: Cluster, url: str, old: str) -> None:

@@ -98,16 +98,16 @@ def test_every_promise_finds_a_card(
     assert latest is None or latest in [at(h) for h in begins]
 
 
-@pytest.mark.parametrize("trouble", ["lost", "drained"])
+@pytest.mark.parametrize("problem", ["lost", "drained"])
 def test_a_card_that_is_out_of_service_is_replaced(
-    make_lab: Callable[..., Lab], trouble: str
+    make_lab: Callable[..., Lab], problem: str
 ) -> None:
     lab = make_lab(tiers=TIERS)
     lab.report(card(0), card(1))
     grant = promise(lab, "ada", 3, 1)
     (kept,) = lab.broker.reservations.keep()
     other = {"GPU-0": 1, "GPU-1": 0}[kept]
-    if trouble == "lost":
+    if problem == "lost":
         lab.report(card(other))
     else:
         lab.broker.cards.drain(kept, "repair", "root")

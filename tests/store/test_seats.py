@@ -145,18 +145,18 @@ def test_a_tier_that_does_not_share_any_more_waits_for_a_slice_of_its_own(
         lab.start("late", "course")
 
 
-@pytest.mark.parametrize("trouble", ["quarantine", "drain", "silent", "layout", "missing"])
-def test_a_slice_in_trouble_gets_no_more_people(make_lab: MakeLab, trouble: str) -> None:
+@pytest.mark.parametrize("problem", ["quarantine", "drain", "silent", "layout", "missing"])
+def test_a_slice_with_a_problem_gets_no_more_people(make_lab: MakeLab, problem: str) -> None:
     lab = make_lab(tiers=ALL)
     lab.report(card(0, SEVENTHS[:1]))
     lease = lab.start("ada", "course")
-    if trouble == "quarantine":
+    if problem == "quarantine":
         lab.broker.slices.quarantine(lease.slice_id, "bad", "root")
-    elif trouble == "drain":
+    elif problem == "drain":
         lab.broker.cards.drain("GPU-0", "fan", "root")
-    elif trouble == "silent":
+    elif problem == "silent":
         lab.clock.pass_time(seconds=61)
-    elif trouble == "layout":
+    elif problem == "layout":
         lab.broker.layouts.set("GPU-0", MIXED, True, "root")
     else:
         lab.report(card(0, MIXED[:1]))
@@ -164,7 +164,7 @@ def test_a_slice_in_trouble_gets_no_more_people(make_lab: MakeLab, trouble: str)
     with pytest.raises(Refusal):
         lab.start("grace", "course")
     assert lab.broker.leases.get(lease.id).state == "pending"
-    if trouble in ("quarantine", "drain", "silent"):
+    if problem in ("quarantine", "drain", "silent"):
         lab.broker.slices.unquarantine(lease.slice_id, "root")
         lab.broker.cards.resume("GPU-0", "root")
         lab.report(card(0, SEVENTHS[:1]))

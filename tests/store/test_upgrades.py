@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
 
-from jupyterhub_migspawner.db import migrations
+from jupyterhub_migspawner.broker.readings import Answer
+from jupyterhub_migspawner.db import migrations, queries
 from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.policy.people import Person
 from tests.store.lab import START, Lab
@@ -112,6 +114,17 @@ def at_first_schema(url: str) -> None:
     made.dispose()
 
 
+def upgrade_to(url: str, revision: str) -> None:
+    """Upgrade a database as far as an earlier version of the schema."""
+    made = engine(url)
+    with made.begin() as connection:
+        config = Config()
+        config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+        config.attributes["connection"] = connection
+        command.upgrade(config, revision)
+    made.dispose()
+
+
 def test_a_database_of_the_first_schema_is_refused_until_it_is_upgraded(empty_url: str) -> None:
     at_first_schema(empty_url)
     assert migrations.check(empty_url).state == "behind"
@@ -147,6 +160,41 @@ def test_an_upgrade_loses_no_lease_and_wants_cards_as_they_are(empty_url: str) -
             ("GPU-whole", "7g.40gb"): False,
         }
         assert [event.kind for event in lab.broker.events.find()] == ["card.seen"]
+    finally:
+        lab.close()
+
+
+def test_what_the_sources_of_a_session_have_said_stays_known(empty_url: str) -> None:
+    at_first_schema(empty_url)
+    upgrade_to(empty_url, "0019")
+    made = engine(empty_url)
+    now = START.isoformat(timespec="microseconds") if made.dialect.name == "sqlite" else START
+    with made.begin() as connection:
+        lease = connection.execute(sa.text("SELECT min(id) FROM leases")).scalar_one()
+        readings = sa.Table("readings", sa.MetaData(), autoload_with=connection)
+        seen = {"lease_id": lease, "seen_at": now, "active_at": now}
+        for source, mark, said, trouble in (
+            ("kernels", "a digest", "1 kernel, 0 busy", ""),
+            ("processes", "", "", "they cannot be read"),
+        ):
+            put = sa.insert(readings).values(source=source, mark=mark, said=said, trouble=trouble)
+            connection.execute(put.values(**seen))
+    made.dispose()
+    migrations.upgrade(empty_url)
+    lab = Lab(empty_url)
+    try:
+        found = lab.store.read(lambda tx: queries.sessions.of_lease(tx, lease))
+        assert [(each.source, each.fingerprint, each.said, each.problem) for each in found] == [
+            ("kernels", "a digest", "1 kernel, 0 busy", ""),
+            ("processes", "", "", "they cannot be read"),
+        ]
+        assert {each.seen_at for each in found} == {each.active_at for each in found} == {START}
+        # The same answer as before the upgrade is no sign of use, another one is.
+        lab.clock.now += timedelta(minutes=5)
+        for fingerprint, active_at in (("a digest", START), ("another", lab.clock.now)):
+            lab.broker.readings.note([Answer(lease, "kernels", fingerprint)])
+            first, _ = lab.store.read(lambda tx: queries.sessions.of_lease(tx, lease))
+            assert first.active_at == active_at
     finally:
         lab.close()
 

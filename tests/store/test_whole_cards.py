@@ -135,13 +135,13 @@ def test_a_card_with_something_live_or_shut_on_it_is_not_given_out_whole(
 
 
 @pytest.mark.parametrize(
-    "trouble", [{"problem": "The card is lost."}, {"mig_enabled": False, "instances": ()}]
+    "problem", [{"problem": "The card is lost."}, {"mig_enabled": False, "instances": ()}]
 )
-def test_a_card_in_trouble_is_not_given_out(
-    make_lab: Callable[..., Lab], trouble: dict[str, Any]
+def test_a_card_with_a_problem_is_not_given_out(
+    make_lab: Callable[..., Lab], problem: dict[str, Any]
 ) -> None:
     lab = make_lab()
-    lab.report(card(0, **trouble))
+    lab.report(card(0, **problem))
     lab.grant("ada")
     refused("capacity", lab.start, "ada", "card")
     refused("capacity", lab.start, "grace", "small")

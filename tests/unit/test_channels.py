@@ -98,25 +98,25 @@ def test_a_mail_goes_to_the_users_address_alone(post: Mailbox) -> None:
 @pytest.mark.parametrize("status", [404, 500, 302])
 def test_what_the_other_side_refuses_is_said_without_the_secret(web: Hook, status: int) -> None:
     web.status = status
-    trouble = channels.send(Channel("admins", 0, f"{web.url}/{SECRET}"), "a", "b")
-    assert trouble
-    assert SECRET not in trouble
+    problem = channels.send(Channel("admins", 0, f"{web.url}/{SECRET}"), "a", "b")
+    assert problem
+    assert SECRET not in problem
 
 
 def test_nobody_listens(all_logs: io.StringIO) -> None:
     channel = Channel("admins", 0, f"json://u:{SECRET}@127.0.0.1:{refused_port()}/{SECRET}")
-    trouble = channels.send(channel, "a", "b")
-    assert "onnection" in trouble
-    assert SECRET not in trouble
+    problem = channels.send(channel, "a", "b")
+    assert "onnection" in problem
+    assert SECRET not in problem
     assert SECRET not in all_logs.getvalue()
 
 
 def test_a_server_that_never_answers_is_not_waited_for_for_ever() -> None:
     with silent() as port:
         url = f"json://127.0.0.1:{port}/{SECRET}?rto=0.2&cto=0.2"
-        trouble = channels.send(Channel("admins", 0, url), "a", "b")
-    assert trouble
-    assert SECRET not in trouble
+        problem = channels.send(Channel("admins", 0, url), "a", "b")
+    assert problem
+    assert SECRET not in problem
 
 
 def test_a_user_without_an_address_is_said_to_have_none(web: Hook) -> None:

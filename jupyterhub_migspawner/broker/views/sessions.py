@@ -21,7 +21,7 @@ class Signal(TypedDict):
     active_at: Timestamp | None
     said: str
     """What it reported, in words."""
-    trouble: str
+    problem: str
     """Why it cannot report; empty when it can."""
 
 
@@ -95,7 +95,7 @@ def standing_view(standing: Standing) -> Session:
                 "seen_at": timestamp(row.seen_at),
                 "active_at": timestamp(row.active_at),
                 "said": row.said,
-                "trouble": row.trouble,
+                "problem": row.problem,
             }
             for row in standing.readings
         ],

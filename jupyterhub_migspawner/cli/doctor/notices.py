@@ -12,9 +12,9 @@ from jupyterhub_migspawner.policy.wording import plural
 
 def check(found: Sequence[Channel]) -> Iterator[Finding]:
     """Whether Apprise knows the channels; nothing is sent."""
-    wrong = [trouble for channel in found if (trouble := channels.trouble_with(channel))]
-    for trouble in wrong:
-        yield Finding("notices", WRONG, trouble, "Correct MigBroker.notices.")
+    wrong = [problem for channel in found if (problem := channels.problem_with(channel))]
+    for problem in wrong:
+        yield Finding("notices", WRONG, problem, "Correct MigBroker.notices.")
     if not found:
         yield Finding("notices", OK, "Nobody is notified: MigBroker.notices is empty.")
     elif not wrong:

@@ -20,15 +20,15 @@ CONFIGURATION = "configuration"
 
 def check(source: Source) -> Iterator[Finding]:
     """Where the settings come from; of a hub that runs, also how its file stands."""
-    if not source.trouble:
+    if not source.problem:
         yield Finding(SETTINGS, OK, source.described)
     elif source.hub is None:
         yield Finding(
-            SETTINGS, WARNING, source.trouble, "Check that the hub works; run this as its user."
+            SETTINGS, WARNING, source.problem, "Check that the hub works; run this as its user."
         )
     else:
         mend = "Restart the hub when the file is as you want it."
-        yield Finding(SETTINGS, WARNING, source.trouble, mend)
+        yield Finding(SETTINGS, WARNING, source.problem, mend)
     if source.hub is not None:
         yield from _file(source)
 

@@ -152,7 +152,7 @@ def apply(invocation: Invocation, file: str, name: str, dry_run: bool) -> int:
     if dry_run:
         results = _plan(wanted, cutter.look(), broker.leases.find(node=options.node), shown)
         return _finish(wanted, results, dry=True, shown=shown)
-    troubles: list[str] = []
+    problems: list[str] = []
     with cutter.lock.taken(PATIENCE) as mine:
         found = cutter.read() if mine else None
         if found is None:
@@ -161,24 +161,24 @@ def apply(invocation: Invocation, file: str, name: str, dry_run: bool) -> int:
         results = _plan(wanted, found, broker.leases.find(node=options.node), shown)
         to_cut = [each.aim.card for each in results if each.aim.cuts]
 
-        def report(command: str, trouble: str) -> None:
+        def report(command: str, problem: str) -> None:
             for card in to_cut:
-                broker.layouts.record_step(card.uuid, operator(), f"run {command}", error=trouble)
+                broker.layouts.record_step(card.uuid, operator(), f"run {command}", error=problem)
 
         if not to_cut:
             hooks = Hooks()
         try:
             # No card gets a desired layout before all commands for before did well.
             with (
-                hooks.around(_about(options.node, to_cut), report, troubles.append),
+                hooks.around(_about(options.node, to_cut), report, problems.append),
                 waiting("Cutting the cards"),
             ):
                 rollout.want(results)
                 rollout.cut(results)
         finally:
-            _complain_each(troubles)
+            _complain_each(problems)
     status = _finish(wanted, results, dry=False, shown=shown)
-    return REFUSED if troubles else status
+    return REFUSED if problems else status
 
 
 def _done_by_others(

@@ -15,7 +15,14 @@ from jupyterhub_migspawner.model.sessions import ReadingRow, StayRow
 
 _R = readings.c
 _READ = sa.select(
-    _R.lease_id, _R.source, _R.seen_at, _R.active_at, _R.mark, _R.said, _R.trouble, _R.active_since
+    _R.lease_id,
+    _R.source,
+    _R.seen_at,
+    _R.active_at,
+    _R.fingerprint,
+    _R.said,
+    _R.problem,
+    _R.active_since,
 ).order_by(_R.lease_id, _R.source)
 _READ_ONE = _READ.where(_R.lease_id == sa.bindparam("lease_id"))
 
@@ -42,7 +49,7 @@ Upsert = postgresql.Insert | sqlite.Insert
 
 
 def _keep(insert: Upsert) -> Upsert:
-    names = ("seen_at", "active_at", "mark", "said", "trouble", "active_since")
+    names = ("seen_at", "active_at", "fingerprint", "said", "problem", "active_since")
     return insert.on_conflict_do_update(
         index_elements=[_R.lease_id, _R.source],
         set_={name: insert.excluded[name] for name in names},
@@ -92,9 +99,9 @@ def keep(tx: Transaction, rows: Iterable[ReadingRow]) -> None:
             source=row.source,
             seen_at=row.seen_at,
             active_at=row.active_at,
-            mark=row.mark,
+            fingerprint=row.fingerprint,
             said=row.said,
-            trouble=row.trouble,
+            problem=row.problem,
             active_since=row.active_since,
         )
 

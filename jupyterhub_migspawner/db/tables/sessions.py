@@ -86,9 +86,9 @@ readings = sa.Table(
     sa.Column("seen_at", UtcTime),
     sa.Column("active_at", UtcTime),
     # What it said, to be compared with what it says next: something has happened if that differs.
-    sa.Column("mark", sa.Text, nullable=False),
+    sa.Column("fingerprint", sa.Text, nullable=False),
     sa.Column("said", sa.Text, nullable=False),
-    sa.Column("trouble", sa.Text, nullable=False),
+    sa.Column("problem", sa.Text, nullable=False),
     # Since when it reports activity again and again.
     sa.Column("active_since", UtcTime),
 )

@@ -59,7 +59,7 @@ one, known or not, it counts as busy."""
 class Said:
     """What a server says of its kernels and terminals."""
 
-    mark: str
+    fingerprint: str
     busy: bool
     words: str
 
@@ -91,8 +91,8 @@ class Notebooks:
 
     async def runs(self, reach: Reach) -> Said:
         """What runs on a server. Raises :exc:`NotSaid`."""
-        if reach.trouble:
-            raise NotSaid(reach.trouble)
+        if reach.problem:
+            raise NotSaid(reach.problem)
         async with self._turns:
             return await self._background.run(self._runs(reach))
 
@@ -225,7 +225,7 @@ def read(
     does not matter. That a page is connected is no sign of use.
     """
     heard = {_text(each, "id"): each for each in watched or ()}
-    busy, marks = 0, []
+    busy, signs = 0, []
     for kernel in kernels:
         name, state = _text(kernel, "id"), _text(kernel, "execution_state")
         last = _text(kernel, "last_activity")
@@ -233,19 +233,19 @@ def read(
             # A kernel that dies in a cell stays busy for Jupyter Server, and one that is asked
             # something while it computes is at rest.
             busy += _number(heard[name], "running") > 0 and state != "dead"
-            marks.append(f"kernel {name} {_number(heard[name], 'heard')}")
+            signs.append(f"kernel {name} {_number(heard[name], 'heard')}")
         else:
             busy += state not in AT_REST
-            marks.append(f"kernel {name} {state} {last}")
+            signs.append(f"kernel {name} {state} {last}")
     for terminal in terminals:
-        marks.append(f"terminal {_text(terminal, 'name')} {_text(terminal, 'last_activity')}")
+        signs.append(f"terminal {_text(terminal, 'name')} {_text(terminal, 'last_activity')}")
     words = f"{len(kernels)} kernel{'' if len(kernels) == 1 else 's'}, {busy} busy"
     if terminals:
         words += f"; {len(terminals)} terminal{'' if len(terminals) == 1 else 's'}"
     if acts is not None:
-        marks.append(f"person {acts}")
+        signs.append(f"person {acts}")
         words += f"; {acts} {'action' if acts == 1 else 'actions'} in the browser"
-    digest = hashlib.sha256("\n".join(sorted(marks)).encode("utf-8", "replace")).hexdigest()
+    digest = hashlib.sha256("\n".join(sorted(signs)).encode("utf-8", "replace")).hexdigest()
     return Said(digest, bool(busy), words)
 
 

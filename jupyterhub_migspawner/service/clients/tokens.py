@@ -22,14 +22,14 @@ log = logging.getLogger("migspawner.service")
 
 @dataclass(frozen=True)
 class Reach:
-    """How a server is asked: its address and its token, or in ``trouble`` why it cannot be.
+    """How a server is asked: its address and its token, or in ``problem`` why it cannot be.
 
     ``user`` and ``attempt`` say whose session it is, so that nobody else gets the token.
     """
 
     url: str = ""
     token: str = field(default="", repr=False)
-    trouble: str = ""
+    problem: str = ""
     user: str = ""
     attempt: str = ""
     lease_id: int = 0
@@ -41,20 +41,20 @@ class Tokens:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._keys: Keys | None = None
-        self._trouble = ""
+        self._problem = ""
         self._closed: frozenset[int] = frozenset()
 
     async def refresh(self, standings: Collection[Standing] = ()) -> None:
         """Read the key file again, and log what cannot be opened with it."""
-        trouble = ""
+        problem = ""
         try:
             self._keys = await self._parts.ask(lambda _: self._parts.key_file.read())
         except ConfigError as error:
-            self._keys, trouble = None, str(error)
+            self._keys, problem = None, str(error)
         closed = frozenset(each.lease.id for each in standings if self._is_closed(each))
-        if trouble and closed and trouble != self._trouble:
-            log.error("%s %s", trouble, _CONSEQUENCE)
-        elif not trouble and closed - self._closed:
+        if problem and closed and problem != self._problem:
+            log.error("%s %s", problem, _CONSEQUENCE)
+        elif not problem and closed - self._closed:
             log.error(
                 "The tokens of %s cannot be decrypted with the key in %s: the key was changed, "
                 "or the lease database was. %s",
@@ -63,30 +63,30 @@ class Tokens:
                 _CONSEQUENCE,
             )
         # Without a session that is concerned there was nothing to log yet.
-        self._trouble = trouble if closed else ""
+        self._problem = problem if closed else ""
         self._closed = closed
 
     def reach(self, standing: Standing | Stranded) -> Reach:
         """How the server of a session is asked, by the key file as it was last read."""
         lease, stay = standing.lease, standing.stay
         if not stay.url or not stay.sealed:
-            return Reach(trouble="the address of its server is unknown")
+            return Reach(problem="the address of its server is unknown")
         if self._keys is None:
-            return Reach(trouble="the hub's key for the tokens of servers cannot be used")
-        token = trouble = ""
+            return Reach(problem="the hub's key for the tokens of servers cannot be used")
+        token = problem = ""
         # That of an adopted server was sealed before it had this lease.
         for lease_id in (lease.id, ANY_LEASE):
             try:
                 token = self._keys.open(stay.sealed, Binding(lease_id, lease.attempt, stay.url))
                 break
             except SealError as error:
-                trouble = str(error)
+                problem = str(error)
         if not token:
-            return Reach(trouble=trouble)
+            return Reach(problem=problem)
         return Reach(stay.url, token, user=lease.user, attempt=lease.attempt, lease_id=lease.id)
 
     def _is_closed(self, standing: Standing) -> bool:
-        return bool(standing.stay.sealed) and bool(self.reach(standing).trouble)
+        return bool(standing.stay.sealed) and bool(self.reach(standing).problem)
 
 
 _CONSEQUENCE = (

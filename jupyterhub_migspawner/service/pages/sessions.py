@@ -96,10 +96,10 @@ class MySession(Page):
         )
         now = self.parts.broker.now()
         indexes = {uuid: card.index for uuid, card in cards.items()}
-        troubled = {uuid for uuid, card in cards.items() if card.problem}
+        failing = {uuid for uuid, card in cards.items() if card.problem}
         self.show(
             "my_session.html",
-            sessions=sessions_of(servers, leases, settings, indexes, unnamed, troubled),
+            sessions=sessions_of(servers, leases, settings, indexes, unnamed, failing),
             uses={each.lease.id: use_of(each, now, settings.examine_seconds) for each in standings},
             title_of=self.parts.settings.title_of,
             short_reason=short_reason,

@@ -26,7 +26,7 @@ _UNADOPTED = (
     "The database that records sessions was replaced and does not contain this one. Your server "
     "keeps running and counts against your limits; the hub's admins can see it."
 )
-_TROUBLE = (
+_PROBLEM = (
     "The card of this session does not respond properly, so work on the GPU may fail. Save your "
     "work; if the problem continues, ask your admin."
 )
@@ -75,13 +75,13 @@ def sessions_of(
     settings: Settings,
     card_indexes: Mapping[str, int],
     unnamed: Tier | None = None,
-    troubled: Collection[str] = (),
+    failing: Collection[str] = (),
 ) -> tuple[Session, ...]:
     """The sessions of one person, the default server first.
 
     ``servers`` is None when the hub did not say which servers run; ``card_indexes`` gives a card's
     index on its node by the card's UUID; ``unnamed`` is the tier of a server without a lease whose
-    options name none; ``troubled`` are UUIDs of cards that do not answer as they should.
+    options name none; ``failing`` are UUIDs of cards that do not answer as they should.
     """
     held: dict[str, LeaseRow] = {}
     returning: list[LeaseRow] = []
@@ -113,7 +113,7 @@ def sessions_of(
             explanation=explanation
             or loss
             or (_UNADOPTED if lease is not None and lease.id == NO_LEASE else "")
-            or (_TROUBLE if lease is not None and lease.card_uuid in troubled else ""),
+            or (_PROBLEM if lease is not None and lease.card_uuid in failing else ""),
             tier=_title(lease, server, settings, unnamed),
             lease=lease,
             card_index=card_indexes.get(lease.card_uuid) if lease else None,

@@ -56,7 +56,7 @@ class Announcer:
         """Send one notice, and grant an extension request. Raises :exc:`.DatabaseError`."""
         lease_id, notice = standing.lease.id, self._notice(standing)
         reach = self._tokens.reach(standing)
-        if reach.trouble or (notice is None and self._said.get(lease_id) is None):
+        if reach.problem or (notice is None and self._said.get(lease_id) is None):
             return
         try:
             extension_request = await self._notebooks.tell(reach, {"notice": notice})
@@ -64,15 +64,15 @@ class Announcer:
                 after, answer = await self._grant(standing, extension_request)
                 notice = self._notice(after)
                 await self._notebooks.tell(reach, {"notice": notice, "answer": answer})
-        except NotSaid as trouble:
-            log.debug("The server of lease %d did not get its notice: %s", lease_id, trouble)
+        except NotSaid as error:
+            log.debug("The server of lease %d did not get its notice: %s", lease_id, error)
         self._said[lease_id] = notice
 
     async def _tell_loss(self, lost: Stranded) -> None:
         """Tell a server that its card is gone, for as long as it runs."""
         lease = lost.lease
         reach = self._tokens.reach(lost)
-        if reach.trouble:
+        if reach.problem:
             return
         notice = {
             "rule": LOST,

@@ -182,12 +182,12 @@ class Outbox:
             self._failed(sending.entry, "it takes longer than a minute")
             return True
         self._sending = None
-        trouble = sending.done.result()
-        if not trouble:
+        problem = sending.done.result()
+        if not problem:
             self.sent += 1
             self._backlog.sent(sending.entry, self._clock())
         else:
-            self._failed(sending.entry, trouble)
+            self._failed(sending.entry, problem)
         return True
 
     async def _is_wanted(self, message: Message) -> bool:
@@ -201,19 +201,19 @@ class Outbox:
         loop = asyncio.get_running_loop()
         done: asyncio.Future[str] = loop.create_future()
 
-        def tell(trouble: str) -> None:
+        def tell(problem: str) -> None:
             if not done.done():
-                done.set_result(trouble)
+                done.set_result(problem)
 
         def work() -> None:
             try:
-                trouble = self._deliver(message)
+                problem = self._deliver(message)
             except Exception as error:
-                trouble = f"{type(error).__name__} while looking up the address"
+                problem = f"{type(error).__name__} while looking up the address"
                 log.exception("A notice for %s could not be prepared.", self._channel.name)
             # RuntimeError: the service has ended meanwhile.
             with contextlib.suppress(RuntimeError):
-                loop.call_soon_threadsafe(tell, trouble)
+                loop.call_soon_threadsafe(tell, problem)
 
         threading.Thread(target=work, name=f"notices {self._channel.name}", daemon=True).start()
         return done
@@ -230,19 +230,19 @@ class Outbox:
         body = message.text(self._link, self._channel)
         return self._send(self._channel, title, body, message.user, address)
 
-    def _failed(self, entry: Entry, trouble: str) -> None:
+    def _failed(self, entry: Entry, problem: str) -> None:
         if entry.tries >= len(AGAIN):
-            self._give_up(entry, trouble)
+            self._give_up(entry, problem)
             return
         self._backlog.again(entry, self._clock() + AGAIN[entry.tries])
         log.warning(
             "Notice %d could not be sent to %s: %s. It is tried again.",
             entry.id,
             self._channel.name,
-            trouble,
+            problem,
         )
 
-    def _give_up(self, entry: Entry, trouble: str) -> None:
+    def _give_up(self, entry: Entry, problem: str) -> None:
         self.given_up += 1
         self._backlog.drop(entry)
         log.error(
@@ -250,7 +250,7 @@ class Outbox:
             entry.id,
             entry.message.title,
             self._channel.name,
-            trouble,
+            problem,
         )
 
     async def _note(self) -> None:

@@ -138,11 +138,13 @@ class Examiner:
         lease_id = standing.lease.id
         try:
             said = await self._notebooks.runs(self._tokens.reach(standing))
-        except NotSaid as trouble:
+        except NotSaid as error:
             self._silent[lease_id] = next(self._count)
-            return Answer(lease_id, KERNELS, trouble=str(trouble))
+            return Answer(lease_id, KERNELS, problem=str(error))
         self._silent.pop(lease_id, None)
-        return Answer(lease_id, KERNELS, mark=said.mark, busy=said.busy, said=said.words)
+        return Answer(
+            lease_id, KERNELS, fingerprint=said.fingerprint, busy=said.busy, said=said.words
+        )
 
     async def _end(self, standing: Standing) -> None:
         """End a session for being idle, unless its server now says otherwise."""
@@ -185,7 +187,7 @@ class Examiner:
                 return  # the others will be reported in a later round
             lease, reach = each.lease, self._tokens.reach(each)
             try:
-                if not reach.trouble:
+                if not reach.problem:
                     await self._parts.hub.note_activity(
                         lease.user, lease.server, each.used, reach.token
                     )
@@ -213,7 +215,7 @@ class Examiner:
         if not _matters(standing) or standing.used <= told:
             return False
         due = self._clock() - told >= min(TELL_HUB, rounds)
-        return due and not self._tokens.reach(standing).trouble
+        return due and not self._tokens.reach(standing).problem
 
 
 async def _several(

@@ -101,7 +101,7 @@ def test_a_long_silence_is_a_doubt(length: timedelta, doubted: bool) -> None:
 def test_a_doubt_names_what_is_silent_and_why() -> None:
     silence = Silence(NOON - minutes(30), NOON)
     silent = replace(FINE, unknown=(KERNELS, "other"))
-    readings = (Reading(KERNELS, trouble="it times out"), Reading(PROCESSES, NOON))
+    readings = (Reading(KERNELS, problem="it times out"), Reading(PROCESSES, NOON))
     found = doubt_of(silent, readings, silence, PATIENCE, NOON)
     assert found is not None
     assert found.why == (
@@ -203,7 +203,7 @@ def test_a_session_that_says_for_hours_that_it_is_in_use_while_nothing_works_is_
         ((claim(NOON - minutes(500), NOON - PAUSE), IDLE_PROCESSES), UNPROVEN),
         ((claim(NOON - minutes(500), NOON - PAUSE - SECOND), IDLE_PROCESSES), ""),
         # It is not known whether anything works.
-        ((claim(), replace(IDLE_PROCESSES, trouble="it cannot be read")), ""),
+        ((claim(), replace(IDLE_PROCESSES, problem="it cannot be read")), ""),
         ((claim(), replace(IDLE_PROCESSES, seen_at=None)), ""),
         ((claim(), replace(IDLE_PROCESSES, seen_at=NOON - minutes(3))), UNPROVEN),
         ((claim(), replace(IDLE_PROCESSES, seen_at=NOON - minutes(3) - SECOND)), ""),

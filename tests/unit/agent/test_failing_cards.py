@@ -101,7 +101,7 @@ def test_an_onlookers_reading_loses_no_card(make_node: NodeMaker) -> None:
     assert node.broker.leases.get(lease.id).state == "active"
 
 
-def test_what_a_user_may_not_read_is_no_trouble_of_the_card(make_node: NodeMaker) -> None:
+def test_what_a_user_may_not_read_is_no_problem_of_the_card(make_node: NodeMaker) -> None:
     node = make_node(SMALL)
     node.tick()
     uuid = node.card().uuid

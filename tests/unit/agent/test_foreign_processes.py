@@ -57,7 +57,7 @@ def readings(session: Session) -> dict[str, ReadingRow]:
 
 def active_now(session: Session, source: str) -> bool:
     row = readings(session)[source]
-    assert row.trouble == ""
+    assert row.problem == ""
     return row.active_at == row.seen_at
 
 

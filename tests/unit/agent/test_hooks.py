@@ -94,13 +94,13 @@ def test_one_for_afterwards_that_fails_is_told_in_a_sentence_and_stops_nothing(
     log, said, reported = tmp_path / "log", [], []
     hooks = Hooks((say(log, "stop"),), (say(log, "broken", 1), say(log, "start")))
     about = {"MIGSPAWNER_CARD_INDEX": "0,1"}
-    with hooks.around(about, lambda command, trouble: reported.append(trouble), said.append):
+    with hooks.around(about, lambda command, problem: reported.append(problem), said.append):
         pass
     assert log.read_text() == "stop 0,1\nbroken 0,1\nstart 0,1\n"
     (sentence,) = said
     assert "failed with exit status 1. It said: 'because of broken'." in sentence
     assert "MigBroker.after_cut" in sentence
-    assert [bool(trouble) for trouble in reported] == [False, True, False]
+    assert [bool(problem) for problem in reported] == [False, True, False]
 
 
 def test_a_command_that_takes_too_long_is_killed_with_what_it_started(tmp_path: Path) -> None:
@@ -110,8 +110,8 @@ def test_a_command_that_takes_too_long_is_killed_with_what_it_started(tmp_path: 
         f"'import time; time.sleep(600)']); open({str(file)!r}, 'w').write(str(child.pid)); "
         "print('still at it', flush=True); time.sleep(600)"
     )
-    trouble = run((sys.executable, "-S", "-c", code), 1.5, {})
-    assert "did not end within 1.5 seconds and was killed." in trouble
+    problem = run((sys.executable, "-S", "-c", code), 1.5, {})
+    assert "did not end within 1.5 seconds and was killed." in problem
     if file.exists() and file.read_text():
         pid = int(file.read_text())
         deadline = time.monotonic() + 20

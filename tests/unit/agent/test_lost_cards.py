@@ -201,7 +201,7 @@ def test_a_drain_by_an_admin_outlives_the_drivers_recovery(make_node: NodeMaker)
     assert node.card().state == "draining"
 
 
-def test_an_error_on_a_card_nobody_knows_is_no_trouble(make_node: NodeMaker) -> None:
+def test_an_error_on_a_card_nobody_knows_is_no_problem(make_node: NodeMaker) -> None:
     node = make_node(SMALL)
     simulator.report_xid(node.path, simulator.card_uuids(node.path)[0], 13)
     node.tick(2)

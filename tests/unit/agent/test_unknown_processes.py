@@ -190,7 +190,7 @@ def test_a_mark_is_found_wherever_it_stands(tmp_path: Path, before: int) -> None
     assert mark_of(shown(tmp_path, 4243, environ)) == ""
 
 
-def test_a_mark_of_any_length_and_bytes_is_read_without_trouble(tmp_path: Path) -> None:
+def test_a_mark_of_any_length_and_bytes_is_read_without_problems(tmp_path: Path) -> None:
     assert len(mark_of(shown(tmp_path, 1, MARK.encode() + b"\xff" * 300_000))) == 256
 
 

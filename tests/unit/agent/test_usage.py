@@ -208,7 +208,7 @@ def test_what_nvml_cannot_say_is_unknown(session: Session, monkeypatch: pytest.M
     simulator.lose_card(session.node.path, card.uuid)
     found = session.look()
     assert found is not None
-    assert "NVML cannot say who is on the slice" in found.trouble
+    assert "NVML cannot say who is on the slice" in found.problem
     assert (found.seen_at, found.active_at) == (before.seen_at, before.active_at)
 
 
@@ -217,7 +217,7 @@ def test_a_server_whose_processes_cannot_be_seen_is_unknown(session: Session) ->
         session.end(pid)
     found = session.look()
     assert found is not None
-    assert found.trouble == "no process of this server is visible on its node"
+    assert found.problem == "no process of this server is visible on its node"
 
 
 @pytest.mark.parametrize("file", ["stat", "status"])
@@ -233,7 +233,7 @@ def test_processes_that_cannot_be_read_are_not_idle(
     path.symlink_to(path)
     found = session.look()
     assert found is not None
-    assert "its processes cannot be read" in found.trouble
+    assert "its processes cannot be read" in found.problem
     assert (found.seen_at, found.active_at) == (before.seen_at, before.active_at)
 
 
@@ -244,7 +244,7 @@ def test_processes_that_cannot_be_listed_are_not_idle(session: Session) -> None:
     found = session.look()
     away.rename(session.node.proc)
     assert found is not None
-    assert "the processes of its node cannot be read" in found.trouble
+    assert "the processes of its node cannot be read" in found.problem
     assert (found.seen_at, found.active_at) == (before.seen_at, before.active_at)
 
 
@@ -300,7 +300,7 @@ def test_real_processes_of_this_machine(make_node: NodeMaker) -> None:
             usage.look()
             (standing,) = node.broker.sessions.standings()
             (row,) = standing.readings
-            assert row.trouble == ""
+            assert row.problem == ""
             assert "by 1 others" in row.said
             assert row.active_at is not None
         finally:

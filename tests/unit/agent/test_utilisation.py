@@ -109,7 +109,7 @@ def test_a_figure_that_fails_is_missed(hopper: Watch) -> None:
     for _ in range(20):
         found = hopper.look()
     assert found is not None
-    assert found.trouble
+    assert found.problem
     assert found.seen_at == before.seen_at
     assert hopper.unknown(), "a user of the slice without CPU time would not be seen"
 
@@ -218,7 +218,7 @@ def test_an_exporter_that_is_set_up_and_does_not_tell_is_missed(
 ) -> None:
     site.answer = answer
     watch = ampere(make_node, site)
-    assert words in heard(watch).trouble
+    assert words in heard(watch).problem
     assert watch.unknown()
 
 
@@ -246,4 +246,4 @@ def test_nvml_goes_before_dcgm(make_node: NodeMaker) -> None:
     for _ in range(5):
         found = watch.look()
     assert found is not None
-    assert (found.trouble, found.said) == ("", "its engine works 0 % of the time")
+    assert (found.problem, found.said) == ("", "its engine works 0 % of the time")

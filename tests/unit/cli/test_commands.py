@@ -279,7 +279,7 @@ def test_a_password_typed_as_an_argument_is_pointed_out(install: Install) -> Non
     assert "Every user" not in silent.err
 
 
-def test_a_reader_that_has_read_enough_is_no_trouble(install: Install) -> None:
+def test_a_reader_that_has_read_enough_is_no_problem(install: Install) -> None:
     script = f"{sys.executable} -m jupyterhub_migspawner.cli events --json -f {install.config}"
     done = subprocess.run(
         ["bash", "-c", f"set -o pipefail; {script} | head -c 1"],

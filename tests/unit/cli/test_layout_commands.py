@@ -182,7 +182,7 @@ def test_without_the_right_to_cut_the_sentence_says_so(two: Shell) -> None:
     two.run("layout", "apply", str(EXAMPLE), "all-balanced")
 
 
-def test_trouble_with_one_card_does_not_keep_the_other(two: Shell) -> None:
+def test_a_problem_with_one_card_does_not_keep_the_other(two: Shell) -> None:
     uuid = simulator.card_uuids(two.machine)[0]
     simulator.fail_call(two.machine, "nvmlGpuInstanceDestroy", Code.UNKNOWN, card_uuid=uuid)
     answer = two.json("layout", "apply", str(EXAMPLE), "all-balanced", status=1)

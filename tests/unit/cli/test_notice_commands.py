@@ -40,14 +40,14 @@ def test_channels_are_listed_and_tried(install: Install) -> None:
         tried = install.run("notices", "test", "--json")
         assert tried.status == 1
         assert [row["sent"] for row in tried.json] == [True, False]
-        assert "onnection" in tried.json[1]["trouble"]
+        assert "onnection" in tried.json[1]["problem"]
         assert SECRET not in tried.out + tried.err
         assert install.run("notices", "test", "--to", "admins").status == 0
         assert install.run("notices", "test", "--to", "user:ada").status == 0
         assert [path for path, _ in web.heard] == ["/admins", "/admins", "/ada"]
         strange = install.run("notices", "test", "--to", "user:a b", "--json")
         assert strange.status == 1
-        assert "no name or address" in strange.json[0]["trouble"]
+        assert "no name or address" in strange.json[0]["problem"]
         nobody = install.run("notices", "test", "--to", "group:pi")
         assert nobody.status == 1
         assert "no channel for 'group:pi'" in nobody.err
@@ -69,7 +69,7 @@ def test_doctor_names_a_channel_that_apprise_does_not_know(install: Install) -> 
     assert "admins[0] (bogus) is not a URL that Apprise can use" in finding["message"]
     assert SECRET not in answer.out + answer.err
     listed = install.run("notices", "--json").json
-    assert ["not a URL" in row["trouble"] for row in listed] == [True, False]
+    assert ["not a URL" in row["problem"] for row in listed] == [True, False]
 
 
 def test_doctor_says_when_nobody_is_told_and_how_to_try_it(install: Install) -> None:

@@ -113,7 +113,7 @@ async def test_what_pages_ask_by_themselves_is_no_use(person: Person) -> None:
     assert await said(person) == before
     person.client.execute("1 + 1", reply=True, timeout=60)
     until(lambda: person.running() == 0)
-    assert (await said(person)).mark != before.mark
+    assert (await said(person)).fingerprint != before.fingerprint
 
 
 async def test_a_kernel_that_died_is_at_work_on_nothing(person: Person) -> None:

@@ -202,7 +202,7 @@ def reading(world: World, lease: LeaseRow) -> Any:
 
 def quiet(world: World, lease: LeaseRow) -> None:
     """What the agent says: nothing works there."""
-    world.broker.readings.note([Answer(lease.id, PROCESSES, mark="", said="quiet")])
+    world.broker.readings.note([Answer(lease.id, PROCESSES, fingerprint="", said="quiet")])
 
 
 async def pass_by(world: World, examiner: Any, lease: LeaseRow, minutes: float) -> None:

@@ -48,7 +48,7 @@ async def test_no_token_stands_in_the_files_of_the_database(
     (event_texts,) = [repr(world.broker.events.find(limit=1000))]
     assert TOKEN not in event_texts
     assert TOKEN not in repr(world.broker.sessions.standings())
-    assert reading(world, lease).trouble == ""
+    assert reading(world, lease).problem == ""
 
 
 async def test_a_token_is_not_sent_to_an_address_that_was_changed(
@@ -60,7 +60,7 @@ async def test_a_token_is_not_sent_to_an_address_that_was_changed(
         for _ in range(3):
             await examiner.round()
         assert stranger.asked == notebook.asked == []
-    assert "does not open" in reading(world, lease).trouble
+    assert "does not open" in reading(world, lease).problem
     said = [each for each in caplog.records if "or the lease database was" in each.getMessage()]
     assert len(said) == 1
     world.pass_by(hours=5)
@@ -80,7 +80,7 @@ async def test_an_adopted_server_is_asked_with_the_token_that_its_hub_saved(
     change(world, lease, sealed=saved)
     await examiner.round()
     assert notebook.asked
-    assert reading(world, lease).trouble == ""
+    assert reading(world, lease).problem == ""
     # Nor is that one of use for another start, or another address.
     async with serving() as stranger:
         eve = lend(world, stranger, "eve")
@@ -89,7 +89,7 @@ async def test_an_adopted_server_is_asked_with_the_token_that_its_hub_saved(
         change(world, eve, sealed=keys.seal(TOKEN, Binding(ANY_LEASE, eve.attempt, notebook.url)))
         await examiner.round()
         assert stranger.asked == []
-    assert "does not open" in reading(world, eve).trouble
+    assert "does not open" in reading(world, eve).problem
 
 
 async def test_a_token_is_not_sent_for_another_lease(
@@ -108,7 +108,7 @@ async def test_a_token_is_not_sent_for_another_lease(
         await examiner.round()
         assert hers.asked == []
         assert len(notebook.asked) == 2 * before
-    assert "does not open" in reading(world, eve).trouble
+    assert "does not open" in reading(world, eve).problem
 
 
 @pytest.mark.parametrize("what", ["gone", "another", "open", "damaged"])
@@ -128,7 +128,7 @@ async def test_without_its_key_nothing_is_known_and_nothing_ends(
         for _ in range(5):
             await pass_by(world, examiner, lease, 30)
     assert world.live() == {lease.id: "active"}
-    assert reading(world, lease).trouble
+    assert reading(world, lease).problem
     assert "lease.ending" not in [event.kind for event in world.broker.events.find()]
     assert "lease.unknown" in [event.kind for event in world.broker.events.find()]
     assert len(notebook.asked) == asked
@@ -142,12 +142,12 @@ async def test_without_its_key_nothing_is_known_and_nothing_ends(
             (later,) = lend_many(world, new, 1)
             await examiner.round()
             assert new.asked
-            assert reading(world, later).trouble == ""
+            assert reading(world, later).problem == ""
     path.write_bytes(kept)
     path.chmod(0o600)
     await examiner.round()
     assert len(notebook.asked) > asked
-    assert reading(world, lease).trouble == ""
+    assert reading(world, lease).problem == ""
 
 
 def lose(path: Path, what: str) -> None:
@@ -168,7 +168,7 @@ async def test_a_session_of_before_the_key_is_unknown(
     change(world, lease, sealed="")
     await examiner.round()
     assert notebook.asked == []
-    assert "the address of its server is unknown" in reading(world, lease).trouble
+    assert "the address of its server is unknown" in reading(world, lease).problem
 
 
 async def test_the_hub_is_told_of_use_with_the_server_s_own_token(
@@ -192,4 +192,4 @@ async def test_a_user_who_is_renamed_stays_known(
     world.pass_by(minutes=1)
     await examiner.round()
     assert notebook.asked
-    assert reading(world, lease).trouble == ""
+    assert reading(world, lease).problem == ""

@@ -42,7 +42,7 @@ async def test_a_token_too_long_to_be_one_is_not_kept(site: Site) -> None:
     assert all(len(str(key)) < MOST_TOKEN for key in kept)
 
 
-async def test_a_sign_in_that_the_hub_refuses_is_no_trouble_of_the_hub(site: Site) -> None:
+async def test_a_sign_in_that_the_hub_refuses_is_no_problem_of_the_hub(site: Site) -> None:
     page = await site.ask("GET", "requests")
     assert page.status == 302
     state = parse_qs(urlsplit(page.headers["Location"]).query)["state"][0]

@@ -143,12 +143,12 @@ def test_a_server_whose_card_was_lost_says_so_until_it_starts_anew() -> None:
     assert sessions_of((), (lost,), SETTINGS, {}) == ()
 
 
-def test_a_session_on_a_card_in_trouble_says_so() -> None:
-    (session,) = sessions_of((SERVER,), (LEASE,), SETTINGS, {"GPU-1": 3}, troubled={"GPU-1"})
+def test_a_session_on_a_card_with_a_problem_says_so() -> None:
+    (session,) = sessions_of((SERVER,), (LEASE,), SETTINGS, {"GPU-1": 3}, failing={"GPU-1"})
     assert session.state == "running"
     assert "work on the GPU may fail" in session.explanation
-    (session,) = sessions_of((SERVER,), (LEASE,), SETTINGS, {"GPU-1": 3}, troubled={"GPU-2"})
+    (session,) = sessions_of((SERVER,), (LEASE,), SETTINGS, {"GPU-1": 3}, failing={"GPU-2"})
     assert session.explanation == ""
     ending = replace(LEASE, state="releasing")
-    (session,) = sessions_of((), (ending,), SETTINGS, {}, troubled={"GPU-1"})
+    (session,) = sessions_of((), (ending,), SETTINGS, {}, failing={"GPU-1"})
     assert "being released" in session.explanation

@@ -390,10 +390,10 @@ async def test_old_requests_expire_without_any_lease_or_hub(
     assert (found.id, found.state) == (request.id, "expired")
 
 
-async def test_a_loop_goes_on_after_trouble_and_says_so_once(
+async def test_a_loop_goes_on_after_problems_and_says_so_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    trouble: list[Exception | None] = [HubError("no answer"), HubError("no answer"), None, None]
+    problem: list[Exception | None] = [HubError("no answer"), HubError("no answer"), None, None]
     stop = asyncio.Event()
     under_way = 0
     seconds = 0.0
@@ -405,8 +405,8 @@ async def test_a_loop_goes_on_after_trouble_and_says_so_once(
         assert under_way == 1
         await asyncio.sleep(0)
         under_way -= 1
-        found = trouble.pop(0)
-        if not trouble:
+        found = problem.pop(0)
+        if not problem:
             stop.set()
         if found is not None:
             raise found

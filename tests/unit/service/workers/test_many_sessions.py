@@ -29,7 +29,7 @@ async def test_many_are_asked_a_few_at_a_time_and_none_keeps_the_others_waiting(
     assert notebook.most_at_once <= 5
     # Each for its kernels, its terminals, and twice for what the extension has seen.
     assert len(notebook.asked) == 4 * len(leases)
-    assert all(reading(world, lease).trouble == "" for lease in leases)
+    assert all(reading(world, lease).problem == "" for lease in leases)
 
 
 async def test_who_did_not_answer_is_asked_after_the_others_and_in_turn(
@@ -78,7 +78,7 @@ async def test_servers_that_hang_hold_up_a_round_for_a_while_only(
         await one.round()
         assert len(notebook.asked) <= 1  # and the other four another time
         assert reading(world, fine) is not None
-    assert all(reading(world, lease).trouble for lease in leases)
+    assert all(reading(world, lease).problem for lease in leases)
     one.close()
 
 
@@ -123,7 +123,7 @@ async def test_the_event_loop_goes_on_while_an_answer_is_understood(
         await asyncio.sleep(0.001)
     go_on.set()
     await under_way
-    assert reading(world, lease).trouble == ""
+    assert reading(world, lease).problem == ""
 
 
 async def test_who_lets_go_of_an_examiner_ends_its_thread(

@@ -122,8 +122,8 @@ async def test_a_server_that_does_not_say_is_unknown_and_never_ended(
         for _ in range(3):
             await pass_by(world, examiner, lease, 60)
     assert world.live() == {lease.id: "active"}
-    assert reading(world, lease).trouble
-    assert how != "chunks" or "in chunks" in reading(world, lease).trouble
+    assert reading(world, lease).problem
+    assert how != "chunks" or "in chunks" in reading(world, lease).problem
     assert [event.kind for event in world.broker.events.find()].count("lease.unknown") == 1
     # Well again: it has all its time.
     notebook.how = "well"
@@ -153,7 +153,7 @@ async def test_lists_that_are_none_are_unknown(
     lease = lend(world, notebook)
     notebook.kernels = kernels
     await examiner.round()
-    assert "cannot be read" in reading(world, lease).trouble
+    assert "cannot be read" in reading(world, lease).problem
 
 
 @pytest.mark.parametrize("how", ["hangs", "floods", "crowds", "chunks", "garbage", "500", "403"])
@@ -163,7 +163,7 @@ async def test_nor_one_whose_extension_does_not_say(
     lease = lend(world, notebook)
     notebook.watched = [{"id": "k1", "running": 0, "heard": 1}]
     await examiner.round()
-    assert reading(world, lease).trouble == ""
+    assert reading(world, lease).problem == ""
     notebook.how, notebook.where = how, KERNELS_PATH
     with monkeypatch.context() as patch:
         if how == "hangs":
@@ -171,7 +171,7 @@ async def test_nor_one_whose_extension_does_not_say(
         for _ in range(3):
             await pass_by(world, examiner, lease, 60)
     assert world.live() == {lease.id: "active"}
-    assert reading(world, lease).trouble
+    assert reading(world, lease).problem
 
 
 @pytest.mark.parametrize(
@@ -191,7 +191,7 @@ async def test_what_an_extension_says_is_not_taken_for_granted(
     lease = lend(world, notebook)
     notebook.watched = watched
     await examiner.round()
-    assert "cannot be read" in reading(world, lease).trouble
+    assert "cannot be read" in reading(world, lease).problem
 
 
 async def test_who_writes_without_a_kernel_is_there(
@@ -216,16 +216,16 @@ async def test_acts_that_are_no_number_are_unknown(
     lease = lend(world, notebook)
     notebook.acts = acts
     await examiner.round()
-    assert "cannot be read" in reading(world, lease).trouble
+    assert "cannot be read" in reading(world, lease).problem
 
 
-async def test_a_server_without_terminals_is_no_trouble(
+async def test_a_server_without_terminals_is_no_problem(
     world: World, examiner: Examiner, notebook: Notebook
 ) -> None:
     lease = lend(world, notebook)
     notebook.how = "no terminals"
     await examiner.round()
-    assert (reading(world, lease).trouble, reading(world, lease).said) == ("", "1 kernel, 0 busy")
+    assert (reading(world, lease).problem, reading(world, lease).said) == ("", "1 kernel, 0 busy")
 
 
 async def test_a_server_that_nobody_knows_how_to_ask_is_unknown(
@@ -236,7 +236,7 @@ async def test_a_server_that_nobody_knows_how_to_ask_is_unknown(
     for _ in range(3):
         await pass_by(world, examiner, lease, 60)
     assert world.live() == {lease.id: "active"}
-    assert "the address of its server is unknown" in reading(world, lease).trouble
+    assert "the address of its server is unknown" in reading(world, lease).problem
 
 
 async def test_sessions_without_a_limit_are_not_asked(
@@ -336,7 +336,7 @@ async def test_one_strange_server_keeps_nobody_from_being_looked_at(
         await examiner.round()
     strange.close()
     assert world.live() == {idle.id: "releasing", odd.id: "active"}
-    assert reading(world, odd).trouble
+    assert reading(world, odd).problem
 
 
 @pytest.mark.parametrize("source", ["kernels", "processes"])
@@ -359,7 +359,7 @@ async def test_a_last_question_without_an_answer_ends_nothing(
             if source == "kernels":
                 notebook.how = "500"
             else:
-                world.broker.readings.note([Answer(lease.id, PROCESSES, trouble="NVML fails")])
+                world.broker.readings.note([Answer(lease.id, PROCESSES, problem="NVML fails")])
         heard.append(standings)
         await hear(standings)
 
