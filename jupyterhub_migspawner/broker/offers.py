@@ -14,18 +14,24 @@ from datetime import datetime, timedelta
 from jupyterhub_migspawner.broker.acquisition import UNFIT, Acquisition
 from jupyterhub_migspawner.broker.admission import LeaseAsk
 from jupyterhub_migspawner.broker.allocation import Contended
-from jupyterhub_migspawner.broker.checks import wanted_id
 from jupyterhub_migspawner.broker.context import BROKER, SILENT, Context
 from jupyterhub_migspawner.broker.recorder import begin_release, close_ticket, ticket_event
 from jupyterhub_migspawner.broker.statuses import Offered
+from jupyterhub_migspawner.broker.tickets import (
+    block_ticket,
+    cancel_ticket,
+    held_for,
+    known_ticket,
+    wait_again,
+)
 from jupyterhub_migspawner.broker.views import timestamp
 from jupyterhub_migspawner.broker.waiting_list import WaitingList
 from jupyterhub_migspawner.db import allocation, queries
 from jupyterhub_migspawner.db.transaction import Transaction
 from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.model.cards import Kinds
-from jupyterhub_migspawner.model.leases import HELD, PENDING, LeaseRow
-from jupyterhub_migspawner.model.tickets import CANCELLED, LAPSED, OFFERED, OPEN, WAITING, TicketRow
+from jupyterhub_migspawner.model.leases import LeaseRow
+from jupyterhub_migspawner.model.tickets import LAPSED, OFFERED, OPEN, WAITING, TicketRow
 from jupyterhub_migspawner.policy import queue, tiers
 from jupyterhub_migspawner.policy.admission import Use
 from jupyterhub_migspawner.policy.people import Person
@@ -106,7 +112,7 @@ class Offers:
             tx.queue_for(f"person {ticket.user}")
             ticket = known_ticket(tx, ticket_id)
             if ticket.hub == self._context.hub and ticket.state == WAITING:
-                self._block(tx, ticket, why, self._context.now())
+                block_ticket(tx, ticket, why, self._context.now())
 
         self._context.run(work)
 
@@ -167,7 +173,7 @@ class Offers:
             return Offered(ticket, None, f"It is {ticket.state}.")
         if person is None or person.name != ticket.user:
             why = "the hub no longer has this user"
-            self.cancel(tx, ticket, why, BROKER, now)
+            cancel_ticket(tx, ticket, why, BROKER, now)
             return Offered(known_ticket(tx, ticket_id), None, why)
         answer: Refusal | None = None
         will_do = self._will_do(ticket, person, self._context.known_kinds(tx))
@@ -200,13 +206,13 @@ class Offers:
         if answer is None:
             title = self._context.settings.title_of(ticket.tier)
             why = f"tier {quoted(title)} is no longer open to its user"
-            self.cancel(tx, ticket, why, BROKER, now)
+            cancel_ticket(tx, ticket, why, BROKER, now)
         elif answer.reason in ("quota", "approval"):
             # A session that has just ended need not cost its person the next turn.
             if ticket.blocked or not answer.soon:
-                self._block(tx, ticket, str(answer), now)
+                block_ticket(tx, ticket, str(answer), now)
         elif ticket.blocked:
-            self._block(tx, ticket, "", now)
+            block_ticket(tx, ticket, "", now)
         return Offered(known_ticket(tx, ticket_id), None, str(answer or why))
 
     def _will_do(self, ticket: TicketRow, person: Person, known: Kinds) -> tuple[Tier, ...]:
@@ -266,33 +272,33 @@ class Offers:
         now = self._context.now()
         gone = self._why_gone(found)
         if gone:
-            self.cancel(tx, found, gone, BROKER, now)
+            cancel_ticket(tx, found, gone, BROKER, now)
             return known_ticket(tx, found.id)
         if found.state != OFFERED:
             return None
         lease = held_for(tx).get(found.id)
         over = lease is not None and lease.deadline is not None and lease.deadline <= now
         if lease is None:
-            self._wait_again(tx, found, "its offer is gone; it waits again", now)
+            wait_again(tx, found, "its offer is gone; it waits again", now)
         elif found.hub == self._context.hub and self._context.settings.tier(lease.tier) is None:
             # A larger tier than was asked for; what was asked for is still there.
             why = "the tier of its offer was removed from this hub; it waits again"
             begin_release(tx, lease, why, BROKER, now)
-            self._wait_again(tx, found, why, now)
+            wait_again(tx, found, why, now)
         elif found.hub == self._context.hub and not self._waiting_list.still_gives(tx, lease):
             why = f"{UNFIT}; it waits again"
             begin_release(tx, lease, why, BROKER, now)
-            self._wait_again(tx, found, why, now)
+            wait_again(tx, found, why, now)
         elif over and found.hub != self._context.hub:
             if self._is_heard(tx, found.hub, now):
                 return None
             why = "its hub did not respond; it waits again"
             begin_release(tx, lease, why, BROKER, now)
-            self._wait_again(tx, found, why, now)
+            wait_again(tx, found, why, now)
         elif over and lease.slice_uuid is None:
             why = "the card that was held for it was not cut in time; it waits again"
             begin_release(tx, lease, why, BROKER, now)
-            self._wait_again(tx, found, why, now)
+            wait_again(tx, found, why, now)
         elif over:
             why = "the offer was not used in time"
             begin_release(tx, lease, why, BROKER, now)
@@ -311,29 +317,10 @@ class Offers:
         return f"tier {quoted(tier.title)} no longer has a GPU" if tier.is_none else ""
 
     @staticmethod
-    def _wait_again(tx: Transaction, ticket: TicketRow, why: str, now: datetime) -> None:
-        queries.tickets.change(tx, ticket.id, ticket.state, state=WAITING, offer_until=None)
-        ticket_event(tx, ticket, now, BROKER, "ticket.changed", why=why)
-
-    @staticmethod
     def _is_heard(tx: Transaction, hub: str, now: datetime) -> bool:
         """Whether the service of a hub is there."""
         known = queries.hubs.by_name(tx, hub)
         return known is not None and known.seen_at is not None and now - known.seen_at < SILENT
-
-    def cancel(
-        self, tx: Transaction, ticket: TicketRow, why: str, actor: str, now: datetime
-    ) -> None:
-        """End a ticket, and give back what is held for it."""
-        lease = held_for(tx).get(ticket.id)
-        if lease is not None:
-            begin_release(tx, lease, f"its ticket has ended: {why}", actor, now)
-        close_ticket(tx, ticket, CANCELLED, why, now, actor)
-
-    def _block(self, tx: Transaction, ticket: TicketRow, why: str, now: datetime) -> None:
-        if ticket.blocked != why:
-            queries.tickets.change(tx, ticket.id, ticket.state, blocked=why)
-            ticket_event(tx, ticket, now, BROKER, "ticket.blocked", why=why)
 
     def waiting(
         self,
@@ -392,28 +379,6 @@ class Offers:
         return False
 
 
-def held_for(tx: Transaction) -> dict[int, LeaseRow]:
-    """What is held for tickets, by ticket."""
-    return {
-        lease.ticket_id: lease
-        for lease in queries.leases.select(tx, states=(PENDING,))
-        if lease.ticket_id is not None and lease.state in HELD
-    }
-
-
 def _own_pool(ticket: TicketRow) -> Pool:
     """A card that is there for one ticket only."""
     return Pool(f"card of ticket {ticket.id}")
-
-
-def known_ticket(tx: Transaction, ticket_id: int) -> TicketRow:
-    """A ticket, open or not; Refusal ``not-found`` when there is none of that number."""
-    ticket = queries.tickets.by_id(tx, wanted_id(ticket_id))
-    if ticket is None:
-        raise missing_ticket(ticket_id)
-    return ticket
-
-
-def missing_ticket(ticket_id: int) -> Refusal:
-    """The refusal for a ticket that does not exist, or belongs to another user."""
-    return Refusal(f"There is no ticket {ticket_id}.", reason="not-found")

@@ -9,10 +9,16 @@ from datetime import datetime, timedelta
 from jupyterhub_migspawner.broker.admission import Admission, Reader, refusal_of
 from jupyterhub_migspawner.broker.checks import NAME_LIMIT, REASON_LIMIT, text, wanted_name
 from jupyterhub_migspawner.broker.context import Context
-from jupyterhub_migspawner.broker.offers import Offers, held_for, known_ticket, missing_ticket
+from jupyterhub_migspawner.broker.offers import Offers
 from jupyterhub_migspawner.broker.recorder import ticket_event
 from jupyterhub_migspawner.broker.sessions import Sessions
 from jupyterhub_migspawner.broker.statuses import TicketStatus
+from jupyterhub_migspawner.broker.tickets import (
+    cancel_ticket,
+    held_for,
+    known_ticket,
+    missing_ticket,
+)
 from jupyterhub_migspawner.broker.waiting_list import WaitingList
 from jupyterhub_migspawner.db import queries
 from jupyterhub_migspawner.db.transaction import Transaction
@@ -181,7 +187,7 @@ class Queue:
                     reason="conflict",
                 )
             why = reason or ("given up" if by.name == ticket.user else f"cancelled by {by.name}")
-            self._offers.cancel(tx, ticket, why, by.name, now)
+            cancel_ticket(tx, ticket, why, by.name, now)
             return known_ticket(tx, ticket_id)
 
         return self._context.run(work)

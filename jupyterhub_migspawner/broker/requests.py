@@ -300,7 +300,9 @@ class Requests:
             warning = timedelta(minutes=self._context.settings.grant_warning_minutes)
             soon = now + warning
             for request in queries.requests.ending(tx, soon):
-                if not queries.requests.warn(tx, request.id, now) or _is_brief(request, warning):
+                if not queries.requests.warn(tx, request.id, now) or approval.is_brief(
+                    request, warning
+                ):
                     continue  # warned already; or the grant is so short that its end is known
                 else:
                     assert request.valid_until is not None  # every grant has an end
@@ -347,12 +349,7 @@ class Requests:
         return now - timedelta(days=self._context.settings.request_days)
 
     def _state_of(self, request: RequestRow, now: datetime) -> str:
-        """The state by the clock, also when nobody has written down yet that it expired."""
-        if request.state == approval.APPROVED and request.valid_until is not None:
-            return approval.EXPIRED if request.valid_until <= now else request.state
-        if request.state == approval.PENDING and request.created_at <= self._undecided_before(now):
-            return approval.EXPIRED
-        return request.state
+        return approval.state_at(request, now, undecided_before=self._undecided_before(now))
 
     def _demand_move(self, request: RequestRow, to: str, now: datetime) -> None:
         why_not = approval.may_move(self._state_of(request, now), to)
@@ -367,11 +364,6 @@ class Requests:
                 request_event(tx, request.id, self._context.now(), BROKER, why)
                 number += 1
         return number
-
-
-def _is_brief(grant: RequestRow, warning: timedelta) -> bool:
-    begin, end = grant.valid_from or grant.decided_at, grant.valid_until
-    return begin is not None and end is not None and end - begin <= warning
 
 
 def _take_back(

@@ -16,15 +16,15 @@ from typing import Any, TypeVar
 import pynvml
 
 from jupyterhub_migspawner.errors import GpuError
+from jupyterhub_migspawner.gpu.binding import plain_text
 from jupyterhub_migspawner.gpu.boot import boot_id
 from jupyterhub_migspawner.gpu.codes import gpu_error
 from jupyterhub_migspawner.gpu.events import EventReader
 from jupyterhub_migspawner.gpu.library import LOCK, Library
+from jupyterhub_migspawner.gpu.profiles import profiles_beyond_binding
 from jupyterhub_migspawner.gpu.reading import (
     MOST_PROCESSES,
     CardReader,
-    plain_text,
-    profiles_beyond_binding,
     read_compute_instances,
     read_gpu_instances,
     read_processes,

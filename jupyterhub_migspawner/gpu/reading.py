@@ -7,20 +7,19 @@ through, except where a card's reader turns them into the card's ``problem``.
 from __future__ import annotations
 
 import ctypes
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import pynvml
 
-from jupyterhub_migspawner.gpu.cards import whole_profiles
+from jupyterhub_migspawner.gpu.binding import plain_text
 from jupyterhub_migspawner.gpu.codes import gpu_error
+from jupyterhub_migspawner.gpu.profiles import ComputeProfile, read_compute_profiles, read_profiles
 from jupyterhub_migspawner.model.codes import Code
 from jupyterhub_migspawner.model.inventory import (
     Card,
-    Engines,
     GpuProcess,
     Instance,
-    Placement,
     Profile,
 )
 
@@ -31,21 +30,8 @@ FIELD_RECOVERY_ACTION = 230
 MOST_PROCESSES = 4096
 """Processes on one slice or card that are told apart; there are hardly more than a few dozen."""
 
-_SHARED_ENGINES = 0  # NVML_COMPUTE_INSTANCE_ENGINE_PROFILE_SHARED, the only one there is
-_SKIPPED = (Code.NOT_SUPPORTED, Code.INVALID_ARGUMENT)
-_MOST_SLOTS = 64  # profile numbers asked for; drivers of 2026 have 18
 _UNREPORTED = (Code.NOT_SUPPORTED, Code.FUNCTION_NOT_FOUND, Code.INVALID_ARGUMENT)
 _VANISHED = (Code.NOT_FOUND, Code.INVALID_ARGUMENT)
-
-
-@dataclass(frozen=True)
-class ComputeProfile:
-    """A compute instance profile inside one GPU instance, as the driver describes it."""
-
-    id: int
-    slices: int
-    multiprocessors: int
-    max_instances: int
 
 
 class CardReader:
@@ -185,102 +171,12 @@ class CardReader:
         return tuple(sorted(found, key=lambda each: (each.start, each.gi_id)))
 
 
-def read_profiles(device: Any) -> tuple[Profile, ...]:
-    """Return the MIG profiles of a card with all their placements, largest last.
-
-    The driver says where its numbers end, not the binding, which may be older than the driver.
-    """
-    found: list[Profile] = []
-    for slot in range(_MOST_SLOTS):
-        try:
-            info = _profile_info(device, slot)
-        except pynvml.NVMLError as error:
-            if error.value == Code.INVALID_ARGUMENT:
-                break
-            if error.value == Code.NOT_SUPPORTED:
-                continue
-            raise
-        try:
-            placements = _placements(device, int(info.id))
-        except pynvml.NVMLError as error:
-            if error.value in _SKIPPED:
-                continue
-            raise
-        name = _profile_name(info)
-        found.append(
-            Profile(
-                name=name,
-                id=int(info.id),
-                compute_slices=int(info.sliceCount),
-                memory_mib=int(info.memorySizeMB),
-                multiprocessors=int(info.multiprocessorCount),
-                max_instances=int(info.instanceCount),
-                placements=placements,
-                engines=Engines(
-                    decoders=int(info.decoderCount),
-                    encoders=int(info.encoderCount),
-                    jpeg=int(info.jpegCount),
-                    optical_flow=int(info.ofaCount),
-                ),
-            )
-        )
-    found.sort(
-        key=lambda each: (each.compute_slices, each.memory_mib, bool(each.attributes), each.name)
-    )
-    whole = whole_profiles(tuple(found))
-    return tuple(replace(each, whole=each.id in whole) for each in found)
-
-
-def profiles_beyond_binding(device: Any) -> int:
-    """Return how many profile numbers the driver has that this nvidia-ml-py does not know.
-
-    By nvml.h a number at or above the driver's own count is an invalid argument.
-    """
-    known = int(pynvml.NVML_GPU_INSTANCE_PROFILE_COUNT)
-    for slot in range(known, _MOST_SLOTS):
-        try:
-            _profile_info(device, slot)
-        except pynvml.NVMLError as error:
-            if error.value != Code.NOT_SUPPORTED:
-                return slot - known
-    return _MOST_SLOTS - known
-
-
 def read_gpu_instances(device: Any, profile: Profile) -> list[Any]:
     """Handles of the card's GPU instances of one profile."""
     array = (pynvml.c_nvmlGpuInstance_t * max(1, profile.max_instances))()
     count = ctypes.c_uint(0)
     pynvml.nvmlDeviceGetGpuInstances(device, profile.id, array, ctypes.byref(count))
     return [array[index] for index in range(count.value)]
-
-
-def read_compute_profiles(gpu_instance: Any) -> tuple[ComputeProfile, ...]:
-    """Compute instance profiles of a GPU instance."""
-    found = []
-    beyond = False
-    for slot in range(_MOST_SLOTS):
-        try:
-            info = _compute_info(gpu_instance, slot)
-        except pynvml.NVMLError as error:
-            if error.value not in _SKIPPED:
-                raise
-            beyond = error.value == Code.INVALID_ARGUMENT
-            if beyond:
-                break
-            continue
-        found.append(
-            ComputeProfile(
-                id=int(info.id),
-                slices=int(info.sliceCount),
-                multiprocessors=int(info.multiprocessorCount),
-                max_instances=int(info.instanceCount),
-            )
-        )
-    if beyond:
-        # Either the driver's numbers end here, or the instance was destroyed meanwhile: then this
-        # raises, and no half list is remembered.
-        pynvml.nvmlGpuInstanceGetInfo(gpu_instance)
-    return tuple(found)
 
 
 def read_compute_instances(gpu_instance: Any, profile: ComputeProfile) -> list[Any]:
@@ -315,53 +211,6 @@ def read_processes(device: Any) -> tuple[GpuProcess, ...]:
     return tuple(found[pid] for pid in sorted(found))
 
 
-def _profile_info(device: Any, slot: int) -> Any:
-    try:
-        return pynvml.nvmlDeviceGetGpuInstanceProfileInfo(device, slot)
-    except pynvml.NVMLError as error:
-        if error.value != Code.FUNCTION_NOT_FOUND:
-            raise
-        # Drivers before R470 have only the first form of the call, which tells no name.
-        return pynvml.nvmlDeviceGetGpuInstanceProfileInfo(device, slot, version=1)
-
-
-def _compute_info(gpu_instance: Any, slot: int) -> Any:
-    try:
-        return pynvml.nvmlGpuInstanceGetComputeInstanceProfileInfo(
-            gpu_instance, slot, _SHARED_ENGINES
-        )
-    except pynvml.NVMLError as error:
-        if error.value != Code.FUNCTION_NOT_FOUND:
-            raise
-        return pynvml.nvmlGpuInstanceGetComputeInstanceProfileInfo(
-            gpu_instance, slot, _SHARED_ENGINES, version=1
-        )
-
-
-def _profile_name(info: Any) -> str:
-    """The driver's name without the prefix some drivers give it, or one made by the same rule.
-
-    Where the driver tells none: compute slices and whole gigabytes, as nvidia-smi prints them.
-    """
-    name = plain_text(getattr(info, "name", ""))
-    if name:
-        return name.removeprefix("MIG ").strip()
-    gigabytes = -(-int(info.memorySizeMB) // 1024)
-    return f"{int(info.sliceCount)}g.{gigabytes}gb" + ("+me" if int(info.jpegCount) else "")
-
-
-def _placements(device: Any, profile_id: int) -> tuple[Placement, ...]:
-    count = ctypes.c_uint(0)
-    pynvml.nvmlDeviceGetGpuInstancePossiblePlacements(device, profile_id, None, ctypes.byref(count))
-    array = (pynvml.c_nvmlGpuInstancePlacement_t * max(1, count.value))()
-    pynvml.nvmlDeviceGetGpuInstancePossiblePlacements(
-        device, profile_id, array, ctypes.byref(count)
-    )
-    return tuple(
-        sorted(Placement(int(each.start), int(each.size)) for each in array[: count.value])
-    )
-
-
 def _memory(device: Any) -> int | None:
     """Return the card's memory in MiB, None where the driver does not say.
 
@@ -388,11 +237,6 @@ def read_recovery_action(device: Any) -> int | None:
             raise
         return None
     return int(value.value.uiVal) if value.nvmlReturn == Code.SUCCESS else None
-
-
-def plain_text(value: str | bytes) -> str:
-    """A string of the binding, which some of its releases leave as bytes."""
-    return value.decode(errors="replace") if isinstance(value, bytes) else value
 
 
 def _subject(card: Card) -> str:

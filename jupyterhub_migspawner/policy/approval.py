@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from jupyterhub_migspawner.errors import ConfigError
+from jupyterhub_migspawner.model.requests import RequestRow
 from jupyterhub_migspawner.policy.fields import NAME_LIMIT
 from jupyterhub_migspawner.policy.people import KnownAs, Person, as_written
 from jupyterhub_migspawner.policy.wording import nearest, quoted
@@ -183,3 +184,21 @@ def period(starts_at: datetime | None, hours: float, now: datetime) -> tuple[dat
     """From when until when a request that is approved now is a grant."""
     begin = now if starts_at is None else max(starts_at, now)
     return begin, begin + timedelta(hours=hours)
+
+
+def state_at(request: RequestRow, now: datetime, *, undecided_before: datetime) -> str:
+    """Return the state of a request by the clock, also when its end is not recorded yet.
+
+    A request that was created before ``undecided_before`` and is still pending has expired.
+    """
+    if request.state == APPROVED and request.valid_until is not None:
+        return EXPIRED if request.valid_until <= now else request.state
+    if request.state == PENDING and request.created_at <= undecided_before:
+        return EXPIRED
+    return request.state
+
+
+def is_brief(grant: RequestRow, warning: timedelta) -> bool:
+    """Whether a grant lasts no longer than the time for which its user is warned of its end."""
+    begin, end = grant.valid_from or grant.decided_at, grant.valid_until
+    return begin is not None and end is not None and end - begin <= warning

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jupyterhub_migspawner.errors import ConfigError
+from jupyterhub_migspawner.model.requests import RequestRow
 from jupyterhub_migspawner.policy import approval
 from jupyterhub_migspawner.policy.approval import TRANSITIONS, may_decide, may_move, parse_approvers
 from jupyterhub_migspawner.policy.fields import NAME_LIMIT
@@ -228,3 +230,61 @@ def test_a_card_is_kept_just_when_new_work_might_run_into_the_grant(
 
 def test_no_card_is_kept_early_for_tiers_without_a_gpu() -> None:
     assert longest_session(parse_tiers([{"name": "cpu", "profile": "none"}])) == timedelta(0)
+
+
+NOON = datetime(2026, 11, 23, 12, 0, tzinfo=timezone.utc)
+HOUR = timedelta(hours=1)
+MONTH_AGO = NOON - timedelta(days=30)
+
+
+def request(**changes: Any) -> RequestRow:
+    made = RequestRow(
+        id=1,
+        user="ada",
+        tier="card",
+        hours=8,
+        reason="a long run",
+        state=approval.PENDING,
+        created_at=NOON - HOUR,
+        decided_by="",
+        decided_at=None,
+        decision_reason="",
+        valid_until=None,
+    )
+    return replace(made, **changes)
+
+
+@pytest.mark.parametrize(
+    ("asked", "state"),
+    [
+        (request(), approval.PENDING),
+        (request(created_at=MONTH_AGO + HOUR), approval.PENDING),
+        (request(created_at=MONTH_AGO), approval.EXPIRED),
+        (request(state=approval.APPROVED, valid_until=NOON + HOUR), approval.APPROVED),
+        (request(state=approval.APPROVED, valid_until=NOON), approval.EXPIRED),
+        # A grant was decided about, however long ago it was requested.
+        (
+            request(state=approval.APPROVED, created_at=MONTH_AGO, valid_until=NOON + HOUR),
+            approval.APPROVED,
+        ),
+        (request(state=approval.DENIED, created_at=MONTH_AGO), approval.DENIED),
+        (request(state=approval.CANCELLED, valid_until=NOON), approval.CANCELLED),
+    ],
+)
+def test_what_has_expired_is_expired_before_it_is_recorded(asked: RequestRow, state: str) -> None:
+    assert approval.state_at(asked, NOON, undecided_before=MONTH_AGO) == state
+
+
+@pytest.mark.parametrize(
+    ("grant", "brief"),
+    [
+        (request(valid_from=NOON, valid_until=NOON + HOUR), True),
+        (request(valid_from=NOON, valid_until=NOON + 2 * HOUR), False),
+        # One from before grants had a beginning.
+        (request(decided_at=NOON, valid_until=NOON + HOUR), True),
+        (request(valid_until=NOON + HOUR), False),
+        (request(valid_from=NOON), False),
+    ],
+)
+def test_a_grant_no_longer_than_its_warning_is_brief(grant: RequestRow, brief: bool) -> None:
+    assert approval.is_brief(grant, HOUR) == brief

@@ -11,7 +11,7 @@ import pytest
 from jupyterhub_migspawner.errors import GpuError
 from jupyterhub_migspawner.gpu import simulator
 from jupyterhub_migspawner.gpu.nvml import Nvml
-from jupyterhub_migspawner.gpu.reading import read_compute_profiles
+from jupyterhub_migspawner.gpu.profiles import read_compute_profiles
 from jupyterhub_migspawner.model.codes import Code
 
 
