@@ -6,14 +6,15 @@ their own request and that a request moves only along :data:`TRANSITIONS`.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from jupyterhub_migspawner.errors import ConfigError
-from jupyterhub_migspawner.model.requests import RequestRow
-from jupyterhub_migspawner.policy.fields import NAME_LIMIT
+from jupyterhub_migspawner.policy.fields import Entry, Expected, Name, read_entry, user_or_group
 from jupyterhub_migspawner.policy.people import KnownAs, Person, as_written
 from jupyterhub_migspawner.policy.wording import nearest, quoted
 
@@ -75,7 +76,17 @@ class Approvers:
 
 
 _EXPECTED = "a list such as ['group:pi', 'user:ada']"
-_FIELDS = ("approvers", "tiers", "for_groups")
+
+SomeNames = Annotated[frozenset[Name], Field(strict=False, min_length=1)]
+"""At least one name."""
+
+
+class Narrowed(Entry):
+    """An entry of the list that limits approvers to some tiers, or to members of some groups."""
+
+    approvers: Annotated[tuple[Any, ...], Field(strict=False, min_length=1), Expected(_EXPECTED)]
+    tiers: Annotated[SomeNames | None, Expected("a list such as ['card']")] = None
+    for_groups: Annotated[SomeNames | None, Expected("a list such as ['vision']")] = None
 
 
 def parse_approvers(
@@ -97,55 +108,29 @@ def parse_approvers(
     return Approvers(tuple(rules))
 
 
-def _rule(where: str, entries: Collection[object], known_as: KnownAs, **narrowed: Any) -> Rule:
-    users: set[str] = set()
-    groups: set[str] = set()
+def _rule(where: str, entries: Iterable[object], known_as: KnownAs, **narrowed: Any) -> Rule:
+    named: dict[str, set[str]] = {"user": set(), "group": set()}
     for entry in entries:
-        kind, _, name = entry.partition(":") if isinstance(entry, str) else ("", "", "")
-        if kind not in ("user", "group") or not name.strip() or len(name) > NAME_LIMIT:
+        kind, name = user_or_group(entry)
+        if not kind:
             raise ConfigError(
                 f"{where}: entry {quoted(entry)}; expected 'user:NAME' or "
                 f"'group:NAME', as in {_EXPECTED}."
             )
-        if kind == "group":
-            groups.add(name)
-        else:
-            users.add(known_as(name))
-    return Rule(frozenset(users), frozenset(groups), **narrowed)
+        named[kind].add(known_as(name) if kind == "user" else name)
+    return Rule(frozenset(named["user"]), frozenset(named["group"]), **narrowed)
 
 
 def _narrow(entry: Mapping[Any, Any], tiers: Collection[str] | None, known_as: KnownAs) -> Rule:
     where = f"MigBroker.approvers: entry {quoted(dict(entry))}"
-    for key in entry:
-        if key not in _FIELDS:
-            raise ConfigError(
-                f"{where}: unknown field {quoted(key)}{nearest(key, _FIELDS)}; expected "
-                "'approvers', 'tiers' and 'for_groups'."
-            )
-    if "approvers" not in entry:
-        raise ConfigError(f"{where}: field 'approvers' is missing; expected {_EXPECTED}.")
-    lists: dict[str, frozenset[str] | None] = {}
-    for field, example in (("tiers", "card"), ("for_groups", "vision")):
-        found = entry.get(field)
-        names = isinstance(found, (list, tuple, set, frozenset)) and all(
-            isinstance(name, str) and name.strip() for name in found
-        )
-        if found is not None and not (names and found):
-            raise ConfigError(
-                f"{where}: field '{field}' is {quoted(found)}; expected a list such as "
-                f"['{example}']."
-            )
-        lists[field] = None if found is None else frozenset(found)
-    for name in sorted(lists["tiers"] or ()):
+    found = read_entry(Narrowed, where, entry)
+    for name in sorted(found.tiers or ()):
         if tiers is not None and name not in tiers:
             raise ConfigError(
                 f"{where}: there is no tier {quoted(name)}{nearest(name, tiers)} that needs "
                 "approval."
             )
-    approvers = entry["approvers"]
-    if not isinstance(approvers, (list, tuple, set, frozenset)) or not approvers:
-        raise ConfigError(f"{where}: field 'approvers'; expected {_EXPECTED}.")
-    return _rule(where, approvers, known_as, tiers=lists["tiers"], for_groups=lists["for_groups"])
+    return _rule(where, found.approvers, known_as, tiers=found.tiers, for_groups=found.for_groups)
 
 
 def may_decide(

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from jupyterhub_migspawner.errors import ConfigError
-from jupyterhub_migspawner.policy.fields import NAME_LIMIT, by_person
+from jupyterhub_migspawner.policy.fields import by_person, user_or_group
 from jupyterhub_migspawner.policy.people import KnownAs, Person, as_written
 from jupyterhub_migspawner.policy.tiers import Tier, open_tiers
 from jupyterhub_migspawner.policy.wording import listed, nearest, quoted
@@ -87,13 +87,13 @@ def parse_default_tier(
     groups: dict[str, str] = {}
     everybody = None
     for key, value in raw.items():
-        kind, _, name = key.partition(":") if isinstance(key, str) else ("", "", "")
+        kind, name = user_or_group(key)
         where = f"[{quoted(key)}]"
         if key == "default":
             everybody = known(where, value)
-        elif kind == "user" and name.strip() and len(name) <= NAME_LIMIT:
+        elif kind == "user":
             users.append((name, known(where, value)))
-        elif kind == "group" and name.strip() and len(name) <= NAME_LIMIT:
+        elif kind == "group":
             groups[name] = known(where, value)
         else:
             raise ConfigError(

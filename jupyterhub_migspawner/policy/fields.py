@@ -1,4 +1,4 @@
-"""Reading one entry of the admin's file, field by field, and numbers that people typed.
+"""Entries of the admin's file as pydantic models, and numbers and times that people typed.
 
 Relies on nothing but the values; promises that whatever is wrong with an entry is reported in one
 :class:`~jupyterhub_migspawner.errors.ConfigError` that says where (trait and entry), which field,
@@ -7,113 +7,152 @@ what was found and what was expected. Nothing is coerced: ``"3"`` is not 3 and `
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import TypeVar
+from typing import Annotated, Any, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    WrapValidator,
+)
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 from jupyterhub_migspawner.errors import ConfigError, Refusal
 from jupyterhub_migspawner.policy.people import KnownAs, as_written
 from jupyterhub_migspawner.policy.wording import listed, nearest, quoted
 
 T = TypeVar("T")
+E = TypeVar("E", bound="Entry")
 
 NAME_LIMIT = 255
 """JupyterHub stores names of users and groups in columns of this many characters."""
 
+_MISFIT = "misfit"
 
-class Entry:
-    """One mapping of the admin's file and where it stands, e.g. ``tier 'small'``."""
 
-    def __init__(self, where: str, raw: object, known: Collection[str]) -> None:
-        self.where = where
-        if not isinstance(raw, Mapping):
-            raise ConfigError(
-                f"{where}: found {quoted(raw)}; expected a dict with some of the fields "
-                f"{listed(known)}."
-            )
-        for key in raw:
-            if key not in known:
-                raise ConfigError(
-                    f"{where}: unknown field {quoted(key)}{nearest(key, known)}; "
-                    f"expected only {listed(known)}."
-                )
-        self.raw = raw
+class Entry(BaseModel):
+    """Base of the mappings of the admin's file: known fields only, strict types, frozen.
 
-    def wrong(self, field: str, expected: str) -> ConfigError:
-        """The error for a field whose value is not what was expected."""
-        return ConfigError(
-            f"{self.where}: field {field!r} is {quoted(self.raw.get(field))}; expected {expected}."
+    Every field is annotated with what is :class:`Expected` of it.
+    """
+
+    model_config = ConfigDict(
+        strict=True,
+        extra="forbid",
+        frozen=True,
+        allow_inf_nan=False,
+        hide_input_in_errors=True,
+    )
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a field has to be, in words, e.g. ``a number of hours above 0``."""
+
+    words: str
+
+
+def expected_of(model: type[BaseModel], field: str) -> str:
+    """Return the words of a field's :class:`Expected`."""
+    metadata = model.model_fields[field].metadata
+    return next(each.words for each in metadata if isinstance(each, Expected))
+
+
+def misfit(field: str, expected: str) -> PydanticCustomError:
+    """Return the error for a field that does not fit the others of its entry.
+
+    A model's validator raises it; ``expected`` is what the field has to be, in words.
+    """
+    return PydanticCustomError(_MISFIT, "{words}", {"field": field, "words": expected})
+
+
+def read_entry(model: type[E], where: str, raw: object, known_as: KnownAs = as_written) -> E:
+    """Return a mapping of the admin's file as ``model``.
+
+    ``where`` is its place in words, e.g. ``tier 'small'``; ``known_as`` gives the hub's names of
+    the people that its fields of type :data:`Users` name. Raises :exc:`.ConfigError`.
+    """
+    known = model.model_fields
+    if not isinstance(raw, Mapping):
+        raise ConfigError(
+            f"{where}: found {quoted(raw)}; expected a dict with some of the fields "
+            f"{listed(known)}."
         )
+    for key in raw:
+        if key not in known:
+            raise ConfigError(
+                f"{where}: unknown field {quoted(key)}{nearest(key, known)}; "
+                f"expected only {listed(known)}."
+            )
+    try:
+        return model.model_validate(dict(raw), context=known_as)
+    except ValidationError as error:
+        first = first_error(error)
+        if first["type"] == _MISFIT:
+            field, expected = first["ctx"]["field"], first["ctx"]["words"]
+        else:
+            field = str(first["loc"][0])
+            expected = expected_of(model, field)
+        found = f"is {quoted(raw[field])}" if field in raw else "is missing"
+        raise ConfigError(f"{where}: field {field!r} {found}; expected {expected}.") from None
 
-    def missing(self, field: str, expected: str) -> ConfigError:
-        """The error for a field that has to be there."""
-        return ConfigError(f"{self.where}: field {field!r} is missing; expected {expected}.")
 
-    def text(self, field: str, default: str, limit: int) -> str:
-        """A string of at most ``limit`` characters."""
-        value = self.raw.get(field, default)
-        if not isinstance(value, str) or len(value) > limit:
-            raise self.wrong(field, f"text of at most {limit} characters")
-        return value
+def first_error(error: ValidationError) -> ErrorDetails:
+    """Return the error to show of several: a missing field before one with a wrong value."""
+    found = error.errors(include_url=False)
+    return min(found, key=lambda each: each["type"] != "missing")
 
-    def flag(self, field: str) -> bool:
-        """True or False; False when absent."""
-        value = self.raw.get(field, False)
-        if not isinstance(value, bool):
-            raise self.wrong(field, "True or False")
-        return value
 
-    def amount(self, field: str, unit: str, *, zero: bool) -> float | None:
-        """A finite number above 0 (``zero``: or 0), or None when absent or None."""
-        value = self.raw.get(field)
-        if value is None:
-            return None
-        bound = "of at least 0" if zero else "above 0"
-        expected = f"a number of {unit} {bound}, or None"
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise self.wrong(field, expected)
-        try:
-            result = float(value)
-        except OverflowError:
-            raise self.wrong(field, expected) from None
-        if not math.isfinite(result) or result < 0 or (result == 0 and not zero):
-            raise self.wrong(field, expected)
-        return result
+def _in_order(value: Any, validate: Callable[[Any], tuple[str, ...]]) -> tuple[str, ...]:
+    """Drop repeated names, and put those of a set in order."""
+    names = validate(value)
+    return tuple(dict.fromkeys(sorted(names) if isinstance(value, (set, frozenset)) else names))
 
-    def count(self, field: str, unit: str, *, zero: bool) -> int | None:
-        """A whole number above 0 (``zero``: or 0), or None when absent or None."""
-        value = self.raw.get(field)
-        if value is None:
-            return None
-        bound = "of at least 0" if zero else "above 0"
-        if isinstance(value, bool) or not isinstance(value, int) or value < (0 if zero else 1):
-            raise self.wrong(field, f"a whole number of {unit} {bound}, or None")
-        return value
 
-    def number(self, field: str, low: int, high: int) -> int:
-        """A whole number from ``low``, which is also the default, to ``high``."""
-        value = self.raw.get(field, low)
-        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-            raise self.wrong(field, f"a whole number from {low} to {high}")
-        return value
+def _as_the_hub_does(names: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+    known_as: KnownAs = info.context or as_written
+    return tuple(dict.fromkeys(known_as(name) for name in names))
 
-    def names(self, field: str, example: str, known_as: KnownAs = as_written) -> tuple[str, ...]:
-        """A list of names, without repeats, in the order given; empty when absent.
 
-        ``known_as`` says what each stands for.
-        """
-        value = self.raw.get(field, ())
-        expected = f"a list of names such as [{example!r}]"
-        # A bare string is the classic slip: it is iterable and would read as single letters.
-        if not isinstance(value, (list, tuple, set, frozenset)):
-            raise self.wrong(field, expected)
-        for name in value:
-            if not isinstance(name, str) or not name.strip() or len(name) > NAME_LIMIT:
-                raise self.wrong(field, expected)
-        found = sorted(value) if isinstance(value, (set, frozenset)) else value
-        return tuple(dict.fromkeys(known_as(name) for name in found))
+Above0 = Annotated[float, Field(gt=0)]
+"""A finite number above 0."""
+
+AtLeast0 = Annotated[float, Field(ge=0)]
+"""A finite number of at least 0."""
+
+Flag = Annotated[bool, Expected("True or False")]
+"""True or False."""
+
+Name = Annotated[str, Field(max_length=NAME_LIMIT, pattern=r"\S")]
+"""A name that a user or group of the hub could have."""
+
+# Lax for the container only: a list, a tuple or a set. A bare string is none of these; it is the
+# classic slip, and would read as single letters.
+Names = Annotated[tuple[Name, ...], Field(strict=False), WrapValidator(_in_order)]
+"""Names without repeats, in the order given."""
+
+Groups = Annotated[Names, Expected("a list of names such as ['vision']")]
+"""Names of groups."""
+
+Users = Annotated[
+    Names, AfterValidator(_as_the_hub_does), Expected("a list of names such as ['ada']")
+]
+"""The hub's names of users."""
+
+
+def user_or_group(text: object) -> tuple[str, str]:
+    """Split ``user:NAME`` or ``group:NAME`` in two; both are empty for anything else."""
+    kind, _, name = text.partition(":") if isinstance(text, str) else ("", "", "")
+    if kind in ("user", "group") and name.strip() and len(name) <= NAME_LIMIT:
+        return kind, name
+    return "", ""
 
 
 def by_person(

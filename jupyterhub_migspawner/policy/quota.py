@@ -19,12 +19,22 @@ then nobody else can have the slice. After an ordinary stop that takes a second 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from jupyterhub_migspawner.errors import ConfigError
-from jupyterhub_migspawner.policy.fields import NAME_LIMIT, Entry, by_person
+from jupyterhub_migspawner.policy.fields import (
+    AtLeast0,
+    Entry,
+    Expected,
+    Flag,
+    by_person,
+    read_entry,
+    user_or_group,
+)
 from jupyterhub_migspawner.policy.people import KnownAs, Person, as_written
 from jupyterhub_migspawner.policy.proof import Ending, in_words
 from jupyterhub_migspawner.policy.tiers import Tier
@@ -34,8 +44,13 @@ WEEK = timedelta(days=7)
 MONTH = timedelta(days=30)
 
 
-@dataclass(frozen=True)
-class Quota:
+_COUNT = "a whole number of {} of at least 0, or None"
+
+Count = Annotated[int, Field(ge=0)] | None
+GpuHours = Annotated[AtLeast0 | None, Expected("a number of GPU-hours of at least 0, or None")]
+
+
+class Quota(Entry):
     """What one person may have; None is no limit.
 
     ``servers`` counts running servers, those without a GPU too; ``live`` and ``whole_cards`` count
@@ -43,11 +58,11 @@ class Quota:
     ended count in all of them until their slice is proven empty.
     """
 
-    servers: int | None = None
-    live: int | None = None
-    gpu_hours_per_week: float | None = None
-    gpu_hours_per_month: float | None = None
-    whole_cards: int | None = None
+    servers: Annotated[Count, Expected(_COUNT.format("servers"))] = None
+    live: Annotated[Count, Expected(_COUNT.format("leases"))] = None
+    gpu_hours_per_week: GpuHours = None
+    gpu_hours_per_month: GpuHours = None
+    whole_cards: Annotated[Count, Expected(_COUNT.format("cards"))] = None
 
     @property
     def counts_hours(self) -> bool:
@@ -60,7 +75,13 @@ class Quota:
         return WEEK if self.gpu_hours_per_month is None else MONTH
 
 
-FIELDS = tuple(f.name for f in fields(Quota))
+class CappedQuota(Quota):
+    """An entry that may also bound what other entries give: of a group, or ``default``."""
+
+    cap: Flag = False
+
+
+FIELDS = tuple(Quota.model_fields)
 
 COUNTS = ("servers", "live", "whole_cards")
 """The fields that count; the others are amounts of GPU-hours."""
@@ -218,37 +239,24 @@ def parse_quotas(raw: object, known_as: KnownAs = as_written) -> Quotas:
     users: list[tuple[str, Limits]] = []
     caps: set[str] = set()
     for key, value in raw.items():
-        kind, _, name = key.partition(":") if isinstance(key, str) else ("", "", "")
-        if key == "default":
-            default, cap = _parse_limits(key, value, may_cap=True)
-        elif kind in ("group", "user") and name.strip() and len(name) <= NAME_LIMIT:
-            limits, cap = _parse_limits(key, value, may_cap=kind == "group")
-            if kind == "group":
-                groups[name] = limits
-            else:
-                users.append((name, limits))
-        else:
+        kind, name = ("default", "") if key == "default" else user_or_group(key)
+        if not kind:
             raise ConfigError(
                 f"MigBroker.quotas: unknown entry {quoted(key)}{nearest(key, ['default'])}; "
                 "expected 'default', 'group:NAME' or 'user:NAME'."
             )
-        if cap:
+        model = Quota if kind == "user" else CappedQuota
+        entry = read_entry(model, f"quota {quoted(key)}", value)
+        limits = entry.model_dump(include=set(FIELDS), exclude_unset=True)
+        if kind == "user":
+            users.append((name, limits))
+        elif kind == "group":
+            groups[name] = limits
+        else:
+            default = limits
+        if isinstance(entry, CappedQuota) and entry.cap:
             caps.add(name)
     return Quotas(default, groups, by_person("MigBroker.quotas", users, known_as), frozenset(caps))
-
-
-def _parse_limits(key: str, raw: object, *, may_cap: bool) -> tuple[Limits, bool]:
-    entry = Entry(f"quota {quoted(key)}", raw, (*FIELDS, *(["cap"] if may_cap else [])))
-    limits: dict[str, float | None] = {}
-    for name in FIELDS:
-        if name not in entry.raw:
-            continue
-        if name in COUNTS:
-            unit = {"servers": "servers", "live": "leases", "whole_cards": "cards"}[name]
-            limits[name] = entry.count(name, unit, zero=True)
-        else:
-            limits[name] = entry.amount(name, "GPU-hours", zero=True)
-    return limits, entry.flag("cap")
 
 
 def check(quota: Quota, used: Usage, tier: Tier) -> str:

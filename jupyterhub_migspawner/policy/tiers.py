@@ -9,14 +9,38 @@ at most that it exists.
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import (
+    BeforeValidator,
+    Field,
+    PlainValidator,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from jupyterhub_migspawner.errors import ConfigError, Refusal
-from jupyterhub_migspawner.model.cards import CardKind, Kinds
-from jupyterhub_migspawner.policy.card_filter import EXPECTED, CardFilter, parse_card_filter
-from jupyterhub_migspawner.policy.fields import Entry
+from jupyterhub_migspawner.policy.card_filter import (
+    EXPECTED,
+    CardFilter,
+    CardKind,
+    Kinds,
+    parse_card_filter,
+)
+from jupyterhub_migspawner.policy.fields import (
+    Above0,
+    AtLeast0,
+    Entry,
+    Expected,
+    Flag,
+    Groups,
+    Names,
+    Users,
+    misfit,
+    read_entry,
+)
 from jupyterhub_migspawner.policy.people import KnownAs, Person, as_written
 from jupyterhub_migspawner.policy.wording import listed, nearest, quoted
 
@@ -28,82 +52,134 @@ WHOLE = "whole"
 NONE = "none"
 """Profile of a tier without a GPU."""
 
-NAME_LIMIT = 64
-TITLE_LIMIT = 200
-DESCRIPTION_LIMIT = 2_000
-SEATS_LIMIT = 16
-
-FIELDS = (
-    "name",
-    "title",
-    "description",
-    "profile",
-    "card",
-    "groups",
-    "users",
-    "allow",
-    "seen_by",
-    "approval",
-    "approvals",
-    "grant_starts",
-    "max_hours",
-    "idle_minutes",
-    "idle_minutes_when_wanted",
-    "extend_hours",
-    "default",
-    "mig",
-    "seats",
-)
-
 EXTEND_HOURS = 8.0
 """How long a session that is not in use may be kept by extending it, unless its tier says so."""
 
 # Names reach form values, URLs and metric labels.
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
 # As drivers name GPU instance profiles: 1g.5gb, 1g.5gb+me, 1g.24gb+me.all, 1g.24gb-me, 2g.48gb+gfx.
 # Those of Thor, which shares the CPU's memory, are called 1g.0gb and the like.
-_PROFILE = re.compile(r"[1-9][0-9]?g\.(0|[1-9][0-9]{0,3})gb([+-][a-z]+(\.[a-z]+)*)*")
+_PROFILE = rf"^({WHOLE}|{NONE}|[1-9][0-9]?g\.(0|[1-9][0-9]{{0,3}})gb([+-][a-z]+(\.[a-z]+)*)*)$"
 
 
-@dataclass(frozen=True)
-class Tier:
+def _card_filter(value: object) -> CardFilter | None:
+    found = None if value is None else parse_card_filter(value)
+    if found is None and value is not None:
+        raise ValueError
+    return found
+
+
+Hours = Annotated[Above0 | None, Expected("a number of hours above 0, or None")]
+Minutes = Annotated[Above0 | None, Expected("a number of minutes above 0, or None")]
+
+
+class Tier(Entry):
     """One entry of ``MigBroker.tiers``.
 
     ``profile`` is a MIG profile name as the driver says it, ``"whole"`` or ``"none"``. A tier with
     neither ``groups`` nor ``users`` nor ``allow`` is open to everybody; with several of them to
     anyone whom one of them names. ``allow`` is the admin's function of a :class:`~.people.Person`.
+    ``seen_by`` are groups that see the tier without being able to use it, or ``"everybody"``.
     ``approvals`` is how many people have to approve a request, 1 or 2, and ``grant_starts`` how
     often a server may run on a grant (None: as often as its time allows).
-    ``seen_by`` are groups that see the tier without being able to use it. ``max_hours`` and
-    ``idle_minutes`` are None where there is no limit; ``idle_minutes_when_wanted`` is that limit
-    while others wait for what a session has (None: the same), and ``extend_hours`` how long after
-    its last use a session may be kept by extending it. ``mig_off`` gives a whole card with MIG
-    turned off, which resets an A100; otherwise a whole card is one slice over all of it. ``seats``
-    is how many leases of this tier may be on one slice at a time; 1 gives each a slice of its own.
-    ``card`` says which cards it means, for slices and whole cards alike; None: any.
+    ``max_hours`` and ``idle_minutes`` are None where there is no limit;
+    ``idle_minutes_when_wanted`` is that limit while others wait for what a session has (None: the
+    same), and ``extend_hours`` how long after its last use a session may be kept by extending it.
+    ``mig`` says whether a whole card is one slice over all of it, or has MIG turned off, which
+    resets an A100. ``seats`` is how many leases of this tier may be on one slice at a time; 1 gives
+    each a slice of its own. ``card`` says which cards it means, for slices and whole cards alike;
+    None: any.
     """
 
-    name: str
-    title: str
-    description: str
-    profile: str
-    groups: tuple[str, ...] = ()
-    users: tuple[str, ...] = ()
-    allow: Callable[[Person], object] | None = None
-    seen_by: tuple[str, ...] = ()
-    seen_by_all: bool = False
-    approval: bool = False
-    approvals: int = 1
-    grant_starts: int | None = None
-    max_hours: float | None = None
-    idle_minutes: float | None = None
-    idle_minutes_when_wanted: float | None = None
-    extend_hours: float = EXTEND_HOURS
-    default: bool = False
-    mig_off: bool = False
-    seats: int = 1
-    card: CardFilter | None = None
+    name: Annotated[
+        str,
+        Field(pattern=_NAME, max_length=64),
+        Expected(
+            "letters, digits, dots, hyphens and underscores, at most 64, beginning with a letter "
+            "or digit, such as 'small'"
+        ),
+    ]
+    title: Annotated[
+        str,
+        Field(max_length=200, validate_default=True),
+        Expected("text of at most 200 characters"),
+    ] = ""
+    description: Annotated[
+        str, Field(max_length=2000), Expected("text of at most 2000 characters")
+    ] = ""
+    profile: Annotated[
+        str,
+        Field(pattern=_PROFILE),
+        Expected("a MIG profile such as '1g.5gb', or 'whole' (a whole card), or 'none' (no GPU)"),
+    ]
+    card: Annotated[CardFilter | None, PlainValidator(_card_filter), Expected(EXPECTED)] = None
+    groups: Groups = ()
+    users: Users = ()
+    allow: Annotated[
+        Callable[[Person], object] | None,
+        Expected("a function of a person that returns True or False"),
+    ] = None
+    seen_by: Annotated[
+        Names | Literal["everybody"],
+        Expected("a list of names such as ['vision'], or 'everybody'"),
+    ] = ()
+    approval: Flag = False
+    approvals: Annotated[int, Field(ge=1, le=2), Expected("a whole number from 1 to 2")] = 1
+    grant_starts: Annotated[
+        Annotated[int, Field(ge=1)] | None, Expected("a whole number of starts above 0, or None")
+    ] = None
+    max_hours: Hours = None
+    idle_minutes: Minutes = None
+    idle_minutes_when_wanted: Minutes = None
+    extend_hours: Annotated[
+        AtLeast0,
+        BeforeValidator(lambda value: EXTEND_HOURS if value is None else value),
+        Expected("a number of hours of at least 0, or None"),
+    ] = EXTEND_HOURS
+    default: Flag = False
+    mig: Annotated[
+        Literal["on", "off"], Expected("'on' (one slice over the whole card) or 'off' (no MIG)")
+    ] = "on"
+    seats: Annotated[int, Field(ge=1, le=16), Expected("a whole number from 1 to 16")] = 1
+
+    @field_validator("title")
+    @classmethod
+    def _title_or_name(cls, title: str, info: ValidationInfo) -> str:
+        return title or info.data.get("name", "")
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Tier:
+        if self.is_none and self.approval:
+            raise misfit("approval", "False for a tier without a GPU, which needs no approval")
+        if self.is_none and self.card is not None:
+            raise misfit("card", "nothing for a tier without a GPU, which is on no card")
+        if self.mig_off and not self.is_whole:
+            raise misfit("mig", "'on', because only a tier with profile 'whole' can turn MIG off")
+        if self.shares and (self.is_whole or self.is_none):
+            only = f"1 for a tier with profile {self.profile!r}: only slices can be shared"
+            raise misfit("seats", only)
+        if self.approvals > 1 and not self.approval:
+            raise misfit("approvals", "nothing, because this tier needs no approval")
+        if self.grant_starts is not None and not self.approval:
+            raise misfit("grant_starts", "nothing, because this tier needs no approval")
+        idle, wanted = self.idle_minutes, self.idle_minutes_when_wanted
+        if wanted is not None and (idle is None or wanted > idle):
+            raise misfit(
+                "idle_minutes_when_wanted",
+                "at most the 'idle_minutes', because it ends sessions earlier while others wait",
+            )
+        return self
+
+    @property
+    def seeing_groups(self) -> tuple[str, ...]:
+        """The groups in ``seen_by``; none where everybody sees it."""
+        return () if self.seen_by == "everybody" else self.seen_by
+
+    @property
+    def mig_off(self) -> bool:
+        """Whether it gives whole cards with MIG turned off."""
+        return self.mig == "off"
 
     @property
     def shares(self) -> bool:
@@ -190,85 +266,9 @@ def parse_tiers(raw: object, known_as: KnownAs = as_written) -> tuple[Tier, ...]
 
 
 def _parse_tier(position: int, raw: object, known_as: KnownAs) -> Tier:
-    where = f"tier number {position}"
-    if isinstance(raw, Mapping) and isinstance(raw.get("name"), str) and raw["name"]:
-        where = f"tier {quoted(raw['name'])}"
-    entry = Entry(where, raw, FIELDS)
-    if "name" not in entry.raw:
-        raise entry.missing("name", "a short name such as 'small'")
-    name = entry.raw["name"]
-    if not isinstance(name, str) or not _NAME.fullmatch(name) or len(name) > NAME_LIMIT:
-        raise entry.wrong(
-            "name",
-            f"letters, digits, dots, hyphens and underscores, at most {NAME_LIMIT}, "
-            "beginning with a letter or digit",
-        )
-    expected = "a MIG profile such as '1g.5gb', or 'whole' (a whole card), or 'none' (no GPU)"
-    if "profile" not in entry.raw:
-        raise entry.missing("profile", expected)
-    profile = entry.raw["profile"]
-    if not isinstance(profile, str) or not (
-        profile in (WHOLE, NONE) or _PROFILE.fullmatch(profile)
-    ):
-        raise entry.wrong("profile", expected)
-    if profile == NONE and entry.flag("approval"):
-        raise entry.wrong("approval", "False for a tier without a GPU, which needs no approval")
-    card = None
-    if entry.raw.get("card") is not None:
-        card = parse_card_filter(entry.raw["card"])
-        if card is None:
-            raise entry.wrong("card", EXPECTED)
-        if profile == NONE:
-            raise entry.wrong("card", "nothing for a tier without a GPU, which is on no card")
-    mig = entry.raw.get("mig", "on")
-    if mig not in ("on", "off"):
-        raise entry.wrong("mig", "'on' (one slice over the whole card) or 'off' (no MIG)")
-    if mig == "off" and profile != WHOLE:
-        raise entry.wrong("mig", "'on', because only a tier with profile 'whole' can turn MIG off")
-    seats = entry.number("seats", 1, SEATS_LIMIT)
-    if seats > 1 and profile in (WHOLE, NONE):
-        raise entry.wrong(
-            "seats", f"1 for a tier with profile {profile!r}: only slices can be shared"
-        )
-    approvals = entry.number("approvals", 1, 2)
-    starts = entry.count("grant_starts", "starts", zero=False)
-    for field, value in (("approvals", approvals > 1), ("grant_starts", starts is not None)):
-        if value and not entry.flag("approval"):
-            raise entry.wrong(field, "nothing, because this tier needs no approval")
-    idle = entry.amount("idle_minutes", "minutes", zero=False)
-    wanted = entry.amount("idle_minutes_when_wanted", "minutes", zero=False)
-    longer = entry.amount("extend_hours", "hours", zero=True)
-    if wanted is not None and (idle is None or wanted > idle):
-        raise entry.wrong(
-            "idle_minutes_when_wanted",
-            "at most the 'idle_minutes', because it ends sessions earlier while others wait",
-        )
-    allow = entry.raw.get("allow")
-    if allow is not None and not callable(allow):
-        raise entry.wrong("allow", "a function of a person that returns True or False")
-    everybody = entry.raw.get("seen_by") == "everybody"
-    return Tier(
-        name=name,
-        title=entry.text("title", name, TITLE_LIMIT) or name,
-        description=entry.text("description", "", DESCRIPTION_LIMIT),
-        profile=profile,
-        groups=entry.names("groups", "vision"),
-        users=entry.names("users", "ada", known_as),
-        allow=allow,
-        seen_by=() if everybody else entry.names("seen_by", "vision"),
-        seen_by_all=everybody,
-        approval=entry.flag("approval"),
-        approvals=approvals,
-        grant_starts=starts,
-        max_hours=entry.amount("max_hours", "hours", zero=False),
-        idle_minutes=idle,
-        idle_minutes_when_wanted=wanted,
-        extend_hours=EXTEND_HOURS if longer is None else longer,
-        default=entry.flag("default"),
-        mig_off=mig == "off",
-        seats=seats,
-        card=card,
-    )
+    name = raw.get("name") if isinstance(raw, Mapping) else None
+    where = f"tier {quoted(name)}" if name and isinstance(name, str) else f"tier number {position}"
+    return read_entry(Tier, where, raw, known_as)
 
 
 def may_use(tier: Tier, person: Person) -> str:
@@ -316,8 +316,8 @@ def seen_tiers(tiers: Sequence[Tier], person: Person) -> tuple[Tier, ...]:
         tier
         for tier in tiers
         if not may_use(tier, person)
-        or tier.seen_by_all
-        or not person.groups.isdisjoint(tier.seen_by)
+        or tier.seen_by == "everybody"
+        or not person.groups.isdisjoint(tier.seeing_groups)
     )
 
 

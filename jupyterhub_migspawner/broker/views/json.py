@@ -2,7 +2,7 @@
 
 Views are TypedDicts: plain dicts at run time, which the type check compares field by field and of
 which the service makes the schemas of its OpenAPI description. :class:`Keywords` is asked by
-pydantic when it makes one; the command line uses views without importing pydantic.
+pydantic when it makes one.
 """
 
 from __future__ import annotations

@@ -77,7 +77,9 @@ def groups_in(settings: Settings) -> dict[str, str]:
     """The groups that the broker's settings name, and where."""
     found: dict[str, str] = {}
     for tier in settings.tiers:
-        found.update((name, f"tier {quoted(tier.name)}") for name in (*tier.groups, *tier.seen_by))
+        found.update(
+            (name, f"tier {quoted(tier.name)}") for name in (*tier.groups, *tier.seeing_groups)
+        )
     found.update((name, "quotas") for name in settings.quotas.groups)
     for rule in settings.approvers.rules:
         found.update((name, "approvers") for name in (*rule.groups, *(rule.for_groups or ())))

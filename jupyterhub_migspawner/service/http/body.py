@@ -13,6 +13,7 @@ from typing import Any, NoReturn, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from jupyterhub_migspawner.policy.fields import expected_of, first_error
 from jupyterhub_migspawner.policy.wording import nearest
 from jupyterhub_migspawner.service.http.problem import Problem
 
@@ -31,15 +32,27 @@ def read_body(body: bytes, content_type: str, model: type[B]) -> B:
     """Return the fields of a JSON object, checked. An empty body is an object without fields.
 
     Every field of ``model`` is annotated with what is expected of it
-    (:class:`~jupyterhub_migspawner.service.api.models.fields.Expected`). Raises :exc:`.Problem`.
+    (:class:`~jupyterhub_migspawner.policy.fields.Expected`). Raises :exc:`.Problem`.
     """
     found = _read_json(body, content_type)
     if not isinstance(found, dict):
         _refuse(f"The body must be a JSON object, found {_found(found)}.")
+    known = model.model_fields
+    for name in found:
+        if name not in known:
+            _refuse(
+                f"There is no field {shown(name)} here{nearest(name, known)}; known fields: "
+                f"{_listed(known)}."
+            )
     try:
         return model.model_validate(found)
     except ValidationError as error:
-        _refuse(_sentence(error, model.model_fields))
+        name = str(first_error(error)["loc"][0])
+        if name not in found:
+            _refuse(f"The field {name!r} is missing; known fields: {_listed(known)}.")
+        _refuse(
+            f"The field {name!r} must be {expected_of(model, name)}, found {_found(found[name])}."
+        )
 
 
 def _read_json(body: bytes, content_type: str) -> Any:
@@ -70,28 +83,6 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(name for name in names if names.count(name) > 1)
         _refuse(f"The field {shown(twice)} is there more than once.")
     return found
-
-
-#: Which of several errors is shown: a misspelt field is unknown, and often missing as well.
-_ORDER = ("extra_forbidden", "missing")
-
-
-def _sentence(error: ValidationError, known: Collection[str]) -> str:
-    """Return the first of a body's errors in words."""
-    found = error.errors(include_url=False, include_context=True)
-    first = min(
-        found,
-        key=lambda each: _ORDER.index(each["type"]) if each["type"] in _ORDER else len(_ORDER),
-    )
-    name = str(first["loc"][0])
-    if first["type"] == "extra_forbidden":
-        return (
-            f"There is no field {shown(name)} here{nearest(name, known)}; known fields: "
-            f"{_listed(known)}."
-        )
-    if first["type"] == "missing":
-        return f"The field {name!r} is missing; known fields: {_listed(known)}."
-    return f"The field {name!r} must be {first['msg']}, found {_found(first['input'])}."
 
 
 def _listed(known: Collection[str]) -> str:

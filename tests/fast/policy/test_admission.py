@@ -88,7 +88,7 @@ def test_each_rule_says_no_alone(reason: Reason, monkeypatch: pytest.MonkeyPatch
 
 
 def test_the_first_rule_that_says_no_is_the_answer() -> None:
-    tier = replace(CARD, groups=("vision",))
+    tier = CARD.model_copy(update={"groups": ("vision",)})
     everything = facts(
         **FULL, supply=supply(0, promised=PROMISED, ahead=THEY_WAIT), grants=Grants(pending=7)
     )

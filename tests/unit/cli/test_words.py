@@ -252,7 +252,6 @@ def test_a_listing_loads_no_hub_no_agent_and_no_driver(tmp_path: Path) -> None:
     assert "sqlalchemy" in loaded
     unneeded = {
         "jupyterhub",
-        "pydantic",
         "pynvml",
         "prometheus_client",
         "jupyterhub_migspawner.agent",

@@ -118,13 +118,14 @@ def test_cards_out_of_service_are_told_once() -> None:
 
 
 def test_a_tier_says_after_how_long_without_use_it_ends() -> None:
-    idle = replace(SMALL, idle_minutes=60.0, idle_minutes_when_wanted=1.0)
+    idle = SMALL.model_copy(update={"idle_minutes": 60.0, "idle_minutes_when_wanted": 1.0})
+    always = idle.model_copy(update={"idle_minutes_when_wanted": None})
     for tier, words in (
         (idle, "Ends after 60 minutes without use, 1 minute while others wait."),
-        (replace(idle, idle_minutes_when_wanted=None), "Ends after 60 minutes without use."),
+        (always, "Ends after 60 minutes without use."),
     ):
         assert words in " ".join(form_of(TierStatus(tier, 3, 7, True, "", None)).text.split())
-    for tier in (SMALL, replace(CPU, idle_minutes=60.0)):
+    for tier in (SMALL, CPU.model_copy(update={"idle_minutes": 60.0})):
         assert "without use" not in form_of(TierStatus(tier, 3, 7, True, "", None)).text
 
 

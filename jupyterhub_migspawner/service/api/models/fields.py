@@ -1,14 +1,12 @@
 """Types of the fields of a body, each with what is expected of it in words.
 
-Promises that a value that a field refuses is refused in the words of its :class:`Expected`, never
+A value that a field refuses is refused in the words of its :class:`~.policy.fields.Expected`, never
 in pydantic's own. Models are strict: ``"1"`` is no number and ``true`` is no 1.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Annotated, Any
 
@@ -16,13 +14,11 @@ from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
-    GetCoreSchemaHandler,
     PlainValidator,
-    ValidationError,
     WithJsonSchema,
 )
-from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
+from jupyterhub_migspawner.policy.fields import Expected
 from jupyterhub_migspawner.service.http.body import is_storable
 
 #: Characters of a name, of a reason, and of other text as it was typed.
@@ -32,25 +28,6 @@ MOST_TYPED = 100
 
 #: The largest limit of anything.
 MOST_AMOUNT = 1_000_000_000
-
-
-@dataclass(frozen=True)
-class Expected:
-    """What a field has to be, in words, e.g. ``a number of hours above 0``."""
-
-    words: str
-
-    def __get_pydantic_core_schema__(
-        self, source: Any, handler: GetCoreSchemaHandler
-    ) -> CoreSchema:
-        """Wrap the validation of the type that it annotates; called by pydantic."""
-        return core_schema.no_info_wrap_validator_function(self._validated, handler(source))
-
-    def _validated(self, value: Any, validate: Callable[[Any], Any]) -> Any:
-        try:
-            return validate(value)
-        except ValidationError:
-            raise PydanticCustomError("expected", "{words}", {"words": self.words}) from None
 
 
 def _storable(text: str) -> str:

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jupyterhub_migspawner.policy.fields import Expected
 from jupyterhub_migspawner.policy.notices import TOPICS
 from jupyterhub_migspawner.service.api.models.base import Body, Nothing, Reason
 from jupyterhub_migspawner.service.api.models.drafts import NewDraft
-from jupyterhub_migspawner.service.api.models.fields import Expected
 from jupyterhub_migspawner.service.api.models.notices import NewNoticeChoices
 from jupyterhub_migspawner.service.api.models.queue import NewTicket
 from jupyterhub_migspawner.service.api.models.quotas import NewException
@@ -92,6 +92,7 @@ def test_nothing_at_all_is_an_object_without_fields(model: type[Body]) -> None:
         ({**ASK, "houers": 1}, "no field 'houers' here (did you mean 'hours'?); known fields"),
         ({"tier": "card", "houers": 1, "reason": "a run"}, "did you mean 'hours'"),
         ({**ASK, "x" * 500: 1}, "…"),
+        ({**ASK, "\ud800": 1}, r"no field '\ud800' here"),
         ({**ASK, "tier": ["card"]}, "'tier' must be text of at most 200 characters, found a list."),
         ({**ASK, "tier": {"a": 1}}, "found an object."),
         ({**ASK, "tier": None}, "found null."),
