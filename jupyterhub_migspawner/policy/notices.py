@@ -124,8 +124,8 @@ def parse_notices(raw: object, known_as: KnownAs = as_written) -> Notices:
         group = key[len(GROUP) :] if isinstance(key, str) and key.startswith(GROUP) else ""
         if key not in _KEYS and not (group.strip() and len(group) <= NAME_LIMIT):
             raise ConfigError(
-                f"MigBroker.notices: there is no key {quoted(key)}{nearest(key, _KEYS)}; expected "
-                "'admins', 'approvers', 'users', 'addresses' or 'group:NAME'."
+                f"MigBroker.notices: {_unknown(key)}; expected 'admins', 'approvers', 'users', "
+                "'addresses' or 'group:NAME'."
             )
         if key == "addresses":
             continue
@@ -142,6 +142,12 @@ def parse_notices(raw: object, known_as: KnownAs = as_written) -> Notices:
             "'addresses'; expected a dict of addresses by user, or a function of a user's name."
         )
     return notices
+
+
+def _unknown(key: object) -> str:
+    if isinstance(key, int) or (isinstance(key, str) and set("/@").isdisjoint(key)):
+        return f"there is no key {quoted(key)}{nearest(key, _KEYS)}"
+    return "a key looks like a URL, which may hold a password and is not shown"
 
 
 def _channels(audience: str, value: object) -> list[Channel]:

@@ -16,7 +16,13 @@ QUOTED_LIMIT = 60
 """Most characters of foreign text that appear in a sentence."""
 
 
-_brief = reprlib.Repr()
+class _Brief(reprlib.Repr):
+    def repr_int(self, x: int, level: int) -> str:
+        # Python refuses to write thousands of decimal digits.
+        return super().repr_int(x, level) if x.bit_length() < 10_000 else hex(x)
+
+
+_brief = _Brief()
 _brief.maxother = _brief.maxstring = QUOTED_LIMIT
 
 

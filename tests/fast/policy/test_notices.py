@@ -55,6 +55,8 @@ def test_nobody_is_told_unless_the_admin_says_so(raw: Any) -> None:
         ({"admin": []}, r"there is no key 'admin' \(did you mean 'admins'\?\)"),
         ({"group:": []}, "there is no key 'group:'"),
         ({7: []}, "there is no key 7"),
+        ({f"json://{SECRET}": []}, "a key looks like a URL.*expected 'admins'"),
+        ({(SECRET,): []}, "a key looks like a URL"),
         ({"admins": f"json://{SECRET}"}, r"\['admins'\] is a str; expected a list"),
         ({"admins": [SECRET]}, r"\['admins'\]: entry 0 is not a URL"),
         ({"admins": [f"json://x/{SECRET}", None]}, r"\['admins'\]: entry 1 is not a URL"),
