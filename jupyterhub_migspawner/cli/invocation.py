@@ -131,7 +131,7 @@ class Invocation:
         """Return the project's own part of the configuration; one object for the whole run."""
         if self._mig is None:
             from jupyterhub_migspawner.config import MigBroker
-            from jupyterhub_migspawner.db.backups import was_lost
+            from jupyterhub_migspawner.db.backup_files import was_lost
 
             self._mig = mig = MigBroker(config=self.hub_config())
             mig.may_create = not was_lost(mig.resolved_database_url())

@@ -10,7 +10,8 @@ import gc
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 
 import click
@@ -46,6 +47,29 @@ COMMANDS = {
 #: ``--MigBroker.NAME=VALUE``: a setting from the command line, stronger than the file's.
 _SETTING = re.compile(r"--MigBroker\.(\w+)=(.*)", re.DOTALL)
 
+_NO_PLUGINS = "PYDANTIC_DISABLE_PLUGINS"
+
+
+@contextmanager
+def _fast_imports() -> Iterator[None]:
+    """Import without the garbage collector, and without plugins of pydantic.
+
+    A run of the collector looks at all that was imported so far, and frees nothing. For plugins,
+    pydantic reads the metadata of every installed package when the first model is made.
+    """
+    plugins = os.environ.get(_NO_PLUGINS)
+    os.environ[_NO_PLUGINS] = "__all__"
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
+        if plugins is None:
+            del os.environ[_NO_PLUGINS]
+        else:
+            os.environ[_NO_PLUGINS] = plugins
+
 
 class Program(Group):
     """The program itself: a group that imports a command when its word is used."""
@@ -58,13 +82,8 @@ class Program(Group):
         """Return the command of that name, imported now; None where there is none."""
         if cmd_name not in COMMANDS:
             return None
-        # A run of the garbage collector looks at all that was imported so far, and frees nothing.
-        gc.disable()
-        try:
+        with _fast_imports():
             module = import_module(f"jupyterhub_migspawner.cli.{COMMANDS[cmd_name][0]}")
-        finally:
-            gc.freeze()
-            gc.enable()
         command: click.Command = getattr(module, cmd_name)
         return command
 

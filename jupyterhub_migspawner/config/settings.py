@@ -89,10 +89,12 @@ def _zone(options: MigBroker) -> tzinfo | None:
 def _server_names(options: MigBroker) -> ServerNames:
     """The hub's rule for names of servers, by its settings and its version."""
     hub = options.config.get("JupyterHub", {})
+    named = bool(hub.get("allow_named_servers", False))
     most = hub.get("named_server_limit_per_user", 0)
     return ServerNames(
-        named=bool(hub.get("allow_named_servers", False)),
-        slugs=int(version("jupyterhub").split(".")[0]) >= 6,
+        named=named,
+        # Reading a version takes a parser of mails, and without names there is no rule for them.
+        slugs=named and int(version("jupyterhub").split(".")[0]) >= 6,
         # A function looks at a request of the hub's: the hub alone can ask it, at the start.
         most=most if isinstance(most, int) else 0,
     )

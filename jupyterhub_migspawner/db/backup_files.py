@@ -14,6 +14,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from jupyterhub_migspawner import files
+from jupyterhub_migspawner.db import urls
 from jupyterhub_migspawner.errors import DatabaseError
 
 SIDES = ("-wal", "-shm", "-journal")
@@ -32,6 +33,23 @@ def with_open(file: Path) -> list[int]:
         raise DatabaseError(
             f"It cannot be checked which processes have {file} open ({error}). Try again."
         ) from error
+
+
+def was_lost(url: str) -> bool:
+    """Whether the lease database is missing although it is in use: a file that was deleted.
+
+    Others have it open still. Making an empty one would only hide that.
+    """
+    try:
+        file = urls.file_of(urls.parse(url))
+        if file is None or not urls.is_missing(file):
+            return False
+    except DatabaseError:
+        return False  # the process that opens it gets the error
+    try:
+        return bool(with_open(file))
+    except DatabaseError:
+        return True  # nobody can tell
 
 
 def _opened_by(pid: int) -> set[str]:

@@ -144,23 +144,6 @@ def users_of(url: str) -> list[str]:
         engine.dispose()
 
 
-def was_lost(url: str) -> bool:
-    """Whether the lease database is missing although it is in use: a file that was deleted.
-
-    Others have it open still. Making an empty one would only hide that.
-    """
-    try:
-        file = urls.file_of(urls.parse(url))
-        if file is None or not urls.is_missing(file):
-            return False
-    except DatabaseError:
-        return False  # the process that opens it gets the error
-    try:
-        return bool(users_of(url))
-    except DatabaseError:
-        return True  # nobody can tell
-
-
 def _copy_file(source: Path, made: Path) -> None:
     try:
         with (

@@ -32,7 +32,7 @@ from jupyterhub_migspawner import channels
 from jupyterhub_migspawner.agent.orphans import shut_orphans
 from jupyterhub_migspawner.broker import utc_now
 from jupyterhub_migspawner.config import MigBroker
-from jupyterhub_migspawner.db import backups
+from jupyterhub_migspawner.db import backup_files
 from jupyterhub_migspawner.errors import ConfigError, MigspawnerError
 from jupyterhub_migspawner.hub.ports import CALLERS, SOCKETS, ask_for_sockets
 from jupyterhub_migspawner.hub.wiring import HUB_PID
@@ -100,7 +100,7 @@ class Service:
     ) -> None:
         """Opens the lease database. Raises :exc:`.ConfigError` or :exc:`.DatabaseError`."""
         options = MigBroker(config=config)
-        options.may_create = not backups.was_lost(options.resolved_database_url())
+        options.may_create = not backup_files.was_lost(options.resolved_database_url())
         broker = options.open_broker()
         shut_orphans(options, broker)
         self._address = address

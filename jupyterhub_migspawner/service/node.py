@@ -28,7 +28,7 @@ from jupyterhub_migspawner.agent.vacancy import Vacancy
 from jupyterhub_migspawner.config import MigBroker
 from jupyterhub_migspawner.config.file import load_config_file
 from jupyterhub_migspawner.config.handover import SETTINGS, read_file, sealed_file
-from jupyterhub_migspawner.db import backups
+from jupyterhub_migspawner.db import backup_files
 from jupyterhub_migspawner.errors import MigspawnerError, Refusal
 from jupyterhub_migspawner.hub.ports import CALLERS, SOCKETS
 from jupyterhub_migspawner.model.leases import RELEASING
@@ -153,7 +153,7 @@ def _described(status: int) -> str:
 
 async def look_after_cards(options: MigBroker, stop: asyncio.Event) -> bool:
     """Be this node's agent until ``stop`` is set. False when a round did not come to its end."""
-    options.may_create = not backups.was_lost(options.resolved_database_url())
+    options.may_create = not backup_files.was_lost(options.resolved_database_url())
     agent = make_agent(options)
     cards = ThreadPoolExecutor(1, "cards")
 

@@ -16,7 +16,7 @@ import pytest
 import sqlalchemy as sa
 
 from jupyterhub_migspawner.config import MigBroker
-from jupyterhub_migspawner.db import backups, migrations, soundness
+from jupyterhub_migspawner.db import backup_files, backups, migrations, soundness
 from jupyterhub_migspawner.db.identity import Position
 from jupyterhub_migspawner.db.store import Store
 from jupyterhub_migspawner.errors import DatabaseError
@@ -310,9 +310,9 @@ def test_whose_files_cannot_be_seen_is_no_sign_that_none_are_open(
     monkeypatch.setattr(os, "readlink", readlink)
     with pytest.raises(DatabaseError, match="Too many open files"):
         backups.restore(used, tmp_path / "copy")
-    assert not backups.was_lost(mig.resolved_database_url())
+    assert not backup_files.was_lost(mig.resolved_database_url())
     Path(used.removeprefix("sqlite:///")).unlink()
-    assert backups.was_lost(mig.resolved_database_url())
+    assert backup_files.was_lost(mig.resolved_database_url())
 
 
 def test_a_move_to_the_other_kind_and_back_changes_nothing(

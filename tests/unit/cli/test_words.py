@@ -218,13 +218,12 @@ HEAVY = (
 
 
 def loaded_by(*words: str) -> set[str]:
-    """The packages that a run of the program imports, and those of this project."""
+    """The names of all modules that a run of the program imports."""
     program = (
         "import sys\n"
         "from jupyterhub_migspawner.cli.main import main\n"
         f"status = main({list(words)!r})\n"
-        "print(*{name.split('.')[0] for name in sys.modules}, file=sys.stderr)\n"
-        "print(*{n for n in sys.modules if n.startswith('jupyterhub_mig')}, file=sys.stderr)\n"
+        "print(*sys.modules, file=sys.stderr)\n"
         "sys.exit(status)\n"
     )
     done = subprocess.run(
@@ -239,7 +238,9 @@ def test_help_loads_none_of_what_the_commands_need() -> None:
     assert not loaded & {*HEAVY, "jupyterhub_migspawner.broker", "jupyterhub_migspawner.config"}
 
 
-def test_a_listing_loads_no_hub_no_agent_and_no_driver(tmp_path: Path) -> None:
+# Only a table with rows is drawn with rich.
+@pytest.mark.parametrize("listing", ["leases", "queue", "slices --json", "tiers --json"])
+def test_a_listing_loads_no_hub_no_agent_and_no_driver(listing: str, tmp_path: Path) -> None:
     file = tmp_path / "jupyterhub_config.py"
     file.write_text(
         "import jupyterhub_migspawner\n"
@@ -248,12 +249,46 @@ def test_a_listing_loads_no_hub_no_agent_and_no_driver(tmp_path: Path) -> None:
         "c.MigBroker.tiers = [{'name': 'small', 'profile': '1g.5gb'}]\n"
         f"c.MigBroker.directory = {str(tmp_path)!r}\n"
     )
-    loaded = loaded_by("leases", "-f", str(file))
-    assert "sqlalchemy" in loaded
+    # The first command of all makes the lease database.
+    assert "alembic" in loaded_by("leases", "-f", str(file))
+    loaded = loaded_by(*listing.split(), "-f", str(file))
+    assert {"sqlalchemy", "pydantic"} <= loaded
     unneeded = {
+        "alembic",
+        "apprise",
+        "cryptography",
+        "email.parser",
         "jupyterhub",
-        "pynvml",
-        "prometheus_client",
         "jupyterhub_migspawner.agent",
+        "jupyterhub_migspawner.db.backups",
+        "jupyterhub_migspawner.service",
+        "jupyterhub_migspawner.spawner",
+        "prometheus_client",
+        "pynvml",
+        "rich",
+        "sqlalchemy.orm",
+        "tornado",
+        "yaml",
     }
     assert not loaded & unneeded
+
+
+def test_a_listing_asks_no_plugins_of_pydantic(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To find them, pydantic would read the metadata of every installed package."""
+    package = tmp_path / "plugin-1.dist-info"
+    package.mkdir()
+    (package / "METADATA").write_text("Name: plugin\nVersion: 1\n")
+    (package / "entry_points.txt").write_text("[pydantic]\nplugin = plugin:plugin\n")
+    (tmp_path / "plugin.py").write_text("plugin = None\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    file = tmp_path / "jupyterhub_config.py"
+    file.write_text(
+        "import os\n"
+        "c = get_config()\n"
+        "c.MigBroker.tiers = [{'name': 'small', 'profile': '1g.5gb'}]\n"
+        f"c.MigBroker.directory = {str(tmp_path)!r}\n"
+        "assert 'PYDANTIC_DISABLE_PLUGINS' not in os.environ, 'it is for the command alone'\n"
+    )
+    assert "plugin" not in loaded_by("leases", "-f", str(file))
