@@ -261,6 +261,8 @@ def test_a_listing_loads_no_hub_no_agent_and_no_driver(listing: str, tmp_path: P
         "jupyterhub",
         "jupyterhub_migspawner.agent",
         "jupyterhub_migspawner.db.backups",
+        "jupyterhub_migspawner.db.queries.drafts",
+        "jupyterhub_migspawner.db.queries.notices",
         "jupyterhub_migspawner.service",
         "jupyterhub_migspawner.spawner",
         "prometheus_client",
