@@ -11,7 +11,7 @@ from jupyterhub_migspawner.broker.checks import wanted_id
 from jupyterhub_migspawner.broker.context import BROKER
 from jupyterhub_migspawner.broker.recorder import begin_release, close_ticket, ticket_event
 from jupyterhub_migspawner.db import queries
-from jupyterhub_migspawner.db.store import Transaction
+from jupyterhub_migspawner.db.transaction import Transaction
 from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.model.leases import HELD, PENDING, LeaseRow
 from jupyterhub_migspawner.model.tickets import CANCELLED, WAITING, TicketRow

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from jupyterhub_migspawner.errors import ConfigError
+from jupyterhub_migspawner.model.requests import RequestRow
 from jupyterhub_migspawner.policy.fields import Entry, Expected, Name, read_entry, user_or_group
 from jupyterhub_migspawner.policy.people import KnownAs, Person, as_written
 from jupyterhub_migspawner.policy.wording import nearest, quoted

@@ -22,13 +22,8 @@ from pydantic import (
 )
 
 from jupyterhub_migspawner.errors import ConfigError, Refusal
-from jupyterhub_migspawner.policy.card_filter import (
-    EXPECTED,
-    CardFilter,
-    CardKind,
-    Kinds,
-    parse_card_filter,
-)
+from jupyterhub_migspawner.model.cards import CardKind, Kinds
+from jupyterhub_migspawner.policy.card_filter import EXPECTED, CardFilter, parse_card_filter
 from jupyterhub_migspawner.policy.fields import (
     Above0,
     AtLeast0,
