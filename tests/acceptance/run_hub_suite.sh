@@ -36,7 +36,7 @@ for part in "$@"; do
     pitfalls)
       echo "== What a spawner that lends something must get right"
       "$python" -m pytest -q -p migspawner_plugin -p jupyterhub.tests.conftest -c "$here/hub_suite/pytest.ini" \
-        --rootdir "$here/hub_suite" "$here/hub_suite/test_pitfalls.py" "$here/hub_suite/test_hub_spawner.py" ;;
+        --rootdir "$here/hub_suite" "$here"/hub_suite/test_*.py ;;
     named_servers) run test_named_servers.py ;;
     api) run test_api.py -k "spawn or server or stop or progress or pending" ;;
     pages) run test_pages.py -k spawn ;;

@@ -7,17 +7,22 @@ agent proves every slice empty, and a lease that is still live then fails the ru
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import os
 import signal
 import tempfile
 import threading
 import time
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from jupyterhub.handlers import BaseHandler
 from jupyterhub.tests import mocking
+from jupyterhub.user import User
 from traitlets.config import Config
 
 from jupyterhub_migspawner.agent import Agent
@@ -100,6 +105,9 @@ for _name in MOCKS:
 
 os.environ.pop("MIGSPAWNER_NVML", None)
 
+#: Seconds; the limit of a wait only ends a test that has failed.
+PATIENCE = 300.0
+
 #: Seconds for which these hubs wait for a start or a stop before they answer that it goes on. Tests
 #: that want such an answer set limits of their own; the others must pass on a slow machine.
 HUB_PATIENCE = 60
@@ -114,6 +122,55 @@ def _init_patient_application(self: mocking.MockHub) -> None:
 
 
 mocking.MockHub.init_tornado_application = _init_patient_application
+
+#: The tasks in which the hub starts servers, and those that wait for it to.
+_spawns: set[asyncio.Task[Any]] = set()
+
+
+def _recorded(
+    start: Callable[..., Coroutine[Any, Any, Any]],
+) -> Callable[..., Coroutine[Any, Any, Any]]:
+    @functools.wraps(start)
+    async def recorded(*args: Any, **options: Any) -> Any:
+        task = asyncio.current_task()
+        assert task is not None
+        _spawns.add(task)
+        return await start(*args, **options)
+
+    return recorded
+
+
+for _owner, _name in ((User, "spawn"), (BaseHandler, "spawn_single_user")):
+    setattr(_owner, _name, _recorded(getattr(_owner, _name)))
+
+
+async def end_of_spawns() -> None:
+    """Wait until no server is starting any more, however the starts end.
+
+    A start ends by the timeouts of its spawner at the latest.
+    """
+    spawns = _spawns - {asyncio.current_task()}
+    _spawns.clear()
+    if not spawns:
+        return
+    ended, pending = await asyncio.wait(spawns, timeout=PATIENCE)
+    assert not pending, f"these starts do not end: {pending}"
+    for task in ended:
+        # Else asyncio reports an error that nobody awaited, whenever it removes the task.
+        if not task.cancelled():
+            task.exception()
+
+
+@pytest.fixture(autouse=True)
+async def spawns_end_with_their_test(cleanup_after: None) -> AsyncIterator[None]:
+    """No start goes on in the next test, whose log would have its errors.
+
+    JupyterHub's own ``cleanup_after``, which comes after this, only stops the servers. The hub goes
+    on waiting for one that it stopped while it started, and reports half a minute later that it
+    never showed up.
+    """
+    yield
+    await end_of_spawns()
 
 
 def _agent() -> Agent:
