@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from jupyterhub_migspawner.db import migrations
-from tests import schemas
+from tests import schemas, statements
 from tests.store.lab import Lab
 from tests.store.postgres import SKIP, Cluster, programs
 from tests.store.watching import Watched
@@ -26,6 +26,12 @@ def schema_from_a_copy(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
         return
     with schemas.created_from_a_copy():
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def statements_shared() -> Iterator[None]:
+    with statements.shared():
         yield
 
 

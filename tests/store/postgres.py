@@ -28,6 +28,14 @@ from tests.ports import free_ports
 
 SKIP = "MIGSPAWNER_TESTS_WITHOUT_POSTGRES"
 
+_RESTART = """
+    SELECT setval(format('%I.%I', schemaname, sequencename)::regclass, start_value, false)
+    FROM pg_sequences WHERE last_value IS NOT NULL
+"""
+
+#: Deleted rows that would be in the way of the next tests' queries.
+MANY = 1000
+
 # "Dies with its parent" means the thread that started it. This one lives as long as the process.
 _starter = ThreadPoolExecutor(1, thread_name_prefix="postgres-starter")
 
@@ -156,11 +164,21 @@ class Cluster:
         others += "pg_backend_pid() AND datname = current_database()"
         with psycopg.connect(url, autocommit=True) as connection:
             connection.execute(others)  # type: ignore[arg-type]
-            names = ", ".join(metadata.tables)
-            connection.execute(f"TRUNCATE {names} RESTART IDENTITY")  # type: ignore[arg-type]
-            connection.execute(  # type: ignore[arg-type]
-                f"UPDATE {VERSION_TABLE} SET version_num = '{HEAD}'"
-            )
+            with connection.transaction():
+                # As TRUNCATE does: a session that is just ending may still commit.
+                names = ", ".join(metadata.tables)
+                connection.execute(f"LOCK TABLE {names}")  # type: ignore[arg-type]
+                # TRUNCATE makes new files for every table and index, which takes ten times as long.
+                deleted = sum(
+                    connection.execute(f"DELETE FROM {table.name}").rowcount
+                    for table in reversed(metadata.sorted_tables)
+                )
+                connection.execute(_RESTART)
+                connection.execute(  # type: ignore[arg-type]
+                    f"UPDATE {VERSION_TABLE} SET version_num = '{HEAD}'"
+                )
+            if deleted > MANY:
+                connection.execute("VACUUM")
 
     def drop(self, url: str) -> None:
         self.command(f"DROP DATABASE IF EXISTS {url.rsplit('/', 1)[1]} WITH (FORCE)")

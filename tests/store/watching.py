@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from functools import cache
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
@@ -25,9 +26,16 @@ REPORTED = (
 TOLD = {"card.step", "card.step-failed", "card.xid", "slice.xid", "lease.xid"}
 
 
+@cache
+def _all_of(table: sa.Table) -> sa.Select[Any]:
+    # Statements are kept compiled by identity.
+    return sa.select(table)
+
+
 def rows(tx: Transaction, table: sa.Table) -> Rows:
     key = next(iter(table.primary_key.columns)).name
-    return {row._asdict()[key]: row._asdict() for row in tx.rows(sa.select(table))}
+    found = [row._asdict() for row in tx.rows(_all_of(table))]
+    return {row[key]: row for row in found}
 
 
 def changes(before: Rows, after: Rows, *names: str) -> list[tuple[Any, Any, Any]]:

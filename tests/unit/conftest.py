@@ -6,15 +6,20 @@ from collections.abc import Iterator
 
 import pytest
 
-from jupyterhub_migspawner.broker import Broker
-from jupyterhub_migspawner.config import MigBroker
-from tests import schemas
+from jupyterhub_migspawner.config import traits
+from tests import schemas, statements
 
 
 @pytest.fixture(scope="session", autouse=True)
 def schema_from_a_copy() -> Iterator[None]:
     """A test's own SQLite databases are made without a run of every migration."""
     with schemas.created_from_a_copy():
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def statements_shared() -> Iterator[None]:
+    with statements.shared():
         yield
 
 
