@@ -18,8 +18,8 @@ TEST_PACKAGES := chromium fonts-dejavu-core postgresql gcc libc6-dev acl
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo check test bench docs reference clean system-packages installed-for-tests \
-	style types house fast unit store acceptance browser hubs acceptance-hub-suite \
-	acceptance-hub-5 chaos chaos-short
+	style types house fast unit store acceptance browser hubs idle suites rows \
+	acceptance-hub-suite acceptance-hub-5 chaos chaos-short
 
 help:
 	@echo 'make install   install into $(VENV), with JupyterHub, JupyterLab and the proxy'
@@ -35,8 +35,9 @@ help:
 	@echo 'make reference write the pages of docs/reference that come from the code'
 	@echo 'make clean     remove what was built (not $(VENV), not the state of a demo)'
 	@echo 'Parts of make check: style types house fast'
-	@echo 'Parts of make test: style types house fast unit store hubs (which is acceptance and'
-	@echo '                   browser together) chaos-short acceptance-hub-suite acceptance-hub-5'
+	@echo 'Parts of make test: style types house fast unit store hubs and idle (which are acceptance'
+	@echo '                   and browser together) chaos-short suites (which are'
+	@echo '                   acceptance-hub-suite and acceptance-hub-5)'
 
 # --- installing ---------------------------------------------------------------------------------
 
@@ -124,6 +125,8 @@ TOOLS = $(CURDIR)/$(BIN):$(CURDIR)/$(VENV)/proxy/node_modules/.bin:$(shell .ci/n
 PYTEST = PATH="$(TOOLS)" $(BIN)/python -m pytest
 # Each worker takes a file at a time, in the order of tests/conftest.py: what takes longest begins.
 FILES := --dist loadfile --no-loadscope-reorder
+# Hundreds of processes import the package, and would compile it each time.
+unexport PYTHONDONTWRITEBYTECODE
 
 # Two at a time, for the type check uses one processor. All of them, so that one run tells everything.
 # (The plus sign before it says to make that this runs make.)
@@ -134,12 +137,26 @@ check: $(DONE)/check
 	+@$(TWO) $(CHECKS)
 	@echo 'Checked. Before a change is merged, make test runs everything.'
 
-# What computes runs alone, on all processors. What waits for hubs runs several at a time.
+# Whether each part of the hub suite can have a network of its own; else their hubs could take each
+# other's ports, and those of other tests.
+NETWORKS := $(shell unshare --net true 2>/dev/null && echo yes)
+
+# What computes runs beside what waits, in two rows; the output of each target is printed when it ends.
 test: installed-for-tests
-	+$(TWO) $(CHECKS)
-	$(MAKE) --no-print-directory unit store hubs chaos-short
-	+$(PARTS) $(SUITE) $(SUITE_5)
+	+$(MAKE) --no-print-directory --keep-going -j3 --output-sync=target ROWS=yes rows
 	@echo 'All checks passed.'
+
+rows: hubs suites
+
+ifdef ROWS
+# checks, unit, store, hubs
+unit: | $(CHECKS)
+store: | unit
+hubs: | store
+# idle, chaos-short, suites
+chaos-short: | idle
+suites: | chaos-short $(if $(NETWORKS),,hubs)
+endif
 
 style:
 	$(BIN)/ruff format --check
@@ -172,20 +189,31 @@ acceptance:
 browser:
 	$(PYTEST) -n 2 $(FILES) $(LONG) tests/browser
 
+# Sessions become idle by nothing but time: minutes in which next to nothing is computed.
+IDLE := $(addprefix tests/acceptance/test_, idle.py idle_internal_ssl.py idle_restart.py \
+	other_culler.py) $(addprefix tests/browser/test_, idle_page.py used_page.py)
+
+idle:
+	$(PYTEST) -n 3 $(FILES) $(LONG) $(IDLE)
+
 hubs:
-	$(PYTEST) -n 4 $(FILES) $(LONG) tests/acceptance tests/browser $(NO_SUITE)
+	$(PYTEST) -n 4 $(FILES) $(LONG) tests/acceptance tests/browser $(NO_SUITE) \
+		$(addprefix --ignore=,$(IDLE))
 
 chaos-short:
-	$(PYTEST) tests/chaos
+	$(PYTEST) -n 2 $(FILES) $(LONG) tests/chaos
 
-# Two parts at a time where each can have a network of its own; else their hubs could take each
-# other's ports.
-PARTS = $(MAKE) --no-print-directory --keep-going --output-sync=target \
-	-j$(shell unshare --net true 2>/dev/null && echo 2 || echo 1)
+# Two parts at a time, if they may.
+PARTS = $(MAKE) --no-print-directory --keep-going --output-sync=target -j$(if $(NETWORKS),2,1)
 HUB_5 := $(CURDIR)/$(VENV)/hub5/bin/python
 
 SUITE := suite-pitfalls suite-api suite-named_servers suite-pages suite-app
 SUITE_5 := suite-5-pitfalls suite-5-named_servers suite-5-menu
+
+# As many at a time as the make that runs this allows.
+suites:
+	+$(MAKE) --no-print-directory --keep-going --output-sync=target $(if $(NETWORKS),,-j1) \
+		$(SUITE) $(SUITE_5)
 
 acceptance-hub-suite:
 	+$(PARTS) $(SUITE)

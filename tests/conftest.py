@@ -19,6 +19,7 @@ LONGEST = (
     "test_used_page.py",
     "test_database_lost.py",
     "test_idle_internal_ssl.py",
+    "test_layout_moves.py",
     "test_openapi.py",
     "test_hub.py",
     "test_layout_properties.py",

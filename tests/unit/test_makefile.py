@@ -101,6 +101,36 @@ def test_a_check_is_a_part_of_the_tests(tree: Path) -> None:
     assert " tests/unit" not in checked
 
 
+@pytest.fixture
+def parts(tree: Path) -> list[str]:
+    """What ``make test`` would run, the lines of each command joined."""
+    (tree / ".ci").symlink_to(HERE / ".ci")
+    (tree / "tests").symlink_to(HERE / "tests")
+    return "\n".join(commands(tree, "test")).replace("\\\n", " ").splitlines()
+
+
+def test_everything_is_tested(parts: list[str]) -> None:
+    words = {word for part in parts for word in part.split()}
+    left_out = {word.removeprefix("--ignore=") for word in words if word.startswith("--ignore=")}
+    # The hub suite has runs of its own.
+    assert left_out - words == {"tests/acceptance/hub_suite"}
+    assert all((HERE / each).exists() for each in left_out)
+    for folder in ("fast", "unit", "store", "acceptance", "browser", "chaos"):
+        assert f"tests/{folder}" in words
+    suite = [part.split()[-1] for part in parts if "run_hub_suite.sh" in part]
+    assert sorted(suite) == sorted(
+        ["api", "app", "named_servers", "pages", "pitfalls", "named_servers", "pitfalls"]
+    )
+
+
+def test_what_computes_follows_one_another(parts: list[str]) -> None:
+    """More than one of these at a time would slow each other down."""
+    row = (".venv/bin/mypy", "tests/fast", "tests/unit", "tests/store", "tests/browser")
+    places = [[n for n, part in enumerate(parts) if word in part.split()] for word in row]
+    assert [len(found) for found in places] == [1] * len(row)
+    assert places == sorted(places)
+
+
 def test_the_files_that_begin_first_are_there() -> None:
     there = {path.name for path in (HERE / "tests").rglob("test_*.py")}
     assert set(LONGEST) <= there
