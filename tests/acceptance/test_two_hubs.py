@@ -28,21 +28,34 @@ def made(folder: Path, shared: Path, name: str) -> Hub:
     return Hub(folder, layouts=LAYOUTS, extra=EXTRA.format(shared=shared, name=name))
 
 
-@pytest.fixture
-def hubs(tmp_path: Path) -> Iterator[tuple[Hub, Hub]]:
-    shared = tmp_path / "here"
-    pair = made(shared, shared, "biology"), made(tmp_path / "there", shared, "physics")
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Hub, Hub]]:
+    folder = tmp_path_factory.mktemp("hubs")
+    shared = folder / "here"
+    pair = made(shared, shared, "biology"), made(folder / "there", shared, "physics")
     try:
         for hub in pair:
             hub.start()
-            for user in ("ada", "grace"):
-                assert hub.api("POST", f"users/{user}")[0] == 201
         yield pair
     finally:
         for hub in pair:
             if hub.process is not None:
                 hub.stop()
         pair[0].end_everything()
+
+
+@pytest.fixture
+def hubs(pair: tuple[Hub, Hub]) -> Iterator[tuple[Hub, Hub]]:
+    """Both hubs with their users, of whom the next test finds nothing."""
+    for hub in pair:
+        for user in ("ada", "grace"):
+            assert hub.api("POST", f"users/{user}")[0] == 201
+    yield pair
+    for hub in pair:
+        for user in hub.api("GET", "users")[1]:
+            if not user["admin"]:
+                assert hub.api("DELETE", f"users/{user['name']}")[0] == 204
+    pair[0].until(lambda: not pair[0].rows())
 
 
 def lease_of(hub: Hub, name: str, user: str = "ada") -> LeaseRow | None:
@@ -151,6 +164,7 @@ def test_a_rename_that_a_killed_hub_did_not_pass_on_ends_no_server(hubs: tuple[H
     here.until(lambda: broker.leases.get(mine.id).state == "released")
 
 
+# The last one: the hub has another configuration file from then on.
 def test_a_hub_that_moved_goes_on_once_somebody_says_so(hubs: tuple[Hub, Hub]) -> None:
     here, there = hubs
     mine = started(here, "biology")
