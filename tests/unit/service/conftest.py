@@ -36,6 +36,7 @@ from jupyterhub_migspawner.service.pages.theme import Theme
 from jupyterhub_migspawner.service.parts import Parts
 from jupyterhub_migspawner.service.workers.sessions import Examiner
 from tests.sealing import reach
+from tests.unit.service import templates
 from tests.unit.service.described import check_answer
 from tests.unit.service.fake_hub import ACCESS, SERVICE_TOKEN, FakeHub
 from tests.unit.service.notebook_servers import Notebook, serving
@@ -94,6 +95,12 @@ class World:
     def live(self) -> dict[int, str]:
         """The state of every live lease."""
         return {lease.id: lease.state for lease in self.broker.leases.find()}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def templates_shared() -> Iterator[None]:
+    with templates.shared():
+        yield
 
 
 @pytest.fixture
