@@ -15,8 +15,8 @@ from hypothesis.stateful import RuleBasedStateMachine, rule
 from jupyterhub_migspawner.broker import Broker
 from jupyterhub_migspawner.broker.statuses import SliceStatus, TierStatus
 from jupyterhub_migspawner.errors import Refusal
-from jupyterhub_migspawner.gpu.cards import Card
 from jupyterhub_migspawner.model.cards import Layout
+from jupyterhub_migspawner.model.inventory import Card
 from jupyterhub_migspawner.model.leases import LeaseRow
 from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.policy.tiers import Tier

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from jupyterhub_migspawner.config import traits
+from jupyterhub_migspawner.broker import Broker
+from jupyterhub_migspawner.config import MigBroker
 from tests import schemas, statements
 
 
