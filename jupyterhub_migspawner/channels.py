@@ -32,8 +32,9 @@ _HOST = re.compile(
 
 
 def check(channels: Sequence[Channel]) -> None:
-    """Raise :class:`~jupyterhub_migspawner.errors.ConfigError` for the first that Apprise does not
-    know. Sends nothing.
+    """Raise an error for the first channel that Apprise does not know. Sends nothing.
+
+    Raises :class:`~jupyterhub_migspawner.errors.ConfigError`.
     """
     for channel in channels:
         problem = problem_with(channel)
@@ -58,9 +59,9 @@ def problem_with(channel: Channel) -> str:
 
 
 def send(channel: Channel, title: str, body: str, user: str = "", address: str = "") -> str:
-    """Send a text to a channel; what went wrong, or empty. Blocks for as long as the other side
-    lets it.
+    """Send a text to a channel; return what went wrong, or empty.
 
+    Blocks for as long as the other side lets it.
     ``user`` and ``address`` fill in a user's channel.
     """
     url = channel.url_for(user, address)
@@ -98,12 +99,12 @@ def _open(url: str) -> tuple[NotifyBase | None, str]:
 
 
 def _keep_quiet() -> None:
-    """What Apprise logs goes nowhere: there may be a token in it."""
+    """Send nowhere what Apprise logs: there may be a token in it."""
     logging.getLogger("apprise").propagate = False
 
 
 def _asset() -> AppriseAsset:
-    """What notices are signed with; no picture is asked for from elsewhere."""
+    """Return what notices are signed with; no picture is asked for from elsewhere."""
     from apprise import AppriseAsset
 
     quiet: dict[str, Any] = {"app_url": "", "image_url_mask": "", "async_mode": False}
@@ -111,7 +112,7 @@ def _asset() -> AppriseAsset:
 
 
 def _redacted(text: str, url: str) -> str:
-    """``text`` on one line, with whatever of it stands in the URL behind its scheme left out.
+    """Return ``text`` on one line, without anything that stands in the URL behind its scheme.
 
     Not even its host stays, unless it is one that can only be a host: many services are named by
     the scheme, and a token stands where others have their host.

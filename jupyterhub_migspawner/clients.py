@@ -38,7 +38,7 @@ class CheckedTCPClient(TCPClient):
         self._check = check
 
     async def connect(self, *args: Any, **kwargs: Any) -> IOStream:
-        """Connect. Raises :exc:`WrongPeer` besides what tornado's client raises."""
+        """Connect and check. Raises :exc:`WrongPeer` besides what tornado's client raises."""
         stream = await super().connect(*args, **kwargs)
         try:
             self._check(stream.socket)
@@ -49,7 +49,7 @@ class CheckedTCPClient(TCPClient):
 
 
 def checked_client(check: Check, **options: Any) -> SimpleAsyncHTTPClient:
-    """An HTTP client of its own whose every connection is checked; close it after use."""
+    """Return an HTTP client of its own that checks every connection; close it after use."""
     client = SimpleAsyncHTTPClient(force_instance=True, **options)
     client.tcp_client = CheckedTCPClient(check, resolver=client.resolver)
     return client

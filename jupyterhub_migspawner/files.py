@@ -47,7 +47,7 @@ def replace(path: Path | str, content: bytes | str) -> None:
 
 
 def create(path: Path | str, content: bytes | str) -> bool:
-    """Write a new private file in one step; False, and nothing changed, if there is one already.
+    """Write a new private file in one step; if there is one, change nothing and return False.
 
     Text is written as UTF-8. Raises :exc:`OSError`.
     """
@@ -84,7 +84,7 @@ def make_folder(path: Path | str) -> None:
 
 
 def _written_beside(target: Path, content: bytes | str) -> Path:
-    """A private file next to ``target`` that holds ``content``, on the disk."""
+    """Return a private file next to ``target`` that holds ``content``, on the disk."""
     # mkstemp: a name that cannot be guessed, mode 0600, never through a link that was there.
     descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
     try:
@@ -101,7 +101,7 @@ def _written_beside(target: Path, content: bytes | str) -> Path:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Have the new name of a file survive a power cut, where the file system can do that."""
+    """Make the new name of a file survive a power cut, where the file system can do that."""
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:

@@ -66,7 +66,7 @@ class Binding:
     url: str
 
     def as_bytes(self) -> bytes:
-        """The binding as the cipher authenticates it."""
+        """Return the binding as the cipher authenticates it."""
         return json.dumps([VERSION, self.lease_id, self.attempt, self.url]).encode()
 
 
@@ -77,7 +77,7 @@ class Keys:
     values: tuple[bytes, ...] = field(repr=False)
 
     def seal(self, token: str, binding: Binding) -> str:
-        """The token as it may stand in the lease database."""
+        """Return the token as it may stand in the lease database."""
         # Loaded where it is needed: the command line starts faster without it.
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
@@ -86,7 +86,7 @@ class Keys:
         return VERSION + base64.urlsafe_b64encode(nonce + sealed).decode()
 
     def open(self, sealed: str, binding: Binding) -> str:
-        """The token itself. Raises :exc:`SealError`."""
+        """Return the token itself. Raises :exc:`SealError`."""
         from cryptography.exceptions import InvalidTag
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
@@ -108,14 +108,14 @@ class KeyFile:
     """The file that keeps the hub's keys. Thread-safe."""
 
     def __init__(self, path: Path, *, any_owner: bool = False) -> None:
-        """``any_owner``: for root, who looks at the file of the user that runs the hub."""
+        """Name the file; ``any_owner`` is for root, who looks at the file of the hub's user."""
         self.path = path
         self._any_owner = any_owner
         self._lock = threading.Lock()
         self._known: tuple[tuple[int, ...], Keys] | None = None
 
     def make(self) -> Keys:
-        """The keys; the file is created if there is none. Raises :exc:`.ConfigError`."""
+        """Return the keys; create the file if there is none. Raises :exc:`.ConfigError`."""
         if not os.path.lexists(self.path):
             text = f"{_HEAD}{secrets.token_hex(KEY_BYTES)}\n"
             try:
@@ -131,7 +131,7 @@ class KeyFile:
         return self.read()
 
     def read(self) -> Keys:
-        """The keys, as the file has them now. Raises :exc:`.ConfigError`."""
+        """Return the keys, as the file has them now. Raises :exc:`.ConfigError`."""
         with self._lock:
             try:
                 # Never waits for the other end of a pipe.

@@ -30,7 +30,7 @@ class Outage:
         self._last = 0.0
 
     def failed(self, error: str) -> bool:
-        """Note a failure. Returns whether it is new in this outage and so worth a line.
+        """Note a failure; return whether it is new in this outage and so worth a line.
 
         Errors that differ in numbers alone, such as process ids, are the same.
         """
@@ -43,7 +43,7 @@ class Outage:
         return True
 
     def worked(self) -> int:
-        """Note a success. Returns how often the work failed in an outage that is over now, or 0."""
+        """Note a success; return how often the work failed in an outage that is over now, or 0."""
         if not self._failures or self._monotonic() - self._last < STEADY_SECONDS:
             return 0
         failures, self._failures = self._failures, 0

@@ -51,7 +51,7 @@ class Owner:
 
 
 def is_here(address: IPAddress) -> bool:
-    """Whether an address is this machine's own: the kernel lets its sockets bind to it."""
+    """Return whether an address is this machine's own: the kernel lets its sockets bind to it."""
     if address.is_loopback:
         return True
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
@@ -64,7 +64,7 @@ def is_here(address: IPAddress) -> bool:
 
 
 def peer_of(connection: socket.socket) -> Owner | None:
-    """Who has the other end of a connected TCP socket; None when that is not on this machine.
+    """Return who has the other end of a connected TCP socket; None if not on this machine.
 
     A connection that waits to be accepted belongs to the one who listens for it.
     """
@@ -79,13 +79,13 @@ def peer_of(connection: socket.socket) -> Owner | None:
 
 
 def listener_of(host: str, port: int) -> Owner | None:
-    """Who listens on an address of this machine; None when nobody does."""
+    """Return who listens on an address of this machine; None when nobody does."""
     found = owner_of(host, port, "::" if ":" in host else "0.0.0.0", 0)  # noqa: S104
     return found if found is not None and found.listens else None
 
 
 def owner_of(host: str, port: int, far_host: str, far_port: int) -> Owner | None:
-    """Whose the TCP socket at ``host:port`` is that is connected to ``far_host:far_port``.
+    """Return whose TCP socket at ``host:port`` is connected to ``far_host:far_port``.
 
     Where there is none, it is the one that would accept such a connection.
     """
@@ -99,7 +99,7 @@ def owner_of(host: str, port: int, far_host: str, far_port: int) -> Owner | None
 
 
 def holders(inode: int, pids: Collection[int] | None = None) -> frozenset[int]:
-    """The processes that have a socket open, as far as this process may look into them.
+    """Return the processes that have a socket open, as far as this process may look into them.
 
     ``pids`` limits the search. Of each process only the first :data:`MOST_FILES` descriptors are
     looked at, so that nobody makes the search long; a server's are among them.
@@ -171,7 +171,7 @@ def _look_up(here: IPAddress, port: int, there: IPAddress, far_port: int) -> Own
 
 
 def _lines(path: Path) -> Iterator[str]:
-    """The lines below a list's head, one at a time: a user may have a hundred thousand sockets."""
+    """Yield the lines below a list's head: a user may have a hundred thousand sockets."""
     try:
         with path.open() as file:
             next(file, "")
@@ -181,7 +181,10 @@ def _lines(path: Path) -> Iterator[str]:
 
 
 def _end(text: str) -> tuple[IPAddress, int]:
-    """``0100007F:1F90`` as address and port: words of four bytes in the machine's order."""
+    """Return address and port of an end such as ``0100007F:1F90``.
+
+    The address is words of four bytes in the machine's order.
+    """
     digits, _, port = text.partition(":")
     words = [int(digits[at : at + 8], 16) for at in range(0, len(digits), 8)]
     packed = b"".join(struct.pack("=I", word) for word in words)

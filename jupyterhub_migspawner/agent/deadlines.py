@@ -46,7 +46,7 @@ class _Worker:
 
 
 class Deadlines:
-    """Runs reads with a deadline of so many seconds each; thread-safe.
+    """Reads with a deadline of so many seconds each; thread-safe.
 
     ``monotonic`` gives seconds.
     """

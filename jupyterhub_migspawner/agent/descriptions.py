@@ -26,7 +26,7 @@ _ODD = re.compile(r"[^\w.+:/@-]+", re.ASCII)
 
 @lru_cache(maxsize=1024)
 def user_name(uid: int) -> str:
-    """The name of a system user, or the number of one without a name."""
+    """Return the name of a system user, or the number of one without a name."""
     try:
         return pwd.getpwuid(uid).pw_name
     except (KeyError, OSError):
@@ -34,7 +34,7 @@ def user_name(uid: int) -> str:
 
 
 def describe(process: Process, proc: Path = PROC) -> str:
-    """A process as an admin needs it: pid, user, program, and since when it runs."""
+    """Describe a process as an admin needs it: pid, user, program, and since when it runs."""
     entry = proc / str(process.pid)
     try:
         facts, uids = read_facts(entry), uids_of(entry)

@@ -85,7 +85,7 @@ class Reading:
 
 
 class Environments:
-    """Reads processes' environments, a share of them in each round, and remembers them.
+    """The processes' environments, of which each round reads a share, and the memory of them.
 
     ``names`` are the variables to keep beside the mark.
     """
@@ -123,7 +123,7 @@ class Environments:
     def read(
         self, facts: Iterable[Facts], among: Collection[Facts] = (), first: Collection[int] = ()
     ) -> Reading:
-        """What these living processes carry, as far as the shares of this round reach.
+        """Return what these living processes carry, as far as the shares of this round reach.
 
         ``among`` are all that live, so that nothing is kept of others, and ``first`` the users who
         come first.
@@ -156,7 +156,10 @@ class Environments:
         return found
 
     def one(self, facts: Facts) -> Environment:
-        """What one living process carries. Raises :exc:`.Unreadable`."""
+        """Return what one living process carries.
+
+        Raises :exc:`.Unreadable`.
+        """
         found = self.read([facts])
         pid = facts.process.pid
         if pid in found.unknown:
@@ -164,12 +167,15 @@ class Environments:
         return found.known.get(pid, Environment())
 
     def read_in(self, process: Process) -> int:
-        """The round in which a process was last read, whatever it has run since; -1 for never."""
+        """Return the round in which a process was last read; -1 for never.
+
+        What it has run since does not matter.
+        """
         found = self._read.get(process)
         return -1 if found is None else found.round
 
     def some(self, pids: Iterable[int]) -> tuple[list[int], list[int]]:
-        """Which of the machine's processes are looked at in this round, and which are left out.
+        """Return which of the machine's processes this round looks at, and which are left out.
 
         Of a user who has more than :data:`MOST_PIDS`, others are left out in each round.
         """
@@ -198,7 +204,7 @@ class Environments:
         return self._accounts[uid].served if uid in self._accounts else -1
 
     def _queue(self, process: Process) -> _Waiting | None:
-        """A place for a process that is to be read; None when it is gone."""
+        """Return a place for a process that is to be read; None when it is gone."""
         waiting = self._waiting.get(process)
         if waiting is None:
             uids = uids_of(self._proc / str(process.pid))

@@ -13,7 +13,10 @@ from jupyterhub_migspawner.config import MigBroker
 
 
 def make_agent(options: MigBroker) -> Agent:
-    """The agent of this machine. Raises :exc:`.ConfigError` and :exc:`.DatabaseError`."""
+    """Make the agent of this machine.
+
+    Raises :exc:`.ConfigError` and :exc:`.DatabaseError`.
+    """
     return Agent(
         options.open_broker(),
         options.open_nvml(),
@@ -24,7 +27,7 @@ def make_agent(options: MigBroker) -> Agent:
 
 
 def make_cutter(options: MigBroker, actor: str) -> Cutter:
-    """A cutter of this machine's cards beside its agent; ``actor`` is named in the events.
+    """Make a cutter of this machine's cards beside its agent; ``actor`` is named in the events.
 
     It runs no commands around a cut: a caller that cuts several cards runs them once around all.
     """
@@ -40,7 +43,10 @@ def make_cutter(options: MigBroker, actor: str) -> Cutter:
 
 
 def make_hooks(options: MigBroker) -> Hooks:
-    """The commands to run before and after a cut. Raises :exc:`.ConfigError`."""
+    """Return the commands to run before and after a cut.
+
+    Raises :exc:`.ConfigError`.
+    """
     before, after = options.hook_commands()
     return Hooks(before, after, options.hook_seconds)
 

@@ -53,7 +53,7 @@ SLACK = timedelta(minutes=1)
 
 
 def first_process(process: Process, proc: Path = PROC) -> ProcessesRow:
-    """What is to be written down of a server that has just been launched as this process."""
+    """Return what is to be stored of a server that has just been launched as this process."""
     try:
         uids = uids_of(proc / str(process.pid)) or frozenset()
     except Unreadable:
@@ -82,7 +82,7 @@ class _Known:
     uid_written: bool = False
 
     def add(self, *processes: Process) -> None:
-        """Know these, too."""
+        """Add these to the known processes."""
         self.processes.update(processes)
         known = [*processes, self.oldest] if self.oldest else processes
         self.oldest = min(known, key=lambda each: (each.started, each.pid), default=None)
@@ -154,18 +154,18 @@ class Families:
             self._write()
 
     def left(self, lease: LeaseRow) -> list[Process]:
-        """The living processes of a lease's session, as of the last look."""
+        """Return the living processes of a lease's session, as of the last look."""
         known = self._known.get(lease.id, _Known())
         found = {*self.snapshot.family(lease.attempt), *known.processes}
         return sorted(found, key=lambda each: (each.started, each.pid))
 
     def members(self, lease: LeaseRow) -> list[Process]:
-        """Those of :meth:`left` that are known to be the session's by their user or descent."""
+        """Return those of :meth:`left` that are the session's by their user or descent."""
         known = self._known.get(lease.id, _Known())
         return sorted(known.processes, key=lambda each: (each.started, each.pid))
 
     def uids(self, lease: LeaseRow) -> frozenset[int]:
-        """The system user of a lease's server; empty while unknown."""
+        """Return the system user of a lease's server; empty while unknown."""
         known = self._known.get(lease.id)
         if known is not None and known.uid is not None:
             return frozenset({known.uid})
@@ -173,7 +173,7 @@ class Families:
         return frozenset({os.geteuid()}) if os.geteuid() else frozenset()
 
     def doubts(self, lease: LeaseRow) -> list[str]:
-        """Processes that may be the session's, for all that can be read, each in words.
+        """Return processes that may be the session's, for all that can be read, each in words.
 
         The first few are described.
         """
@@ -196,7 +196,7 @@ class Families:
         return found
 
     def owner(self, pid: int) -> str:
-        """The attempt that a process belongs to now; it may be one of after the last look.
+        """Return the attempt that a process belongs to now; it may be one of after the last look.
 
         Raises :exc:`Unreadable`.
         """
@@ -221,10 +221,10 @@ class Families:
         raise endless(self._proc / str(pid))
 
     def is_own(self, pid: int, leases: Iterable[LeaseRow]) -> bool | None:
-        """Whether a process is of the sessions of these leases, by its user or by descent.
+        """Tell whether a process is of the sessions of these leases, by its user or by descent.
 
-        A mark alone makes no other user's process one of theirs: anybody can set one. None when
-        that is not known: the users of the sessions are not, or the process is gone. Raises
+        A mark alone makes no other user's process one of theirs: anybody can set one. Returns None
+        when that is not known: the users of the sessions are not, or the process is gone. Raises
         :exc:`Unreadable`.
         """
         entry = self._proc / str(pid)
@@ -243,7 +243,7 @@ class Families:
     # -- memory ----------------------------------------------------------------------------------
 
     def _recall(self, leases: Collection[LeaseRow]) -> None:
-        """Read what is written down of leases that are new here, or in another state."""
+        """Read what is stored of leases that are new here, or in another state."""
         self._known = {lease.id: self._known.get(lease.id, _Known()) for lease in leases}
         if all(self._known[lease.id].read_in == lease.state for lease in leases):
             return
@@ -292,7 +292,7 @@ class Families:
             return True
 
     def _is_hubs(self, process: Process) -> bool:
-        """Whether what was taken for a session's is the hub itself, or a part of it."""
+        """Tell whether what was taken for a session's is the hub itself, or a part of it."""
         found = self.snapshot.facts.get(process.pid)
         return (
             found is not None
@@ -305,7 +305,7 @@ class Families:
         return self.snapshot.owners.get(parent) == lease.attempt
 
     def _write(self) -> None:
-        """Write down what has changed: those first that only this memory knows."""
+        """Store what has changed: those first that only this memory knows."""
         rows = []
         for lease_id, known in self._known.items():
             living = frozenset(known.processes)
@@ -332,7 +332,7 @@ class Families:
     # -- doubts ----------------------------------------------------------------------------------
 
     def _first(self, lease: LeaseRow) -> float | None:
-        """When the session's first process began, in clock ticks since boot, or no later."""
+        """Return when the session's first process began, in clock ticks since boot, or no later."""
         known = self._known.get(lease.id, _Known())
         if known.oldest is not None:
             return float(known.oldest.started)
@@ -342,9 +342,9 @@ class Families:
         return ((lease.since - SLACK).timestamp() - boot) * TICKS
 
     def _last(self, lease: LeaseRow) -> float:
-        """Until when processes of the session began, in clock ticks since boot, at the latest.
+        """Return the latest start of a process of the session, in clock ticks since boot.
 
-        What began after its end descends from what was there before.
+        What began after the session's end descends from what was there before.
         """
         boot = boot_time(self._proc)
         if boot is None or lease.releasing_at is None:
@@ -360,7 +360,7 @@ class Families:
         first: float | None,
         last: float,
     ) -> bool:
-        """Whether a process that cannot be read may be of this lease's session."""
+        """Tell whether a process that cannot be read may be of this lease's session."""
         theirs, entry = self._uids_of(pid), self._proc / str(pid)
         if theirs is None or (uids and uids.isdisjoint(theirs)):
             return False
@@ -381,7 +381,10 @@ class Families:
         return not error.denied or self._shares_group(entry, lease)
 
     def _uids_of(self, pid: int) -> frozenset[int] | None:
-        """The users of a process, read once in a look. Raises :exc:`Unreadable`."""
+        """Return the users of a process, read once in a look.
+
+        Raises :exc:`Unreadable`.
+        """
         if pid not in self._owned_by:
             self._owned_by[pid] = uids_of(self._proc / str(pid))
         return self._owned_by[pid]

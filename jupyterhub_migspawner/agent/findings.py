@@ -27,8 +27,10 @@ class Occupant:
 
 @dataclass(frozen=True)
 class Finding:
-    """What is left of a lease: the session's processes, who else is on the slice, and what cannot
-    be read, in words. Nothing of all three is the proof that it is empty.
+    """What is left of a lease.
+
+    The session's processes, who else is on the slice, and what cannot be read, in words. Nothing of
+    all three is the proof that it is empty.
     """
 
     left: tuple[Process, ...] = ()

@@ -72,7 +72,10 @@ class Hooks:
 
 
 def run(command: Sequence[str], seconds: float, about: Mapping[str, str]) -> str:
-    """Run one command to its end: ``""`` when it did well, else what went wrong."""
+    """Run one command to its end; return ``""`` when it did well, else what went wrong.
+
+    ``seconds`` is how long it may take.
+    """
     # A file and not a pipe: what the command leaves in the background may keep a pipe open.
     with tempfile.TemporaryFile() as words:
         try:
@@ -99,7 +102,7 @@ def run(command: Sequence[str], seconds: float, about: Mapping[str, str]) -> str
 
 
 def environment(about: Mapping[str, str]) -> dict[str, str]:
-    """This process's environment without its secrets, and ``about``.
+    """Return this process's environment without its secrets, and ``about``.
 
     The agent runs in the hub's service: the service's token opens the hub, PostgreSQL's password
     the lease database, and a command around a cut needs neither.

@@ -56,9 +56,9 @@ class Outcome:
 
 
 def plan_card(found: Card, goal: Desired, live: Sequence[LeaseRow]) -> Plan:
-    """The plan for a card as read, given the live leases on it; pure.
+    """Return the plan for a card as read, given the live leases on it.
 
-    Raises :exc:`.GpuError` when the card could never be so.
+    Pure. Raises :exc:`.GpuError` when the card could never be so.
     """
     held = {(lease.profile, lease.start): lease for lease in live}
     plan = partition.plan(found, goal.wants, frozenset(held), mig=goal.mig)
@@ -79,7 +79,7 @@ def plan_card(found: Card, goal: Desired, live: Sequence[LeaseRow]) -> Plan:
 
 
 class Cutter:
-    """Cuts the cards of one node. ``actor`` is named in the events of what it does."""
+    """The cutter of one node's cards; ``actor`` is named in the events of what it does."""
 
     def __init__(
         self,
@@ -96,8 +96,9 @@ class Cutter:
         pulse: Callable[[], None] = lambda: None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        """``agent`` says that its readings are the node's heartbeat; ``check`` may add problems.
+        """Cut the cards of ``node``.
 
+        ``agent`` says that its readings are the node's heartbeat; ``check`` may add problems.
         ``marks`` reads those of the node's processes. ``pulse`` is called between steps, each of
         which takes seconds.
         """
@@ -114,10 +115,10 @@ class Cutter:
         self._sleep = sleep
 
     def read(self, patience: float = 0.0) -> Inventory | None:
-        """Read the cards and write down what is there; None while another process is cutting.
+        """Read the cards and store what is there; return None while another process is cutting.
 
-        Not while another process cuts: a reading from before a destruction would bring the slice
-        back to the shelf. Raises :exc:`.GpuError` when the cards cannot be read at all.
+        Not while another process cuts: a reading from before a destruction would make the slice
+        available again. Raises :exc:`.GpuError` when the cards cannot be read at all.
         """
         with self.lock.taken() as mine:
             if mine:
@@ -140,7 +141,10 @@ class Cutter:
         return found
 
     def look(self) -> Inventory:
-        """Read the cards and write nothing down. Raises :exc:`.GpuError` as :meth:`read`."""
+        """Read the cards and store nothing.
+
+        Raises :exc:`.GpuError` as :meth:`read` does.
+        """
         known = self._broker.cards.find(node=self.node)
         found = recognise(self._nvml.inventory(), known)
         forbidden = [each for each in found.cards if each.code == Code.NO_PERMISSION]
@@ -150,7 +154,7 @@ class Cutter:
         return self._check(found)
 
     def make_way(self) -> bool:
-        """Let go of the driver when a process that cuts needs the cards alone; whether they do.
+        """Let go of the driver when a process that cuts needs the cards alone; tell if it does.
 
         Not for every cut: who lets go hears nothing of the errors that cards report meanwhile.
         """
@@ -166,7 +170,7 @@ class Cutter:
             self._nvml.close()  # nothing is missed by it
 
     def behind(self) -> list[CardRow]:
-        """Cards that do not have their desired layout yet, as far as the last reading shows.
+        """Return cards that do not have their desired layout yet, as far as the last reading shows.
 
         Without the driver: the cards are read every few seconds anyway. Left out are cards with a
         problem, until a reading finds them well again.
@@ -252,7 +256,7 @@ class Cutter:
         return Outcome(card_uuid, tuple(done), tuple(waiting))
 
     def _step(self, card: Card, step: Step) -> str:
-        """Do one step; a sentence when it has to wait."""
+        """Do one step; return a sentence when it has to wait."""
         if isinstance(step, Destroy):
             why = self._broker.layouts.claim_slice(
                 card.uuid, (step.profile, step.start), self._actor

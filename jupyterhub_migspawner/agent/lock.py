@@ -40,7 +40,7 @@ class CuttingLock:
 
     @contextmanager
     def taken(self, patience: float = 0.0) -> Iterator[bool]:
-        """Hold the lock in the block; yields False when others still had it after ``patience``.
+        """Hold the lock in the block; yield False when others still had it after ``patience``.
 
         ``patience`` is in seconds. Who holds it may take it again, inside. Raises :exc:`.GpuError`
         when the file cannot be opened.
@@ -67,7 +67,7 @@ class CuttingLock:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """As holder of the lock, ask all others to let go of the driver during the block."""
+        """Ask all others, as holder of the lock, to let go of the driver during the block."""
         if self._mine is None:
             yield
             return
@@ -78,7 +78,7 @@ class CuttingLock:
             os.ftruncate(self._mine, 0)
 
     def must_let_go(self) -> bool:
-        """Whether another process holds the lock now and needs the cards free of onlookers.
+        """Tell whether another process holds the lock now and needs the cards free of onlookers.
 
         Raises :exc:`.GpuError` when the file cannot be opened.
         """

@@ -100,10 +100,11 @@ class Agent:
         self._knows_cards = False
 
     def tick(self) -> None:
-        """One round. Raises :exc:`.DatabaseError` when the lease database is away.
+        """Run one round.
 
         Cards that cannot be read keep the node from being offered (no heartbeat), but slices that
-        are being given back are looked at all the same.
+        are being given back are looked at all the same. Raises :exc:`.DatabaseError` when the lease
+        database is away.
         """
         self._environments.begin()
         if self._makes_way():
@@ -123,7 +124,7 @@ class Agent:
         self._cut_cards()
 
     def _makes_way(self) -> bool:
-        """Stand back while the command line needs the cards free of onlookers."""
+        """Stand back while the command line needs the cards free of onlookers; tell if it does."""
         try:
             if not self._cutter.make_way():
                 return False
@@ -141,13 +142,16 @@ class Agent:
             self._broker.nodes.note_alive(self.node)
 
     def _pulse(self) -> None:
-        """A cut takes longer than people who wait for a slice, or the node's heart, should."""
+        """Do between the steps of a cut what cannot wait for its end.
+
+        A cut takes longer than people who wait for a slice, or the node's heartbeat, should.
+        """
         self._environments.begin()
         self._stay_alive()
         self._vacancy.look_at_all()
 
     def take_inventory(self) -> bool:
-        """Write what the cards are now to the lease database. False when they cannot be read."""
+        """Store what the cards are now; return False when they cannot be read."""
         try:
             found = self._cutter.read()
         except GpuError as error:
@@ -164,7 +168,7 @@ class Agent:
         return True
 
     def _name_orphans(self) -> None:
-        """Say in the log which servers run here without a lease, and what to do about it."""
+        """Log which servers run here without a lease, and what to do about it."""
         mine = [each for each in self._broker.orphans.find() if each.node == self.node]
         self._outages = {
             about: outage
@@ -176,7 +180,7 @@ class Agent:
             self._say(f"{ORPHAN}{orphan.attempt}", f"Node {self.node}: {orphan_sentence([orphan])}")
 
     def _listen(self) -> None:
-        """Write down what the driver reported by itself since the last round."""
+        """Store what the driver reported by itself since the last round."""
         try:
             reported = self._nvml.events()
         except GpuError:

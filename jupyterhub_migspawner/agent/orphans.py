@@ -35,8 +35,10 @@ MOST_CLAIMS = 256
 
 @dataclass(frozen=True)
 class Marks:
-    """What a look over all processes found: one mark an attempt, with its processes, the oldest
-    first, and the processes that may not be read.
+    """What a look over all processes found.
+
+    One mark an attempt, with its processes, the oldest first, and the processes that may not be
+    read.
     """
 
     found: tuple[OrphanRow, ...]
@@ -44,7 +46,7 @@ class Marks:
 
 
 def read_marks(proc: Path = PROC, environments: Environments | None = None) -> Marks:
-    """The marks of all living processes, those of the oldest servers first.
+    """Return the marks of all living processes, those of the oldest servers first.
 
     Environments are read in shares, by ``environments`` where that is given. Raises
     :exc:`.GpuError` when it cannot tell.
@@ -99,7 +101,7 @@ def _age(process: Process) -> tuple[int, int]:
 
 
 def _uid_of(entry: Path) -> int:
-    """Whose a process is; -1 where that cannot be read."""
+    """Return the user of a process; -1 where that cannot be read."""
     try:
         return min(uids_of(entry) or (-1,))
     except Unreadable:
@@ -111,7 +113,7 @@ def _ignorance(error: Unreadable) -> GpuError:
 
 
 def shut_orphans(mig: MigBroker, broker: Broker) -> tuple[OrphanRow, ...]:
-    """Quarantine slices of this machine that servers without a lease use; returns those servers.
+    """Quarantine slices of this machine that servers without a lease use; return those servers.
 
     Raises :exc:`.GpuError` when it cannot tell, and :exc:`.DatabaseError`.
     """

@@ -149,7 +149,10 @@ class Environment:
 
 
 def pids_of(proc: Path) -> list[int]:
-    """The pids that there are. Raises :exc:`Unreadable` when the list is not complete."""
+    """Return the pids that there are.
+
+    Raises :exc:`Unreadable` when the list is not complete.
+    """
     try:
         return [int(name) for name in os.listdir(proc) if name.isdigit()]
     except OSError as error:
@@ -157,7 +160,7 @@ def pids_of(proc: Path) -> list[int]:
 
 
 def read_facts(entry: Path) -> Facts | None:
-    """What ``stat`` in a ``/proc/PID`` folder says; None when the process is gone.
+    """Return what ``stat`` in a ``/proc/PID`` folder says; None when the process is gone.
 
     Raises :exc:`Unreadable`.
     """
@@ -186,22 +189,28 @@ def read_facts(entry: Path) -> Facts | None:
 
 
 def start_time(entry: Path) -> int | None:
-    """When the process of a ``/proc/PID`` folder started; None when it is gone.
+    """Return when the process of a ``/proc/PID`` folder started; None when it is gone.
 
-    Raises :exc:`Unreadable`.
+    That is in clock ticks since boot. Raises :exc:`Unreadable`.
     """
     facts = read_facts(entry)
     return facts.process.started if facts else None
 
 
 def parent_of(entry: Path) -> int:
-    """The pid of a process's parent; 0 when it is gone. Raises :exc:`Unreadable`."""
+    """Return the pid of a process's parent; 0 when it is gone.
+
+    Raises :exc:`Unreadable`.
+    """
     facts = read_facts(entry)
     return facts.parent if facts else 0
 
 
 def is_alive(process: Process, proc: Path = PROC) -> bool:
-    """Whether this very process still runs. Raises :exc:`Unreadable`."""
+    """Tell whether this very process still runs.
+
+    Raises :exc:`Unreadable`.
+    """
     facts = read_facts(proc / str(process.pid))
     if facts is None and proc == PROC:
         # Where /proc is mounted with hidepid, processes of others look as if they were gone.
@@ -217,7 +226,10 @@ def is_alive(process: Process, proc: Path = PROC) -> bool:
 
 
 def uids_of(entry: Path) -> frozenset[int] | None:
-    """Real and effective uid of a process; None when it is gone. Raises :exc:`Unreadable`."""
+    """Return the real and effective uid of a process; None when it is gone.
+
+    Raises :exc:`Unreadable`.
+    """
     path = entry / "status"
     try:
         found = re.search(rb"^Uid:\s+(\d+)\s+(\d+)", _read(path) or b"", re.MULTILINE)
@@ -236,16 +248,16 @@ def uids_of(entry: Path) -> frozenset[int] | None:
 
 
 def mark_of(entry: Path) -> str:
-    """The attempt whose mark the process of a ``/proc/PID`` folder carries, or an empty text.
+    """Return the attempt whose mark the process of a ``/proc/PID`` folder carries.
 
-    Empty is also said of a process that is gone. Raises :exc:`Unreadable`, also while a process
-    that may well have an environment shows none.
+    An empty text where it carries none, and for a process that is gone. Raises :exc:`Unreadable`,
+    also while a process that may well have an environment shows none.
     """
     return environment_of(entry).mark
 
 
 def environment_of(entry: Path, names: frozenset[bytes] = frozenset()) -> Environment:
-    """The mark of a process, and those of its variables that have these names.
+    """Return the mark of a process, and those of its variables that have these names.
 
     Empty for a process that is gone. Reads at most :data:`LONGEST_ENVIRONMENT`, of which little is
     kept. Raises :exc:`Unreadable`, as :func:`mark_of`; its ``spent`` says how many bytes were read.
@@ -276,7 +288,7 @@ def environment_of(entry: Path, names: frozenset[bytes] = frozenset()) -> Enviro
 
 
 def patiently(entry: Path, work: Callable[[], T]) -> T:
-    """Do something that reads a process's memory, which its owner can delay without limit.
+    """Run ``work``, which reads a process's memory: the process's owner can delay it without limit.
 
     ``entry`` is its ``/proc/PID`` folder. Raises :exc:`Unreadable` when it takes too long.
     """
@@ -296,7 +308,7 @@ def _owner(entry: Path) -> int:
 
 
 def control_group(entry: Path) -> bytes | None:
-    """The control groups of a process as the kernel writes them; None when it is gone.
+    """Return the control groups of a process as the kernel writes them; None when it is gone.
 
     Raises :exc:`Unreadable`.
     """
@@ -304,7 +316,7 @@ def control_group(entry: Path) -> bytes | None:
 
 
 def boot_time(proc: Path = PROC) -> float | None:
-    """When this machine was started, in seconds since 1970; None where that cannot be read."""
+    """Return when this machine was started, in seconds since 1970; None where it cannot be read."""
     try:
         found = re.search(rb"^btime (\d+)$", _read(proc / "stat") or b"", re.MULTILINE)
     except Unreadable:
@@ -313,7 +325,10 @@ def boot_time(proc: Path = PROC) -> float | None:
 
 
 def _read(path: Path) -> bytes | None:
-    """All of a file below ``/proc``; None when its process is gone. Raises :exc:`Unreadable`."""
+    """Return all of a file below ``/proc``; None when its process is gone.
+
+    Raises :exc:`Unreadable`.
+    """
     text = b""
     try:
         # Without a file object: there may be thousands of these, each round.
@@ -340,7 +355,7 @@ def _demand_size(entry: Path, facts: Facts) -> None:
 
 
 def _is_all(facts: Facts, size: int) -> bool:
-    """Whether so many bytes are the whole environment."""
+    """Tell whether so many bytes are the whole environment."""
     if facts.environment is None:
         return True
     begin, end = facts.environment
@@ -348,7 +363,7 @@ def _is_all(facts: Facts, size: int) -> bool:
 
 
 def _variables_in(entry: Path, names: frozenset[bytes]) -> tuple[dict[bytes, bytes], int]:
-    """Some variables of a process's environment, and how many bytes of it there were to read."""
+    """Return some variables of a process's environment, and how many bytes of it could be read."""
     found, size = _search(entry / "environ", names)
     if found or size:
         return found, size

@@ -31,7 +31,7 @@ MOST_NAMED = 5
 
 
 class Strays:
-    """Looks at who is on the slices of one node.
+    """The watch over who is on the slices of one node.
 
     ``monotonic`` gives seconds; it is only ever compared with itself.
     """
@@ -56,11 +56,11 @@ class Strays:
         self._seen: dict[tuple[int, int], float] = {}
 
     def look(self) -> None:
-        """Shut out slices that are used without a lease, let those in again that are not, and
-        report other users on those that are leased.
+        """Shut out slices that are used without a lease, and let those in again that are not.
 
-        Who is on a slice is asked after it was seen to be free: a process of an older reading may
-        be that of a lease which has just ended. A slice that NVML tells nothing of stays as it is.
+        Reports other users on those that are leased. Who is on a slice is asked after it was seen
+        to be free: a process of an older reading may be that of a lease which has just ended. A
+        slice that NVML tells nothing of stays as it is.
         """
         statuses = self._broker.slices.find(node=self._node)
         cards = {card.uuid: card for card in self._broker.cards.find(node=self._node)}
@@ -138,7 +138,7 @@ class Strays:
         return listed(words)
 
     def _way_out(self, pids: Sequence[int]) -> str:
-        """How an admin ends those that can be seen on this machine."""
+        """Return how an admin ends those that can be seen on this machine."""
         seen = [pid for pid in sorted(pids)[:MOST_NAMED] if "(" in self._of(pid)]
         kill = " ".join(map(str, seen))
         return (

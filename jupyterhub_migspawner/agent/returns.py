@@ -28,7 +28,7 @@ def hold_back(
     proc: Path,
     environments: Environments | None = None,
 ) -> Inventory:
-    """The inventory, with a problem on each card that is back but still used from before.
+    """Return the inventory, with a problem on each card that is back but still used from before.
 
     ``environments`` is what reads the processes', where that is done in rounds.
     """

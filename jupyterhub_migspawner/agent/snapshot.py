@@ -52,7 +52,7 @@ class Snapshot:
     complete: bool = True
 
     def family(self, attempt: str) -> list[Process]:
-        """The processes of an attempt."""
+        """Return the processes of an attempt."""
         pids = (pid for pid, owner in self.owners.items() if owner == attempt)
         return [self.facts[pid].process for pid in pids]
 
@@ -65,7 +65,7 @@ def scan(
     attempts: Collection[str] | None = None,
     hub: int = 0,
 ) -> Snapshot:
-    """Read every process. ``remembered`` says what some are known to belong to.
+    """Read every process of this machine; ``remembered`` says what some are known to belong to.
 
     ``attempts`` are those that there are: a mark that names another one is none. A process could
     give itself any, and would not count as a descendant of its session. None takes every mark.
@@ -82,7 +82,7 @@ def scan(
     seen, tries = set[int](), Counter[int]()
 
     def failed(pid: int, error: Unreadable) -> bool:
-        """Note what cannot be read; whether that is over soon, as in the middle of exec."""
+        """Note what cannot be read; return whether that is over soon, as in the middle of exec."""
         unknown[pid] = error
         tries[pid] += 1
         soon = error.passing and not error.denied and not isinstance(error, Unread)
@@ -148,7 +148,7 @@ def _is_gone(entry: Path) -> bool:
 
 
 def marked_processes(proc: Path = PROC) -> dict[str, list[Process]]:
-    """Every process on this machine that carries a mark, by attempt.
+    """Return every process on this machine that carries a mark, by attempt.
 
     What may not be read here (other people's processes, without root) is left out. Raises
     :exc:`Unreadable` when something else keeps a process from being read.
@@ -168,7 +168,7 @@ def marked_processes(proc: Path = PROC) -> dict[str, list[Process]]:
 
 
 def family_processes(proc: Path = PROC) -> dict[str, list[Process]]:
-    """Every process on this machine that carries a mark or descends from one that does.
+    """Return every process here that carries a mark or descends from one that does, by attempt.
 
     Raises :exc:`Unreadable` when the processes cannot be listed.
     """
@@ -178,11 +178,11 @@ def family_processes(proc: Path = PROC) -> dict[str, list[Process]]:
 
 
 def belongs_to(pid: int, proc: Path = PROC) -> str:
-    """The attempt that a process belongs to: its own mark, or that of its nearest ancestor.
+    """Return the attempt that a process belongs to: its own mark, or its nearest ancestor's.
 
     An empty string when nothing proves any. A process that has lost its parent was given to another
-    one (proc(5), ``PPID``), which is init or an ancestor of its own: it is never counted as
-    a descendant of a session from which it does not descend. Raises :exc:`Unreadable`.
+    one (proc(5), ``PPID``), which is init or an ancestor of its own: it is never counted as a
+    descendant of a session from which it does not descend. Raises :exc:`Unreadable`.
     """
     seen: set[int] = set()
     while pid > 1 and pid not in seen:
@@ -201,7 +201,7 @@ def belongs_to(pid: int, proc: Path = PROC) -> str:
 
 
 def endless(entry: Path) -> Unreadable:
-    """The error for a process whose ancestors are too many."""
+    """Return the error for a process whose ancestors are too many."""
     return Unreadable(entry, OSError(errno.ELOOP, f"more than {MOST_ANCESTORS} ancestors"))
 
 

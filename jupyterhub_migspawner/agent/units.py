@@ -11,5 +11,5 @@ Units = Callable[[LeaseRow], Collection[int]]
 
 
 def no_units(lease: LeaseRow) -> Collection[int]:
-    """Servers that are plain processes of the machine have no unit."""
+    """Return no pids: servers that are plain processes of the machine have no unit."""
     return ()

@@ -63,7 +63,7 @@ class Look:
 
 
 class Usage:
-    """Looks at the processes of this node's sessions, now and then.
+    """The look, now and then, at the processes of this node's sessions.
 
     ``monotonic`` gives seconds; it is only ever compared with itself.
     """
@@ -90,9 +90,9 @@ class Usage:
         self._families = families or Families(broker, node=node, proc=proc)
 
     def look(self) -> None:
-        """Say of each session how its processes are, where its tier ends idle ones.
+        """Report for each session how its processes are, where its tier ends idle ones.
 
-        Raises :exc:`.DatabaseError`. Sooner than a moment after the last look it does nothing.
+        Sooner than a moment after the last look it does nothing. Raises :exc:`.DatabaseError`.
         """
         if self._monotonic() < self._next:
             return
@@ -124,7 +124,7 @@ class Usage:
         self._broker.readings.note([answer for answer in answers if answer is not None])
 
     def _look_at(self, lease: LeaseRow, live: Collection[LeaseRow]) -> Look:
-        """The processes of a session and those on its slice, as they are now."""
+        """Return the processes of a session and those on its slice, as they are now."""
         mine = self._families.members(lease)
         if not mine:
             return Look(problem="no process of this server is visible on its node")
@@ -167,8 +167,10 @@ class Usage:
         )
 
     def _on_slice(self, lease: LeaseRow) -> tuple[dict[int, int], str]:
-        """MiB of memory of it by pid of each process on the slice, others of a shared one, too; and
-        why that is unknown."""
+        """Return MiB of memory of each process on the slice, by pid, and why that is unknown.
+
+        On a shared slice, processes of others are among them.
+        """
         if lease.slice_uuid is None:
             return {}, ""
         try:
@@ -180,11 +182,11 @@ class Usage:
     def _whose(
         self, lease: LeaseRow, live: Collection[LeaseRow], on_slice: Mapping[int, int]
     ) -> tuple[list[Process], list[int]]:
-        """Those on the slice that are the session's, and the pids of those that run as none of the
-        users who have it.
+        """Return those on the slice that are the session's, and the pids of other users' processes.
 
-        Where nobody else may be there, what has dropped its mark is the session's all the same,
-        if it runs as the session's user. Raises :exc:`.Unreadable`.
+        Other users are those who do not have the slice. Where nobody else may be there, what has
+        dropped its mark is the session's all the same, if it runs as the session's user. Raises
+        :exc:`.Unreadable`.
         """
         shares = self._shares(lease)
         there = [each for each in live if each.slice_id == lease.slice_id]
@@ -209,7 +211,7 @@ class Usage:
         return tier is None or tier.shares
 
     def _server(self, mine: Iterable[Process]) -> Process | None:
-        """The server itself: the first of a session's processes, and started by none of them.
+        """Return the server itself: the first of a session's processes, started by none of them.
 
         One that has lost its parent was started by none either, but later.
         """
@@ -219,5 +221,5 @@ class Usage:
 
 
 def _used(processes: Iterable[Process], before: _Sample, now: _Sample) -> float:
-    """CPU seconds that they have used since; all of it for those that are new."""
+    """Return the CPU seconds that they have used since; all of it for those that are new."""
     return sum(max(0.0, now.used[each] - before.used.get(each, 0.0)) for each in processes)

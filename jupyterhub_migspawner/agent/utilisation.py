@@ -27,7 +27,7 @@ has 0, whatever memory is held on it."""
 
 
 class Meter:
-    """Measures the slices of one node: :meth:`begin` a round, then ask for each lease."""
+    """The meter of one node's slices: :meth:`begin` a round, then ask for each lease."""
 
     def __init__(self, broker: Broker, nvml: Nvml, *, node: str) -> None:
         self._broker = broker
@@ -42,7 +42,10 @@ class Meter:
         self._hidden = False
 
     def begin(self) -> None:
-        """Take what DCGM said last. Raises :exc:`.DatabaseError`."""
+        """Take what DCGM said last.
+
+        Raises :exc:`.DatabaseError`.
+        """
         if self._exporter is None:
             return
         self._figures, self._problem = None, ""
@@ -54,7 +57,7 @@ class Meter:
         self._gi_ids = {row.uuid: row.gi_id for row in rows if row.uuid is not None}
 
     def answer(self, lease: LeaseRow, counts: bool, *, foreign: bool = False) -> Answer | None:
-        """How much the lease's slice is used; None where there is nothing to say in this round.
+        """Return how much the lease's slice is used; None where this round has nothing to report.
 
         ``counts`` says whether use of the slice is use by this session. While a process of another
         system user is there (``foreign``), nobody can tell, and it is not.
@@ -79,7 +82,10 @@ class Meter:
         return Answer(lease.id, USE, busy=busy, said=said)
 
     def _percent(self, lease: LeaseRow, slice_uuid: str) -> float | None:
-        """None while nothing has been answered. Raises :exc:`.GpuError`."""
+        """Return how much of the time the slice's engine works, in percent; None without an answer.
+
+        Raises :exc:`.GpuError`.
+        """
         try:
             return self._nvml.utilisation(slice_uuid)
         except GpuError as error:
@@ -106,8 +112,10 @@ class Meter:
         return percent
 
     def _no_source(self, lease: LeaseRow, error: GpuError) -> Answer | None:
-        """Say once that nothing measures this slice: something did when the agent last ran,
-        perhaps, and would be missed."""
+        """Report once that nothing measures this slice.
+
+        Something did when the agent last ran, perhaps, and would be missed.
+        """
         if error.code == Code.NO_PERMISSION and not self._hidden:
             self._hidden = True
             log.warning("The use of slices is not measured: %s", error)

@@ -94,7 +94,7 @@ class _Ending:
 
 
 class Vacancy:
-    """Checks whether leases that are being released are empty, and confirms those that are.
+    """The proof that leases being released are empty, and the confirmation of those that are.
 
     ``monotonic`` gives seconds; it is only ever compared with itself.
     """
@@ -119,7 +119,7 @@ class Vacancy:
         self._next_follow = monotonic()
 
     def look(self, lease: LeaseRow) -> LeaseRow:
-        """Confirm one lease empty, or note what it waits for. Returns the lease as it is now.
+        """Confirm one lease empty, or record what it waits for; return the lease as it is now.
 
         Leases of other nodes are theirs to prove, and come back untouched. Ends nothing.
         """
@@ -130,7 +130,7 @@ class Vacancy:
         return self._confirm(lease, self._find(lease, live, unreadable))
 
     def look_at_all(self) -> None:
-        """One round over everything that is being released on this node; ends leftovers."""
+        """Look once at everything that is being released on this node; end leftovers."""
         live = self._broker.leases.find(node=self._node)
         ending = [lease for lease in live if lease.state == RELEASING]
         now = self._monotonic()
@@ -153,7 +153,7 @@ class Vacancy:
     # -- the proof -------------------------------------------------------------------------------
 
     def _read(self, live: tuple[LeaseRow, ...]) -> str:
-        """Read the machine's processes; why that is not possible, or an empty text."""
+        """Read the machine's processes; return why that is not possible, or an empty text."""
         try:
             self._families.look(live)
         except Unreadable as error:
@@ -185,10 +185,11 @@ class Vacancy:
         return Finding(tuple(left), tuple(occupants), tuple(doubts), unreadable)
 
     def _on_slice(self, lease: LeaseRow) -> list[int]:
-        """The pids that NVML lists on a lease's slice. Raises :exc:`.GpuError` when it cannot say.
+        """Return the pids that NVML lists on a lease's slice.
 
         A slice that does not exist holds no process; but one that cannot be found by its UUID may
-        be on a card that does not answer, or have another UUID since it was created again.
+        be on a card that does not answer, or have another UUID since it was created again. Raises
+        :exc:`.GpuError` when it cannot say.
         """
         if lease.slice_uuid is None:
             return []
@@ -210,7 +211,7 @@ class Vacancy:
     def _occupants(
         self, lease: LeaseRow, live: tuple[LeaseRow, ...], pids: list[int], left: list[Process]
     ) -> list[Occupant]:
-        """Who else is on the slice than the session's processes and those of others there."""
+        """Return who is on the slice besides the session's processes and its neighbours'."""
         known = {process.pid: process for process in left}
         others = {each.attempt: each for each in live if each.id != lease.id}
         neighbours = {a for a, each in others.items() if each.slice_id == lease.slice_id}
@@ -249,7 +250,7 @@ class Vacancy:
         return found
 
     def _shares(self, lease: LeaseRow, neighbours: set[str]) -> bool:
-        """Whether others may be on the slice, so that being there proves nothing."""
+        """Tell whether others may be on the slice, so that being there proves nothing."""
         tier = self._broker.settings.tier(lease.tier)
         return bool(neighbours) or (tier is not None and tier.shares)
 
@@ -265,7 +266,10 @@ class Vacancy:
         return lease
 
     def _is_news(self, ending: _Ending | None, found: Finding) -> bool:
-        """Processes that start others again and again are not written down with each."""
+        """Tell whether a finding is to be stored now.
+
+        Processes that start others again and again are not stored with each.
+        """
         if ending is None:
             return True
         now = self._monotonic()
@@ -278,7 +282,10 @@ class Vacancy:
     # -- the end ---------------------------------------------------------------------------------
 
     def _end_leftovers(self, lease: LeaseRow, found: Finding) -> None:
-        """First patience, then SIGTERM, then SIGKILL; again in each round until they are gone."""
+        """End what is left: first patience, then SIGTERM, then SIGKILL.
+
+        Signals are sent again in each round until it is gone.
+        """
         ending = self._endings[lease.id]
         waited = self._monotonic() - ending.since
         own = {each.process for each in found.occupants if each.own and each.process is not None}
@@ -339,7 +346,7 @@ def _occupant_in_words(occupant: Occupant, proc: Path) -> str:
 
 
 def _line_of(pid: int) -> set[int]:
-    """A process of this machine and its ancestors, as far as they can be read."""
+    """Return a process of this machine and its ancestors, as far as they can be read."""
     line: set[int] = set()
     while pid > 0 and pid not in line:
         line.add(pid)

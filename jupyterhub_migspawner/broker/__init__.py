@@ -118,5 +118,5 @@ class Broker:
         return self.context.hub
 
     def now(self) -> datetime:
-        """Return the moment by which it decides, UTC."""
+        """Return the time by which the broker decides, in UTC."""
         return self.context.now()

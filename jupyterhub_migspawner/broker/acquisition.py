@@ -1,4 +1,4 @@
-"""Taking a lease: one transaction from "may they" to a slice nobody else can get.
+"""The start of a lease: one transaction from "may they" to a slice nobody else can get.
 
 Everything is checked in the transaction that takes the lease: groups, grant, quota, capacity. One
 person's acquires follow each other (two starts at once cannot both fit under a quota of one), and
@@ -40,7 +40,7 @@ ROUNDS = 8
 
 
 class Acquisition:
-    """The use case of a starting server; :class:`.leases.Leases` offers it to callers."""
+    """The use case of a server's start; :class:`.leases.Leases` offers it to callers."""
 
     def __init__(
         self, context: Context, admission: Admission, tiers: Tiers, waiting_list: WaitingList
@@ -62,7 +62,7 @@ class Acquisition:
         started: datetime | None = None,
         stopping: Collection[str] = (),
     ) -> LeaseRow | None:
-        """A pending lease for one start of a server; None when the tier has no GPU.
+        """Take a pending lease for one start of a server; None when the tier has no GPU.
 
         ``pending_seconds`` is the time this start may take, where it is not the settings'.
         ``other_servers`` is how many other servers of the person run or start, also without a GPU
@@ -72,8 +72,8 @@ class Acquisition:
         Idempotent per ``attempt``: asking again returns the same lease while it is pending or
         active. An attempt that was cancelled or has ended is refused (``conflict``). Other leases
         that this server of this person still holds are left from a crash and begin to end, also
-        when the new one is refused. Everything of the person's that is not proven empty counts;
-        a refusal is marked ``soon`` while that will probably be over in a moment.
+        when the new one is refused. Everything of the person's that is not proven empty counts; a
+        refusal is marked ``soon`` while that will probably be over in a moment.
 
         Raises :class:`~jupyterhub_migspawner.errors.Refusal` (``options``, ``not-allowed``,
         ``approval``, ``quota``, ``capacity``, ``conflict``).
@@ -124,7 +124,7 @@ class Acquisition:
         )
 
     def being_returned(self, tier_name: str) -> bool:
-        """Whether a slice that this tier could use is on its way back, so that waiting may help."""
+        """Tell whether a slice for this tier is being returned, so that waiting may help."""
         tier = self._context.settings.tier(tier_name)
         if tier is None or tier.is_none:
             return False
@@ -239,7 +239,7 @@ class Acquisition:
         return lease
 
     def _refused(self, tx: Transaction, asking: LeaseAsk, verdict: Deny | Wait | None) -> Refusal:
-        """The refusal of a start, with what could be had instead where there is no capacity.
+        """Return the refusal of a start, with what could be had instead where there is no capacity.
 
         Without a verdict it was admitted and found nothing to take. A card that can be emptied for
         its grant is set aside first.
@@ -269,7 +269,7 @@ class Acquisition:
     def _adopt(
         self, tx: Transaction, asking: LeaseAsk, case: Case, offer: LeaseRow
     ) -> LeaseRow | None:
-        """The lease that is held for this person and tier becomes this start's."""
+        """Turn the lease held for this person and tier into this start's; None if it is gone."""
         assert case.facts.supply is not None
         grant = case.grant
         latest = promises.of_card(tx, case.facts.supply.promised, offer.card_uuid)
@@ -342,7 +342,7 @@ class Acquisition:
 
 
 def _end_of(asking: LeaseAsk, grant: RequestRow | None, latest: datetime | None) -> datetime | None:
-    """When a session that begins now is over at the latest."""
+    """Return the latest end of a session that begins now; None when it has none."""
     ends = [] if latest is None else [latest]
     if asking.tier.max_hours is not None:
         ends.append(asking.now + timedelta(hours=asking.tier.max_hours))
@@ -366,7 +366,7 @@ def _same_again(known: LeaseRow, asking: LeaseAsk, hub: str) -> LeaseRow | Refus
 
 
 def _let_go(tx: Transaction, asking: LeaseAsk, remains: list[LeaseRow]) -> None:
-    """Let what earlier starts of the same server left begin to end; once."""
+    """Let what earlier starts of the same server left behind begin to end, once."""
     while remains:
         reason = "replaced by a new start of the same server"
         begin_release(tx, remains.pop(), reason, asking.person.name, asking.now)

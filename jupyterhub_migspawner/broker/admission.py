@@ -67,13 +67,13 @@ class LeaseAsk(Ask):
 
 
 def refusal_of(verdict: Deny | Wait) -> Refusal:
-    """The refusal that reports a decision."""
+    """Return the refusal that reports a decision."""
     soon = isinstance(verdict, Wait) and verdict.soon
     return Refusal(verdict.sentence, reason=verdict.reason.refusal, soon=soon)
 
 
 class Admission:
-    """Where the facts of a decision come from."""
+    """The source of the facts of a decision."""
 
     def __init__(self, context: Context, quotas: Quotas, waiting_list: WaitingList) -> None:
         self._context = context
@@ -83,16 +83,19 @@ class Admission:
     def reader(
         self, tx: Transaction, person: Person, now: datetime, *, takes: bool = False
     ) -> Reader:
-        """For the asks of one person.
+        """Return a reader of the facts for the asks of one person.
 
-        With ``takes`` for one that takes what it is admitted to: a grant stays what it is until the
-        end of the transaction, and what is free is counted only where others wait for it.
+        ``takes`` is for an ask that takes what it is admitted to: a grant stays what it is until
+        the end of the transaction, and what is free is counted only where others wait for it.
         """
         return Reader(self._context, self._quotas, self._waiting_list, tx, person, now, takes=takes)
 
 
 class Reader:
-    """Reads the facts about one person's asks in one transaction; what several need, once."""
+    """A reader of the facts about one person's asks in one transaction.
+
+    It reads once what several asks need.
+    """
 
     def __init__(
         self,
@@ -115,7 +118,7 @@ class Reader:
         self._supplies: dict[object, Supply] = {}
 
     def case(self, ask: Ask) -> Case:
-        """The facts about one ask of this person."""
+        """Return the facts about one ask of this person."""
         tier = ask.tier
         have = holdings(self.leases, self._context.hub, ask)
         # A person with one offer does not get another beyond their quota; a start counts
@@ -145,9 +148,9 @@ class Reader:
         return Case(ask, facts, have, grant, offer, unfit, ticket)
 
     def read_start(self, ask: LeaseAsk) -> None:
-        """Read together what a start needs, whatever the rest of it says.
+        """Read together what a start needs in any case.
 
-        On PostgreSQL one round trip; what is needed besides takes one more each.
+        On PostgreSQL this is one round trip; whatever else is needed takes one more each.
         """
         if not self._tx.postgres:
             return
@@ -213,14 +216,14 @@ class Reader:
         return unadopted.sessions_of(self._tx, self._context.settings, self.orphans, self.now)
 
     def _is_for(self, offer: LeaseRow, ask: Ask) -> bool:
-        """Whether a start may take over what is held."""
+        """Tell whether a start may take over what is held."""
         here = (offer.hub, offer.tier) == (self._context.hub, ask.tier.name)
         return here and not offer.ending and ask.use is Use.START
 
     def _grants(
         self, ask: Ask, leases: tuple[LeaseRow, ...], unfit: tuple[LeaseRow, ...]
     ) -> tuple[Grants, RequestRow | None]:
-        """The person's grants for a tier with these leases on them, and the first or free one."""
+        """Return the person's grants for a tier with these leases, and the first or free one."""
         tier = ask.tier
         if self._takes:
             every = queries.requests.grants(self._tx, ask.person.name, tier.name, ask.now)
@@ -328,7 +331,7 @@ class Reader:
 
 
 def _valid(asked: tuple[RequestRow, ...], tier: Tier, now: datetime) -> tuple[RequestRow, ...]:
-    """Those of some requests for a tier that are grants now, the longest first."""
+    """Return those of some requests for a tier that are grants now, the longest first."""
     valid = [
         (request.valid_until, -request.id, request)
         for request in asked

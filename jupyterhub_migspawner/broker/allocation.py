@@ -29,11 +29,10 @@ def take(
     *,
     patient: bool,
 ) -> Allocation | None:
-    """A slice, a seat on one, or a whole card, held for this lease; None: nothing is free.
+    """Hold a slice, a seat on one, or a whole card for this lease; None when nothing is free.
 
-    Of certain ``kinds`` of cards, where these are given.
-    Raises :exc:`Contended` when others are just taking what is; with ``patient`` they are waited
-    for first.
+    ``kinds``, where given, are the kinds of cards to take from. Raises :exc:`Contended` when others
+    are just taking what is free; with ``patient`` they are waited for first.
     """
     tier = asking.tier
     profile = None if tier.is_whole else tier.profile
@@ -96,7 +95,7 @@ def take(
 def _cards_of(
     shared: list[SharedSlice], offers: list[Candidate], idle: list[IdleCard]
 ) -> frozenset[str]:
-    """The cards on which something was seen."""
+    """Return the UUIDs of the cards on which something was seen."""
     return frozenset(
         [
             *(each.card_uuid for each in shared),

@@ -25,10 +25,10 @@ def stock(
     grant_id: int | None = None,
     node: str | None = None,
 ) -> tuple[int, int]:
-    """(free, total) of a tier, in seats where it shares slices; both 0 without a GPU.
+    """Return (free, total) of a tier, in seats where it shares slices; both 0 without a GPU.
 
-    ``kinds`` are the kinds of cards that count, here and below; None: all. What is free counts on
-    a ``node`` where one is given.
+    ``kinds`` are the kinds of cards that count, here and below; None: all. What is free counts on a
+    ``node`` where one is given.
     """
     if tier.is_none:
         return 0, 0
@@ -38,7 +38,7 @@ def stock(
 
 
 def out_of_service(count: Count, tier: Tier, kinds: Kinds | None) -> int:
-    """How many cards of a tier are drained or have a problem."""
+    """Return how many cards of a tier are drained or have a problem."""
     if tier.is_none:
         return 0
     if tier.is_whole:
@@ -54,7 +54,7 @@ def outage(
     count: Count,
     kinds: Kinds | None,
 ) -> str:
-    """The sentence about a tier's cards that are out of service; empty when none is.
+    """Return the sentence about a tier's cards that are out of service; empty when none is.
 
     Admins and approvers read the reasons, too: they are the admins' own words, or the driver's.
     """

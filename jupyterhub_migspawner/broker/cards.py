@@ -21,13 +21,13 @@ class Cards:
         self._context = context
 
     def find(self, node: str | None = None) -> tuple[CardRow, ...]:
-        """Cards of one node or of all."""
+        """Return the cards of one node or of all."""
         of_node = None if node is None else wanted_name(node)
         records = self._context.read(lambda tx: queries.cards.select(tx, of_node))
         return tuple(record.row for record in records)
 
     def record_xid(self, node: str, event: GpuEvent) -> None:
-        """Note an XID error on the slice or card it hit.
+        """Record an XID error on the slice or card it hit.
 
         After one that the hardware did not contain, the slice is quarantined, or the card drained
         when it hit all of it; leases on them go on. Where the driver reports a recovery action, it

@@ -23,10 +23,12 @@ _NOBODY = "?" * (NAME_LIMIT + 1)
 
 
 def text(what: str, value: object, limit: int, *, empty: bool = True) -> str:
-    """A text as it came, or :class:`~jupyterhub_migspawner.errors.Refusal` (``options``).
+    """Return a text as it came, after checking that it can be stored.
 
-    Nothing is escaped or cleaned: that is left to the code that shows it. Refused is only what a
-    database cannot hold (a NUL character, half a character) and what is too long.
+    Nothing is escaped or cleaned: that is left to the code that shows it. Raises
+    :class:`~jupyterhub_migspawner.errors.Refusal` (``options``) only for what is no text, for what
+    a database cannot hold (a NUL character, half a character), for more than ``limit`` characters,
+    and, unless ``empty``, for nothing but space.
     """
     if not isinstance(value, str):
         raise Refusal(f"The {what} is {quoted(value)}; expected text.", reason="options")
@@ -46,14 +48,14 @@ def text(what: str, value: object, limit: int, *, empty: bool = True) -> str:
 
 
 def stored(value: str) -> str:
-    """A text from a machine as it can be stored: cut, and odd characters replaced."""
+    """Return a text from a machine as it can be stored: cut, and odd characters replaced."""
     return _UNSTORABLE.sub("\ufffd", value[:REASON_LIMIT])
 
 
 def end_within(until: object, now: datetime, most: timedelta) -> datetime:
-    """The end of something that a person grants: aware, in the future and at most ``most`` away.
+    """Check the end of something that a person grants: aware, in the future, at most ``most`` away.
 
-    In UTC. Raises :class:`~jupyterhub_migspawner.errors.Refusal` (``options``).
+    Returns it in UTC. Raises :class:`~jupyterhub_migspawner.errors.Refusal` (``options``).
     """
     if not isinstance(until, datetime) or until.tzinfo is None:
         raise Refusal(
@@ -72,12 +74,12 @@ def end_within(until: object, now: datetime, most: timedelta) -> datetime:
 
 
 def wanted_name(value: str) -> str:
-    """A name to look for; one that no row can have when it could not be stored."""
+    """Return a name to look for; one that no row can have when it could not be stored."""
     return _NOBODY if len(value) > NAME_LIMIT or _UNSTORABLE.search(value) else value
 
 
 def wanted_id(value: int) -> int:
-    """A number to look for; one that no row has when it does not fit into 64 bits."""
+    """Return a number to look for; one that no row has when it does not fit into 64 bits."""
     return value if 0 < value < 2**63 else 0
 
 

@@ -41,14 +41,18 @@ class Clock:
 
     @property
     def steps(self) -> int:
-        """How often the clock was set, as far as is known; times that were kept in memory when it
-        was another number are of no use."""
+        """How often the clock was set, as far as is known.
+
+        Times that were kept in memory when it was another number are of no use.
+        """
         clock = self._context.lease_clock
         return 0 if clock is None else clock.steps
 
     def watch(self) -> timedelta:
-        """Check whether the clock was set or stood still, and do what follows; by how much it was
-        set. Quick when there is nothing to do. For the service. Raises :exc:`.DatabaseError`.
+        """Check whether the clock was set or stood still, and do what follows.
+
+        Returns by how much it was set. Quick when there is nothing to do. For the service. Raises
+        :exc:`.DatabaseError`.
         """
         clock = self._context.lease_clock
         if clock is None or not clock.machine.boot_id:
@@ -61,8 +65,11 @@ class Clock:
             return finding.step
 
     def difference(self) -> timedelta:
-        """How far this machine's clock is ahead of the time that leases go by; 0 when it is not by
-        more than is usual, or where leases go by a database server's clock."""
+        """Return how far this machine's clock is ahead of the time that leases go by.
+
+        0 when it is not ahead by more than is usual, or where leases go by a database server's
+        clock.
+        """
         clock = self._context.lease_clock
         if clock is None or clock.shared or clock.anchor is None:
             return timedelta(0)
@@ -94,7 +101,7 @@ class Clock:
 
 
 def _is_due(clock: LeaseClock) -> bool:
-    """Whether it is time to look at the database."""
+    """Tell whether it is time to look at the database."""
     anchor = clock.anchor
     if anchor is None:
         return True
@@ -158,6 +165,6 @@ def _note_still(tx: Transaction, found: Finding, held: int) -> None:
 
 
 def length(step: timedelta) -> str:
-    """``3 seconds``, ``40 minutes``: how long, without its direction."""
+    """Return how long a step is, without its direction: ``3 seconds``, ``40 minutes``."""
     seconds = abs(step.total_seconds())
     return f"{seconds:.0f} seconds" if seconds < 60 else span(timedelta(seconds=seconds))

@@ -61,7 +61,7 @@ class Context:
         return self.settings.hub
 
     def now(self) -> datetime:
-        """Return the moment to decide by, UTC."""
+        """Return the time to decide by, in UTC."""
         return self.clock().astimezone(timezone.utc)
 
     def run(self, work: Callable[[Transaction], T]) -> T:

@@ -23,11 +23,11 @@ class Doubts:
         self._sessions = sessions
 
     def note(self) -> tuple[LeaseRow, ...]:
-        """Note, once each, which sessions admins should look at: nobody can tell for long whether
-        they are in use, or only they themselves say so.
+        """Note, once each, which sessions admins should look at; return their leases.
 
-        The warning that their people got of an end is withdrawn while they are unknown: they will
-        be warned again.
+        Those are sessions of which nobody can tell for long whether they are in use, or of which
+        only they themselves say so. The warning that their people got of an end is withdrawn while
+        they are unknown: they will be warned again.
         """
         changed = [
             each.lease.id
@@ -55,7 +55,7 @@ class Doubts:
         return self._context.run(work) if changed else ()
 
     def _changes(self, found: Standing, now: datetime) -> dict[str, Any]:
-        """What is to be noted about a session's silence, and about what admins were notified of."""
+        """Return what is to be noted about a session's silence and what admins were notified of."""
         stay, since = found.stay, found.verdict.unknown_since
         changes: dict[str, Any] = {}
         silence = doubts.heard(silence_of(stay), since, now, self._sessions.patience().silent)

@@ -78,13 +78,16 @@ class Drafts:
         return self._context.run(work)
 
     def of(self, person: Person) -> tuple[DraftRow, ...]:
-        """A person's drafts, oldest first."""
+        """Return a person's drafts, oldest first."""
         return self._context.read(
             lambda tx: queries.drafts.of_user(tx, self._context.hub, person.name)
         )
 
     def drop(self, person: Person, draft_id: int) -> DraftRow:
-        """Throw a draft away. Raises :class:`~jupyterhub_migspawner.errors.Refusal`."""
+        """Discard a draft; return it.
+
+        Raises :class:`~jupyterhub_migspawner.errors.Refusal`.
+        """
 
         def work(tx: Transaction) -> DraftRow:
             self._context.count_action(tx, person, self._context.now())
@@ -95,10 +98,10 @@ class Drafts:
         return self._context.run(work)
 
     def file(self, person: Person, draft_id: int) -> RequestRow:
-        """Make a request of a draft. What is refused stays a draft.
+        """Make a request of a draft; what is refused stays a draft.
 
-        Raises :class:`~jupyterhub_migspawner.errors.Refusal` as
-        :meth:`.requests.Requests.create` does, and ``not-found``.
+        Raises :class:`~jupyterhub_migspawner.errors.Refusal` as :meth:`.requests.Requests.create`
+        does, and ``not-found``.
         """
         found = self._context.read(lambda tx: self._draft(tx, person, wanted_id(draft_id)))
         begin: datetime | None = read_moment(found.starts_at) if found.starts_at.strip() else None

@@ -26,24 +26,27 @@ class Events:
     def find(
         self, after_id: int = 0, limit: int = 1_000, query: EventQuery = EVERYTHING
     ) -> tuple[EventRow, ...]:
-        """Up to ``limit`` events that came after the one with that id, oldest first."""
+        """Return up to ``limit`` events that came after the one with that id, oldest first."""
         return self.page(after_id, limit, query).events
 
     def page(self, after_id: int, limit: int = 1_000, query: EventQuery = EVERYTHING) -> EventPage:
-        """As :meth:`find`, for a reader that goes on: nothing with a smaller id comes later."""
+        """Return events as :meth:`find` does, for a reader that goes on.
+
+        Nothing with a smaller id than the page's ``read_to`` comes later.
+        """
         most = max(0, min(int(limit), MOST_EVENTS))
         begin = max(0, min(int(after_id), 2**63 - 1))
         wanted = _storable(query)
         return self._context.read(lambda tx: queries.events.after(tx, begin, most, wanted))
 
     def last(self, limit: int = 1_000, query: EventQuery = EVERYTHING) -> EventPage:
-        """The newest events, oldest first; with a limit of 0 only where the log ends now."""
+        """Return the newest events, oldest first; with a limit of 0 only where the log ends now."""
         most = max(0, min(int(limit), MOST_EVENTS))
         wanted = _storable(query)
         return self._context.read(lambda tx: queries.events.last(tx, most, wanted))
 
     def old(self, days: int) -> tuple[int, int]:
-        """How many events older than that would become counts, and how many would stay.
+        """Count the events older than ``days`` that would become counts, and those that would stay.
 
         Those stay that belong to a live lease or an open request.
         """
@@ -51,37 +54,37 @@ class Events:
         return self._context.read(lambda tx: compaction.old(tx, before))
 
     def begin_compaction(self, days: int) -> Compaction:
-        """What there is to compact of events older than that, for :meth:`compact`."""
+        """Return what there is to compact of events older than ``days``, for :meth:`compact`."""
         before = self._days_ago(days)
         return self._context.read(lambda tx: compaction.begin(tx, before))
 
     def compact(self, so_far: Compaction) -> Compaction:
-        """Turn some old events into counts; to be called with the answer until it is done.
+        """Turn some old events into counts; call it with its answer until it is done.
 
         Each call is short, so that others can write in between.
         """
         return self._context.run(lambda tx: compaction.go_on(tx, so_far))
 
     def counts(self) -> tuple[EventCount, ...]:
-        """What is left of the events that were compacted, by month."""
+        """Return what is left of the events that were compacted, by month."""
         return self._context.read(compaction.counts)
 
     def heard(self, ring: Callable[[], object]) -> AbstractContextManager[None]:
-        """While the context lasts, call ``ring`` after changes that may have freed something.
+        """Call ``ring`` after changes that may have freed something, while the context lasts.
 
         From another thread; it has to be quick. A hint: see :mod:`.leases.wakeups`.
         """
         return self._context.store.wakeups.heard(ring)
 
     def reader_position(self, reader: str) -> int:
-        """The last event that a reader has passed on; one that is new begins at the log's end."""
+        """Return the last event that a reader has passed on; a new one begins at the log's end."""
         found = self._context.read(lambda tx: compaction.position(tx, reader))
         if found is not None:
             return found
         return self.move_reader(reader, self.last(0).read_to)
 
     def move_reader(self, reader: str, event_id: int) -> int:
-        """Note how far a reader has come; returns it."""
+        """Record how far a reader has come; return it."""
         self._context.run(lambda tx: compaction.move(tx, reader, event_id))
         return event_id
 

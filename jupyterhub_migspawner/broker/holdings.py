@@ -18,14 +18,14 @@ from jupyterhub_migspawner.policy.settings import Settings
 
 @dataclass(frozen=True)
 class Holdings:
-    """The leases of a person that are not proven empty, at every hub, and the like of servers that
-    run without one (:mod:`.unadopted`).
+    """The leases of a person that are not proven empty, at every hub.
 
-    ``sessions`` are those that count in quotas: of other servers, and of sessions that have ended.
-    ``remains`` are what earlier starts of this very server left; they have to begin to end, and
-    count among the sessions as if they were ending already. ``offered`` is what is held for
-    tickets. ``replaced`` is what runs while a ticket waits for that very server: it makes room for
-    the offer when the server starts again, but its grant is in use until then.
+    And the like of servers that run without one (:mod:`.unadopted`). ``sessions`` are those that
+    count in quotas: of other servers, and of sessions that have ended. ``remains`` are what earlier
+    starts of this very server left; they have to begin to end, and count among the sessions as if
+    they were ending already. ``offered`` is what is held for tickets. ``replaced`` is what runs
+    while a ticket waits for that very server: it makes room for the offer when the server starts
+    again, but its grant is in use until then.
     """
 
     sessions: tuple[LeaseRow, ...]
@@ -34,19 +34,19 @@ class Holdings:
     replaced: tuple[LeaseRow, ...]
 
     def on_grants(self, but: LeaseRow | None) -> tuple[LeaseRow, ...]:
-        """All that may hold a grant, but for an offer that is to be taken over."""
+        """Return all that may hold a grant, except an offer that is to be taken over."""
         offered = tuple(lease for lease in self.offered if lease is not but)
         return self.sessions + offered + self.replaced
 
     def servers(self, hub: str) -> int:
-        """How many other servers of the person run or start at a hub, as far as leases say."""
+        """Count the person's other servers that run or start at a hub, as far as leases say."""
         return sum(not lease.ending and lease.hub == hub for lease in self.sessions)
 
 
 def holdings(leases: Iterable[LeaseRow], hub: str, ask: Ask) -> Holdings:
-    """What the person of an ask at a hub has, of all their ``leases``.
+    """Return what the person of an ask at a hub has, of all their ``leases``.
 
-    A server of the same name at another hub is another.
+    A server of the same name at another hub is a different one.
     """
     sessions, offered, remains, replaced = [], [], [], []
     for lease in leases:
@@ -64,7 +64,7 @@ def holdings(leases: Iterable[LeaseRow], hub: str, ask: Ask) -> Holdings:
 
 
 def ending_of(settings: Settings, lease: LeaseRow, *, counts_as_server: bool = True) -> Ending:
-    """A lease whose session has ended, as the rules and their sentences see it."""
+    """Return a lease whose session has ended, as the rules and their sentences see it."""
     tier = settings.tier(lease.tier)
     return Ending(
         server=lease.server,

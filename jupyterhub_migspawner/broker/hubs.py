@@ -28,11 +28,11 @@ class Hubs:
         self._context = context
 
     def claim(self, home: str, *, adopt: bool = False) -> HubRow:
-        """This hub is there, at that home: a machine and a configuration file.
+        """Claim this hub's name for its home: a machine and a configuration file.
 
-        Call it at the start and repeat it regularly. A home that was called otherwise before takes
-        its leases and requests along. ``adopt`` takes the name over from another home whatever
-        that has: for a hub that has moved. Raises :class:`~jupyterhub_migspawner.errors.Refusal`
+        Call it at the start and repeat it regularly. A home that had another name before takes its
+        leases and requests along. ``adopt`` takes the name over from another home whatever that
+        has: for a hub that has moved. Raises :class:`~jupyterhub_migspawner.errors.Refusal`
         (``conflict``) when the name is another's.
         """
         text("home of the hub", home, HOME_LIMIT, empty=False)
@@ -62,7 +62,7 @@ class Hubs:
         return self._context.run(work)
 
     def demand(self, home: str) -> None:
-        """Make sure that this hub's name has not gone to another home.
+        """Check that this hub's name has not gone to another home.
 
         Raises :class:`~jupyterhub_migspawner.errors.Refusal` (``conflict``).
         """
@@ -75,7 +75,7 @@ class Hubs:
             )
 
     def find(self) -> tuple[HubRow, ...]:
-        """All hubs that lend from this database, by name."""
+        """Return all hubs that lend from this database, by name."""
         return self._context.read(queries.hubs.every)
 
     def _demand_gone(self, tx: Transaction, known: HubRow) -> None:
@@ -115,7 +115,7 @@ class Hubs:
         )
 
     def _drop_twin_tickets(self, tx: Transaction, old: str) -> None:
-        """Who waits for the same under both names keeps the place of this one."""
+        """Cancel tickets under the old name whose users wait for the same under this one."""
         now, why = (
             self._context.now(),
             "its user already waits for the same under the hub's new name",
@@ -132,7 +132,7 @@ class Hubs:
                 close_ticket(tx, ticket, CANCELLED, why, now, BROKER)
 
     def _demand_no_twins(self, tx: Transaction, old: str) -> None:
-        """A server of one user cannot have two leases, as it would where both names have one."""
+        """Refuse where both names have a lease for one server of one user: it cannot have two."""
         mine = {
             (each.user, each.server)
             for each in queries.leases.select(tx, hub=self._context.hub, states=HELD)

@@ -28,7 +28,7 @@ Change = Callable[[], None]
 def changes(
     tx: Transaction, node: str, found: Inventory, now: datetime, *, alive: bool = True
 ) -> list[Change]:
-    """What this inventory of this node changes; empty when everything is known already.
+    """Return what this inventory of this node changes; empty when everything is known already.
 
     ``alive`` says that the node's agent has read it.
     """
@@ -108,10 +108,10 @@ def _card_changes(
 
 
 def _adopted(tx: Transaction, card: Card, record: CardRecord, found: Layout) -> dict[str, Any]:
-    """What becomes of the layout of a card when nobody has set one and it is cut by hand.
+    """Return what becomes of the layout of a card when nobody has set one and it is cut by hand.
 
-    New slices join it, and what they lie over leaves it. Slices that are gone stay in it: a
-    restart of the node takes them all, and they have to come back.
+    New slices join it, and what they lie over leaves it. Slices that are gone stay in it: a restart
+    of the node takes them all, and they have to come back.
     """
     row = record.row
     if row.layout_by or row.target is not None or not found or _given_whole(tx, card.uuid):
@@ -154,7 +154,7 @@ def _add(tx: Transaction, node: str, uuid: str, values: dict[str, Any], now: dat
 
 
 def _told(values: dict[str, Any]) -> dict[str, Any]:
-    """What an event says of a card's values: when it was, it says anyway."""
+    """Return a card's values for an event, without the time: the event has its own."""
     return {name: value for name, value in values.items() if name != "problem_since"}
 
 
@@ -208,7 +208,7 @@ def _slice_changes(
 def _uncut(
     tx: Transaction, node: str, card: Card, row: SliceRow | None, now: datetime
 ) -> list[Change]:
-    """A card that is lent with MIG off is its own slice, and there while MIG is off."""
+    """Return what changes for a card lent with MIG off: it is a slice while MIG is off."""
     if (
         row is None
         or card.problem
@@ -283,12 +283,12 @@ def _vanish(tx: Transaction, node: str, row: SliceRow, now: datetime) -> None:
 
 
 def plain(layout: Layout) -> list[list[Any]]:
-    """A layout as JSON keeps it."""
+    """Return a layout as JSON keeps it."""
     return [[profile, start] for profile, start in layout]
 
 
 def _slices_of(card: Card) -> dict[tuple[str, int], Instance]:
-    """Instances that are slices: with their compute instance, of a profile the driver names."""
+    """Return the instances that are slices: with a compute instance and a named profile."""
     return {(i.profile, i.start): i for i in card.instances if i.uuid and i.profile}
 
 

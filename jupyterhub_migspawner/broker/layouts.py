@@ -34,7 +34,7 @@ class Layouts:
         self._context = context
 
     def set(self, card_uuid: str, wants: Sequence[Want], mig_enabled: bool, actor: str) -> CardRow:
-        """As :meth:`choose`, for places that are known."""
+        """Set the desired layout of a card as :meth:`choose` does, for places that are known."""
         return self.choose(card_uuid, lambda live: wants, mig_enabled, actor)
 
     def choose(
@@ -98,7 +98,7 @@ class Layouts:
         return self._context.run(work)
 
     def claim_slice(self, card_uuid: str, want: Want, actor: str) -> str:
-        """Take a slice out of use to destroy it. ``""``, or a sentence when it must stay.
+        """Take a slice out of use to destroy it; return ``""``, or a sentence when it must stay.
 
         For the holder of the node's cutting lock only.
         """
@@ -127,7 +127,7 @@ class Layouts:
         return self._context.run(work)
 
     def claim_mode(self, card_uuid: str, enabled: bool, actor: str) -> str:
-        """May MIG be turned on or off now? ``""``, or a sentence when the card must stay.
+        """Take a card out of use to turn MIG on or off; return ``""``, or why the card must stay.
 
         For the holder of the node's cutting lock only.
         """
@@ -157,10 +157,10 @@ class Layouts:
         return self._context.run(work)
 
     def finish_target(self, card_uuid: str) -> bool:
-        """Note that a card has reached its target, as the last recorded inventory shows it.
+        """Clear a card's target if it is reached, as the last recorded inventory shows it.
 
-        True when it had one and the slices that are there are exactly those; otherwise nothing
-        changes.
+        Returns True when the card had a target and the slices that are there are exactly those;
+        otherwise nothing changes.
         """
 
         def work(tx: Transaction) -> bool:
@@ -192,7 +192,7 @@ class Layouts:
     def record_step(
         self, card_uuid: str, actor: str, step: str, *, error: str = "", **detail: Any
     ) -> None:
-        """Note a step of a re-cut that was done, or that failed with ``error``."""
+        """Record a step of a re-cut that was done, or that failed with ``error``."""
 
         def work(tx: Transaction) -> None:
             kind = "card.step-failed" if error else "card.step"
@@ -216,7 +216,7 @@ class Layouts:
 
 
 def held_by(lease: LeaseRow) -> str:
-    """The sentence for a slice that must stay because of a lease."""
+    """Return the sentence for a slice that must stay because of a lease."""
     what = "The card with MIG off" if lease.profile == MIG_OFF[0] else f"{lease.profile} at"
     where = "" if lease.profile == MIG_OFF[0] else f" {lease.start}"
     server = f", server {quoted(lease.server)}" if lease.server else ""

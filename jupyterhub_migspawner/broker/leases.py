@@ -55,10 +55,10 @@ class Leases:
         return self._context.run(work)
 
     def activate(self, attempt: str) -> LeaseRow | None:
-        """The server runs: pending becomes active, and an active lease stays so.
+        """Make a pending lease active, since its server runs; an active lease stays so.
 
-        None when the attempt holds no lease: it never had one, or it has begun to end, and the
-        server must not go on.
+        Returns None when the attempt holds no lease: it never had one, or it has begun to end, and
+        the server must not go on.
         """
 
         def work(tx: Transaction) -> LeaseRow | None:
@@ -80,11 +80,11 @@ class Leases:
         return self._context.run(work)
 
     def of_attempt(self, attempt: str) -> LeaseRow | None:
-        """The lease of an attempt, live or past."""
+        """Return the lease of an attempt, live or past; None when it never had one."""
         return self._context.read(lambda tx: queries.leases.by_attempt(tx, wanted_name(attempt)))
 
     def cancel(self, attempt: str, reason: str) -> LeaseRow | None:
-        """This start is over: the lease it holds begins to end, and it gets none any more.
+        """Cancel a start: the lease it holds begins to end, and it gets none any more.
 
         Returns that lease, or None when there is none; a later acquire of the attempt is refused.
         """
@@ -114,7 +114,7 @@ class Leases:
         actor: str,
         taken_before: datetime | None = None,
     ) -> tuple[LeaseRow, ...]:
-        """A server of this hub is over: its pending and active leases begin to end; returns them.
+        """Let the pending and active leases of a server of this hub begin to end; return them.
 
         Only those taken up to ``taken_before`` (UTC), when it is given: a release that comes late
         must not touch the lease of the server's next start.
@@ -139,7 +139,7 @@ class Leases:
         return self._context.run(work)
 
     def stranded(self, user: str | None = None) -> tuple[LeaseRow, ...]:
-        """Leases of this hub that were lost with their card, and whose servers run on without it.
+        """Return leases of this hub that were lost with their card, and whose servers run on.
 
         Until they are stopped or started again; of one user, or of all.
         """
@@ -149,7 +149,7 @@ class Leases:
         )
 
     def note_stopped(self, lease_id: int) -> None:
-        """Note that the server of a lease that was lost does not run any more."""
+        """Record that the server of a lease that was lost does not run any more."""
         self._context.run(
             lambda tx: queries.leases.leave(tx, wanted_id(lease_id), self._context.now())
         )
@@ -158,10 +158,10 @@ class Leases:
         """Let one lease begin to end.
 
         Raises :class:`~jupyterhub_migspawner.errors.Refusal`: ``not-found``, or ``conflict`` when
-        it is over already, or is ending (the refusal then says what keeps its slice and what to
-        do about it), and while its server is still starting: nothing of that
-        server may run yet, so the slice would be proven empty and lent again just before the
-        launch. Only the start itself knows when it is over; past the deadline it is.
+        it is over already, or is ending (the refusal then says what keeps its slice and what to do
+        about it), and while its server is still starting: nothing of that server may run yet, so
+        the slice would be proven empty and lent again just before the launch. Only the start itself
+        knows when it is over; past the deadline it is.
         """
         text("reason", reason, REASON_LIMIT)
         text("actor", actor, NAME_LIMIT)
@@ -190,8 +190,10 @@ class Leases:
         return self._context.run(work)
 
     def ended_lately(self, user: str, days: int = 3, most: int = 50) -> tuple[LeaseRow, ...]:
-        """A person's sessions at this hub that have ended in the last days, the latest first: each
-        says why. At most ``most`` of them."""
+        """Return a person's sessions at this hub that ended in the last days, the latest first.
+
+        Each says why it ended. At most ``most`` of them.
+        """
         name = wanted_name(user)
 
         def work(tx: Transaction) -> tuple[LeaseRow, ...]:
@@ -202,7 +204,7 @@ class Leases:
         return self._context.read(work)
 
     def confirm_empty(self, lease_id: int) -> LeaseRow:
-        """The slice is proven empty: releasing becomes released, and the slice can be given out.
+        """End a releasing lease whose slice is proven empty, so that the slice can be given out.
 
         Only for the process that has the proof. A card that was given out whole is to be cut back
         into its base layout. Calling it again changes nothing. Raises
@@ -238,7 +240,7 @@ class Leases:
         return self._context.run(work)
 
     def _end_used_up(self, tx: Transaction, request_id: int, now: datetime) -> None:
-        """A grant on which no more servers may start is over with the last of them."""
+        """End a grant on which no more servers may start, with the last of them."""
         grant = queries.requests.by_id(tx, request_id)
         tier = None if grant is None else self._context.settings.tier(grant.tier)
         if grant is None or tier is None or not tier.is_used_up(grant.uses):
@@ -258,7 +260,7 @@ class Leases:
             )
 
     def note_waiting(self, lease_id: int, why: str) -> None:
-        """Say why a lease is still releasing; ignored when it is not."""
+        """Record why a lease is still releasing; ignored when it is not."""
 
         def work(tx: Transaction) -> None:
             lease = queries.leases.by_id(tx, wanted_id(lease_id))
@@ -274,7 +276,7 @@ class Leases:
         self._context.run(work)
 
     def forget_cancelled(self) -> None:
-        """Drop the memory of cancelled attempts that no thread can still be waiting with."""
+        """Forget the cancelled attempts that no thread can still be waiting with."""
         self._context.run(
             lambda tx: queries.tombstones.forget(tx, self._context.now() - TOMBSTONE_LIFE)
         )
@@ -290,7 +292,7 @@ class Leases:
         states: Collection[str] | None = None,
         part: Part | None = None,
     ) -> tuple[LeaseRow, ...]:
-        """Leases of all hubs or of one, oldest first; only live ones unless asked otherwise.
+        """Return leases of all hubs or of one, oldest first; only live ones unless asked otherwise.
 
         All of them, or a part.
         """
@@ -308,12 +310,16 @@ class Leases:
         )
 
     def get(self, lease_id: int) -> LeaseRow:
-        """One lease, live or past; Refusal ``not-found`` when there is none of that number."""
+        """Return one lease, live or past.
+
+        Raises :class:`~jupyterhub_migspawner.errors.Refusal` (``not-found``) when there is none of
+        that number.
+        """
         return self._context.read(lambda tx: _known(tx, lease_id))
 
 
 def why_ending(lease: LeaseRow, quarantined: str = "") -> tuple[str, str]:
-    """For admins: how a lease stands whose slice is not proven empty, and the way out.
+    """Return how a lease stands whose slice is not proven empty, and the way out, for admins.
 
     ``quarantined`` is the reason for which its slice is, if it is.
     """
@@ -329,7 +335,7 @@ def why_ending(lease: LeaseRow, quarantined: str = "") -> tuple[str, str]:
 
 
 def _of_start(tx: Transaction, attempt: str) -> LeaseRow | None:
-    """The lease of an attempt to start a server; an offer is none's."""
+    """Return the lease of an attempt to start a server; an offer belongs to no attempt."""
     lease = queries.leases.by_attempt(tx, wanted_name(attempt))
     return None if lease is None or lease.ticket_id is not None else lease
 

@@ -41,7 +41,7 @@ NAMES = frozenset({ATTEMPT, _START, _DATABASE, *_PLACES.values()})
 
 
 def environment_of(lease: LeaseRow | None, database: Position | None) -> dict[str, str]:
-    """The part of a server's environment that names its lease; empty texts without one."""
+    """Return the part of a server's environment that names its lease; empty texts without one."""
     if lease is None:
         lease_id = attempt = node = card = start = hub = origin = ""
     else:
@@ -60,7 +60,7 @@ def environment_of(lease: LeaseRow | None, database: Position | None) -> dict[st
 
 
 def mark_in(environ: Mapping[str, str]) -> OrphanRow | None:
-    """What the environment of a process says; None where it names no attempt."""
+    """Return the mark in the environment of a process; None where it names no attempt."""
     attempt = environ.get(ATTEMPT, "")[:NAME_LIMIT]
     if not attempt:
         return None
@@ -80,7 +80,7 @@ def mark_in(environ: Mapping[str, str]) -> OrphanRow | None:
 def state_of(
     lease: LeaseRow, database: Position, url: str = "", sealed: str = ""
 ) -> dict[str, Any]:
-    """What a spawner saves of its lease, and of how its server is asked.
+    """Return what a spawner saves of its lease, and of how its server is asked.
 
     ``sealed`` is the server's token, sealed for the attempt and ``url`` without a lease.
     """
@@ -106,7 +106,7 @@ def state_of(
 
 
 def mark_in_state(state: object, user: str, server: str, hub: str) -> OrphanRow | None:
-    """The lease that a spawner's saved state names; None when it names none.
+    """Return the lease that a spawner's saved state names; None when it names none.
 
     ``user``, ``server`` and ``hub`` are as the hub calls them now: they may have been renamed.
     """
@@ -154,7 +154,7 @@ def _time(value: object) -> datetime | None:
 
 
 def strangeness(marks: Sequence[OrphanRow], database: Position) -> str:
-    """Why a database may not know these leases, in a sentence: by where they say they come from."""
+    """Explain in a sentence why a database may not know these leases, by where they come from."""
     if any(each.identity and each.identity != database.identity for each in marks):
         return "Their leases are in another database: it was deleted, or database_url was changed."
     if any(each.generation and each.generation < database.generation for each in marks):

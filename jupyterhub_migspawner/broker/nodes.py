@@ -34,7 +34,7 @@ class Nodes:
         marks: Sequence[OrphanRow] | None = None,
         unreadable: Collection[int] = (),
     ) -> None:
-        """Take over what a node's agent has read: its heartbeat, cards and slices.
+        """Record what a node's agent has read: its heartbeat, cards and slices.
 
         ``marks`` are those of all living processes that have one, read before this is called; what
         they use without a lease is quarantined before it could be offered. None where nobody has
@@ -84,11 +84,14 @@ class Nodes:
         self._context.run(work)
 
     def note_alive(self, node: str) -> None:
-        """The node's agent is at work on something long; what it reported before still holds."""
+        """Record a heartbeat of a node whose agent is at work on something long.
+
+        What it reported before still holds.
+        """
         self._context.run(lambda tx: queries.nodes.beat(tx, wanted_name(node), self._context.now()))
 
     def note_boot(self, node: str, boot_id: str) -> bool:
-        """Say which boot of a node's kernel this is; whether it is another than before.
+        """Record which boot of a node's kernel this is; return whether it is another than before.
 
         After a restart the node is offered nothing until its agent has looked at the cards: their
         slices are gone, whatever was read before. Nothing changes for a node that nobody has
@@ -109,10 +112,10 @@ class Nodes:
         return self._context.run(work)
 
     def find(self) -> tuple[NodeRow, ...]:
-        """All nodes by name."""
+        """Return all nodes by name."""
         return self._context.read(queries.nodes.select)
 
     def live(self) -> tuple[NodeRow, ...]:
-        """Nodes whose agent has reported lately."""
+        """Return the nodes whose agent has reported lately."""
         silent_before = self._context.silent_before(self._context.now())
         return tuple(node for node in self.find() if node.heartbeat_at >= silent_before)

@@ -64,7 +64,10 @@ class Notices:
         self._context.run(work)
 
     def warn_of_ends(self) -> tuple[LeaseRow, ...]:
-        """Note which sessions end soon: each end once, also when a lease gets another one."""
+        """Note which sessions end soon; return their leases.
+
+        Each end is noted once, also when a lease gets another one.
+        """
 
         def work(tx: Transaction) -> tuple[LeaseRow, ...]:
             now = self._context.now()
@@ -118,16 +121,20 @@ class Notices:
         return self._context.run(work) if self._context.read(stuck) else ()
 
     def choices(self, user: str) -> dict[str, bool]:
-        """For each topic of :data:`~jupyterhub_migspawner.policy.notices.TOPICS` whether a user
-        wants notices; they do unless they have chosen otherwise."""
+        """Return for each topic of notices whether a user wants them.
+
+        The topics are :data:`~jupyterhub_migspawner.policy.notices.TOPICS`. Users want notices
+        unless they have chosen otherwise.
+        """
         name = wanted_name(user)
         said = self._context.read(lambda tx: queries.notices.of_user(tx, self._context.hub, name))
         return {topic: said.get(topic, True) for topic in TOPICS}
 
     def choose(self, user: str, choices: Mapping[str, bool]) -> dict[str, bool]:
-        """Store which notices a user wants; what ``choices`` leaves out stays. Returns all.
+        """Store which notices a user wants; return all their choices.
 
-        Raises :class:`~jupyterhub_migspawner.errors.Refusal` (``options``).
+        What ``choices`` leaves out stays. Raises :class:`~jupyterhub_migspawner.errors.Refusal`
+        (``options``).
         """
         text("user name", user, NAME_LIMIT, empty=False)
         for topic, wanted in choices.items():

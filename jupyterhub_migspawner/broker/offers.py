@@ -52,10 +52,11 @@ class Offers:
         self._waiting_list = waiting_list
 
     def turns(self, *, blocked: bool = False) -> tuple[TicketRow, ...]:
-        """The tickets of this hub whose turn it is with what is free, in that order.
+        """Return the tickets of this hub whose turn it is with what is free, in that order.
 
-        With ``blocked`` those that something has kept from it come where they would without that,
-        and all the others of them at the end, whether or not anything is free: to look again.
+        With ``blocked``, tickets that something has kept from their turn come where they would
+        without that, and all the others of them at the end, whether or not anything is free: to
+        look again.
         """
 
         def work(tx: Transaction) -> tuple[TicketRow, ...]:
@@ -82,13 +83,13 @@ class Offers:
         other_servers: int | None = None,
         stopping: Collection[str] = (),
     ) -> Offered:
-        """Hold something for a ticket whose turn it is, for some minutes.
+        """Hold something for a ticket whose turn it is, for some minutes; return what became of it.
 
         ``person`` is its user as the hub knows them now, None when it has none of that name;
         ``other_servers`` are how many servers of theirs run besides the one it is for (None: their
-        leases are counted), and
-        ``stopping`` the names of those of them that the hub is just stopping. Whatever the person
-        may not have any more ends the ticket; a quota or a missing grant blocks it.
+        leases are counted), and ``stopping`` the names of those of them that the hub is just
+        stopping. Whatever the person may not have any more ends the ticket; a quota or a missing
+        grant blocks it.
         """
         others = (other_servers, frozenset(stopping))
         attempt = f"ticket {uuid.uuid4().hex}"
@@ -105,7 +106,7 @@ class Offers:
         return Offered(ticket, None, "Other users are allocating the free slices right now.")
 
     def pass_over(self, ticket_id: int, why: str) -> None:
-        """A ticket of this hub cannot be served just now; others need not wait behind it."""
+        """Block a ticket of this hub that cannot be served now; others need not wait behind it."""
 
         def work(tx: Transaction) -> None:
             ticket = known_ticket(tx, ticket_id)
@@ -117,7 +118,7 @@ class Offers:
         self._context.run(work)
 
     def renew(self) -> int:
-        """Extend the offers at this hub by the same time; how many they are.
+        """Extend the offers at this hub by the same time; return how many they are.
 
         For after a time in which nobody could take them.
         """
@@ -139,7 +140,7 @@ class Offers:
         return self._context.run(work)
 
     def settle(self) -> tuple[TicketRow, ...]:
-        """Offers past their time end with their tickets; tickets whose offer is gone wait again.
+        """End offers past their time with their tickets; tickets whose offer is gone wait again.
 
         Tickets of this hub end too when their tier is taken out of its configuration: their turn
         would never come. Returns the tickets that have changed.
@@ -216,7 +217,7 @@ class Offers:
         return Offered(known_ticket(tx, ticket_id), None, str(answer or why))
 
     def _will_do(self, ticket: TicketRow, person: Person, known: Kinds) -> tuple[Tier, ...]:
-        """The tiers of a ticket that its person may use now; none when the one asked for is not."""
+        """Return the ticket's tiers that its person may use now; none without the one asked for."""
         mine = {tier.name: tier for tier in tiers.open_tiers(self._context.settings.tiers, person)}
         asked = mine.get(ticket.tier)
         if asked is None or asked.is_none:
@@ -308,7 +309,7 @@ class Offers:
         return known_ticket(tx, found.id)
 
     def _why_gone(self, ticket: TicketRow) -> str:
-        """Why nobody can get what a ticket of this hub asks for any more; empty where they can."""
+        """Return why nobody can get what a ticket of this hub asks for; empty if they can."""
         if ticket.hub != self._context.hub:
             return ""  # by another hub's tiers
         tier = self._context.settings.tier(ticket.tier)
@@ -318,7 +319,7 @@ class Offers:
 
     @staticmethod
     def _is_heard(tx: Transaction, hub: str, now: datetime) -> bool:
-        """Whether the service of a hub is there."""
+        """Tell whether the service of a hub is there."""
         known = queries.hubs.by_name(tx, hub)
         return known is not None and known.seen_at is not None and now - known.seen_at < SILENT
 
@@ -330,7 +331,7 @@ class Offers:
         *,
         blocked: bool = False,
     ) -> tuple[Waiting, ...]:
-        """What the rules about the order see of the tickets that wait."""
+        """Return the tickets that wait, as the rules about the order see them."""
         found: list[Waiting] = []
         known = self._context.known_kinds(tx)
         hours: dict[str, float] = {}
@@ -347,7 +348,7 @@ class Offers:
     def _rooms(
         self, tx: Transaction, rows: Collection[TicketRow], now: datetime
     ) -> dict[Pool, int]:
-        """What is free of everything that is waited for, cards of a ticket's own among it."""
+        """Return what is free of all that is waited for, cards of a ticket's own among it."""
         room: dict[Pool, int] = {}
         known = self._context.known_kinds(tx)
         for row in rows:
@@ -365,7 +366,7 @@ class Offers:
     def _has_own_card(
         self, tx: Transaction, row: TicketRow, tier: Tier, now: datetime, known: Kinds
     ) -> bool:
-        """Whether a card is kept for the ticket's grant, or is to be emptied for it from now on."""
+        """Tell whether a card is kept for the ticket's grant, or is now to be emptied for it."""
         silent_before, kinds = self._context.silent_before(now), tier.kinds(known)
         for grant in queries.requests.grants(tx, row.user, tier.name, now):
             if allocation.cards.idle_cards(
@@ -380,5 +381,5 @@ class Offers:
 
 
 def _own_pool(ticket: TicketRow) -> Pool:
-    """A card that is there for one ticket only."""
+    """Return the pool of a card that is there for one ticket only."""
     return Pool(f"card of ticket {ticket.id}")

@@ -47,7 +47,7 @@ class Guests:
         return frozenset(each.attempt for each in (*self.running, *self.unsure))
 
     def on(self, lease: LeaseRow) -> frozenset[str]:
-        """The attempts that their hub runs on the slice of a lease."""
+        """Return the attempts that their hub runs on the slice of a lease."""
         return frozenset(each.attempt for each in self.running if _names(each, lease))
 
 
@@ -58,11 +58,11 @@ class Orphans:
         self._context = context
 
     def find(self) -> tuple[OrphanRow, ...]:
-        """All that are known now, by node and user."""
+        """Return all servers without a lease that are known now, by node and user."""
         return self._context.read(queries.orphans.every)
 
     def guests(self, node: str) -> Guests:
-        """Servers of a node without a lease that are to go on whatever lease ends there.
+        """Return the servers of a node without a lease that go on whatever lease ends there.
 
         An older copy of the database still has the lease of the user who had a slice before. A mark
         alone saves no process: anybody can set one. It takes the word of the mark's hub; and as
@@ -83,7 +83,7 @@ class Orphans:
         return self._context.read(work)
 
     def note_marks(self, node: str, marks: Sequence[OrphanRow]) -> tuple[OrphanRow, ...]:
-        """Living processes of a node carry these marks: shut what they use without a lease.
+        """Quarantine what living processes of a node with these marks use without a lease.
 
         For the start of a hub or service: a database that was restored a moment ago offers its
         nodes' slices before an agent has looked. Returns those without a lease.
@@ -91,7 +91,7 @@ class Orphans:
         return self._context.run(lambda tx: note(tx, wanted_name(node), marks, self._context.now()))
 
     def vouch(self, named: Sequence[OrphanRow]) -> tuple[OrphanRow, ...]:
-        """This hub runs these servers: remember those whose attempts have no lease here.
+        """Remember those servers that this hub runs and whose attempts have no lease here.
 
         Their slices are quarantined at once. Returns those without a lease.
         """
@@ -114,7 +114,10 @@ class Orphans:
         return self._context.run(work) if named else ()
 
     def unvouch(self, user: str, server: str) -> None:
-        """This server of this hub does not run any more; its node's agent looks for the rest."""
+        """Note that this server of this hub does not run any more.
+
+        Its node's agent looks for the rest.
+        """
         of_user, of_server = wanted_name(user), wanted_name(server)
         self._context.run(
             lambda tx: queries.orphans.unvouch(
@@ -129,8 +132,8 @@ class Orphans:
 
         Each gets the slice that it has, if that is there and nobody's, and keeps it as long as its
         saved state says, but never less than the time for which people are warned. What is left
-        from an earlier start of the same server begins to end. Those that cannot be adopted stay
-        as they are, with the reason. ``dry_run`` changes nothing.
+        from an earlier start of the same server begins to end. Those that cannot be adopted stay as
+        they are, with the reason. ``dry_run`` changes nothing. Returns what became of each.
         """
         text("actor", actor, NAME_LIMIT)
 
@@ -267,14 +270,14 @@ class Orphans:
 
 
 def _names(orphan: OrphanRow, lease: LeaseRow) -> bool:
-    """Whether an orphan's mark names the slice of a lease."""
+    """Tell whether an orphan's mark names the slice of a lease."""
     place = (orphan.card_uuid, orphan.profile, orphan.start)
     same = place == (lease.card_uuid, lease.profile, lease.start)
     return same or bool(orphan.slice_uuid and orphan.slice_uuid == lease.slice_uuid)
 
 
 def _unheard(tx: Transaction, orphan: OrphanRow) -> bool:
-    """Whether the hub of an orphan has not been there since that was found."""
+    """Tell whether the hub of an orphan has not been there since the orphan was found."""
     hub = queries.hubs.by_name(tx, orphan.hub)
     if hub is None or orphan.found_at is None:
         return False
@@ -290,7 +293,7 @@ def _server(lease: LeaseRow) -> tuple[str, str, str]:
 
 
 def _grant(tx: Transaction, orphan: OrphanRow) -> int | None:
-    """The grant it ran on, if this database has it and it is that user's."""
+    """Return the grant that an orphan ran on, if this database has it and it is that user's."""
     if orphan.request_id is None:
         return None
     grant = queries.requests.by_id(tx, orphan.request_id)

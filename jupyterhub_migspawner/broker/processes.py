@@ -35,11 +35,11 @@ class Processes:
         self._context = context
 
     def of_node(self, node: str) -> dict[int, ProcessesRow]:
-        """What is known of the processes of the sessions of a node, by lease."""
+        """Return what is known of the processes of the sessions of a node, by lease."""
         return self._context.read(lambda tx: queries.processes.of_node(tx, wanted_name(node)))
 
     def note_server(self, attempt: str, row: ProcessesRow) -> None:
-        """Note the first process of a start, and the system user it runs as.
+        """Record the first process of a start, and the system user it runs as.
 
         ``row`` says which, with any lease id. Ignored where the attempt has no live lease.
         """
@@ -63,7 +63,7 @@ class Processes:
         self._context.run(work)
 
     def note(self, rows: Collection[ProcessesRow]) -> None:
-        """Keep what an agent knows of the sessions of its node.
+        """Store what an agent knows of the sessions of its node.
 
         At most :data:`MOST_KNOWN` processes of each, the first ones. A uid that is known stays.
         """

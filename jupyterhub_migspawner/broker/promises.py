@@ -25,7 +25,7 @@ def latest_ends(
     count: Callable[[], Count],
     but: int | None = None,
 ) -> dict[CardKind, datetime]:
-    """When a session on a whole card of each kind has to give it on to a grant that begins by then.
+    """Return when a session on a whole card of each kind must give it on to a coming grant.
 
     Without the kinds that no coming grant needs. The lease ``but`` is its own already.
     """
@@ -55,13 +55,13 @@ def latest_ends(
 
 
 def _number(count: Count, tier: Tier, kinds: Kinds) -> int:
-    """How many cards there are, in service or not."""
+    """Return how many cards there are, in service or not."""
     return stock(count, tier, kinds)[1] + out_of_service(count, tier, kinds)
 
 
 def of_card(
     tx: Transaction, latest: Mapping[CardKind, datetime], card_uuid: str
 ) -> datetime | None:
-    """What holds for a card of what holds for its kind."""
+    """Return what of the ends by kind holds for one card; None where nothing does."""
     card = queries.cards.by_uuid(tx, card_uuid) if latest else None
     return None if card is None else latest.get(card.row.kind)

@@ -46,7 +46,7 @@ def changes(
     busy: Mapping[str, Sequence[int]],
     now: datetime,
 ) -> list[Callable[[], None]]:
-    """What the marks of a node's living processes change; empty when all is known already.
+    """Return what the marks of a node's living processes change; empty when all is known.
 
     ``unreadable`` are processes whose marks are not known now: an orphan that was one of them is
     not gone. ``busy`` are the processes that NVML lists, by the slice's UUID.
@@ -99,7 +99,7 @@ def note(
 
 
 def reason_for(tx: Transaction, row: SliceRow) -> str:
-    """Why a slice must stay quarantined for the sake of servers without a lease, or nothing."""
+    """Return why a slice must stay quarantined for servers without a lease, or nothing."""
     others = _places(tx, row.node)
     found = [each for each in queries.orphans.every(tx) if row.id in _covered(each, others)]
     return orphan_sentence(found) if found else ""
@@ -113,7 +113,7 @@ def _apply(changes: Iterable[Callable[[], None]]) -> None:
 def quarantines(
     tx: Transaction, node: str, now: datetime, busy: Mapping[str, Sequence[int]]
 ) -> list[Callable[[], None]]:
-    """Bring the quarantines of a node's slices in step with its orphans."""
+    """Return what brings the quarantines of a node's slices in step with its orphans."""
     changes: list[Callable[[], None]] = []
     places = _places(tx, node)
     on: dict[int, list[OrphanRow]] = {}
@@ -138,7 +138,7 @@ def quarantines(
 
 
 def stray_reason(pids: Sequence[int]) -> str:
-    """The reason of a quarantine for processes that use a slice without a lease."""
+    """Return the reason of a quarantine for processes that use a slice without a lease."""
     listed = ", ".join(map(str, sorted(pids)[:5]))
     who = f"process {listed}" if len(pids) == 1 else f"processes {listed}"
     return f"{STRAY} {who}{' and more' if len(pids) > 5 else ''}."
@@ -152,7 +152,7 @@ def _quarantine(tx: Transaction, row: SliceRow, why: str, now: datetime) -> None
 
 
 def _add_uncut(tx: Transaction, orphan: OrphanRow, now: datetime) -> None:
-    """A card with MIG off has no slice until it is lent; this one is in use already."""
+    """Add the slice of a card with MIG off, which has none until it is lent, as in use already."""
     record = queries.cards.by_uuid(tx, orphan.card_uuid)
     if record is None:
         return
@@ -178,7 +178,7 @@ def _add_uncut(tx: Transaction, orphan: OrphanRow, now: datetime) -> None:
 
 
 def orphan_sentence(found: Sequence[OrphanRow]) -> str:
-    """The reason of a quarantine for these servers, with what to do about it."""
+    """Return the reason of a quarantine for these servers, with what to do about it."""
     one = found[0]
     server = f"server {quoted(one.server)}" if one.server else "the default server"
     who = f"{server} of {quoted(one.user)}" if one.user else "a server of an unknown user"
@@ -212,7 +212,7 @@ def _places(tx: Transaction, node: str) -> _Places:
 
 
 def _without_lease(tx: Transaction, marks: Sequence[OrphanRow], places: _Places) -> list[OrphanRow]:
-    """Those marks that name something of this node and no lease of this database.
+    """Return those marks that name something of this node and no lease of this database.
 
     However many there are, none is left out that alone names a slice: a user who lets a thousand
     processes claim one slice must not hide the server on another.
@@ -232,7 +232,7 @@ def _without_lease(tx: Transaction, marks: Sequence[OrphanRow], places: _Places)
 
 
 def _covered(mark: OrphanRow, places: _Places) -> set[int]:
-    """The slices that lie where the mark's slice lies, whatever they are called by now.
+    """Return the slices that lie where the mark's slice lies, whatever they are called by now.
 
     By its place on the card; the UUID alone where nothing else is known, and besides: a slice that
     was created again may have got the UUID of an earlier one.
@@ -255,7 +255,7 @@ def _covered(mark: OrphanRow, places: _Places) -> set[int]:
 
 
 def _least_size(profile: str) -> int:
-    """Memory slots that a profile takes at least, by its name: ``3g.20gb`` has three."""
+    """Return how many memory slots a profile takes at least, by its name: 3 for ``3g.20gb``."""
     number = profile.partition("g.")[0]
     return int(number) if number.isascii() and number.isdigit() and len(number) < 3 else 1
 

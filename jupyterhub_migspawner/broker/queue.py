@@ -1,4 +1,4 @@
-"""The waiting list as its people see it: places, taken and given up, and how long the wait is."""
+"""The waiting list as its people see it: tickets, their positions, and how long the wait is."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Taken:
 
 
 def none_larger(tier: Tier) -> str:
-    """The sentence for a place that would take a larger tier, where there is none."""
+    """Return the sentence for a ticket that would take a larger tier, where there is none."""
     if tier.is_whole:
         why = "nothing is larger than a whole card"
     elif tier.approval:
@@ -98,11 +98,10 @@ class Queue:
         larger tier too that is free first, and is refused where there is none. ``existing`` says
         that the hub has that server already, whose name may then be one that a new server would not
         get. ``other_servers`` and ``stopping`` are as in :meth:`.acquisition.Acquisition.acquire`.
-        LeaseAsk again for the same tier changes these and keeps the place.
+        Joining again for the same tier changes these and keeps the position.
 
-        Raises :class:`~jupyterhub_migspawner.errors.Refusal`:
-        ``options``, ``not-allowed``, ``approval``, ``quota``, or ``conflict`` when there is nothing
-        to wait for.
+        Raises :class:`~jupyterhub_migspawner.errors.Refusal`: ``options``, ``not-allowed``,
+        ``approval``, ``quota``, or ``conflict`` when there is nothing to wait for.
         """
         text("user name", person.name, NAME_LIMIT, empty=False)
         text("server name", server, NAME_LIMIT)
@@ -166,9 +165,8 @@ class Queue:
     def leave(self, ticket_id: int, by: Person, reason: str = "") -> TicketRow:
         """Leave the waiting list, and give back what is held for the ticket.
 
-        One's own ticket, or any as an admin.
-
-        Raises :class:`~jupyterhub_migspawner.errors.Refusal`: ``not-found`` (also for another's),
+        People leave with their own tickets, admins with any. Raises
+        :class:`~jupyterhub_migspawner.errors.Refusal`: ``not-found`` (also for another's),
         ``conflict`` when it is over.
         """
         text("reason", reason, REASON_LIMIT)
@@ -200,7 +198,7 @@ class Queue:
         states: Collection[str] | None = None,
         part: Part | None = None,
     ) -> tuple[TicketRow, ...]:
-        """Tickets, oldest first; those that are still open unless asked otherwise.
+        """Return tickets, oldest first; those that are still open unless asked otherwise.
 
         All of them, or a part.
         """
@@ -210,9 +208,9 @@ class Queue:
         )
 
     def status(self, user: str | None = None, part: Part | None = None) -> tuple[TicketStatus, ...]:
-        """Every open ticket of a person of this hub, or of everybody, with its place and wait.
+        """Return the open tickets of a person of this hub, or of everybody, with position and wait.
 
-        All of them, or a part. Places follow from all that wait, of which nobody has more than
+        All of them, or a part. Positions follow from all that wait, of which nobody has more than
         :data:`MOST_TICKETS`.
         """
 
@@ -319,7 +317,7 @@ def _occupied(taken: Taken, now: datetime) -> Occupied:
 
 
 def _latest_end(lease: LeaseRow) -> datetime | None:
-    """When a slice is given back at the latest; an offer that nobody takes ends soon."""
+    """Return when a slice is given back at the latest; an offer that nobody takes ends soon."""
     if lease.ticket_id is not None and lease.state == PENDING:
         return lease.deadline if lease.ends_at is None else lease.ends_at
     return lease.ends_at

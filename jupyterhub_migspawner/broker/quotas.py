@@ -46,10 +46,10 @@ class Quotas:
     def of(
         self, person: Person, *, servers: int | None = None, stopping: Collection[str] = ()
     ) -> tuple[QuotaStatus, ...]:
-        """Every limit that counts for a person, and how much of it is used.
+        """Return every limit that counts for a person, and how much of it is used.
 
-        ``servers`` is how many run, start or stop now, where the caller knows; ``stopping`` are
-        the names of those that the hub is just stopping.
+        ``servers`` is how many run, start or stop now, where the caller knows; ``stopping`` are the
+        names of those that the hub is just stopping.
         """
 
         def work(tx: Transaction) -> tuple[QuotaStatus, ...]:
@@ -79,7 +79,7 @@ class Quotas:
         return self._context.read(work)
 
     def unadopted_sessions(self, user: str) -> tuple[LeaseRow, ...]:
-        """A person's servers of this hub that run without a lease, as the leases they would have.
+        """Return a person's servers of this hub without a lease, as the leases they would have.
 
         Their ``id`` is :data:`.unadopted.NO_LEASE`.
         """
@@ -164,7 +164,7 @@ class Quotas:
     def exceptions(
         self, user: str | None = None, *, include_past: bool = False, part: Part | None = None
     ) -> tuple[QuotaExceptionRow, ...]:
-        """Exceptions, oldest first; only those that hold now unless asked otherwise.
+        """Return exceptions, oldest first; only those that hold now unless asked otherwise.
 
         All of them, or a part.
         """
@@ -183,7 +183,7 @@ class Quotas:
         now: datetime,
         without_lease: Iterable[LeaseRow],
     ) -> tuple[quota.Span, ...]:
-        """When the person has had which share of a card, if a quota counts hours.
+        """Return when the person has had which share of a card, if a quota counts hours.
 
         ``without_lease`` are their sessions that run without one.
         """
@@ -200,7 +200,7 @@ class Quotas:
         servers: int = 0,
         stopping: Collection[str] = (),
     ) -> quota.Usage:
-        """What a person has and has used.
+        """Return what a person has and has used.
 
         ``counted`` are the leases that count: pending, active and releasing ones. ``stopping`` are
         the names of servers, among the ``servers`` of them, that the hub is just stopping: the
@@ -233,7 +233,7 @@ class Quotas:
     def limits(
         self, tx: Transaction, person: Person, now: datetime
     ) -> tuple[quota.Quota, tuple[QuotaExceptionRow, ...]]:
-        """What counts for a person, and the exceptions in it."""
+        """Return what counts for a person, and the exceptions in it."""
         if not self._context.settings.quotas.sets_any:
             return quota.Quota(), ()
         holding = queries.quotas.select(tx, person.name, now)
@@ -284,7 +284,7 @@ def _known(tx: Transaction, exception_id: int) -> QuotaExceptionRow:
 def record(
     tx: Transaction, now: datetime, actor: str, kind: str, row: QuotaExceptionRow, why: str
 ) -> None:
-    """An event about an exception."""
+    """Record an event about an exception."""
     queries.events.append(
         tx,
         now,

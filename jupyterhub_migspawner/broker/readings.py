@@ -58,7 +58,7 @@ class Readings:
         self._context.run(work)
 
     def note(self, answers: Collection[Answer]) -> None:
-        """Note what sources say. Whatever is different from before was activity."""
+        """Record what sources say; whatever is different from before was activity."""
 
         def work(tx: Transaction) -> None:
             now = self._context.now()
@@ -86,14 +86,17 @@ class Readings:
         self._context.run(queries.sessions.forget_ended)
 
     def _pause(self) -> timedelta:
-        """Claims of use within so long are one; a look has to fit in between."""
+        """Return the time within which claims of use are one; a look has to fit in between."""
         return max(doubts.PAUSE, timedelta(seconds=3 * self._context.settings.examine_seconds))
 
 
 def _merged(
     answer: Answer, known: ReadingRow | None, now: datetime, pause: timedelta
 ) -> ReadingRow:
-    """A reading after an answer. The first one counts as activity: nobody knows what was before."""
+    """Return a reading after an answer.
+
+    The first one counts as activity: nobody knows what was before.
+    """
     if answer.problem:
         before = known or ReadingRow(answer.lease_id, answer.source, None, None, "", "", "")
         return replace(before, problem=stored(answer.problem)[:MOST_SAID])
@@ -111,7 +114,7 @@ def _merged(
 
 
 def _at_least(row: ReadingRow, active_at: datetime | None) -> ReadingRow:
-    """The reading, with no earlier activity than this."""
+    """Return the reading, with no earlier activity than this."""
     if active_at is None or row.active_at is None:
         return row
     return replace(row, active_at=max(row.active_at, active_at))

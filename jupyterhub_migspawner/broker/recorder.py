@@ -21,7 +21,7 @@ from jupyterhub_migspawner.policy import approval
 def lease_event(
     tx: Transaction, lease: LeaseRow, at: datetime, actor: str, *, kind: str = "", **detail: Any
 ) -> None:
-    """The event that a lease has come into its present state, or another ``kind`` about it."""
+    """Record that a lease has come into its present state, or another ``kind`` about it."""
     queries.events.append(
         tx,
         at,
@@ -43,7 +43,7 @@ def lease_event(
 def slice_event(
     tx: Transaction, at: datetime, actor: str, kind: str, row: SliceRow, **detail: Any
 ) -> None:
-    """An event about one slice."""
+    """Record an event about one slice."""
     queries.events.append(
         tx,
         at,
@@ -81,7 +81,7 @@ def close_ticket(
 def ticket_event(
     tx: Transaction, ticket: TicketRow, now: datetime, actor: str, kind: str, **detail: Any
 ) -> None:
-    """An event about a ticket."""
+    """Record an event about a ticket."""
     values = {"hub": ticket.hub, "server": ticket.server, "tier": ticket.tier, **detail}
     queries.events.append(tx, now, actor, kind, user=ticket.user, ticket=ticket.id, **values)
 
@@ -89,7 +89,7 @@ def ticket_event(
 def request_event(
     tx: Transaction, request_id: int, now: datetime, actor: str, why: str, kind: str = ""
 ) -> RequestRow:
-    """The event that a request has come into its present state, or another ``kind`` about it.
+    """Record that a request has come into its present state, or another ``kind`` about it.
 
     Returns the request as it is now.
     """

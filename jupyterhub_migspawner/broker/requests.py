@@ -77,7 +77,7 @@ class Requests:
         reason: str,
         starts_at: datetime | None,
     ) -> Callable[[Transaction], RequestRow]:
-        """What files a request that was checked as far as can be without the database."""
+        """Return what files a request, checked as far as can be without the database."""
         text("user name", person.name, NAME_LIMIT, empty=False)
         text("reason", reason, REASON_LIMIT, empty=False)
         asked = {"tier": "" if tier_name is None else tier_name}
@@ -232,9 +232,9 @@ class Requests:
     ) -> tuple[RequestRow, tuple[LeaseRow, ...]]:
         """Take a grant back although it is in use: what runs on it ends after a warning.
 
-        Returns the request and the leases that were shortened. Raises
-        :class:`~jupyterhub_migspawner.errors.Refusal`: ``not-found``, ``not-allowed`` (also for
-        one's own), ``options``, or ``conflict`` when it is no grant.
+        It ends in ``warning_minutes`` at the latest. Returns the request and the leases that were
+        shortened. Raises :class:`~jupyterhub_migspawner.errors.Refusal`: ``not-found``,
+        ``not-allowed`` (also for one's own), ``options``, or ``conflict`` when it is no grant.
         """
         text("reason", reason, REASON_LIMIT, empty=False)
         minutes = minutes_within(warning_minutes, MOST_WARNING)
@@ -284,7 +284,7 @@ class Requests:
         return self._context.run(work)
 
     def remind(self) -> tuple[RequestRow, ...]:
-        """Note, once each, which requests wait for long and which grants end soon."""
+        """Note, once each, which requests wait for long and which grants end soon; return those."""
 
         def work(tx: Transaction) -> tuple[RequestRow, ...]:
             now = self._context.now()
@@ -313,7 +313,11 @@ class Requests:
         return self._context.run(work)
 
     def get(self, request_id: int) -> RequestRow:
-        """One request; Refusal ``not-found`` when there is none of that number."""
+        """Return one request.
+
+        Raises :class:`~jupyterhub_migspawner.errors.Refusal` (``not-found``) when there is none of
+        that number.
+        """
         return self._context.read(lambda tx: _known(tx, request_id))
 
     def find(
@@ -322,12 +326,12 @@ class Requests:
         states: Collection[str] | None = None,
         part: Part | None = None,
     ) -> tuple[RequestRow, ...]:
-        """Requests, oldest first, all of them or a part."""
+        """Return requests, oldest first, all of them or a part."""
         of_user = None if user is None else wanted_name(user)
         return self._context.read(lambda tx: queries.requests.select(tx, of_user, states, part))
 
     def expire(self) -> tuple[RequestRow, ...]:
-        """Grants past their time, and requests nobody decided about, become expired."""
+        """Expire grants past their time, and requests nobody decided about; return those."""
 
         def work(tx: Transaction) -> tuple[RequestRow, ...]:
             now = self._context.now()
@@ -357,7 +361,7 @@ class Requests:
             raise Refusal(f"Request {request.id}: {why_not}", reason="conflict")
 
     def cancel_all_of(self, tx: Transaction, user: str, before: datetime, why: str) -> int:
-        """Cancel what a user of this hub asked for up to ``before``; how many those are."""
+        """Cancel what a user of this hub asked for up to ``before``; return how many those are."""
         number = 0
         for request in queries.requests.open_of_hub(tx, self._context.hub, user, before):
             if queries.requests.move(tx, request.id, request.state, state=approval.CANCELLED):

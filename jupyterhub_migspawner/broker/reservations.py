@@ -43,7 +43,7 @@ class Reservations:
         self._context = context
 
     def keep(self) -> tuple[str, ...]:
-        """Keep a card for each grant of a whole one that begins soon; returns the cards' UUIDs."""
+        """Keep a card for each grant of a whole one that begins soon; return the cards' UUIDs."""
 
         def work(tx: Transaction) -> tuple[str, ...]:
             # Of several hubs one looks at a time: two would keep a card each for one grant.
@@ -90,7 +90,7 @@ def reserve(
     silent_before: datetime,
     kinds: Kinds | None,
 ) -> str:
-    """Begin, or go on, to empty a card for the grant; the sentence that says so, or ``""``.
+    """Begin, or go on, to empty a card for the grant; return the sentence for it, or ``""``.
 
     A card of one of certain ``kinds``, where these are given.
     """
@@ -144,10 +144,10 @@ def keep_for(
     silent: datetime,
     kinds: Kinds | None,
 ) -> str:
-    """Keep a card for a grant that begins later: an idle one, else one that comes back whole in
-    time, else one that is emptied; of one of certain ``kinds``, where these are given.
+    """Keep a card for a grant that begins later; return its UUID, or ``""`` when there is none.
 
-    Returns the card's UUID, or ``""`` when there is none to keep.
+    An idle one, else one that comes back whole in time, else one that is emptied; of one of certain
+    ``kinds``, where these are given.
     """
     for record in queries.cards.select(tx):
         if record.row.reserved_for == grant.id:
@@ -190,7 +190,7 @@ def _is_in_service(record: CardRecord) -> bool:
 
 
 def _coming_back(tx: Transaction, grant: RequestRow, tier: Tier, now: datetime) -> list[str]:
-    """Cards that are lent whole, or on their way back from it, and free before the grant begins.
+    """Return the cards that are lent whole, or on their way back, and free before the grant begins.
 
     Only those that its ``tier`` means. One that should have been proven empty long ago is not
     counted on.

@@ -1,9 +1,9 @@
-"""Taking back what lies idle: what sources say, when a session ends for it, what holds that off.
+"""Sessions that lie idle: what sources say, when a session ends, and what holds that off.
 
-:func:`~jupyterhub_migspawner.policy.reclaim.verdict` decides, for the page, the warning and the
-act alike; here its values are read and written. A session ends in the transaction in which the
-verdict is found again, so that a user who extends in the last second has either kept it or learns
-that it is over.
+:func:`~jupyterhub_migspawner.policy.reclaim.verdict` decides, for the page, the warning and the act
+alike; here its values are read and written. A session ends in the transaction in which the verdict
+is found again, so that a user who extends in the last second has either kept it or learns that it
+is over.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Sessions:
         self._waiting_list = waiting_list
 
     def standings(self, user: str | None = None, part: Part | None = None) -> tuple[Standing, ...]:
-        """Active leases of this hub, or of a user of it, with what becomes of their sessions.
+        """Return the active leases of this hub, or of a user of it, with what becomes of them.
 
         Oldest first, all of them or a part.
         """
@@ -84,7 +84,7 @@ class Sessions:
         return self._context.read(work)
 
     def stranded(self) -> tuple[Stranded, ...]:
-        """Every server of this hub that runs on without its card, and how it is asked."""
+        """Return every server of this hub that runs on without its card, and how it is asked."""
 
         def work(tx: Transaction) -> tuple[Stranded, ...]:
             lost = queries.leases.stranded(tx, self._context.hub)
@@ -96,7 +96,7 @@ class Sessions:
     def idle_ends(
         self, tx: Transaction, leases: Collection[LeaseRow], now: datetime
     ) -> list[tuple[LeaseRow, datetime | None]]:
-        """Leases, of all hubs, with when each ends if nobody uses it."""
+        """Return leases, of all hubs, with when each ends if nobody uses it."""
         every = queries.sessions.of_all(tx) if leases else {}
         stays = queries.sessions.stays_of_all(tx) if every else {}
         line = self._waiting_list.line(tx, now) if every else Line()
@@ -111,7 +111,10 @@ class Sessions:
         return found
 
     def warn_idle(self, lease_ids: Collection[int]) -> tuple[LeaseRow, ...]:
-        """Note that those of them whose verdict still says so are warned of their end."""
+        """Note that people are warned of the end of those sessions whose verdict still says so.
+
+        Returns the leases of these sessions.
+        """
 
         def work(tx: Transaction) -> tuple[LeaseRow, ...]:
             warned = []
@@ -141,9 +144,9 @@ class Sessions:
     def end_over(self, lease_id: int) -> LeaseRow | None:
         """End a session if it is over, idle or out of time, as found in this very transaction.
 
-        None when it is not. For being idle it ends only if every source has just said so: one that
-        does not answer now is no proof, though it did a minute ago. The event says by which rule,
-        and what each source had said.
+        Returns its lease, or None when it is not over. For being idle it ends only if every source
+        has just said so: one that does not answer now is no proof, though it did a minute ago. The
+        event says by which rule, and what each source had said.
         """
 
         def work(tx: Transaction) -> LeaseRow | None:
@@ -242,7 +245,7 @@ class Sessions:
     # -- in a transaction ------------------------------------------------------------------------
 
     def found(self, tx: Transaction, lease_id: int) -> Standing | None:
-        """How a session stands, with others kept from changing that until the end."""
+        """Return how a session stands, with others kept from changing that until the end."""
         tx.queue_for(f"session {lease_id}")
         lease = queries.leases.by_id(tx, lease_id)
         if lease is None or lease.state != ACTIVE or lease.hub != self._context.hub:
@@ -312,7 +315,7 @@ class Sessions:
         return Standing(lease, stay, verdict, said, used, ceiling, doubt)
 
     def _is_proven(self, found: Standing, now: datetime) -> bool:
-        """Whether every source has said just now what the verdict rests on."""
+        """Tell whether every source has said just now what the verdict rests on."""
         lately = timedelta(seconds=3 * min(LOOK_SECONDS, self._context.settings.examine_seconds))
         needed = self._needed() | {row.source for row in found.readings}
         said = {
@@ -323,11 +326,11 @@ class Sessions:
         return needed <= said
 
     def _needed(self) -> frozenset[str]:
-        """What has to answer for every session: where DCGM is set up, every slice is measured."""
+        """Return what has to answer for every session; with DCGM, every slice is measured."""
         return reclaim.ALWAYS | {reclaim.USE} if self._context.settings.dcgm_url else reclaim.ALWAYS
 
     def _is_wanted(self, lease: LeaseRow, tier: Tier, line: Line) -> bool:
-        """Whether another user waits for what this session has, or for a seat on one like it."""
+        """Tell whether another user waits for what this session has, or a seat on one like it."""
         pool = line.pool_of(lease, tier)
         return any(
             not ticket.blocked
@@ -338,7 +341,7 @@ class Sessions:
 
 
 def silence_of(stay: StayRow) -> Silence | None:
-    """The silences that are noted of a session."""
+    """Return the silences that are noted of a session."""
     if stay.silent_since is None or stay.silent_at is None:
         return None
     return Silence(stay.silent_since, stay.silent_at)

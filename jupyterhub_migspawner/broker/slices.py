@@ -41,7 +41,7 @@ class Slices:
         self._context = context
 
     def find(self, node: str | None = None) -> tuple[SliceStatus, ...]:
-        """Slices of a node, or all, that are there or ought to be, with state and live leases."""
+        """Return slices of a node, or all, that exist or should, with state and live leases."""
         of_node = None if node is None else wanted_name(node)
 
         def work(tx: Transaction) -> tuple[SliceStatus, ...]:
@@ -71,7 +71,7 @@ class Slices:
         return self._context.read(work)
 
     def quarantine(self, slice_id: int, why: str, actor: str) -> SliceRow:
-        """Give a slice to nobody from now on; a lease on it goes on and ends as usual.
+        """Quarantine a slice: it is given to nobody from now on, and a lease on it ends as usual.
 
         Raises :class:`~jupyterhub_migspawner.errors.Refusal`: ``not-found``, ``options``.
         """
@@ -114,14 +114,17 @@ class Slices:
     def keep_back(self, slice_id: int, why: str) -> bool:
         """Quarantine a slice that is not empty after a lease on it, until :meth:`let_in_again`.
 
-        ``why`` begins with :data:`.quarantine.LEFTOVER`. False where it is quarantined for another
-        reason.
+        ``why`` begins with :data:`.quarantine.LEFTOVER`. Returns False where it is quarantined for
+        another reason.
         """
         return self._set_passing(slice_id, stored(why), leased=True)
 
     def _set_passing(self, slice_id: int, why: str, *, leased: bool) -> bool:
-        """Quarantine a slice until a process is gone. The event is that of the first reason only:
-        processes that start others again and again fill no log."""
+        """Quarantine a slice until a process is gone.
+
+        The event is that of the first reason only: processes that start others again and again fill
+        no log.
+        """
 
         def work(tx: Transaction) -> bool:
             row = queries.slices.by_id(tx, wanted_id(slice_id))
@@ -161,7 +164,7 @@ class Slices:
 
 
 def _not_empty(row: SliceRow, leases: Sequence[LeaseRow]) -> str:
-    """The sentence about a leased slice on which a session has ended without a proof so far."""
+    """Return the sentence about a leased slice on which a session ended without a proof so far."""
     ended = [lease.releasing_at or lease.since for lease in leases if lease.ending]
     if not ended:
         return ""

@@ -18,7 +18,11 @@ from jupyterhub_migspawner.model.tickets import CANCELLED, WAITING, TicketRow
 
 
 def known_ticket(tx: Transaction, ticket_id: int) -> TicketRow:
-    """A ticket, open or not; Refusal ``not-found`` when there is none of that number."""
+    """Return a ticket, open or not.
+
+    Raises :class:`~jupyterhub_migspawner.errors.Refusal` (``not-found``) when there is none of that
+    number.
+    """
     ticket = queries.tickets.by_id(tx, wanted_id(ticket_id))
     if ticket is None:
         raise missing_ticket(ticket_id)
@@ -26,12 +30,12 @@ def known_ticket(tx: Transaction, ticket_id: int) -> TicketRow:
 
 
 def missing_ticket(ticket_id: int) -> Refusal:
-    """The refusal for a ticket that does not exist, or belongs to another user."""
+    """Return the refusal for a ticket that does not exist, or belongs to another user."""
     return Refusal(f"There is no ticket {ticket_id}.", reason="not-found")
 
 
 def held_for(tx: Transaction) -> dict[int, LeaseRow]:
-    """What is held for tickets, by ticket."""
+    """Return what is held for tickets, by ticket."""
     return {
         lease.ticket_id: lease
         for lease in queries.leases.select(tx, states=(PENDING,))

@@ -31,7 +31,7 @@ class Tiers:
         self._admission = admission
 
     def choose(self, person: Person, options: object) -> Tier:
-        """The tier that a person's options name; see :func:`.policy.tiers.choose_tier`."""
+        """Return the tier that a person's options name; see :func:`.policy.tiers.choose_tier`."""
         return tiers.choose_tier(
             self._context.settings.tiers,
             person,
@@ -47,7 +47,7 @@ class Tiers:
         other_servers: int | None = None,
         stopping: Collection[str] = (),
     ) -> tuple[TierStatus, ...]:
-        """Every tier the person may see, in the admin's order, and whether it can be had now.
+        """Return the tiers the person may see, in the admin's order, and whether each can be had.
 
         ``server`` is the one that would start, which does not run; None stands for one more beside
         all that the person has. ``other_servers`` and ``stopping`` are as in
@@ -93,7 +93,7 @@ class Tiers:
     def _offer_of(
         self, reader: Reader, ask: Ask, seen: tuple[Tier, ...], usable_tiers: tuple[Tier, ...]
     ) -> TierStatus:
-        """How one tier stands, among all that the person sees and those that they may use."""
+        """Return how one tier stands, among all that the person sees and those they may use."""
         tier = ask.tier
         case = reader.case(ask)
         verdict = decide(ask, case.facts)
@@ -130,7 +130,7 @@ class Tiers:
         )
 
     def instead(self, reader: Reader, ask: Ask) -> str:
-        """What could be had instead of a tier of which nothing is free."""
+        """Return what could be had instead of a tier of which nothing is free, as a sentence."""
         offers = self._offers(reader, ask.person, ask.server, ask.other_servers, ask.stopping)
         usable = [
             offer.tier.title if offer.tier.is_none else f"{offer.tier.title} ({offer.free})"
@@ -144,7 +144,7 @@ class Tiers:
 
 
 def sharing(tier: Tier, others: Iterable[Tier], known: Kinds) -> tuple[Tier, ...]:
-    """The other tiers that count the same slices, or the same cards, as this one does.
+    """Return the other tiers that count the same slices, or the same cards, as this one does.
 
     ``known`` are the kinds of cards there are: tiers on other cards share nothing.
     """
@@ -157,7 +157,7 @@ def sharing(tier: Tier, others: Iterable[Tier], known: Kinds) -> tuple[Tier, ...
 
 
 def on_all(tier: Tier, others: Iterable[Tier], known: Kinds) -> bool:
-    """Whether the others mean the very cards that this one means, however that is written."""
+    """Tell whether the others mean the very cards that this one means, however that is written."""
     mine = queue.pool_of(tier, known).among(known)
     return all(queue.pool_of(each, known).among(known) == mine for each in others)
 

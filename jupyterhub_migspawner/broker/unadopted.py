@@ -24,7 +24,7 @@ NO_LEASE = 0
 
 
 def sessions(tx: Transaction, settings: Settings, user: str, now: datetime) -> tuple[LeaseRow, ...]:
-    """The sessions of a person that run without a lease, as the leases that they would have.
+    """Return the sessions of a person that run without a lease, as the leases they would have.
 
     Also those that have ended, by their hub's word, while processes of theirs still run.
     """
@@ -34,19 +34,19 @@ def sessions(tx: Transaction, settings: Settings, user: str, now: datetime) -> t
 def sessions_of(
     tx: Transaction, settings: Settings, orphans: Iterable[OrphanRow], now: datetime
 ) -> tuple[LeaseRow, ...]:
-    """As :func:`sessions`, of the ``orphans`` of one person."""
+    """Return what :func:`sessions` does, for the ``orphans`` of one person."""
     return tuple(
         _as_lease(tx, settings, each, now) for each in orphans if each.vouched or each.was_vouched
     )
 
 
 def spans(unadopted: Iterable[LeaseRow]) -> tuple[Span, ...]:
-    """The time for which these sessions have had their share of a card."""
+    """Return the time for which these sessions have had their share of a card."""
     return tuple(Span(each.since, None, each.share) for each in unadopted)
 
 
 def slice_of(tx: Transaction, orphan: OrphanRow) -> SliceRow | None:
-    """The slice that a server without a lease uses, if it is there."""
+    """Return the slice that a server without a lease uses, if it is there."""
     for row in queries.slices.select(tx, card_uuid=orphan.card_uuid):
         if (row.profile, row.start) == (orphan.profile, orphan.start) and row.present:
             return row
@@ -59,7 +59,7 @@ def slice_of(tx: Transaction, orphan: OrphanRow) -> SliceRow | None:
 
 
 def share_of(tx: Transaction, row: SliceRow) -> float:
-    """The part of its card's compute that a slice is."""
+    """Return the part of its card's compute that a slice is, from 0 to 1."""
     record = queries.cards.by_uuid(tx, row.card_uuid)
     compute = record.row.compute_slices if record is not None else 0
     return row.compute_slices / max(compute, row.compute_slices, 1)

@@ -32,11 +32,11 @@ class Users:
         self._requests = requests
 
     def is_known(self, name: str) -> bool:
-        """Whether anything but events is recorded of a user of that name, at any hub."""
+        """Tell whether anything but events is recorded of a user of that name, at any hub."""
         return self._context.read(lambda tx: queries.users.is_known(tx, wanted_name(name)))
 
     def rename(self, old: str, new: str, before: datetime | None = None) -> int:
-        """The hub calls a user otherwise since ``before`` (UTC, now unless given).
+        """Follow a hub that has renamed a user before ``before`` (UTC, now unless given).
 
         Leases and requests follow, past ones too: what was used counts for the person. Returns how
         many; a second call finds none. Raises :class:`~jupyterhub_migspawner.errors.Refusal`
@@ -91,7 +91,7 @@ class Users:
         return self._context.run(work)
 
     def rename_server(self, user: str, old: str, new: str, before: datetime | None = None) -> int:
-        """The hub calls a server otherwise; its live leases follow. Returns how many.
+        """Follow a hub that has renamed a server; return how many of its live leases follow.
 
         The hub renames only servers that do not run, so these are on their way back.
         """
@@ -120,7 +120,7 @@ class Users:
         return self._context.run(work)
 
     def _drop_twins(self, tx: Transaction, old: str, new: str, now: datetime) -> None:
-        """A place that the new name left behind goes where the renamed user has one too."""
+        """End tickets that the new name left behind where the renamed user has one too."""
         came = {ticket.tier for ticket in queries.tickets.open_of_user(tx, self._context.hub, old)}
         for ticket in queries.tickets.open_of_user(tx, self._context.hub, new):
             if ticket.tier in came:
@@ -133,7 +133,7 @@ class Users:
         close_ticket(tx, ticket, CANCELLED, why, now, BROKER)
 
     def _held(self, tx: Transaction, user: str, moment: datetime) -> list[LeaseRow]:
-        """What a user of this hub holds and has held since ``moment``."""
+        """Return what a user of this hub holds and has held since ``moment`` or longer."""
         return [
             lease
             for lease in queries.leases.held_by(tx, user)
@@ -141,11 +141,11 @@ class Users:
         ]
 
     def forget(self, user: str, before: datetime | None = None) -> int:
-        """The hub has deleted a user: what they have asked and wait for is cancelled, grants
-        too, and exceptions from their quota end.
+        """Forget a user whom the hub has deleted; return how many requests that cancels.
 
-        Else the next user of that name would have them. Leases end with their servers, which the
-        hub stops before it deletes a user. Returns how many requests that were.
+        What they have asked and wait for is cancelled, grants too, and exceptions from their quota
+        end. Else the next user of that name would have them. Leases end with their servers, which
+        the hub stops before it deletes a user.
         """
         text("user name", user, NAME_LIMIT, empty=False)
 

@@ -38,7 +38,7 @@ class Line:
     of_cards: Mapping[str, CardKind] = field(default_factory=dict)
 
     def pool_of(self, lease: LeaseRow, tier: Tier) -> Pool:
-        """What a lease has taken from: no more than the kind of its card."""
+        """Return what a lease has taken from: no more than the kind of its card."""
         pool = queue.pool_of(tier, self.known)
         kind = self.of_cards.get(lease.card_uuid)
         return pool if kind is None else replace(pool, kinds=frozenset((kind,)))
@@ -51,14 +51,14 @@ class WaitingList:
         self._context = context
 
     def line(self, tx: Transaction, now: datetime) -> Line:
-        """Who waits now."""
+        """Return who waits now."""
         known = self._context.known_kinds(tx)
         return Line(self.served(tx, now), known, queries.cards.kinds_by_card(tx) if known else {})
 
     def ahead(
         self, waiting: Iterable[TicketRow], person: Person, tier: Tier, known: Kinds
     ) -> tuple[Ahead, TicketRow | None]:
-        """Who is ahead of a person in what a tier gives, and the person's own ticket for it."""
+        """Return who is ahead of a person in what a tier gives, and the person's own ticket."""
         others, mine, seats_too = 0, None, 0
         wanted: dict[Pool, None] = {}
         pool = queue.pool_of(tier, known)
@@ -75,13 +75,14 @@ class WaitingList:
         return Ahead(others, seats_too, tuple(wanted)), mine
 
     def competes(self, ticket: TicketRow, pool: Pool, known: Kinds) -> bool:
-        """Whether a ticket waits for what is taken from a pool: a slice of that size, whether for
-        one or for several, or a card; on cards of the same kind.
+        """Tell whether a ticket waits for what is taken from a pool, on cards of the same kind.
+
+        That is a slice of that size, whether for one or for several, or a card.
         """
         return any(pool.overlaps(other) for other in self.pools(ticket, known))
 
     def still_gives(self, tx: Transaction, lease: LeaseRow) -> bool:
-        """Whether its tier, as it stands at this hub now, gives what the lease has."""
+        """Tell whether a lease's tier, as it stands at this hub now, gives what the lease has."""
         tier = self._context.settings.tier(lease.tier)
         if tier is None or tier.is_none:
             return False
@@ -100,15 +101,15 @@ class WaitingList:
         )
 
     def served(self, tx: Transaction, now: datetime) -> tuple[TicketRow, ...]:
-        """The tickets that wait and that some service looks after, blocked ones too."""
+        """Return the tickets that wait and that some service looks after, blocked ones too."""
         return queries.tickets.served(tx, now - SILENT)
 
     def pools(self, ticket: TicketRow, known: Kinds) -> tuple[Pool, ...]:
-        """What a ticket may be served from, best first; ``known`` are the kinds of cards."""
+        """Return what a ticket may be served from, best first; ``known`` are the kinds of cards."""
         tiers = (self._context.settings.tier(name) for name in ticket.tiers)
         found = (queue.pool_of(tier, known) for tier in tiers if tier is not None)
         return tuple(dict.fromkeys(found))
 
     def room(self, tx: Transaction, tier: Tier, now: datetime, known: Kinds) -> int:
-        """How many more leases of a tier can be given out, for any user."""
+        """Return how many more leases of a tier can be given out, for any user."""
         return stock(self._context.count(tx, now), tier, tier.kinds(known))[0]

@@ -39,7 +39,7 @@ def none(what: str, node: str | None, broker: Broker) -> str:
 @NODE
 @answers(table=True, needs_tiers=False)
 def cards(invocation: Invocation, node: str | None) -> int:
-    """The cards, their state and layout; the desired layout if it differs."""
+    """Show the cards, their state and layout; the desired layout if it differs."""
     broker = invocation.broker()
     slices = broker.slices.find(node=node)
     rows: list[dict[str, Any]] = [
@@ -103,7 +103,7 @@ def _cut(layout: list[dict[str, Any]], mig: bool) -> str:
 
 
 def _other_than_present(row: dict[str, Any]) -> str:
-    """The desired layout where it differs from the present one, else an empty text."""
+    """Return the desired layout where it differs from the present one, else an empty text."""
     if row["desired"] is None:
         return ""
     places = [

@@ -26,7 +26,7 @@ NOT_SOUND = (
 @click.group(cls=Group, invoke_without_command=True)
 @gathers
 def db() -> None:
-    """The lease database: check, upgrade, back up, restore, copy and compact it; move a hub."""
+    """Check, upgrade, back up, restore, copy and compact the lease database; move a hub."""
 
 
 @db.command(short_help="check that it is sound and current")
@@ -51,7 +51,7 @@ def check(invocation: Invocation) -> int:
 
 
 def _damaged(invocation: Invocation, url: str, message: str) -> int:
-    """Say what is known of one that cannot even be opened."""
+    """Answer with what is known of a database that cannot even be opened."""
     parsed = urls.parse(url)
     file = urls.file_of(parsed)
     problems = [message]
@@ -199,7 +199,7 @@ def adopt(invocation: Invocation) -> int:
 
 
 def _expanded(file: str) -> Path:
-    """The absolute path of a file that was typed."""
+    """Return the absolute path of a file that was typed."""
     return Path(os.path.expanduser(file)).absolute()
 
 

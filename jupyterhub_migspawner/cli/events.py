@@ -107,10 +107,10 @@ def events(
     request: int | None,
     card: str | None,
 ) -> int:
-    """Every change of a lease, request, slice or card, oldest first.
+    """Show every change of a lease, request, slice or card, oldest first.
 
-    The latest events, those after an event, or those since a time. With --follow, also new events,
-    until Ctrl-C; with --json, one object per line.
+    Shows the latest events, those after an event, or those since a time. With --follow, also new
+    events, until Ctrl-C; with --json, one object per line.
     """
     query = EventQuery(
         since=since, kinds=kinds, user=user, lease_id=lease, card_uuid=card, request_id=request
@@ -168,7 +168,7 @@ def _require_after(broker: Broker, after: int) -> None:
 
 
 def _none(query: EventQuery, after: int | None) -> str:
-    """The message when there is no event to show."""
+    """Return the message when there is no event to show."""
     filters = {
         "--since": query.since,
         "--kind": query.kinds or None,
@@ -235,7 +235,7 @@ def _line(view: Mapping[str, Any]) -> str:
 
 
 def _about(view: Mapping[str, Any]) -> str:
-    """The lease, request and card that an event is about."""
+    """Return the lease, request and card that an event is about."""
     words = (("lease", "lease_id"), ("request", "request_id"), ("card", "card_uuid"))
     return ", ".join(f"{word} {view[key]}" for word, key in words if view[key] is not None)
 
@@ -246,7 +246,7 @@ def _text(detail: dict[str, Any]) -> str:
 
 
 def _value(value: object) -> str:
-    """A value of an event's detail; layouts and changes are lists and objects there."""
+    """Return a value of an event's detail; layouts and changes are lists and objects there."""
     if isinstance(value, dict):
         return _text(value)
     if isinstance(value, list) and value and all(isinstance(each, list) for each in value):
@@ -271,13 +271,13 @@ class Follower:
         self._away = False
 
     def run(self, pause: Callable[[float], object]) -> NoReturn:
-        """Go on until something is raised; ``pause`` waits for that many seconds."""
+        """Show events until something is raised; ``pause`` waits for that many seconds."""
         while True:
             if not self._read():
                 pause(PAUSE)
 
     def _read(self) -> bool:
-        """Show a page; whether there may be more of them already."""
+        """Show a page; return whether there may be more of them already."""
         try:
             page = self._broker.events.page(self._read_to, _FOLLOWED, self._query)
         except DatabaseError as error:

@@ -66,7 +66,7 @@ def require_user(invocation: Invocation, broker: Broker, name: str) -> None:
 
 
 def require_user_to_act_for(invocation: Invocation, broker: Broker, name: str) -> None:
-    """As :func:`require_user`, before something is done for the user.
+    """Refuse as :func:`require_user` does, before something is done for the user.
 
     Warns only where the hub's database is there and cannot be read: it may well know the user.
     """
@@ -85,7 +85,7 @@ def require_user_to_act_for(invocation: Invocation, broker: Broker, name: str) -
 
 
 def unknown_user(invocation: Invocation, broker: Broker, name: str) -> str:
-    """The warning for a user whom nothing knows yet; empty where something does.
+    """Return the warning for a user whom nothing knows yet; empty where something does.
 
     For what an admin may settle before the user logs in for the first time.
     """

@@ -88,20 +88,20 @@ class Grid:
 
 
 def _row(segments: Sequence[Segment]) -> int | None:
-    """Which row of the table a line belongs to; None for the headings."""
+    """Return which row of the table a line belongs to; None for the headings."""
     found = (segment.style.meta.get("row") for segment in segments if segment.style is not None)
     return next((number for number in found if number is not None), None)
 
 
 def _ended(segments: Sequence[Segment]) -> Iterator[Segment]:
-    """A line without the blanks at its end."""
+    """Yield a line without the blanks at its end."""
     text = "".join(segment.text for segment in segments).rstrip(" ")
     yield from Segment.adjust_line_length(list(segments), cell_len(text), pad=False)
     yield Segment.line()
 
 
 def _note(console: Console, title: str, value: str, width: int) -> Iterator[Segment]:
-    """A value on lines of its own, below its row."""
+    """Yield a value on lines of its own, below its row."""
     lines = Text(f"{title}: {value}").wrap(console, width - 6, overflow="fold")
     for number, line in enumerate(lines):
         line.rstrip()

@@ -156,7 +156,7 @@ class Invocation:
         return Part(limit).and_one_more if limit else None
 
     def shown_part(self, rows: list[T], limit: int | None) -> list[T]:
-        """Return the rows of :meth:`part` to show; says on standard error where there are more."""
+        """Return the rows of :meth:`part` to show; warn on standard error where there are more."""
         part = self.part(limit)
         if part is None or len(rows) < part.limit:
             return rows
@@ -164,7 +164,7 @@ class Invocation:
         return rows[1 - part.limit :] if part.limit > 1 else []
 
     def answer(self, value: Mapping[str, Any], sentence: str) -> int:
-        """Say what was done: ``value`` with ``--json``, else ``sentence``. Returns the status."""
+        """Print ``value`` with ``--json``, else ``sentence``; return the exit status."""
         if self.as_json:
             print_json(value)
         else:
@@ -183,7 +183,10 @@ def operator() -> str:
 
 
 def _is_there(path: Path) -> bool:
-    """Whether something has this name, also when it cannot be read: then that is what to say."""
+    """Return whether something has this name.
+
+    Also when it cannot be read: then the message says that.
+    """
     try:
         return path.exists() or path.is_symlink()
     except OSError:

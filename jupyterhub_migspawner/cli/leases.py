@@ -23,7 +23,7 @@ from jupyterhub_migspawner.policy.wording import printable
 @LIMIT
 @answers(table=True)
 def leases(invocation: Invocation, past: bool, user: str | None, limit: int | None) -> int:
-    """The leases: who holds which slice, since when and until when."""
+    """Show the leases: who holds which slice, since when and until when."""
     broker = invocation.broker()
     found = broker.leases.find(include_past=past, user=user, part=invocation.part(limit))
     if not past:
@@ -60,7 +60,7 @@ def leases(invocation: Invocation, past: bool, user: str | None, limit: int | No
 
 
 def _none(user: str | None, past: bool) -> str:
-    """What an empty listing says."""
+    """Return the message of an empty listing."""
     if past:
         never = "There are no leases yet."
         return never if user is None else f"{printable(user)} has had no lease yet."
@@ -92,8 +92,10 @@ def release(invocation: Invocation, number: int, reason: str | None) -> int:
 @click.option("--dry-run", is_flag=True, help="only show what would be done")
 @answers(table=True)
 def adopt(invocation: Invocation, user: str | None, dry_run: bool) -> int:
-    """Create leases for servers that run without one, for example after the lease database was
-    deleted or restored from an older copy.
+    """Create leases for servers that run without one.
+
+    This is needed, for example, after the lease database was deleted or restored from an older
+    copy.
 
     They are found by what their hub has saved, or else by the marks of their processes, which users
     can forge. Servers with a conflict are not adopted: the output gives the reason, and the exit

@@ -106,7 +106,7 @@ class Program(Group):
 )
 @gathers
 def migspawner() -> None:
-    """A slice broker for research teams: JupyterHub notebooks on NVIDIA MIG slices.
+    """Manage the slice broker of a research team: JupyterHub notebooks on NVIDIA MIG slices.
 
     Exit status: 0 done, 1 refused or a check failed, 2 usage error.
     """
@@ -153,7 +153,7 @@ def split(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:
 
 
 def wrong_use(error: click.UsageError) -> int:
-    """Say what is wrong in one sentence, without passwords, and where to look. Returns 2."""
+    """Print what is wrong in one sentence, without passwords, and where to look; return 2."""
     where = error.ctx.command_path if error.ctx is not None else "migspawner"
     message = passwords.hidden(error.format_message()).rstrip(".")
     stop = "" if message.endswith("?") else "."

@@ -22,7 +22,7 @@ NO_CARDS = (
 @click.command(cls=Command)
 @answers(table=True, needs_tiers=False)
 def nodes(invocation: Invocation) -> int:
-    """The machines with cards, and when their agent last reported."""
+    """Show the machines with cards, and when their agent last reported."""
     broker = invocation.broker()
     count = Counter(card.node for card in broker.cards.find())
     rows = [{**node_view(node), "cards": count[node.name]} for node in broker.nodes.find()]

@@ -43,7 +43,7 @@ class _Choose(Command):
 @user_option("show the notices that this user gets")
 @answers(table=True)
 def notices(invocation: Invocation, user: str | None) -> int:
-    """Where notices are sent; with --user, the notices that the user gets."""
+    """Show where notices are sent; with --user, the notices that the user gets."""
     if user is not None:
         return _choices(invocation, user)
     rows = [

@@ -15,7 +15,7 @@ def hidden(text: str) -> str:
 
 
 def warn(where: str, text: str) -> None:
-    """Say on standard error that a password stands in the command's arguments, where one does."""
+    """Warn on standard error if the command's arguments have a password in them."""
     if _PASSWORD.search(text):
         complain(
             f"Every user of this machine can read the password in {where} while this command runs; "

@@ -20,7 +20,7 @@ from jupyterhub_migspawner.policy.settings import Settings
 
 
 def person_named(config: Config, name: str) -> Person:
-    """The person of that name, with the groups and rights that the configuration gives."""
+    """Return the person of that name, with the groups and rights of the configuration."""
     groups = frozenset(
         group for group, members in _groups(config).items() if name in _members(config, members)
     )
@@ -28,7 +28,7 @@ def person_named(config: Config, name: str) -> Person:
 
 
 def names_in(config: Config, settings: Settings) -> frozenset[str]:
-    """All names of people that the configuration mentions, for the hub or for the broker."""
+    """Return all names of people that the configuration mentions, for the hub or the broker."""
     names = {name for members in _groups(config).values() for name in _members(config, members)}
     names |= _of_authenticators(config, "admin_users") | _of_authenticators(config, "allowed_users")
     names |= {user for tier in settings.tiers for user in tier.users}
@@ -59,7 +59,7 @@ def _of_authenticators(config: Config, trait: str) -> frozenset[str]:
 
 
 def _known_as(config: Config, names: Iterable[Any]) -> frozenset[str]:
-    """The hub's names of people: it normalizes those of its own settings, too."""
+    """Return the hub's names of people: it normalizes those of its own settings, too."""
     known_as = MigBroker(config=config).known_as
     return frozenset(known_as(name) for name in names if isinstance(name, str))
 

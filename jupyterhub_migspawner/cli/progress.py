@@ -25,7 +25,7 @@ def waiting(what: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def counting(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show how much of ``total`` is done; gives the function to call with what is done so far."""
+    """Show how much of ``total`` is done; yield the function to call with what is done so far."""
     if not sys.stderr.isatty():
         yield lambda done: None
         return

@@ -26,7 +26,7 @@ from jupyterhub_migspawner.policy.wording import printable, span
 @LIMIT
 @answers(table=True)
 def queue(invocation: Invocation, user: str | None, limit: int | None) -> int:
-    """The waiting list: tickets, their positions and expected waits, and offers."""
+    """Show the waiting list: tickets, their positions and expected waits, and offers."""
     broker = invocation.broker()
     found = broker.queue.status(user, part=invocation.part(limit))
     if not found and user is not None:

@@ -50,7 +50,7 @@ class _Amount(click.ParamType[float]):
 @LIMIT
 @answers(table=True)
 def quotas(invocation: Invocation, user: str | None, past: bool, limit: int | None) -> int:
-    """The current exceptions from quotas.
+    """Show the current exceptions from quotas.
 
     With --user, the limits of that user and their use, as far as the configuration file knows the
     user's groups.

@@ -28,7 +28,7 @@ _DECIDER = by_option("the approver's name at the hub")
 @LIMIT
 @answers(table=True)
 def requests(invocation: Invocation, user: str | None, limit: int | None) -> int:
-    """Requests for tiers that need approval, and the decisions."""
+    """Show the requests for tiers that need approval, and the decisions."""
     broker = invocation.broker()
     found = broker.requests.find(user=user, part=invocation.part(limit))
     if not found and user is not None:

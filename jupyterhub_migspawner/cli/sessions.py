@@ -27,7 +27,7 @@ _LEASE = number_of("the lease's number in the listing")
 @user_option("only sessions of this user")
 @answers(table=True)
 def sessions(invocation: Invocation, user: str | None) -> int:
-    """Which sessions are in use, by which signs, when they end and by which rule."""
+    """Show which sessions are in use, by which signs, when they end and by which rule."""
     broker = invocation.broker()
     # First what is wrong.
     rows: list[dict[str, Any]] = [

@@ -18,7 +18,7 @@ _FILE = click.argument("file", metavar="FILE", help="the file with the simulated
 @click.group(cls=Group, invoke_without_command=True)
 @gathers
 def simulator() -> None:
-    """Simulated cards in a file."""
+    """Simulate cards in a file, and what can happen to real ones."""
 
 
 @simulator.command(short_help="create a simulated machine")
@@ -35,8 +35,9 @@ def simulator() -> None:
 )
 @answers()
 def create(invocation: Invocation, file: str, cards: int, model: str, layout: str | None) -> int:
-    """Create a simulated machine: a state file, to be used as c.MigBroker.nvml = 'sim:FILE' or as
-    MIGSPAWNER_NVML=sim:FILE.
+    """Create a simulated machine: a state file.
+
+    Use it as c.MigBroker.nvml = 'sim:FILE' or as MIGSPAWNER_NVML=sim:FILE.
 
     Without --layout, MIG is off on its cards.
     """

@@ -20,7 +20,7 @@ from jupyterhub_migspawner.cli.unproven import print_unproven
 @NODE
 @answers(table=True, needs_tiers=False)
 def slices(invocation: Invocation, node: str | None) -> int:
-    """All slices, their state and their leases."""
+    """Show all slices, their state and their leases."""
     broker = invocation.broker()
     statuses = broker.slices.find(node=node)
     rows: list[dict[str, Any]] = [dict(slice_view(status)) for status in statuses]

@@ -63,7 +63,7 @@ class Source:
 
 
 def find(path: Path) -> Source:
-    """The configuration to use. Raises :exc:`.ConfigError`."""
+    """Return the configuration to use. Raises :exc:`.ConfigError`."""
     file = expanded(str(path)).absolute()
     problem = ""
     try:
@@ -111,7 +111,7 @@ def problem_with_file(source: Source) -> ConfigError | None:
 
 
 def _believed(file: Path) -> frozenset[int]:
-    """Whose settings are used: this user's and root's, and those of the file's owner.
+    """Return whose settings are used: this user's and root's, and those of the file's owner.
 
     Who owns the file could have any command run in it.
     """

@@ -26,7 +26,7 @@ from jupyterhub_migspawner.policy.wording import listed, printable
 @user_option("show them as this user sees them")
 @answers(table=True)
 def tiers(invocation: Invocation, user: str | None) -> int:
-    """The tiers that people can pick, and how much of each is free."""
+    """Show the tiers that people can pick, and how much of each is free."""
     mig = invocation.mig()
     broker = mig.open_broker()
     configured = mig.settings().tiers
@@ -70,7 +70,10 @@ def tiers(invocation: Invocation, user: str | None) -> int:
 
 
 def shared(tiers: Sequence[Tier], known: Kinds) -> Iterator[str]:
-    """Which tiers give the same slices or cards; ``known`` are the kinds of cards there are."""
+    """Yield sentences on which tiers give the same slices or cards.
+
+    ``known`` are the kinds of cards there are.
+    """
     groups: list[list[Tier]] = []
     for tier in tiers:
         if tier.is_none:
@@ -89,7 +92,7 @@ def shared(tiers: Sequence[Tier], known: Kinds) -> Iterator[str]:
 
 
 def _everybody(tiers: Sequence[Tier]) -> list[Person]:
-    """People who see all tiers between them: an admin in every group, then who is named."""
+    """Return people who see all tiers between them: an admin in every group, then who is named."""
     groups = frozenset(group for tier in tiers for group in tier.groups)
     named = [tier.users[0] for tier in tiers if tier.users and not tier.groups]
     return [Person(name, groups=groups, admin=True) for name in ["", *dict.fromkeys(named)]]

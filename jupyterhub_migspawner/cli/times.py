@@ -13,7 +13,7 @@ from jupyterhub_migspawner.policy.times import in_zone, zone_name
 
 
 def read_timestamp(value: object) -> datetime | None:
-    """A timestamp of a listing's row as a time, or None where it is none."""
+    """Return a timestamp of a listing's row as a time, or None where it is none."""
     if isinstance(value, datetime):
         return value
     if not isinstance(value, str):
@@ -25,14 +25,14 @@ def read_timestamp(value: object) -> datetime | None:
 
 
 def zone_of_all(values: Iterable[object], zone: tzinfo | None) -> str:
-    """The zone that all these timestamps share; empty where there are several, or no timestamps."""
+    """Return the zone that all these timestamps share; empty where there are several or none."""
     times = [at for value in values if (at := read_timestamp(value)) is not None]
     names = {zone_name(at, zone) for at in times}
     return names.pop() if len(names) == 1 else ""
 
 
 def shown_time(value: object, zone: tzinfo | None, *, seconds: bool, named: bool) -> str | None:
-    """A timestamp as tables show it, with its zone where ``named``; None where it is none."""
+    """Return a timestamp as tables show it, with its zone if ``named``; None where it is none."""
     at = read_timestamp(value)
     if at is None:
         return None
@@ -41,7 +41,7 @@ def shown_time(value: object, zone: tzinfo | None, *, seconds: bool, named: bool
 
 
 def aware(at: datetime, zone: tzinfo | None) -> datetime:
-    """A time that was typed, in UTC; one without a zone is in the zone that is shown."""
+    """Return a time that was typed, in UTC; one without a zone is in the zone that is shown."""
     if at.tzinfo is None:
         at = at.replace(tzinfo=zone) if zone is not None else at.astimezone()
     return at.astimezone(timezone.utc)

@@ -10,7 +10,7 @@ from jupyterhub_migspawner.cli.output import print_line, print_wrapped
 
 
 def print_unproven(slices: Iterable[SliceStatus], user: str | None = None) -> None:
-    """Say of each lease that has ended since when, what keeps its slice, and the way out."""
+    """Print for each lease that has ended since when, what keeps its slice, and the way out."""
     for status in slices:
         for lease in status.leases:
             if lease.ending and user in (None, lease.user):

@@ -39,7 +39,7 @@ def load_config_file(path: str | Path) -> Config:
 
 
 def execute(file: Path, text: bytes) -> Config:
-    """What the text of a configuration file sets. Raises :exc:`.ConfigError`.
+    """Return what the text of a configuration file sets. Raises :exc:`.ConfigError`.
 
     ``file`` is where it stands, or stood: relative subconfigurations are looked for beside it.
     """
@@ -67,7 +67,7 @@ def execute(file: Path, text: bytes) -> Config:
 
 
 def readable(path: str | Path) -> Path:
-    """The absolute path of a configuration file that can be read. Raises :exc:`.ConfigError`."""
+    """Return a configuration file's absolute path if it can be read. Raises :exc:`.ConfigError`."""
     way_out = "name another one with --config FILE."
     try:
         file = expanded(str(path)).absolute()
@@ -94,12 +94,12 @@ def readable(path: str | Path) -> Path:
 
 
 def expanded(path: str) -> Path:
-    """The path with ``~`` filled in; where there is no such user, it stays and is not found."""
+    """Return the path with ``~`` filled in; without such a user, it stays and is not found."""
     return Path(os.path.expanduser(path))
 
 
 def home_of(place: Path) -> str:
-    """What identifies the hub that is configured there among all others."""
+    """Return what identifies the hub that is configured there among all others."""
     return f"{socket.gethostname()}:{place.resolve()}"
 
 
@@ -113,7 +113,7 @@ def _content(file: Path) -> bytes:
 
 
 def _explained(file: Path, error: Exception) -> ConfigError:
-    """Why the file cannot be read, in a sentence."""
+    """Return why the file cannot be read, in a sentence."""
     where, number, line = _place(file, error.__traceback__)
     at = f"{where}, line {number}," if number else f"{where}"
     if (name := _missing_variable(error)) is not None:
@@ -147,7 +147,10 @@ def _needs(what: str, name: str) -> str:
 
 
 def _place(file: Path, trace: TracebackType | None) -> tuple[str, int, str]:
-    """The file (this one, or a subconfiguration), the line's number and its text; 0 without one."""
+    """Return the file, the line's number and its text.
+
+    The file is this one, or a subconfiguration; the number is 0 without a line.
+    """
     found = str(file), 0
     while trace is not None:
         named = _config_file(trace.tb_frame)
@@ -163,7 +166,7 @@ def _place(file: Path, trace: TracebackType | None) -> tuple[str, int, str]:
 
 
 def _config_file(frame: FrameType) -> str:
-    """The configuration file that a frame executes; empty for any other code."""
+    """Return the configuration file that a frame executes; empty for any other code."""
     name = frame.f_code.co_filename
     if "load_subconfig" in frame.f_globals and frame.f_globals.get("__file__") == name:
         return name
@@ -171,7 +174,7 @@ def _config_file(frame: FrameType) -> str:
 
 
 def _missing_variable(error: Exception) -> str | None:
-    """The environment variable whose absence raised this KeyError; None for any other error."""
+    """Return the environment variable whose absence raised this KeyError; None for other errors."""
     if not isinstance(error, KeyError) or not error.args:
         return None
     trace = error.__traceback__

@@ -98,7 +98,10 @@ class Handover:
 
 
 def sealed_file(document: bytes) -> int:
-    """The descriptor of a file in memory that nobody can change. Raises :exc:`OSError`."""
+    """Return the descriptor of a file in memory that nobody can change.
+
+    Raises :exc:`OSError`.
+    """
     descriptor = os.memfd_create("migspawner-settings", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
         os.fchmod(descriptor, 0o600)
@@ -113,7 +116,10 @@ def sealed_file(document: bytes) -> int:
 
 
 def read_file(descriptor: int) -> bytes:
-    """What such a file holds, wherever another process has read to. Raises :exc:`OSError`."""
+    """Return what a sealed file holds, wherever another process has read to.
+
+    Raises :exc:`OSError`.
+    """
     size = min(os.fstat(descriptor).st_size, LARGEST)
     content = b""
     while len(content) < size:
@@ -125,7 +131,7 @@ def read_file(descriptor: int) -> bytes:
 
 
 def ask(name: str, believe: Collection[int], *, patience: float = PATIENCE) -> Answer:
-    """Ask the hub at a socket; nothing is read of a process of users other than ``believe`` (uids).
+    """Ask the hub at a socket; read nothing from a process of users other than ``believe`` (uids).
 
     Raises :exc:`OSError` when there is no such socket.
     """
@@ -154,14 +160,17 @@ def ask(name: str, believe: Collection[int], *, patience: float = PATIENCE) -> A
 def ask_running(
     home: str, believe: Collection[int], *, patience: float = PATIENCE
 ) -> Iterator[Answer]:
-    """Ask every process that says it is the hub of this home; none while no hub runs."""
+    """Ask every process that says it is the hub of this home; yield nothing while no hub runs."""
     for name in _names(home):
         with suppress(OSError):
             yield ask(name, believe, patience=patience)
 
 
 def _names(home: str) -> list[str]:
-    """Such sockets of this machine (proc_net(5): the path of an abstract one begins with ``@``)."""
+    """Return the names of the sockets of this home's hubs on this machine.
+
+    proc_net(5): the path of an abstract one begins with ``@``.
+    """
     try:
         lines = Path("/proc/net/unix").read_text("utf-8", "replace").splitlines()
     except OSError:

@@ -40,7 +40,10 @@ class Encoder:
     lost: list[Steps] = field(default_factory=list)
 
     def encode(self, value: Any, at: Steps = ()) -> Any:
-        """What :func:`json.dumps` takes; what cannot be encoded is left out of its container."""
+        """Return what :func:`json.dumps` takes.
+
+        What cannot be encoded is left out of its container.
+        """
         encoded = self._encode(value, at)
         return None if encoded is _ABSENT else encoded
 
@@ -108,7 +111,7 @@ class Encoder:
 
 
 def decode(encoded: Any) -> Any:
-    """The value that was encoded. Raises :exc:`ValueError` for what no encoder made."""
+    """Return the value that was encoded. Raises :exc:`ValueError` for what no encoder made."""
     if isinstance(encoded, list):
         return [decode(each) for each in encoded]
     if not isinstance(encoded, dict):

@@ -69,10 +69,12 @@ class Source:
 
 @dataclass(frozen=True)
 class Resolved:
-    """What a hub hands on. ``digests`` are those of the file and of what it loads with
-    ``load_subconfig``, by path. ``overrides`` are the settings that its command line sets, and
-    ``variables`` the environment variables that its file asks for; names only, no values. ``ways``
-    are the variables with which the hub reaches its lease database and channels.
+    """What a hub hands on.
+
+    ``digests`` are those of the file and of what it loads with ``load_subconfig``, by path.
+    ``overrides`` are the settings that its command line sets, and ``variables`` the environment
+    variables that its file asks for; names only, no values. ``ways`` are the variables with which
+    the hub reaches its lease database and channels.
     """
 
     file: str
@@ -87,7 +89,10 @@ class Resolved:
     source: Source | None = field(default=None, repr=False)
 
     def config(self, sections: Collection[str] = (BROKER,)) -> Config:
-        """The configuration, with the objects of these sections. Raises :exc:`.ConfigError`."""
+        """Return the configuration, with the objects of these sections.
+
+        Raises :exc:`.ConfigError`.
+        """
         config = Config(decode(self.settings))
         wanted = [steps for steps in self.lost if steps[0] in sections]
         if wanted:
@@ -95,11 +100,11 @@ class Resolved:
         return config
 
     def changed(self) -> tuple[str, ...]:
-        """The files that are not as the hub read them; those that cannot be read, too."""
+        """Return the files that are not as the hub read them; those that cannot be read, too."""
         return tuple(path for path, digest in self.digests.items() if _digest(path) != digest)
 
     def to_bytes(self) -> bytes:
-        """The document; it holds passwords, so it is nobody's but the hub's user's."""
+        """Return the document; it holds passwords, so it is nobody's but the hub's user's."""
         source = self.source
         return json.dumps(
             {
@@ -174,7 +179,7 @@ def resolve(
     overrides: Config,
     read_at: datetime,
 ) -> Resolved:
-    """What this process, the hub, hands on.
+    """Return what this process, the hub, hands on.
 
     ``config`` is its whole configuration, ``broker`` the values of the broker's traits, ``text``
     what it read in ``file`` and ``overrides`` what its command line sets.
@@ -219,7 +224,10 @@ def _variables(text: bytes) -> tuple[str, ...]:
 
 
 def settled(config: Config, classes: Iterable[type]) -> Config:
-    """The configuration with values of a command line parsed as the traits of these classes."""
+    """Parse the values of a command line as the traits of these classes.
+
+    ``config`` is changed, and returned.
+    """
     known: dict[str, Any] = {}
     for each in classes:
         for parent in each.__mro__:
@@ -236,7 +244,7 @@ def settled(config: Config, classes: Iterable[type]) -> Config:
 
 
 def _digests(file: Path, text: bytes) -> dict[str, str]:
-    """The files that a configuration consists of, as far as their names stand in it."""
+    """Return the files that a configuration consists of, as far as their names stand in it."""
     digests = {str(file): hashlib.sha256(text).hexdigest()}
     texts = [text]
     # Beside the file, JupyterHub reads one of the same name in JSON.
@@ -254,7 +262,7 @@ def _digests(file: Path, text: bytes) -> dict[str, str]:
 
 
 def _digest(path: str) -> str:
-    """What tells one content of a file from another; empty where it cannot be read."""
+    """Return what tells one content of a file from another; empty where it cannot be read."""
     try:
         return hashlib.sha256(Path(path).read_bytes()).hexdigest()
     except OSError:
@@ -262,7 +270,7 @@ def _digest(path: str) -> str:
 
 
 def is_secret(name: str, value: Any) -> bool:
-    """Whether a setting, or something in it, looks like a password, a token or a key."""
+    """Return whether a setting, or something in it, looks like a password, a token or a key."""
     if isinstance(value, (str, bytes)):
         text = value if isinstance(value, str) else value.decode("utf-8", "replace")
         named = bool(text) and _SECRET_NAME.search(name) is not None
@@ -302,7 +310,10 @@ def _without_secrets(value: Any, name: str = "") -> Any:
 
 
 def _leave_out_functions(config: Config) -> None:
-    """Of the hub's template_vars: it calls them with its own user object, which is nowhere else."""
+    """Remove the functions in the hub's template_vars.
+
+    The hub calls them with its own user object, which is nowhere else.
+    """
     variables = config.JupyterHub.get("template_vars")
     if isinstance(variables, dict):
         config.JupyterHub.template_vars = {k: v for k, v in variables.items() if not callable(v)}
@@ -322,7 +333,7 @@ def _plain_value(section: Config, name: str) -> Any:
 
 
 def _with(value: Any, inner: list[Any], made: Any) -> Any:
-    """The value with what stands at the steps ``inner`` of ``made`` put in."""
+    """Return the value with what stands at the steps ``inner`` of ``made`` put in."""
     if not inner:
         if _is_data(made):
             raise TypeError("this is data now")
@@ -351,7 +362,7 @@ def _shown(steps: Steps) -> str:
 
 @contextlib.contextmanager
 def _as_the_hub(source: Source) -> Iterator[None]:
-    """The hub's environment, command line and folder, while its file is executed again."""
+    """Use the hub's environment, command line and folder, while its file is executed again."""
     own, argv, folder = dict(os.environ), sys.argv, os.getcwd()
     try:
         os.environ.clear()

@@ -313,13 +313,13 @@ class MigBroker(LoggingConfigurable):
         return self._usernames
 
     def settings(self) -> Settings:
-        """What the broker decides with, checked once. Raises :exc:`ConfigError`."""
+        """Return what the broker decides with, checked once. Raises :exc:`ConfigError`."""
         if self._settings is None:
             self._settings = read_settings(self)
         return self._settings
 
     def resolved_database_url(self) -> str:
-        """The database URL with a relative SQLite path made absolute."""
+        """Return the database URL with a relative SQLite path made absolute."""
         prefix = "sqlite:///"
         if not self.database_url.startswith(prefix):
             return self.database_url
@@ -329,24 +329,24 @@ class MigBroker(LoggingConfigurable):
         return f"{prefix}{self._base() / expanded(path)}"
 
     def hook_commands(self) -> tuple[tuple[Command, ...], tuple[Command, ...]]:
-        """What to run before and after a cut. Raises :exc:`ConfigError`."""
+        """Return what to run before and after a cut. Raises :exc:`ConfigError`."""
         return (
             parse_commands("before_cut", self.before_cut),
             parse_commands("after_cut", self.after_cut),
         )
 
     def resolved_directory(self) -> Path:
-        """The folder where relative paths start."""
+        """Return the folder where relative paths start."""
         return self._base()
 
     def key_file_of_hub(self) -> KeyFile:
-        """The hub's key file; nothing is read or created yet."""
+        """Return the hub's key file; nothing is read or created yet."""
         if self._key_file is None:
             self._key_file = KeyFile(self._base() / os.path.expanduser(self.key_file))
         return self._key_file
 
     def resolved_nvml(self) -> str:
-        """The NVML to use, with a relative state file made absolute."""
+        """Return the NVML to use, with a relative state file made absolute."""
         if not self.nvml.startswith("sim:"):
             return self.nvml
         return f"sim:{self._base() / expanded(self.nvml[len('sim:') :])}"
@@ -368,7 +368,7 @@ class MigBroker(LoggingConfigurable):
             return self._broker
 
     def moment(self) -> datetime:
-        """The time that leases use, aware, in UTC; never waits for the database."""
+        """Return the time that leases use, aware, in UTC; never waits for the database."""
         broker = self._broker
         return utc_now() if broker is None else broker.now()
 

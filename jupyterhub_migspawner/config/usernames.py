@@ -43,7 +43,7 @@ class Usernames:
     """
 
     def __init__(self, config: Config, given: Mapping[str, str] | None = None) -> None:
-        """``given`` goes first: names that another process has found out already."""
+        """Put ``given`` first: names that another process has found out already."""
         self.changed: dict[str, str] = {}
         self._config = config
         self._given = dict(given or {})
@@ -58,7 +58,7 @@ class Usernames:
         self._own = self._rule_of_its_own()
 
     def __call__(self, name: str) -> str:
-        """The name by which the hub knows this person."""
+        """Return the name by which the hub knows this person."""
         found = self._given.get(name) or self._normalized(name)
         if found != name:
             self.changed[name] = found
@@ -79,7 +79,7 @@ class Usernames:
         return self._map.get(lower, lower)
 
     def _rule_of_its_own(self) -> Any:
-        """An object of the authenticator's class where it does not keep JupyterHub's rule."""
+        """Return an authenticator of the class if it does not keep JupyterHub's rule, else None."""
         chosen = self._config.get("JupyterHub", {}).get("authenticator_class", "pam")
         pam = self._config.get("PAMAuthenticator", {}).get("pam_normalize_username", False)
         if isinstance(chosen, str) and str(chosen) in _PLAIN and not pam:
@@ -102,7 +102,7 @@ class Usernames:
 
 
 def _class_of(chosen: Any) -> Any:
-    """The class that ``JupyterHub.authenticator_class`` names; None where it is not found here."""
+    """Return the class of ``JupyterHub.authenticator_class``; None if it is not found here."""
     if not isinstance(chosen, str):
         return chosen
     try:

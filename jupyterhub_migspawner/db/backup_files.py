@@ -22,7 +22,11 @@ SIDES = ("-wal", "-shm", "-journal")
 
 
 def with_open(file: Path) -> list[int]:
-    """Processes that have the file open, or one that had its name (proc(5), ``/proc/PID/fd``)."""
+    """Return the processes that have the file open, or one that had its name.
+
+    See proc(5), ``/proc/PID/fd``. Raises :class:`~jupyterhub_migspawner.errors.DatabaseError` where
+    that cannot be checked.
+    """
     wanted = {
         f"{file.resolve()}{side}{gone}" for side in ("", *SIDES) for gone in ("", " (deleted)")
     }
@@ -36,7 +40,7 @@ def with_open(file: Path) -> list[int]:
 
 
 def was_lost(url: str) -> bool:
-    """Whether the lease database is missing although it is in use: a file that was deleted.
+    """Tell whether the lease database is missing although it is in use: a file that was deleted.
 
     Others have it open still. Making an empty one would only hide that.
     """
@@ -53,9 +57,9 @@ def was_lost(url: str) -> bool:
 
 
 def _opened_by(pid: int) -> set[str]:
-    """The files that a process has open; none of another user's, who cannot own this database.
+    """Return the files that a process has open; none for another user's process.
 
-    Raises :class:`OSError` where that cannot be determined.
+    Another user cannot own this database. Raises :class:`OSError` where that cannot be determined.
     """
     folder = Path(f"/proc/{pid}/fd")
     found = set()
@@ -71,7 +75,10 @@ def _opened_by(pid: int) -> set[str]:
 
 @contextmanager
 def new_file(file: Path) -> Iterator[Path]:
-    """A file that gets its name at the end of the block, unless there is one by then."""
+    """Make a file that gets its name at the end of the block, unless there is one by then.
+
+    Raises :class:`~jupyterhub_migspawner.errors.DatabaseError` when there is one.
+    """
     if file.exists():
         raise DatabaseError(f"{file} exists already; name a new file.")
     with private_file(file.parent, file.name) as made:
@@ -85,7 +92,11 @@ def new_file(file: Path) -> Iterator[Path]:
 
 @contextmanager
 def private_file(folder: Path, name: str) -> Iterator[Path]:
-    """An empty file on the disk of ``folder``, in one of its own that only this user can enter."""
+    """Make an empty file on the disk of ``folder``, in a folder that only this user can enter.
+
+    Both go at the end of the block. Raises :class:`~jupyterhub_migspawner.errors.DatabaseError`
+    where the folder cannot be made.
+    """
     try:
         private = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=folder))
     except OSError as error:
@@ -99,12 +110,12 @@ def private_file(folder: Path, name: str) -> Iterator[Path]:
 
 
 def read_only(file: Path) -> str:
-    """The URI with which SQLite opens a file for reading only."""
+    """Return the URI with which SQLite opens a file for reading only."""
     return f"{file.as_uri()}?mode=ro"
 
 
 def finish(made: Path) -> None:
-    """One file without a log beside it, for its owner only, and on the disk."""
+    """Make a database one file without a log beside it, for its owner only, and on the disk."""
     with closing(sqlite3.connect(made)) as connection:
         connection.execute("PRAGMA journal_mode=DELETE")
     made.chmod(0o600)

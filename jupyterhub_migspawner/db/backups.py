@@ -72,7 +72,7 @@ def back_up(url: str, file: Path) -> None:
 
 
 def restore(url: str, file: Path) -> str:
-    """Put a backup in the place of the database; returns where the replaced one is now, or "".
+    """Put a backup in the place of the database; return where the replaced one is now, or "".
 
     A backup of an older version is brought up to this one. Raises
     :class:`~jupyterhub_migspawner.errors.DatabaseError`; then nothing was replaced.
@@ -128,7 +128,7 @@ def demand_unused(url: str) -> None:
 
 
 def users_of(url: str) -> list[str]:
-    """Other processes that have the database open, as far as this user may see them."""
+    """Return other processes that have the database open, as far as this user may see them."""
     parsed = urls.parse(url)
     file = urls.file_of(parsed)
     if file is not None:
@@ -175,7 +175,10 @@ def _run(made: Path, statement: str, *values: object) -> None:
 
 
 def _next_generation(url: sa.URL, made: Path) -> int:
-    """One more than the backup has, and than what it replaces, where that is of the same origin."""
+    """Return one more than the generation of the backup, and of what it replaces.
+
+    That one counts only where it is of the same origin.
+    """
     with closing(sqlite3.connect(made)) as connection:
         found = identity.position_of(connection.execute(identity.POSITION).fetchone())
     if found is None:
@@ -186,7 +189,7 @@ def _next_generation(url: sa.URL, made: Path) -> int:
 
 
 def position(url: sa.URL) -> identity.Position | None:
-    """Which database is there and how far it has come; None where that cannot be read."""
+    """Return which database is there and how far it has come; None where that cannot be read."""
     file = urls.file_of(url)
     if file is not None:
         try:
@@ -228,7 +231,7 @@ def _swap(made: Path, target: Path, stamp: str) -> str:
 
 
 def _unused(name: str, taken: Callable[[str], bool]) -> str:
-    """The name, or the first of ``name_2``, ``name_3`` … that is not taken."""
+    """Return the name, or the first of ``name_2``, ``name_3`` … that is not taken."""
     names = (name if number == 1 else f"{name}_{number}" for number in count(1))
     return next(each for each in names if not taken(each))
 
@@ -265,7 +268,7 @@ def _restore_server(url: sa.URL, made: Path, stamp: str) -> str:
 
 
 def _copy_rows(source: sa.URL, target: sa.URL, *, newer: bool = False) -> None:
-    """All rows of one database into another that has the tables and no rows, in one snapshot."""
+    """Copy all rows of a database into one that has the tables and no rows, in one snapshot."""
     reading, writing = make_engine(source), make_engine(target)
     try:
         if source.drivername != "sqlite":

@@ -44,12 +44,12 @@ JUMP_SECONDS = 1.0
 
 
 def utc_now() -> datetime:
-    """The moment by this machine's clock, aware, in UTC."""
+    """Return the time by this machine's clock, aware, in UTC."""
     return datetime.now(timezone.utc)
 
 
 def read_clock(tx: Transaction) -> datetime:
-    """The moment by the PostgreSQL server's clock, aware, in UTC."""
+    """Return the time by the PostgreSQL server's clock, aware, in UTC."""
     moment: datetime = tx.first(_NOW)[0]
     return moment.astimezone(timezone.utc)
 
@@ -85,14 +85,17 @@ class DatabaseClock:
         self._asking = threading.Lock()
 
     def __call__(self) -> datetime:
-        """The moment, without waiting for anything."""
+        """Return the time, aware, in UTC, without waiting for anything."""
         sample = self._sample
         if sample is None:
             return self._local()
         return sample.moment + timedelta(seconds=self._monotonic() - sample.monotonic)
 
     def keep_in_step(self) -> None:
-        """Ask the server again when it is time to. Raises :exc:`.DatabaseError`."""
+        """Ask the server again when it is time to.
+
+        Raises :exc:`.DatabaseError`.
+        """
         if not self._is_due() or not self._asking.acquire(blocking=False):
             return
         try:
@@ -114,7 +117,7 @@ class DatabaseClock:
 
 
 def count_seconds(uptime: Path = UPTIME) -> Count:
-    """This machine's counts of seconds; the same for all its processes."""
+    """Return this machine's counts of seconds; the same for all its processes."""
     awake = time.monotonic()
     try:
         return Count(float(uptime.read_text(encoding="ascii").split()[0]), awake)
@@ -124,8 +127,11 @@ def count_seconds(uptime: Path = UPTIME) -> Count:
 
 @dataclass(frozen=True)
 class Machine:
-    """This machine's clocks: ``boot_id`` names the boot since which ``count`` counts; without one
-    there is no count that other processes share."""
+    """This machine's clocks.
+
+    ``boot_id`` names the boot since which ``count`` counts; without one there is no count that
+    other processes share.
+    """
 
     boot_id: str = ""
     count: Callable[[], Count] = count_seconds
@@ -147,7 +153,7 @@ class LeaseClock:
         self._server = DatabaseClock(store, local=machine.wall) if store.postgres else None
 
     def __call__(self) -> datetime:
-        """The moment, without waiting for anything."""
+        """Return the time, aware, in UTC, without waiting for anything."""
         anchor: Anchor | None = getattr(self._here, "anchor", None) or self._anchor
         if anchor is not None:
             return anchor.at(self.machine.count().ticks)
@@ -164,13 +170,15 @@ class LeaseClock:
         return 0 if self._anchor is None else self._anchor.steps
 
     def keep_in_step(self) -> None:
-        """Ask the server when it is time to, where there is no anchor. Raises
-        :exc:`.DatabaseError`."""
+        """Ask the server when it is time to, where there is no anchor.
+
+        Raises :exc:`.DatabaseError`.
+        """
         if self._anchor is None and self._server is not None:
             self._server.keep_in_step()
 
     def in_time(self, work: Callable[[Transaction], T]) -> Callable[[Transaction], T]:
-        """The work of a transaction, by the time that is right in it."""
+        """Return ``work`` so that it runs by the time that is right in its transaction."""
         if not self.machine.boot_id:
             return work
 
@@ -194,5 +202,5 @@ class LeaseClock:
             self._anchor = anchor
 
     def wall(self, tx: Transaction) -> datetime:
-        """What the clock says that the anchor is compared with."""
+        """Return the time by the clock that the anchor is compared with."""
         return read_clock(tx) if tx.postgres else self.machine.wall()

@@ -16,7 +16,7 @@ class UtcTime(sa.TypeDecorator[datetime]):
     cache_ok = True
 
     def load_dialect_impl(self, dialect: sa.Dialect) -> sa.types.TypeEngine[Any]:
-        """The column type of this database."""
+        """Return the column type of this database."""
         if dialect.name == "postgresql":
             return dialect.type_descriptor(sa.DateTime(timezone=True))
         return dialect.type_descriptor(sa.String(32))
@@ -33,7 +33,7 @@ class UtcTime(sa.TypeDecorator[datetime]):
         return value.isoformat(timespec="microseconds")
 
     def process_result_value(self, value: Any, dialect: sa.Dialect) -> datetime | None:
-        """Give the time back in UTC, whatever zone the server prefers."""
+        """Return the time in UTC, whatever zone the server prefers."""
         if value is None:
             return None
         if isinstance(value, str):

@@ -116,10 +116,10 @@ class Compaction:
 
 
 def begin(tx: Transaction, before: datetime) -> Compaction:
-    """What there is to compact. Looks at every young event, so it is for a transaction that reads.
+    """Return what there is to compact of the events from before that time.
 
-    Ids and times need not agree: one machine with a wrong clock must not keep the others' events
-    forever.
+    Looks at every young event, so it is for a transaction that reads. Ids and times need not agree:
+    one machine with a wrong clock must not keep the others' events forever.
     """
     newest = tx.first(_NEWEST_OLD, before=before)
     # Not what another process is about to commit, either: readers have not seen it.
@@ -127,14 +127,14 @@ def begin(tx: Transaction, before: datetime) -> Compaction:
 
 
 def old(tx: Transaction, before: datetime) -> tuple[int, int]:
-    """How many events from before that time would become counts, and how many would stay."""
+    """Count the events from before then that would become counts, and those that would stay."""
     end = begin(tx, before).end
     ready = int(tx.first(_COUNT_OVER, before=before, first=0, end=end)[0])
     return ready, int(tx.first(_COUNT_OLD, before=before, end=end)[0]) - ready
 
 
 def go_on(tx: Transaction, so_far: Compaction) -> Compaction:
-    """Turn some more events into counts."""
+    """Turn some more events into counts; return how far that has come."""
     first = tx.first(_NEXT, after_id=so_far.read_to)[0]
     if first is None or first >= so_far.end:
         return replace(so_far, read_to=so_far.end)
@@ -165,16 +165,16 @@ def _counted(taken: Iterable[Any]) -> Counter[tuple[str, ...]]:
 
 
 def counts(tx: Transaction) -> tuple[EventCount, ...]:
-    """What is left of the events that were compacted, by month."""
+    """Return what is left of the events that were compacted, by month."""
     return tuple(EventCount(*row) for row in tx.rows(_COUNTS))
 
 
 def position(tx: Transaction, reader: str) -> int | None:
-    """The last event that a reader has passed on; None when it never did."""
+    """Return the last event that a reader has passed on; None when it never did."""
     row = tx.first(_POSITION, reader=reader)
     return int(row[0]) if row else None
 
 
 def move(tx: Transaction, reader: str, event_id: int) -> None:
-    """Note how far a reader has come; never back."""
+    """Record how far a reader has come; never back."""
     tx.change(_FORWARD_POSTGRES if tx.postgres else _FORWARD_SQLITE, name=reader, event_id=event_id)

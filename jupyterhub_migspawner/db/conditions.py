@@ -36,7 +36,10 @@ MAY_TAKE_ALL = sa.and_(
 
 
 def unheld(table: sa.FromClause) -> sa.ColumnElement[bool]:
-    """Nobody holds the slice, it is present, and it may be held; ``table`` is one of slices."""
+    """Return the condition that nobody holds a slice, it is present, and it may be held.
+
+    ``table`` is one of slices.
+    """
     return sa.and_(
         table.c.held == 0,
         table.c.present,
@@ -56,13 +59,16 @@ KIND = (cards.c.model, cards.c.memory_mib, WITH_MIG.label("with_mig"))
 
 
 def kind_of(row: Any) -> CardKind:
-    """The kind of the card that a row with :data:`KIND` is about."""
+    """Return the kind of the card that a row with :data:`KIND` is about."""
     return CardKind(row.model, row.memory_mib, bool(row.with_mig))
 
 
 @lru_cache(maxsize=64)
 def of_kinds(number: int) -> sa.ColumnElement[bool]:
-    """The card is of one of so many kinds, whose values :func:`kind_values` gives."""
+    """Return the condition that a card is of one of so many kinds.
+
+    The values of these come from :func:`kind_values`.
+    """
     return sa.or_(
         sa.false(),
         *(
@@ -77,7 +83,7 @@ def of_kinds(number: int) -> sa.ColumnElement[bool]:
 
 
 def kind_values(kinds: Collection[CardKind]) -> dict[str, Any]:
-    """The values of :func:`of_kinds`, by name."""
+    """Return the values of :func:`of_kinds`, by name."""
     found: dict[str, Any] = {}
     for place, kind in enumerate(sorted(kinds)):
         found[f"model_{place}"], found[f"memory_{place}"], found[f"mig_{place}"] = kind

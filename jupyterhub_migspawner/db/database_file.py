@@ -52,7 +52,7 @@ class DatabaseFile:
         self._node: Node = None
 
     def connect(self) -> sqlite3.Connection:
-        """A connection to the file, which is never made by it, without transactions of its own.
+        """Open a connection to the file without transactions of its own; it never makes the file.
 
         Raises :class:`sqlite3.Error`.
         """
@@ -61,7 +61,7 @@ class DatabaseFile:
         )
 
     def nodes(self) -> tuple[Node, Node, Node]:
-        """Which files the database, its write-ahead log and that one's index are now."""
+        """Return which files the database, its write-ahead log and that one's index are now."""
         file, log, index = self._names
         return _node(file), _node(log), _node(index)
 
@@ -118,7 +118,7 @@ class DatabaseFile:
         return ""
 
     def _is_written(self) -> bool:
-        """Whether a checkpoint holds its lock now: one byte of the log's index.
+        """Tell whether a checkpoint holds its lock now: one byte of the log's index.
 
         SQLite, src/os_unix.c and src/wal.c: WAL_CKPT_LOCK is lock 1, and lock 0 is byte 120. Asked
         of proc(5), ``/proc/locks``: asking by a lock would mean closing the file, and with it all
@@ -137,7 +137,7 @@ class DatabaseFile:
         )
 
     def _is_whole(self) -> bool:
-        """Whether the bare file is one state of the database, and no mixture of two.
+        """Tell whether the bare file is one state of the database, and no mixture of two.
 
         A checkpoint that a reader holds up leaves some pages newer than others, for as long as the
         reader goes on: what is read of them may look older than it is, or damaged. SQLite,
@@ -162,7 +162,7 @@ class DatabaseFile:
         return found.st_size, found.st_mtime_ns
 
     def _bare_position(self) -> Position | None:
-        """The position without what stands in the write-ahead log only."""
+        """Return the position without what stands in the write-ahead log only."""
         try:
             with closing(sqlite3.connect(self._uri("ro") + "&immutable=1", uri=True)) as bare:
                 return position_of(bare.execute(POSITION).fetchone())

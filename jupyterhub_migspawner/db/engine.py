@@ -49,7 +49,7 @@ class Interrupted(DatabaseError):
 
 
 def make_engine(url: sa.URL, file: DatabaseFile | None = None) -> sa.Engine:
-    """An engine for a URL that :func:`.urls.parse` accepted; connects to nothing yet.
+    """Make an engine for a URL that :func:`.urls.parse` accepted; it connects to nothing yet.
 
     ``file`` is watched, where it is a SQLite database: the pool gives out no connection to a file
     that has been deleted or replaced.
@@ -111,12 +111,12 @@ def _sqlite(url: sa.URL, file: DatabaseFile | None) -> sa.Engine:
 
 
 def write_ahead(connection: sqlite3.Connection, pause: Callable[[float], object] = sleep) -> None:
-    """Make the file keep a write-ahead log; waits up to ``WAIT_SECONDS`` for its holder.
+    """Make the file keep a write-ahead log; wait up to ``WAIT_SECONDS`` for its holder.
 
-    The mode stays in the file, so only the first to open a new one changes it. SQLite refuses
-    that change at once while another opens the file too, whatever the time-out of the connection:
-    it does not call the busy handler for a reader that becomes a writer. So the waiting is ours,
-    and the connection's own comes after it.
+    The mode stays in the file, so only the first to open a new one changes it. SQLite refuses that
+    change at once while another opens the file too, whatever the time-out of the connection: it
+    does not call the busy handler for a reader that becomes a writer. So the waiting is ours, and
+    the connection's own comes after it.
     """
     _set_busy_timeout(connection, 0)
     for turn in range(_TURNS + 1):
@@ -135,11 +135,11 @@ def _set_busy_timeout(connection: sqlite3.Connection, seconds: float) -> None:
 
 
 def begin_writing(cursor: Any, seconds: float, pause: Callable[[float], object] = sleep) -> None:
-    """Begin a transaction as SQLite's one writer; waits up to ``seconds`` for other processes.
+    """Begin a transaction as SQLite's one writer; wait up to ``seconds`` for other processes.
 
     SQLite's own waiting tries ten times a second, and a process that writes without a pause leaves
-    it gaps of a fraction of a millisecond: a late process may wait for many seconds. So the
-    waiting is ours, with many more tries. Of a process only the first at the turnstile does it.
+    it gaps of a fraction of a millisecond: a late process may wait for many seconds. So the waiting
+    is ours, with many more tries. Of a process only the first at the turnstile does it.
     """
     _set_busy_timeout(cursor.connection, 0)
     try:
@@ -202,7 +202,7 @@ _AGAIN = {"40001", "40P01", "23505"}
 def database_error(
     name: str, error: Exception, *, committing: bool, lost: bool = False
 ) -> DatabaseError:
-    """The error to raise instead of one of the driver's or the pool's.
+    """Return the error to raise instead of one of the driver's or the pool's.
 
     ``committing`` says that the outcome is not known, ``lost`` that the connection is gone.
     """
@@ -293,6 +293,6 @@ _KNOWN: tuple[tuple[tuple[str, ...], str], ...] = (
 
 
 def first_line(error: object) -> str:
-    """What a driver says of an error, short enough for a sentence."""
+    """Return what a driver says of an error, short enough for a sentence."""
     lines = str(error).strip().splitlines()
     return (lines[0] if lines else type(error).__name__).rstrip(".")[:300]

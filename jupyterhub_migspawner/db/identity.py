@@ -48,7 +48,7 @@ class Replaced(DatabaseError):
 
 
 def position_of(row: Any) -> Position | None:
-    """The position in a row of :data:`POSITION`; None for a database without identity."""
+    """Return the position in a row of :data:`POSITION`; None for a database without identity."""
     if row is None:
         return None
     identity, generation, lease, event = row
@@ -56,7 +56,7 @@ def position_of(row: Any) -> Position | None:
 
 
 def difference(before: Position, found: Position | None) -> str:
-    """Why ``found`` cannot be what came of ``before``; empty when it can."""
+    """Return why ``found`` cannot be what came of ``before``; empty when it can."""
     if found is None:
         return "it is empty"
     if found.identity != before.identity:
@@ -74,24 +74,24 @@ def difference(before: Position, found: Position | None) -> str:
 
 
 def replaced(name: str, why: str) -> Replaced:
-    """The error to raise for a database that is not the one that was used."""
+    """Return the error to raise for a database that is not the one that was used."""
     return Replaced(
         f"The lease database {name} is not the one that this process has used: {why}. {NEXT}"
     )
 
 
 def has_no_table(error: Exception) -> bool:
-    """Whether a driver's error says that a table is missing."""
+    """Tell whether a driver's error says that a table is missing."""
     return getattr(error, "sqlstate", "") == "42P01" or "no such table" in str(error)
 
 
 def has_no_identity(error: Exception) -> bool:
-    """Whether a driver's error says that the table of :data:`POSITION` is missing."""
+    """Tell whether a driver's error says that the table of :data:`POSITION` is missing."""
     return has_no_table(error) and database_identity.name in str(error)
 
 
 def ensure(connection: sa.Connection) -> None:
-    """Give a database without identity one: new, or emptied by hand."""
+    """Give a database without identity one: a new database, or one emptied by hand."""
     if connection.execute(sa.select(database_identity.c.id)).first() is None:
         connection.execute(
             sa.insert(database_identity).values(

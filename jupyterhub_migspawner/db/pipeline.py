@@ -46,12 +46,12 @@ def send(connection: Any, statements: Sequence[tuple[str, Any]]) -> list[Any]:
 
 
 def is_of_statement(error: Exception) -> bool:
-    """Whether an error says that a statement failed, so that nothing was committed after it."""
+    """Tell whether an error is of a statement, so that nothing was committed after it."""
     return str(getattr(error, "sqlstate", None) or "")[:2] in _OF_STATEMENTS
 
 
 def _first(error: BaseException) -> BaseException:
-    """The error that made a pipeline fail, where the driver reports what that led to."""
+    """Return the error that made a pipeline fail, where the driver reports what that led to."""
     seen = {id(error)}
     found = error
     while type(found).__name__ == "PipelineAborted" and found.__context__ is not None:

@@ -94,9 +94,10 @@ _CHECK_INDEX = sa.text("SELECT bt_index_check(CAST(:oid AS oid), true)")
 
 
 def problems(url: str) -> tuple[str, ...]:
-    """What is wrong with the database, in sentences; only for one whose schema is current.
+    """Return what is wrong with the database, in sentences.
 
-    Raises :class:`~jupyterhub_migspawner.errors.DatabaseError` when it cannot be read at all.
+    Only for one whose schema is current. Raises
+    :class:`~jupyterhub_migspawner.errors.DatabaseError` when it cannot be read at all.
     """
     parsed = urls.parse(url)
     file = urls.file_of(parsed)
@@ -116,7 +117,7 @@ def problems(url: str) -> tuple[str, ...]:
 
 
 def damage(file: Path) -> tuple[str, ...]:
-    """What SQLite finds wrong with the pages and keys of a file; opens it for reading only."""
+    """Return what SQLite finds wrong with the pages and keys of a file, opened for reading only."""
     if file.exists() and not file.stat().st_size:
         return ("The file is empty: it was made just now, or truncated.",)
     try:

@@ -74,7 +74,7 @@ class Prepared:
         self._make = _row_type([str(column.key) for column in columns]) if columns else None
 
     def parameters(self, values: Mapping[str, Any]) -> list[Any] | dict[str, Any]:
-        """What the driver gets besides the text."""
+        """Return what the driver gets besides the text."""
         # A list and a dict alike are filled in by place.
         filled: Any = self._template.copy()
         for place, name, convert in self._given:
@@ -83,7 +83,7 @@ class Prepared:
         return filled  # type: ignore[no-any-return]
 
     def rows(self, cursor: Any) -> list[Any]:
-        """All rows of the result, as named tuples with the types of their columns."""
+        """Return all rows of the result, as named tuples with the types of their columns."""
         found = cursor.fetchall()
         if not found:
             return []
@@ -113,7 +113,7 @@ class Statements:
         )
 
     def prepared(self, statement: sa.Executable, names: tuple[str, ...]) -> Prepared:
-        """The statement, ready for values of these names."""
+        """Return the statement, ready for values of these names."""
         try:
             return self._prepared[statement][names]
         except KeyError:

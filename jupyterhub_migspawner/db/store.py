@@ -89,13 +89,16 @@ class Store:
         return self._seen
 
     def close(self) -> None:
-        """Close all connections; a later call would open new ones. Waiters are woken no more."""
+        """Close all connections; a later call would open new ones.
+
+        Waiters are woken no more.
+        """
         self.wakeups.close()
         self._engine.dispose()
 
     @contextmanager
     def transaction(self, *, write: bool = True) -> Iterator[Transaction]:
-        """One transaction: committed at the end of the block, rolled back by any exception.
+        """Open a transaction, committed at the end of the block and rolled back by any exception.
 
         ``write=False`` on SQLite lets others write meanwhile. Raises
         :class:`~jupyterhub_migspawner.errors.DatabaseError`.
@@ -131,7 +134,7 @@ class Store:
                     ) from error
 
     def _begun(self, connection: sa.PoolProxiedConnection, *, write: bool) -> Transaction:
-        """A transaction; on PostgreSQL it begins with its first statement."""
+        """Begin a transaction; on PostgreSQL it begins with its first statement."""
         bare: Any = connection.driver_connection
         if self.postgres:
             # BEGIN is a statement among the first ones, and not one of the driver's.
@@ -160,7 +163,7 @@ class Store:
 
     @contextmanager
     def _connection(self) -> Iterator[sa.PoolProxiedConnection]:
-        """A connection of the pool; what was not committed is rolled back when it goes back."""
+        """Take a connection of the pool; what is uncommitted is rolled back when it returns."""
         if self._file is not None:
             if self._seen is not None and not self._file.path.exists():
                 raise identity.replaced(self.name, "its file was deleted")
@@ -177,7 +180,7 @@ class Store:
             connection.close()
 
     def _comparison(self) -> Callable[[Position | None], None]:
-        """What raises unless a position read from now on is of the database used so far.
+        """Return what raises unless a position read from now on is of the database used so far.
 
         Other threads may get further meanwhile, hence from now on.
         """
@@ -192,16 +195,16 @@ class Store:
         return compare
 
     def _note(self, found: Position | None) -> None:
-        """Remember how far the database has come. Another thread may know of more by now."""
+        """Remember how far the database has come; another thread may know of more by now."""
         if found is not None and (self._seen is None or not identity.difference(self._seen, found)):
             self._seen = found
 
     def _is_elsewhere(self, connection: sa.PoolProxiedConnection) -> bool:
-        """Whether the connection has another file open than the one that has the name now."""
+        """Tell whether the connection has another file open than the one that has the name now."""
         return self._file is not None and connection.info[FILES] != self._file.nodes()
 
     def _is_lost(self, connection: sa.PoolProxiedConnection, error: Exception) -> bool:
-        """Whether the connection is gone; then the others of the pool are not trusted either."""
+        """Tell whether the connection is gone; then drop the others of the pool, too."""
         bare = connection.dbapi_connection
         if bare is None or not self._engine.dialect.is_disconnect(error, bare, None):  # type: ignore[arg-type]
             return False
@@ -218,7 +221,7 @@ class Store:
         return self._run(work, write=True)
 
     def read(self, work: Callable[[Transaction], T]) -> T:
-        """As :meth:`run`, for work that only reads."""
+        """Run work that only reads, as :meth:`run` does, and return what it returns."""
         return self._run(work, write=False)
 
     def _run(self, work: Callable[[Transaction], T], *, write: bool) -> T:

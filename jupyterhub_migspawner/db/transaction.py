@@ -99,7 +99,7 @@ class Transaction:
         return prepared, parameters
 
     def _execute(self, statement: sa.Executable, values: dict[str, Any]) -> tuple[Prepared, Any]:
-        """Run a statement; the cursor with its answer."""
+        """Run a statement; return it and the cursor with its answer."""
         prepared, parameters = self._prepared(statement, values)
         if self._answers and not prepared.only_reads:
             # What was read before may not be true afterwards.
@@ -110,7 +110,7 @@ class Transaction:
         return prepared, self._trip([(prepared.sql, parameters)])[-1]
 
     def _trip(self, statements: list[Sent]) -> list[Any]:
-        """Send statements after those that are still to be sent; the cursors with their answers."""
+        """Send statements after those still to be sent; return the cursors with the answers."""
         begin, self._begin = self._begin, None
         first: list[Sent] = [] if begin is None else [(pipeline.BEGIN, ()), (identity.POSITION, ())]
         before, self._unsent = first + self._unsent, []
@@ -126,7 +126,7 @@ class Transaction:
             self._trip([])
 
     def commit(self) -> Position | None:
-        """End the transaction; how far the database has come if it has written to the event log."""
+        """End the transaction; return how far the database is if it wrote to the event log."""
         if self._watch is not None:
             self._watch(pipeline.COMMIT, ())
         # Whatever counts is an event, too.
@@ -144,7 +144,7 @@ class Transaction:
         return identity.position_of(cursors[0].fetchone()) if last else None
 
     def rows(self, statement: sa.Executable, /, **values: Any) -> list[Any]:
-        """All rows of a query."""
+        """Return all rows of a query."""
         for place, (read, given, found) in enumerate(self._answers):
             if read is statement and given == values:
                 del self._answers[place]
@@ -153,13 +153,13 @@ class Transaction:
         return prepared.rows(cursor)
 
     def first(self, statement: sa.Executable, /, **values: Any) -> Any:
-        """The first row of a query, or None."""
+        """Return the first row of a query, or None."""
         # All are fetched: SQLite does not commit while a statement is not at its end.
         found = self.rows(statement, **values)
         return found[0] if found else None
 
     def change(self, statement: sa.Executable, /, **values: Any) -> int:
-        """Run an insert, an update or a delete; how many rows it hit."""
+        """Run an insert, an update or a delete; return how many rows it hit."""
         _, cursor = self._execute(statement, values)
         return int(cursor.rowcount)
 
@@ -173,7 +173,7 @@ class Transaction:
             self.cursor.execute(prepared.sql, parameters)
 
     def insert(self, statement: sa.Executable, /, **values: Any) -> int:
-        """Insert one row with a statement that returns its ``id``; returns that."""
+        """Insert one row with a statement that returns its ``id``; return that."""
         return int(self.first(statement, **values)[0])
 
     @contextmanager
@@ -230,7 +230,7 @@ class Together(Transaction):
 
 
 def read_position(cursor: Any) -> Position | None:
-    """How far the database has come, by a driver's cursor."""
+    """Return how far the database has come, by a driver's cursor."""
     cursor.execute(identity.POSITION)
     rows = cursor.fetchall()
     return identity.position_of(rows[0] if rows else None)

@@ -23,7 +23,7 @@ class Turnstile:
 
     @contextmanager
     def passing(self, timeout: float) -> Iterator[bool]:
-        """Hold the turnstile; yields False when it was not free within ``timeout`` seconds."""
+        """Hold the turnstile; yield False when it was not free within ``timeout`` seconds."""
         if not self._enter(timeout):
             yield False
             return

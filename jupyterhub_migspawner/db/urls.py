@@ -25,10 +25,10 @@ _SQLITE = re.compile(r"sqlite(?:\+pysqlite)?:(?:///(?P<path>.*)|.*)", re.DOTALL)
 
 
 def parse(url: object) -> sa.URL:
-    """The URL with its driver made explicit.
+    """Return the URL with its driver made explicit.
 
-    Raises :class:`~jupyterhub_migspawner.errors.DatabaseError` for anything else than the two
-    kinds of database this project is tested on.
+    Raises :class:`~jupyterhub_migspawner.errors.DatabaseError` for anything else than the two kinds
+    of database this project is tested on.
     """
     if not isinstance(url, str) or not url.strip():
         raise DatabaseError(f"The database URL is {quoted(url)}; {EXPECTED}.")
@@ -72,7 +72,7 @@ def _sqlite(url: str, path: str | None) -> sa.URL:
 
 
 def shown(url: sa.URL) -> str:
-    """The URL as errors and logs may show it."""
+    """Return the URL as errors and logs may show it."""
     if url.drivername == "sqlite":
         return f"sqlite:///{url.database}"
     drivername = "postgresql" if url.drivername == "postgresql+psycopg" else url.drivername
@@ -81,12 +81,12 @@ def shown(url: sa.URL) -> str:
 
 
 def file_of(url: sa.URL) -> Path | None:
-    """The file of a SQLite URL, None for a server."""
+    """Return the file of a SQLite URL, None for a server."""
     return Path(url.database or "").absolute() if url.drivername == "sqlite" else None
 
 
 def is_missing(file: Path) -> bool:
-    """Whether a database's file does not exist.
+    """Tell whether a database's file does not exist.
 
     Raises :class:`~jupyterhub_migspawner.errors.DatabaseError` where this user may not look: what
     cannot be seen is not missing.
@@ -104,7 +104,7 @@ def is_missing(file: Path) -> bool:
 
 
 def _masked(text: str) -> str:
-    """A text that is no URL, with all that could be a password left out."""
+    """Return a text that is no URL, with all that could be a password left out."""
     text = re.sub(r"^.*@", "***@", text, flags=re.DOTALL)
     text = re.sub(r"\?.*", "?…", text, flags=re.DOTALL)
     if not text.startswith(("***@", "sqlite")) and not _FILE.fullmatch(text):

@@ -42,7 +42,7 @@ Ring = Callable[[], object]
 
 
 class Wakeups:
-    """Tells waiters in this process of changes; thread-safe."""
+    """Wake-ups of the waiters in this process after changes; thread-safe."""
 
     def __init__(self, engine: sa.Engine, name: str) -> None:
         self._engine = engine

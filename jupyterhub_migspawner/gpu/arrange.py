@@ -33,16 +33,15 @@ def arrange(
     keep: Collection[Want] = (),
     avoid: Collection[Want] = (),
 ) -> tuple[Want, ...]:
-    """Places for all of ``names`` on one card, in order of start.
+    """Place all of ``names`` on one card; return the places in order of start.
 
     Of all legal ways the one that leaves most of ``keep`` where they are; then the one in which
     fewest have to wait for a slice of ``avoid``, which is there, is in use, and need not be
     desired; then the one that leaves most of ``have`` where they are. Between equals ones and
     threes go high, so that the low half stays free for a four.
 
-    Raises:
-        GpuError: the card has no such profile, or the names do not fit on it together; the
-            sentence names the nearest layout that does.
+    Raises :exc:`.GpuError` when the card has no such profile, or the names do not fit on it
+    together; the sentence names the nearest layout that does.
     """
     counts = Counter(names)
     by_name = _known(profiles, counts)
@@ -65,7 +64,10 @@ def arrange(
 
 
 def is_legal(profiles: Sequence[Profile], layout: Sequence[Want]) -> str:
-    """``""`` if the placed layout can exist on such a card, else a sentence that says why not."""
+    """Return ``""`` if the placed layout can exist on such a card, else why it cannot.
+
+    The reason is a sentence.
+    """
     by_name = {each.name: each for each in profiles}
     taken: dict[str, Placement] = {}
     for name, start in layout:
@@ -85,7 +87,7 @@ def is_legal(profiles: Sequence[Profile], layout: Sequence[Want]) -> str:
 
 
 def legal_layouts(profiles: Sequence[Profile]) -> Iterator[tuple[Want, ...]]:
-    """Every placed layout such a card can have, the empty one included, each once."""
+    """Yield every placed layout such a card can have, the empty one included, each once."""
     yield from _grow(
         sorted(_places(profiles), key=lambda each: each[1].start),
         _Limits(profiles),
@@ -96,7 +98,7 @@ def legal_layouts(profiles: Sequence[Profile]) -> Iterator[tuple[Want, ...]]:
 
 
 def nearest(profiles: Sequence[Profile], names: Sequence[str]) -> tuple[str, ...]:
-    """The profiles of the legal layout closest to ``names``, which may be of another model.
+    """Return the profiles of the legal layout closest to ``names``, which may be of another model.
 
     What both have counts for nothing; the rest is compared size by size, the largest first, by the
     compute slices that the profiles' names tell; then fewest are new, then by their memory.
@@ -122,7 +124,7 @@ def nearest(profiles: Sequence[Profile], names: Sequence[str]) -> tuple[str, ...
 
 
 def describe(names: Sequence[str]) -> str:
-    """A layout in words: ``3g.20gb, 2 x 1g.5gb``."""
+    """Write a layout in words: ``3g.20gb, 2 x 1g.5gb``."""
     counts = Counter(names)
     if not counts:
         return "nothing"
@@ -130,7 +132,7 @@ def describe(names: Sequence[str]) -> str:
 
 
 def _layouts(by_name: dict[str, Profile], counts: Counter[str]) -> Iterator[tuple[Want, ...]]:
-    """Every way to place exactly these counts, largest profiles first, equal ones once."""
+    """Yield every way to place exactly these counts, largest profiles first, equal ones once."""
     order = sorted(counts, key=lambda name: (-by_name[name].size, name))
     if _Limits(tuple(by_name.values())).excess(counts):
         return
@@ -234,7 +236,7 @@ def _mask(by_name: dict[str, Profile], want: Want) -> int:
 
 
 def _waiting(by_name: dict[str, Profile], layout: tuple[Want, ...], held: dict[Want, int]) -> int:
-    """How many places of the layout lie on something held that the layout does not have."""
+    """Return how many places of the layout lie on something held that the layout does not have."""
     taken = 0
     for want, mask in held.items():
         if want not in layout:
@@ -243,7 +245,7 @@ def _waiting(by_name: dict[str, Profile], layout: tuple[Want, ...], held: dict[W
 
 
 def _sizes(names: Iterable[str]) -> list[tuple[int, int, str]]:
-    """Compute slices, gigabytes and the rest as the names tell, the largest first.
+    """Return compute slices, gigabytes and the rest as the names tell, the largest first.
 
     A name that tells nothing counts as the smallest slice.
     """
@@ -266,6 +268,6 @@ def _impossible(profiles: Sequence[Profile], names: Sequence[str]) -> str:
 
 
 def _preference(profile: Profile, start: int) -> int:
-    """Higher is better: profiles of one or three compute slices high, all others low."""
+    """Rate a start of a profile, higher is better: one or three compute slices high, others low."""
     height = start * profile.size
     return height if profile.compute_slices in (1, 3) else -height

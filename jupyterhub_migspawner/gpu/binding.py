@@ -4,5 +4,5 @@ from __future__ import annotations
 
 
 def plain_text(value: str | bytes) -> str:
-    """A string of the binding, which some of its releases leave as bytes."""
+    """Return a string of the binding, which some of its releases leave as bytes, as text."""
     return value.decode(errors="replace") if isinstance(value, bytes) else value

@@ -9,7 +9,7 @@ BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 def boot_id(path: Path = BOOT_ID) -> str:
-    """The id of this boot, or an empty text where the kernel does not tell."""
+    """Return the id of this boot, or an empty text where the kernel does not tell."""
     try:
         return path.read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError):

@@ -69,7 +69,7 @@ _WAY_OUT: dict[int, tuple[str, str]] = {
 
 
 def gpu_error(code: int, subject: str, action: str) -> GpuError:
-    """The error for NVML's answer ``code`` when ``action`` was tried on ``subject``.
+    """Return the error for NVML's answer ``code`` when ``action`` was tried on ``subject``.
 
     ``subject`` names the card ("card 0 (GPU-…)" or "the driver"); ``action`` completes "cannot …".
     """

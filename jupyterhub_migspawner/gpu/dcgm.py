@@ -58,10 +58,10 @@ class Exporter:
         self._asked: Future[Figures] | None = None
 
     def look(self) -> Figures | None:
-        """What it said when it was asked last; asks again. None while there is no answer yet, or
-        only one of long ago.
+        """Return what the exporter said when it was asked last, and ask again.
 
-        Raises :exc:`.GpuError` when it did not answer, or in no way that can be read.
+        None while there is no answer yet, or only one of long ago. Raises :exc:`.GpuError` when it
+        did not answer, or in no way that can be read.
         """
         if self._pool is None:
             self._pool = ThreadPoolExecutor(1, thread_name_prefix="dcgm-exporter")
@@ -81,7 +81,10 @@ class Exporter:
 
 
 def ask(url: str) -> Figures:
-    """What the exporter at a URL says now; waits for it. Raises :exc:`.GpuError`."""
+    """Return what the exporter at a URL says now; wait for it.
+
+    Raises :exc:`.GpuError`.
+    """
     try:
         page = asyncio.run(_page(url))
     except GpuError:
@@ -99,7 +102,7 @@ def ask(url: str) -> Figures:
 
 
 def shown(url: str) -> str:
-    """The URL as sentences may show it: a query may hold a token."""
+    """Return the URL as sentences may show it: a query may hold a token."""
     return url.partition("?")[0]
 
 
@@ -134,7 +137,7 @@ def _check(connection: socket.socket) -> None:
 
 
 def read(page: str) -> Figures:
-    """The figures on a page; what is none (``NaN``, out of range) is left out.
+    """Return the figures on a page; what is none (``NaN``, out of range) is left out.
 
     Raises :exc:`.GpuError` when the page is not in Prometheus' text format.
     """

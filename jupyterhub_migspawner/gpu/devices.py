@@ -41,10 +41,9 @@ class DeviceNode:
 
 
 def gpu_instance_minor(card_minor: int, gi_id: int) -> int:
-    """Minor of a GPU instance's capability node.
+    """Return the minor of a GPU instance's capability node.
 
-    Raises:
-        GpuError: the driver has no such card minor or instance id.
+    Raises :exc:`.GpuError` when the driver has no such card minor or instance id.
     """
     if not 0 <= card_minor < _CARDS:
         raise GpuError(
@@ -56,10 +55,9 @@ def gpu_instance_minor(card_minor: int, gi_id: int) -> int:
 
 
 def compute_instance_minor(card_minor: int, gi_id: int, ci_id: int) -> int:
-    """Minor of a compute instance's capability node.
+    """Return the minor of a compute instance's capability node.
 
-    Raises:
-        GpuError: the driver has no such card minor or instance id.
+    Raises :exc:`.GpuError` when the driver has no such card minor or instance id.
     """
     if not 0 <= ci_id < _COMPUTE_INSTANCES:
         raise GpuError(f"Compute instance {ci_id} has no capability node: 0 to 7 have.")
@@ -67,7 +65,7 @@ def compute_instance_minor(card_minor: int, gi_id: int, ci_id: int) -> int:
 
 
 def card_nodes(card_minor: int) -> tuple[DeviceNode, ...]:
-    """Nodes for a whole card with MIG off; with MIG on they alone give access to no slice."""
+    """Return the nodes for a whole card with MIG off; with MIG on they alone open no slice."""
     return (
         DeviceNode("/dev/nvidiactl", "rw"),
         DeviceNode("/dev/nvidia-uvm", "rw"),
@@ -79,16 +77,14 @@ def card_nodes(card_minor: int) -> tuple[DeviceNode, ...]:
 def slice_nodes(
     card_minor: int, gi_id: int, ci_id: int, *, root: Path = Path("/")
 ) -> tuple[DeviceNode, ...]:
-    """Nodes for one slice: the driver's, the card's, and the slice's own two.
+    """Return the nodes for one slice: the driver's, the card's, and the slice's own two.
 
-    Args:
-        card_minor: the card's device minor (not its NVML index).
-        gi_id: id of the GPU instance.
-        ci_id: id of its compute instance.
-        root: where ``proc`` and ``dev`` lie. The paths returned do not contain it.
+    ``card_minor`` is the card's device minor (not its NVML index), ``gi_id`` the id of the GPU
+    instance, ``ci_id`` the id of its compute instance. ``root`` is where ``proc`` and ``dev`` lie;
+    the paths returned do not contain it.
 
-    Raises:
-        GpuError: there can be no such slice, or the driver's own files give other numbers.
+    Raises :exc:`.GpuError` when there can be no such slice, or the driver's own files give other
+    numbers.
     """
     here = f"gpu{card_minor}/gi{gi_id}"
     in_proc = f"/proc/driver/nvidia/capabilities/gpu{card_minor}/mig/gi{gi_id}"
@@ -121,14 +117,14 @@ def slice_nodes(
 def missing_nodes(
     nodes: tuple[DeviceNode, ...], *, root: Path = Path("/")
 ) -> tuple[DeviceNode, ...]:
-    """Those of the nodes that must exist before a launcher can hand them out, and do not."""
+    """Return the nodes that must exist before a launcher can hand them out, and do not."""
     return tuple(
         each for each in nodes if not each.optional and not (root / each.path.lstrip("/")).exists()
     )
 
 
 def creation_command(node: DeviceNode) -> tuple[str, ...]:
-    """The command that makes a missing node; NVIDIA's tool, as the driver cannot do it itself."""
+    """Return the command that makes a missing node: NVIDIA's tool, as the driver cannot do it."""
     if node.capability is not None:
         return ("nvidia-modprobe", "-f", node.capability)
     if node.path.startswith("/dev/nvidia-uvm"):
@@ -138,19 +134,17 @@ def creation_command(node: DeviceNode) -> tuple[str, ...]:
 
 
 def capabilities_major(*, root: Path = Path("/")) -> int | None:
-    """Major number of the capability nodes, which the kernel chooses at each boot.
+    """Return the major number of the capability nodes, which the kernel chooses at each boot.
 
-    None where the driver is not loaded or knows no capabilities.
-
-    Raises:
-        GpuError: the list of devices is there and cannot be read.
+    None where the driver is not loaded or knows no capabilities. Raises :exc:`.GpuError` when the
+    list of devices is there and cannot be read.
     """
     found = re.search(r"^\s*(\d+)\s+nvidia-caps$", _text(root, "/proc/devices"), re.MULTILINE)
     return int(found[1]) if found else None
 
 
 def _minors_table(root: Path) -> dict[str, int]:
-    """The driver's table of minors by name; empty where there is none."""
+    """Return the driver's table of minors by name; empty where there is none."""
     text = _text(root, "/proc/driver/nvidia-caps/mig-minors")
     return {name: int(minor) for name, minor in re.findall(r"^(\S+) +(\d+)$", text, re.MULTILINE)}
 
@@ -161,7 +155,10 @@ def _told_minor(root: Path, capability: str, otherwise: int) -> int:
 
 
 def _text(root: Path, path: str) -> str:
-    """A file of the driver; empty where there is none. Raises :exc:`.GpuError`."""
+    """Return a file of the driver; empty where there is none.
+
+    Raises :exc:`.GpuError`.
+    """
     try:
         with (root / path.lstrip("/")).open() as file:
             text = file.read(MOST_TEXT + 1)

@@ -33,7 +33,7 @@ class EventReader:
         self._left: list[int] = []
 
     def forget(self) -> None:
-        """The session is gone, and the registrations with it."""
+        """Forget the registrations of a session that is gone."""
         self._set = None
         self._cards.clear()
         self._left = []
@@ -65,7 +65,7 @@ class EventReader:
         )
 
     def read(self) -> tuple[GpuEvent, ...]:
-        """What was reported since the last reading, without waiting for more."""
+        """Return what was reported since the last reading, without waiting for more."""
         found: list[GpuEvent] = []
         while len(found) < _AT_MOST:
             try:

@@ -47,10 +47,9 @@ _MOST_OF_A_PROFILE = 64  # no card holds more; it keeps a typing error from fill
 
 
 def load_layouts(path: str | Path) -> LayoutFile:
-    """Read a file.
+    """Read a file of layouts.
 
-    Raises:
-        ConfigError: it cannot be read, is larger than 1 MiB, or is no such file.
+    Raises :exc:`.ConfigError` when it cannot be read, is larger than 1 MiB, or is no such file.
     """
     largest = _LARGEST_MIB * 1024 * 1024
     try:
@@ -73,8 +72,7 @@ def load_layouts(path: str | Path) -> LayoutFile:
 def parse_layouts(text: str, source: str) -> LayoutFile:
     """Read a file's text; ``source`` names it in errors.
 
-    Raises:
-        ConfigError: with ``source``, the line and what was expected.
+    Raises :exc:`.ConfigError` with ``source``, the line and what was expected.
     """
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
@@ -96,7 +94,7 @@ def parse_layouts(text: str, source: str) -> LayoutFile:
 
 
 class _Reader:
-    """Walks the composed YAML, which knows the line of everything."""
+    """A reader of the composed YAML, which knows the line of everything."""
 
     def __init__(self, source: str) -> None:
         self._source = source
@@ -119,7 +117,7 @@ class _Reader:
         return LayoutFile(self._source, layouts)
 
     def _refuse_manifest(self, root: yaml.Node) -> None:
-        """Name a Kubernetes object as what it is: the layouts are inside one of its values."""
+        """Refuse a Kubernetes object and name it: the layouts are inside one of its values."""
         if not isinstance(root, yaml.MappingNode):
             return
         found = {key.value: value for key, value in root.value if isinstance(key, yaml.ScalarNode)}
@@ -192,7 +190,7 @@ class _Reader:
         return tuple(found)
 
     def _profiles(self, node: yaml.Node) -> tuple[tuple[str, ...], tuple[int, ...]]:
-        """Each profile as often as it is listed, and the line of each."""
+        """Return each profile as often as it is listed, and the line of each."""
         names: list[str] = []
         lines: list[int] = []
         for name, key, value in self._pairs(node, "mig-devices"):
@@ -234,7 +232,7 @@ class _Reader:
         return fields
 
     def _pairs(self, node: yaml.Node, what: str) -> list[tuple[str, yaml.Node, yaml.Node]]:
-        """Keys as they are written, with their nodes and values; merged ones (``<<``) last."""
+        """Return keys as written, with their nodes and values; merged ones (``<<``) last."""
         if not isinstance(node, yaml.MappingNode):
             raise self._error(node, f"{what} must be keys and values, written as key: value")
         seen: dict[str, int] = {}
@@ -265,7 +263,7 @@ class _Reader:
         return pairs
 
     def _name(self, key: yaml.Node) -> str:
-        """A key's own text: YAML itself would read an unquoted ``off`` as false."""
+        """Return a key's own text: YAML itself would read an unquoted ``off`` as false."""
         if not isinstance(key, yaml.ScalarNode):
             raise self._error(key, "a single value is expected here")
         if not key.value:
@@ -273,7 +271,7 @@ class _Reader:
         return str(key.value)
 
     def _scalar(self, node: yaml.Node) -> object:
-        """The plain value of a node: text, number, truth or None."""
+        """Return the plain value of a node: text, number, truth or None."""
         if not isinstance(node, yaml.ScalarNode):
             raise self._error(node, "a single value is expected here")
         try:

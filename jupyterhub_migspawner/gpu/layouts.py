@@ -30,12 +30,12 @@ class PciFilter:
     subsystem: int | None = None
 
     def __str__(self) -> str:
-        """The filter as files write it."""
+        """Return the filter as files write it."""
         board = "" if self.subsystem is None else f":{_pci(self.subsystem)}"
         return f"{_pci(self.device)}{board}"
 
     def matches(self, card: Card) -> bool:
-        """Whether it is about that card."""
+        """Tell whether the filter is about that card."""
         board = self.subsystem is None or self.subsystem == card.pci_subsystem_id
         return board and self.device == card.pci_device_id
 
@@ -56,7 +56,7 @@ class LayoutEntry:
     lines: tuple[int, ...]
 
     def matches(self, card: Card) -> bool:
-        """Whether the entry is about that card.
+        """Tell whether the entry is about that card.
 
         A card that fell off the bus before it told its PCI id may be of any model. Where all cards
         are to have MIG on, those without MIG, such as one that drives a display, are passed over.
@@ -80,7 +80,7 @@ class CardLayout:
     names: tuple[str, ...]
 
     def differs(self, card: Card) -> str:
-        """``""`` if the card is so already, wherever its slices lie, else what is different.
+        """Return ``""`` if the card is so already, wherever its slices lie, else what is different.
 
         The words continue a line that has named the card. A card with a problem is not known to be
         so, whatever else was read of it.
@@ -108,16 +108,15 @@ class Layout:
     entries: tuple[LayoutEntry, ...]
 
     def for_cards(self, cards: Sequence[Card]) -> dict[int, CardLayout]:
-        """What the configuration wants of each of a node's cards, by their index.
+        """Return what the configuration wants of each of a node's cards, by their index.
 
         Cards that no entry names are left out: they stay as they are. Of several entries that name
         one card the last counts, as with nvidia-mig-parted. A card with a problem is there, but
         whether it can be cut so is not judged: its problem is the caller's to report.
 
-        Raises:
-            ConfigError: no entry names a card that the node has, or a card cannot be cut so; the
-                sentence gives file and line, and for profiles that the card does not have, or that
-                do not fit together, the nearest layout that it can have.
+        Raises :exc:`.ConfigError` when no entry names a card that the node has, or a card cannot be
+        cut so; the sentence gives file and line, and for profiles that the card does not have, or
+        that do not fit together, the nearest layout that it can have.
         """
         wanted: dict[int, CardLayout] = {}
         for card in cards:
@@ -158,10 +157,10 @@ class Layout:
         return tuple(found)
 
     def _entries_of(self, card: Card) -> list[LayoutEntry]:
-        """The entries about a card; of a card of unknown model those that surely mean it, if any.
+        """Return the entries about a card; of a card of unknown model those that surely mean it.
 
-        Which of several filters means such a card cannot be known; one is enough to have its
-        problem reported.
+        If none surely does, one of those that may. Which of several filters means such a card
+        cannot be known; one is enough to have its problem reported.
         """
         found = [each for each in self.entries if each.matches(card)]
         sure = [each for each in found if not (each.filters and _unidentified(card))]
@@ -174,9 +173,10 @@ class Layout:
         keep: frozenset[Want] = frozenset(),
         avoid: frozenset[Want] = frozenset(),
     ) -> tuple[Want, ...]:
-        """Where the desired slices go on the card: as many as possible stay, ``keep`` before all.
+        """Return where the desired slices go on the card.
 
-        Then as few as possible lie on ``avoid``: slices in use, desired or not.
+        As many as possible stay, ``keep`` before all. Then as few as possible lie on ``avoid``:
+        slices in use, desired or not.
         """
         have = [(each.profile, each.start) for each in card.instances]
         return arrange(card.profiles, wanted.names, have=have, keep=keep, avoid=avoid)
@@ -238,10 +238,9 @@ class LayoutFile:
     layouts: Mapping[str, Layout]
 
     def layout(self, name: str) -> Layout:
-        """The configuration of that name.
+        """Return the configuration of that name.
 
-        Raises:
-            ConfigError: there is none; the sentence names those there are.
+        Raises :exc:`.ConfigError` when there is none; the sentence names those there are.
         """
         found = self.layouts.get(name)
         if found is None:
@@ -253,12 +252,10 @@ class LayoutFile:
 
 
 def export_layout(cards: Sequence[Card], name: str = "current") -> str:
-    """The cards as they are now, as the text of a file with one configuration.
+    """Write the cards as they are now, as the text of a file with one configuration.
 
-    Cards that are cut alike share an entry; cards that cannot be cut are left out.
-
-    Raises:
-        GpuError: a card has a problem, so nobody knows how it is cut.
+    Cards that are cut alike share an entry; cards that cannot be cut are left out. Raises
+    :exc:`.GpuError` when a card has a problem, so nobody knows how it is cut.
     """
     alike: dict[tuple[bool, tuple[tuple[str, int], ...]], list[int]] = {}
     for card in cards:
@@ -283,7 +280,7 @@ def export_layout(cards: Sequence[Card], name: str = "current") -> str:
 
 
 def _offending_line(entry: LayoutEntry, card: Card) -> int:
-    """The line of the first profile the card lacks, or else of the first that finds no room."""
+    """Return the line of the first profile the card lacks, or else that finds no room."""
     for name, line in zip(entry.names, entry.lines, strict=True):
         if card.profile(name) is None:
             return line
@@ -300,7 +297,7 @@ def _unidentified(card: Card) -> bool:
 
 
 def _pci(number: int) -> str:
-    """A PCI id as files write it."""
+    """Return a PCI id as files write it."""
     return f"0x{number:08X}"
 
 

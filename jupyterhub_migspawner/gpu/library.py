@@ -30,12 +30,8 @@ LOCK = threading.RLock()
 class Library:
     """One choice of library, initialised when it is first needed.
 
-    Args:
-        spec: ``sim:FILE`` for simulated cards, ``""`` for the driver's library; None takes
-            the environment variable ``MIGSPAWNER_NVML``.
-
-    Raises:
-        GpuError: the choice is neither.
+    ``spec`` is ``sim:FILE`` for simulated cards, ``""`` for the driver's library; None takes the
+    environment variable ``MIGSPAWNER_NVML``. Raises :exc:`.GpuError` when the choice is neither.
     """
 
     def __init__(self, spec: str | None = None) -> None:
@@ -62,8 +58,7 @@ class Library:
     def open(self) -> None:
         """Select and initialise the library; the caller holds :data:`LOCK`.
 
-        Raises:
-            GpuError: there is no driver, no such library, or no such state file.
+        Raises :exc:`.GpuError` when there is no driver, no such library, or no such state file.
         """
         self._select()
         if self._simulated is not None:

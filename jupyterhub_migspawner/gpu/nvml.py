@@ -46,9 +46,8 @@ _T = TypeVar("_T")
 class Nvml:
     """NVML of this node, opened when it is first needed; safe to use from any thread.
 
-    Args:
-        spec: ``sim:FILE`` for simulated cards, ``""`` for the driver's library; None takes the
-            environment variable ``MIGSPAWNER_NVML``.
+    ``spec`` is ``sim:FILE`` for simulated cards, ``""`` for the driver's library; None takes the
+    environment variable ``MIGSPAWNER_NVML``.
     """
 
     def __init__(self, spec: str | None = None) -> None:
@@ -63,18 +62,16 @@ class Nvml:
         return self._library.spec
 
     def inventory(self) -> Inventory:
-        """All cards as they are now; a card that fails carries its ``problem``.
+        """Return all cards as they are now; a card that fails carries its ``problem``.
 
-        Raises:
-            GpuError: there is no usable driver at all.
+        Raises :exc:`.GpuError` when there is no usable driver at all.
         """
         return self._run("the NVIDIA driver", "list the cards", self._read_inventory)
 
     def profiles_beyond_binding(self) -> int:
         """Return how many kinds of MIG profile the driver has that nvidia-ml-py does not know.
 
-        Raises:
-            GpuError: there is no usable driver.
+        Raises :exc:`.GpuError` when there is no usable driver.
         """
 
         def count() -> int:
@@ -90,10 +87,9 @@ class Nvml:
         return self._run("the NVIDIA driver", "describe its profiles", count)
 
     def card(self, card_uuid: str) -> Card:
-        """One card as it is now, perhaps with a ``problem``.
+        """Return one card as it is now, perhaps with a ``problem``.
 
-        Raises:
-            GpuError: there is no such card, or it is lost.
+        Raises :exc:`.GpuError` when there is no such card, or it is lost.
         """
 
         def read() -> Card:
@@ -103,12 +99,11 @@ class Nvml:
         return self._run(self._reader.subject(card_uuid), "be read", read)
 
     def processes(self, slice_uuid: str) -> tuple[GpuProcess, ...]:
-        """Everybody who runs on the slice (or on the card, given a card's UUID), by rising pid.
+        """Return everybody who runs on the slice (or on the card, given its UUID), by rising pid.
 
-        Raises:
-            GpuError: no such slice exists now (``code`` is ``Code.NOT_FOUND``), or NVML will not
-                list its processes, or lists more than :data:`.MOST_PROCESSES`. An error is no proof
-                that nobody is there.
+        Raises :exc:`.GpuError` when no such slice exists now (``code`` is ``Code.NOT_FOUND``), or
+        NVML will not list its processes, or lists more than :data:`.MOST_PROCESSES`. An error is no
+        proof that nobody is there.
         """
         found = self._run(
             f"slice {slice_uuid[:60]}",
@@ -123,14 +118,12 @@ class Nvml:
         return found
 
     def utilisation(self, uuid: str) -> float | None:
-        """Per cent of the time in which the slice's engine worked since the last such call.
+        """Return the per cent of the time in which the slice's engine worked since the last call.
 
         None when there is nothing to compare with yet. Of a card with MIG off, given its UUID: of
-        the last moments.
-
-        Raises:
-            GpuError: ``code`` is one of :data:`.utilisation.UNMEASURED` where this card or driver
-                does not tell it to this process; else no such slice, or NVML fails.
+        the last moments. Raises :exc:`.GpuError`: ``code`` is one of
+        :data:`.utilisation.UNMEASURED` where this card or driver does not tell it to this process;
+        else no such slice, or NVML fails.
         """
         action = "report its use"
         return self._run(f"slice {uuid[:60]}", action, lambda: self._meter.percent(uuid))
@@ -139,12 +132,11 @@ class Nvml:
         """Cut a slice: a GPU instance at memory slot ``start`` and its one full compute instance.
 
         What is already there stays: an existing slice of that profile and start is returned as it
-        is, and a GPU instance without compute instance gets one. If the compute instance cannot
-        be made, a GPU instance made for it is destroyed again.
+        is, and a GPU instance without compute instance gets one. If the compute instance cannot be
+        made, a GPU instance made for it is destroyed again.
 
-        Raises:
-            GpuError: no such card or profile, a start the profile does not have, slots taken, no
-                privilege, MIG off.
+        Raises :exc:`.GpuError`: no such card or profile, a start the profile does not have, slots
+        taken, no privilege, MIG off.
         """
         subject = self._reader.subject(card_uuid)
 
@@ -173,11 +165,9 @@ class Nvml:
     def destroy_instance(self, card_uuid: str, gi_id: int) -> None:
         """Destroy a GPU instance with its compute instances; one that is gone already is fine.
 
-        If it cannot be destroyed it keeps, or gets back, its full compute instance.
-
-        Raises:
-            GpuError: a process or monitor uses it (``code`` is ``Code.IN_USE``), no such card, no
-                privilege, MIG off.
+        If it cannot be destroyed it keeps, or gets back, its full compute instance. Raises
+        :exc:`.GpuError`: a process or monitor uses it (``code`` is ``Code.IN_USE``), no such card,
+        no privilege, MIG off.
         """
 
         def destroy() -> None:
@@ -200,12 +190,10 @@ class Nvml:
     def set_mig_mode(self, card_uuid: str, enabled: bool) -> Card:
         """Turn MIG on or off and return the card as it is then; its instances are gone.
 
-        An A100 or A30 is reset for it, which needs every other client of the card gone.
-
-        Raises:
-            GpuError: the card is in use (``code`` is ``Code.IN_USE``; the pending mode is set
-                back), or the change waits for a reboot (``Code.RESET_REQUIRED``; it stays
-                pending), or no privilege, or no MIG on this card.
+        An A100 or A30 is reset for it, which needs every other client of the card gone. Raises
+        :exc:`.GpuError`: the card is in use (``code`` is ``Code.IN_USE``; the pending mode is set
+        back), or the change waits for a reboot (``Code.RESET_REQUIRED``; it stays pending), or no
+        privilege, or no MIG on this card.
         """
         subject = self._reader.subject(card_uuid)
         action = f"turn MIG {'on' if enabled else 'off'}"
@@ -225,12 +213,10 @@ class Nvml:
         return self.card(card_uuid)
 
     def events(self) -> tuple[GpuEvent, ...]:
-        """What the driver reported since the last call; the first call begins to listen.
+        """Return what the driver reported since the last call; the first call begins to listen.
 
-        Events of the time while NVML was closed, or the driver restarted, are lost.
-
-        Raises:
-            GpuError: there is no usable driver at all.
+        Events of the time while NVML was closed, or the driver restarted, are lost. Raises
+        :exc:`.GpuError` when there is no usable driver at all.
         """
 
         def read() -> tuple[GpuEvent, ...]:

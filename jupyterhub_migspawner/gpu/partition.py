@@ -21,7 +21,7 @@ __all__ = ["Create", "Destroy", "Mode", "Plan", "Step", "Want", "apply", "arrang
 
 @dataclass(frozen=True)
 class Mode:
-    """Turn MIG on or off for the card."""
+    """A step that turns MIG on or off for the card."""
 
     enabled: bool
 
@@ -31,7 +31,7 @@ class Mode:
 
 @dataclass(frozen=True)
 class Destroy:
-    """Destroy the instance that has this id and lies there."""
+    """A step that destroys the instance that has this id and lies there."""
 
     gi_id: int
     profile: str
@@ -43,7 +43,7 @@ class Destroy:
 
 @dataclass(frozen=True)
 class Create:
-    """Cut a slice of the profile at that memory slot."""
+    """A step that cuts a slice of the profile at that memory slot."""
 
     profile: str
     start: int
@@ -79,16 +79,13 @@ def plan(
     *,
     mig: bool = True,
 ) -> Plan:
-    """The steps from the card as it is to exactly ``want``, destroying as little as possible.
+    """Plan the steps from the card as it is to exactly ``want``, destroying as little as possible.
 
-    Args:
-        card: as just read. A card with a problem is not touched.
-        want: profile and start of each slice the card should have.
-        keep: slices that must stay whatever is desired, because there is a lease on them.
-        mig: False to turn MIG off; ``want`` is then empty.
+    ``card`` is as just read; a card with a problem is not touched. ``want`` is profile and start of
+    each slice the card should have. ``keep`` are slices that must stay whatever is desired, because
+    there is a lease on them. ``mig`` is False to turn MIG off; ``want`` is then empty.
 
-    Raises:
-        GpuError: ``want`` could never exist on this card.
+    Raises :exc:`.GpuError` when ``want`` could never exist on this card.
     """
     if card.problem:
         return Plan((), (card.problem,))
@@ -148,16 +145,16 @@ class Driver(Protocol):
     """What carrying out a plan needs; :class:`~jupyterhub_migspawner.gpu.nvml.Nvml` has it."""
 
     def card(self, card_uuid: str) -> Card:
-        """One card as it is now."""
+        """Return one card as it is now."""
 
     def create_instance(self, card_uuid: str, profile_name: str, start: int) -> Instance:
-        """Cut a slice."""
+        """Cut a slice; return it."""
 
     def destroy_instance(self, card_uuid: str, gi_id: int) -> None:
         """Destroy a GPU instance."""
 
     def set_mig_mode(self, card_uuid: str, enabled: bool) -> Card:
-        """Turn MIG on or off."""
+        """Turn MIG on or off; return the card as it is then."""
 
 
 def apply(
@@ -172,8 +169,8 @@ def apply(
     back from the driver. Before a destruction the card is read again; an instance that is not the
     planned one any more, or that a process has come to use, is not touched.
 
-    Raises:
-        GpuError: a step failed; those before it are done, and a new plan continues from there.
+    Raises :exc:`.GpuError` when a step failed; those before it are done, and a new plan continues
+    from there.
     """
     made: list[Instance] = []
     for step in plan.steps:

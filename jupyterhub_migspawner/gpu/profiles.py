@@ -94,7 +94,7 @@ def profiles_beyond_binding(device: Any) -> int:
 
 
 def read_compute_profiles(gpu_instance: Any) -> tuple[ComputeProfile, ...]:
-    """Compute instance profiles of a GPU instance."""
+    """Return the compute instance profiles of a GPU instance."""
     found = []
     beyond = False
     for slot in range(_MOST_SLOTS):
@@ -146,7 +146,7 @@ def _compute_info(gpu_instance: Any, slot: int) -> Any:
 
 
 def _profile_name(info: Any) -> str:
-    """The driver's name without the prefix some drivers give it, or one made by the same rule.
+    """Return the driver's name without the prefix some drivers give it, or one made by its rule.
 
     Where the driver tells none: compute slices and whole gigabytes, as nvidia-smi prints them.
     """

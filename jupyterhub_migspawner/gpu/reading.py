@@ -1,4 +1,4 @@
-"""Reading cards through NVIDIA's Python binding into plain values.
+"""Cards as plain values, read through NVIDIA's Python binding.
 
 Every function here runs while the library is open and its lock held. Errors of the binding pass
 through, except where a card's reader turns them into the card's ``problem``.
@@ -35,7 +35,10 @@ _VANISHED = (Code.NOT_FOUND, Code.INVALID_ARGUMENT)
 
 
 class CardReader:
-    """Reads cards, and remembers what a card once told that cannot change while the driver runs."""
+    """A reader of cards.
+
+    It remembers what a card once told that cannot change while the driver runs.
+    """
 
     def __init__(self) -> None:
         self._profiles: dict[str, tuple[Profile, ...]] = {}
@@ -43,7 +46,7 @@ class CardReader:
         self._seen: dict[int, Card] = {}
 
     def read(self, index: int) -> Card:
-        """The card of that NVML index. A card that fails is returned with its ``problem`` told."""
+        """Read the card of that NVML index; a card that fails is returned with its ``problem``."""
         try:
             device = pynvml.nvmlDeviceGetHandleByIndex(index)
             card = self._identify(device, index)
@@ -62,12 +65,12 @@ class CardReader:
             return replace(card, **_problem(card, error))
 
     def subject(self, card_uuid: str) -> str:
-        """The card in words, with its index if it was ever read; needs no library."""
+        """Return the card in words, with its index if it was ever read; needs no library."""
         found = next((each for each in list(self._seen.values()) if each.uuid == card_uuid), None)
         return f"card {card_uuid[:60]}" if found is None else _subject(found)
 
     def profiles(self, device: Any, card_uuid: str) -> tuple[Profile, ...]:
-        """MIG profiles of a card; none where the driver does not tell them while MIG is off."""
+        """Return the MIG profiles of a card; none where the driver tells none while MIG is off."""
         known = self._profiles.get(card_uuid)
         if known is None:
             known = read_profiles(device)
@@ -78,14 +81,14 @@ class CardReader:
     def compute_profiles(
         self, gpu_instance: Any, card_uuid: str, profile_id: int
     ) -> tuple[ComputeProfile, ...]:
-        """Compute instance profiles inside instances of one GPU instance profile."""
+        """Return the compute instance profiles inside instances of one GPU instance profile."""
         key = (card_uuid, profile_id)
         if key not in self._compute:
             self._compute[key] = read_compute_profiles(gpu_instance)
         return self._compute[key]
 
     def instance(self, gpu_instance: Any, card_uuid: str, profile: Profile) -> Instance:
-        """One GPU instance with its full compute instance and everybody who runs on it."""
+        """Return one GPU instance with its full compute instance and everybody who runs on it."""
         info = pynvml.nvmlGpuInstanceGetInfo(gpu_instance)
         ci_id: int | None = None
         uuid: str | None = None
@@ -172,7 +175,7 @@ class CardReader:
 
 
 def read_gpu_instances(device: Any, profile: Profile) -> list[Any]:
-    """Handles of the card's GPU instances of one profile."""
+    """Return handles of the card's GPU instances of one profile."""
     array = (pynvml.c_nvmlGpuInstance_t * max(1, profile.max_instances))()
     count = ctypes.c_uint(0)
     pynvml.nvmlDeviceGetGpuInstances(device, profile.id, array, ctypes.byref(count))
@@ -180,7 +183,7 @@ def read_gpu_instances(device: Any, profile: Profile) -> list[Any]:
 
 
 def read_compute_instances(gpu_instance: Any, profile: ComputeProfile) -> list[Any]:
-    """Handles of the GPU instance's compute instances of one profile."""
+    """Return handles of the GPU instance's compute instances of one profile."""
     array = (pynvml.c_nvmlComputeInstance_t * max(1, profile.max_instances))()
     count = ctypes.c_uint(0)
     pynvml.nvmlGpuInstanceGetComputeInstances(gpu_instance, profile.id, array, ctypes.byref(count))
@@ -188,7 +191,7 @@ def read_compute_instances(gpu_instance: Any, profile: ComputeProfile) -> list[A
 
 
 def read_processes(device: Any) -> tuple[GpuProcess, ...]:
-    """Everybody on a slice or card: compute, graphics and MPS processes, by rising pid.
+    """Return everybody on a slice or card: compute, graphics and MPS processes, by rising pid.
 
     The list of compute processes must answer, or the error passes on; the other two lists do not
     exist on every card and driver.
@@ -212,10 +215,10 @@ def read_processes(device: Any) -> tuple[GpuProcess, ...]:
 
 
 def _memory(device: Any) -> int | None:
-    """Return the card's memory in MiB, None where the driver does not say.
+    """Return the card's memory in MiB; None where the driver does not say.
 
-    With MIG on it answers only privileged callers, and never where the GPU has no memory of its
-    own (GB10, Thor).
+    With MIG on it answers only privileged callers, and never where the GPU has no memory of its own
+    (GB10, Thor).
     """
     try:
         return int(pynvml.nvmlDeviceGetMemoryInfo(device).total) // _MIB
@@ -251,6 +254,9 @@ def _problem(card: Card, error: Any) -> dict[str, Any]:
 
 
 def _unless_restarted(error: Any) -> None:
-    """A session the driver has forgotten is no problem of one card: all must be read again."""
+    """Raise the error again if the driver has forgotten the session: that is no card's problem.
+
+    All must be read again then.
+    """
     if error.value == Code.UNINITIALIZED:
         raise error

@@ -23,23 +23,23 @@ _MOST_KEPT = 512  # samples, some KiB each; a node has 56 slices at the most
 
 
 class Meter:
-    """Measures from call to call; used while the library is open and its lock held."""
+    """A meter from call to call; used while the library is open and its lock held."""
 
     def __init__(self) -> None:
         self._samples: dict[str, Any] = {}
 
     def forget(self) -> None:
-        """The session goes, and what was sampled in it."""
+        """Free what was sampled in a session that goes."""
         for sample in self._samples.values():
             _free(sample)
         self._samples.clear()
 
     def percent(self, uuid: str) -> float | None:
-        """Per cent of the time since the last call in which the slice's engine worked.
+        """Return the per cent of the time since the last call in which the slice's engine worked.
 
         None when there was no last call. Of a card with MIG off: as NVML has it of the last
-        moments. Raises NVML's errors, :data:`UNMEASURED` among them, and :exc:`.GpuError` when
-        what NVML says is no figure.
+        moments. Raises NVML's errors, :data:`UNMEASURED` among them, and :exc:`.GpuError` when what
+        NVML says is no figure.
         """
         device = pynvml.nvmlDeviceGetHandleByUUID(uuid)
         if not pynvml.nvmlDeviceIsMigDeviceHandle(device):

@@ -64,12 +64,12 @@ RECOVERY_ACTIONS = {
 
 
 def xid_name(xid: int) -> str:
-    """The error in words, or an empty string for one that is not listed here."""
+    """Return the error in words, or an empty string for one that is not listed here."""
     return _NAMES.get(xid, "")
 
 
 def is_uncontained(xid: int, recovery_action: int | None = None) -> bool:
-    """Whether the hardware that reported it must not be lent again before an admin has looked.
+    """Tell whether the hardware that reported this XID is not to be lent before an admin looked.
 
     ``recovery_action`` is what the driver wants done with the card now, None where it does not say.
     """
@@ -79,7 +79,7 @@ def is_uncontained(xid: int, recovery_action: int | None = None) -> bool:
 
 
 def recovery_advice(recovery_action: int | None) -> str:
-    """What the driver wants an admin to do with the card; an empty string for nothing."""
+    """Return what the driver wants an admin to do with the card; an empty string for nothing."""
     if not recovery_action:
         return ""
     return RECOVERY_ACTIONS.get(recovery_action, f"recovery action {recovery_action}")

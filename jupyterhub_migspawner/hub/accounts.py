@@ -44,13 +44,13 @@ class Accounts:
         self._thread = threading.Thread(target=self._work, name="migspawner-accounts", daemon=True)
 
     def watch(self) -> None:
-        """Begin to listen, until :meth:`stop`."""
+        """Listen from now on, until :meth:`stop`."""
         self._thread.start()
         for target, name, listener in self._listeners():
             event.listen(target, name, listener)
 
     def stop(self) -> None:
-        """Listen no more; what was heard is passed on once more, then the thread ends."""
+        """Stop listening; what was heard is passed on once more, then the thread ends."""
         for target, name, listener in self._listeners():
             event.remove(target, name, listener)
         self._stopped.set()
@@ -98,7 +98,7 @@ class Accounts:
                 pass
 
     def _passed_on(self, change: Change) -> bool:
-        """Whether nothing more is to be done about it."""
+        """Pass a change on; return whether nothing more is to be done about it."""
         try:
             change(self._mig.open_broker())
         except DatabaseError as error:

@@ -84,7 +84,7 @@ class ServicePorts:
     """The service's sockets in the hub's process."""
 
     def __init__(self, folder: Path | None) -> None:
-        """Open them; ``folder`` is for the unix sockets, None where there is no safe one."""
+        """Open the sockets; ``folder`` is for the unix sockets, None where there is no safe one."""
         tcp = socket.socket()
         tcp.bind(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{tcp.getsockname()[1]}"
@@ -117,7 +117,7 @@ class ServicePorts:
         self._alone_since = 0.0
 
     def hand_over(self, gone: Callable[[int], None]) -> None:
-        """Give them to each service that this process starts, beside everything else it does.
+        """Give the sockets to each service that this process starts, beside all else that it does.
 
         ``gone`` is called, in another thread, with the pid of a service that has ended.
         """
@@ -128,7 +128,7 @@ class ServicePorts:
             ).start()
 
     def _serve(self) -> None:
-        """Give the sockets to a service that asks, and hear of the end of one."""
+        """Give the sockets to a service that asks, and learn of the end of one."""
         # poll(2) takes no descriptor of its own: the hub may have none left.
         poll = select.poll()
         for each in (self._asked, *self._lines):
@@ -253,7 +253,7 @@ def _asked(name: str, hub: int, seconds: float) -> Given:
 
 
 def safe_places(candidates: Iterable[str | Path]) -> Iterator[Path]:
-    """Those folders in which only this user and root can write, and a unix socket's path fits."""
+    """Yield the folders that only this user and root can write and a unix socket's path fits in."""
     for candidate in candidates:
         base = Path(candidate)
         longest = base / (_PREFIX + _DIGITS * "x") / f"{WEB}-{_LARGEST_PID}"
@@ -267,7 +267,7 @@ def safe_places(candidates: Iterable[str | Path]) -> Iterator[Path]:
 
 
 def socket_folder(candidates: Iterable[str | Path], home: str) -> Path | None:
-    """A folder that only this user can reach and that nobody else can replace; None without one.
+    """Return a folder that only this user can reach and nobody else can replace; None without one.
 
     The same hub, called ``home``, finds the same folder again.
     """
@@ -287,7 +287,7 @@ def socket_folder(candidates: Iterable[str | Path], home: str) -> Path | None:
 
 
 def is_safe(folder: Path) -> bool:
-    """Whether only this user and root can replace what is in a folder, or on the way there.
+    """Return whether only this user and root can replace what is in a folder, or on the way there.
 
     Raises :exc:`OSError`.
     """
@@ -319,14 +319,14 @@ def _bound(path: Path) -> socket.socket:
 
 
 def _peer(line: socket.socket) -> tuple[int, int]:
-    """The pid and uid of the process at the other end of a unix socket."""
+    """Return the pid and uid of the process at the other end of a unix socket."""
     raw = line.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     pid, uid, _ = _CREDENTIALS.unpack(raw)
     return pid, uid
 
 
 def _parent(pid: int) -> int:
-    """The parent of a process; 0 when it has ended. Raises :exc:`OSError`."""
+    """Return the parent of a process; 0 when it has ended. Raises :exc:`OSError`."""
     try:
         text = Path(f"/proc/{pid}/stat").read_bytes()
     except (FileNotFoundError, ProcessLookupError):

@@ -18,7 +18,7 @@ NEEDED = 5
 
 
 def proxy_class(service: str, service_url: str, service_socket: str) -> type[SocketProxy]:
-    """A :class:`SocketProxy` for the service of that name at these two URLs."""
+    """Return a :class:`SocketProxy` for the service of that name at these two URLs."""
     values = {"service": service, "service_url": service_url, "service_socket": service_socket}
     return type("SocketProxy", (SocketProxy,), {"__module__": __name__, **values})
 
@@ -54,7 +54,7 @@ class SocketProxy(ConfigurableHTTPProxy):  # type: ignore[misc]
         await super().add_route(routespec, target, data)
 
     async def get_all_routes(self, *args: Any, **kwargs: Any) -> dict[str, dict[str, Any]]:
-        """The routes as the hub asked for them."""
+        """Return the routes as the hub asked for them."""
         routes: dict[str, dict[str, Any]] = await super().get_all_routes(*args, **kwargs)
         for route in routes.values():
             if route["target"] == self.service_socket:
@@ -62,7 +62,7 @@ class SocketProxy(ConfigurableHTTPProxy):  # type: ignore[misc]
         return routes
 
     async def _version(self) -> int:
-        """The proxy's major version; 0 when it does not say."""
+        """Return the proxy's major version; 0 when it does not say."""
         try:
             asked = await asyncio.create_subprocess_exec(
                 *self.command,

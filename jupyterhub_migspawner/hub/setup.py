@@ -56,7 +56,7 @@ def setup(c: Any) -> None:
 
 
 def _starting_hub() -> Any:
-    """The hub that is reading its configuration in this process, or None (command line)."""
+    """Return the hub that is reading its configuration in this process, or None (command line)."""
     module = sys.modules.get("jupyterhub.app")
     if module is None or not module.JupyterHub.initialized():
         return None

@@ -159,7 +159,7 @@ def refuse_wrapped(spawner_class: type) -> None:
 
 
 def hub_major() -> int:
-    """The major version of the installed JupyterHub."""
+    """Return the major version of the installed JupyterHub."""
     return int(version("jupyterhub").split(".")[0])
 
 
@@ -189,7 +189,7 @@ def hand_over(app: Any, broker: MigBroker, config: Config, config_file: Path) ->
 
 
 def look_at_end(broker: Broker, node: str, config_file: Path, settings: int, log: Any) -> None:
-    """Have the slices of servers that this hub stopped as it ended proven empty. Never raises.
+    """Try to prove empty the slices of servers that this hub stopped as it ended. Never raises.
 
     JupyterHub ends its services, and so the node's agent, before its servers
     (``JupyterHub.cleanup``, 5.4 to 6.1). Without this look their leases would count until the next
@@ -219,7 +219,7 @@ def look_at_end(broker: Broker, node: str, config_file: Path, settings: int, log
 def service_entry(
     config_file: Path, ports: ServicePorts, *, callers: str = "hub", settings: str = ""
 ) -> dict[str, Any]:
-    """The entry of ``JupyterHub.services`` that runs the broker's service under the hub.
+    """Return the entry of ``JupyterHub.services`` that runs the broker's service under the hub.
 
     ``callers`` is whose connections it accepts: ``hub`` for the hub's user alone, or ``any``;
     ``settings`` is where it asks for its settings, or empty: then it looks for its hub.
@@ -255,7 +255,7 @@ def service_entry(
 
 
 def with_templates(paths: list[str], data_files_path: str) -> list[str]:
-    """The admin's template paths, then the broker's, then the hub's own.
+    """Return the admin's template paths, then the broker's, then the hub's own.
 
     An admin's ``page.html`` wins, and may extend ``migspawner/page.html``.
     """
@@ -266,7 +266,7 @@ def with_templates(paths: list[str], data_files_path: str) -> list[str]:
 
 
 def _service_environment() -> dict[str, str]:
-    """The hub's environment for the service.
+    """Return the hub's environment for the service.
 
     Without the hub's own secrets: the service has a token of its own. With the hub's pid: a
     hub that is killed is not the service's parent any more, perhaps before that has looked.
@@ -280,7 +280,7 @@ def _service_environment() -> dict[str, str]:
 
 
 def starts_own_proxy(config: Config) -> bool:
-    """Whether the hub starts its proxy itself, as a process of its own user."""
+    """Return whether the hub starts its proxy itself, as a process of its own user."""
     return not any(
         name.endswith("Proxy") and section.get("should_start") is False
         for name, section in config.items()
@@ -289,7 +289,7 @@ def starts_own_proxy(config: Config) -> bool:
 
 
 def socket_places(config_file: Path) -> list[str | Path]:
-    """Where the service's unix socket may be, the best first."""
+    """Return where the service's unix socket may be, the best first."""
     runtime = [os.environ.get(name, "") for name in ("RUNTIME_DIRECTORY", "XDG_RUNTIME_DIR")]
     # systemd may list several folders, with colons between them (systemd.exec(5)).
     return [*(each.partition(":")[0] for each in runtime if each), Path.cwd(), config_file.parent]
@@ -309,7 +309,7 @@ class Restarts:
         self._lately: deque[float] = deque(maxlen=MOST_RESTARTS)
 
     def gone(self, pid: int) -> None:
-        """The service that was this process has ended. Called in any thread."""
+        """Have the hub see that its service (a pid) has ended. Called in any thread."""
         loop = getattr(self._app, "io_loop", None)
         if loop is not None:
             loop.add_callback(self._look, pid)
@@ -336,8 +336,9 @@ class Restarts:
 
 
 def with_roles(roles: list[dict[str, Any]], *, hub_major: int) -> list[dict[str, Any]]:
-    """The admin's roles and the broker's: the service's rights, and everybody's way to its pages.
+    """Return the admin's roles and the broker's.
 
+    The broker's are the service's rights, and everybody's way to its pages.
     JupyterHub 6 lets every user in through ``extra_user_scopes``; on JupyterHub 5, and wherever
     the admin redefines the role ``user``, the scopes are added to that role.
     """

@@ -17,8 +17,10 @@ MIG_OFF: Want = ("whole", 0)
 
 
 class CardKind(NamedTuple):
-    """What tells a card from one of another kind: its model, its memory in MiB, and whether MIG is
-    on, or is to be on again once the card is not lent without it.
+    """What tells a card from one of another kind: its model, its memory, its MIG mode.
+
+    The memory is in MiB; the mode is whether MIG is on, or is to be on again once the card is not
+    lent without it.
     """
 
     model: str

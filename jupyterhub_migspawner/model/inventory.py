@@ -27,7 +27,7 @@ class Placement:
         return ((1 << self.size) - 1) << self.start
 
     def overlaps(self, other: Placement) -> bool:
-        """Whether both want a slot in common."""
+        """Tell whether both placements take a slot in common."""
         return self.start < other.start + other.size and other.start < self.start + self.size
 
 
@@ -41,7 +41,7 @@ class Engines:
     optical_flow: int = 0
 
     def __add__(self, other: Engines) -> Engines:
-        """What two instances take together."""
+        """Return what two instances take together."""
         return Engines(
             self.decoders + other.decoders,
             self.encoders + other.encoders,
@@ -50,7 +50,7 @@ class Engines:
         )
 
     def __mul__(self, count: int) -> Engines:
-        """What so many equal instances take."""
+        """Return what so many equal instances take."""
         return Engines(
             self.decoders * count,
             self.encoders * count,
@@ -59,7 +59,7 @@ class Engines:
         )
 
     def __or__(self, other: Engines) -> Engines:
-        """The larger number of each kind."""
+        """Return the larger number of each kind."""
         return Engines(
             max(self.decoders, other.decoders),
             max(self.encoders, other.encoders),
@@ -68,7 +68,7 @@ class Engines:
         )
 
     def beyond(self, available: Engines) -> str:
-        """Name the first kind of which there are not enough; ``""`` when there are."""
+        """Name the first kind of which there are not enough; return ``""`` when there are."""
         if self.decoders > available.decoders:
             return "decoders"
         if self.encoders > available.encoders:
@@ -192,7 +192,7 @@ class Card:
         )
 
     def profile(self, name: str) -> Profile | None:
-        """The profile of that name, or None."""
+        """Return the profile of that name, or None."""
         return next((each for each in self.profiles if each.name == name), None)
 
 
@@ -209,7 +209,7 @@ class Inventory:
     boot_id: str = ""
 
     def card(self, uuid: str) -> Card | None:
-        """The card of that UUID, or None."""
+        """Return the card of that UUID, or None."""
         return next((each for each in self.cards if each.uuid == uuid), None)
 
 

@@ -80,14 +80,14 @@ class LeaseRow:
         return self.state == LOST and self.releasing_at is None and self.ticket_id is None
 
     def overdue(self, now: datetime) -> bool:
-        """Whether its slice should have been proven empty by now; something keeps it."""
+        """Tell whether the lease's slice should be proven empty by now; something keeps it."""
         return self.ending and is_overdue(self.releasing_at or self.since, now)
 
     def known_end(self, now: datetime) -> datetime | None:
-        """When it ends at the latest; None when nobody can say."""
+        """Return when the lease ends at the latest; None when nobody can say."""
         return None if self.overdue(now) else self.ends_at
 
 
 def is_overdue(since: datetime, now: datetime) -> bool:
-    """Whether a session that ended ``since`` should have been proven empty by now."""
+    """Tell whether a session that ended ``since`` should have been proven empty by now."""
     return now - since >= OVERDUE

@@ -36,7 +36,7 @@ class RequestRow:
     uses: int = 0
 
     def holds_at(self, now: datetime) -> bool:
-        """Whether it is a grant then."""
+        """Tell whether the request is a grant at that time."""
         if self.state != "approved" or self.valid_until is None or self.valid_until <= now:
             return False
         return self.valid_from is None or self.valid_from <= now

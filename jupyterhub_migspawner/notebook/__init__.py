@@ -28,7 +28,10 @@ def _jupyter_server_extension_points() -> list[dict[str, str]]:
 
 
 def _load_jupyter_server_extension(server: Any) -> None:
-    """Called by Jupyter Server when it starts. A server that holds no slice has nothing to tell."""
+    """Watch what is done in a server that holds a slice.
+
+    Called by Jupyter Server when it starts. A server that holds no slice has nothing to report.
+    """
     if not os.environ.get("MIGSPAWNER_ATTEMPT"):
         return
     # Imported here so that the path above can be had where there is no Jupyter Server.

@@ -42,7 +42,7 @@ class Activity:
         self._sent: dict[bytes, None] = {}
 
     def watch(self, app: Application) -> None:
-        """Take note of each request that ends, beside whatever logs it."""
+        """Note each request that ends, beside whatever logs it."""
         inner = app.settings.get("log_function")
         if inner is None:
             # Then tornado logs by itself, and calls nobody.
@@ -61,7 +61,7 @@ class Activity:
         self._watch_proxies()
 
     def _watch_proxies(self) -> None:
-        """Take note of what people send to applications behind the server."""
+        """Note what people send to applications behind the server."""
         try:
             from jupyter_server_proxy.handlers import ProxyHandler
         except Exception:  # it is not installed, or for another Jupyter Server
@@ -75,7 +75,7 @@ class Activity:
         ProxyHandler.on_message = on_message
 
     def is_act(self, handler: Any) -> bool:
-        """Whether a request that was answered was its person's act."""
+        """Return whether a request that was answered was its person's act."""
         request = handler.request
         if handler.get_status() >= 400 or not getattr(handler, "_track_activity", True):
             return False
@@ -108,7 +108,7 @@ class Activity:
 
 
 def _is_page(headers: Any) -> bool:
-    """Whether a person has gone to a page, and it has not just reloaded itself.
+    """Return whether a person has gone to a page, and it has not just reloaded itself.
 
     Browsers say so over HTTPS and to this machine (Fetch Metadata Request Headers, W3C).
     """

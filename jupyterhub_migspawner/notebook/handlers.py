@@ -1,5 +1,4 @@
-"""What the broker's service asks and says here: what is done, and the notice of an end, which is
-read and answered from JupyterLab.
+"""What the broker's service asks and says here: what is done, and the notice of an end.
 
 Relies on Jupyter Server to know who may talk to this server. Promises that nothing here is use of
 the server, so that an open page that asks does not keep it; and that an extension request stays
@@ -40,7 +39,7 @@ class NoticeState:
     extension_request: str = ""
 
     def now(self) -> dict[str, Any] | None:
-        """The notice, while it holds."""
+        """Return the notice, while it holds."""
         return self.notice if time.monotonic() < self.holds_until else None
 
 
@@ -51,12 +50,12 @@ class NoticeHandler(APIHandler):
     _track_activity = False
 
     def initialize(self, state: NoticeState) -> None:
-        """Called by tornado for each request."""
+        """Keep the state; called by tornado for each request."""
         self.state = state
 
     @authenticated
     def get(self) -> None:
-        """The notice as it stands, for JupyterLab."""
+        """Answer JupyterLab with the notice as it stands."""
         state = self.state
         answer = {
             "notice": state.now(),
@@ -67,7 +66,7 @@ class NoticeHandler(APIHandler):
 
     @authenticated
     def put(self) -> None:
-        """Store the service's notice, and answer whether the person asks for an extension."""
+        """Store the service's notice; answer whether the person asks for an extension."""
         word = self._word()
         self.state.notice = notice = word.get("notice")
         if notice is not None:
@@ -107,12 +106,12 @@ class KernelsHandler(APIHandler):
     _track_activity = False
 
     def initialize(self, kernels: Kernels) -> None:
-        """Called by tornado for each request."""
+        """Keep the kernels; called by tornado for each request."""
         self.kernels = kernels
 
     @authenticated
     def get(self) -> None:
-        """Each kernel that is watched, for the service."""
+        """Answer the service with each kernel that is watched."""
         self.finish(json.dumps(self.kernels.said()))
 
 
@@ -122,12 +121,12 @@ class ActivityHandler(APIHandler):
     _track_activity = False
 
     def initialize(self, activity: Activity) -> None:
-        """Called by tornado for each request."""
+        """Keep the activity; called by tornado for each request."""
         self.activity = activity
 
     @authenticated
     def get(self) -> None:
-        """How many acts there have been, for the service, which compares it with what it was."""
+        """Answer how many acts there have been; the service compares it with what it was."""
         self.finish(json.dumps({"acts": self.activity.acts}))
 
 
@@ -160,7 +159,7 @@ def _is_text(value: Any) -> bool:
 
 
 def add_handlers(app: Application, kernels: Kernels, activity: Activity) -> None:
-    """Give the server its addresses."""
+    """Add the handlers to the server."""
     base = app.settings["base_url"]
     app.add_handlers(
         ".*$",

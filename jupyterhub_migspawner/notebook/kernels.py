@@ -47,7 +47,7 @@ class Kernel:
     unreadable: bool = False
 
     def hear(self, message: dict[str, Any]) -> None:
-        """Take note of one message that it published."""
+        """Note one message that it published."""
         parent = message.get("parent_header") or {}
         status = message["header"]["msg_type"] == "status"
         state = message["content"].get("execution_state") if status else None
@@ -94,7 +94,7 @@ class Kernels:
         manager.stop_watching_activity = stop_watching_activity
 
     def said(self) -> list[dict[str, Any]]:
-        """For each kernel that is watched: how many requests it is at work on, what was heard.
+        """Return, for each kernel that is watched, its number of open requests and what was heard.
 
         One that cannot be understood is left out: then the server's own word has to do.
         """
@@ -106,7 +106,7 @@ class Kernels:
         ]
 
     def _watch(self, kernel_id: str) -> None:
-        """Begin to listen to a kernel. Whatever fails, the kernel starts all the same."""
+        """Listen to a kernel from now on. Whatever fails, the kernel starts all the same."""
         self._forget(kernel_id)
         try:
             manager = self._manager.get_kernel(kernel_id)

@@ -127,7 +127,7 @@ class Rule(NamedTuple):
 
 
 def decide(ask: Ask, facts: Facts) -> Verdict:
-    """Whether this can be had now, by the first of :data:`RULES` that says no."""
+    """Decide whether this can be had now, by the first of :data:`RULES` that says no."""
     kinds = facts.supply.kinds if facts.supply is not None else None
     for rule in RULES:
         outcome = rule.check(ask, facts, kinds)
@@ -139,7 +139,7 @@ def decide(ask: Ask, facts: Facts) -> Verdict:
 
 
 def none_left(ask: Ask, of: Supply) -> Wait:
-    """The verdict where nothing can be given out, also when that turns out while it is taken."""
+    """Return the verdict where nothing can be given out, also when taking it shows that."""
     sentence = supply.none_free(ask.tier, of.total, ask.node, of.outage)
     return Wait(Reason.CAPACITY, sentence, can_empty=of.can_empty)
 
@@ -213,10 +213,10 @@ RULES = (
 
 
 def _preferred(ask: Ask, facts: Facts, kinds: Kinds | None) -> tuple[Kinds | None, ...]:
-    """The kinds of cards to take from, best first.
+    """Return the kinds of cards to take from, best first.
 
-    A ticket takes what nobody else waits for, if anything of it is
-    free; but the card that is kept for a grant comes before any other.
+    A ticket takes what nobody else waits for, if anything of it is free; but the card that is kept
+    for a grant comes before any other.
     """
     of = facts.supply
     if ask.use is not Use.OFFER or of is None or of.is_kept or not of.ahead.others:

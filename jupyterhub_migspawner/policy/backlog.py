@@ -81,7 +81,7 @@ class Backlog:
         return min((entry.id for entry in self._entries), default=None)
 
     def add(self, event_id: int, message: Message, now: datetime, about: int | None) -> None:
-        """Take a message in; ``about`` is the request that it is about."""
+        """Take a message in; ``about`` is the id of the request that it is about."""
         key = (message.audience, message.user)
         if message.is_mergeable:
             mine = [each for each in self._entries if each.key == key and each.is_mergeable]
@@ -107,11 +107,11 @@ class Backlog:
                 self._entries.remove(entry)
 
     def next(self, now: datetime) -> Entry | None:
-        """What is to be sent now; None where nothing is due.
+        """Return what is to be sent now; None where nothing is due.
 
-        What never failed comes first, so that one address that does not work keeps nobody
-        waiting; then whose turn it was less often in the last minute, some times alike; then
-        what happened first.
+        What never failed comes first, so that one address that does not work keeps nobody waiting;
+        then whose turn it was less often in the last minute, some times alike; then what happened
+        first.
         """
         # What is due much later was put off by a clock that was set back since.
         due = [
@@ -132,18 +132,18 @@ class Backlog:
         return entry
 
     def again(self, entry: Entry, due: datetime) -> None:
-        """Sending failed; it is tried once more from ``due`` on."""
+        """Try a message that could not be sent once more from ``due`` on."""
         entry.under_way = False
         entry.tries += 1
         entry.due = due
 
     def drop(self, entry: Entry) -> None:
-        """It is sent, given up, or withdrawn."""
+        """Drop a message that is sent, given up, or withdrawn."""
         if entry in self._entries:
             self._entries.remove(entry)
 
     def sent(self, entry: Entry, now: datetime) -> None:
-        """It is sent."""
+        """Drop a message that is sent, and count it if its kind may be merged."""
         self.drop(entry)
         if entry.is_mergeable:
             _note(self._sent, entry.key, now)

@@ -60,7 +60,7 @@ class CardFilter:
     gigabytes: int | None = None
 
     def matches(self, kind: CardKind) -> bool:
-        """Whether cards of a kind are meant. One whose memory is not known has no size."""
+        """Tell whether cards of a kind are meant; one whose memory is not known has no size."""
         if self.gigabytes is not None:
             size = nominal_gigabytes(kind.memory_mib)
             return size is not None and _COMPARE[self.comparison](size, self.gigabytes)
@@ -69,7 +69,7 @@ class CardFilter:
         )
 
     def among(self, kinds: Iterable[CardKind]) -> Kinds:
-        """Those of some kinds that are meant."""
+        """Return those of some kinds that are meant."""
         return frozenset(kind for kind in kinds if self.matches(kind))
 
     @property
@@ -82,7 +82,7 @@ class CardFilter:
 
 
 def parse_card_filter(text: object) -> CardFilter | None:
-    """What an admin wrote as a tier's ``card``; None when that is nothing to choose cards by."""
+    """Return what an admin wrote as a tier's ``card``; None when it says nothing about cards."""
     if not isinstance(text, str) or len(text) > LIMIT:
         return None
     text = text.strip()
@@ -95,12 +95,12 @@ def parse_card_filter(text: object) -> CardFilter | None:
 
 
 def normalized(model: str) -> str:
-    """A model's name to compare: lower case, words apart by one space, without the vendor."""
+    """Return a model's name to compare: lower case, one space between words, without the vendor."""
     return _forms(model)[-1]
 
 
 def nominal_gigabytes(memory_mib: int) -> int | None:
-    """The memory a card is sold with, in GB, from what its driver shows, in MiB; None for 0.
+    """Return the memory a card is sold with, in GB, from what its driver shows, in MiB; None for 0.
 
     Where no card is sold with a little more than it shows, the next whole number: 40960 and 81559
     are 40 and 80, 15360 and 46068 are 16 and 48, 73415 is 72.
@@ -115,8 +115,9 @@ def nominal_gigabytes(memory_mib: int) -> int | None:
 
 
 def _forms(text: str) -> tuple[str, ...]:
-    """The text as words, and the same without the vendor: drivers name some cards with, some
-    without it.
+    """Return the text as words, and the same without the vendor.
+
+    Drivers name some cards with it, some without it.
     """
     words = re.sub(r"[^a-z0-9*?]+", " ", text.lower()).split()
     forms = [" ".join(words)]

@@ -26,7 +26,7 @@ LAST = datetime(9999, 12, 30, tzinfo=timezone.utc)
 
 
 def moved(at: datetime, by: timedelta) -> datetime:
-    """A time moved by so much, at most to the ends of the calendar."""
+    """Return a time moved by so much, at most to the ends of the calendar."""
     try:
         return min(max(at + by, FIRST), LAST)
     except OverflowError:
@@ -35,8 +35,10 @@ def moved(at: datetime, by: timedelta) -> datetime:
 
 @dataclass(frozen=True)
 class Count:
-    """What a machine's counts say: ``ticks`` are seconds since its boot, ``awake`` the seconds of
-    those in which it did not sleep."""
+    """What a machine's counts say, in seconds.
+
+    ``ticks`` are the seconds since its boot, ``awake`` those of them in which it did not sleep.
+    """
 
     ticks: float
     awake: float
@@ -56,14 +58,17 @@ class Anchor:
     steps: int = 0
 
     def at(self, ticks: float) -> datetime:
-        """The time when the count stands at ``ticks``."""
+        """Return the time when the count stands at ``ticks``."""
         return moved(self.moment, timedelta(seconds=ticks - self.ticks))
 
 
 @dataclass(frozen=True)
 class Finding:
-    """``step`` is by how much the clock was set, ``still`` for how long the machine stood still
-    (asleep or off) since ``seen``, by the clock as it now is."""
+    """What a comparison of the clocks has found.
+
+    ``step`` is by how much the clock was set, ``still`` for how long the machine stood still
+    (asleep or off) since ``seen``, by the clock as it now is.
+    """
 
     anchor: Anchor
     step: timedelta = timedelta(0)
@@ -105,10 +110,11 @@ def compare(
 
 
 def begin(boot_id: str, last: Anchor | None, wall: datetime, count: Count, *, own: bool) -> Finding:
-    """The first look since this machine was booted; ``last`` is the latest of all anchors.
+    """Return what the first look since this machine was booted finds.
 
-    Nobody knows how long a machine was off. But it cannot have booted (``own``: the clock is its
-    own) before it was last seen: then its clock was set back, by that much at least.
+    ``last`` is the latest of all anchors. Nobody knows how long a machine was off. But it cannot
+    have booted (``own``: the clock is its own) before it was last seen: then its clock was set
+    back, by that much at least.
     """
     booted = moved(wall, timedelta(seconds=-count.ticks)) if own else wall
     steps = 0 if last is None else last.steps

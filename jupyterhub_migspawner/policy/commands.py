@@ -11,7 +11,7 @@ Command = tuple[str, ...]
 
 
 def parse_commands(name: str, raw: object) -> tuple[Command, ...]:
-    """Commands as the admin wrote them: each a text, split as a shell would, or a list of words.
+    """Return commands as the admin wrote them: texts, split as a shell would, or lists of words.
 
     Raises :exc:`.ConfigError` that names the setting and the command.
     """

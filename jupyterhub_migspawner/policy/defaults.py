@@ -29,7 +29,7 @@ class DefaultTiers:
     function: Callable[[Person], object] | None = None
 
     def of(self, person: Person, tiers: Sequence[Tier]) -> str | None:
-        """The name that counts for a person, or None: the first of these that they may use.
+        """Return the name that counts for a person: the first of these that they may use, or None.
 
         Their own, those of their groups in the order of the file, that of everybody.
         """
@@ -63,7 +63,7 @@ class DefaultTiers:
 def parse_default_tier(
     raw: object, tiers: Sequence[Tier], known_as: KnownAs = as_written
 ) -> DefaultTiers:
-    """``MigBroker.default_tier``; ``known_as`` gives the hub's names of people.
+    """Check ``MigBroker.default_tier``; ``known_as`` gives the hub's names of people.
 
     Raises :class:`~jupyterhub_migspawner.errors.ConfigError`.
     """

@@ -35,8 +35,10 @@ class Doubt:
 
 @dataclass(frozen=True)
 class Silence:
-    """The times at which it was unknown whether a session is in use: the first and the last of
-    those between which no longer pause was than ``unknown_minutes``."""
+    """The times at which it was unknown whether a session is in use.
+
+    The first and the last of those between which no longer pause was than ``unknown_minutes``.
+    """
 
     since: datetime
     last: datetime
@@ -44,8 +46,11 @@ class Silence:
 
 @dataclass(frozen=True)
 class Patience:
-    """``silent`` is how long a session may be unknown, ``claiming`` how long it may say that it is
-    in use while nothing of it works, before it is a doubt."""
+    """How long a session may be odd before it is a doubt.
+
+    ``silent`` is how long it may be unknown, ``claiming`` how long it may say that it is in use
+    while nothing of it works.
+    """
 
     silent: timedelta = timedelta(minutes=30)
     claiming: timedelta = timedelta(hours=6)
@@ -55,7 +60,10 @@ class Patience:
 def heard(
     known: Silence | None, unknown_since: datetime | None, now: datetime, most: timedelta
 ) -> Silence | None:
-    """The silences of a session after another look; ``unknown_since`` is None when it is known."""
+    """Return the silences of a session after another look.
+
+    ``unknown_since`` is None when it is known.
+    """
     if known is not None and now - known.last > most:
         known = None
     if unknown_since is None:
@@ -66,7 +74,7 @@ def heard(
 def claimed_since(
     active_since: datetime | None, active_at: datetime | None, now: datetime, pause: timedelta
 ) -> datetime:
-    """Since when a source claims use without a longer pause, when it does so again now."""
+    """Return since when a source that claims use again now does so without a longer pause."""
     if active_since is None or active_at is None or not timedelta(0) <= now - active_at <= pause:
         return now
     return min(active_since, active_at)
@@ -79,7 +87,7 @@ def doubt_of(
     patience: Patience,
     now: datetime,
 ) -> Doubt | None:
-    """What is to be looked at about a session; None when all is well."""
+    """Return what is to be looked at about a session; None when all is well."""
     if verdict.rule == IDLE and verdict.ends_at is not None:
         late = now - verdict.ends_at
         if late >= patience.silent:

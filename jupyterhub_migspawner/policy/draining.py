@@ -30,7 +30,7 @@ class BusyCard:
 
 
 def rank_cards_to_empty(cards: Sequence[BusyCard]) -> list[BusyCard]:
-    """Best first: fewest people, then the one that is empty soonest, then fewest leases."""
+    """Rank cards, best first: fewest people, then which is empty soonest, then fewest leases."""
 
     def key(card: BusyCard) -> tuple[int, bool, float, int, str, int, str]:
         end = card.empty_at
@@ -42,6 +42,6 @@ def rank_cards_to_empty(cards: Sequence[BusyCard]) -> list[BusyCard]:
 
 
 def choose_card_to_empty(cards: Sequence[BusyCard]) -> BusyCard | None:
-    """The card to give out nothing new on, or None when there is none."""
+    """Return the card to give out nothing new on, or None when there is none."""
     ranked = rank_cards_to_empty(cards)
     return ranked[0] if ranked else None

@@ -57,7 +57,7 @@ class Grants:
         return next((grant for grant in self.valid if not grant.holders), None)
 
     def settled(self, now: datetime) -> Grants:
-        """What is left once the sessions that ended a moment ago are proven empty."""
+        """Return what is left once the sessions that ended a moment ago are proven empty."""
         return replace(
             self,
             valid=tuple(
@@ -75,7 +75,7 @@ class Grants:
 
 
 def why_not(tier: Tier, grants: Grants, now: datetime) -> str:
-    """Why a start has no grant to use; empty when it has one."""
+    """Return why a start has no grant to use; empty when it has one."""
     if grants.free is not None:
         return ""
     return _in_use(tier, grants, now) if grants.valid else _missing(tier, grants)

@@ -19,7 +19,7 @@ DEAD_AFTER = timedelta(minutes=10)
 
 
 def recognise(found: Inventory, known: Sequence[CardRow]) -> Inventory:
-    """The inventory, with what is known filled in for cards that told no UUID, by their index."""
+    """Fill in what is known for cards of an inventory that told no UUID, by their index."""
     told = {card.uuid for card in found.cards}
     left = {row.index: row for row in known if row.uuid not in told and row.state != "lost"}
     # One that is lost already may answer so for days; any other at its index goes before it.
@@ -49,7 +49,7 @@ def _filled(card: Card, row: CardRow) -> Card:
 
 
 def is_dead(card: Card, since: datetime | None, now: datetime) -> bool:
-    """Whether nothing can work on the card any more; ``since`` is when its problem began.
+    """Tell whether nothing can work on the card any more; ``since`` is when its problem began.
 
     Fallen off the bus, waiting for a reset, or answering with nothing but errors for
     :data:`DEAD_AFTER`. That this process may not ask says nothing about the card.

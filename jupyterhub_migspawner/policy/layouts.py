@@ -20,7 +20,7 @@ class Desired:
 
 
 def desired(card: CardRow, *, given_whole: bool) -> Desired | None:
-    """The desired state of the card, or None when it is to be left as it is.
+    """Return the desired state of the card, or None when it is to be left as it is.
 
     ``given_whole`` says that a live lease holds all of it. Left alone is also a card whose layout
     nobody has set, when it never had slices or is drained: an admin may be at work on it.
@@ -38,7 +38,7 @@ def desired(card: CardRow, *, given_whole: bool) -> Desired | None:
 
 
 def is_reached(card: CardRow, present: set[Want]) -> bool:
-    """Whether the slices that are there, and the card's mode, are what its target says."""
+    """Tell whether the slices that are there, and the card's mode, are what its target says."""
     if card.target is None:
         return False
     if card.target == (MIG_OFF,):
@@ -60,5 +60,5 @@ def is_desired(card: CardRow, want: Want) -> bool:
 
 
 def is_going_back(card: CardRow) -> bool:
-    """Whether a card that was given out whole is being cut into its base layout again."""
+    """Tell whether a card that was given out whole is being cut into its base layout again."""
     return card.state == "ok" and not card.problem and card.target == card.layout

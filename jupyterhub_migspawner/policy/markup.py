@@ -55,12 +55,12 @@ _LONG = re.compile(rf"(\S{{{MOST_WORD}}})\S+")
 
 
 def cut_words(text: str) -> str:
-    """``text`` with words of more than :data:`MOST_WORD` characters cut."""
+    """Return ``text`` with words of more than :data:`MOST_WORD` characters cut."""
     return _LONG.sub("\\1…", text)
 
 
 def for_channel(text: str, scheme: str) -> str:
-    """``text`` as a channel of that scheme shows it for what it is.
+    """Return ``text`` so that a channel of that scheme shows it for what it is.
 
     Lines stay lines. Addresses of our own are added afterwards.
     """

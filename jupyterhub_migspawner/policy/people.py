@@ -14,7 +14,7 @@ KnownAs = Callable[[str], str]
 
 
 def as_written(name: str) -> str:
-    """The name itself, for where no hub's rule is at hand."""
+    """Return the name itself, for where no hub's rule is at hand."""
     return name
 
 

@@ -34,7 +34,7 @@ class CardLoad:
 
 
 def rank_slices(free: Sequence[FreeSlice], cards: Sequence[CardLoad]) -> list[FreeSlice]:
-    """All free slices, best first; a slice on a card that is not in ``cards`` is left out."""
+    """Rank all free slices, best first; a slice on a card that is not in ``cards`` is left out."""
     loads = {card.card_uuid: card for card in cards}
 
     def key(choice: FreeSlice) -> tuple[bool, int, str, int, int, int]:
@@ -46,18 +46,18 @@ def rank_slices(free: Sequence[FreeSlice], cards: Sequence[CardLoad]) -> list[Fr
 
 
 def choose_slice(free: Sequence[FreeSlice], cards: Sequence[CardLoad]) -> FreeSlice | None:
-    """The slice to give out next, or None when none is free."""
+    """Return the slice to give out next, or None when none is free."""
     ranked = rank_slices(free, cards)
     return ranked[0] if ranked else None
 
 
 def rank_cards_for_whole(cards: Sequence[CardLoad]) -> list[CardLoad]:
-    """Cards with nothing live, best first: those whose re-cut takes least from everybody else."""
+    """Rank cards with nothing live, best first: those whose re-cut takes least from others."""
     idle = [card for card in cards if card.live == 0]
     return sorted(idle, key=lambda card: (card.free_compute, card.node, card.index))
 
 
 def choose_card_for_whole(cards: Sequence[CardLoad]) -> CardLoad | None:
-    """The card to give out whole, or None when something lives on every one."""
+    """Return the card to give out whole, or None when something lives on every one."""
     ranked = rank_cards_for_whole(cards)
     return ranked[0] if ranked else None

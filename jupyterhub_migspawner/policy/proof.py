@@ -39,17 +39,17 @@ class Ending:
     offered: bool = False
 
     def overdue(self, now: datetime) -> bool:
-        """Whether it has lasted so long that it will hardly be over in a moment."""
+        """Tell whether it ended so long ago that the proof will hardly come in a moment."""
         return is_overdue(self.since, now)
 
 
 def is_stuck(since: datetime, now: datetime) -> bool:
-    """Whether admins should be notified of a slice whose session ended ``since``."""
+    """Tell whether admins should be notified of a slice whose session ended ``since``."""
     return now - since >= STUCK
 
 
 def cause(waiting_for: str) -> str:
-    """Why a slice is not proven empty, in words for its holder; no pids, no error codes."""
+    """Return why a slice is not proven empty, in words for its holder; no pids, no error codes."""
     if not waiting_for:
         return "its slice is still being checked"
     if re.search(r"\bstill\b|\bpid \d", waiting_for):
@@ -58,9 +58,10 @@ def cause(waiting_for: str) -> str:
 
 
 def in_words(endings: Sequence[Ending]) -> str:
-    """Which earlier sessions of a person are still ending, since when, and what to do; for them.
+    """Describe which earlier sessions of a person are still ending, since when, and what to do.
 
-    ``endings`` must not be empty; the one that has lasted longest is described.
+    The words are for that person. ``endings`` must not be empty; the one that has lasted longest is
+    described.
     """
     first = min(endings, key=lambda each: each.since)
     server = f"server {quoted(first.server)}" if first.server else "default server"
@@ -78,14 +79,14 @@ def in_words(endings: Sequence[Ending]) -> str:
 
 
 def pids_in(waiting_for: str) -> tuple[int, ...]:
-    """The processes that an agent's reason names, each once, in its order."""
+    """Return the processes that an agent's reason names, each once, in its order."""
     lists = re.findall(r"\b(?:pids?|process(?:es)?)[ :]+(\d+(?:, ?\d+)*)", waiting_for)
     found = (int(pid) for each in lists for pid in each.split(","))
     return tuple(dict.fromkeys(found))
 
 
 def mend(waiting_for: str, node: str) -> str:
-    """What an admin does about a slice that is not proven empty, from the agent's reason."""
+    """Return what an admin does about a slice not proven empty, from the agent's reason."""
     if "kill" in waiting_for:
         return f"Run that command on node {node}; the agent frees the slice within seconds."
     pids = " ".join(map(str, pids_in(waiting_for)))
@@ -111,7 +112,7 @@ def for_admins(
     node: str,
     quarantined: str = "",
 ) -> tuple[str, str]:
-    """The notice to admins about a lease that is not proven empty: how it stands, and the way out.
+    """Return the notice to admins about a lease not proven empty: how it stands, and the way out.
 
     ``quarantined`` is the reason for which its slice is, if it is.
     """

@@ -49,19 +49,19 @@ class Pool:
     kinds: Kinds | None = None
 
     def among(self, known: Kinds) -> Kinds:
-        """Those of the known kinds of cards that it is on."""
+        """Return those of the known kinds of cards that the pool is on."""
         return known if self.kinds is None else self.kinds & known
 
     def overlaps(self, other: Pool) -> bool:
-        """Whether something may be in both, also for another use."""
+        """Tell whether something may be in both pools, also for another use."""
         return self.hardware == other.hardware and _share(self.kinds, other.kinds)
 
     def is_line_of(self, other: Pool) -> bool:
-        """Whether who waits for the one stands in a line with who waits for the other."""
+        """Tell whether who waits for one pool stands in a line with who waits for the other."""
         return self.use == other.use and self.overlaps(other)
 
     def is_within(self, other: Pool) -> bool:
-        """Whether all that is in this one is in the other, too, and for the same use."""
+        """Tell whether all that is in this pool is in the other, too, and for the same use."""
         if (self.hardware, self.use) != (other.hardware, other.use):
             return False
         if self.kinds is None or other.kinds is None:
@@ -104,13 +104,13 @@ class Turn:
 
 
 def pool_of(tier: Tier, known: Iterable[CardKind] = ()) -> Pool:
-    """What a lease of this tier takes from; ``known`` are the kinds of cards there are."""
+    """Return what a lease of this tier takes from; ``known`` are the kinds of cards there are."""
     use = f"shared by {tier.name}" if tier.shares else "with MIG off" if tier.mig_off else ""
     return Pool(tier.profile, use, tier.kinds(known))
 
 
 def order(tickets: Sequence[Waiting]) -> tuple[Waiting, ...]:
-    """Who comes first, second and so on."""
+    """Return tickets in the order in which they come: who is first, second and so on."""
 
     def key(ticket: Waiting) -> tuple[bool, datetime, datetime, int]:
         penalty = min(MOST_PENALTY, ticket.hours * WAIT_FOR_AN_HOUR)
@@ -122,7 +122,7 @@ def order(tickets: Sequence[Waiting]) -> tuple[Waiting, ...]:
 
 
 def passed_by(ticket: Waiting, pool: Pool, tickets: Sequence[Waiting]) -> tuple[int, ...]:
-    """The earlier tickets that would have taken what this one is given from ``pool``."""
+    """Return the earlier tickets that would have taken what this one is given from ``pool``."""
     return tuple(
         other.id
         for other in tickets
@@ -131,7 +131,7 @@ def passed_by(ticket: Waiting, pool: Pool, tickets: Sequence[Waiting]) -> tuple[
 
 
 def turns(tickets: Sequence[Waiting], room: Mapping[Pool, int]) -> tuple[Turn, ...]:
-    """Who is served with what is free, in this order; ``room`` counts what each pool has."""
+    """Return who is served with what is free, in this order; ``room`` counts what each pool has."""
     waiting = list(tickets)
     left = dict(room)
     found: list[Turn] = []
@@ -151,8 +151,9 @@ def turns(tickets: Sequence[Waiting], room: Mapping[Pool, int]) -> tuple[Turn, .
 
 
 def _left(room: Mapping[Pool, int], taken: Pool) -> dict[Pool, int]:
-    """The room after one was taken from a pool: less of it, and of all pools that it is a part of;
-    and no part of a pool has more than the pool.
+    """Return the room after one was taken from a pool: less of it, and of all it is a part of.
+
+    And no part of a pool has more than the pool.
     """
     fewer = {pool: count - taken.is_within(pool) for pool, count in room.items()}
     return {pool: min(fewer[other] for other in fewer if pool.is_within(other)) for pool in fewer}
@@ -167,7 +168,7 @@ def _next(tickets: Sequence[Waiting], room: Mapping[Pool, int]) -> Turn | None:
 
 
 def position(ticket_id: int, tickets: Sequence[Waiting]) -> int:
-    """The place of a ticket among those that wait for anything it waits for; the first is 1."""
+    """Return a ticket's position among those that wait for anything it waits for, from 1 on."""
     ranked = order(tickets)
     mine = next(ticket for ticket in ranked if ticket.id == ticket_id)
     place = 1
@@ -181,7 +182,7 @@ def position(ticket_id: int, tickets: Sequence[Waiting]) -> int:
 def upward(
     tier: Tier, open_tiers: Sequence[Tier], known: Iterable[CardKind] = ()
 ) -> tuple[Tier, ...]:
-    """The tier, and those at least as large in compute and memory that need nobody's word.
+    """Return the tier, and those at least as large in compute and memory that need no approval.
 
     From the smallest on, so that a large slice is not taken where a small one would do. A tier that
     shares its slices takes nobody who asked for a slice of their own, and one that gives other
@@ -206,20 +207,20 @@ def upward(
 
 
 def is_on_same_cards(tier: Tier, other: Tier, known: Iterable[CardKind]) -> bool:
-    """Whether all that ``other`` gives is on cards that ``tier`` means, as far as is known."""
+    """Tell whether all that ``other`` gives is on cards that ``tier`` means, as far as is known."""
     if tier.card is None or tier.card == other.card:
         return True
     return all(tier.means(kind) for kind in known if other.means(kind))
 
 
 def _takes(tier: Tier) -> tuple[str, str]:
-    """What it gives of whichever card, and for which use."""
+    """Return what a tier gives of whichever card, and for which use."""
     pool = pool_of(tier)
     return pool.hardware, pool.use
 
 
 def _size(profile: str) -> tuple[int, int]:
-    """Compute slices and memory in GB, as the name of a MIG profile says them."""
+    """Return compute slices and memory in GB, as the name of a MIG profile says them."""
     compute, _, rest = profile.partition("g.")
     return int(compute), int(rest.partition("gb")[0])
 
@@ -238,7 +239,7 @@ class Occupied:
     stuck: bool = False
 
     def foreseeable(self, now: datetime) -> bool:
-        """Whether it is known when it is given back."""
+        """Tell whether it is known when this is given back."""
         return not self.stuck and (self.ends_at is None or now - self.ends_at < LATE)
 
 
@@ -261,7 +262,7 @@ class Expectation:
 
 
 def wait_in_words(found: Expectation) -> str:
-    """An expectation as sentences that say how far to trust it."""
+    """Return an expectation as sentences that say how far to trust it."""
     said = _wait_in_words(found)
     if found.stuck:
         many = found.stuck != 1
@@ -292,7 +293,7 @@ def expected(
     *,
     longest: timedelta | None = None,
 ) -> Expectation:
-    """How long the ticket at ``place`` (from 1 on) waits for one of what is ``occupied``.
+    """Estimate how long the ticket at ``place`` (from 1 on) waits for one of what is ``occupied``.
 
     What should have been given back by now is not counted on. ``past`` are the lengths of past
     sessions, ``longest`` is how long one may take at most.
@@ -311,7 +312,7 @@ def expected(
 
 
 def _remaining(each: Occupied, lengths: Sequence[timedelta], now: datetime) -> timedelta | None:
-    """What sessions that took longer than this one already has still took from there."""
+    """Return what sessions that took longer than this one already has still took from there."""
     age = max(timedelta(0), now - each.since)
     longer = [length - age for length in lengths if length > age]
     usual = _usual(longer) if longer else None
@@ -330,7 +331,7 @@ def _until(end: datetime | None, now: datetime) -> timedelta | None:
 def _turn_of(
     place: int, ends: Sequence[timedelta | None], length: timedelta | None
 ) -> timedelta | None:
-    """When the ``place``-th gets something, if each before keeps what they get for ``length``."""
+    """Return when the ``place``-th gets something, if each before keeps it for ``length``."""
     free = [end for end in ends if end is not None]
     heapq.heapify(free)
     for _ in range(place - 1):

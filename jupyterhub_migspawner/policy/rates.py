@@ -13,7 +13,7 @@ MINUTE = 60.0
 
 
 def level_after(level: float, at: datetime, now: datetime, per_minute: int) -> float:
-    """How many actions count at ``now``, of which ``level`` did at ``at``.
+    """Return how many actions count at ``now``, of which ``level`` did at ``at``.
 
     A clock that was set back lets nothing count for longer: it counts as if it were that moment.
     """
@@ -22,6 +22,6 @@ def level_after(level: float, at: datetime, now: datetime, per_minute: int) -> f
 
 
 def seconds_to_wait(level: float, per_minute: int) -> int:
-    """Seconds until one more action is allowed; 0 where it is now."""
+    """Return the seconds until one more action is allowed; 0 where it is now."""
     over = level + 1 - per_minute
     return 0 if over <= 0 else math.ceil(over * MINUTE / per_minute)

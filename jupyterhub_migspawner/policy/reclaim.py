@@ -82,9 +82,12 @@ class Session:
 
 @dataclass(frozen=True)
 class Rules:
-    """``warning`` is how long before the end a person is warned at least; a source that has not
-    answered for longer than ``fresh`` is unknown. Of a session that may be idle for less than
-    twice as long, either is half of that."""
+    """When people are warned, and when a source is unknown.
+
+    ``warning`` is how long before the end a person is warned at least; a source that has not
+    answered for longer than ``fresh`` is unknown. Of a session that may be idle for less than twice
+    as long, either is half of that.
+    """
 
     warning: timedelta = timedelta(minutes=15)
     fresh: timedelta = timedelta(minutes=3)
@@ -112,12 +115,12 @@ class Verdict:
     new: bool = False
 
     def over(self, now: datetime) -> bool:
-        """Whether the session ends now."""
+        """Tell whether the session ends now."""
         return self.ends_at is not None and self.ends_at <= now
 
 
 def verdict(session: Session, rules: Rules, now: datetime) -> Verdict:
-    """When this session ends as things stand, by which rule, and why."""
+    """Decide when this session ends as things stand, by which rule, and why."""
     readings = {reading.source: reading for reading in session.readings}
     unknown, unknown_since = _unknown(session, readings, rules, now)
     new = bool(unknown) and _is_new(session, readings, unknown, rules, now)
@@ -164,13 +167,13 @@ def _is_new(
     rules: Rules,
     now: datetime,
 ) -> bool:
-    """Whether what is unknown has not been asked yet, as the session has only just started."""
+    """Tell whether what is unknown has not been asked yet, as the session has only just started."""
     never = all(source not in readings or readings[source].seen_at is None for source in unknown)
     return never and timedelta(0) <= now - session.since <= rules.fresh
 
 
 def _idle_since(session: Session, now: datetime) -> datetime:
-    """The last activity that anything knows of. None is in the future, whatever a clock says."""
+    """Return the last known activity; never in the future, whatever a clock says."""
     known = [reading.active_at for reading in session.readings if reading.active_at is not None]
     return max(session.since, *(min(at, now) for at in known)) if known else session.since
 
@@ -178,8 +181,10 @@ def _idle_since(session: Session, now: datetime) -> datetime:
 def _idle_end(
     session: Session, idle_since: datetime | None, rules: Rules, now: datetime
 ) -> tuple[datetime | None, bool, bool]:
-    """When it ends for being idle, whether its person has to be warned now, and whether it is near
-    enough for a warning."""
+    """Return when a session ends for being idle, whether to warn now, and whether it is near.
+
+    It is near when it is near enough for a warning.
+    """
     if session.limit is None or idle_since is None:
         return None, False, False
     limit = _limit(session, session.limit)
@@ -196,7 +201,7 @@ def _idle_end(
 
 
 def _limit(session: Session, limit: timedelta) -> timedelta:
-    """How long it may be idle as things stand."""
+    """Return how long a session may be idle as things stand."""
     if session.wanted and session.limit_when_wanted is not None:
         return min(limit, session.limit_when_wanted)
     return limit
@@ -212,7 +217,7 @@ def _evidence(readings: Collection[Reading]) -> str:
 
 
 def in_words(found: Verdict, now: datetime, extendable: bool = True) -> str:
-    """The verdict as its person reads it; empty when there is nothing to report."""
+    """Return the verdict as its person reads it; empty when there is nothing to report."""
     if found.new:
         return "It has only just started and has not been checked for use yet."
     if found.unknown:
@@ -230,5 +235,5 @@ def in_words(found: Verdict, now: datetime, extendable: bool = True) -> str:
 
 
 def short_reason(reason: str) -> str:
-    """The reason of an end as its user reads it: of an idle session without what was measured."""
+    """Return the reason of an end as its user reads it: of an idle session without measurements."""
     return _MEASURED.sub(lambda found: found[1] + _WANTED * bool(found[2]), reason)

@@ -18,7 +18,7 @@ WITHOUT_LIMIT = timedelta(hours=24)
 
 
 def longest_session(tiers: Sequence[Tier]) -> timedelta:
-    """How long a session on a slice that begins now may run.
+    """Return how long a session on a slice that begins now may run.
 
     Tiers of whole cards and those that need approval do not count: what is granted ends in time by
     :func:`longest_until`, and what is approved is known before.
@@ -34,10 +34,11 @@ def longest_session(tiers: Sequence[Tier]) -> timedelta:
 def longest_until(
     total: int, others: Sequence[datetime | None], coming: Sequence[datetime]
 ) -> datetime | None:
-    """When a session on a whole card that begins now has to be over at the latest, so that each of
-    the ``coming`` grants (when they begin) finds a card; None: no coming grant needs that.
+    """Return when a session on a whole card that begins now has to be over at the latest.
 
-    ``total`` is the number of cards, ``others`` the ends of the other sessions on whole ones.
+    So that each of the ``coming`` grants (when they begin) finds a card; None: no coming grant
+    needs that. ``total`` is the number of cards, ``others`` the ends of the other sessions on whole
+    ones.
     """
     for number, begin in enumerate(sorted(coming), start=1):
         taken = sum(end is None or end > begin for end in others)
@@ -51,11 +52,11 @@ def latest_by_kind(
     others: Sequence[tuple[CardKind, datetime | None]],
     coming: Sequence[tuple[Kinds, datetime]],
 ) -> dict[CardKind, datetime]:
-    """:func:`longest_until` for a session on a whole card of each kind; without those that no
-    coming grant needs.
+    """Return what :func:`longest_until` does for a session on a whole card of each kind.
 
-    ``totals`` are the numbers of cards, ``others`` are on cards of which kinds, and ``coming`` need
-    one of which. Grants that can do with other cards do not shorten a session on this one.
+    Kinds that no coming grant needs are left out. ``totals`` are the numbers of cards, ``others``
+    are on cards of which kinds, and ``coming`` need one of which. Grants that can do with other
+    cards do not shorten a session on this one.
     """
     latest: dict[CardKind, datetime] = {}
     for group in _groups(kinds for kinds, _ in coming):
@@ -74,8 +75,9 @@ MOST_GROUPS = 64
 
 
 def _groups(sets: Iterable[Kinds]) -> set[Kinds]:
-    """Sets of kinds, and what those that overlap are together: who needs one of either competes
-    for all of them.
+    """Return sets of kinds, and what those that overlap are together.
+
+    Who needs one of either competes for all of them.
     """
     found = set(sets)
     while True:
@@ -88,5 +90,5 @@ def _groups(sets: Iterable[Kinds]) -> set[Kinds]:
 
 
 def is_due(valid_from: datetime, longest: timedelta, now: datetime) -> bool:
-    """Whether a session that begins now might still run when the grant begins."""
+    """Tell whether a session that begins now might still run when the grant begins."""
     return now + longest >= valid_from

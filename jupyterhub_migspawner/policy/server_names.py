@@ -31,7 +31,7 @@ class ServerNames:
     most: int = 0
 
     def why_not(self, name: str, *, existing: bool = False) -> str:
-        """Why no server can be started under that name; empty when one can.
+        """Return why no server can be started under that name; empty when one can.
 
         The empty name is the default server's. ``existing`` says that the hub has such a server
         already, which keeps a name that a new one would not get.
@@ -59,7 +59,7 @@ class ServerNames:
         return ""
 
     def one_too_many(self, name: str, existing: Collection[str]) -> str:
-        """Why a person who has these servers, running or not, may have no other of that name.
+        """Return why a person with these servers, running or not, may have no other of that name.
 
         Empty when they may. The default server does not count, and one that they have may start.
         """

@@ -95,30 +95,30 @@ class Settings:
             )
 
     def default_of(self, person: Person) -> str | None:
-        """The tier that the settings name for this person when they pick none."""
+        """Return the tier that the settings name for this person when they pick none."""
         return self.default_tier.of(person, self.tiers)
 
     def tier(self, name: str) -> Tier | None:
-        """The tier of that name, or None."""
+        """Return the tier of that name, or None."""
         for tier in self.tiers:
             if tier.name == name:
                 return tier
         return None
 
     def title_of(self, name: str) -> str:
-        """What people call the tier of that name; the name where the tier was removed."""
+        """Return what people call the tier of that name; the name where the tier was removed."""
         tier = self.tier(name)
         return tier.title if tier is not None else name
 
 
 def _masked(url: str) -> str:
-    """A URL that is none, without what may be a password in it."""
+    """Return a URL that is none, without what may be a password in it."""
     _, at, rest = url.rpartition("@")
     return quoted(f"***@{rest}" if at else rest)
 
 
 def _is_web_address(url: str) -> bool:
-    """Whether it is a URL of HTTP without a password, which would be shown in sentences."""
+    """Tell whether a text is a URL of HTTP without a password, which sentences would show."""
     try:
         parts = urlsplit(url)
         port = parts.port

@@ -1,5 +1,7 @@
-"""What there is of a tier for one person now: what is free on which kinds of cards, what of it is
-promised to a grant that begins later, and who waits for it.
+"""What there is of a tier for one person now.
+
+What is free on which kinds of cards, what of it is promised to a grant that begins later, and who
+waits for it.
 
 Pure. Kinds of cards are sets throughout; None stands for any card, as it does for a tier that does
 not tell cards apart.
@@ -33,7 +35,7 @@ class Ahead:
     pools: tuple[Pool, ...] = ()
 
     def spare(self, tier: Tier, known: Kinds) -> Kinds:
-        """The kinds of cards that the tier means and none of the others waits for."""
+        """Return the kinds of cards that the tier means and none of the others waits for."""
         wanted: set[CardKind] = set()
         for pool in self.pools:
             if pool.hardware == tier.profile:
@@ -75,27 +77,27 @@ class Supply:
         return self.every if self.kinds is None else self.kinds
 
     def free_of(self, kinds: Kinds | None) -> int:
-        """How much is free on cards of these kinds, where that was counted."""
+        """Return how much is free on cards of these kinds, where that was counted."""
         assert self.free is not None
         if kinds is None:
             return self.free.get(None, 0)
         return sum(self.free.get(kind, 0) for kind in kinds)
 
     def unpromised(self, now: datetime) -> Kinds | None:
-        """Those of the tier's kinds of cards on which a session may begin now."""
+        """Return those of the tier's kinds of cards on which a session may begin now."""
         due = {kind for kind, end in self.promised.items() if end <= now + SHORTEST}
         if not due:
             return self.kinds
         return self.meant - due
 
     def spare(self, tier: Tier, kinds: Kinds | None) -> Kinds:
-        """Those of some kinds of cards for which none of the others waits."""
+        """Return those of some kinds of cards for which none of the others waits."""
         spare = self.ahead.spare(tier, self.known)
         return spare if kinds is None else spare & kinds
 
 
 def all_promised(supply: Supply) -> str:
-    """The sentence for a tier whose cards are all promised to grants that begin soon."""
+    """Return the sentence for a tier whose cards are all promised to grants that begin soon."""
     begin = min(supply.promised[kind] for kind in supply.meant)
     return (
         f"Every card is reserved for a grant that begins at {moment(begin)}. Please try again "
@@ -104,13 +106,13 @@ def all_promised(supply: Supply) -> str:
 
 
 def they_wait(tier: Tier, others: int) -> str:
-    """The sentence for a tier that others have been waiting for."""
+    """Return the sentence for a tier that others have been waiting for."""
     people = "1 person is waiting" if others == 1 else f"{others} people are waiting"
     return f"{people} for tier {tier.title} and will be served first. Join the waiting list."
 
 
 def none_free(tier: Tier, total: int, node: str | None = None, outage: str = "") -> str:
-    """The sentence for a tier of which nothing can be given out, on a node if one was asked for.
+    """Return the sentence for a tier of which nothing is free, on a node if one was asked for.
 
     ``outage`` is the sentence about its cards that are out of service.
     """

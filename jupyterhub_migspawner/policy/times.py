@@ -31,7 +31,7 @@ _PATTERNS = (
 
 
 def in_zone(at: datetime, zone: tzinfo | None) -> datetime:
-    """The time in the zone that is shown."""
+    """Return the time in the zone that is shown."""
     try:
         return at.astimezone(zone)
     except (OverflowError, OSError):  # at the very ends of the calendar
@@ -39,13 +39,13 @@ def in_zone(at: datetime, zone: tzinfo | None) -> datetime:
 
 
 def zone_name(at: datetime, zone: tzinfo | None) -> str:
-    """The name of the zone at that time: ``CET``, ``UTC``, or ``UTC+03`` where it has none."""
+    """Return the zone's name at that time: ``CET``, ``UTC``, or ``UTC+03`` where it has none."""
     name = in_zone(at, zone).tzname() or "UTC"
     return f"UTC{name}" if name[0] in "+-" else name
 
 
 def localised(text: str, zone: tzinfo | None) -> str:
-    """A text of the broker, with its times in UTC written in ``zone``, which is named."""
+    """Write the times of a text of the broker, which are in UTC, in ``zone``, which is named."""
     for pattern, read, write in _PATTERNS:
 
         def convert(found: re.Match[str], read: str = read, write: str = write) -> str:
@@ -60,10 +60,10 @@ def localised(text: str, zone: tzinfo | None) -> str:
 
 
 def read_zone(name: str) -> tzinfo | None:
-    """The zone of an IANA name; None, the machine's own, for an empty name.
+    """Return the zone of an IANA name; None, the machine's own, for an empty name.
 
-    None also on a machine without a time zone database, where no name can be checked.
-    Raises :class:`~jupyterhub_migspawner.errors.ConfigError`.
+    None also on a machine without a time zone database, where no name can be checked. Raises
+    :class:`~jupyterhub_migspawner.errors.ConfigError`.
     """
     if name in ("", "UTC"):
         return timezone.utc if name else None

@@ -27,7 +27,7 @@ _brief.maxother = _brief.maxstring = QUOTED_LIMIT
 
 
 def quoted(value: object) -> str:
-    """``repr`` of a value that came from outside, cut to :data:`QUOTED_LIMIT` characters."""
+    """Return ``repr`` of a value that came from outside, cut to :data:`QUOTED_LIMIT` characters."""
     # What is shown of it is found without writing all of it out: it may be a megabyte.
     is_text = isinstance(value, (str, bytes))
     text = repr(value[:QUOTED_LIMIT]) if is_text else _brief.repr(value)  # type: ignore[index]
@@ -35,7 +35,7 @@ def quoted(value: object) -> str:
 
 
 def printable(text: str) -> str:
-    """``text`` with every character that does not print written as its escape.
+    """Return ``text`` with every character that does not print written as its escape.
 
     That is what could steer a terminal, begin another line or turn the direction of writing.
     """
@@ -46,7 +46,7 @@ def printable(text: str) -> str:
 
 
 def listed(words: Iterable[str], joiner: str = "and") -> str:
-    """``a``, ``a and b``, ``a, b and c``."""
+    """Join words as a sentence lists them: ``a``, ``a and b``, ``a, b and c``."""
     items = list(words)
     if len(items) < 2:
         return "".join(items)
@@ -54,7 +54,7 @@ def listed(words: Iterable[str], joiner: str = "and") -> str:
 
 
 def nearest(word: object, known: Iterable[str]) -> str:
-    """`` (did you mean 'x'?)`` for the most similar known word, or an empty string."""
+    """Return `` (did you mean 'x'?)`` for the most similar known word, or an empty string."""
     if not isinstance(word, str) or len(word) > 200:
         return ""
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
@@ -62,12 +62,12 @@ def nearest(word: object, known: Iterable[str]) -> str:
 
 
 def moment(at: datetime) -> str:
-    """A time as people read it, to the minute, always UTC: ``Mon 23 Nov 2026 13:05 UTC``."""
+    """Write a time as people read it, to the minute, always UTC: ``Mon 23 Nov 2026 13:05 UTC``."""
     return at.astimezone(timezone.utc).strftime("%a %d %b %Y %H:%M UTC")
 
 
 def span(length: timedelta) -> str:
-    """How long, as people say it: ``40 minutes``, ``3 hours 20 minutes``, ``2 days``."""
+    """Write how long, as people say it: ``40 minutes``, ``3 hours 20 minutes``, ``2 days``."""
     minutes = max(1, round(length.total_seconds() / 60))
     days, rest = divmod(minutes, 24 * 60)
     hours, minutes = divmod(rest, 60)
@@ -80,12 +80,15 @@ def span(length: timedelta) -> str:
 
 
 def number(value: float) -> str:
-    """``40`` for 40.0, otherwise one or two digits: ``39.86``."""
+    """Write a number without needless digits: ``40`` for 40.0, otherwise ``39.86``.
+
+    That is one or two digits after the point.
+    """
     return f"{value:.2f}".rstrip("0").rstrip(".")
 
 
 def memory(mib: float) -> str:
-    """An amount of GPU memory as it is shown everywhere: ``40 GiB``, otherwise ``4.8 GiB``.
+    """Write an amount of GPU memory as it is shown everywhere: ``40 GiB``, otherwise ``4.8 GiB``.
 
     ``mib`` is in MiB. Profile names are not used for it: a ``1g.5gb`` slice has 4.75 GiB.
     """
@@ -93,7 +96,7 @@ def memory(mib: float) -> str:
 
 
 def hours(value: float | str) -> str:
-    """``1 hour``, ``2.5 hours``; typed text that is no number stands in quotes."""
+    """Write hours: ``1 hour``, ``2.5 hours``; typed text that is no number stands in quotes."""
     try:
         shown = number(float(value))
     except ValueError:
@@ -102,11 +105,11 @@ def hours(value: float | str) -> str:
 
 
 def minutes(value: float) -> str:
-    """``1 minute``, ``2.5 minutes``."""
+    """Write minutes: ``1 minute``, ``2.5 minutes``."""
     shown = number(value)
     return f"{shown} {'minute' if shown == '1' else 'minutes'}"
 
 
 def plural(count: int, one: str, many: str | None = None) -> str:
-    """``1 slice``, ``2 slices``."""
+    """Write how many there are of something: ``1 slice``, ``2 slices``."""
     return f"{count} {one if count == 1 else many or one + 's'}"

@@ -18,7 +18,7 @@ class Address:
 
 
 def listening_address(url: str) -> Address:
-    """The loopback address and port of the service's URL. Raises :exc:`.ConfigError`."""
+    """Return the loopback address and port of the service's URL. Raises :exc:`.ConfigError`."""
     try:
         parsed = urlsplit(url)
         host, port, scheme = parsed.hostname, parsed.port, parsed.scheme

@@ -98,7 +98,7 @@ class Service:
         ssl_client: ssl.SSLContext | None = None,
         ssl_servers: ssl.SSLContext | None = None,
     ) -> None:
-        """Opens the lease database. Raises :exc:`.ConfigError` or :exc:`.DatabaseError`."""
+        """Open the lease database. Raises :exc:`.ConfigError` or :exc:`.DatabaseError`."""
         options = MigBroker(config=config)
         options.may_create = not backup_files.was_lost(options.resolved_database_url())
         broker = options.open_broker()
@@ -161,7 +161,7 @@ class Service:
         self._loops = tuple(loop.in_time(parts) for loop in loops)
 
     async def run(self, stop: asyncio.Event) -> bool:
-        """Serve until ``stop`` is set. False when a round under way did not come to its end."""
+        """Serve until ``stop`` is set. Return False when a round under way did not end."""
         keep_short()
         callers = None if self._environ.get(CALLERS) == "any" else ()
         server = Connections(
@@ -176,7 +176,7 @@ class Service:
             return await self._serve(server, stop)
 
     def _sockets(self, held: ExitStack) -> list[socket.socket] | None:
-        """The sockets to listen on; None when the hub that holds them is gone.
+        """Return the sockets to listen on; None when the hub that holds them is gone.
 
         Raises :exc:`.ConfigError` when the service cannot listen where it should.
         """
@@ -197,7 +197,7 @@ class Service:
         return list(given.listening)
 
     def _own_sockets(self) -> list[socket.socket]:
-        """What a service listens on whose entry in the hub's configuration the admin wrote."""
+        """Open the sockets of a service whose entry in the hub's configuration the admin wrote."""
         try:
             return bind_sockets(self._address.port, self._address.host)
         except OSError as error:
@@ -226,7 +226,7 @@ class Service:
 
 
 def public_link(config: Config, parts: Parts) -> str:
-    """The service's address as people see it; empty unless the admin has told the hub its own."""
+    """Return the service's public address; empty unless the admin has told the hub its own."""
     public = config.get("JupyterHub", {}).get("public_url", "")
     if not isinstance(public, str) or not public.strip():
         return ""
@@ -236,7 +236,7 @@ def public_link(config: Config, parts: Parts) -> str:
 
 
 def application(parts: Parts, hub_auth: HubOAuth, theme: Theme) -> Application:
-    """tornado's application: pages and API below the service's prefix."""
+    """Return tornado's application: pages and API below the service's prefix."""
     return Application(
         [
             *pages.handlers(parts.prefix),
@@ -256,7 +256,7 @@ def application(parts: Parts, hub_auth: HubOAuth, theme: Theme) -> Application:
 
 
 def from_environment(config_file: str, environ: Mapping[str, str]) -> Service:
-    """The service as the hub wants it.
+    """Return the service as the hub's environment describes it.
 
     Raises a :exc:`.MigspawnerError` that says what is wrong, and :exc:`.HubGone`.
     """
@@ -332,7 +332,7 @@ async def _outlived(stop: asyncio.Event, hub: int) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the service; 0 when it was asked to end, 1 when it could not start."""
+    """Run the service; return 0 when it was asked to end, 1 when it could not start."""
     parser = argparse.ArgumentParser(
         prog="python -m jupyterhub_migspawner.service",
         description="The slice broker's service. The hub starts it.",

@@ -72,7 +72,7 @@ class AgentProcess:
         self.pid = 0
 
     async def run(self, stop: asyncio.Event) -> bool:
-        """Go on until ``stop`` is set. False when a round under way did not come to its end."""
+        """Keep the agent running until ``stop`` is set; return False when a round did not end."""
         pause = 0.0
         outage = Outage()
         ended = asyncio.ensure_future(stop.wait())
@@ -152,7 +152,7 @@ def _described(status: int) -> str:
 
 
 async def look_after_cards(options: MigBroker, stop: asyncio.Event) -> bool:
-    """Be this node's agent until ``stop`` is set. False when a round did not come to its end."""
+    """Run this node's agent until ``stop`` is set; return False when a round did not end."""
     options.may_create = not backup_files.was_lost(options.resolved_database_url())
     agent = make_agent(options)
     cards = ThreadPoolExecutor(1, "cards")
@@ -194,7 +194,7 @@ def look_once(options: MigBroker, *, sleep: Callable[[float], object] = time.sle
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Be this node's agent until standard input ends, or for a look; 1 when it could not start."""
+    """Run this node's agent until standard input ends, or look once; return 1 if it cannot."""
     parser = argparse.ArgumentParser(
         prog="python -m jupyterhub_migspawner.service.node",
         description="The node's agent. The slice broker's service starts it.",

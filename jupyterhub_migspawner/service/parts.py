@@ -37,6 +37,6 @@ class Parts:
     hub_host: str = ""
 
     async def ask(self, use: Callable[[Broker], T]) -> T:
-        """One use of the broker, in a thread: it blocks for as long as the database does."""
+        """Use the broker once, in a thread: it blocks for as long as the database does."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self.database, use, self.broker)

@@ -36,7 +36,7 @@ class Settings:
 
 
 def settings(config_file: str, environ: Mapping[str, str], hub: int) -> Settings:
-    """What the hub (its pid) read. Raises :exc:`.ConfigError` and :exc:`HubGone`."""
+    """Return what the hub (its pid) read. Raises :exc:`.ConfigError` and :exc:`HubGone`."""
     name = environ.get(SETTINGS)
     for answer in _answers(name, config_file):
         if answer.outcome is Outcome.GIVEN and answer.pid == hub:
@@ -47,7 +47,7 @@ def settings(config_file: str, environ: Mapping[str, str], hub: int) -> Settings
 
 
 def of_document(document: bytes, sections: tuple[str, ...] = (BROKER,)) -> Config:
-    """The configuration in a document of this version's hub. Raises :exc:`.ConfigError`."""
+    """Return the configuration in a document of this version's hub. Raises :exc:`.ConfigError`."""
     try:
         return Resolved.from_bytes(document).config(sections)
     except ValueError as error:

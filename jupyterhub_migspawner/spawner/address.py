@@ -7,9 +7,10 @@ from urllib.parse import urlsplit
 
 
 def server_address(url: Any, *, base_url: str, internal_ssl: bool) -> str:
-    """Where a server answers itself, from what its start returned: a URL, or address and port.
+    """Return where a server answers itself, from what its start returned.
 
-    As the hub reads it (``jupyterhub.user.User.spawn``). Empty when that says nothing.
+    ``url`` is a URL, or address and port, as the hub reads it (``jupyterhub.user.User.spawn``).
+    Empty when that says nothing.
     """
     if isinstance(url, (tuple, list)) and len(url) == 2:
         host, port = url

@@ -12,7 +12,7 @@ from jupyterhub_migspawner.policy.wording import memory
 def slice_environment(
     tier: Tier | None, lease: LeaseRow | None, database: Position | None = None
 ) -> dict[str, str]:
-    """What a server learns about its slice; with no lease, that it has none.
+    """Return what a server learns about its slice; with no lease, that it has none.
 
     ``database`` is the one that has the lease.
 
@@ -47,7 +47,7 @@ def slice_environment(
 
 
 def describe(lease: LeaseRow, tier: Tier | None = None) -> str:
-    """A lease's slice in the words a researcher reads."""
+    """Return a lease's slice in the words a researcher reads."""
     seat = f"one of {tier.seats} seats on a " if tier is not None and tier.shares else ""
     slice_ = f"slice {lease.profile} with {memory(lease.memory_mib)}"
     return f"{seat}{'shared ' if seat else ''}{slice_} on node {lease.node}"

@@ -101,11 +101,11 @@ class MigSpawnerMixin(TierChoice):
         return url
 
     def _mig_server_uid(self) -> int | None:
-        """The system user that the server will run as; None where that is not known before."""
+        """Return the system user that the server will run as; None if that is not known before."""
         return None
 
     def _mig_server_process(self) -> Process | None:
-        """The server's own process, where it runs on the hub's machine as a process of it."""
+        """Return the server's own process, if it runs on the hub's machine as a process of it."""
         return None
 
     async def _mig_tell_reach(self, attempt: str, url: Any) -> None:
@@ -130,7 +130,7 @@ class MigSpawnerMixin(TierChoice):
             self.log.warning("The use of %s will be unknown: %s", self._log_name, error)
 
     async def _mig_acquire(self, tier: Tier, attempt: str) -> LeaseRow | None:
-        """One lease for this attempt, or None for a tier without GPU.
+        """Return one lease for this attempt, or None for a tier without GPU.
 
         A thread outlives its cancelled coroutine. When this one is cancelled while the broker's
         transaction may still commit, the attempt is called off behind it, on the same pool, so
@@ -230,18 +230,18 @@ class MigSpawnerMixin(TierChoice):
         )
 
     def _mig_started(self) -> datetime | None:
-        """When the hub began this start: it has noted that before it asks (``User.spawn``)."""
+        """Return when the hub began this start: it notes that before it asks (``User.spawn``)."""
         begun = self.orm_spawner.started
         # The hub's database keeps times in UTC without saying so.
         return None if begun is None else begun.replace(tzinfo=timezone.utc)
 
     def _mig_pending_seconds(self) -> int:
-        """A lease may stay pending as long as this start may take, and a minute more."""
+        """Return how long a lease may stay pending: as long as this start, and a minute more."""
         patience = self.start_timeout + self.http_timeout
         return max(self.mig_config.pending_seconds, int(patience) + 60)
 
     async def _mig_activate(self, attempt: str) -> bool:
-        """Say that the server runs; False when its lease has ended meanwhile.
+        """Make the lease active; return False when it has ended meanwhile.
 
         A database that is away must not cost a running server: the lease stays pending, and the
         service makes it active when it sees the server.
@@ -261,7 +261,7 @@ class MigSpawnerMixin(TierChoice):
             return True
 
     def get_env(self) -> dict[str, str]:
-        """The base spawner's environment with the slice in it; always set, for no GPU too.
+        """Return the base spawner's environment with the slice in it; always set, for no GPU too.
 
         A variable that is merely absent would leave every card visible, and a value from an
         earlier start or from the admin's ``environment`` would name another user's slice.
@@ -273,8 +273,9 @@ class MigSpawnerMixin(TierChoice):
     # -- what the hub remembers ------------------------------------------------------------------
 
     def get_state(self) -> dict[str, Any]:
-        """The base spawner's state, and the lease: should its database be lost, the hub knows it.
+        """Return the base spawner's state, and the lease.
 
+        Should the lease's database be lost, the hub knows it.
         Nothing in it is secret, and nothing here needs it to say whether the server runs.
         """
         state = super().get_state()
@@ -285,7 +286,7 @@ class MigSpawnerMixin(TierChoice):
         return state
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Restore it; the lease database is asked, beside the hub's loop, whether it knows it."""
+        """Restore the state; ask the lease database, beside the hub's loop, whether it knows it."""
         super().load_state(state)
         saved = state.get(STATE)
         self._mig_saved = saved if isinstance(saved, dict) else {}
@@ -294,7 +295,7 @@ class MigSpawnerMixin(TierChoice):
             self.mig_hub.claims.vouch(mark, self.log)
 
     async def progress(self) -> AsyncIterator[dict[str, Any]]:
-        """Which slice this server gets, then what the base spawner has to say."""
+        """Yield which slice this server gets, then what the base spawner has to say."""
         if self._mig_replaced and self._mig_tier is not None:
             instead = f"{GONE}; it starts with {self._mig_tier.title} instead."
             yield {"progress": 5, "message": instead}
@@ -324,14 +325,20 @@ class MigSpawnerMixin(TierChoice):
         self._mig_reach = ("", "")
 
     async def run_post_stop_hook(self) -> None:
-        """After the admin's hook, release the lease; the agent ends it once the slice is empty."""
+        """Run the admin's hook, then release the lease.
+
+        The agent ends it once the slice is empty.
+        """
         try:
             await maybe_future(super().run_post_stop_hook())
         finally:
             await self._mig_release()
 
     async def _mig_release(self) -> None:
-        """Never raises and never hangs the hub's stop: what fails here the service does later."""
+        """Release the lease; what fails here the service does later.
+
+        Never raises and never hangs the hub's stop.
+        """
         user, server, config = self.user.name, self.name, self.mig_config
         # Should this run late, behind a database that was away, it must not touch the lease of
         # the server's next start.
@@ -365,7 +372,7 @@ class MigSpawnerMixin(TierChoice):
             )
 
     async def rename(self, old_name: str, new_name: str) -> None:
-        """The hub calls this server otherwise (6 on): a lease that is still ending follows."""
+        """Rename the lease with its server (JupyterHub 6 on), also one that is still ending."""
         parent = getattr(super(), "rename", None)
         if parent is not None:
             await maybe_future(parent(old_name, new_name))
@@ -378,7 +385,7 @@ class MigSpawnerMixin(TierChoice):
 
 
 async def _either(woken: asyncio.Event, seconds: float) -> None:
-    """Wait until woken, or for so long."""
+    """Wait until woken, or for that many seconds."""
     with suppress(asyncio.TimeoutError):
         await asyncio.wait_for(woken.wait(), seconds)
     woken.clear()

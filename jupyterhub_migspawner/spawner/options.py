@@ -78,12 +78,12 @@ class TierChoice(HubSpawner, Configurable):
         return self.mig_config.open_broker()
 
     def _mig_person(self) -> Person:
-        """Who this server belongs to, as the hub knows them; nothing of it comes from a form."""
+        """Return the server's owner as the hub knows them; nothing of it comes from a form."""
         user = self.user
         return Person(user.name, frozenset(g.name for g in user.groups), bool(user.admin))
 
     async def get_options_form(self) -> str:
-        """The tiers and what is free now, in front of the form the base spawner may have.
+        """Return the tiers and what is free now, in front of the form the base spawner may have.
 
         Nothing is asked where there is nothing to choose: a person with a single tier starts
         straight away, unless the server's last choice no longer holds.
@@ -121,8 +121,10 @@ class TierChoice(HubSpawner, Configurable):
         return form + (base or "")
 
     def _mig_others(self) -> tuple[int, list[str]]:
-        """How many other servers this person has: all that run, and those that started earlier;
-        and the names of those among them that are being stopped."""
+        """Return how many other servers this person has, and the names of those being stopped.
+
+        All that run count, and those that started earlier.
+        """
         mine = self.orm_spawner.started
         number, stopping = 0, []
         for other in self.user.spawners.values():
@@ -136,7 +138,7 @@ class TierChoice(HubSpawner, Configurable):
         return number, stopping
 
     def _mig_look(self) -> Callable[[Broker], tuple[TierStatus, ...]]:
-        """How the tiers are read as they stand for a start of this server now."""
+        """Return what reads the tiers as they stand for a start of this server now."""
         person, server = self._mig_person(), self.name
         others, stopping = self._mig_others()
 
@@ -146,7 +148,7 @@ class TierChoice(HubSpawner, Configurable):
         return look
 
     def _mig_service_url(self) -> str:
-        """Where the broker's pages are; empty where the hub does not run them, or elsewhere.
+        """Return where the broker's pages are; empty where the hub does not run them, or elsewhere.
 
         With ``subdomain_host`` services have a host of their own, which a spawner does not know.
         """
@@ -178,7 +180,7 @@ class TierChoice(HubSpawner, Configurable):
     async def _mig_request_or_queue(
         self, name: Any, fields: dict[str, str], sender: str | None
     ) -> None:
-        """Submit the request or take the place that the form asks for, and raise what says so."""
+        """Submit the request or the ticket that the form asks for, and raise what says so."""
         if not fields:
             return
         person, server = self._mig_person(), self.name
@@ -237,7 +239,7 @@ class TierChoice(HubSpawner, Configurable):
         return {**options, **own}
 
     async def _run_apply_user_options(self, user_options: dict[str, Any]) -> None:
-        """Check the options the same way for form, query and REST, then let the base apply its own.
+        """Check the options alike for form, query and REST, then let the base apply its own.
 
         What is stored may be anything JSON can say, from anybody's token: it is only ever looked
         up in the configured tiers. A choice that was sent for this start and does not hold is
@@ -258,8 +260,9 @@ class TierChoice(HubSpawner, Configurable):
             await super()._run_apply_user_options(user_options)
 
     def _mig_came_with_this_start(self, user_options: Any) -> bool:
-        """Whether a form, query or REST body brought these options; else the hub had them stored.
+        """Return whether a form, query or REST body brought these options.
 
+        Else the hub had them stored.
         The hub hands both on in the same way (``User.spawn``, 5.4 to 6.1), but notes the handler.
         """
         own = own_options(user_options)
@@ -271,11 +274,11 @@ class TierChoice(HubSpawner, Configurable):
         return bool(own_options(body) == own or own_options(inner) == own)
 
     def _mig_stored(self) -> Any:
-        """What the hub keeps of this server's last choice, for starts that name none."""
+        """Return what the hub keeps of this server's last choice, for starts that name none."""
         return getattr(self.orm_spawner, "user_options", None) or {}
 
     def _mig_holds(self, stored: Any) -> bool:
-        """Whether a stored choice is one that this person could make now."""
+        """Return whether a stored choice is one that this person could make now."""
         try:
             tiers = self.mig_config.settings().tiers
         except MigspawnerError:
@@ -283,7 +286,7 @@ class TierChoice(HubSpawner, Configurable):
         return choice_holds(tiers, self._mig_person(), own_options(stored))
 
     async def _mig_still_holds(self, stored: Any) -> bool:
-        """The same, where a tier that needs approval holds as long as its grant does."""
+        """Return the same, but let a tier that needs approval hold as long as its grant does."""
         if not self._mig_holds(stored):
             return False
         name = own_options(stored).get("tier")
@@ -297,7 +300,7 @@ class TierChoice(HubSpawner, Configurable):
         return offer is not None and offer.grant is not None
 
     def _mig_forget_choice(self, user_options: Any) -> dict[str, Any]:
-        """Drop the choice of tier from what the hub keeps of this server; returns the rest."""
+        """Drop the choice of tier from what the hub keeps of this server; return the rest."""
         own = own_options(user_options)
         rest = (
             {key: value for key, value in user_options.items() if key not in own}
@@ -325,7 +328,7 @@ class TierChoice(HubSpawner, Configurable):
 
     @contextmanager
     def _mig_heard(self) -> Iterator[asyncio.Event]:
-        """An event that is set whenever something may have become free."""
+        """Yield an event that is set whenever something may have become free."""
         woken, loop = asyncio.Event(), asyncio.get_running_loop()
         with self._mig_broker().events.heard(lambda: loop.call_soon_threadsafe(woken.set)):
             yield woken
@@ -350,7 +353,7 @@ def _demand_own(owner: Person, sender: str | None) -> None:
 
 
 def _body_of(handler: Any) -> Any:
-    """The JSON body of the request that a start is for; None where it has none."""
+    """Return the JSON body of the request that a start is for; None where it has none."""
     read = getattr(handler, "get_json_body", None)
     try:
         return None if read is None else read()
@@ -359,7 +362,7 @@ def _body_of(handler: Any) -> Any:
 
 
 def _sender(frame: FrameType | None) -> str | None:
-    """The user of the hub whose request a frame works on; None where that is not found."""
+    """Return the user of the hub whose request a frame works on; None where that is not found."""
     for _ in range(5):
         if frame is None:
             return None

@@ -54,7 +54,7 @@ NO_GPU = (
 
 
 def spawn_exception(log: Any, error: MigspawnerError) -> Exception:
-    """What the hub shows: a refusal as it stands, an error without its inner details."""
+    """Return what the hub shows: a refusal as it stands, an error without its inner details."""
     make: Callable[..., Exception] = partial(RefusedSpawn, reason=getattr(error, "reason", "error"))
     if isinstance(error, Refusal):
         return make(str(error), status_code=error.status)
@@ -67,10 +67,10 @@ def spawn_exception(log: Any, error: MigspawnerError) -> Exception:
 
 
 def instead_of_a_start(url: str, message: str) -> Exception:
-    """What a handler of the hub's form is to answer where there is no start: the way to a page.
+    """Return what a handler of the hub's form answers where there is no start.
 
-    The hub's handlers take status and headers of an HTTPError over (5.4 to 6.1,
-    jupyterhub.handlers.pages). Without a page to go to the form says the message.
+    It is the way to a page: the hub's handlers take status and headers of an HTTPError over
+    (5.4 to 6.1, jupyterhub.handlers.pages). Without a page to go to the form says the message.
     """
     found = web.HTTPError(303 if url else 200, "%s", message)
     found.jupyterhub_message = message  # type: ignore[attr-defined]

@@ -102,7 +102,7 @@ def slice_view(status: SliceStatus, viewer: Person | None = None) -> Slice:
 
 
 def viewer_is(viewer: Person | None, lease: LeaseRow) -> bool:
-    """Return whether a lease is the viewer's own."""
+    """Tell whether a lease is the viewer's own."""
     return viewer is not None and viewer.name == lease.user
 
 

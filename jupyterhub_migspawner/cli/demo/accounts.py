@@ -107,7 +107,7 @@ class Accounts:
         return homes
 
     def _homes(self, kept: _Kept) -> Path:
-        """The folder of the homes, created again when it is gone or not root's alone."""
+        """Return the folder of the homes, created again when it is gone or not root's alone."""
         if kept.homes and _is_ours(Path(kept.homes)):
             return Path(kept.homes)
         for place in _PLACES:
@@ -150,14 +150,14 @@ class Accounts:
 
 
 def missing_capabilities(status: Path = Path("/proc/self/status")) -> list[str]:
-    """The capabilities that root lacks here for a demo whose servers run as others."""
+    """Return the capabilities that root lacks here for a demo whose servers run as others."""
     (line,) = [line for line in status.read_text().splitlines() if line.startswith("CapEff:")]
     held = int(line.split()[1], 16)
     return [f"CAP_{name}" for bit, name in _CAPABILITIES.items() if not held >> bit & 1]
 
 
 def program_folders(tools: Sequence[str]) -> list[Path]:
-    """The folders that a server reads: Python, what is installed, the tools."""
+    """Return the folders that a server reads: Python, what is installed, the tools."""
     import jupyterhub_migspawner
 
     found = [Path(sys.prefix), Path(sys.base_prefix), Path(sys.executable).parent]
@@ -175,7 +175,7 @@ def program_folders(tools: Sequence[str]) -> list[Path]:
 
 
 def _installed(tool: Path) -> Path:
-    """The folder that holds all that a program of ``tool`` reads."""
+    """Return the folder that holds all that a program of ``tool`` reads."""
     # A folder of programs holds links into a folder beside it, or into the one above it.
     return tool.parent if tool.name in ("bin", ".bin") else tool
 
@@ -197,7 +197,7 @@ def _has_account(uid: int) -> bool:
 
 
 def _uids_in_use() -> set[int]:
-    """The user ids that have a process."""
+    """Return the user ids that have a process."""
     found = set()
     for entry in os.scandir("/proc"):
         if entry.name.isdigit():

@@ -122,7 +122,7 @@ class LinkHandler(LoginHandler):  # type: ignore[misc]
         self.redirect(self.hub.base_url)
 
     async def _admitted(self, name: str) -> dict[str, Any] | None:
-        """What the hub needs to know of a person, or None for one who is not allowed in."""
+        """Return what the hub needs to know of a person, or None for one who is not allowed in."""
         authenticator = self.authenticator
         if name not in authenticator.allowed_users or name in authenticator.blocked_users:
             return None

@@ -26,7 +26,7 @@ IDLE_MINUTES_WHEN_WANTED = 4
 
 
 def number_of_cards(layout: str, asked: int | None) -> int:
-    """How many cards a demo gets: as asked, else as many as the layout lists, else two."""
+    """Return how many cards a demo gets: as asked, else as many as the layout lists, else two."""
     listed = layout.count("/") + 1
     if listed == 1:
         return asked or 2
@@ -40,7 +40,7 @@ def number_of_cards(layout: str, asked: int | None) -> int:
 
 
 def cut(profiles: Sequence[Profile], layout: str, cards: int) -> tuple[tuple[Want, ...], ...]:
-    """What every card is cut into. Raises :exc:`Refusal` for a layout that cannot be."""
+    """Return what every card is cut into. Raises :exc:`Refusal` for a layout that cannot be."""
     if layout == MIXED:
         smallest = _fill(profiles, (), sizes(profiles)["small"])
         balanced = _balanced(profiles)
@@ -55,7 +55,7 @@ def cut(profiles: Sequence[Profile], layout: str, cards: int) -> tuple[tuple[Wan
 
 
 def sizes(profiles: Sequence[Profile]) -> dict[str, Profile]:
-    """The profiles worth a tier of their own: small, medium and large, as far as they exist."""
+    """Return the profiles worth a tier of their own: small, medium and large, if they exist."""
     found = {}
     for title, slices in (("small", 1), ("medium", 2), ("large", 3)):
         plain = [
@@ -73,7 +73,7 @@ def sizes(profiles: Sequence[Profile]) -> dict[str, Profile]:
 def tiers_for(
     profiles: Sequence[Profile], layout: Sequence[Sequence[Want]]
 ) -> list[dict[str, Any]]:
-    """The tiers of a demo, as they stand in its configuration file."""
+    """Return the tiers of a demo, as they stand in its configuration file."""
     tiers: list[dict[str, Any]] = [
         {
             "name": "cpu",
@@ -124,7 +124,10 @@ def _idle_rule(tiers: Sequence[dict[str, Any]]) -> None:
 def _shared(
     tiers: Sequence[dict[str, Any]], cut_into: Container[str], profiles: Sequence[Profile]
 ) -> dict[str, Any]:
-    """A tier whose people share a slice: of the smallest size that the cards are cut into."""
+    """Return a tier whose people share a slice.
+
+    The slice is of the smallest size that the cards are cut into.
+    """
     like = next((tier for tier in tiers if tier["profile"] in cut_into), tiers[0])
     profile = next(each for each in profiles if each.name == like["profile"])
     size = memory(profile.memory_mib)
@@ -138,7 +141,7 @@ def _shared(
 
 
 def described(card: Sequence[Want]) -> str:
-    """A card's layout in words."""
+    """Return a card's layout in words."""
     return cut_into(name for name, _ in card)
 
 
@@ -176,7 +179,7 @@ def _balanced(profiles: Sequence[Profile]) -> tuple[Want, ...]:
 
 
 def _fill(profiles: Sequence[Profile], names: Sequence[str], more: Profile) -> tuple[Want, ...]:
-    """``names`` and as many of ``more`` beside them as the card takes."""
+    """Return ``names`` and as many of ``more`` beside them as the card takes."""
     best: tuple[Want, ...] = ()
     for count in range(1, more.max_instances + 1):
         try:

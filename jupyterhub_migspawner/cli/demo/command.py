@@ -114,7 +114,7 @@ class _Cards:
 
 
 def _make_cards(directory: Path, asked: dict[str, Any]) -> _Cards:
-    """The cards: those of an earlier start, or new ones as asked."""
+    """Return the cards: those of an earlier start, or new ones as asked."""
     if asked["model"] is not None:
         asked["model"] = find_model(asked["model"]).key
     record = files.read_record(directory)
@@ -241,7 +241,7 @@ class _Demo:
 
 
 def _warn_of_others(directory: Path) -> None:
-    """Say where root's demo runs what another user of the machine can replace."""
+    """Warn where root's demo runs what another user of the machine can replace."""
     if os.geteuid() == 0 and not is_safe(directory):
         complain(
             f"Another user can replace the folder {directory}, because it is inside one of "

@@ -62,7 +62,7 @@ def confine(c: Any, directory: str, tools: Sequence[str]) -> None:
 
 
 def _hub_starts() -> bool:
-    """Whether it is a hub that reads the configuration, in this process."""
+    """Return whether it is a hub that reads the configuration, in this process."""
     module = sys.modules.get("jupyterhub.app")
     return module is not None and module.JupyterHub.initialized()
 

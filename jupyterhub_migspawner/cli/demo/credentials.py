@@ -127,7 +127,7 @@ class Guesses:
         self._at = monotonic()
 
     def wait(self) -> float:
-        """Seconds until the next password is looked at; 0 when it is looked at now."""
+        """Return the seconds until the next password is looked at; 0 when it is looked at now."""
         return max(0.0, (self._now() - GUESSES + 1) * GUESS_SECONDS)
 
     def failed(self) -> None:

@@ -118,7 +118,7 @@ def _refuse_other_folders(directory: Path) -> None:
 
 
 def read_record(directory: Path) -> Record | None:
-    """What an earlier start noted of the cards; None in a new directory."""
+    """Return what an earlier start noted of the cards; None in a new directory."""
     file = directory / RECORD
     try:
         return Record(**json.loads(file.read_text(encoding="utf-8")))
@@ -192,7 +192,7 @@ def _start_lines(directory: Path, ports: Ports, path: Sequence[str]) -> str:
 
 
 def _literal(tiers: Sequence[dict[str, Any]]) -> str:
-    """The tiers as a person would write them in Python."""
+    """Return the tiers as a person would write them in Python."""
     lines = ["["]
     for tier in tiers:
         lines.append("    {")

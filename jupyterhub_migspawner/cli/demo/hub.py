@@ -121,12 +121,12 @@ class Hub:
         return f"http://127.0.0.1:{self.ports.public}/"
 
     def runs(self) -> bool:
-        """Whether the hub is alive; collects dead children on the way."""
+        """Return whether the hub is alive; collect dead children on the way."""
         reap(self._process)
         return self._process.returncode is None
 
     def wait_until_ready(self, signals: Signals, say: Callable[[str], None]) -> None:
-        """Return when hub and service answer; ``say`` is given each step that is done.
+        """Wait until hub and service answer; ``say`` is given each step that is done.
 
         Raises :exc:`Stopped` when a signal comes first, :exc:`MigspawnerError` when the hub ends or
         does not answer in time.
@@ -155,13 +155,13 @@ class Hub:
                 say(waited_for.pop(0)[0])
 
     def wait_until_ended(self, signals: Signals) -> None:
-        """Return when a signal asks for it; raises :exc:`MigspawnerError` when the hub ends."""
+        """Wait until a signal asks for the end. Raises :exc:`MigspawnerError` if the hub ends."""
         while not signals.wait(5.0):
             if not self.runs():
                 raise MigspawnerError(f"The hub ended unexpectedly.{self._last_lines()}")
 
     def stop(self, signals: Signals) -> list[Process]:
-        """Stop the hub and everything it started. Returns what would not go.
+        """Stop the hub and everything it started; return what would not go.
 
         A second signal meanwhile cuts the waiting short.
         """
@@ -174,7 +174,7 @@ class Hub:
         return end(self.directory, self._process)
 
     def _status(self, path: str) -> int | None:
-        """The status with which hub or service answer an unknown client; None without answer."""
+        """Return the status of hub or service for an unknown client; None without answer."""
         connection = http.client.HTTPConnection("127.0.0.1", self.ports.public, timeout=5)
         try:
             connection.request("GET", path)
@@ -185,7 +185,10 @@ class Hub:
             connection.close()
 
     def _knows_cards(self) -> bool:
-        """Whether the agent has written its first inventory: until then every tier is empty."""
+        """Return whether the agent has written its first inventory.
+
+        Until then every tier is empty.
+        """
         if self._mig is None:
             self._mig = MigBroker(config=read_quietly(self.config))
         limit = timedelta(seconds=self._mig.heartbeat_seconds)

@@ -38,7 +38,7 @@ class Process:
 
 
 def processes() -> dict[int, Process]:
-    """Every live process by pid; zombies are dead and left out."""
+    """Return every live process by pid; zombies are dead and left out."""
     found = {}
     for entry in os.scandir("/proc"):
         if entry.name.isdigit():
@@ -85,7 +85,7 @@ def _ancestors(pid: int, everyone: dict[int, Process]) -> set[int]:
 
 
 def descendants() -> list[Process]:
-    """The processes below this one."""
+    """Return the processes below this one."""
     everyone = processes()
     below = {os.getpid()}
     grown = True
@@ -119,7 +119,7 @@ def reap(child: subprocess.Popen[bytes]) -> None:
 
 
 def end(directory: Path, hub: subprocess.Popen[bytes]) -> list[Process]:
-    """End what is left of the demo: SIGTERM, then SIGKILL. Returns what would not go."""
+    """End what is left of the demo: SIGTERM, then SIGKILL; return what would not go."""
     left: list[Process] = []
     for number in (signal.SIGTERM, signal.SIGKILL):
         left = _left(directory, hub)
@@ -177,11 +177,11 @@ class Signals:
         os.close(self._writer)
 
     def wait(self, seconds: float) -> bool:
-        """Wait at most ``seconds`` for any signal; whether one asked for the end."""
+        """Wait at most ``seconds`` for any signal; return whether one asked for the end."""
         if not select.select([self._reader], [], [], seconds)[0]:
             return False
         return any(number in self.ENDING for number in os.read(self._reader, 512))
 
 
 def _noted(number: int, frame: FrameType | None) -> None:
-    """The pipe of :class:`Signals` carries the news; the handler itself has nothing to do."""
+    """Do nothing: the pipe of :class:`Signals` carries the news."""

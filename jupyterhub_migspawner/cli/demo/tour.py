@@ -92,13 +92,13 @@ class Tour:
 
 
 def _given(value: Any, unset: Any) -> Any:
-    """A value of a configuration, also where the file only adds to it."""
+    """Return a value of a configuration, also where the file only adds to it."""
     if isinstance(value, LazyConfigValue):
         return value.get_value(unset)
     return value
 
 
 def _members(group: object) -> list[str]:
-    """The members of a group in either form that ``JupyterHub.load_groups`` takes."""
+    """Return the members of a group in either form that ``JupyterHub.load_groups`` takes."""
     found = group.get("users", []) if isinstance(group, dict) else group
     return list(found) if isinstance(found, (list, tuple, set)) else []

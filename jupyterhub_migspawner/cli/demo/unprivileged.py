@@ -30,7 +30,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def closed_ancestor(path: Path) -> Path | None:
-    """The first folder on the way to ``path`` that other users cannot pass, or None."""
+    """Return the first folder on the way to ``path`` that other users cannot pass, or None."""
     for folder in reversed([path, *path.parents]):
         if not folder.stat().st_mode & 0o001:
             return folder
@@ -102,7 +102,7 @@ def enter(uid: int, home: Path, needed: list[Path]) -> None:
 
 
 def main(argv: list[str]) -> int:
-    """Start the program in place of this one; returns only when that fails."""
+    """Start the program in place of this one; return only when that fails."""
     parser = argparse.ArgumentParser(description="Run a program as an unprivileged user.")
     parser.add_argument("uid", type=int, help="its user and group id; need not be an account")
     parser.add_argument("home", type=Path, help="folder it starts in")

@@ -9,7 +9,7 @@ from jupyterhub_migspawner.cli.doctor.findings import OK, WRONG, Finding
 
 
 def check(broker: Broker, limit: float) -> Iterator[Finding]:
-    """Whether each has reported in the last ``limit`` seconds."""
+    """Check whether each agent has reported in the last ``limit`` seconds."""
     nodes = broker.nodes.find()
     if not nodes:
         yield Finding(

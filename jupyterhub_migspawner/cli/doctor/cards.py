@@ -27,7 +27,7 @@ _APPLY = "Cut it to a layout: migspawner layout apply FILE NAME."
 
 
 def findings(mig: MigBroker, *, known: bool) -> Iterator[Finding]:
-    """Look at this machine's cards; ``known``: the lease database can be asked."""
+    """Look at this machine's cards; ``known`` says whether the lease database can be asked."""
     rows = {row.uuid: row for row in mig.open_broker().cards.find(node=mig.node)} if known else {}
     lent = mig.open_broker().leases.find(node=mig.node) if known else ()
     whole = {lease.card_uuid for lease in lent if lease.whole}
@@ -61,7 +61,7 @@ def _library(inventory: Inventory) -> Iterator[Finding]:
 
 
 def _binding(mig: MigBroker) -> Iterator[Finding]:
-    """Whether NVIDIA's Python binding is as new as the driver."""
+    """Check whether NVIDIA's Python binding is as new as the driver."""
     beyond = mig.open_nvml().profiles_beyond_binding()
     if beyond:
         yield Finding(
@@ -74,7 +74,7 @@ def _binding(mig: MigBroker) -> Iterator[Finding]:
 
 
 def _card(card: Card, row: CardRow | None, *, given_whole: bool) -> Finding:
-    """One card as it is, against what the lease database says it should be."""
+    """Compare one card as it is with what the lease database says it should be."""
     name = f"Card {card.index} ({card.model}, {card.uuid})"
     problem = card.problem or (row.problem if row is not None else "")
     if problem:
@@ -121,7 +121,7 @@ def _card(card: Card, row: CardRow | None, *, given_whole: bool) -> Finding:
 
 
 def _everywhere(mig: MigBroker) -> tuple[Sequence[CardRow], Sequence[SliceStatus]]:
-    """The cards of all nodes, as the lease database knows them, and the slices that are there."""
+    """Return the cards of all nodes, as the lease database knows them, and the slices there."""
     broker = mig.open_broker()
     return broker.cards.find(), [each for each in broker.slices.find() if each.row.present]
 
@@ -132,7 +132,7 @@ def _tiers(
     known: Sequence[CardRow],
     slices: Sequence[SliceStatus],
 ) -> Iterator[Finding]:
-    """Whether there is something to give for each tier; ``cards`` are those of this machine."""
+    """Check whether there is something to give for each tier; ``cards`` are of this machine."""
     kinds = {card.uuid: CardKind(card.model, card.memory_mib) for card in cards if card.model}
     # A card that cannot be read now tells less than it did.
     kinds |= {row.uuid: row.kind for row in known}
@@ -212,7 +212,7 @@ def _without_cards(tier: Tier, card: CardFilter, kinds: Iterable[CardKind]) -> F
 
 
 def _is_named(tier: Tier, kind: CardKind) -> bool:
-    """Whether the tier's field ``card`` means this kind, with MIG or without."""
+    """Return whether the tier's field ``card`` means this kind, with MIG or without."""
     return tier.card is None or tier.card.matches(kind)
 
 
@@ -227,7 +227,10 @@ def _with_lost_cards(tier: Tier, card: CardFilter) -> Finding:
 
 
 def _without_mig(cards: Sequence[Card], known: Sequence[CardRow]) -> set[str]:
-    """The cards that have no MIG, as far as is known: of other nodes those that never had it on."""
+    """Return the cards that have no MIG, as far as is known.
+
+    Of other nodes these are the cards that never had it on.
+    """
     here = {card.uuid: card.mig_capable for card in cards if not card.problem}
     mig = {row.uuid: row.mig_enabled or row.mig_wanted or row.whole is not None for row in known}
     return {uuid for uuid, has in {**mig, **here}.items() if not has}

@@ -23,7 +23,7 @@ _MEND = (
 
 
 def check(broker: Broker) -> Iterator[Finding]:
-    """Whether the clock is what leases go by, and whether it was set in the last days."""
+    """Check whether the clock is what leases go by, and whether it was set in the last days."""
     # The log's order is that of its ids: after a step, times are no help to find the latest.
     query = EventQuery(kinds=("clock.stepped",))
     steps = broker.events.last(20, query).events

@@ -90,7 +90,7 @@ def findings(invocation: Invocation) -> Iterator[Finding]:
 
 
 def _checks(invocation: Invocation, mig: MigBroker) -> Iterator[Finding]:
-    """The checks of an install whose configuration can be used."""
+    """Run the checks of an install whose configuration can be used."""
     hub, path, rules = invocation.hub_config(), invocation.config_path(), mig.settings()
     known = database.is_usable(mig)
     yield from proxy.check(hub)

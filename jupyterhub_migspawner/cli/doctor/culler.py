@@ -34,7 +34,7 @@ PATIENT = 900
 def check(
     tiers: tuple[Tier, ...], config: Config, examine_seconds: float = 60.0
 ) -> Iterator[Finding]:
-    """What was found about idle servers; nothing where no tier ends them."""
+    """Check what else ends idle servers; find nothing where no tier ends them."""
     ours = [tier.name for tier in tiers if tier.idle_minutes is not None]
     others = cullers(config)
     if ours and others:
@@ -55,7 +55,7 @@ def check(
 
 
 def impatient(tiers: tuple[Tier, ...], examine_seconds: float) -> Iterator[Finding]:
-    """Tiers whose sessions are looked at too seldom for what they may be idle."""
+    """Find tiers whose sessions are looked at too seldom for what they may be idle."""
     least = 6 * examine_seconds / 60
     for tier in tiers:
         minutes = [
@@ -78,7 +78,7 @@ def _minutes(value: float) -> str:
 
 
 def forgotten(tiers: tuple[Tier, ...], leases: Iterable[LeaseRow]) -> Iterator[Finding]:
-    """Sessions whose tier the configuration does not have any more."""
+    """Find sessions whose tier the configuration does not have any more."""
     known = {tier.name for tier in tiers}
     names = sorted({lease.tier for lease in leases if lease.tier not in known})
     if names:
@@ -92,7 +92,7 @@ def forgotten(tiers: tuple[Tier, ...], leases: Iterable[LeaseRow]) -> Iterator[F
 
 
 def cullers(config: Config) -> list[str]:
-    """What ends idle servers or kernels besides, as the hub's configuration calls it."""
+    """Return what ends idle servers or kernels besides, as the hub's configuration calls it."""
     found = []
     for entry in _listed(config.JupyterHub, "services"):
         if isinstance(entry, dict) and _speaks_of(_CULLER, entry.get("command")):
@@ -111,8 +111,9 @@ def cullers(config: Config) -> list[str]:
 
 
 def _hasty(config: Config, examine_seconds: float) -> str:
-    """The warning about cullers that do not wait for the next report to the hub: once in a look,
-    at most.
+    """Return the warning about cullers that do not wait for the next report to the hub.
+
+    That comes once in a look, at most.
     """
     said, least = "", max(TOLD, 3 * examine_seconds)
     for entry in _listed(config.JupyterHub, "services"):
@@ -137,7 +138,7 @@ def _may_cull(scopes: set[str]) -> bool:
 
 
 def _listed(section: Config, name: str) -> list[object]:
-    """A list of the configuration file, also one that was only appended to."""
+    """Return a list of the configuration file, also one that was only appended to."""
     value = section.get(name)
     if isinstance(value, LazyConfigValue):
         value = value.get_value([])

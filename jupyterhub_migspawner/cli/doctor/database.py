@@ -18,7 +18,7 @@ _DATABASE_MENDS = {
 
 
 def check(mig: MigBroker) -> Iterator[Finding]:
-    """Whether it is there, of this version and sound."""
+    """Check whether the lease database is there, of this version and sound."""
     try:
         status = migrations.check(mig.resolved_database_url())
     except MigspawnerError as error:
@@ -42,7 +42,7 @@ def check(mig: MigBroker) -> Iterator[Finding]:
 
 
 def is_usable(mig: MigBroker) -> bool:
-    """Whether there is a lease database of this version to ask."""
+    """Return whether there is a lease database of this version to ask."""
     try:
         return migrations.check(mig.resolved_database_url()).current
     except MigspawnerError:

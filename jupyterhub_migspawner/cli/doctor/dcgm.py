@@ -14,7 +14,7 @@ _UNKNOWN = "Without it, the use of sessions is unknown, and no idle session ends
 
 
 def check(url: str, nvml: Nvml) -> Iterator[Finding]:
-    """What was found of it; nothing where none is set up, or there are no cards."""
+    """Check the exporter; find nothing where none is set up, or there are no cards."""
     if not url:
         return
     try:
@@ -49,7 +49,7 @@ def check(url: str, nvml: Nvml) -> Iterator[Finding]:
 
 
 def _measures(nvml: Nvml, uuid: str) -> bool:
-    """Whether NVML itself reports the use of a slice: then the exporter is not asked for it."""
+    """Return whether NVML itself reports the use of a slice: the exporter is not asked then."""
     try:
         nvml.utilisation(uuid)
     except GpuError:

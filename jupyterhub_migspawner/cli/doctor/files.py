@@ -40,7 +40,7 @@ def check(config_file: Path, config: Config, mig: MigBroker) -> Iterator[Finding
 
 
 def _hub_user(places: Iterable[Place]) -> int:
-    """Who runs the hub: the user to whom most of its own files belong."""
+    """Return who runs the hub: the user to whom most of its own files belong."""
     owners: Counter[int] = Counter()
     for place in places:
         if place.level is not Level.CAREFUL:
@@ -114,7 +114,7 @@ def _hub_places(config: Config, base: Path) -> Iterator[Place]:
 
 
 def has_secrets(config: Config) -> bool:
-    """Whether a configuration holds what looks like a password, a token or a key."""
+    """Return whether a configuration holds what looks like a password, a token or a key."""
     for section in config.values():
         if isinstance(section, Config):
             for name, value in section.items():
@@ -124,7 +124,7 @@ def has_secrets(config: Config) -> bool:
 
 
 def _copies(database: Path) -> Iterator[Path]:
-    """Copies of a database beside it, and in folders for backups: by their name or first bytes."""
+    """Yield copies of a database, beside it or in backup folders, by their name or first bytes."""
     own = {f"{database.name}{ending}" for ending in _PARTS}
     for folder in (database.parent, *database.parent.glob("backup*/")):
         for path in sorted(_files(folder)):
@@ -151,7 +151,7 @@ def _begins_like_a_database(path: Path) -> bool:
 
 
 def _files(folder: Path) -> list[Path]:
-    """The files in a folder; none where this user may not look."""
+    """Return the files in a folder; none where this user may not look."""
     found: list[Path] = []
     try:
         with os.scandir(folder) as entries:

@@ -11,7 +11,7 @@ from jupyterhub_migspawner.cli.doctor.findings import OK, WARNING, WRONG, Findin
 
 
 def check(broker: Broker, name: str, home: str) -> Iterator[Finding]:
-    """Whether the hub of that name is the one at ``home``, and who else shares the database."""
+    """Check whether the hub of that name is at ``home``, and who else shares the database."""
     hubs = broker.hubs.find()
     mine = next((hub for hub in hubs if hub.name == name), None)
     if mine is not None and mine.home != home:
@@ -29,7 +29,7 @@ def check(broker: Broker, name: str, home: str) -> Iterator[Finding]:
 
 
 def survival(hub: Config) -> Iterator[Finding]:
-    """Whether notebooks outlive the hub; ``hub`` is the configuration of JupyterHub itself."""
+    """Check whether notebooks outlive the hub; ``hub`` is JupyterHub's own configuration."""
     if "cleanup_servers" not in hub:
         yield Finding(
             "restart",

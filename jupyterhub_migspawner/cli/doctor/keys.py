@@ -20,7 +20,7 @@ _MEND = (
 
 
 def check(mig: MigBroker, *, known: bool) -> Iterator[Finding]:
-    """Look at the key file; ``known``: the lease database can be asked."""
+    """Look at the key file; ``known`` says whether the lease database can be asked."""
     if not mig.service:
         return
     # Root may look at what belongs to the user who runs the hub.

@@ -11,7 +11,7 @@ from jupyterhub_migspawner.cli.doctor.findings import WRONG, Finding
 
 
 def findings(slices: Iterable[SliceStatus], now: datetime) -> Iterator[Finding]:
-    """One for each lease that should have been proven empty by now."""
+    """Find the leases that should have been proven empty by now."""
     for status in slices:
         for lease in status.leases:
             if lease.overdue(now):

@@ -59,7 +59,7 @@ def check(config_file: Path, config: Config, settings: Settings) -> Iterator[Fin
 
 
 def users_in(settings: Settings) -> dict[str, str]:
-    """The users that the broker's settings name, as the hub calls them, and where."""
+    """Return the users that the broker's settings name, as the hub calls them, and where."""
     found: dict[str, str] = {}
     for tier in settings.tiers:
         found.update((name, f"tier {quoted(tier.name)}") for name in tier.users)
@@ -74,7 +74,7 @@ def users_in(settings: Settings) -> dict[str, str]:
 
 
 def groups_in(settings: Settings) -> dict[str, str]:
-    """The groups that the broker's settings name, and where."""
+    """Return the groups that the broker's settings name, and where."""
     found: dict[str, str] = {}
     for tier in settings.tiers:
         found.update(

@@ -11,7 +11,7 @@ from jupyterhub_migspawner.policy.wording import plural
 
 
 def check(found: Sequence[Channel]) -> Iterator[Finding]:
-    """Whether Apprise knows the channels; nothing is sent."""
+    """Check whether Apprise knows the channels; nothing is sent."""
     wrong = [problem for channel in found if (problem := channels.problem_with(channel))]
     for problem in wrong:
         yield Finding("notices", WRONG, problem, "Correct MigBroker.notices.")

@@ -26,7 +26,7 @@ MEND = (
 
 
 def findings(mig: MigBroker, *, known: bool) -> Iterator[Finding]:
-    """Servers without a lease; ``known`` says whether there is a database to ask."""
+    """Find servers without a lease; ``known`` says whether there is a database to ask."""
     try:
         marks = read_marks().found
     except GpuError as error:
@@ -62,7 +62,7 @@ def findings(mig: MigBroker, *, known: bool) -> Iterator[Finding]:
 
 
 def _cards_here(mig: MigBroker) -> frozenset[str] | None:
-    """The cards of this machine, without the database's help; None where they cannot be read."""
+    """Return this machine's cards, without the database's help; None if they cannot be read."""
     try:
         return frozenset(card.uuid for card in mig.open_nvml().inventory().cards)
     except GpuError:

@@ -105,7 +105,7 @@ class Permissions:
         self.looked_at = 0
 
     def check(self, place: Place) -> Iterator[Finding]:
-        """What is wrong with a file or folder and the way to it; nothing if it is not there."""
+        """Check a file or folder and the way to it; find nothing if it is not there."""
         try:
             found = locate(place.path)
         except (FileNotFoundError, NotADirectoryError):
@@ -195,7 +195,7 @@ class Permissions:
 
 
 def _is_private_group(path: Path, status: os.stat_result) -> bool:
-    """Whether the group of a folder is its owner alone, and no list gives it to more."""
+    """Return whether a folder's group is its owner alone, and no list gives it to more."""
     try:
         if "system.posix_acl_access" in os.listxattr(path):
             return False

@@ -1,4 +1,4 @@
-"""Doctor check: can another local user take the way between proxy, hub and service?"""
+"""Whether another local user can take the way between proxy, hub and service."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from jupyterhub_migspawner.hub.wiring import socket_places, starts_own_proxy
 
 
 def check(config: Config, config_file: Path) -> Iterator[Finding]:
-    """What was found; ``config`` is the hub's whole configuration."""
+    """Check how the proxy reaches the service; ``config`` is the hub's whole configuration."""
     if not starts_own_proxy(config) or "proxy_class" in config.get("JupyterHub", {}):
         yield Finding(
             "ports",

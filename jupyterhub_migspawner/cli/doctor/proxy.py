@@ -11,7 +11,7 @@ from jupyterhub_migspawner.errors import MigspawnerError
 
 
 def check(hub: Mapping[str, Any]) -> Iterator[Finding]:
-    """Whether the hub finds its proxy; ``hub`` is its configuration, empty where unknown."""
+    """Check whether the hub finds its proxy; ``hub`` is its configuration, empty if unknown."""
     if "proxy_class" in hub.get("JupyterHub", {}):
         yield Finding("proxy", OK, "The configuration names a custom proxy; it is not checked.")
         return

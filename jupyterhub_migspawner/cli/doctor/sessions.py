@@ -13,7 +13,7 @@ MOST = 10
 
 
 def check(broker: Broker) -> Iterator[Finding]:
-    """Sessions whose use is unknown for long, or claimed and not seen."""
+    """Find sessions whose use is unknown for long, or claimed and not seen."""
     found = [each for each in broker.sessions.standings() if each.doubt is not None]
     for each in found[:MOST]:
         lease, doubt = each.lease, each.doubt

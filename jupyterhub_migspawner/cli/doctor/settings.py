@@ -19,7 +19,7 @@ CONFIGURATION = "configuration"
 
 
 def check(source: Source) -> Iterator[Finding]:
-    """Where the settings come from; of a hub that runs, also how its file stands."""
+    """Check where the settings come from; of a hub that runs, also how its file stands."""
     if not source.problem:
         yield Finding(SETTINGS, OK, source.described)
     elif source.hub is None:
@@ -34,7 +34,7 @@ def check(source: Source) -> Iterator[Finding]:
 
 
 def _file(source: Source) -> Iterator[Finding]:
-    """What a hub that is started again would find, as far as this process can tell."""
+    """Check what a hub that is started again would find, as far as this process can tell."""
     try:
         MigBroker(config=read_quietly(source.file)).settings()
     except NotHere as error:

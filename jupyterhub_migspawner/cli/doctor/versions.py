@@ -13,7 +13,7 @@ HUBS = ((5, 4), (7, 0))
 
 
 def check() -> Iterator[Finding]:
-    """Whether both are among the supported versions."""
+    """Check whether Python and JupyterHub are among the supported versions."""
     python = sys.version_info[:2]
     text = ".".join(map(str, python))
     if PYTHONS[0] <= python <= PYTHONS[1]:

@@ -43,7 +43,7 @@ _NAME = click.argument("name", metavar="NAME", help="the layout's name in the fi
 @click.group(cls=Group, invoke_without_command=True)
 @gathers
 def layout() -> None:
-    """The layouts of this machine's cards."""
+    """Export, check and apply layouts of this machine's cards."""
 
 
 @layout.command(short_help="write the current layout to a file")
@@ -68,7 +68,7 @@ def export(invocation: Invocation, name: str) -> int:
 
 
 def _not_yet(mig: MigBroker, cards: Sequence[Card]) -> list[str]:
-    """A sentence for each card whose present layout is not the desired one, if that is known."""
+    """Return a sentence for each card whose present layout is known not to be the desired one."""
     try:
         if not migrations.check(mig.resolved_database_url()).current:
             return []
@@ -184,7 +184,7 @@ def apply(invocation: Invocation, file: str, name: str, dry_run: bool) -> int:
 def _done_by_others(
     layout: Layout, cutter: Cutter, rollout: Rollout, broker: Broker
 ) -> list[Result]:
-    """The report when all is as desired, although the lock was not available."""
+    """Return the report when all is as desired, although the lock was not available."""
     # The driver is left alone while cards are on their way: who cuts may need them free.
     if not cutter.behind():
         leases = broker.leases.find(node=cutter.node)
@@ -246,7 +246,7 @@ def _matching(done: int, total: int, layout: Layout) -> str:
 
 
 def _about(node: str, cards: Sequence[Card]) -> dict[str, str]:
-    """What the commands around a cut find in their environment: several cards with commas."""
+    """Return the environment of the commands around a cut: several cards with commas."""
     return {
         "MIGSPAWNER_NODE": node,
         "MIGSPAWNER_CARD_UUID": ",".join(card.uuid for card in cards),
@@ -260,7 +260,7 @@ def _complain_each(notices: Sequence[str]) -> None:
 
 
 def _head(index: int, uuid: str) -> str:
-    """A card as lines of a list begin."""
+    """Return a card as lines of a list begin."""
     head = head_of(index, uuid)
     return head[0].lower() + head[1:]
 

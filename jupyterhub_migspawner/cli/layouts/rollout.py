@@ -26,8 +26,9 @@ from jupyterhub_migspawner.policy.layouts import Desired
 
 @dataclass(frozen=True)
 class Aim:
-    """One card, what the file wants of it, and where the slices go; None when MIG must be on to
-    know that.
+    """One card, what the file wants of it, and where the slices go.
+
+    ``goal`` is None when MIG must be on to know that.
     """
 
     card: Card
@@ -56,13 +57,13 @@ class Aim:
 def places_beside(
     layout: Layout, card: Card, want: CardLayout, live: Sequence[LeaseRow]
 ) -> tuple[Want, ...]:
-    """Where the desired slices go: what is leased stays if it can, and is not built over."""
+    """Return where the desired slices go: what is leased stays if it can, and is not built over."""
     leased = frozenset((lease.profile, lease.start) for lease in live)
     return layout.places(card, want, keep=leased, avoid=leased)
 
 
 def aim(layout: Layout, cards: Sequence[Card], leases: Sequence[LeaseRow]) -> list[Aim]:
-    """What the layout wants of each card it names, and the plan to get there.
+    """Return what the layout wants of each card it names, and the plan to get there.
 
     A card with a problem is blocked by it. Raises :exc:`.ConfigError` when one could never be so.
     """
@@ -139,7 +140,7 @@ class Rollout:
                 result.error = named(result.aim.card, str(error))
 
     def kept(self, results: Sequence[Result]) -> bool:
-        """Whether all cards have their desired layout already, and keep it."""
+        """Return whether all cards have their desired layout already, and keep it."""
         rows = {row.uuid: row for row in self._broker.cards.find(node=self._cutter.node)}
         for result in results:
             card, goal = result.aim.card, result.aim.goal
@@ -192,7 +193,7 @@ class Rollout:
         return self._cutter.converge(uuid).waiting
 
     def _whole(self, result: Result) -> tuple[str, ...]:
-        """Who has all of the card, so that it takes its layout only afterwards."""
+        """Return who has all of the card, so that it takes its layout only afterwards."""
         fine = set(result.wants or ()) if result.aim.wanted.mig_enabled else {MIG_OFF}
         return tuple(
             held_by(lease)
@@ -204,11 +205,11 @@ class Rollout:
 
 
 def named(card: Card, sentence: str) -> str:
-    """The sentence, after the card's index and UUID unless it tells them itself."""
+    """Return the sentence, after the card's index and UUID unless it has them itself."""
     head = head_of(card.index, card.uuid)
     return sentence if head in sentence else f"{head}: {sentence}"
 
 
 def head_of(index: int, uuid: str) -> str:
-    """A card as sentences about it begin."""
+    """Return a card as sentences about it begin."""
     return f"Card {index} ({uuid})" if uuid else f"Card {index}"

@@ -116,7 +116,7 @@ def idle_cards(
     mig_off: bool = False,
     kinds: Kinds | None = None,
 ) -> list[IdleCard]:
-    """Cards that could be given out whole; if any are reserved for the grant, only these.
+    """Return cards that could be given out whole; if any are reserved for the grant, only these.
 
     With ``mig_off`` as cards without MIG, else as one slice over all of it; only of certain
     ``kinds`` where these are given.
@@ -152,13 +152,13 @@ def is_kept(
     mig_off: bool,
     kinds: Kinds | None = None,
 ) -> bool:
-    """Whether an idle card is set aside for the grant."""
+    """Tell whether an idle card is set aside for the grant."""
     rows = tx.rows(_IDLE, silent_before=silent_before, grant_id=grant_id, mig_off=mig_off)
     return any(row.reserved_for is not None for row in _of_kinds(rows, kinds))
 
 
 def _of_kinds(rows: Sequence[Any], kinds: Kinds | None) -> list[Any]:
-    """Those of some cards that are of certain kinds: all are read anyway."""
+    """Return those of some cards that are of certain kinds: all are read anyway."""
     return [row for row in rows if kinds is None or kind_of(row) in kinds]
 
 
@@ -171,9 +171,9 @@ def busy_cards(
     mig_off: bool = False,
     kinds: Kinds | None = None,
 ) -> list[tuple[CardLoad, bool]]:
-    """Cards that could be given out whole but for who is on them, and whether each is reserved.
+    """Return cards that could be given out whole but for who is on them, and their reservations.
 
-    Only of certain ``kinds`` where these are given.
+    Each card comes with whether it is reserved. Only of certain ``kinds`` where these are given.
     """
     values = {"silent_before": silent_before, "grant_id": grant_id, "mig_off": mig_off}
     if node is None:
@@ -192,8 +192,8 @@ def busy_cards(
 def take_card(tx: Transaction, card: IdleCard) -> Allocation | None:
     """Hold a whole card: target it for the re-cut and hold the slice that this will make.
 
-    A card that turns out to be cut whole already needs no target. None when another lease took a
-    part of it, or all of it, meanwhile, or is just about to.
+    A card that turns out to be cut whole already needs no target. Returns None when another lease
+    took a part of it, or all of it, meanwhile, or is just about to.
     """
     uuid = card.load.card_uuid
     lock = {"card_uuid": uuid, "grant_id": card.grant_id, "mig_off": card.mig_off}

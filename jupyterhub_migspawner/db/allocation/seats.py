@@ -130,7 +130,7 @@ def offers(
     node: str | None = None,
     kinds: Kinds | None = None,
 ) -> list[SharedSlice]:
-    """Slices that a tier of so many seats a slice has, with a seat free; the fullest first.
+    """Return slices that a tier of so many seats a slice has, with a seat free; the fullest first.
 
     At most :data:`MOST_OFFERED`; on a ``node``, and on cards of certain ``kinds``, where these are
     given.
@@ -155,10 +155,10 @@ def join(
     *,
     settled: bool,
 ) -> Allocation | None:
-    """A seat on the first of these slices that has one; None when others were faster.
+    """Allocate a seat on the first of these slices that has one; None when others were faster.
 
-    Unless the cards are ``settled``, a slice on which another transaction allocates a seat
-    counts as full: this never waits.
+    Unless the cards are ``settled``, a slice on which another transaction allocates a seat counts
+    as full: this never waits.
     """
     if not offered:
         return None

@@ -52,11 +52,12 @@ _OF_KIND = {
 
 @lru_cache(maxsize=64)
 def _offers(whole: bool, *, on_node: bool, kinds: int | None) -> sa.Select[Any]:
-    """The first cards with a free slice of a size: the first such slice, and the card's load.
+    """Return the query for the first cards with a free slice of a size.
 
-    ``kinds`` is of how many kinds the cards may be, None for any. The index of free slices is read
-    in its order until enough cards are found, and only the slices of those are looked at, so that
-    the size of the cluster does not matter.
+    Each row has the first such slice, and the card's load. ``kinds`` is of how many kinds the cards
+    may be, None for any. The index of free slices is read in its order until enough cards are
+    found, and only the slices of those are looked at, so that the size of the cluster does not
+    matter.
     """
     first = sa.select(slices.c.card_uuid, sa.func.min(slices.c.start).label("start"))
     if on_node or kinds is not None:
@@ -207,10 +208,10 @@ def offers(
     node: str | None = None,
     kinds: Kinds | None = None,
 ) -> list[Candidate]:
-    """Free slices of a profile, or for None those that take a whole card: the first of each card.
+    """Return free slices of a profile, or for None those that take a whole card.
 
-    Of at most :data:`MOST_OFFERED` cards, those that come first by their UUIDs, on a ``node`` and
-    of certain ``kinds`` where these are given.
+    The first one of each card. Of at most :data:`MOST_OFFERED` cards, those that come first by
+    their UUIDs, on a ``node`` and of certain ``kinds`` where these are given.
     """
     if kinds is not None and not kinds:
         return []
@@ -245,7 +246,7 @@ def offers(
 
 
 def settle(tx: Transaction, card_uuids: Iterable[str], *, alone: bool) -> frozenset[str]:
-    """Wait until nobody is just taking from these cards, and keep them so; which are usable.
+    """Wait until nobody is just taking from these cards, and keep them so; return the usable ones.
 
     ``alone`` keeps everybody else away from them, otherwise others may take slices as well. On
     SQLite there is nobody else.

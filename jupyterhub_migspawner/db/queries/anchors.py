@@ -44,7 +44,10 @@ _KEEP_POSTGRES = _keep(postgresql.insert(clocks))
 
 
 def of_machine(tx: Transaction, boot_id: str) -> Anchor | None:
-    """The anchor of the machine that has booted as this, which holds until the transaction ends."""
+    """Return the anchor of the machine that has booted as this; None where it has none.
+
+    The anchor holds until the transaction ends.
+    """
     if tx.postgres and tx.writing:
         with tx.together() as asked:
             asked.rows(_TRY)
@@ -64,12 +67,12 @@ def lock(tx: Transaction) -> None:
 
 
 def every(tx: Transaction) -> tuple[Anchor, ...]:
-    """The anchors of all machines."""
+    """Return the anchors of all machines."""
     return tuple(Anchor(*row) for row in tx.rows(_ALL))
 
 
 def keep(tx: Transaction, anchor: Anchor) -> None:
-    """Note a machine's anchor in the place of its last one."""
+    """Store a machine's anchor in the place of its last one."""
     tx.change(
         _KEEP_POSTGRES if tx.postgres else _KEEP_SQLITE,
         boot_id=anchor.boot_id,

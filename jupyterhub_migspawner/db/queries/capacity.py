@@ -127,7 +127,7 @@ class Sums:
         return self.many.get(key, 0) + self.few.get(key, 0)
 
     def changed(self, cards: Mapping[str, Adds]) -> Sums:
-        """With these cards adding something else than before."""
+        """Return the sums with these cards adding something else than before."""
         few, of_few = dict(self.few), dict(self.of_few)
         for uuid, adds in cards.items():
             before = of_few[uuid] if uuid in of_few else self.of_many.get(uuid, ())
@@ -155,12 +155,12 @@ class Count:
     silent: tuple[str, ...] = ()
 
     def _everywhere(self, kinds: Kinds | None, *key: object) -> int:
-        """A sum over cards of certain kinds, or of all."""
+        """Return a sum over cards of certain kinds, or of all."""
         among = (None,) if kinds is None else kinds
         return sum(self.sums[(kind, *key)] for kind in among)
 
     def _reporting(self, kinds: Kinds | None, *key: object, node: str | None = None) -> int:
-        """The same over the nodes that have reported lately, or over one ``node`` if it has.
+        """Return a sum over the nodes that have reported lately, or over one ``node`` if it has.
 
         The last part of a key is the node.
         """
@@ -172,7 +172,7 @@ class Count:
     def of_profile(
         self, profile: str, kinds: Kinds | None = None, node: str | None = None
     ) -> tuple[int, int]:
-        """(free, total) of a profile: slices to give out, and those of all desired layouts.
+        """Return (free, total) of a profile: slices to give out, and those of all desired layouts.
 
         Like all counts, over the cards of certain ``kinds`` where these are given; what is free, on
         a ``node`` where one is given.
@@ -188,7 +188,7 @@ class Count:
         kinds: Kinds | None = None,
         node: str | None = None,
     ) -> tuple[int, int]:
-        """(free, total) seats of a tier that has so many on each slice of a profile."""
+        """Return (free, total) seats of a tier that has so many on each slice of a profile."""
         free, total = self.of_profile(profile, kinds, node)
         left = sum(
             (seats - taken) * self._reporting(kinds, "open", profile, tier, taken, node=node)
@@ -204,18 +204,18 @@ class Count:
         kinds: Kinds | None = None,
         node: str | None = None,
     ) -> tuple[int, int]:
-        """(free, total) of whole cards: idle ones, and all in service that could be given out."""
+        """Return (free, total) of whole cards: idle ones, and all in service to be given out."""
         free = self._reporting(kinds, "idle", mig_off, None, node=node)
         if grant_id is not None:
             free += self._reporting(kinds, "idle", mig_off, grant_id, node=node)
         return free, self._everywhere(kinds, "whole", mig_off)
 
     def out_of_profile(self, profile: str, kinds: Kinds | None = None) -> int:
-        """How many cards with this profile in their layout are out of service."""
+        """Return how many cards with this profile in their layout are out of service."""
         return self._everywhere(kinds, "out", profile)
 
     def whole_out(self, *, mig_off: bool, kinds: Kinds | None = None) -> int:
-        """How many cards that could be given out whole are out of service."""
+        """Return how many cards that could be given out whole are out of service."""
         return self._everywhere(kinds, "whole out", mig_off)
 
 
@@ -227,7 +227,7 @@ class Capacity:
         self._count: Count | None = None
 
     def count(self, tx: Transaction, now: datetime, silent_before: datetime) -> Count:
-        """The numbers now; ``silent_before`` says which nodes' heartbeats are too old."""
+        """Return the numbers now; ``silent_before`` says which nodes' heartbeats are too old."""
         known = self._count
         if known is None or not timedelta(0) <= now - known.loaded_at < RELOAD:
             known = None
@@ -251,7 +251,7 @@ def _loaded(tx: Transaction, now: datetime) -> Count:
 
 
 def _followed(tx: Transaction, count: Count) -> Count | None:
-    """The count with what has happened since; None when all has to be counted."""
+    """Return the count with what has happened since; None when all has to be counted."""
     if count.missing:
         log = tx.rows(_SINCE_OR_LATE, after=count.last, missing=sorted(count.missing))
     else:
@@ -272,7 +272,7 @@ def _followed(tx: Transaction, count: Count) -> Count | None:
 
 
 def _gaps(tx: Transaction, ids: Sequence[int], first: int) -> frozenset[int]:
-    """Numbers that were drawn and are not there: undone, or of transactions that still run."""
+    """Return ids that were drawn and are not there: undone, or of running transactions."""
     if not tx.postgres or not ids:
         return frozenset()
     # What is further back than so many has long been committed or undone.
@@ -280,7 +280,7 @@ def _gaps(tx: Transaction, ids: Sequence[int], first: int) -> frozenset[int]:
 
 
 def _adds(facts: Iterable[Any]) -> dict[str, Adds]:
-    """What each of these cards adds."""
+    """Return what each of these cards adds."""
     rows: dict[str, list[Any]] = {}
     for row in facts:
         rows.setdefault(row.uuid, []).append(row)
@@ -288,7 +288,7 @@ def _adds(facts: Iterable[Any]) -> dict[str, Adds]:
 
 
 def _adds_of(rows: Sequence[Any]) -> Iterable[tuple[Key, int]]:
-    """What one card adds to the sums; ``rows`` are its facts, profile by profile.
+    """Yield what one card adds to the sums; ``rows`` are its facts, profile by profile.
 
     Everything is added for cards of its kind, and for all cards (None).
     """

@@ -72,10 +72,10 @@ class CardRecord:
 def reasons_out_of_service(
     tx: Transaction, profile: str | None, *, mig_off: bool = False, kinds: Kinds | None = None
 ) -> tuple[str, ...]:
-    """Why cards with this profile in their layout are drained or have a problem, each once.
+    """Return why cards with this profile in their layout are out of service, each reason once.
 
-    Cards of certain ``kinds``, where these are given. None stands for whole cards, with
-    ``mig_off`` also those without MIG.
+    They are drained or have a problem. Cards of certain ``kinds``, where these are given. None
+    stands for whole cards, with ``mig_off`` also those without MIG.
     """
     found = []
     for row in tx.rows(_OUT_OF_SERVICE):
@@ -125,24 +125,24 @@ def _record(row: Any) -> CardRecord:
 
 
 def select(tx: Transaction, node: str | None = None) -> tuple[CardRecord, ...]:
-    """Cards of one node or of all, in the order people list them."""
+    """Return the cards of one node or of all, in the order people list them."""
     rows = tx.rows(_SELECT) if node is None else tx.rows(_OF_NODE, of_node=node)
     return tuple(_record(row) for row in rows)
 
 
 def by_uuid(tx: Transaction, card_uuid: str) -> CardRecord | None:
-    """One card, or None."""
+    """Return one card, or None."""
     row = tx.first(_BY_UUID, card_uuid=card_uuid)
     return _record(row) if row else None
 
 
 def kinds(tx: Transaction) -> Kinds:
-    """The kinds of cards there are; those that are lost are not."""
+    """Return the kinds of cards there are; those that are lost do not count."""
     return frozenset(kind_of(row) for row in tx.rows(_KINDS))
 
 
 def kinds_by_card(tx: Transaction) -> dict[str, CardKind]:
-    """Of which kind each card is, by UUID; lost ones too."""
+    """Return of which kind each card is, by UUID; lost ones too."""
     return {row.uuid: kind_of(row) for row in tx.rows(_KIND_BY_CARD)}
 
 
@@ -152,7 +152,7 @@ def lock(tx: Transaction, card_uuid: str) -> None:
 
 
 def lock_of_node(tx: Transaction, node: str) -> None:
-    """As :func:`lock`, for all cards of a node."""
+    """Lock all cards of a node as :func:`lock` does one."""
     tx.rows(_LOCK_OF_NODE, of_node=node)
 
 

@@ -35,41 +35,41 @@ _RENAME_HUB = _RENAME_HUB.values(hub=sa.bindparam("new"))
 
 
 def of_user(tx: Transaction, hub: str, user: str) -> tuple[DraftRow, ...]:
-    """The drafts of a user of a hub, oldest first."""
+    """Return the drafts of a user of a hub, oldest first."""
     return tuple(DraftRow(*row) for row in tx.rows(_OF_USER, of_hub=hub, user=user))
 
 
 def by_id(tx: Transaction, hub: str, user: str, draft_id: int) -> DraftRow | None:
-    """One draft of a user; None where it is another's."""
+    """Return one draft of a user; None where it is another's."""
     row = tx.first(_ONE, of_hub=hub, user=user, draft_id=draft_id)
     return DraftRow(*row) if row else None
 
 
 def insert(tx: Transaction, **values: Any) -> int:
-    """Add a draft; returns its id."""
+    """Add a draft; return its id."""
     return tx.insert(_INSERT, **values)
 
 
 def change(tx: Transaction, hub: str, user: str, draft_id: int, **values: Any) -> bool:
-    """Replace a draft; False when there is none of that number."""
+    """Replace a draft; return False when there is none of that number."""
     return tx.change(_UPDATE, of_hub=hub, user=user, draft_id=draft_id, **values) == 1
 
 
 def drop(tx: Transaction, hub: str, user: str, draft_id: int) -> bool:
-    """Throw a draft away; False when there is none of that number."""
+    """Discard a draft; return False when there is none of that number."""
     return tx.change(_DELETE, of_hub=hub, user=user, draft_id=draft_id) == 1
 
 
 def drop_all(tx: Transaction, hub: str, user: str, before: datetime) -> int:
-    """Discard what a user has begun up to then."""
+    """Discard what a user has begun up to ``before``; return how many drafts that were."""
     return tx.change(_DELETE_ALL, of_hub=hub, user=user, before=before)
 
 
 def rename_user(tx: Transaction, hub: str, old: str, new: str, before: datetime) -> int:
-    """Drafts of a user of a hub become another name's."""
+    """Give the drafts of a user of a hub to another name; return how many they are."""
     return tx.change(_RENAME_USER, of_hub=hub, old=old, new=new, before=before)
 
 
 def rename_hub(tx: Transaction, old: str, new: str) -> int:
-    """All drafts of a hub become another name's."""
+    """Give all drafts of a hub to another name of it; return how many they are."""
     return tx.change(_RENAME_HUB, old=old, new=new)

@@ -111,7 +111,7 @@ def append(
 
 
 def final(tx: Transaction) -> int:
-    """The id up to which the log will not change any more.
+    """Return the id up to which the log will not change any more.
 
     On PostgreSQL each statement of a transaction sees what was committed before it, so the order
     here matters: an id that is taken by now belongs to a transaction that has announced itself
@@ -125,12 +125,12 @@ def final(tx: Transaction) -> int:
 
 
 def _signed(difference: int) -> int:
-    """The difference of two ids of whose one only the low 32 bits are known."""
+    """Return the difference of two ids of whose one only the low 32 bits are known."""
     return (difference + 2**31) % 2**32 - 2**31
 
 
 def after(tx: Transaction, after_id: int, limit: int, query: EventQuery = EVERYTHING) -> EventPage:
-    """Up to ``limit`` events with a larger id than ``after_id``, oldest first."""
+    """Return up to ``limit`` events with a larger id than ``after_id``, oldest first."""
     end = final(tx)
     if end <= after_id:
         return EventPage((), after_id)
@@ -141,7 +141,7 @@ def after(tx: Transaction, after_id: int, limit: int, query: EventQuery = EVERYT
 
 
 def last(tx: Transaction, limit: int, query: EventQuery = EVERYTHING) -> EventPage:
-    """The newest ``limit`` events, oldest first."""
+    """Return the newest ``limit`` events, oldest first."""
     end = final(tx)
     found = _found(tx, query, events.c.id <= end, limit=limit, newest=True)
     return EventPage(found[::-1], end)

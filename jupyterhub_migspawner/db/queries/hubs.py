@@ -28,23 +28,23 @@ _KEEP_POSTGRES = _upsert(postgresql.insert(hubs))
 
 
 def by_name(tx: Transaction, name: str) -> HubRow | None:
-    """The hub of that name."""
+    """Return the hub of that name; None when there is none."""
     row = tx.first(_BY_NAME, of_name=name)
     return HubRow(*row) if row else None
 
 
 def by_home(tx: Transaction, home: str) -> tuple[HubRow, ...]:
-    """The names that a home has had."""
+    """Return the names that a home has had."""
     return tuple(HubRow(*row) for row in tx.rows(_BY_HOME, of_home=home))
 
 
 def every(tx: Transaction) -> tuple[HubRow, ...]:
-    """All hubs."""
+    """Return all hubs."""
     return tuple(HubRow(*row) for row in tx.rows(_ALL))
 
 
 def keep(tx: Transaction, name: str, home: str, seen_at: datetime) -> None:
-    """Note that a name belongs to a home, and that its hub is there."""
+    """Record that a name belongs to a home, and that its hub is there."""
     statement = _KEEP_POSTGRES if tx.postgres else _KEEP_SQLITE
     tx.change(statement, name=name, home=home, seen_at=seen_at)
 

@@ -167,7 +167,7 @@ def _one(tx: Transaction, statement: sa.Executable, **values: Any) -> LeaseRow |
 
 
 def insert(tx: Transaction, lease: LeaseRow) -> LeaseRow:
-    """Add a lease; returns it with its id, a new one where it has none.
+    """Add a lease; return it with its id, a new one where it has none.
 
     ``leases_one_a_seat`` refuses a second lease on its seat.
     """
@@ -182,41 +182,43 @@ def insert(tx: Transaction, lease: LeaseRow) -> LeaseRow:
 
 
 def next_id(tx: Transaction) -> int:
-    """The number of a lease that is about to be inserted; 0 where inserting it gives the number."""
+    """Return the id for a lease about to be inserted; 0 where inserting it gives the id."""
     row = tx.first(_NEXT_ID) if tx.postgres else None
     return int(row[0]) if row else 0
 
 
 def by_attempt(tx: Transaction, attempt: str) -> LeaseRow | None:
-    """The lease an attempt got."""
+    """Return the lease that an attempt got; None when it got none."""
     return _one(tx, _BY_ATTEMPT, attempt=attempt)
 
 
 def by_id(tx: Transaction, lease_id: int) -> LeaseRow | None:
-    """One lease, live or past."""
+    """Return one lease, live or past; None when there is none of that number."""
     return _one(tx, _BY_ID, lease_id=lease_id)
 
 
 def held_by(tx: Transaction, user: str) -> tuple[LeaseRow, ...]:
-    """Pending and active leases of a person, without what is only offered to them."""
+    """Return pending and active leases of a person, without what is only offered to them."""
     return tuple(lease for lease in with_offers(tx, user) if lease.ticket_id is None)
 
 
 def with_offers(tx: Transaction, user: str) -> tuple[LeaseRow, ...]:
-    """Pending and active leases of a person, and those that are held for their tickets."""
+    """Return pending and active leases of a person, and those that are held for their tickets."""
     return tuple(LeaseRow(*row) for row in tx.rows(_HELD_BY, user=user))
 
 
 def counted_of(tx: Transaction, user: str) -> tuple[LeaseRow, ...]:
-    """All that counts against a person, at every hub: leases that are pending, active or releasing,
-    and what is held for their tickets."""
+    """Return all that counts against a person, at every hub.
+
+    Those are leases that are pending, active or releasing, and what is held for their tickets.
+    """
     return tuple(LeaseRow(*row) for row in tx.rows(_COUNTED_OF, user=user))
 
 
 def ended_since(
     tx: Transaction, hub: str, user: str, since: datetime, most: int
 ) -> tuple[LeaseRow, ...]:
-    """Up to ``most`` past sessions of a user of a hub that ended since then, the latest first."""
+    """Return up to ``most`` past sessions of a user of a hub that ended since, the latest first."""
     rows = tx.rows(_ENDED, of_hub=hub, user=user, ended=since, most=most)
     return tuple(LeaseRow(*row) for row in rows)
 
@@ -233,7 +235,7 @@ def adopt(
     request_id: int | None,
     started: datetime | None = None,
 ) -> LeaseRow | None:
-    """An offer becomes the pending lease of a start; None when it is no offer any more."""
+    """Turn an offer into the pending lease of a start; None when it is no offer any more."""
     return _one(
         tx,
         _ADOPT,
@@ -249,22 +251,22 @@ def adopt(
 
 
 def activate(tx: Transaction, lease_id: int) -> LeaseRow | None:
-    """Pending becomes active; as all changes here, None when the lease is not in that state."""
+    """Make a pending lease active; as for all changes here, None when it is not in that state."""
     return _one(tx, _ACTIVATE, lease_id=lease_id)
 
 
 def renew(tx: Transaction, lease_id: int, until: datetime) -> LeaseRow | None:
-    """A new deadline for a pending lease."""
+    """Give a pending lease a new deadline."""
     return _one(tx, _RENEW, lease_id=lease_id, until=until)
 
 
 def release(tx: Transaction, lease_id: int, now: datetime, why: str) -> LeaseRow | None:
-    """Pending or active becomes releasing."""
+    """Make a pending or active lease releasing."""
     return _one(tx, _RELEASE, lease_id=lease_id, now=now, why=why)
 
 
 def shorten(tx: Transaction, lease_id: int, until: datetime, why: str) -> LeaseRow | None:
-    """A pending or active lease ends at that time, or before as it would have anyway.
+    """Let a pending or active lease end at that time, or before as it would have anyway.
 
     ``why`` stays with it and becomes part of the reason of its end.
     """
@@ -272,37 +274,40 @@ def shorten(tx: Transaction, lease_id: int, until: datetime, why: str) -> LeaseR
 
 
 def ending(tx: Transaction, hub: str, soon: datetime) -> tuple[LeaseRow, ...]:
-    """Active leases of a hub that end by then and whose people were not warned of that end."""
+    """Return active leases of a hub that end soon and whose people were not warned of it.
+
+    ``soon`` is the time by which they end; a warning of an earlier end does not count.
+    """
     return tuple(LeaseRow(*row) for row in tx.rows(_ENDING, of_hub=hub, soon=soon))
 
 
 def warn(tx: Transaction, lease_id: int) -> bool:
-    """Note that people were warned of the present end of a lease; False when they were before."""
+    """Record that people were warned of a lease's present end; return False if they were before."""
     return tx.change(_WARN, lease_id=lease_id) == 1
 
 
 def wait(tx: Transaction, lease_id: int, why: str) -> LeaseRow | None:
-    """Note why a lease is still releasing."""
+    """Record why a lease is still releasing."""
     return _one(tx, _WAIT, lease_id=lease_id, why=why)
 
 
 def end(tx: Transaction, lease_id: int, now: datetime) -> LeaseRow | None:
-    """Releasing becomes released."""
+    """Make a releasing lease released."""
     return _one(tx, _END, lease_id=lease_id, now=now)
 
 
 def lose(tx: Transaction, lease_id: int, now: datetime, why: str) -> LeaseRow | None:
-    """A live lease becomes lost: its card is gone."""
+    """Make a live lease lost: its card is gone."""
     return _one(tx, _LOSE, lease_id=lease_id, now=now, why=why)
 
 
 def leave(tx: Transaction, lease_id: int, now: datetime) -> LeaseRow | None:
-    """The server of a lease that was lost does not run any more."""
+    """Record that the server of a lease that was lost does not run any more."""
     return _one(tx, _LEAVE, lease_id=lease_id, now=now)
 
 
 def stranded(tx: Transaction, hub: str, user: str | None = None) -> tuple[LeaseRow, ...]:
-    """Leases of a hub that were lost with their card while their servers run, oldest first.
+    """Return leases of a hub that were lost with their card while their servers run, oldest first.
 
     Not those whose server has been given another since.
     """
@@ -315,14 +320,17 @@ def stranded(tx: Transaction, hub: str, user: str | None = None) -> tuple[LeaseR
 
 
 def fill_uuid(tx: Transaction, slice_id: int, slice_uuid: str) -> int:
-    """Tell live leases on a slice that was cut after they were taken which UUID it got."""
+    """Give live leases on a slice the UUID that it got after they were taken; return how many.
+
+    Returns how many leases these are.
+    """
     return tx.change(_FILL_UUID, of_slice=slice_id, found_uuid=slice_uuid)
 
 
 def rename_user(tx: Transaction, hub: str, old: str, new: str, before: datetime) -> int:
-    """Leases of a user of a hub become another name's, past ones too; how many they are.
+    """Give the leases of a user of a hub to another name, past ones too; return how many.
 
-    Those taken up to ``before``.
+    Leases taken after ``before`` stay.
     """
     return tx.change(_RENAME_USER, of_hub=hub, old=old, new=new, before=before)
 
@@ -330,18 +338,18 @@ def rename_user(tx: Transaction, hub: str, old: str, new: str, before: datetime)
 def rename_server(
     tx: Transaction, hub: str, user: str, old: str, new: str, before: datetime
 ) -> tuple[LeaseRow, ...]:
-    """The live leases of a server, taken up to ``before``, become another name's."""
+    """Give the live leases of a server, taken up to ``before``, to its new name; return them."""
     rows = tx.rows(_RENAME_SERVER, of_hub=hub, user=user, old=old, new=new, before=before)
     return tuple(LeaseRow(*row) for row in rows)
 
 
 def rename_hub(tx: Transaction, old: str, new: str) -> int:
-    """All leases of a hub become another name's; how many they are."""
+    """Give all leases of a hub to another name of it; return how many they are."""
     return tx.change(_RENAME_HUB, old=old, new=new)
 
 
 def follow_card(tx: Transaction, card_uuid: str, node: str) -> int:
-    """The live leases of a card become its new node's to look after; how many they are."""
+    """Give the live leases of a card to its new node to look after; return how many they are."""
     return tx.change(_FOLLOW, of_card=card_uuid, to_node=node)
 
 
@@ -357,7 +365,7 @@ def select(
     states: Collection[str] | None = None,
     part: Part | None = None,
 ) -> tuple[LeaseRow, ...]:
-    """Leases, oldest first, all of them or a part.
+    """Return leases, oldest first, all of them or a part.
 
     Live ones only unless ``include_past`` or ``states`` say otherwise.
     """

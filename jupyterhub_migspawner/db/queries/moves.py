@@ -36,8 +36,11 @@ _WAITING = sa.text("tickets.state IN ('waiting', 'offered')")
 
 @dataclass(frozen=True)
 class Times:
-    """Columns of some rows of a table that hold times. ``told`` are of warnings that people got:
-    they are cleared, so that people are warned again, unless the step is too small for that."""
+    """Columns of some rows of a table that hold times.
+
+    ``warned`` are those of warnings that people got: they are cleared, so that people are warned
+    again, unless the step is too small for that.
+    """
 
     table: sa.Table
     columns: tuple[str, ...]
@@ -61,7 +64,7 @@ class Times:
         object.__setattr__(self, "update", update)
 
     def change(self, tx: Transaction, new: Any, **values: Any) -> int:
-        """Give each row what ``new(column, time)`` makes of its times; how many rows changed."""
+        """Give each row what ``new(column, time)`` makes of its times; return how many changed."""
         keys = [column.name for column in self.table.primary_key]
         count = 0
         for row in tx.rows(self.select, **values):
@@ -159,9 +162,10 @@ def shift(tx: Transaction, by: timedelta, before: datetime, *, untell: bool) -> 
 
 
 def hold(tx: Transaction, since: datetime, until: datetime) -> int:
-    """No end that would have come between the two comes before the second; how many are held.
+    """Move ends between two times to the second one; return how many are held.
 
-    Idle ends wait likewise: their people count as not warned of them.
+    No end that would have come between ``since`` and ``until`` comes before ``until``. Idle ends
+    wait likewise: their people count as not warned of them.
     """
     count = 0
     for times in _ENDS:

@@ -42,7 +42,7 @@ _HEARTBEAT_POSTGRES = _upsert(postgresql.insert(nodes))
 def heartbeat(
     tx: Transaction, node: str, at: datetime, driver_version: str, boot_id: str = ""
 ) -> None:
-    """Note that a node's agent is alive; adds the node at first."""
+    """Record that a node's agent is alive; add the node at first."""
     statement = _HEARTBEAT_POSTGRES if tx.postgres else _HEARTBEAT_SQLITE
     tx.change(
         statement,
@@ -54,16 +54,16 @@ def heartbeat(
 
 
 def beat(tx: Transaction, node: str, at: datetime) -> None:
-    """Note that the agent of a node that is known is still alive."""
+    """Record that the agent of a node that is known is still alive."""
     tx.change(_BEAT, node_name=node, at=at)
 
 
 def select(tx: Transaction) -> tuple[NodeRow, ...]:
-    """All nodes by name."""
+    """Return all nodes by name."""
     return tuple(NodeRow(*row) for row in tx.rows(_SELECT))
 
 
 def by_name(tx: Transaction, name: str) -> NodeRow | None:
-    """One node, or None."""
+    """Return one node, or None."""
     row = tx.first(_BY_NAME, node_name=name)
     return NodeRow(*row) if row else None

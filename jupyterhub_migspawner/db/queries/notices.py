@@ -37,25 +37,28 @@ _RENAME_HUB = _RENAME_HUB.values(hub=sa.bindparam("new"))
 
 
 def of_user(tx: Transaction, hub: str, user: str) -> dict[str, bool]:
-    """What a user of a hub has said, by topic."""
+    """Return what a user of a hub has chosen, by topic."""
     return {str(topic): bool(wanted) for topic, wanted in tx.rows(_SELECT, of_hub=hub, user=user)}
 
 
 def keep(
     tx: Transaction, hub: str, user: str, topic: str, wanted: bool, changed_at: datetime
 ) -> None:
-    """Note what a user says about a topic."""
+    """Store what a user chooses for a topic."""
     statement = _KEEP_POSTGRES if tx.postgres else _KEEP_SQLITE
     tx.change(statement, hub=hub, username=user, topic=topic, wanted=wanted, changed_at=changed_at)
 
 
 def drop_all(tx: Transaction, hub: str, user: str, before: datetime) -> int:
-    """Forget what a user has said up to then."""
+    """Forget what a user has chosen up to ``before``; return how many choices that were."""
     return tx.change(_DROP_ALL, of_hub=hub, user=user, before=before)
 
 
 def rename_user(tx: Transaction, hub: str, old: str, new: str, before: datetime) -> int:
-    """What a user has said goes with them to another name, and replaces what is left there."""
+    """Give a user's choices to another name of theirs; return how many they are.
+
+    They replace what is left there, but not what was chosen since under the new name.
+    """
     if of_user(tx, hub, old):
         drop_all(tx, hub, new, before)
         for topic in of_user(tx, hub, new):
@@ -70,6 +73,6 @@ def rename_user(tx: Transaction, hub: str, old: str, new: str, before: datetime)
 
 
 def rename_hub(tx: Transaction, old: str, new: str) -> int:
-    """What the users of a hub have said goes along when it gets another name."""
+    """Give the choices of a hub's users to another name of the hub; return how many they are."""
     tx.change(_DROP_HUB, of_hub=new)
     return tx.change(_RENAME_HUB, old=old, new=new)

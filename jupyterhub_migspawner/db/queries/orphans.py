@@ -30,23 +30,23 @@ _UNVOUCH = (
 
 
 def every(tx: Transaction) -> tuple[OrphanRow, ...]:
-    """All of them, by node and user."""
+    """Return all servers without a lease, by node and user."""
     return tuple(_row(row) for row in tx.rows(_SELECT))
 
 
 def by_attempt(tx: Transaction, attempt: str) -> OrphanRow | None:
-    """The one of an attempt."""
+    """Return the server without a lease of an attempt; None when there is none."""
     row = tx.first(_OF_ATTEMPT, of_attempt=attempt)
     return _row(row) if row else None
 
 
 def of_user(tx: Transaction, user: str) -> tuple[OrphanRow, ...]:
-    """Those of a person, at every hub."""
+    """Return the servers without a lease of a person, at every hub."""
     return tuple(_row(row) for row in tx.rows(_OF_USER, of_user=user))
 
 
 def keep(tx: Transaction, orphan: OrphanRow) -> None:
-    """Add one, or replace what was known of it."""
+    """Add a server without a lease, or replace what was known of it."""
     values = {each.name: getattr(orphan, each.name) for each in fields(OrphanRow)}
     values["username"] = values.pop("user")
     values["pids"] = list(orphan.pids)
@@ -55,17 +55,17 @@ def keep(tx: Transaction, orphan: OrphanRow) -> None:
 
 
 def note_pids(tx: Transaction, attempt: str, pids: tuple[int, ...]) -> None:
-    """Note which processes it has now."""
+    """Record which processes a server without a lease has now."""
     tx.change(_PIDS, of_attempt=attempt, pids=list(pids))
 
 
 def forget(tx: Transaction, attempt: str) -> None:
-    """It is gone, or has a lease now."""
+    """Forget a server that is gone, or has a lease now."""
     tx.change(_DELETE, of_attempt=attempt)
 
 
 def unvouch(tx: Transaction, hub: str, user: str, server: str, now: datetime) -> int:
-    """Its hub says that this server does not run any more; how many there were."""
+    """Record that a hub says its server does not run any more; return how many there were."""
     return tx.change(_UNVOUCH, of_hub=hub, of_user=user, of_server=server, ended=now)
 
 

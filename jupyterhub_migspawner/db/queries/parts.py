@@ -10,7 +10,10 @@ import sqlalchemy as sa
 def narrowed(
     statement: sa.Select[Any], id_column: sa.ColumnElement[int], begins: bool
 ) -> sa.Select[Any]:
-    """The statement for a part, newest row first; ``begins`` where the part has no ``before``."""
+    """Return the statement for a part, newest row first.
+
+    ``begins`` is for a part that has no ``before``.
+    """
     if not begins:
         statement = statement.where(id_column < sa.bindparam("part_before"))
     limit = sa.bindparam("part_limit", type_=sa.Integer())

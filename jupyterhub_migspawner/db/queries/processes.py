@@ -31,18 +31,18 @@ _EMPTY: dict[str, Any] = {"boot_id": "", "known": [], "reported": []}
 
 
 def of_node(tx: Transaction, node: str) -> dict[int, ProcessesRow]:
-    """What is known of the sessions of a node, by lease."""
+    """Return what is known of the sessions of a node, by lease."""
     return {int(row[0]): _row(row) for row in tx.rows(_OF_NODE, of_node=node)}
 
 
 def of_lease(tx: Transaction, lease_id: int) -> ProcessesRow:
-    """What is known of the session of a lease."""
+    """Return what is known of the processes of a lease's session."""
     row = tx.first(_ONE, of_lease=lease_id)
     return _row(row) if row else ProcessesRow(lease_id)
 
 
 def change(tx: Transaction, lease_id: int, **values: Any) -> None:
-    """Note something about the processes of a lease's session."""
+    """Store something about the processes of a lease's session."""
     tx.change(_ADD_POSTGRES if tx.postgres else _ADD_SQLITE, lease_id=lease_id, **_EMPTY)
     tx.change(_CHANGE, of_lease=lease_id, **values)
 

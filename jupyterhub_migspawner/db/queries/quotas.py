@@ -49,12 +49,12 @@ _RENAME_HUB = _RENAME_HUB.values(hub=sa.bindparam("new"))
 
 
 def insert(tx: Transaction, **values: Any) -> int:
-    """Add an exception; returns its id."""
+    """Add an exception; return its id."""
     return tx.insert(_INSERT, ended_by="", ended_at=None, **values)
 
 
 def by_id(tx: Transaction, exception_id: int) -> QuotaExceptionRow | None:
-    """One exception, locked until the transaction ends."""
+    """Return one exception, locked until the transaction ends."""
     row = tx.first(_BY_ID, exception_id=exception_id)
     return QuotaExceptionRow(*row) if row else None
 
@@ -62,7 +62,7 @@ def by_id(tx: Transaction, exception_id: int) -> QuotaExceptionRow | None:
 def select(
     tx: Transaction, user: str | None, holding_at: datetime | None, part: Part | None = None
 ) -> tuple[QuotaExceptionRow, ...]:
-    """Exceptions of a person or of all, oldest first, all of them or a part.
+    """Return exceptions of a person or of all, oldest first, all of them or a part.
 
     With a time only those that hold then.
     """
@@ -89,15 +89,18 @@ def _part(of_user: bool, holding: bool, begins: bool) -> sa.Select[Any]:
 
 
 def end(tx: Transaction, exception_id: int, by: str, at: datetime) -> bool:
-    """End an exception before its time; False when it has been already."""
+    """End an exception before its time; return False when it has ended already."""
     return tx.change(_END, exception_id=exception_id, ended_by=by, ended_at=at) == 1
 
 
 def rename_user(tx: Transaction, hub: str, old: str, new: str, before: datetime) -> int:
-    """Exceptions of a user of a hub, granted up to ``before``, become another name's; how many."""
+    """Give the exceptions of a user of a hub to another name; return how many they are.
+
+    Exceptions granted after ``before`` stay.
+    """
     return tx.change(_RENAME_USER, of_hub=hub, old=old, new=new, before=before)
 
 
 def rename_hub(tx: Transaction, old: str, new: str) -> int:
-    """All exceptions of a hub become another name's; how many they are."""
+    """Give all exceptions of a hub to another name of it; return how many they are."""
     return tx.change(_RENAME_HUB, old=old, new=new)

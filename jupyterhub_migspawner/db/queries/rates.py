@@ -28,13 +28,13 @@ _DROP = sa.delete(action_rates).where(_OF_USER)
 
 
 def of_user(tx: Transaction, hub: str, user: str) -> tuple[float, datetime] | None:
-    """How many actions counted for a user of a hub at a moment; None where none did."""
+    """Return how many actions counted for a user of a hub, and when; None where none did."""
     row = tx.first(_SELECT, of_hub=hub, user=user)
     return (float(row[0]), row[1]) if row else None
 
 
 def keep(tx: Transaction, hub: str, user: str, level: float, at: datetime) -> None:
-    """Note how many actions count for a user of a hub now."""
+    """Store how many actions count for a user of a hub now."""
     statement = _KEEP_POSTGRES if tx.postgres else _KEEP_SQLITE
     tx.change(statement, hub=hub, username=user, level=level, at=at)
 

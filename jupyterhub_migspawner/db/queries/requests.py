@@ -153,37 +153,37 @@ def _row(row: Any) -> RequestRow:
 
 
 def overdue(tx: Transaction, created_before: datetime) -> tuple[RequestRow, ...]:
-    """Pending requests made up to then whose approvers were not reminded yet."""
+    """Return pending requests made up to then whose approvers were not reminded yet."""
     return tuple(_row(row) for row in tx.rows(_OVERDUE, created_before=created_before))
 
 
 def ending(tx: Transaction, ends_before: datetime) -> tuple[RequestRow, ...]:
-    """Grants that end by then, and whose users were not warned yet."""
+    """Return grants that end by then, and whose users were not warned yet."""
     return tuple(_row(row) for row in tx.rows(_ENDING, ends_before=ends_before))
 
 
 def remind(tx: Transaction, request_id: int, now: datetime) -> bool:
-    """Note that approvers are reminded of a pending request; False when they were before."""
+    """Record that approvers are reminded of a pending request; return False if they were before."""
     return tx.change(_REMIND, request_id=request_id, now=now) == 1
 
 
 def warn(tx: Transaction, request_id: int, now: datetime) -> bool:
-    """Note that a grant's user is warned of its end; False when they were before."""
+    """Record that a grant's user is warned of its end; return False when they were before."""
     return tx.change(_WARN, request_id=request_id, now=now) == 1
 
 
 def coming(tx: Transaction, now: datetime) -> tuple[RequestRow, ...]:
-    """Requests that are approved and will be grants, the soonest first."""
+    """Return requests that are approved and will be grants, the soonest first."""
     return tuple(_row(row) for row in tx.rows(_COMING, now=now))
 
 
 def use(tx: Transaction, request_id: int) -> int:
-    """A server has run on a grant once more; returns how often now."""
+    """Count one more server that has run on a grant; return how many by now."""
     return int(tx.first(_USE, request_id=request_id)[0])
 
 
 def insert(tx: Transaction, **values: Any) -> int:
-    """Add a pending request; returns its id."""
+    """Add a pending request; return its id."""
     return tx.insert(
         _INSERT,
         state="pending",
@@ -196,35 +196,38 @@ def insert(tx: Transaction, **values: Any) -> int:
 
 
 def look(tx: Transaction, request_id: int) -> RequestRow | None:
-    """The request, for a caller that holds a card already and must not wait for it."""
+    """Return the request, for a caller that holds a card already and must not wait for it."""
     row = tx.first(_LOOK, request_id=request_id)
     return _row(row) if row else None
 
 
 def by_id(tx: Transaction, request_id: int) -> RequestRow | None:
-    """The request, locked until the transaction ends."""
+    """Return the request, locked until the transaction ends."""
     row = tx.first(_BY_ID, request_id=request_id)
     return _row(row) if row else None
 
 
 def grants(tx: Transaction, user: str, tier: str, now: datetime) -> tuple[RequestRow, ...]:
-    """The valid grants of a person for a tier, longest first, locked."""
+    """Return the valid grants of a person for a tier, longest first, locked."""
     return tuple(_row(row) for row in tx.rows(_GRANT, user=user, tier=tier, now=now))
 
 
 def open_of_user(tx: Transaction, user: str) -> tuple[RequestRow, ...]:
-    """Pending and approved requests of a person; approved ones may be past their time."""
+    """Return pending and approved requests of a person; approved ones may be past their time."""
     return tuple(_row(row) for row in tx.rows(_OPEN_OF_USER, user=user))
 
 
 def open_of_hub(tx: Transaction, hub: str, user: str, before: datetime) -> tuple[RequestRow, ...]:
-    """What :func:`open_of_user` gives, of one hub and made up to ``before``; locked."""
+    """Return what :func:`open_of_user` does, of one hub and made up to ``before``; locked."""
     rows = tx.rows(_OPEN_OF_HUB, hub=hub, user=user, before=before)
     return tuple(_row(row) for row in rows)
 
 
 def rename_user(tx: Transaction, hub: str, old: str, new: str, before: datetime) -> int:
-    """Requests of a user of a hub, made up to ``before``, become another name's; how many."""
+    """Give the requests of a user of a hub to another name; return how many they are.
+
+    Requests made after ``before`` stay.
+    """
     # In the order in which everybody locks several.
     tx.rows(_LOCK_USER, of_hub=hub, old=old)
     # Who was the first to approve stays the same person, who cannot be the second as well.
@@ -233,18 +236,18 @@ def rename_user(tx: Transaction, hub: str, old: str, new: str, before: datetime)
 
 
 def rename_hub(tx: Transaction, old: str, new: str) -> int:
-    """All requests of a hub become another name's; how many they are."""
+    """Give all requests of a hub to another name of it; return how many they are."""
     return tx.change(_RENAME_HUB, old=old, new=new)
 
 
 def stale(tx: Transaction, now: datetime, created_before: datetime) -> tuple[RequestRow, ...]:
-    """Grants past their time and requests nobody decided about, locked."""
+    """Return grants past their time and requests nobody decided about, locked."""
     found = tx.rows(_STALE, now=now, created_before=created_before)
     return tuple(_row(row) for row in found)
 
 
 def move(tx: Transaction, request_id: int, was: str, **changes: Any) -> bool:
-    """Change a request that is in state ``was``; False when it no longer is."""
+    """Change a request that is in state ``was``; return False when it no longer is."""
     return tx.change(_MOVE, request_id=request_id, was=was, **changes) == 1
 
 
@@ -254,7 +257,7 @@ def select(
     states: Collection[str] | None,
     part: Part | None = None,
 ) -> tuple[RequestRow, ...]:
-    """Requests, oldest first, of one person or in some states; all of them or a part."""
+    """Return requests, oldest first, of one person or in some states; all of them or a part."""
     among = None if states is None else frozenset(states)
     wanted: dict[str, Any] = {"user": user} if user is not None else {}
     if part is None:

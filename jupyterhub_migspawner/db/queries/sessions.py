@@ -77,7 +77,7 @@ _EMPTY = {"url": "", "sealed": "", "protected_by": "", "protected_why": ""}
 
 
 def of_all(tx: Transaction) -> dict[int, tuple[ReadingRow, ...]]:
-    """All readings there are, by lease."""
+    """Return all readings there are, by lease."""
     found: dict[int, list[ReadingRow]] = {}
     for row in tx.rows(_READ):
         found.setdefault(int(row[0]), []).append(ReadingRow(*row))
@@ -85,12 +85,12 @@ def of_all(tx: Transaction) -> dict[int, tuple[ReadingRow, ...]]:
 
 
 def of_lease(tx: Transaction, lease_id: int) -> tuple[ReadingRow, ...]:
-    """The readings of one lease."""
+    """Return the readings of one lease."""
     return tuple(ReadingRow(*row) for row in tx.rows(_READ_ONE, lease_id=lease_id))
 
 
 def keep(tx: Transaction, rows: Iterable[ReadingRow]) -> None:
-    """Note what sources say, in the place of what they said before."""
+    """Store what sources say, in the place of what they said before."""
     statement = _KEEP_POSTGRES if tx.postgres else _KEEP_SQLITE
     for row in rows:
         tx.change(
@@ -112,24 +112,24 @@ def forget(tx: Transaction, lease_id: int, source: str) -> None:
 
 
 def stays_of_all(tx: Transaction) -> dict[int, StayRow]:
-    """What is known of every session, by lease."""
+    """Return what is known of every session, by lease."""
     return {int(row[0]): StayRow(*row) for row in tx.rows(_STAYS)}
 
 
 def stay(tx: Transaction, lease_id: int) -> StayRow:
-    """What is known of the session of a lease."""
+    """Return what is known of the session of a lease."""
     row = tx.first(_STAY, of_lease=lease_id)
     return StayRow(*row) if row else StayRow(lease_id)
 
 
 def change(tx: Transaction, lease_id: int, **values: Any) -> None:
-    """Note something about the session of a lease."""
+    """Store something about the session of a lease."""
     statement = _STAY_POSTGRES if tx.postgres else _STAY_SQLITE
     tx.change(statement, lease_id=lease_id, **_EMPTY)
     tx.change(_CHANGE, of_lease=lease_id, **values)
 
 
 def forget_ended(tx: Transaction) -> None:
-    """Nothing is kept of sessions that are over; why they ended is in their events."""
+    """Forget what is known of sessions that are over; why they ended is in their events."""
     tx.change(_FORGET_READINGS)
     tx.change(_FORGET_STAYS)

@@ -56,7 +56,7 @@ _TAKE = (
 def select(
     tx: Transaction, *, node: str | None = None, card_uuid: str | None = None
 ) -> tuple[SliceRow, ...]:
-    """Slices of a card, of a node or of all, in the order people list them."""
+    """Return the slices of a card, of a node or of all, in the order people list them."""
     if card_uuid is not None:
         rows: Sequence[Any] = tx.rows(_OF_CARD, of_card=card_uuid)
     elif node is not None:
@@ -67,13 +67,13 @@ def select(
 
 
 def by_id(tx: Transaction, slice_id: int) -> SliceRow | None:
-    """One slice, or None."""
+    """Return one slice, or None."""
     row = tx.first(_BY_ID, slice_id=slice_id)
     return SliceRow(*row) if row else None
 
 
 def insert(tx: Transaction, **values: Any) -> int:
-    """Add a slice that nobody holds; returns its id."""
+    """Add a slice that nobody holds; return its id."""
     return tx.insert(_INSERT, quarantined="", held=0, **values)
 
 
@@ -83,10 +83,13 @@ def update(tx: Transaction, slice_id: int, **changes: Any) -> None:
 
 
 def take(tx: Transaction, slice_id: int, shared_by: str | None) -> None:
-    """One live lease on the slice more, whatever its state; ``shared_by`` is the tier of seats."""
+    """Count one live lease more on the slice, whatever its state.
+
+    ``shared_by`` is the tier of its seats, None for a lease that holds it alone.
+    """
     tx.change(_TAKE, slice_id=slice_id, tier=shared_by)
 
 
 def untake(tx: Transaction, slice_id: int) -> None:
-    """One live lease on the slice less; with the last one the slice is nobody's."""
+    """Count one live lease less on the slice; with the last one the slice is nobody's."""
     tx.change(_UNTAKE, slice_id=slice_id)

@@ -79,7 +79,7 @@ def _row(row: Any) -> TicketRow:
 
 
 def insert(tx: Transaction, **values: Any) -> int:
-    """Add a waiting ticket; returns its id."""
+    """Add a waiting ticket; return its id."""
     return tx.insert(
         _INSERT,
         state=WAITING,
@@ -93,23 +93,23 @@ def insert(tx: Transaction, **values: Any) -> int:
 
 
 def by_id(tx: Transaction, ticket_id: int) -> TicketRow | None:
-    """One ticket. A caller that changes it queues for its person first."""
+    """Return one ticket; a caller that changes it queues for its person first."""
     row = tx.first(_BY_ID, ticket_id=ticket_id)
     return _row(row) if row else None
 
 
 def open_of_user(tx: Transaction, hub: str, user: str) -> tuple[TicketRow, ...]:
-    """What a user of a hub waits for or is offered, oldest first."""
+    """Return what a user of a hub waits for or is offered, oldest first."""
     return tuple(_row(row) for row in tx.rows(_OF_USER, of_hub=hub, user=user))
 
 
 def served(tx: Transaction, heard_since: datetime) -> tuple[TicketRow, ...]:
-    """All waiting tickets of hubs that have been heard of since, blocked ones too."""
+    """Return all waiting tickets of hubs that have been heard of since, blocked ones too."""
     return tuple(_row(row) for row in tx.rows(_SERVED, heard_since=heard_since))
 
 
 def change(tx: Transaction, ticket_id: int, was: str, **changes: Any) -> bool:
-    """Change a ticket that is in state ``was``; False when it no longer is."""
+    """Change a ticket that is in state ``was``; return False when it no longer is."""
     return tx.change(_UPDATE, ticket_id=ticket_id, was=was, **changes) == 1
 
 
@@ -119,20 +119,26 @@ def overtake(tx: Transaction, ticket_id: int) -> None:
 
 
 def rename_user(tx: Transaction, hub: str, old: str, new: str, before: datetime) -> int:
-    """Tickets of a user of a hub, taken up to ``before``, become another name's; how many."""
+    """Give the tickets of a user of a hub to another name; return how many they are.
+
+    Tickets taken after ``before`` stay.
+    """
     return tx.change(_RENAME_USER, of_hub=hub, old=old, new=new, before=before)
 
 
 def rename_server(
     tx: Transaction, hub: str, user: str, old: str, new: str, before: datetime
 ) -> tuple[TicketRow, ...]:
-    """Open tickets for a server become for it under its other name."""
+    """Give the open tickets for a server to its other name; return them.
+
+    Tickets taken after ``before`` stay.
+    """
     rows = tx.rows(_RENAME_SERVER, of_hub=hub, user=user, old=old, new=new, before=before)
     return tuple(_row(row) for row in rows)
 
 
 def rename_hub(tx: Transaction, old: str, new: str) -> int:
-    """All tickets of a hub become another name's; how many they are."""
+    """Give all tickets of a hub to another name of it; return how many they are."""
     return tx.change(_RENAME_HUB, old=old, new=new)
 
 
@@ -144,7 +150,7 @@ def select(
     states: Collection[str] | None = None,
     part: Part | None = None,
 ) -> tuple[TicketRow, ...]:
-    """Tickets, oldest first, all of them or a part; open ones unless asked otherwise."""
+    """Return tickets, oldest first, all of them or a part; open ones unless asked otherwise."""
     wanted = {"hub": hub, "username": user}
     wanted = {name: value for name, value in wanted.items() if value is not None}
     among = frozenset(OPEN if states is None else states)

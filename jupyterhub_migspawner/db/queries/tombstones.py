@@ -15,7 +15,7 @@ _FORGET = sa.delete(tombstones).where(tombstones.c.at < sa.bindparam("before"))
 
 
 def reason(tx: Transaction, attempt: str) -> str | None:
-    """Why an attempt was cancelled before it had a lease, or None."""
+    """Return why an attempt was cancelled before it had a lease, or None."""
     row = tx.first(_REASON, name=attempt)
     return str(row[0]) if row else None
 
@@ -26,5 +26,5 @@ def bury(tx: Transaction, attempt: str, why: str, at: datetime) -> None:
 
 
 def forget(tx: Transaction, before: datetime) -> int:
-    """Drop tombstones whose attempts cannot be running any more."""
+    """Drop tombstones whose attempts cannot be running any more; return how many they were."""
     return tx.change(_FORGET, before=before)

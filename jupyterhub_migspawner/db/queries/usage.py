@@ -30,12 +30,12 @@ _PAST = (
 
 
 def spans(tx: Transaction, user: str, begin: datetime) -> tuple[Span, ...]:
-    """When the person held what share of a card, as far as it reaches past ``begin``."""
+    """Return when the person held what share of a card, as far as it reaches past ``begin``."""
     return tuple(Span(*row) for row in tx.rows(_SPANS, user=user, begin=begin))
 
 
 def past_of_profile(
     tx: Transaction, profile: str, most: int
 ) -> tuple[tuple[datetime, datetime], ...]:
-    """Beginning and end of the latest leases of a profile that are over."""
+    """Return beginning and end of the latest past leases of a profile, at most ``most``."""
     return tuple((row[0], row[1]) for row in tx.rows(_PAST, of_profile=profile, most=most))

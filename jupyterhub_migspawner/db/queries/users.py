@@ -30,5 +30,5 @@ _KNOWN = sa.union_all(
 
 
 def is_known(tx: Transaction, user: str) -> bool:
-    """Whether any row is of a user of that name, at any hub."""
+    """Tell whether any row is of a user of that name, at any hub."""
     return bool(tx.rows(_KNOWN, user=user))

@@ -207,7 +207,7 @@ def nvmlDeviceSetMigMode(
 
 
 def _activate(state: State, card: CardState) -> Code:
-    """Make the pending mode the current one if the card is free for it; what NVML answers if not.
+    """Make the pending mode the current one if the card is free for it; return NVML's answer.
 
     An A100 or A30 is reset for it and must have no client left but the caller; an H100 changes
     while clients look on, but not while work runs on it.

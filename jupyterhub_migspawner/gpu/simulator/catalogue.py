@@ -25,7 +25,7 @@ def _seven_slices(
     engines: tuple[Engines, Engines, Engines, Engines, Engines, Engines, Engines],
     copy: tuple[int, int, int, int, int],
 ) -> tuple[GiProfile, ...]:
-    """Profiles of a card with seven compute slices on eight memory slots.
+    """Return the profiles of a card with seven compute slices on eight memory slots.
 
     ``names`` and ``memory`` (MiB) are for sizes of 1, 2, 4 and 8 slots; ``multiprocessors`` for 1g,
     1g with twice the memory, 2g, 3g, 4g and 7g; ``engines`` the same with 1g+me after 1g; ``copy``
@@ -106,13 +106,13 @@ _QUARTERS, _HALVES = (0, 3, 6, 9), (0, 6)
 
 
 def _quarter(suffix: str, id: int, slot: int, most: int, engines: Engines) -> GiProfile:
-    """A 1g profile of the RTX PRO 6000."""
+    """Return a 1g profile of the RTX PRO 6000."""
     name = f"1g.24gb{suffix}"
     return GiProfile(name, id, slot, 1, 3, _QUARTERS, 24192, 46, most, 1, engines, _QUARTERS)
 
 
 def _half(suffix: str, id: int, slot: int, most: int, engines: Engines) -> GiProfile:
-    """A 2g profile of the RTX PRO 6000."""
+    """Return a 2g profile of the RTX PRO 6000."""
     name = f"2g.48gb{suffix}"
     return GiProfile(name, id, slot, 2, 6, _HALVES, 48512, 94, most, 2, engines, _HALVES)
 
@@ -135,7 +135,7 @@ _RTX_PRO_6000 = (
 def _ampere(
     key: str, name: str, device: int, memory_mib: int, profiles: tuple[GiProfile, ...]
 ) -> Model:
-    """A card of the A100's chip."""
+    """Return a card of the A100's chip."""
     slots = max(start + each.size for each in profiles for start in each.starts)
     return Model(
         key=key,
@@ -162,7 +162,7 @@ def _seven(
     *,
     blackwell: bool = False,
 ) -> Model:
-    """A card of the H100's chip or of the B200's."""
+    """Return a card of the H100's chip or of the B200's."""
     return Model(
         key=key,
         name=name,
@@ -193,7 +193,7 @@ def _uncut(
     *,
     unified_memory: bool = False,
 ) -> Model:
-    """A card without MIG."""
+    """Return a card without MIG."""
     return Model(
         key=key,
         name=name,
@@ -273,8 +273,7 @@ _SHORT_NAMES = {
 def find_model(text: str) -> Model:
     """Return the model that ``text`` names; case, dashes and the vendor do not matter.
 
-    Raises:
-        GpuError: the simulator has no such model; the sentence lists those it has.
+    Raises :exc:`.GpuError` when the simulator has no such model; the sentence lists those it has.
     """
     squeezed = _squeeze(text)
     for key, model in MODELS.items():

@@ -60,22 +60,18 @@ def create_state(
     swapped: Sequence[int] = (),
     tree: StatePath | None = None,
 ) -> None:
-    """Make a simulated machine of ``cards`` equal cards.
+    """Make a simulated machine of ``cards`` equal cards, 1 to 32.
 
-    Args:
-        path: the state file to write; it must not exist unless ``overwrite``.
-        cards: how many, 1 to 32.
-        model: a known model; case, dashes and vendor do not matter.
-        layouts: for each card the names of its profiles, cut at legal placements. Cards that have
-            a layout, even an empty one, have MIG on; without ``layouts`` MIG is off on all.
-        seed: the same seed makes cards of the same UUIDs; None makes new ones each time.
-        swapped: indices of cards that number their halves the other way round.
-        tree: a folder that stands for the root of the file system: the driver's files in ``/proc``
-            and ``/dev`` are kept up to date under it.
+    ``path`` is the state file to write; it must not exist unless ``overwrite``. ``model`` is a
+    known model; case, dashes and vendor do not matter. ``layouts`` are for each card the names of
+    its profiles, cut at legal placements. Cards that have a layout, even an empty one, have MIG on;
+    without ``layouts`` MIG is off on all. The same ``seed`` makes cards of the same UUIDs; None
+    makes new ones each time. ``swapped`` are indices of cards that number their halves the other
+    way round. ``tree`` is a folder that stands for the root of the file system: the driver's files
+    in ``/proc`` and ``/dev`` are kept up to date under it.
 
-    Raises:
-        GpuError: unknown model or profile, a layout that does not fit, a bad count, or a file that
-            exists already or cannot be written.
+    Raises :exc:`.GpuError` for an unknown model or profile, a layout that does not fit, a bad
+    count, or a file that exists already or cannot be written.
     """
     kind = find_model(model)
     if not 1 <= cards <= _MOST_CARDS:
@@ -161,7 +157,10 @@ def leak_instance(path: StatePath, card_uuid: str, gi_id: int) -> None:
 
 
 def orphan_instance(path: StatePath, card_uuid: str, profile: str, start: int) -> int:
-    """Cut a GPU instance without compute instance, as a creation that died half way; its id."""
+    """Cut a GPU instance without compute instance; return its id.
+
+    A creation that died half way leaves one like this.
+    """
     with StateFile(path).change() as state:
         card = _find(state, card_uuid)
         found = model_of(card).by_name(profile)
@@ -266,7 +265,7 @@ def fail_call(
 
 
 def slice_uuids(path: StatePath) -> tuple[str, ...]:
-    """UUIDs of all slices of the machine, in order of card and start."""
+    """Return the UUIDs of all slices of the machine, in order of card and start."""
     return tuple(
         slice_uuid(card, instance, compute)
         for card in StateFile(path).read()["cards"]
@@ -276,12 +275,12 @@ def slice_uuids(path: StatePath) -> tuple[str, ...]:
 
 
 def card_uuids(path: StatePath) -> tuple[str, ...]:
-    """UUIDs of all cards of the machine, in order."""
+    """Return the UUIDs of all cards of the machine, in order."""
     return tuple(card["uuid"] for card in StateFile(path).read()["cards"])
 
 
 def profiles_of(model: Model) -> tuple[Profile, ...]:
-    """The model's profiles as the values the rest of the package works with."""
+    """Return the model's profiles as the values the rest of the package works with."""
     return tuple(
         Profile(
             name=each.name,
@@ -353,7 +352,7 @@ def _find(state: State, card_uuid: str) -> CardState:
 
 
 def _users(state: State, uuid: str) -> tuple[list[ProcessState], int]:
-    """The list of processes of a slice or card, and the compute instance's id on it."""
+    """Return the list of processes of a slice or card, and the compute instance's id on it."""
     for card in state["cards"]:
         if card["uuid"] == uuid:
             if card["mig"]:

@@ -23,7 +23,7 @@ _NAMESPACE = bytes.fromhex("5d0c7a3be1f24c8f9a6604d2b7c1e359")
 
 
 class Fault(Exception):
-    """A call ends with this NVML return code."""
+    """The end of a call with this NVML return code."""
 
     def __init__(self, code: Code) -> None:
         super().__init__(code.name)
@@ -31,12 +31,15 @@ class Fault(Exception):
 
 
 def model_of(card: CardState) -> Model:
-    """The card's model."""
+    """Return the card's model."""
     return MODELS[card["model"]]
 
 
 def profile_of(card: CardState, profile_id: int) -> GiProfile:
-    """The profile that creation calls ``profile_id``; an unknown id is an invalid argument."""
+    """Return the profile that creation calls ``profile_id``.
+
+    An unknown id is an invalid argument.
+    """
     profile = model_of(card).by_id(profile_id)
     if profile is None:
         raise Fault(Code.INVALID_ARGUMENT)
@@ -44,12 +47,12 @@ def profile_of(card: CardState, profile_id: int) -> GiProfile:
 
 
 def find_instance(card: CardState, gi_id: int) -> InstanceState | None:
-    """The card's instance of that id."""
+    """Return the card's instance of that id; None when there is none."""
     return next((each for each in card["instances"] if each["id"] == gi_id), None)
 
 
 def taken_slots(card: CardState) -> int:
-    """Bit set of the memory slots that instances occupy."""
+    """Return the memory slots that instances occupy, as a bit set."""
     mask = 0
     for each in card["instances"]:
         mask |= _mask(each["start"], each["size"])
@@ -57,7 +60,7 @@ def taken_slots(card: CardState) -> int:
 
 
 def capacity(card: CardState, profile: GiProfile) -> int:
-    """How many more instances of the profile fit, one after the other, with all others staying."""
+    """Return how many more instances of the profile fit, one by one, with all others staying."""
     taken, count = taken_slots(card), 0
     engines = _engines_taken(card) + profile.engines
     available = model_of(card).engines
@@ -159,7 +162,7 @@ def destroy_compute(instance: InstanceState, compute: ComputeState) -> None:
 
 
 def instance_id(slots: int, start: int, size: int, swapped: bool) -> int:
-    """The id the driver gives to a GPU instance at that place.
+    """Return the id the driver gives to a GPU instance at that place.
 
     The whole card is 0, halves 1 and 2, then quarters and eighths; on some boards the driver counts
     from the other half. Seen on real cards; code above NVML reads the id and never computes it.
@@ -180,12 +183,12 @@ def instance_id(slots: int, start: int, size: int, swapped: bool) -> int:
 
 
 def card_uuid(chip: int, serial: int) -> str:
-    """UUID of a card: a hash of chip and serial number in the form of a version 5 UUID."""
+    """Return the UUID of a card: a hash of chip and serial number, as a version 5 UUID."""
     return "GPU-" + _digest(_card_words(chip, serial))
 
 
 def slice_uuid(card: CardState, instance: InstanceState, compute: ComputeState) -> str:
-    """UUID of a slice: a hash of card, instance id and the engine pipe it got, not of its profile.
+    """Return the UUID of a slice: a hash of card, instance id and engine pipe, not of its profile.
 
     Hence a 3g and a 4g at start 0 of one card share it, and an instance made again at the same
     place usually has the same one: what a driver does, too.

@@ -20,28 +20,31 @@ _KIND = 0xF000_0000
 
 
 def card_handle(card: CardState) -> int:
-    """The handle of a card."""
+    """Return the handle of a card."""
     return _CARD + (card["index"] << 16)
 
 
 def instance_handle(card: CardState, instance: InstanceState) -> int:
-    """The handle of a GPU instance."""
+    """Return the handle of a GPU instance."""
     return _GPU_INSTANCE + (card["index"] << 16) + (instance["id"] << 4)
 
 
 def compute_handle(card: CardState, instance: InstanceState, compute: ComputeState) -> int:
-    """The handle of a compute instance."""
+    """Return the handle of a compute instance."""
     return _COMPUTE_INSTANCE + (card["index"] << 16) + (instance["id"] << 4) + compute["id"]
 
 
 def mig_handle(session: Session, card: CardState, gi_id: int, ci_id: int) -> int:
-    """The handle of a slice, by its index in this session."""
+    """Return the handle of a slice, by its index in this session."""
     index = mig_slots(session, card).index((gi_id, ci_id))
     return _MIG + (card["index"] << 16) + index
 
 
 def mig_slots(session: Session, card: CardState) -> list[tuple[int, int] | None]:
-    """Slices by handle index: what is gone leaves a hole, what is new fills the first one."""
+    """Return slices by handle index: what is gone leaves a hole, what is new fills one.
+
+    It fills the first hole.
+    """
     present = sorted(
         (each["id"], compute["id"]) for each in card["instances"] for compute in each["computes"]
     )
@@ -59,7 +62,7 @@ def mig_slots(session: Session, card: CardState) -> list[tuple[int, int] | None]
 
 
 def find_card_of(state: State, handle: int) -> CardState:
-    """The card that a handle of any kind belongs to."""
+    """Return the card that a handle of any kind belongs to."""
     if handle & _KIND not in (_CARD, _MIG, _GPU_INSTANCE, _COMPUTE_INSTANCE):
         raise Fault(Code.INVALID_ARGUMENT)
     index = (handle >> 16) & 0xFFF
@@ -70,7 +73,7 @@ def find_card_of(state: State, handle: int) -> CardState:
 
 
 def resolve_card(state: State, handle: int) -> CardState:
-    """The card of a card's handle; a slice's handle is an invalid argument here."""
+    """Return the card of a card's handle; a slice's handle is an invalid argument here."""
     if handle & _KIND != _CARD:
         raise Fault(Code.INVALID_ARGUMENT)
     return _unless_lost(find_card_of(state, handle))
@@ -79,7 +82,7 @@ def resolve_card(state: State, handle: int) -> CardState:
 def resolve_device(
     session: Session, state: State, handle: int
 ) -> tuple[CardState, InstanceState | None, ComputeState | None]:
-    """What a device handle means: a card, or a slice of one with its two instances."""
+    """Return what a device handle means: a card, or a slice of one with its two instances."""
     if handle & _KIND == _CARD:
         return resolve_card(state, handle), None, None
     if handle & _KIND != _MIG:
@@ -97,7 +100,7 @@ def resolve_device(
 
 
 def resolve_instance(state: State, handle: int) -> tuple[CardState, InstanceState]:
-    """The GPU instance of a handle; one that is gone is an invalid argument."""
+    """Return the GPU instance of a handle; one that is gone is an invalid argument."""
     if handle & _KIND != _GPU_INSTANCE:
         raise Fault(Code.INVALID_ARGUMENT)
     card = _unless_lost(find_card_of(state, handle))
@@ -108,7 +111,7 @@ def resolve_instance(state: State, handle: int) -> tuple[CardState, InstanceStat
 
 
 def resolve_compute(state: State, handle: int) -> tuple[CardState, InstanceState, ComputeState]:
-    """The compute instance of a handle; one that is gone is an invalid argument."""
+    """Return the compute instance of a handle; one that is gone is an invalid argument."""
     if handle & _KIND != _COMPUTE_INSTANCE:
         raise Fault(Code.INVALID_ARGUMENT)
     card, instance = resolve_instance(state, (handle & ~_KIND & ~0xF) | _GPU_INSTANCE)
@@ -129,7 +132,7 @@ def _unless_lost(card: CardState) -> CardState:
 
 
 def slices_of(card: CardState) -> list[tuple[str, int, int]]:
-    """UUID, GPU instance id and compute instance id of every slice of the card."""
+    """Return UUID, GPU instance id and compute instance id of every slice of the card."""
     return [
         (slice_uuid(card, each, compute), each["id"], compute["id"])
         for each in card["instances"]

@@ -258,7 +258,7 @@ def nvmlComputeInstanceDestroy(session: Session, compute: object) -> None:
 
 
 def _cut_card(state: State, device: object) -> CardState:
-    """The card of a handle, which must have MIG on."""
+    """Return the card of a handle, which must have MIG on."""
     card = resolve_card(state, address(device))
     if not card["mig"]:
         raise Fault(Code.NOT_SUPPORTED)
@@ -266,7 +266,7 @@ def _cut_card(state: State, device: object) -> CardState:
 
 
 def _queryable(session: Session, device: object) -> CardState:
-    """The card of a handle if its profiles may be asked for now."""
+    """Return the card of a handle if its profiles may be asked for now."""
     state = session.state()
     card = resolve_card(state, address(device))
     need_mig = state["switches"]["profiles_need_mig"]

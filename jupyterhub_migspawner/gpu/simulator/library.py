@@ -41,7 +41,7 @@ class Symbol:
         self._function = function
 
     def __call__(self, *arguments: object) -> object:
-        """Run it: an NVML return code, or what the few functions without one return."""
+        """Run the function; return an NVML return code, or what the few without one return."""
         try:
             self._suffer(arguments)
             result = self._function(self._session, *arguments)
@@ -52,7 +52,7 @@ class Symbol:
         return int(Code.SUCCESS) if result is None else result
 
     def _suffer(self, arguments: tuple[object, ...]) -> None:
-        """Injected latency and failures."""
+        """Apply injected latency and failures."""
         if self._name == "nvmlErrorString":
             return
         switches = self._session.file.read()["switches"]

@@ -1,4 +1,4 @@
-"""Reading what a caller of the C library passes, and writing into the memory it points at.
+"""What a caller of the C library passes, and the memory it points at.
 
 The Python binding calls with ctypes values: numbers and ``c_uint``, pointers, arrays, and
 ``byref()`` of a structure of its own. The simulator knows the structures' fields by NVML's names
@@ -15,7 +15,7 @@ from jupyterhub_migspawner.model.codes import Code
 
 
 def number(value: object) -> int:
-    """A number that came as an int or as a ctypes number."""
+    """Return a number that came as an int or as a ctypes number."""
     plain = getattr(value, "value", value)
     if not isinstance(plain, int):
         raise Fault(Code.INVALID_ARGUMENT)
@@ -23,7 +23,7 @@ def number(value: object) -> int:
 
 
 def text(value: object) -> str:
-    """A string that came as bytes or ``char *``."""
+    """Return a string that came as bytes or ``char *``."""
     plain = getattr(value, "value", value)
     if not isinstance(plain, bytes):
         raise Fault(Code.INVALID_ARGUMENT)
@@ -31,14 +31,17 @@ def text(value: object) -> str:
 
 
 def address(value: object) -> int:
-    """The address an opaque handle holds, 0 for a null handle."""
+    """Return the address an opaque handle holds, 0 for a null handle."""
     if value is None:
         return 0
     return ctypes.cast(cast(Any, value), ctypes.c_void_p).value or 0
 
 
 def pointed(reference: object) -> Any:
-    """What ``byref(x)``, a pointer or an array leads to; a null pointer is an invalid argument."""
+    """Return what ``byref(x)``, a pointer or an array leads to.
+
+    A null pointer is an invalid argument.
+    """
     if reference is None:
         raise Fault(Code.INVALID_ARGUMENT)
     behind = getattr(reference, "_obj", None)

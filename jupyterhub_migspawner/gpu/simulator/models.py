@@ -75,19 +75,19 @@ class Model:
         return bool(self.profiles)
 
     def by_id(self, profile_id: int) -> GiProfile | None:
-        """The profile that creation calls ``profile_id``."""
+        """Return the profile that creation calls ``profile_id``."""
         return next((each for each in self.profiles if each.id == profile_id), None)
 
     def by_slot(self, slot: int) -> GiProfile | None:
-        """The profile that queries call ``slot``."""
+        """Return the profile that queries call ``slot``."""
         return next((each for each in self.profiles if each.slot == slot), None)
 
     def by_name(self, name: str) -> GiProfile | None:
-        """The profile of that name."""
+        """Return the profile of that name."""
         return next((each for each in self.profiles if each.name == name), None)
 
     def compute_profiles(self, profile: GiProfile) -> tuple[CiProfile, ...]:
-        """Compute instance profiles that fit into an instance of ``profile``."""
+        """Return the compute instance profiles that fit into an instance of ``profile``."""
         found = []
         for ci_id, slices in _CI_SLICES.items():
             if slices > profile.slices or (slices, profile.slices) in _CI_MISSING:

@@ -16,7 +16,7 @@ _Entry = TypeVar("_Entry", ProcessState, HolderState)
 
 
 def start_time(pid: int) -> int | None:
-    """When the process started, in clock ticks since boot; None when it is gone or a zombie.
+    """Return when the process started, in clock ticks since boot; None when gone or a zombie.
 
     Raises :exc:`OSError` when that cannot be read.
     """
@@ -32,12 +32,12 @@ def start_time(pid: int) -> int | None:
 
 
 def use_of(processes: list[ProcessState]) -> float:
-    """Per cent of the time in which the engine works for all of them together."""
+    """Return the per cent of the time in which the engine works for all of them together."""
     return min(100.0, sum(each.get("used", 0.0) for each in living(processes)))
 
 
 def living(entries: list[_Entry]) -> list[_Entry]:
-    """Those entries whose process still runs."""
+    """Return those entries whose process still runs."""
     return [each for each in entries if _lives(each["pid"], each["started"])]
 
 

@@ -145,7 +145,7 @@ class State(TypedDict):
 
 
 def default_switches() -> Switches:
-    """A machine that behaves: anybody may cut, UUIDs come back, nothing is slow or fails."""
+    """Return a machine that behaves: anybody may cut, UUIDs come back, nothing is slow or fails."""
     return Switches(
         privileged="everyone",
         reshuffle=False,

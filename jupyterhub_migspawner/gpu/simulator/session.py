@@ -46,7 +46,10 @@ class Session:
     samples: dict[int, Sample | None] = field(default_factory=dict)
 
     def state(self) -> State:
-        """The machine as it stands; a session from before a reboot or reset is uninitialised."""
+        """Return the machine as it stands.
+
+        A session from before a reboot or reset is uninitialised.
+        """
         state = self.file.read()
         if not self.initialised or state["boot"] != self.boot:
             raise Fault(Code.UNINITIALIZED)

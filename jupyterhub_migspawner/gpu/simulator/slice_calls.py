@@ -242,7 +242,7 @@ def _parent_only(session: Session, device: object) -> CardState:
 
 
 def _memory(session: Session, device: object) -> tuple[int, int]:
-    """Total and used bytes; compute instances of one GPU instance share one figure."""
+    """Return total and used bytes; compute instances of one GPU instance share one figure."""
     card, instance, _ = _device(session, device)
     if model_of(card).unified_memory:
         raise Fault(Code.NOT_SUPPORTED)
@@ -263,7 +263,7 @@ def _memory(session: Session, device: object) -> tuple[int, int]:
 
 
 def _processes(session: Session, device: object) -> list[tuple[ProcessState, InstanceState | None]]:
-    """Living processes of the slice, or of the card and all slices on it, for who may see them."""
+    """Return living processes of the slice, or of the card and all its slices, for who may see."""
     card, instance, compute = _device(session, device)
     if instance is not None and compute is not None:
         return [

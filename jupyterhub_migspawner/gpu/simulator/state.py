@@ -31,10 +31,10 @@ class StateFile:
         self.path = Path(path).absolute()
 
     def read(self) -> State:
-        """The state as it stands. Treat it as read-only: it may be handed out again.
+        """Return the state as it stands.
 
-        Raises:
-            GpuError: the file is missing, unreadable or not a state file.
+        Treat it as read-only: it may be handed out again. Raises :exc:`.GpuError` when the file is
+        missing, unreadable or not a state file.
         """
         with self._guard:
             try:
@@ -57,10 +57,9 @@ class StateFile:
 
     @contextmanager
     def change(self) -> Iterator[State]:
-        """A copy of the state to change; written when the block ends well, dropped if it raises.
+        """Yield a copy of the state to change; written when the block ends well, else dropped.
 
-        Raises:
-            GpuError: as :meth:`read`, or the file cannot be written.
+        Raises :exc:`.GpuError` as :meth:`read` does, or when the file cannot be written.
         """
         with self._locked():
             try:
@@ -74,8 +73,7 @@ class StateFile:
     def create(self, state: State, *, overwrite: bool = False) -> None:
         """Write the first state.
 
-        Raises:
-            GpuError: the file exists already, or cannot be written.
+        Raises :exc:`.GpuError` when the file exists already, or cannot be written.
         """
         with self._locked():
             if self.path.exists() and not overwrite:

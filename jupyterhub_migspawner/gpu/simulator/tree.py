@@ -56,7 +56,7 @@ def _capabilities(card: CardState, folder: Path) -> dict[Path, tuple[int, int]]:
 
 
 def _minors() -> str:
-    """The driver's whole table: it numbers all instances that could ever be."""
+    """Return the driver's whole table: it numbers all instances that could ever be."""
     lines, minor = ["config 1", "monitor 2"], 3
     for gpu in range(_GPUS):
         for instance in range(_GPU_INSTANCES):

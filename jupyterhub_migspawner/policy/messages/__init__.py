@@ -53,7 +53,7 @@ def message_of(
     zone: tzinfo | None = timezone.utc,
     title_of: Callable[[str], str] = str,
 ) -> Message | None:
-    """The message about an event; None for those that nobody is notified of.
+    """Return the message about an event; None for those that nobody is notified of.
 
     Its times are in ``zone``, which they name; None is the machine's own. ``title_of`` gives what
     people call the tier of a name.

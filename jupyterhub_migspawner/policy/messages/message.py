@@ -67,13 +67,13 @@ class Message:
         return self.audience == APPROVERS or self.topic == "requests"
 
     def is_for(self, channel: Channel) -> bool:
-        """Whether the channel hears of it."""
+        """Tell whether the channel gets this message."""
         if channel.audience.startswith(GROUP):
             return self.audience == APPROVERS and channel.audience[len(GROUP) :] in self.groups
         return channel.audience == self.audience
 
     def text(self, address: str = "", channel: Channel | None = None) -> str:
-        """The body, with the way to the page where the service's address is known.
+        """Return the body, with the way to the page where the service's address is known.
 
         For a channel, nothing in the body acts as markup there.
         """
@@ -86,7 +86,7 @@ Maker = Callable[[Happening, Mapping[str, Any]], Message | None]
 
 
 def merged(messages: Sequence[Message], more: int = 0) -> Message:
-    """One message for several about one person's requests, ``more`` of which are only counted."""
+    """Merge several messages about one person's requests; ``more`` of them are only counted."""
     first, number = messages[0], len(messages) + more
     whose = (
         "your requests" if first.audience == USERS else f"requests of {one_line(first.user, 60)}"

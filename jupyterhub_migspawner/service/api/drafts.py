@@ -18,7 +18,7 @@ class Drafts(ApiHandler):
 
     @operation("listDrafts")
     async def get(self) -> list[views.Draft]:
-        """The person's drafts of requests; nobody else can see them."""
+        """List the person's drafts of requests; nobody else can see them."""
         person = self.who.person
         found = await self.ask(lambda broker: broker.drafts.of(person))
         return [views.draft_view(draft) for draft in found]

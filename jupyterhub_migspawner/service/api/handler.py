@@ -45,7 +45,7 @@ class ApiHandler(Asked):
     query: Query
 
     def set_default_headers(self) -> None:
-        """An answer is for this visitor and this moment, and nothing in it is ever run."""
+        """Limit an answer to this visitor and this moment, and have nothing in it run."""
         self.set_header("Content-Type", "application/json")
         self.set_header("Cache-Control", "no-store")
         self.set_header("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
@@ -104,7 +104,7 @@ class ApiHandler(Asked):
         return [view(row) for row in shown]
 
     def link_next(self, before: int) -> None:
-        """Say where the rows with smaller ids than ``before`` are."""
+        """Link to the rows with smaller ids than ``before``."""
         kept = {
             name: values[-1].decode("utf-8", "replace")
             for name, values in self.request.query_arguments.items()
@@ -118,7 +118,7 @@ class ApiHandler(Asked):
         self.finish(json.dumps(value))
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
-        """Every error is an object with status, reason and message."""
+        """Answer every error with an object of status, reason and message."""
         if status_code == 405:
             self.set_header("Allow", ", ".join(sorted(methods_of(type(self)))))
         if status_code == 401:

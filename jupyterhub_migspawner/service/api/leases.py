@@ -32,7 +32,7 @@ class Leases(ApiHandler):
         refusals={403: "Only admins see all users' leases."},
     )
     async def get(self) -> list[views.Lease]:
-        """The person's own leases."""
+        """List the person's own leases."""
         query, admin = self.query, self.who.is_admin
         if query["all"] and not admin:
             raise Problem(403, "not-allowed", "Only admins can see all users' leases.")

@@ -15,7 +15,7 @@ class Notices(ApiHandler):
 
     @operation("listNoticeChoices", done="Each topic; true if the person gets its notices.")
     async def get(self) -> views.NoticeChoices:
-        """Which notices the person gets."""
+        """Return which notices the person gets."""
         name = self.who.person.name
         return views.notices_view(await self.ask(lambda broker: broker.notices.choices(name)))
 

@@ -79,7 +79,7 @@ class _Schemas(GenerateJsonSchema):
     """Schemas without what says nothing: titles of fields, and defaults that cannot be sent."""
 
     def field_title_should_be_set(self, schema: Any) -> bool:
-        """No field has a title; its name says the same."""
+        """Return False: no field has a title, as its name says the same."""
         return False
 
     def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:

@@ -26,7 +26,7 @@ class Queue(ApiHandler):
         refusals={403: "Only admins see all users' tickets."},
     )
     async def get(self) -> list[views.Ticket]:
-        """The person's own tickets in the waiting list."""
+        """List the person's own tickets in the waiting list."""
         query = self.query
         if query["all"] and not self.who.is_admin:
             raise Problem(403, "not-allowed", "Only admins see everybody's tickets.")
@@ -94,7 +94,7 @@ class OneTicket(ApiHandler):
 
 
 async def is_existing(parts: Parts, user: str, server: str) -> bool:
-    """Whether the hub has that server already, where it matters: its name may then be an old one.
+    """Return whether the hub has that server, where it matters: its name may then be an old one.
 
     Raises :class:`~jupyterhub_migspawner.errors.Refusal` (``conflict``) where the hub would not
     start one more, and :exc:`.HubError` when the hub does not say so.
@@ -113,7 +113,7 @@ async def is_existing(parts: Parts, user: str, server: str) -> bool:
 
 
 def standing(broker: Broker, ticket: TicketRow) -> TicketStatus:
-    """A ticket as it is now, with its queue position where it waits."""
+    """Return a ticket as it is now, with its queue position where it waits."""
     for status in broker.queue.status(ticket.user):
         if status.row.id == ticket.id:
             return status

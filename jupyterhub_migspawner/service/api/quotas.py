@@ -17,7 +17,7 @@ class MyQuota(ApiHandler):
 
     @operation("myQuota")
     async def get(self) -> list[views.Limit]:
-        """The person's limits, and how much of each is used."""
+        """Return the person's limits, and how much of each is used."""
         person = self.who.person
         servers = await self.live_servers(person.name)
         number = None if servers is None else len(servers)
@@ -43,7 +43,7 @@ class Exceptions(ApiHandler):
         refusals={403: "Only admins see all users' exceptions."},
     )
     async def get(self) -> list[views.QuotaException]:
-        """The person's exceptions from quotas."""
+        """List the person's exceptions from quotas."""
         query = self.query
         if query["all"] and not self.who.is_admin:
             raise Problem(403, "not-allowed", "Only admins can see all users' exceptions.")

@@ -30,7 +30,7 @@ class Requests(ApiHandler):
         refusals={403: "Only approvers see all users' requests."},
     )
     async def get(self) -> list[views.Request]:
-        """The person's own requests for tiers that need approval."""
+        """List the person's own requests for tiers that need approval."""
         visitor, part = self.who, self.query.part
         if not self.query["all"]:
             name = visitor.person.name

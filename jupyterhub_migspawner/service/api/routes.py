@@ -34,7 +34,7 @@ class Unknown(ApiHandler):
     """Any other address under ``api/``."""
 
     async def prepare(self) -> None:
-        """For every client: there is nothing here, and nobody needs to be known to say so."""
+        """Answer every client that there is nothing here; nobody has to sign in for that."""
         self.current_user = None
         raise Problem(
             404,
@@ -50,7 +50,7 @@ class OpenApi(ApiHandler):
 
     @operation("describe")
     async def get(self) -> dict[str, Any]:
-        """This description."""
+        """Return this description."""
         # In a thread: the first time it is generated, which takes 100 ms.
         found = await asyncio.to_thread(description)
         return {**found, "servers": [{"url": self.parts.prefix + "api"}]}

@@ -26,7 +26,7 @@ class Sessions(ApiHandler):
         refusals={403: "Only admins see all users' sessions."},
     )
     async def get(self) -> list[views.Session]:
-        """Running sessions: whether they are in use, when they end, and why."""
+        """List running sessions: whether they are in use, when they end, and why."""
         query = self.query
         if query["all"] and not self.who.is_admin:
             raise Problem(403, "not-allowed", "Only admins can see all users' sessions.")

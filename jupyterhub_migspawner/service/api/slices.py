@@ -14,7 +14,7 @@ class Slices(ApiHandler):
 
     @operation("listSlices")
     async def get(self) -> list[views.Slice]:
-        """Every slice and its state; for admins also its lease."""
+        """List every slice and its state; for admins also its lease."""
         viewer = self.who.maker
         slices = await self.ask(lambda broker: broker.slices.find())
         return [views.slice_view(status, viewer) for status in slices]

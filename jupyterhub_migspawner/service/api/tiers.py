@@ -14,7 +14,7 @@ class Tiers(ApiHandler):
 
     @operation("listTiers")
     async def get(self) -> list[views.Tier]:
-        """The tiers that the signed-in person sees, and how much of each is free."""
+        """List the tiers that the signed-in person sees, and how much of each is free."""
         person = self.who.person
         beside = await self.beside(person.name)
         offers = await self.ask(lambda broker: broker.tiers.of(person, **vars(beside)))

@@ -40,12 +40,12 @@ class Alarms:
         self._guard = threading.Lock()
 
     def at_server(self, reach: Reach, error: WrongPeer) -> None:
-        """Another user's process has the port of a session's server."""
+        """Report that another user's process has the port of a session's server."""
         where = f"The server of session {reach.lease_id}"
         self._raise(f"{where}: {error}.", reach.url, error, reach.lease_id, reach.user)
 
     def at_hub(self, error: WrongPeer) -> None:
-        """Another user's process has the hub's port."""
+        """Report that another user's process has the hub's port."""
         self._raise(f"The hub's REST API: {error}.", "hub", error, None, "")
 
     def _raise(

@@ -34,7 +34,7 @@ class BackgroundLoop:
         self._streams = self.make(IOLoop.current)
 
     async def run(self, doing: Coroutine[Any, Any, T]) -> T:
-        """Do it there. Raises what it raises; who is cancelled here cancels it there.
+        """Run a coroutine there. Raises what it raises; who is cancelled here cancels it there.
 
         Once all is let go of, calls that still wait for their turn are cancelled.
         """

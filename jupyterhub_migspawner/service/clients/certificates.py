@@ -19,7 +19,7 @@ log = logging.getLogger("migspawner.service")
 
 
 def for_the_hub(environ: Mapping[str, str]) -> ssl.SSLContext | None:
-    """What the hub gave this service to talk to it; None without ``internal_ssl``."""
+    """Return what the hub gave this service to talk to it; None without ``internal_ssl``."""
     names = ("KEYFILE", "CERTFILE", "CLIENT_CA")
     files = [environ.get(f"JUPYTERHUB_SSL_{name}") for name in names]
     if not all(files):
@@ -30,7 +30,7 @@ def for_the_hub(environ: Mapping[str, str]) -> ssl.SSLContext | None:
 
 
 def for_servers(config: Config, environ: Mapping[str, str]) -> ssl.SSLContext | None:
-    """What people's servers let in; None without ``internal_ssl``, or where it cannot be read."""
+    """Return what people's servers let in; None without ``internal_ssl`` or if it is unreadable."""
     if for_the_hub(environ) is None:
         return None
     # A hub's relative paths start where it was started, and so was this process, by the hub.

@@ -73,22 +73,24 @@ class Beside:
 
     @classmethod
     def of(cls, servers: Sequence[HubServer], server: str) -> Beside:
-        """What runs beside a server, of all that a person has."""
+        """Return what runs beside a server, of all that a person has."""
         others = [each for each in servers if each.name != server]
         stopping = tuple(each.name for each in others if each.pending == "stop")
         return cls(server, len(others), stopping)
 
     @classmethod
     def of_next(cls, servers: Sequence[HubServer]) -> Beside:
-        """The same for a start now: of the default server where it does not run, else of one
-        more."""
+        """Return what runs beside a start now.
+
+        That is a start of the default server if it does not run, else of one more.
+        """
         if any(not each.name for each in servers):
             return replace(cls.of_all(servers), server=None)
         return cls.of(servers, "")
 
     @classmethod
     def of_all(cls, servers: Sequence[HubServer], server: str = "") -> Beside:
-        """All that a person runs, for a ticket: a server that runs now counts until its turn."""
+        """Return all that a person runs, for a ticket: a running server counts until its turn."""
         stopping = tuple(each.name for each in servers if each.pending == "stop")
         return cls(server, len(servers), stopping)
 
@@ -114,8 +116,9 @@ class HubApi:
         timeout: float = 20.0,
         ahead: Callable[[], timedelta] = timedelta,
     ) -> None:
-        """``api_url`` ends in ``/hub/api``; ``timeout`` is in seconds, for each request.
+        """Prepare calls of the API at ``api_url``, which ends in ``/hub/api``.
 
+        ``timeout`` is in seconds, for each request.
         ``ahead`` says how far the hub's clock is ahead of the one that leases go by; the hub's
         times are given out as that one would have them.
         """
@@ -129,7 +132,7 @@ class HubApi:
         self.stranger: Callable[[WrongPeer], None] = lambda error: None
 
     async def servers(self) -> dict[tuple[str, str], HubServer]:
-        """Every live server by (user, server name). Raises :exc:`HubError` unless complete."""
+        """Return every live server by (user, name). Raises :exc:`HubError` unless complete."""
         found: dict[tuple[str, str], HubServer] = {}
         offset = 0
         for _ in range(MOST_PAGES):
@@ -157,7 +160,7 @@ class HubApi:
         raise HubError("The hub's list of users does not end.")
 
     async def servers_of(self, user: str) -> tuple[HubServer, ...] | None:
-        """The live servers of one user; None when the hub has no such user.
+        """Return the live servers of one user; None when the hub has no such user.
 
         The hub also answers 404 about users whom the asking token may not see, so that answer
         counts only when the service's own rights are unrestricted.
@@ -171,7 +174,7 @@ class HubApi:
         return _servers_of(model, self._ahead())
 
     async def server_names(self, user: str) -> frozenset[str]:
-        """The names of the servers that the hub has for a user, running or not.
+        """Return the names of the servers that the hub has for a user, running or not.
 
         Raises :exc:`HubError`.
         """
@@ -183,7 +186,7 @@ class HubApi:
         return frozenset(name for name in servers if isinstance(name, str))
 
     async def account(self, user: str) -> Account | None:
-        """A user with their groups and live servers; None when the hub has no such user."""
+        """Return a user with their groups and live servers; None when the hub has no such user."""
         model = await self._get(f"/users/{_quoted(user)}", missing_is_none=True)
         if model is None:
             lacking = await self.missing_scopes()
@@ -198,7 +201,7 @@ class HubApi:
         return Account(Person(user, names, admin), _servers_of(model, self._ahead()))
 
     async def start_server(self, user: str, name: str, options: Mapping[str, Any]) -> None:
-        """Ask the hub to start a server; returns when it has begun. Raises :exc:`HubError`."""
+        """Ask the hub to start a server; return when it has begun. Raises :exc:`HubError`."""
         path = f"/users/{_quoted(user)}/server"
         if name:
             path = f"/users/{_quoted(user)}/servers/{_quoted(name)}"
@@ -207,7 +210,7 @@ class HubApi:
             raise HubError(f"The hub did not start server {name!r} of {user!r}: {_told(body)}")
 
     async def missing_scopes(self) -> frozenset[str]:
-        """Which of :data:`NEEDED_SCOPES` the hub has not given to the service without limits."""
+        """Return which of :data:`NEEDED_SCOPES` the service does not have without limits."""
         model = await self._get("/user")
         scopes = model.get("scopes") if isinstance(model, dict) else None
         if not isinstance(scopes, list):
@@ -215,7 +218,7 @@ class HubApi:
         return NEEDED_SCOPES.difference(scope for scope in scopes if isinstance(scope, str))
 
     async def stop_server(self, user: str, name: str) -> None:
-        """Ask the hub to stop a server; returns when it has begun. Raises :exc:`HubError`."""
+        """Ask the hub to stop a server; return when it has begun. Raises :exc:`HubError`."""
         path = f"/users/{_quoted(user)}/server"
         if name:
             path = f"/users/{_quoted(user)}/servers/{_quoted(name)}"
@@ -311,7 +314,7 @@ def _server(user: str, raw: Any, ahead: timedelta) -> HubServer:
 
 
 def _time(raw: Any) -> datetime | None:
-    """An ISO 8601 time of the hub as aware UTC; None when there is none or it cannot be read."""
+    """Return an ISO 8601 time of the hub as aware UTC; None without one or if it is unreadable."""
     if not isinstance(raw, str):
         return None
     try:
@@ -346,7 +349,7 @@ def _lacks(scopes: frozenset[str]) -> str:
 
 
 def _told(body: bytes) -> str:
-    """What the hub says in an error, cut short; for the log, never for visitors."""
+    """Return what the hub says in an error, cut short; for the log, never for visitors."""
     try:
         message = json.loads(body).get("message", "")
     except (ValueError, AttributeError):

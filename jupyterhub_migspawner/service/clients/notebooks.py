@@ -78,7 +78,10 @@ class Notebooks:
         *,
         wrong_peer: Callable[[Reach, WrongPeer], None] = lambda reach, error: None,
     ) -> None:
-        """``wrong_peer`` hears, in another thread, of those who answer in a server's place."""
+        """Prepare to talk to servers, ``in_flight`` at the same time.
+
+        ``wrong_peer`` is called, in another thread, for those who answer in a server's place.
+        """
         self._ssl = ssl_context
         self._turns = asyncio.Semaphore(in_flight)
         self._background = BackgroundLoop(THREAD)
@@ -90,7 +93,7 @@ class Notebooks:
         self._background.close(lambda: None)
 
     async def runs(self, reach: Reach) -> Said:
-        """What runs on a server. Raises :exc:`NotSaid`."""
+        """Return what runs on a server. Raises :exc:`NotSaid`."""
         if reach.problem:
             raise NotSaid(reach.problem)
         async with self._turns:
@@ -112,12 +115,12 @@ class Notebooks:
         return kernels, terminals, watched, await self._acts(reach)
 
     async def _acts(self, reach: Reach) -> int | None:
-        """How much the server's person has done beside kernels and terminals; None if not told."""
+        """Return how much its person did beside kernels and terminals; None if not reported."""
         response = await self._ask(reach, ACTIVITY_PATH)
         return None if response.code == 404 else _number(_read_json(response), "acts")
 
     async def tell(self, reach: Reach, word: dict[str, Any]) -> str:
-        """Send a notice to a server's person; their extension request, or nothing.
+        """Send a notice to a server's person; return their extension request, or nothing.
 
         A server without this package's extension hears nothing of it. Raises :exc:`NotSaid`.
         """
@@ -135,7 +138,7 @@ class Notebooks:
         return extension_request
 
     async def _list(self, reach: Reach, path: str) -> list[Any]:
-        """A list of the server's own API. That it was asked is no activity of anybody's."""
+        """Return a list of the server's own API. That it was asked is no activity of anybody's."""
         response = await self._ask(reach, path)
         if response.code == 404 and path != "api/kernels":
             return []  # a server without terminals (terminals_enabled), or without our extension
@@ -193,7 +196,7 @@ class Notebooks:
 
 
 def _why(error: Exception) -> str:
-    """What the system says of a call that failed, in brackets; not every failure has such words."""
+    """Return the system's words for a failed call, in brackets; not every failure has them."""
     said = error.strerror if isinstance(error, OSError) else None
     return f" ({said[0].lower()}{said[1:]})" if said else ""
 
@@ -216,7 +219,7 @@ def read(
     watched: list[Any] | None = None,
     acts: int | None = None,
 ) -> Said:
-    """What a server's lists of kernels and terminals say. Raises :exc:`NotSaid`.
+    """Return what a server's lists of kernels and terminals say. Raises :exc:`NotSaid`.
 
     ``watched`` is what this package's extension has heard from the kernels themselves: by that,
     what a page asks by itself is no use, and a cell computes on whatever else is done meanwhile.

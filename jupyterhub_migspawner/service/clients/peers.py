@@ -66,7 +66,7 @@ class ServerCheck:
     _known: dict[str, tuple[int, int | None]] = field(default_factory=dict)
 
     def of(self, user: str, attempt: str) -> Check:
-        """The check of a connection to the server of this user's session."""
+        """Return the check of a connection to the server of this user's session."""
 
         def check(connection: socket.socket) -> None:
             self._check(connection, user, attempt)
@@ -109,7 +109,7 @@ class ServerCheck:
         )
 
     def _is_known(self, owner: Owner, attempt: str) -> bool:
-        """Whether the process that had the server's port before has this socket."""
+        """Return whether the process that had the server's port before has this socket."""
         pid, started = self._known.get(attempt, (0, None))
         if not pid:
             return False
@@ -120,8 +120,9 @@ class ServerCheck:
 
 
 def _check_name(connection: ssl.SSLSocket, user: str) -> None:
-    """With ``internal_ssl`` each user's servers have a certificate of their own.
+    """Raise :exc:`WrongPeer` unless the certificate is one of this user's servers.
 
+    With ``internal_ssl`` each user's servers have a certificate of their own.
     The hub gives it the name ``user-NAME`` (``jupyterhub.spawner``, ``create_certs``), and the
     addresses of every server of this machine.
     """
@@ -134,7 +135,7 @@ def _check_name(connection: ssl.SSLSocket, user: str) -> None:
 
 
 def _carried_by(pid: int) -> str:
-    """The attempt that a process belongs to; empty where it belongs to none, or hides it."""
+    """Return the attempt that a process belongs to; empty if it has none, or hides it."""
     try:
         return belongs_to(pid)
     except Unreadable:
@@ -156,7 +157,7 @@ def _uids_of(user: str) -> frozenset[int]:
 
 
 def user_name(uid: int) -> str:
-    """A local user, as they stand in a sentence."""
+    """Return a local user, as they stand in a sentence."""
     try:
         return f"user {pwd.getpwuid(uid).pw_name!r} (uid {uid})"
     except (KeyError, OverflowError):
@@ -164,5 +165,5 @@ def user_name(uid: int) -> str:
 
 
 def _plain(host: str) -> str:
-    """An address without the zone that IPv6 may have."""
+    """Return an address without the zone that IPv6 may have."""
     return host.partition("%")[0]

@@ -67,7 +67,7 @@ class Tokens:
         self._closed = closed
 
     def reach(self, standing: Standing | Stranded) -> Reach:
-        """How the server of a session is asked, by the key file as it was last read."""
+        """Return how the server of a session is asked, by the key file as it was last read."""
         lease, stay = standing.lease, standing.stay
         if not stay.url or not stay.sealed:
             return Reach(problem="the address of its server is unknown")

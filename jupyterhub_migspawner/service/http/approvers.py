@@ -16,7 +16,7 @@ MOST_READS = 10
 
 
 def is_approver(visitor: Visitor, approvers: Approvers) -> bool:
-    """Whether this visitor decides on requests at all (never on their own)."""
+    """Return whether this visitor decides on requests at all (never on their own)."""
     by = visitor.decider
     return by.admin or approvers.include(by)
 
@@ -40,7 +40,7 @@ def decidable(
     part: Part,
     states: Collection[str] | None = None,
 ) -> Decidable:
-    """The requests that are this visitor's to decide, or to see that they are their own.
+    """Return the requests that are this visitor's to decide, or to see that they are their own.
 
     Whose they are to decide, the database does not know. So a bounded number of rows is looked at;
     a part may be shorter than asked for though others follow.
@@ -62,7 +62,7 @@ def decidable(
 def only_shown(
     requests: Iterable[RequestRow], visitor: Visitor, approvers: Approvers
 ) -> list[RequestRow]:
-    """Those of some requests that are a visitor's own, or theirs to decide."""
+    """Return those of some requests that are a visitor's own, or theirs to decide."""
     by = visitor.decider
     return [
         request

@@ -70,7 +70,7 @@ class Visitor:
 
     @classmethod
     def of(cls, name: str, groups: frozenset[str], admin: bool, scopes: frozenset[str]) -> Visitor:
-        """The visitor whom the hub describes so.
+        """Return the visitor whom the hub describes so.
 
         A right counts where both the person and the token in use have it. What the hub's admins
         and the approvers of the configuration may do is opened by ``custom:migspawner:self``,
@@ -123,7 +123,7 @@ class CheckedHubOAuth(HubOAuth):  # type: ignore[misc]
     stranger: Callable[[WrongPeer], None] = staticmethod(lambda error: None)
 
     async def _api_request(self, method: str, url: str, /, **kwargs: Any) -> Any:
-        """One request of the hub's API, in place of JupyterHub's own (5.4 to 6.1).
+        """Send one request to the hub's API, in place of JupyterHub's own (5.4 to 6.1).
 
         That one opens its connection by itself, so that nobody could look whose it is. Returns the
         answer, None for 403 where ``allow_403`` is given. Raises HTTPError: 400 where the hub
@@ -168,7 +168,7 @@ class CheckedHubOAuth(HubOAuth):  # type: ignore[misc]
             raise HTTPError(500, "The hub's answer is not JSON.") from None
 
     def generate_state(self, next_url: str | None = None, **extra_state: Any) -> str:
-        """Remember where a visitor who signs in wants to go; of the oldest it forgets."""
+        """Remember where a visitor who signs in wants to go; the oldest of many are forgotten."""
         if next_url is not None and len(next_url) > MOST_URL:
             next_url = None
         kept = self._oauth_states
@@ -178,17 +178,17 @@ class CheckedHubOAuth(HubOAuth):  # type: ignore[misc]
         return state
 
     def get_token(self, handler: RequestHandler, in_cookie: bool = True) -> str | None:
-        """The visitor's token; none where it is too long to be one of the hub's."""
+        """Return the visitor's token; :data:`TOO_LONG` for one too long to be the hub's."""
         token: str | None = super().get_token(handler, in_cookie=in_cookie)
         return TOO_LONG if token and len(token) > MOST_TOKEN else token
 
     def get_session_id(self, handler: RequestHandler) -> str:
-        """The visitor's session at the hub, which is a part of what answers are kept under."""
+        """Return the visitor's session at the hub, a part of the key of cached answers."""
         return str(super().get_session_id(handler))[:MOST_TOKEN]
 
 
 def hub_oauth(environ: Mapping[str, str]) -> CheckedHubOAuth:
-    """The hub's OAuth, set up from the environment that the hub gives a managed service.
+    """Return the hub's OAuth, set up from the environment that the hub gives a managed service.
 
     What is not passed on here it reads there by itself (``jupyterhub.services.auth``).
     """
@@ -209,7 +209,7 @@ class Asked(HubOAuthenticated, RequestHandler):  # type: ignore[misc]
     _counted = ""
 
     def initialize(self) -> None:
-        """Called by tornado for each request."""
+        """Set what all handlers need; called by tornado for each request."""
         self.hub_auth = self.settings["hub_auth"]
 
     @property
@@ -219,14 +219,14 @@ class Asked(HubOAuthenticated, RequestHandler):  # type: ignore[misc]
         return parts
 
     async def ask(self, use: Callable[[Broker], T]) -> T:
-        """One use of the broker, off the event loop, when it is this visitor's turn."""
+        """Use the broker once, off the event loop, when it is this visitor's turn."""
         turns: Turns = self.settings["turns"]
         name = self.visitor.person.name if self.visitor else self.request.remote_ip
         async with turns.of(str(name)):
             return await self.parts.ask(use)
 
     async def live_servers(self, user: str) -> tuple[HubServer, ...] | None:
-        """A person's servers that run, start or stop; None where the hub does not say."""
+        """Return a person's servers that run, start or stop; None where the hub does not answer."""
         try:
             return await self.parts.hub.servers_of(user) or ()
         except HubError as error:
@@ -234,14 +234,14 @@ class Asked(HubOAuthenticated, RequestHandler):  # type: ignore[misc]
             return None
 
     async def beside(self, user: str, server: str | None = None) -> Beside:
-        """What a person runs, for a ticket for a server or for what a start now would start."""
+        """Return what a person runs, for a ticket for ``server``; without one, for a start now."""
         servers = await self.live_servers(user)
         if servers is None:
             return Beside(server)
         return Beside.of_next(servers) if server is None else Beside.of_all(servers, server)
 
     async def identify(self) -> Visitor | None:
-        """The visitor; None when nobody is signed in. Raises :exc:`.Problem` for the refused."""
+        """Return the visitor; None if not signed in. Raises :exc:`.Problem` for the refused."""
         # Set at once: left alone, tornado would ask the hub again, and block the loop meanwhile.
         self.current_user = None
         try:
@@ -281,13 +281,13 @@ class Asked(HubOAuthenticated, RequestHandler):  # type: ignore[misc]
         )
 
     def on_finish(self) -> None:
-        """The request has been answered."""
+        """Count the request as answered."""
         if self._counted:
             turns: Turns = self.settings["turns"]
             turns.end(self._counted)
 
     def check_xsrf_cookie(self) -> None:
-        """The hub's check, held back until it is known whether a token or a cookie signs in.
+        """Run the hub's check, but only once it is known whether a token or a cookie signs in.
 
         tornado calls this before ``prepare``; ``identify`` calls it again once that is known.
         """
@@ -306,7 +306,7 @@ class Asked(HubOAuthenticated, RequestHandler):  # type: ignore[misc]
             ) from None
 
     def _refuse_bad_credentials(self) -> None:
-        """Tell a visitor whose sign-in failed why, rather than that there was none."""
+        """Refuse a visitor whose sign-in failed with the reason, not as one without a sign-in."""
         if self.get_secure_cookie(self.hub_auth.cookie_name):
             self._require_xsrf()
         if self.hub_auth.get_token(self, in_cookie=False):
@@ -318,13 +318,13 @@ class Asked(HubOAuthenticated, RequestHandler):  # type: ignore[misc]
             )
 
     def send_error(self, status_code: int = 500, **kwargs: Any) -> None:
-        """Every error becomes one answer; the handler's ``write_error`` gives it its form."""
+        """Turn every error into one answer; the handler's ``write_error`` gives it its form."""
         exc_info = kwargs.get("exc_info")
         self._answer = answer_for(exc_info[1] if exc_info else None, status_code)
         super().send_error(self._answer.status, **kwargs)
 
     def refuse(self, refusal: Refusal) -> None:
-        """Give the answer of a page that says itself what was refused its status."""
+        """Set the status of a refusal that the page itself shows."""
         self.set_status(refusal.status)
         if refusal.retry_after is not None:
             self.set_header("Retry-After", str(refusal.retry_after))
@@ -335,7 +335,7 @@ class Asked(HubOAuthenticated, RequestHandler):  # type: ignore[misc]
         return self._answer or answer_for(None)
 
     def _request_summary(self) -> str:
-        """The request as tornado's own messages show it: without its query."""
+        """Return the request as tornado's own messages show it: without its query."""
         return f"{self.request.method} {self.request.path[:MOST_PATH]} ({self.request.remote_ip})"
 
     def log_exception(
@@ -344,7 +344,7 @@ class Asked(HubOAuthenticated, RequestHandler):  # type: ignore[misc]
         value: BaseException | None,
         tb: TracebackType | None,
     ) -> None:
-        """An expected error is a sentence in the log; only the unexpected is a traceback."""
+        """Log an expected error as a sentence; only an unexpected one with its traceback."""
         if not is_expected(value) and typ is not None and value is not None:
             # Not tornado's own: that shows the query, in which a token may stand.
             request = f"{self.request.method} {self.request.path[:MOST_PATH]}"

@@ -105,7 +105,7 @@ def _found(value: Any) -> str:
 
 
 def read_flags(query: Mapping[str, list[bytes]], known: Collection[str]) -> dict[str, bool]:
-    """Query parameters that are true or false; all that are known are in the answer."""
+    """Return query parameters that are true or false, with a value for each that is known."""
     flags = dict.fromkeys(known, False)
     for name, values in query.items():
         if name not in flags:
@@ -121,7 +121,7 @@ def read_flags(query: Mapping[str, list[bytes]], known: Collection[str]) -> dict
 
 
 def read_count(query: Mapping[str, list[bytes]], name: str, most: int) -> int | None:
-    """A query parameter that is a whole number from 1 to ``most``; None where it is left out."""
+    """Return a query parameter, a whole number from 1 to ``most``; None where it is left out."""
     values = query.get(name)
     if values is None:
         return None
@@ -133,7 +133,7 @@ def read_count(query: Mapping[str, list[bytes]], name: str, most: int) -> int | 
 
 
 def too_large(size: int) -> Problem:
-    """The answer to a body over :data:`MOST_BYTES`."""
+    """Return the answer to a body over :data:`MOST_BYTES`."""
     return Problem(
         413,
         "too-large",
@@ -142,12 +142,12 @@ def too_large(size: int) -> Problem:
 
 
 def is_storable(text: str) -> bool:
-    """Whether a text has no NUL, which PostgreSQL lacks, and no half of a surrogate pair."""
+    """Return whether a text has no NUL, which PostgreSQL lacks, and no half of a surrogate pair."""
     return not any(0xD800 <= ord(char) <= 0xDFFF or char == "\0" for char in text)
 
 
 def shown(text: str) -> str:
-    """Text of a visitor as it may stand in a sentence: quoted, and cut to 60 characters."""
+    """Return a visitor's text as it may stand in a sentence: quoted, and cut to 60 characters."""
     return repr(text if len(text) <= 60 else text[:59] + "…")
 
 

@@ -81,7 +81,7 @@ _CREDENTIALS = struct.Struct("=iII")
 
 
 def raise_file_limit() -> int:
-    """Raise the soft limit of open files to the hard one; how many may be open now."""
+    """Raise the soft limit of open files to the hard one; return how many may be open now."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_FILES)
     if soft != resource.RLIM_INFINITY and soft < most:
@@ -91,7 +91,7 @@ def raise_file_limit() -> int:
 
 
 def connection_limit(files: int) -> int:
-    """How many connections fit beside everything else when ``files`` may be open."""
+    """Return how many connections fit beside everything else when ``files`` may be open."""
     return max(16, min(MOST_OPEN, files - OTHER_FILES))
 
 
@@ -120,7 +120,7 @@ class Connections(HTTPServer):
         most: int = MOST_OPEN,
         clock: Callable[[], float] | None = None,
     ) -> None:
-        """Called by tornado's constructor."""
+        """Set up the server; called by tornado's constructor."""
         super().initialize(
             application,
             xheaders=True,
@@ -227,7 +227,7 @@ class Connections(HTTPServer):
     # -- ending ----------------------------------------------------------------------------------
 
     def _end_one(self, among: Collection[_Open] | None = None) -> bool:
-        """Close the connection that has sent its request for longest; False when there is none."""
+        """Close the connection that has sent its request for longest; return False without one."""
         slow = [each for each in among or self._open.values() if each.reading]
         if not slow:
             return False
@@ -287,7 +287,7 @@ class Connections(HTTPServer):
     def start_request(
         self, server_conn: object, request_conn: HTTPConnection
     ) -> HTTPMessageDelegate:
-        """A request begins to be read."""
+        """Note that a request begins to be read."""
         delegate = super().start_request(server_conn, request_conn)
         assert isinstance(server_conn, HTTP1ServerConnection)
         entry = self._open.get(server_conn.stream)
@@ -301,7 +301,7 @@ class Connections(HTTPServer):
         return _Noted(delegate, read)
 
     def on_close(self, server_conn: object) -> None:
-        """A connection has ended."""
+        """Forget a connection that has ended."""
         super().on_close(server_conn)
         assert isinstance(server_conn, HTTP1ServerConnection)
         self._forget(server_conn.stream)
@@ -381,7 +381,7 @@ class _Noted(HTTPMessageDelegate):
 
 
 def uid_of(connection: socket.socket) -> int | None:
-    """The local user at the other end; None when that is not known."""
+    """Return the local user at the other end; None when that is not known."""
     if connection.family == socket.AF_UNIX:
         raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
         uid: int = _CREDENTIALS.unpack(raw)[1]
@@ -391,7 +391,7 @@ def uid_of(connection: socket.socket) -> int | None:
 
 
 def _is_waited_for(listening: socket.socket) -> bool:
-    """Whether a connection waits to be accepted. Takes no descriptor."""
+    """Return whether a connection waits to be accepted. Takes no descriptor."""
     poll = select.poll()
     poll.register(listening, select.POLLIN)
     return bool(poll.poll(0))

@@ -45,7 +45,7 @@ class Turns:
         self._requests[visitor] += 1
 
     def end(self, visitor: str) -> None:
-        """A request that :meth:`begin` counted has been answered."""
+        """Count a request of :meth:`begin` as answered."""
         self._requests[visitor] -= 1
         if not self._requests[visitor]:
             del self._requests[visitor]

@@ -50,7 +50,7 @@ class Bounded(logging.Filter):
         self._kinds: dict[tuple[str, str], _Kind] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether the line is written."""
+        """Return whether the line is to be written."""
         if not any(record.name == each or record.name.startswith(f"{each}.") for each in OUTSIDERS):
             return True
         key = (record.name, str(record.msg)[:100])
@@ -111,7 +111,7 @@ requests_log = logging.getLogger("migspawner.service.requests")
 
 
 def log_request(handler: RequestHandler) -> None:
-    """What changes something or fails is worth a line; never the query, which may hold a secret."""
+    """Log a request that changes something or fails; never its query, which may hold a secret."""
     status = handler.get_status()
     request = handler.request
     level = logging.DEBUG

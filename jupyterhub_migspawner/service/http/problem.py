@@ -47,7 +47,7 @@ class Answer:
     """Seconds after which the same may be asked again; a header carries them."""
 
     def as_json(self) -> Error:
-        """The three keys of every JSON error."""
+        """Return the three keys of every JSON error."""
         return {"status": self.status, "reason": self.reason, "message": self.message}
 
 
@@ -67,7 +67,10 @@ _BY_STATUS = {
 
 
 def answer_for(error: BaseException | None, status: int = 500) -> Answer:
-    """The answer to a request that ended in ``error``; ``status`` counts when it has none."""
+    """Return the answer to a request that ended in ``error``.
+
+    ``status`` counts when the error has none.
+    """
     if isinstance(error, Problem):
         return Answer(error.status_code, error.word, error.sentence)
     if isinstance(error, Refusal):
@@ -99,5 +102,5 @@ def answer_for(error: BaseException | None, status: int = 500) -> Answer:
 
 
 def is_expected(error: BaseException | None) -> bool:
-    """Whether a sentence in the log says all there is to say; otherwise a traceback is needed."""
+    """Return whether a sentence in the log is enough; otherwise a traceback is needed."""
     return isinstance(error, (Refusal, DatabaseError, HubError, GpuError, HTTPError))

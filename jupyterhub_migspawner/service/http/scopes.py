@@ -16,7 +16,7 @@ START_SCOPES = ("start:servers", "servers")
 
 
 def may_start(scopes: Collection[str], user: str, groups: Collection[str], server: str) -> bool:
-    """Whether a token with these expanded scopes may start that server of that user.
+    """Return whether a token with these expanded scopes may start that server of that user.
 
     ``groups`` are the user's; ``server`` is empty for the default server.
     """

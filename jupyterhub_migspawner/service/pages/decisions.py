@@ -46,7 +46,7 @@ class Decisions(RequestPage):
     """What waits for the visitor's decision."""
 
     async def prepare(self) -> None:
-        """For approvers only."""
+        """Refuse visitors who are not approvers."""
         await super().prepare()
         if self.visitor and not is_approver(self.visitor, self.parts.settings.approvers):
             raise Problem(
@@ -122,11 +122,11 @@ class Decide(Decisions):
     """One decision; the last part of the address says which."""
 
     async def get(self, raw_id: str, what: str) -> None:  # type: ignore[override]
-        """Nothing to see here: back to the list."""
+        """Redirect to the list: there is nothing to see here."""
         self.redirect(f"{self.parts.prefix}decisions")
 
     async def post(self, raw_id: str, what: str) -> None:
-        """Decide."""
+        """Apply the visitor's decision."""
         assert self.visitor is not None
         request_id, by = read_id("request", raw_id), self.visitor.decider
         typed = {name: self.field(name) for name in ("hours", "reason", "minutes")}

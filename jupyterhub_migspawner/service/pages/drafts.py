@@ -10,11 +10,11 @@ class KeepDraft(MyRequests):
     """What was typed is kept as a draft."""
 
     async def get(self) -> None:
-        """Nothing to see here: back to the list."""
+        """Redirect to the list: there is nothing to see here."""
         self.redirect(f"{self.parts.prefix}requests")
 
     async def post(self) -> None:
-        """Keep it."""
+        """Save what was typed."""
         assert self.visitor is not None
         person = self.visitor.person
         typed = {name: self.field(name) for name in TYPED}
@@ -33,11 +33,11 @@ class DropDraft(MyRequests):
     """A draft is thrown away."""
 
     async def get(self, raw_id: str) -> None:  # type: ignore[override]
-        """Nothing to see here: back to the list."""
+        """Redirect to the list: there is nothing to see here."""
         self.redirect(f"{self.parts.prefix}requests")
 
     async def post(self, raw_id: str) -> None:  # type: ignore[override]
-        """Throw it away."""
+        """Discard the draft."""
         assert self.visitor is not None
         draft_id, person = read_id("draft", raw_id), self.visitor.person
         problem = await self.change(

@@ -26,7 +26,7 @@ class RequestPage(Page):
     """What the pages of requests share."""
 
     def field(self, name: str) -> str:
-        """A field of the form as it was typed, or an empty text."""
+        """Return a field of the form as it was typed, or an empty text."""
         return str(self.get_body_argument(name, "", strip=False))[:MOST_CHARACTERS]
 
     async def change(
@@ -35,7 +35,7 @@ class RequestPage(Page):
         done: str | Callable[[Changed], str],
         back: str,
     ) -> str:
-        """Do it and go back with a word of what was done; otherwise the sentence of why not."""
+        """Make a change, then go back with a word of what was done; else return why not."""
         try:
             changed = await self.ask(use)
         except Refusal as refusal:
@@ -46,15 +46,15 @@ class RequestPage(Page):
         return ""
 
     def before(self) -> int | None:
-        """Where the part of a list begins that the address asks for; None for the newest."""
+        """Return where the part of a list begins that the address asks for; None for the newest."""
         found = self.get_query_argument("before", "")
         return int(found) if found.isascii() and found.isdigit() and len(found) <= 18 else None
 
     def confirmation(self, words: Mapping[str, tuple[str, Callable[[int], bool]]]) -> str:
-        """What was just done, as the address says: a sentence for each word and when it is true.
+        """Return what was just done, as the address says.
 
-        Anybody can write an address, so there is no message about a number for which it is not
-        true.
+        ``words`` has a sentence for each word and when it is true. Anybody can write an address, so
+        there is no message about a number for which it is not true.
         """
         for word, (sentence, holds) in words.items():
             found = self.get_query_argument(word, "")

@@ -22,7 +22,7 @@ class MyNotices(Page):
         )
 
     async def post(self) -> None:
-        """Choose: a box that is not ticked is a topic that one does without."""
+        """Store the choice: a box that is not ticked is a topic that one does without."""
         assert self.visitor is not None
         name = self.visitor.person.name
         choices = {topic: bool(self.get_body_argument(topic, "")) for topic in TOPICS}

@@ -28,14 +28,14 @@ class Page(Asked):
     """Base of the pages: a visitor who is not signed in is sent to the hub first."""
 
     def set_default_headers(self) -> None:
-        """A page is for this visitor and this moment."""
+        """Limit a page to this visitor and this moment."""
         self.set_header("Cache-Control", "no-store")
         self.set_header("Content-Security-Policy", POLICY)
         self.set_header("X-Content-Type-Options", "nosniff")
         self.set_header("Referrer-Policy", "same-origin")
 
     async def prepare(self) -> None:
-        """Know the visitor, or send them to sign in and back."""
+        """Identify the visitor, or send them to sign in and back."""
         self.visitor = await self.identify()
         if self.visitor is None:
             if self.request.method not in ("GET", "HEAD"):
@@ -50,7 +50,7 @@ class Page(Asked):
         self.finish(theme.render(template, self.visitor, xsrf, **values))
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
-        """The hub's error page with the sentence in it."""
+        """Show the hub's error page with the sentence in it."""
         if self.answer.retry_after is not None:
             self.set_header("Retry-After", str(self.answer.retry_after))
         try:
@@ -71,7 +71,7 @@ class Callback(Page, HubOAuthCallbackHandler):  # type: ignore[misc]
     """The end of the hub's OAuth: sets the cookie and goes back to the page that was asked for."""
 
     async def prepare(self) -> None:
-        """Whether a user is signed in already is asked here, where it does not block the loop."""
+        """Identify a user who is signed in already, here, where it does not block the loop."""
         self.current_user = None
         try:
             self.current_user = await self.hub_auth.get_user(self, sync=False)
@@ -97,6 +97,6 @@ class NoPage(Page):
     """Any other address of the service that is not the API's."""
 
     async def prepare(self) -> None:
-        """Nobody needs to be known for the answer that there is nothing."""
+        """Answer that there is nothing, without a sign-in."""
         self.current_user = None
         raise Problem(404, "not-found", "There is no such page here.")

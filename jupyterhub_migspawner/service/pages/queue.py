@@ -149,7 +149,7 @@ class LeaveMine(MyQueue):
     """The end of a wait."""
 
     async def get(self, raw_id: str) -> None:  # type: ignore[override]
-        """Nothing to see here: back to the list."""
+        """Redirect to the list: there is nothing to see here."""
         self.redirect(f"{self.parts.prefix}queue")
 
     async def post(self, raw_id: str) -> None:  # type: ignore[override]
@@ -164,7 +164,7 @@ class LeaveMine(MyQueue):
 
 
 def shown_past(row: TicketRow, settings: Settings) -> dict[str, Any]:
-    """A place that is over."""
+    """Return a ticket that is over, as the page shows it."""
     return {
         "id": row.id,
         "tier": settings.title_of(row.tier),

@@ -32,7 +32,7 @@ class Limit:
 
 
 def limits_of(quotas: Iterable[QuotaStatus]) -> tuple[Limit, ...]:
-    """The limits of one person, in the order in which a start is checked."""
+    """Return the limits of one person, in the order in which a start is checked."""
     return tuple(
         Limit(
             field=each.field,

@@ -43,7 +43,7 @@ class MyRequests(RequestPage):
         await self.page(typed)
 
     async def drafted(self, draft_id: int) -> dict[str, str]:
-        """A draft of the visitor's as it was typed."""
+        """Return a draft of the visitor's as it was typed."""
         assert self.visitor is not None
         person = self.visitor.person
         for draft in await self.ask(lambda broker: broker.drafts.of(person)):
@@ -59,7 +59,7 @@ class MyRequests(RequestPage):
         raise Problem(404, "not-found", f"You have no draft {draft_id}.")
 
     async def post(self) -> None:
-        """Ask for a tier; a draft that it was is one no more."""
+        """Request a tier; the draft that it came from ceases to be one."""
         typed = {name: self.field(name) for name in (*TYPED, "draft")}
         assert self.visitor is not None
         person = self.visitor.person
@@ -161,11 +161,11 @@ class CancelMine(MyRequests):
     """The withdrawal of a request."""
 
     async def get(self, raw_id: str) -> None:  # type: ignore[override]
-        """Nothing to see here: back to the list."""
+        """Redirect to the list: there is nothing to see here."""
         self.redirect(f"{self.parts.prefix}requests")
 
     async def post(self, raw_id: str) -> None:  # type: ignore[override]
-        """Withdraw it."""
+        """Withdraw the request."""
         assert self.visitor is not None
         request_id, by = read_id("request", raw_id), self.visitor.person
         problem = await self.change(
@@ -181,7 +181,7 @@ def shown(
     now: datetime,
     in_use: frozenset[int | None] = frozenset(),
 ) -> list[dict[str, Any]]:
-    """Requests as the pages show them, the newest first."""
+    """Return requests as the pages show them, the newest first."""
     found = []
     for request in reversed(requests):
         tier = settings.tier(request.tier)

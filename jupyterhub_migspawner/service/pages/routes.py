@@ -23,7 +23,7 @@ class StaticFile(StaticFileHandler):
     """The style sheet and the script of the pages."""
 
     def set_default_headers(self) -> None:
-        """Files are what their name says."""
+        """Have browsers take files for what their name says."""
         self.set_header("X-Content-Type-Options", "nosniff")
 
 

@@ -45,7 +45,7 @@ class MySession(Page):
         await self.page()
 
     def confirmation(self) -> str:
-        """What was just done, as the address says; its number is looked at and nothing else."""
+        """Return what was just done, as the address says; only its number is looked at."""
         found = self.get_query_argument("extended", "")
         number = found.isascii() and found.isdigit() and len(found) <= 18
         return "Your session is extended." if number else ""
@@ -124,7 +124,7 @@ class MySession(Page):
 
 
 def doubtful(broker: Broker) -> list[Standing]:
-    """The sessions of this hub that admins should look at, as many as a page shows."""
+    """Return the sessions of this hub that admins should look at, as many as a page shows."""
     return [each for each in broker.sessions.standings() if each.doubt is not None][:MOST_ODD]
 
 
@@ -132,11 +132,11 @@ class ExtendMine(MySession):
     """A session is kept for longer."""
 
     async def get(self, raw_id: str) -> None:  # type: ignore[override]
-        """Nothing to see here: back to the sessions."""
+        """Redirect to the sessions: there is nothing to see here."""
         self.redirect(self.parts.prefix)
 
     async def post(self, raw_id: str) -> None:
-        """Extend it."""
+        """Extend the session."""
         assert self.visitor is not None
         lease_id, visitor = read_id("lease", raw_id), self.visitor
         try:

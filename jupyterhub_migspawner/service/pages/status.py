@@ -139,7 +139,10 @@ class Use:
 
 
 def use_of(standing: Standing, now: datetime, examine_seconds: float) -> Use:
-    """What the page says of the use of a session; ``examine_seconds`` is how old a look may be."""
+    """Return the page's words on the use of a session.
+
+    ``examine_seconds`` is how old a look may be.
+    """
     found, stay = standing.verdict, standing.stay
     used = found.idle_since or standing.lease.since
     quiet = now - used >= timedelta(seconds=2 * examine_seconds)
@@ -179,7 +182,7 @@ def _state(
 
 
 def _loss(server: HubServer | None, lease: LeaseRow | None, lost: LeaseRow | None) -> str:
-    """Why a server that runs has no GPU any more, in the words of who ended its lease."""
+    """Return why a running server has no GPU any more, in the words of who ended its lease."""
     if server is None or lease is not None or lost is None or server.started is None:
         return ""
     # The hub notes a start before the lease is taken: a later start is another session.
@@ -206,7 +209,7 @@ def _since(lease: LeaseRow | None, server: HubServer | None) -> Moment | None:
 
 
 def moment(at: datetime) -> Moment:
-    """A time of the lease database or the hub for people."""
+    """Return a time of the lease database or the hub for people."""
     utc = at.astimezone(timezone.utc)
     return Moment(
         text=in_words_utc(at),

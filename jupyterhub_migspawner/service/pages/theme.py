@@ -67,7 +67,7 @@ class Theme:
         self._variables = {name: v for name, v in variables.items() if not callable(v)}
 
     def render(self, name: str, visitor: Visitor | None, xsrf: str, **values: Any) -> str:
-        """One page as HTML."""
+        """Return one page as HTML."""
         context = {**self._variables, **self._hub_values(visitor, xsrf), **values}
         if self._theirs is not self._plain:
             try:
@@ -80,7 +80,7 @@ class Theme:
         return self._plain.get_template(name).render(context)
 
     def _hub_values(self, visitor: Visitor | None, xsrf: str) -> dict[str, Any]:
-        """What ``page.html`` uses (``jupyterhub.handlers.base``, ``template_namespace``)."""
+        """Return what ``page.html`` uses (``jupyterhub.handlers.base``, ``template_namespace``)."""
         person = visitor.person if visitor else None
         return {
             "base_url": self._hub_url,
@@ -104,12 +104,12 @@ class Theme:
         }
 
     def static_url(self, path: str, include_version: bool = True) -> str:
-        """A file of the hub's own, as the hub's templates ask for it."""
+        """Return the URL of a file of the hub's own, as the hub's templates ask for it."""
         return url_path_join(self._hub_url, "static", path)  # type: ignore[no-any-return]
 
 
 def _environment(paths: list[str], original: str) -> Environment:
-    """The hub's order of search, with the service's own pages behind it."""
+    """Return the templates in the hub's order of search, with the service's own pages."""
     made = Environment(
         loader=ChoiceLoader(
             [
@@ -130,7 +130,7 @@ def _environment(paths: list[str], original: str) -> Environment:
 
 
 def _set_in(section: Config, name: str, default: Any) -> Any:
-    """A trait's configured value, also where the file only added to it."""
+    """Return a trait's configured value, also where the file only added to it."""
     if name not in section:
         return default
     value = section[name]

@@ -88,7 +88,7 @@ class Announcer:
     async def _grant(
         self, standing: Standing, extension_request: str
     ) -> tuple[Standing, dict[str, str]]:
-        """Keep a session for longer as its person would on the page; how it stands then."""
+        """Keep a session for longer as its person would on the page; return how it stands then."""
         lease = standing.lease
         answer = {"wish": extension_request, "refusal": "", "kept_until": ""}
         try:

@@ -41,12 +41,12 @@ _PAGES = 10
 
 
 def schema_id(family: str) -> str:
-    """The ``$id`` of the schema for a family of kinds."""
+    """Return the ``$id`` of the schema for a family of kinds."""
     return f"urn:jupyterhub-migspawner:{family}"
 
 
 def event_logger(config: Config) -> EventLogger | None:
-    """The logger with the admin's handlers and our schemas; None when there are no handlers.
+    """Return the logger with the admin's handlers and our schemas; None without handlers.
 
     Raises :exc:`.ConfigError` when the handlers are none.
     """

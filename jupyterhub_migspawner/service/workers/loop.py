@@ -39,7 +39,7 @@ class Loop:
         self._outage = Outage(monotonic=monotonic)
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Go on until ``stop`` is set; a round under way is finished first."""
+        """Run rounds until ``stop`` is set; a round under way is finished first."""
         while not stop.is_set():
             await self.once()
             try:
@@ -48,7 +48,7 @@ class Loop:
                 continue
 
     async def once(self) -> None:
-        """One round. An outage is logged when it begins, changes and is over, not each time."""
+        """Run one round. An outage is logged when it begins, changes and is over, not each time."""
         try:
             await self._round()
         except MigspawnerError as error:
@@ -63,8 +63,10 @@ class Loop:
                 log.info("The %s works again, after %s.", self.name, plural(failures, "failure"))
 
     def in_time(self, parts: Parts) -> Loop:
-        """The same, with a look before each round whether the clock was set: no round decides by a
-        clock that jumped, and none is made while nobody knows."""
+        """Return the same loop, with a look before each round whether the clock was set.
+
+        No round decides by a clock that jumped, and none is made while nobody knows.
+        """
 
         async def timed() -> None:
             step = await parts.ask(lambda broker: broker.clock.watch())

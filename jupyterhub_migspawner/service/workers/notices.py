@@ -93,7 +93,7 @@ class Outbox:
         self.given_up = 0
 
     async def round(self) -> None:
-        """Read what is new, send what is due. Raises :exc:`.DatabaseError`."""
+        """Read what is new; send what is due. Raises :exc:`.DatabaseError`."""
         ask = self._parts.ask
         await ask(lambda broker: broker.hubs.demand(self._parts.home))
         if self._noted is None:
@@ -155,7 +155,7 @@ class Outbox:
         return message if message is not None and message.is_for(self._channel) else None
 
     async def _go_on(self) -> bool:
-        """Look after the sending under way, or begin one; False when nothing moves now."""
+        """Look after the sending under way, or begin one; return False when nothing moves now."""
         if self._sending is None:
             if sum(not each.done() for each in self._hung) >= MOST_HUNG:
                 return False

@@ -1,5 +1,4 @@
-"""The round of the waiting list: what becomes free is offered, and servers start for who wants
-that.
+"""Run the rounds of the waiting list: offer what becomes free, start servers for who asked for it.
 
 Relies on the broker for whose turn it is, and on the hub's word, asked again for each offer, about
 who its user is now. Promises that a hub that is away costs nobody their position, that nothing is
@@ -39,7 +38,7 @@ class Dispatcher:
     """Serves the waiting list, one :meth:`round` at a time."""
 
     def __init__(self, parts: Parts, *, elapsed: Callable[[], float] = time.monotonic) -> None:
-        """``elapsed`` gives seconds that only ever go forward."""
+        """Prepare the rounds; ``elapsed`` gives seconds that only ever go forward."""
         self._parts = parts
         self._elapsed = elapsed
         self._looked = float("-inf")
@@ -99,7 +98,7 @@ class Dispatcher:
             )
 
     async def _account(self, ticket: TicketRow) -> Account | None:
-        """Who a ticket's user is now; :data:`_UNKNOWN` where the hub says nothing usable."""
+        """Return a ticket's user as of now; :data:`_UNKNOWN` if the hub says nothing usable."""
         try:
             account = await self._parts.hub.account(ticket.user)
             self._said.discard(ticket.id)

@@ -47,12 +47,10 @@ class Reconciler:
         self._said: dict[int, str] = {}
 
     async def round(self) -> None:
-        """Compare this hub's leases once. Raises :exc:`.HubError`, :exc:`.DatabaseError`, or
-        :exc:`.Refusal` while another hub has this one's name; what was not reached by then is left
-        as it is.
+        """Compare this hub's leases once.
 
-        Leases are read before servers. A lease that stands here was taken, and so every earlier
-        start of its server was over, before the hub is asked: the answer speaks of this start.
+        Raises :exc:`.HubError`, :exc:`.DatabaseError`, or :exc:`.Refusal` while another hub has
+        this one's name; what was not reached by then is left as it is.
         """
         await self._parts.ask(lambda broker: broker.hubs.claim(self._parts.home))
         await self._parts.ask(lambda broker: broker.requests.expire())
@@ -130,7 +128,7 @@ class Reconciler:
             await self._release(lease, "its server is gone")
 
     async def _may_be_of(self, lease: LeaseRow, server: HubServer) -> bool:
-        """Whether a server may have been started in the tier of this lease.
+        """Return whether a server may have been started in the tier of this lease.
 
         One of another tier is another start, and one without a GPU never has a lease.
         """
@@ -198,12 +196,12 @@ class Reconciler:
 
 
 def _runs(lease: LeaseRow, server: HubServer | None) -> bool:
-    """Whether this is the very server that the lease was taken for."""
+    """Return whether this is the very server that the lease was taken for."""
     return server is not None and is_server_of(lease, server)
 
 
 def is_due(lease: LeaseRow, now: datetime) -> bool:
-    """Whether the hub should know this lease's server by now.
+    """Return whether the hub should know this lease's server by now.
 
     A start that is still within its time may not be in the hub's list yet, and its spawner calls
     it off itself; past its deadline nobody else does.
@@ -214,7 +212,7 @@ def is_due(lease: LeaseRow, now: datetime) -> bool:
 
 
 def _has_server(lease: LeaseRow, server: HubServer | None) -> bool:
-    """Whether what the hub runs under the name of a lease's server may be that server.
+    """Return whether what the hub runs under the name of a lease's server may be that server.
 
     It is not where both know when the hub began the start, and the hub began another one: the lease
     is of an older copy of the database. No clock is asked; the hub noted both.
@@ -232,7 +230,7 @@ def _same_start(lease: LeaseRow, server: HubServer) -> bool:
 
 
 def is_server_of(lease: LeaseRow, server: HubServer) -> bool:
-    """Whether the lease was taken for this start of the server, and it is not ending already.
+    """Return whether the lease was taken for this start of the server, and is not ending already.
 
     The hub notes the start of a server before it asks the spawner, and the spawner takes the lease
     (``jupyterhub.user.User.spawn``): a server that started after the lease has another one. A lease
@@ -248,7 +246,7 @@ def is_server_of(lease: LeaseRow, server: HubServer) -> bool:
 def may_be_renamed(
     lease: LeaseRow, server: HubServer, held: Collection[Key], *, unknown: bool
 ) -> bool:
-    """Whether the server of a user whom the hub does not know may run on as this one.
+    """Return whether the server of a user whom the hub does not know may run on as this one.
 
     The hub can rename a user whose server runs, and be killed before it said so to the broker.
     Then a server of the same name, started before the lease was taken, has no lease under its new

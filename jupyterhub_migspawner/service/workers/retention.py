@@ -36,7 +36,7 @@ class Compactor:
         self._so_far: Compaction | None = None
 
     async def round(self) -> None:
-        """Go on, or begin again when a day is over. Raises :exc:`.DatabaseError`."""
+        """Continue, or begin again when a day is over. Raises :exc:`.DatabaseError`."""
         if not self._days:
             return
         if self._so_far is None:

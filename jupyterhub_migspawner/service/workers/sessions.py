@@ -209,7 +209,7 @@ class Examiner:
         return self._told.get(standing.lease.id, standing.lease.since)
 
     def _is_news(self, standing: Standing) -> bool:
-        """Whether the session was used since the last report to the hub, some time ago."""
+        """Return whether the session was used since the last report to the hub, some time ago."""
         told = self._told_at(standing)
         rounds = timedelta(seconds=5 * self._parts.settings.examine_seconds)
         if not _matters(standing) or standing.used <= told:
@@ -221,7 +221,7 @@ class Examiner:
 async def _several(
     do: Callable[[Standing], Awaitable[None]], standings: Collection[Standing]
 ) -> None:
-    """Do it for each of them, some at a time."""
+    """Call ``do`` for each of them, some at a time."""
     turns = asyncio.Semaphore(AT_ONCE)
 
     async def one(standing: Standing) -> None:
@@ -232,5 +232,5 @@ async def _several(
 
 
 def _matters(standing: Standing) -> bool:
-    """Whether the session can end for being idle at all; no other is asked."""
+    """Return whether the session can end for being idle at all; no other is asked."""
     return standing.verdict.idle_since is not None or bool(standing.verdict.unknown)

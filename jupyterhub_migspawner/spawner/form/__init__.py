@@ -37,8 +37,9 @@ _SCRIPT = Markup(
 def preselected(
     offers: Sequence[TierStatus], default: str | None = None, last: str | None = None
 ) -> str:
-    """The tier that is picked when the page opens, among those that can start now or in a moment.
+    """Return the tier that is picked when the page opens; empty when none can start.
 
+    It is among those that can start now or in a moment.
     What can start now is picked first. Of that, what is held for the person, since it lapses; then
     what they have a grant for, then the server's ``last`` tier, then the ``default`` one.
     """
@@ -66,7 +67,7 @@ def render_tiers(
     typed: Mapping[str, str] | None = None,
     picked: str = "",
 ) -> str:
-    """HTML for the hub's spawn form: one radio button ``tier`` for each offer.
+    """Return HTML for the hub's spawn form: one radio button ``tier`` for each offer.
 
     ``default`` and ``last`` are the person's default tier and the server's last one. A tier that
     needs approval asks for reason and hours, and a full one offers the waiting list.

@@ -11,8 +11,10 @@ PREFIX = "migspawner-"
 
 
 def split_form(form_data: dict[str, list[Any]]) -> tuple[dict[str, Any], dict[str, list[Any]]]:
-    """Our field as it was sent, and the other fields. A field sent twice stays a list, which the
-    check of the options refuses with a sentence."""
+    """Return our field as it was sent, and the other fields.
+
+    A field sent twice stays a list, which the check of the options refuses with a sentence.
+    """
     rest = {
         name: values
         for name, values in form_data.items()
@@ -25,8 +27,10 @@ def split_form(form_data: dict[str, list[Any]]) -> tuple[dict[str, Any], dict[st
 
 
 def request_fields(form_data: dict[str, list[Any]], tier: Any) -> dict[str, str]:
-    """What was filled in beside a tier that cannot start now: ``reason`` and ``hours`` of a
-    request, ``wait``, ``start`` and ``upward`` of a ticket."""
+    """Return what was filled in beside a tier that cannot start now.
+
+    That is ``reason`` and ``hours`` of a request, ``wait``, ``start`` and ``upward`` of a ticket.
+    """
     found = {}
     for field in ("reason", "hours", "wait", "start", "upward"):
         values = form_data.get(f"{PREFIX}{field}-{tier}")
@@ -36,7 +40,7 @@ def request_fields(form_data: dict[str, list[Any]], tier: Any) -> dict[str, str]
 
 
 def own_options(user_options: Any) -> Any:
-    """What of a server's options is ours to judge.
+    """Return what of a server's options is ours to judge.
 
     The hub stores whatever was sent, form fields of its own and of the base spawner among it, and
     leaves them to the code that knows them. But a misspelt ``tier`` is ours: passed over, it would

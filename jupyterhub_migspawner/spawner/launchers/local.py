@@ -44,7 +44,7 @@ class SameProcess(HubSpawner):
         return url
 
     async def poll(self) -> int | None:
-        """The base spawner's answer, as long as the pid is still the server's."""
+        """Return the base spawner's answer, as long as the pid is still the server's."""
         if self.proc is None and self.pid and self._pid_started and self._is_gone():
             self.pid = 0
         return await super().poll()
@@ -53,21 +53,21 @@ class SameProcess(HubSpawner):
         return Process(self.pid, self._pid_started) if self.pid and self._pid_started else None
 
     def get_state(self) -> dict[str, Any]:
-        """The base spawner's state, with the start time beside the pid."""
+        """Return the base spawner's state, with the start time beside the pid."""
         state = super().get_state()
         if "pid" in state and self._pid_started:
             state["pid_started"] = self._pid_started
         return state
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Restore it; a pid that is another process by now is none of ours."""
+        """Restore the state; a pid that is another process by now is none of ours."""
         super().load_state(state)
         self._pid_started = state.get("pid_started", 0)
         if self._pid_started and self._is_gone():
             self.pid = 0
 
     def _is_gone(self) -> bool:
-        """Whether the server's process does not run any more. What cannot be read may run."""
+        """Return whether the server's process has ended. What cannot be read may run."""
         try:
             return start_time(PROC / str(self.pid)) != self._pid_started
         except Unreadable:
