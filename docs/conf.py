@@ -33,5 +33,5 @@ def _with_contents(app: Any, page: str, source: list[str]) -> None:
 
 
 def setup(app: Any) -> None:
-    """Called by Sphinx."""
+    """Have the contents built; called by Sphinx."""
     app.connect("source-read", _with_contents)

@@ -63,7 +63,7 @@ def commands(root: click.Command) -> Iterator[str]:
 
 
 def _every(ctx: click.Context) -> Iterator[click.Context]:
-    """A command and all below it, each as its help would be shown."""
+    """Yield a command and all below it, each as its help would be shown."""
     yield ctx
     for child, _ in _below(ctx):
         yield from _every(child)

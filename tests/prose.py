@@ -2,7 +2,8 @@
 
 Reads what git tracks: strings, comments and docstrings of Python, Markdown, templates, and comments
 and texts of JavaScript and YAML. Names in code are not its subject; nor is anything in backquotes.
-A finding says file, line, the word, and what to write instead.
+In the package it also reads how the summary of each public function begins: with a verb. A finding
+says file, line, the word, and what to write instead.
 """
 
 from __future__ import annotations
@@ -61,6 +62,25 @@ RULES = {
     r"(\w+ \w+)( \1){2,}": "the phrase once",
     r"(the|an?|its?|is|are|to|of|and|or|for|with|not)(?:\s|\n\s*)\1": "the word once",
 }
+
+# What the summary of a public function or method of the package begins with.
+_VERBS = """
+Accept Add Allocate Answer Apply Approve Ask Become Begin Block Bring Call Cancel Carry Change
+Check Choose Claim Clear Close Collect Compare Complete Confirm Connect Continue Copy Count Create
+Cut Decide Declare Decorate Deny Describe Destroy Discard Do Drop End Estimate Exclude Expire
+Explain Export Extend File Fill Find Finish Follow Forget Format Free Get Give Go Have Hold
+Identify Insert Join Keep Leave Let Lift Limit Link List Listen Lock Log Look Lose Make Manage
+Merge Move Name Note Offer Open Overwrite Parse Pass Place Plan Print Protect Put Quarantine Raise
+Rank Read Record Redirect Refuse Release Remember Rename Replace Report Request Restart Restore
+Return Revoke Run Save Select Send Serve Set Show Shut Sign Simulate Start Stop Store Submit Take
+Tell Try Turn Undo Use Wait Warn Watch Wire Withdraw Write Yield
+"""
+VERBS = frozenset(_VERBS.split())
+PACKAGE = "jupyterhub_migspawner/"
+IMPERATIVE = "a verb in the imperative first, one of VERBS in tests/prose.py"
+
+# Decorators of what is read like an attribute; its summary is a noun phrase.
+PROPERTIES = frozenset({"property", "cached_property", "setter", "deleter"})
 
 # Places where a word from above is right: file, the text around it, and why.
 ALLOWED = {
@@ -224,6 +244,24 @@ READERS = {
 }
 
 
+def _is_property(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    return any(
+        (each.attr if isinstance(each, ast.Attribute) else getattr(each, "id", "")) in PROPERTIES
+        for each in function.decorator_list
+    )
+
+
+def _openings(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Line and first word of the summary of each public function and method; not of properties."""
+    for node in ast.iter_child_nodes(tree):
+        if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            yield from _openings(node)
+        elif not node.name.startswith("_") and not _is_property(node):
+            words = (ast.get_docstring(node) or "").split()
+            if words:
+                yield node.body[0].lineno, words[0].rstrip(".,:;")
+
+
 def _line(piece: Piece, start: int, word: str, source: list[str]) -> int:
     """The line of a word, as exactly as can be said of strings that are joined from several."""
     ahead = piece.text[:start].count("\n")
@@ -258,6 +296,9 @@ def findings(file: str, text: str) -> list[Finding]:
                 word = " ".join(match[0].split())
                 line = _line(piece, match.start(), match[0], source)
                 listed.add(Finding(file, line, word, instead))
+    if file.startswith(PACKAGE) and file.endswith(".py"):
+        openings = _openings(ast.parse(text))
+        listed |= {Finding(file, *each, IMPERATIVE) for each in openings if each[1] not in VERBS}
     return sorted(listed, key=lambda finding: (finding.line, finding.word))
 
 

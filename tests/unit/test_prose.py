@@ -24,7 +24,7 @@ whoever = wanted = 1  # names are free
 
 
 def shown(user: str) -> str:
-    """Say who ``whoever`` is."""
+    """Return who ``whoever`` is."""
     return f"{user} is told of {whoever}, for want of a name."
 '''
 
@@ -123,6 +123,84 @@ def test_a_finding_says_where_it_is_and_what_to_write() -> None:
 )
 def test_ordinary_english_is_left_alone(text: str) -> None:
     assert found("docs/x.md", text) == []
+
+
+FUNCTIONS = '''"""Verbs and nouns."""
+
+
+class Lease:
+    """A lease."""
+
+    seats: int = 1
+    """How many may hold it."""
+
+    @property
+    def user(self) -> str:
+        """The person's name."""
+
+    @functools.cached_property
+    def hours(self) -> float:
+        """Hours that are left."""
+
+    @user.setter
+    def user(self, name: str) -> None:
+        """The person's name."""
+
+    @classmethod
+    def of(cls, user: str) -> Lease:
+        """The lease of a user."""
+
+    async def release(self) -> None:
+        """
+        Releases it.
+        """
+
+    def drop(self) -> None:
+        """Release: end it, now."""
+
+    def _end(self) -> None:
+        """The end."""
+
+
+if True:
+
+    def is_free() -> bool:
+        """Whether it is free."""
+
+        def look() -> bool:
+            """What is found."""
+
+
+def count() -> int:
+    """``count`` of the leases."""
+
+
+def undescribed() -> None:
+    pass
+'''
+
+
+def test_summaries_of_public_functions_begin_with_a_verb() -> None:
+    assert found("jupyterhub_migspawner/x.py", FUNCTIONS) == [
+        (24, "The"),
+        (27, "Releases"),
+        (41, "Whether"),
+        (48, "``count``"),
+    ]
+
+
+def test_summaries_are_read_in_the_package_alone() -> None:
+    assert found("tests/x.py", FUNCTIONS) == []
+    assert found("docs/jupyterhub_migspawner/x.py", FUNCTIONS) == []
+
+
+def test_a_summary_without_a_verb_is_reported_with_its_line_and_word() -> None:
+    text = 'def is_free():\n    """Whether it is free."""\n'
+    (only,) = prose.findings("jupyterhub_migspawner/x.py", text)
+    assert str(only) == (
+        "jupyterhub_migspawner/x.py:2: 'Whether': write a verb in the imperative first, "
+        "one of VERBS in tests/prose.py"
+    )
 
 
 def test_an_allowed_word_needs_its_own_surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
