@@ -43,7 +43,7 @@ def check(channels: Sequence[Channel]) -> None:
 
 
 def problem_with(channel: Channel) -> str:
-    """What keeps Apprise from using a channel, with the way out; empty when nothing does."""
+    """Explain what keeps Apprise from using a channel, and the way out; empty for nothing."""
     url = channel.url_for("user", "user@example.org")
     if url is None:
         return ""

@@ -72,8 +72,8 @@ Explain Export Extend File Fill Find Finish Follow Forget Format Free Get Give G
 Identify Insert Join Keep Leave Let Lift Limit Link List Listen Lock Log Look Lose Make Manage
 Merge Move Name Note Offer Open Overwrite Parse Pass Place Plan Print Protect Put Quarantine Raise
 Rank Read Record Redirect Refuse Release Remember Rename Replace Report Request Restart Restore
-Return Revoke Run Save Select Send Serve Set Show Shut Sign Simulate Start Stop Store Submit Take
-Tell Try Turn Undo Use Wait Warn Watch Wire Withdraw Write Yield
+Return Revoke Run Save Select Send Serve Set Show Shut Sign Simulate Split Start Stop Store Submit
+Take Tell Try Turn Undo Use Wait Warn Watch Wire Withdraw Write Yield
 """
 VERBS = frozenset(_VERBS.split())
 PACKAGE = "jupyterhub_migspawner/"

@@ -15,7 +15,7 @@ from jupyterhub_migspawner.policy.layouts import is_desired
 
 
 def update_desired(tx: Transaction, card_uuid: str) -> None:
-    """Update for each slice of a card whether its layout, or its target, has it."""
+    """Record for each slice of a card whether its layout, or its target, has it."""
     record = queries.cards.by_uuid(tx, card_uuid)
     if record is None:
         return

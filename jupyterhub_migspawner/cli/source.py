@@ -102,7 +102,7 @@ def read_quietly(path: Path) -> Config:
 
 
 def problem_with_file(source: Source) -> ConfigError | None:
-    """Why the configuration file cannot be read now, although the hub's settings are used."""
+    """Explain why the configuration file cannot be read, although the hub's settings are used."""
     try:
         read_quietly(source.file)
     except ConfigError as error:

@@ -87,7 +87,7 @@ def _zone(options: MigBroker) -> tzinfo | None:
 
 
 def _server_names(options: MigBroker) -> ServerNames:
-    """The hub's rule for names of servers, by its settings and its version."""
+    """Return the hub's rule for names of servers, by its settings and its version."""
     hub = options.config.get("JupyterHub", {})
     named = bool(hub.get("allow_named_servers", False))
     most = hub.get("named_server_limit_per_user", 0)
@@ -114,7 +114,7 @@ def read_usernames(options: MigBroker) -> Usernames:
 
 
 def resolved_values(options: MigBroker) -> dict[str, Any]:
-    """The settings by name, as another process has to be given them to use the same.
+    """Return the settings by name, as another process has to be given them to use the same.
 
     Those that are set, and those whose defaults depend on this process: its folder, its home,
     its environment.

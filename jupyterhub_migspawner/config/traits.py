@@ -355,7 +355,7 @@ class MigBroker(LoggingConfigurable):
         return expanded(self.directory) if self.directory else Path.cwd()
 
     def open_broker(self) -> Broker:
-        """The broker over the configured database, which is opened by the first call.
+        """Return the broker over the configured database, which is opened by the first call.
 
         Makes the lease database when there is none, where it may. Raises :exc:`ConfigError` and
         :exc:`DatabaseError`.
@@ -373,7 +373,7 @@ class MigBroker(LoggingConfigurable):
         return utc_now() if broker is None else broker.now()
 
     def open_nvml(self) -> Nvml:
-        """NVML as configured, the same at each call. Nothing is loaded before its first use."""
+        """Return NVML as configured, the same each time. Nothing is loaded before its first use."""
         from jupyterhub_migspawner.gpu.nvml import Nvml
 
         with self._open_lock:

@@ -66,7 +66,7 @@ class DatabaseFile:
         return _node(file), _node(log), _node(index)
 
     def problem(self, seen: Position | None) -> str:
-        """Why the content is older than ``seen`` or damaged; empty when it is not, or not known.
+        """Explain why the content is older than ``seen`` or damaged; empty when not, or not known.
 
         Looked at only when the file has changed, as checkpoints and foreign programs change it: by
         a new connection, for the others may have pages of before in memory; and without its

@@ -20,12 +20,10 @@ class HubContext:
     object of ours. What all of them reach is the dict of the hub's own settings
     (``User.settings``, JupyterHub 5.4 to 6.1). It lives as long as the hub, so it owns the context:
     two spawners of a hub have one lease database, and another hub in the same process has another.
-
-    Args:
-        mig: the settings that all spawners of the hub use.
     """
 
     def __init__(self, mig: MigBroker) -> None:
+        """Make the context of spawners that all use the settings ``mig``."""
         self.mig = mig
         self.claims = Claims(mig)
 
@@ -34,10 +32,8 @@ class HubContext:
         """Return the context among the hub's settings.
 
         :func:`.wiring.complete_hub` puts it there. In a hub whose file does not call ``setup(c)``
-        the first call makes it from ``config``.
-
-        Raises:
-            ConfigError: ``config`` has a mistake.
+        the first call makes it from ``config``. Raises
+        :class:`~jupyterhub_migspawner.errors.ConfigError`.
         """
         found = settings.get(KEY)
         if found is None:

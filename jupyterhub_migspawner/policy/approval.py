@@ -49,11 +49,11 @@ class Rule:
     for_groups: frozenset[str] | None = None
 
     def names(self, person: Person) -> bool:
-        """Whether this person is one of them."""
+        """Tell whether this person is one of them."""
         return person.name in self.users or not person.groups.isdisjoint(self.groups)
 
     def covers(self, tier: str, groups: Collection[str]) -> bool:
-        """Whether it covers requests for that tier by members of these groups."""
+        """Tell whether it covers requests for that tier by members of these groups."""
         if self.tiers is not None and tier not in self.tiers:
             return False
         return self.for_groups is None or not self.for_groups.isdisjoint(groups)
@@ -66,11 +66,11 @@ class Approvers:
     rules: tuple[Rule, ...] = ()
 
     def include(self, person: Person) -> bool:
-        """Whether this person decides about anything at all."""
+        """Tell whether this person decides about anything at all."""
         return person.decides and any(rule.names(person) for rule in self.rules)
 
     def cover(self, person: Person, tier: str, groups: Collection[str]) -> bool:
-        """Whether this person decides about that tier for members of these groups."""
+        """Tell whether this person decides about that tier for members of these groups."""
         return person.decides and any(
             rule.names(person) and rule.covers(tier, groups) for rule in self.rules
         )
@@ -93,9 +93,10 @@ class Narrowed(Entry):
 def parse_approvers(
     raw: object, tiers: Collection[str] | None = None, known_as: KnownAs = as_written
 ) -> Approvers:
-    """``MigBroker.approvers``: a list of ``"user:NAME"``, ``"group:NAME"`` and of dicts with
-    ``approvers`` (such a list), and ``tiers`` and ``for_groups`` that narrow it; None means nobody.
+    """Read ``MigBroker.approvers``; None means nobody.
 
+    It is a list of ``"user:NAME"``, ``"group:NAME"`` and of dicts with ``approvers`` (a list of the
+    former), and with ``tiers`` and ``for_groups``, which limit what these decide about.
     ``tiers`` are the names there are; ``known_as`` gives the hub's names of people. Raises
     :class:`~jupyterhub_migspawner.errors.ConfigError`.
     """
@@ -141,7 +142,7 @@ def may_decide(
     tier: str = "",
     groups: Collection[str] = frozenset(),
 ) -> str:
-    """Why this person may not decide about that user's request; empty when they may.
+    """Explain why this person may not decide about that user's request; empty when they may.
 
     ``groups`` are the user's, as the hub had them when they asked.
     """
@@ -155,19 +156,19 @@ def may_decide(
 
 
 def may_move(state: str, to: str) -> str:
-    """Why a request in ``state`` cannot become ``to``; empty when it can."""
+    """Explain why a request in ``state`` cannot become ``to``; empty when it can."""
     if to in TRANSITIONS.get(state, frozenset()):
         return ""
     return f"It is already {state} and cannot become {to}."
 
 
 def one_more(needed: int, first_by: str) -> bool:
-    """Whether an approval now still needs another person's."""
+    """Tell whether an approval now still needs another person's."""
     return needed > 1 and not first_by
 
 
 def period(starts_at: datetime | None, hours: float, now: datetime) -> tuple[datetime, datetime]:
-    """From when until when a request that is approved now is a grant."""
+    """Return from when until when a request that is approved now is a grant."""
     begin = now if starts_at is None else max(starts_at, now)
     return begin, begin + timedelta(hours=hours)
 
@@ -185,6 +186,6 @@ def state_at(request: RequestRow, now: datetime, *, undecided_before: datetime) 
 
 
 def is_brief(grant: RequestRow, warning: timedelta) -> bool:
-    """Whether a grant lasts no longer than the time for which its user is warned of its end."""
+    """Tell whether a grant lasts no longer than its user is warned of its end."""
     begin, end = grant.valid_from or grant.decided_at, grant.valid_until
     return begin is not None and end is not None and end - begin <= warning

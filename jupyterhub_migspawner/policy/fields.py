@@ -158,7 +158,7 @@ def user_or_group(text: object) -> tuple[str, str]:
 def by_person(
     where: str, entries: Iterable[tuple[str, T]], known_as: KnownAs = as_written
 ) -> dict[str, T]:
-    """Values by the hub's names of people. Raises :exc:`.ConfigError` for two of one person."""
+    """Return values by the hub's names of people. Raises :exc:`.ConfigError` for two of one."""
     found: dict[str, T] = {}
     written: dict[str, str] = {}
     for name, value in entries:
@@ -173,12 +173,12 @@ def by_person(
 
 
 def read_hours(text: str) -> float:
-    """Hours as a user typed them, also with a decimal comma. Raises :exc:`.Refusal`."""
+    """Read hours as a user typed them, also with a decimal comma. Raises :exc:`.Refusal`."""
     return _read_number("hours", text, "8 or 0.5")
 
 
 def read_minutes(text: str) -> float:
-    """Minutes as a user typed them, also with a decimal comma. Raises :exc:`.Refusal`."""
+    """Read minutes as a user typed them, also with a decimal comma. Raises :exc:`.Refusal`."""
     return _read_number("minutes", text, "15")
 
 
@@ -193,7 +193,7 @@ def _read_number(what: str, text: str, example: str) -> float:
 
 
 def read_moment(text: str) -> datetime:
-    """A time as a user typed it, UTC where it names no zone. Raises :exc:`.Refusal`."""
+    """Read a time as a user typed it, in UTC unless it names a zone. Raises :exc:`.Refusal`."""
     try:
         # Python 3.10 does not read the trailing Z.
         found = datetime.fromisoformat(re.sub("[zZ]$", "+00:00", text.strip()))

@@ -48,7 +48,7 @@ def is_reached(card: CardRow, present: set[Want]) -> bool:
 
 
 def is_desired(card: CardRow, want: Want) -> bool:
-    """Whether a slice of the card is in its target, or else in its layout.
+    """Tell whether a slice of the card is in its target, or else in its layout.
 
     Every slice is, while the card has neither: nobody has set a layout, and none was found.
     """

@@ -62,7 +62,7 @@ class Channel:
         return f"{self.audience}[{self.number}] ({found[0] if found else '?'})"
 
     def shown(self, text: str) -> str:
-        """Text as it may be sent there, so that nothing in it acts as markup or calls people."""
+        """Return text as it may be sent there: nothing in it acts as markup or calls people."""
         found = _SCHEME.match(self.url)
         return for_channel(text, found[0] if found else "")
 
@@ -72,7 +72,7 @@ class Channel:
         return "address" in _BLANK.findall(self.url)
 
     def url_for(self, user: str = "", address: str = "") -> str | None:
-        """Where to send for this user; None where their name or address cannot stand in a URL."""
+        """Return where to send for this user; None if their name or address cannot be in a URL."""
         if self.audience != USERS:
             return self.url
         values = {"user": user, "address": address}
@@ -90,13 +90,13 @@ class Notices:
     addresses: Addresses = field(default_factory=dict, repr=False)
 
     def address(self, user: str) -> str:
-        """A user's address; empty where there is none. A function of the admin's may raise."""
+        """Return a user's address, or ``""`` for none. A function of the admin's may raise."""
         look_up = self.addresses if callable(self.addresses) else self.addresses.get
         found = look_up(user)
         return found if isinstance(found, str) else ""
 
     def tell(self, audience: str) -> bool:
-        """Whether there is a channel for them."""
+        """Tell whether there is a channel for them."""
         return any(channel.audience == audience for channel in self.channels)
 
 
@@ -108,7 +108,7 @@ _KEYS = (ADMINS, APPROVERS, USERS, "addresses")
 
 
 def parse_notices(raw: object, known_as: KnownAs = as_written) -> Notices:
-    """``MigBroker.notices`` as it was written; empty or None means that nobody is notified.
+    """Read ``MigBroker.notices``; nobody is notified where it is empty or None.
 
     ``known_as`` gives the hub's names of the people that have addresses.
     Whether Apprise knows a URL is not looked at here. Raises

@@ -104,7 +104,7 @@ class Quotas:
     """Names of the groups whose entries are caps; the empty name is ``default``."""
 
     def for_person(self, person: Person, lifted: Lifted | None = None) -> Quota:
-        """The quota of this person, by the rule in the module's description."""
+        """Return the quota of this person, by the rule in the module's description."""
         chosen: dict[str, Any] = {}
         for name in FIELDS:
             limit = self._limit(name, person)
@@ -142,13 +142,13 @@ class Quotas:
 
 
 def most(limits: Iterable[float | None]) -> float | None:
-    """The most generous of some limits; None is no limit."""
+    """Return the most generous of some limits; None is no limit."""
     some = list(limits)
     return None if None in some else max(limit for limit in some if limit is not None)
 
 
 def least(limits: Iterable[float | None]) -> float | None:
-    """The least of some limits; None, which is no limit, only when all are."""
+    """Return the least of some limits; None, which is no limit, only when all are."""
     return min((limit for limit in limits if limit is not None), default=None)
 
 
@@ -178,16 +178,16 @@ class Usage:
     ending: tuple[Ending, ...] = ()
 
     def settled(self) -> Usage:
-        """What is left of it once the sessions that ended a moment ago are proven empty."""
+        """Return the use without sessions that ended a moment ago and are soon proven empty."""
         stuck = tuple(each for each in self.ending if each.overdue(self.now))
         return replace(self, ending=stuck)
 
     def counted(self, field: str) -> int:
-        """How much of a quota that counts (:data:`COUNTS`) is used."""
+        """Return how much of a quota that counts (:data:`COUNTS`) is used."""
         return int(getattr(self, field)) + len(self.ending_in(field))
 
     def ending_in(self, field: str) -> tuple[Ending, ...]:
-        """The sessions that have ended and still count in a quota of :data:`COUNTS`."""
+        """Return the sessions that have ended and still count in a quota of :data:`COUNTS`."""
         return tuple(
             each
             for each in self.ending
@@ -197,7 +197,7 @@ class Usage:
         )
 
     def gpu_hours(self, window: timedelta, at: datetime | None = None) -> float:
-        """Weighted hours used in the window that ends at ``at``, if all that runs ended now."""
+        """Return the weighted hours used in the window that ends at ``at``, if all ended now."""
         end_of_window = at or self.now
         begin = end_of_window - window
         total = 0.0
@@ -208,7 +208,7 @@ class Usage:
         return total / 3600
 
     def frees_at(self, window: timedelta, limit: float) -> datetime | None:
-        """When the window's use falls below ``limit`` (to the minute); None when it never does."""
+        """Return when the window's use falls below ``limit`` (to the minute); None for never."""
         if limit <= 0:
             return None
         low, high = 0, int(window.total_seconds() // 60) + 1
@@ -222,7 +222,7 @@ class Usage:
 
 
 def parse_quotas(raw: object, known_as: KnownAs = as_written) -> Quotas:
-    """``MigBroker.quotas``: ``"default"``, ``"group:NAME"`` and ``"user:NAME"`` to their fields.
+    """Read ``MigBroker.quotas``: ``"default"``, ``"group:NAME"`` and ``"user:NAME"`` to fields.
 
     None or an empty dict sets no quota; ``known_as`` gives the hub's names of people. Raises
     :class:`~jupyterhub_migspawner.errors.ConfigError` naming entry, field, found and expected.
@@ -260,7 +260,7 @@ def parse_quotas(raw: object, known_as: KnownAs = as_written) -> Quotas:
 
 
 def check(quota: Quota, used: Usage, tier: Tier) -> str:
-    """Why one more lease of this tier would exceed the quota; empty when it would not."""
+    """Explain why one more lease of this tier would exceed the quota; empty when it would not."""
     for name, most_of, what, counts in (
         ("servers", quota.servers, "server", True),
         ("live", quota.live, "GPU server", not tier.is_none),
@@ -296,7 +296,7 @@ def check(quota: Quota, used: Usage, tier: Tier) -> str:
 def standing(
     quota: Quota, used: Usage
 ) -> tuple[tuple[str, float | None, float, datetime | None], ...]:
-    """Each field with its limit, what is used, and when it frees if it is used up.
+    """Return each field with its limit, what is used, and when it frees if it is used up.
 
     A count frees when something is stopped, which is no time that is known.
     """

@@ -197,17 +197,17 @@ class Tier(Entry):
         return self.is_whole and not self.mig_off
 
     def is_used_up(self, uses: int) -> bool:
-        """Whether no more servers may start on a grant on which so many have run."""
+        """Tell whether no more servers may start on a grant on which so many have run."""
         return self.grant_starts is not None and uses >= self.grant_starts
 
     def means(self, kind: CardKind) -> bool:
-        """Whether it gives cards of this kind, or slices of them."""
+        """Tell whether it gives cards of this kind, or slices of them."""
         if self.needs_mig and not kind.mig:
             return False
         return self.card is None or self.card.matches(kind)
 
     def kinds(self, known: Iterable[CardKind]) -> Kinds | None:
-        """The known kinds of cards that it means; None for any card."""
+        """Return the known kinds of cards that it means; None for any card."""
         every = frozenset(known)
         meant = frozenset(kind for kind in every if self.means(kind))
         return None if self.card is None and meant == every else meant
@@ -216,7 +216,7 @@ class Tier(Entry):
 def tiers_on(
     tiers: Iterable[Tier], kinds: Kinds | None, known: Collection[CardKind]
 ) -> tuple[Tier, ...]:
-    """The tiers that mean any of some ``kinds`` of cards; None for these: of all that are known."""
+    """Return the tiers that mean any of some ``kinds`` of cards, or any known kind for None."""
     if kinds is None:
         return tuple(tiers)
     return tuple(
@@ -227,7 +227,7 @@ def tiers_on(
 
 
 def parse_tiers(raw: object, known_as: KnownAs = as_written) -> tuple[Tier, ...]:
-    """The tiers of ``MigBroker.tiers``, in the admin's order.
+    """Read the tiers of ``MigBroker.tiers``, in the admin's order.
 
     ``known_as`` gives the hub's names of the people they name.
     Raises :class:`~jupyterhub_migspawner.errors.ConfigError` for anything that is not exactly as
@@ -267,7 +267,7 @@ def _parse_tier(position: int, raw: object, known_as: KnownAs) -> Tier:
 
 
 def may_use(tier: Tier, person: Person) -> str:
-    """Why this person may not use this tier, or an empty string when they may.
+    """Explain why this person may not use this tier; return an empty string when they may.
 
     Hub admins get no exception: what they may use is written down like anybody's.
     """
@@ -281,7 +281,7 @@ def may_use(tier: Tier, person: Person) -> str:
 
 
 def _allowed(tier: Tier, person: Person) -> bool:
-    """What the admin's function says; a function that fails opens nothing."""
+    """Ask the admin's function; one that fails opens nothing."""
     assert tier.allow is not None
     try:
         answer = tier.allow(person)
@@ -301,12 +301,12 @@ def _allowed(tier: Tier, person: Person) -> bool:
 
 
 def open_tiers(tiers: Sequence[Tier], person: Person) -> tuple[Tier, ...]:
-    """The tiers this person may use, in the admin's order."""
+    """Return the tiers this person may use, in the admin's order."""
     return tuple(tier for tier in tiers if not may_use(tier, person))
 
 
 def seen_tiers(tiers: Sequence[Tier], person: Person) -> tuple[Tier, ...]:
-    """The tiers this person sees, in the admin's order; some of them perhaps without using them."""
+    """Return the tiers this person sees, also without using them, in the admin's order."""
     return tuple(
         tier
         for tier in tiers
@@ -317,7 +317,7 @@ def seen_tiers(tiers: Sequence[Tier], person: Person) -> tuple[Tier, ...]:
 
 
 def default_tier(tiers: Sequence[Tier], person: Person, default: str | None = None) -> Tier:
-    """The tier of a user who picks nothing.
+    """Return the tier of a user who picks nothing.
 
     In this order: the tier named ``default``, the one marked as default, the first that needs no
     approval, the first; always among the tiers the person may use.
@@ -334,7 +334,9 @@ def default_tier(tiers: Sequence[Tier], person: Person, default: str | None = No
 def choose_tier(
     tiers: Sequence[Tier], person: Person, options: object, *, default: str | None = None
 ) -> Tier:
-    """The tier that user options name: ``{"tier": NAME}``; ``{}`` or None mean the default tier.
+    """Return the tier that user options name; the default one for ``{}`` or None.
+
+    The options are ``{"tier": NAME}``.
 
     Raises :class:`~jupyterhub_migspawner.errors.Refusal` with reason ``options`` when the options
     make no sense and ``not-allowed`` when the tier is not open to the person.
@@ -376,12 +378,12 @@ def choose_tier(
 
 
 def _named(tier: Tier) -> str:
-    """What is written to choose it, and what it is called."""
+    """Return what is written to choose it, and its title."""
     return tier.name if tier.title == tier.name else f"{tier.name} ({tier.title})"
 
 
 def choice_holds(tiers: Sequence[Tier], person: Person, options: object) -> bool:
-    """Whether a stored choice is still possible for a person; no choice always holds.
+    """Tell whether a stored choice is still possible for a person; no choice always holds.
 
     A tier that was renamed, or whose group the person has left, does not.
     """

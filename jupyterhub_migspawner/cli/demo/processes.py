@@ -61,7 +61,7 @@ def _read(pid: int) -> Process | None:
 
 
 def tagged(directory: Path) -> list[Process]:
-    """The processes that carry the tag of the demo in ``directory``, this one's line excluded."""
+    """Return the processes with the tag of the demo in ``directory``, but not this one's line."""
     everyone = processes()
     needle = f"{TAG}={directory}".encode()
     ours = _ancestors(os.getpid(), everyone)

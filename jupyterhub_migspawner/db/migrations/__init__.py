@@ -90,7 +90,7 @@ class Status:
 
 
 def check(url: str) -> Status:
-    """Where the database stands; changes nothing.
+    """Tell which schema the database has; change nothing.
 
     Raises :class:`~jupyterhub_migspawner.errors.DatabaseError` when it cannot be read at all.
     """

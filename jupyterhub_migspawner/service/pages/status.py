@@ -77,7 +77,7 @@ def sessions_of(
     unnamed: Tier | None = None,
     failing: Collection[str] = (),
 ) -> tuple[Session, ...]:
-    """The sessions of one person, the default server first.
+    """Return the sessions of one person, the default server first.
 
     ``servers`` is None when the hub did not say which servers run; ``card_indexes`` gives a card's
     index on its node by the card's UUID; ``unnamed`` is the tier of a server without a lease whose
