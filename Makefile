@@ -11,14 +11,14 @@ BIN := $(VENV)/bin
 DONE := $(VENV)/.installed
 
 PROXY := configurable-http-proxy@^5.1
-# The browser tests drive Debian's chromium, which draws no text without a font; the store tests
+# The browser tests drive Debian's chromium, which draws no text without a font; the broker tests
 # start a PostgreSQL of their own; gcc compiles a small NVML that proves our structs' layouts; acl
 # gives files the access lists that doctor looks at.
 TEST_PACKAGES := chromium fonts-dejavu-core postgresql gcc libc6-dev acl
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo check test bench docs reference clean system-packages installed-for-tests \
-	style types house fast unit store acceptance browser hubs idle suites rows \
+	style types house fast unit broker acceptance browser hubs idle suites rows \
 	acceptance-hub-suite acceptance-hub-5 chaos chaos-short
 
 help:
@@ -35,7 +35,7 @@ help:
 	@echo 'make reference write the pages of docs/reference that come from the code'
 	@echo 'make clean     remove what was built (not $(VENV), not the state of a demo)'
 	@echo 'Parts of make check: style types house fast'
-	@echo 'Parts of make test: style types house fast unit store hubs and idle (which are acceptance'
+	@echo 'Parts of make test: style types house fast unit broker hubs and idle (which are acceptance'
 	@echo '                   and browser together) chaos-short suites (which are'
 	@echo '                   acceptance-hub-suite and acceptance-hub-5)'
 
@@ -149,10 +149,10 @@ test: installed-for-tests
 rows: hubs suites
 
 ifdef ROWS
-# checks, unit, store, hubs
+# checks, unit, broker, hubs
 unit: | $(CHECKS)
-store: | unit
-hubs: | store
+broker: | unit
+hubs: | broker
 # idle, chaos-short, suites
 chaos-short: | idle
 suites: | chaos-short $(if $(NETWORKS),,hubs)
@@ -175,8 +175,8 @@ fast:
 unit:
 	$(PYTEST) -n auto $(FILES) --timeout 300 tests/unit
 
-store:
-	$(PYTEST) -n auto $(FILES) tests/store
+broker:
+	$(PYTEST) -n auto $(FILES) tests/broker
 
 # A file waits for its hubs, servers and browsers most of the time: there are more workers than
 # processors.

@@ -14,9 +14,9 @@ import pytest
 
 from jupyterhub_migspawner.db.tables import metadata
 from tests.acceptance.hubs import Hub
+from tests.broker.conftest import postgres  # noqa: F401
+from tests.broker.postgres import Cluster
 from tests.chaos.reports import Process
-from tests.store.conftest import postgres  # noqa: F401
-from tests.store.postgres import Cluster
 
 EXTRA = """
 c.JupyterHub.cleanup_servers = False

@@ -20,8 +20,8 @@ from jupyterhub_migspawner.policy.reclaim import KERNELS
 from tests.acceptance.hubs import Hub
 from tests.acceptance.test_idle import LONG, ends
 from tests.acceptance.test_notebooks_stay import Notebook
+from tests.broker.postgres import Cluster, programs
 from tests.processes import marked_processes
-from tests.store.postgres import Cluster, programs
 
 PASSWORD = "the-database-s-password"
 NOTICE = "the-channel-s-password"

@@ -15,7 +15,7 @@ from typing import Any
 
 from jupyterhub_migspawner.model.leases import LeaseRow
 from jupyterhub_migspawner.policy.people import Person
-from tests.store.lab import Lab
+from tests.broker.lab import Lab
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import psycopg
 from jupyterhub_migspawner.policy.people import Person
 from tests.benchmarks.bare import Life, again, live
 from tests.benchmarks.clusters import QUOTAS, TIERS
-from tests.store.lab import Lab
+from tests.broker.lab import Lab
 
 PATIENCE = 60
 """Seconds to wait for the other clients to be ready."""

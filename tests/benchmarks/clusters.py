@@ -6,7 +6,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from tests.store.lab import START, Lab, card
+from tests.broker.lab import START, Lab, card
 
 CARDS_A_NODE = 8
 USERS = 2_000

@@ -18,8 +18,8 @@ from jupyterhub_migspawner.service.clients.hub import HubApi
 from jupyterhub_migspawner.service.garbage import keep_short
 from jupyterhub_migspawner.service.parts import Parts
 from jupyterhub_migspawner.service.workers.sessions import Examiner
+from tests.broker.lab import Lab, card
 from tests.sealing import reach
-from tests.store.lab import Lab, card
 
 SESSIONS = 2_000
 TIERS = [{"name": "small", "profile": "1g.5gb", "idle_minutes": 60}]

@@ -12,8 +12,8 @@ from jupyterhub_migspawner.policy.people import Person
 from tests.benchmarks.bare import again, live, record
 from tests.benchmarks.clients import acquire_times, bare_sqlite, rates
 from tests.benchmarks.clusters import filled
-from tests.store.lab import Lab
-from tests.store.postgres import Cluster, programs
+from tests.broker.lab import Lab
+from tests.broker.postgres import Cluster, programs
 
 Figures = dict[str, float]
 NewUrl = Callable[[], str]

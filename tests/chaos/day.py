@@ -25,12 +25,12 @@ from typing import Any
 
 from jupyterhub_migspawner.errors import DatabaseError, Refusal
 from jupyterhub_migspawner.policy.people import Person as Somebody
+from tests.broker.postgres import Cluster
 from tests.chaos.hub import ChaosHub
 from tests.chaos.losses import Losses
 from tests.chaos.plan import Plan, Step
 from tests.chaos.reports import Process, Report, read_reports
 from tests.chaos.strangers import Strangers
-from tests.store.postgres import Cluster
 
 #: Seconds in which everything must be in order once nothing is killed any more. It only ends a
 #: day that has failed.

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.broker.postgres import Cluster
 from tests.chaos.day import Day
 from tests.chaos.plan import make_plan
-from tests.store.postgres import Cluster
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])

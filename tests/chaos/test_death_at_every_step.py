@@ -21,9 +21,9 @@ import pytest
 
 from jupyterhub_migspawner.db import migrations
 from jupyterhub_migspawner.db.store import Store
+from tests.broker.postgres import Cluster
 from tests.chaos.recovery import Machine, end_process
 from tests.chaos.reports import Process
-from tests.store.postgres import Cluster
 from tests.unit.service.fake_hub import FakeHub, server
 
 ROOT = Path(__file__).parents[2]

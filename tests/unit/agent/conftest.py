@@ -21,7 +21,7 @@ from jupyterhub_migspawner.gpu.arrange import Want, arrange
 from jupyterhub_migspawner.gpu.nvml import Nvml
 from jupyterhub_migspawner.model.cards import CardRow
 from jupyterhub_migspawner.model.leases import LeaseRow
-from tests.store.lab import Lab
+from tests.broker.lab import Lab
 
 settings.register_profile("agent", deadline=None)
 settings.load_profile("agent")

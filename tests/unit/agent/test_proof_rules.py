@@ -20,7 +20,7 @@ from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.gpu import simulator
 from jupyterhub_migspawner.model.codes import Code
 from jupyterhub_migspawner.model.leases import LeaseRow
-from tests.store.lab import Lab
+from tests.broker.lab import Lab
 from tests.unit.agent.conftest import Node, NodeMaker
 from tests.unit.agent.sessions import Session, since_boot
 from tests.unit.agent.test_unknown_processes import MARK, broken, shown

@@ -19,7 +19,7 @@ from jupyterhub_migspawner.agent.vacancy import (
 )
 from jupyterhub_migspawner.gpu import simulator
 from jupyterhub_migspawner.model.leases import LeaseRow
-from tests.store.lab import Lab
+from tests.broker.lab import Lab
 from tests.unit.agent.conftest import Node, NodeMaker
 
 Sleeper = Callable[[], int]

@@ -37,7 +37,7 @@ from jupyterhub_migspawner.agent.snapshot import (
 from jupyterhub_migspawner.agent.vacancy import KILL_AFTER, STUCK_SECONDS, Vacancy
 from jupyterhub_migspawner.gpu import simulator
 from jupyterhub_migspawner.model.leases import LeaseRow
-from tests.store.test_queue import held, join, offer
+from tests.broker.test_queue import held, join, offer
 from tests.unit.agent.conftest import Node, NodeMaker
 
 MARK = "MIGSPAWNER_ATTEMPT="

@@ -20,7 +20,7 @@ from jupyterhub_migspawner.model.leases import LeaseRow
 from jupyterhub_migspawner.notebook import ACTIVITY_PATH, KERNELS_PATH, PATH
 from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.policy.reclaim import KERNELS, PROCESSES
-from tests.store.lab import card, inventory
+from tests.broker.lab import card, inventory
 from tests.unit.service.fake_hub import server
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from jupyterhub_migspawner.db import migrations
 from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.service.clients.hub import Beside, HubServer
-from tests.store.lab import Lab
+from tests.broker.lab import Lab
 
 ADA = Person("ada")
 

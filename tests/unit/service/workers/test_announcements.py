@@ -10,7 +10,7 @@ import pytest
 from jupyterhub_migspawner.db import queries
 from jupyterhub_migspawner.service.clients import notebooks
 from jupyterhub_migspawner.service.workers.sessions import Examiner
-from tests.store.lab import inventory
+from tests.broker.lab import inventory
 from tests.unit.service.conftest import World
 from tests.unit.service.notebook_servers import Notebook, lend, pass_by
 

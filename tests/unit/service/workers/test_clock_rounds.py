@@ -14,7 +14,7 @@ from jupyterhub_migspawner.service.workers.reconciliation import (
     is_server_of,
     may_be_renamed,
 )
-from tests.store.clocks import Clocks
+from tests.broker.clocks import Clocks
 from tests.unit.service.conftest import World
 from tests.unit.service.fake_hub import server
 from tests.unit.service.pages.test_status import LEASE, NOON, SERVER

@@ -25,8 +25,8 @@ from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.policy.reclaim import KERNELS, PROCESSES
 from jupyterhub_migspawner.service.workers.events import Emitter, emit, event_logger, schema_id
 from jupyterhub_migspawner.service.workers.retention import Compactor
-from tests.store.clocks import Clocks
-from tests.store.lab import MIXED, SEVENTHS, TIERS, WHOLE, Lab, card, inventory
+from tests.broker.clocks import Clocks
+from tests.broker.lab import MIXED, SEVENTHS, TIERS, WHOLE, Lab, card, inventory
 from tests.unit.service.conftest import World
 
 ROOT = Person("root", admin=True)

@@ -16,7 +16,7 @@ from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.service.clients.hub import HubApi, HubAway, HubError
 from jupyterhub_migspawner.service.workers.loop import Loop
 from jupyterhub_migspawner.service.workers.reconciliation import Reconciler
-from tests.store.lab import inventory
+from tests.broker.lab import inventory
 from tests.unit.service.conftest import World
 from tests.unit.service.fake_hub import SERVICE_TOKEN, server
 
