@@ -15,7 +15,14 @@ from pydantic import Field
 
 from jupyterhub_migspawner.errors import ConfigError
 from jupyterhub_migspawner.model.requests import RequestRow
-from jupyterhub_migspawner.policy.fields import Entry, Expected, Name, read_entry, user_or_group
+from jupyterhub_migspawner.policy.fields import (
+    Entry,
+    Expected,
+    Listed,
+    Name,
+    read_entry,
+    user_or_group,
+)
 from jupyterhub_migspawner.policy.people import KnownAs, Person, as_written
 from jupyterhub_migspawner.policy.wording import nearest, quoted
 
@@ -78,14 +85,14 @@ class Approvers:
 
 _EXPECTED = "a list such as ['group:pi', 'user:ada']"
 
-SomeNames = Annotated[frozenset[Name], Field(strict=False, min_length=1)]
+SomeNames = Annotated[tuple[Name, ...], Field(min_length=1), Listed]
 """At least one name."""
 
 
 class Narrowed(Entry):
     """An entry of the list that limits approvers to some tiers, or to members of some groups."""
 
-    approvers: Annotated[tuple[Any, ...], Field(strict=False, min_length=1), Expected(_EXPECTED)]
+    approvers: Annotated[tuple[Any, ...], Field(min_length=1), Listed, Expected(_EXPECTED)]
     tiers: Annotated[SomeNames | None, Expected("a list such as ['card']")] = None
     for_groups: Annotated[SomeNames | None, Expected("a list such as ['vision']")] = None
 
@@ -132,7 +139,13 @@ def _narrow(entry: Mapping[Any, Any], tiers: Collection[str] | None, known_as: K
                 f"{where}: there is no tier {quoted(name)}{nearest(name, tiers)} that needs "
                 "approval."
             )
-    return _rule(where, found.approvers, known_as, tiers=found.tiers, for_groups=found.for_groups)
+    return _rule(
+        where,
+        found.approvers,
+        known_as,
+        tiers=None if found.tiers is None else frozenset(found.tiers),
+        for_groups=None if found.for_groups is None else frozenset(found.for_groups),
+    )
 
 
 def may_decide(

@@ -16,6 +16,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
@@ -110,9 +111,14 @@ def first_error(error: ValidationError) -> ErrorDetails:
     return min(found, key=lambda each: each["type"] != "missing")
 
 
+def _as_tuple(value: Any) -> Any:
+    # A bare string is the classic slip: it is iterable and would read as single letters.
+    return tuple(value) if isinstance(value, (list, set, frozenset)) else value
+
+
 def _in_order(value: Any, validate: Callable[[Any], tuple[str, ...]]) -> tuple[str, ...]:
     """Drop repeated names, and put those of a set in order."""
-    names = validate(value)
+    names = validate(_as_tuple(value))
     return tuple(dict.fromkeys(sorted(names) if isinstance(value, (set, frozenset)) else names))
 
 
@@ -133,10 +139,11 @@ Flag = Annotated[bool, Expected("True or False")]
 Name = Annotated[str, Field(max_length=NAME_LIMIT, pattern=r"\S")]
 """A name that a user or group of the hub could have."""
 
-# Lax for the container only: a list, a tuple or a set. A bare string is none of these; it is the
-# classic slip, and would read as single letters.
-Names = Annotated[tuple[Name, ...], Field(strict=False), WrapValidator(_in_order)]
-"""Names without repeats, in the order given."""
+Listed = BeforeValidator(_as_tuple)
+"""Takes a list or a set for a tuple."""
+
+Names = Annotated[tuple[Name, ...], WrapValidator(_in_order)]
+"""Names in a list, a tuple or a set, without repeats, in the order given."""
 
 Groups = Annotated[Names, Expected("a list of names such as ['vision']")]
 """Names of groups."""

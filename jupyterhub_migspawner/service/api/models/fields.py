@@ -1,6 +1,6 @@
 """Types of the fields of a body, each with what is expected of it in words.
 
-A value that a field refuses is refused in the words of its :class:`~.policy.fields.Expected`, never
+Promises that a value that a field refuses is refused in the words of its :class:`.Expected`, never
 in pydantic's own. Models are strict: ``"1"`` is no number and ``true`` is no 1.
 """
 
