@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from unittest.mock import patch
 
 import pytest
 
@@ -25,7 +26,7 @@ def statements_shared() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def databases_closed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def databases_closed() -> Iterator[None]:
     """A test's lease databases are closed after it: a process has 1,024 descriptors by default."""
     open_broker, opened = MigBroker.open_broker, list[Broker]()
 
@@ -34,7 +35,8 @@ def databases_closed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         opened.append(broker)
         return broker
 
-    monkeypatch.setattr(MigBroker, "open_broker", note)
-    yield
+    # Not by the fixture monkeypatch: that would be undone after the fixtures of the test itself.
+    with patch.object(MigBroker, "open_broker", note):
+        yield
     for broker in opened:
         broker.store.close()
