@@ -69,11 +69,11 @@ Accept Add Allocate Answer Apply Approve Ask Become Begin Block Bring Call Cance
 Check Choose Claim Clear Close Collect Compare Complete Confirm Connect Continue Copy Count Create
 Cut Decide Declare Decorate Deny Describe Destroy Discard Do Drop End Estimate Exclude Expire
 Explain Export Extend File Fill Find Finish Follow Forget Format Free Get Give Go Have Hold
-Identify Insert Join Keep Leave Let Lift Limit Link List Listen Lock Log Look Lose Make Manage
-Merge Move Name Note Offer Open Overwrite Parse Pass Place Plan Print Protect Put Quarantine Raise
-Rank Read Record Redirect Refuse Release Remember Rename Replace Report Request Restart Restore
-Return Revoke Run Save Select Send Serve Set Show Shut Sign Simulate Split Start Stop Store Submit
-Take Tell Try Turn Undo Use Wait Warn Watch Wire Withdraw Write Yield
+Identify Import Insert Join Keep Leave Let Lift Limit Link List Listen Load Lock Log Look Lose Make
+Manage Merge Move Name Note Offer Open Overwrite Parse Pass Place Plan Print Protect Put Quarantine
+Raise Rank Read Record Redirect Refuse Release Remember Rename Replace Report Request Restart
+Restore Return Revoke Run Save Select Send Serve Set Show Shut Sign Simulate Split Start Stop Store
+Submit Take Tell Try Turn Undo Use Wait Warn Watch Wire Withdraw Write Yield
 """
 VERBS = frozenset(_VERBS.split())
 PACKAGE = "jupyterhub_migspawner/"

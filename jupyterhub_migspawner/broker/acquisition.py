@@ -22,6 +22,7 @@ from jupyterhub_migspawner.broker.tiers import NOTHING_ELSE, Tiers
 from jupyterhub_migspawner.broker.waiting_list import WaitingList
 from jupyterhub_migspawner.db import queries
 from jupyterhub_migspawner.db.allocation.slices import Allocation
+from jupyterhub_migspawner.db.engine import OutcomeUnknown
 from jupyterhub_migspawner.db.transaction import Transaction
 from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.model.leases import HELD, PENDING, RELEASING, LeaseRow
@@ -110,10 +111,17 @@ class Acquisition:
         # The first run goes round whatever others are just taking. When that leaves nothing, the
         # next ones wait for how it ends, so that nobody is refused for a slice that is given back
         # a moment later. Each run begins without locks: a run that waits holds nothing others need.
+        unknown = False
         for patient in (False, *[True] * ROUNDS):
             try:
                 answer = self._context.run(partial(work, patient=patient))
             except Contended:
+                continue
+            except OutcomeUnknown:
+                # Had it been committed, the same attempt gets the same lease.
+                if unknown:
+                    raise
+                unknown = True
                 continue
             if isinstance(answer, Refusal):
                 raise answer

@@ -101,6 +101,7 @@ class Notices:
         def work(tx: Transaction) -> tuple[LeaseRow, ...]:
             # Two services of one hub may look at the same time.
             tx.queue_for(f"stuck leases of {self._context.hub}")
+            tx.flush()  # it is later when the other has done
             now = self._context.now()
             found = stuck(tx)
             for lease in found:

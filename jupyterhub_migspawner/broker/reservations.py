@@ -48,6 +48,7 @@ class Reservations:
         def work(tx: Transaction) -> tuple[str, ...]:
             # Of several hubs one looks at a time: two would keep a card each for one grant.
             tx.queue_for("coming cards")
+            tx.flush()  # it is later when the other has done
             now, known = self._context.now(), self._context.known_kinds(tx)
             silent = self._context.silent_before(now)
             due: list[tuple[int, RequestRow, Tier, Kinds | None]] = []

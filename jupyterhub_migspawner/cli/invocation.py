@@ -183,10 +183,7 @@ def operator() -> str:
 
 
 def _is_there(path: Path) -> bool:
-    """Return whether something has this name.
-
-    Also when it cannot be read: then the message says that.
-    """
+    """Tell whether something has this name; what cannot be looked at counts, and is named later."""
     try:
         return path.exists() or path.is_symlink()
     except OSError:

@@ -48,6 +48,10 @@ class Interrupted(DatabaseError):
     """The transaction had no effect and may be run again: lost connection, or a deadlock."""
 
 
+class OutcomeUnknown(DatabaseError):
+    """The connection was lost with the commit: the transaction happened, or had no effect."""
+
+
 def make_engine(url: sa.URL, file: DatabaseFile | None = None) -> sa.Engine:
     """Make an engine for a URL that :func:`.urls.parse` accepted; it connects to nothing yet.
 
@@ -159,12 +163,11 @@ def begin_writing(cursor: Any, seconds: float, pause: Callable[[float], object] 
 
 def _postgres(url: sa.URL) -> sa.Engine:
     try:
-        import psycopg  # noqa: F401
+        from psycopg import capabilities
     except ImportError:
-        raise DatabaseError(
-            f"The lease database {urls.shown(url)} needs psycopg 3, which is not installed; "
-            f"install it: {shlex.quote(sys.executable)} -m pip install 'psycopg[binary]>=3.2'."
-        ) from None
+        raise _without_driver(url, "psycopg 3, which is not installed") from None
+    if not capabilities.has_pipeline():
+        raise _without_driver(url, "psycopg with libpq 14 or later, and this one is older")
     defaults = {"connect_timeout": str(CONNECT_SECONDS), "application_name": "migspawner"}
     try:
         engine = sa.create_engine(
@@ -195,6 +198,13 @@ def _postgres(url: sa.URL) -> sa.Engine:
     return engine
 
 
+def _without_driver(url: sa.URL, what: str) -> DatabaseError:
+    return DatabaseError(
+        f"The lease database {urls.shown(url)} needs {what}; install it: "
+        f"{shlex.quote(sys.executable)} -m pip install 'psycopg[binary]>=3.2'."
+    )
+
+
 # PostgreSQL: serialization_failure, deadlock_detected, and two writers of one unique key.
 _AGAIN = {"40001", "40P01", "23505"}
 
@@ -223,7 +233,7 @@ def database_error(
             f"The connection to the lease database {name} was lost: {cause}. "
             "Try again when it is back."
         )
-        return DatabaseError(message) if committing else Interrupted(message)
+        return OutcomeUnknown(message) if committing else Interrupted(message)
     for words, sentence in _KNOWN:
         if any(word in cause.lower() for word in words):
             return DatabaseError(f"The lease database {name} {sentence.format(cause=cause)}")

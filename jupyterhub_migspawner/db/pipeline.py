@@ -11,11 +11,14 @@ The first statement that fails ends the round trip: those after it are not run.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED"
 COMMIT = "COMMIT"
 """Sent by us, so that they share a round trip with the statements beside them."""
+
+_CAUSES = 8
 
 # Server errors that a statement has, as opposed to a connection (PostgreSQL, appendix A).
 _OF_STATEMENTS = ("22", "23", "25", "40", "42", "55")
@@ -41,6 +44,11 @@ def send(connection: Any, statements: Sequence[tuple[str, Any]]) -> list[Any]:
     except connection.Error as error:
         failure = failure or error
     if failure is not None:
+        with suppress(connection.Error):
+            if connection.pgconn.pipeline_status:
+                # It did not come out of pipeline mode, as when the server ends the session in the
+                # middle: nothing can be done with it any more.
+                connection.close()
         raise _first(failure)
     return cursors
 
@@ -51,12 +59,13 @@ def is_of_statement(error: Exception) -> bool:
 
 
 def _first(error: BaseException) -> BaseException:
-    """Return the error that made a pipeline fail, where the driver reports what that led to."""
-    seen = {id(error)}
-    found = error
-    while type(found).__name__ == "PipelineAborted" and found.__context__ is not None:
-        found = found.__context__
-        if id(found) in seen:
+    """Return the server's error that made a pipeline fail, where there is one.
+
+    The driver raises what that led to, which has no state of its own ("pipeline aborted").
+    """
+    found: BaseException | None = error
+    for _ in range(_CAUSES):
+        if found is None or getattr(found, "sqlstate", None):
             break
-        seen.add(id(found))
-    return found
+        found = found.__context__
+    return error if found is None or not getattr(found, "sqlstate", None) else found

@@ -125,6 +125,14 @@ class Transaction:
         if self._begin is not None or self._unsent:
             self._trip([])
 
+    def begin_what_was_sent(self) -> None:
+        """Begin a transaction in which something was sent and nothing asked.
+
+        Not in one round trip with COMMIT: the database has to be the right one first.
+        """
+        if self._begin is not None and self._unsent:
+            self.flush()
+
     def commit(self) -> Position | None:
         """End the transaction; return how far the database is if it wrote to the event log."""
         if self._watch is not None:
@@ -135,10 +143,7 @@ class Transaction:
             self._connection.commit()
             return reached
         if self._begin is not None:
-            if not self._unsent:
-                return None  # nothing was asked
-            # Not in one with COMMIT: the database has to be the right one first.
-            self.flush()
+            return None  # nothing was asked
         last: list[Sent] = [(identity.POSITION, ())] if self.announced else []
         cursors = self._trip([*last, (pipeline.COMMIT, ())])
         return identity.position_of(cursors[0].fetchone()) if last else None
@@ -218,7 +223,7 @@ class Together(Transaction):
     __slots__ = ("asked",)
 
     def __init__(self, of: Transaction) -> None:
-        """Take part in a transaction ``of`` which the queries are."""
+        """Note queries for the transaction ``of``."""
         self.postgres = of.postgres
         self.writing = of.writing
         self.asked: list[Asked] = []
@@ -227,6 +232,13 @@ class Together(Transaction):
         """Note a query."""
         self.asked.append((statement, values))
         return []
+
+    def change(self, statement: sa.Executable, /, **values: Any) -> int:
+        """Refuse: there is no answer yet."""
+        raise TypeError("what goes together is asked by rows() and first()")
+
+    send = change  # type: ignore[assignment]
+    queue_for = change  # type: ignore[assignment]
 
 
 def read_position(cursor: Any) -> Position | None:

@@ -82,7 +82,11 @@ class Claims:
             if failed:
                 log.info("The leases of this hub's running servers have been checked.")
                 failed = False
-            _report(broker, unknown, log)
+            try:
+                _report(broker, unknown, log)
+            except Exception:
+                # Those that are named next have to be looked up all the same.
+                log.exception("Running servers without leases could not be reported.")
 
 
 def _report(broker: Broker, unknown: Sequence[OrphanRow], log: Any) -> None:

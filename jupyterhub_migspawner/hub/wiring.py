@@ -29,6 +29,7 @@ from jupyterhub_migspawner.config.file import home_of
 from jupyterhub_migspawner.config.handover import SETTINGS, Handover
 from jupyterhub_migspawner.config.resolved import resolve, settled
 from jupyterhub_migspawner.config.settings import resolved_values
+from jupyterhub_migspawner.db import queries
 from jupyterhub_migspawner.errors import ConfigError, MigspawnerError
 from jupyterhub_migspawner.gpu.boot import boot_id
 from jupyterhub_migspawner.hub.context import KEY, HubContext
@@ -80,6 +81,7 @@ def complete_hub(app: Any, config: Config, config_file: Path) -> None:
     """Check the settings, then add what the hub needs to whatever lists the admin wrote."""
     try:
         refuse_wrapped(app.spawner_class)
+        queries.load()
         broker = MigBroker(config=config)
         # Opened here, before the proxy runs and people wait: a database that this version cannot
         # use is reported now, and no later call has to import and open it on the event loop.

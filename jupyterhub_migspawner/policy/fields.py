@@ -35,6 +35,9 @@ E = TypeVar("E", bound="Entry")
 NAME_LIMIT = 255
 """JupyterHub stores names of users and groups in columns of this many characters."""
 
+MOST_NUMBER = 1_000_000
+"""Largest number of hours, minutes, servers and the like: with more, no date could be computed."""
+
 _MISFIT = "misfit"
 
 
@@ -127,16 +130,23 @@ def _as_the_hub_does(names: tuple[str, ...], info: ValidationInfo) -> tuple[str,
     return tuple(dict.fromkeys(known_as(name) for name in names))
 
 
-Above0 = Annotated[float, Field(gt=0)]
-"""A finite number above 0."""
+Above0 = Annotated[float, Field(gt=0, le=MOST_NUMBER)]
+"""A number above 0, up to :data:`MOST_NUMBER`."""
 
-AtLeast0 = Annotated[float, Field(ge=0)]
-"""A finite number of at least 0."""
+AtLeast0 = Annotated[float, Field(ge=0, le=MOST_NUMBER)]
+"""A number from 0 to :data:`MOST_NUMBER`."""
 
 Flag = Annotated[bool, Expected("True or False")]
 """True or False."""
 
-Name = Annotated[str, Field(max_length=NAME_LIMIT, pattern=r"\S")]
+
+def _demand_text(name: str) -> str:
+    if not name.strip():
+        raise ValueError("it is blank")
+    return name
+
+
+Name = Annotated[str, Field(max_length=NAME_LIMIT), AfterValidator(_demand_text)]
 """A name that a user or group of the hub could have."""
 
 Listed = BeforeValidator(_as_tuple)

@@ -27,6 +27,7 @@ from pydantic import Field
 
 from jupyterhub_migspawner.errors import ConfigError
 from jupyterhub_migspawner.policy.fields import (
+    MOST_NUMBER,
     AtLeast0,
     Entry,
     Expected,
@@ -44,10 +45,12 @@ WEEK = timedelta(days=7)
 MONTH = timedelta(days=30)
 
 
-_COUNT = "a whole number of {} of at least 0, or None"
+_COUNT = f"a whole number of {{}} from 0 to {MOST_NUMBER:,}, or None"
 
-Count = Annotated[int, Field(ge=0)] | None
-GpuHours = Annotated[AtLeast0 | None, Expected("a number of GPU-hours of at least 0, or None")]
+Count = Annotated[int, Field(ge=0, le=MOST_NUMBER)] | None
+GpuHours = Annotated[
+    AtLeast0 | None, Expected(f"a number of GPU-hours from 0 to {MOST_NUMBER:,}, or None")
+]
 
 
 class Quota(Entry):

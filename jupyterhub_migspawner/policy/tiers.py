@@ -25,6 +25,7 @@ from jupyterhub_migspawner.errors import ConfigError, Refusal
 from jupyterhub_migspawner.model.cards import CardKind, Kinds
 from jupyterhub_migspawner.policy.card_filter import EXPECTED, CardFilter, parse_card_filter
 from jupyterhub_migspawner.policy.fields import (
+    MOST_NUMBER,
     Above0,
     AtLeast0,
     Entry,
@@ -65,8 +66,10 @@ def _card_filter(value: object) -> CardFilter | None:
     return found
 
 
-Hours = Annotated[Above0 | None, Expected("a number of hours above 0, or None")]
-Minutes = Annotated[Above0 | None, Expected("a number of minutes above 0, or None")]
+_ABOVE_0 = f"a number of {{}} above 0, up to {MOST_NUMBER:,}, or None"
+
+Hours = Annotated[Above0 | None, Expected(_ABOVE_0.format("hours"))]
+Minutes = Annotated[Above0 | None, Expected(_ABOVE_0.format("minutes"))]
 
 
 class Tier(Entry):
@@ -122,7 +125,8 @@ class Tier(Entry):
     approval: Flag = False
     approvals: Annotated[int, Field(ge=1, le=2), Expected("a whole number from 1 to 2")] = 1
     grant_starts: Annotated[
-        Annotated[int, Field(ge=1)] | None, Expected("a whole number of starts above 0, or None")
+        Annotated[int, Field(ge=1, le=MOST_NUMBER)] | None,
+        Expected(f"a whole number of starts from 1 to {MOST_NUMBER:,}, or None"),
     ] = None
     max_hours: Hours = None
     idle_minutes: Minutes = None
@@ -130,7 +134,7 @@ class Tier(Entry):
     extend_hours: Annotated[
         AtLeast0,
         BeforeValidator(lambda value: EXTEND_HOURS if value is None else value),
-        Expected("a number of hours of at least 0, or None"),
+        Expected(f"a number of hours from 0 to {MOST_NUMBER:,}, or None"),
     ] = EXTEND_HOURS
     default: Flag = False
     mig: Annotated[
@@ -262,7 +266,7 @@ def parse_tiers(raw: object, known_as: KnownAs = as_written) -> tuple[Tier, ...]
 
 def _parse_tier(position: int, raw: object, known_as: KnownAs) -> Tier:
     name = raw.get("name") if isinstance(raw, Mapping) else None
-    where = f"tier {quoted(name)}" if name and isinstance(name, str) else f"tier number {position}"
+    where = f"tier {quoted(name)}" if isinstance(name, str) and name else f"tier number {position}"
     return read_entry(Tier, where, raw, known_as)
 
 

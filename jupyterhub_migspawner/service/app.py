@@ -32,7 +32,7 @@ from jupyterhub_migspawner import channels
 from jupyterhub_migspawner.agent.orphans import shut_orphans
 from jupyterhub_migspawner.broker import utc_now
 from jupyterhub_migspawner.config import MigBroker
-from jupyterhub_migspawner.db import backup_files
+from jupyterhub_migspawner.db import backup_files, queries
 from jupyterhub_migspawner.errors import ConfigError, MigspawnerError
 from jupyterhub_migspawner.hub.ports import CALLERS, SOCKETS, ask_for_sockets
 from jupyterhub_migspawner.hub.wiring import HUB_PID
@@ -162,6 +162,7 @@ class Service:
 
     async def run(self, stop: asyncio.Event) -> bool:
         """Serve until ``stop`` is set. Return False when a round under way did not end."""
+        queries.load()
         keep_short()
         callers = None if self._environ.get(CALLERS) == "any" else ()
         server = Connections(

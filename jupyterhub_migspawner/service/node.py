@@ -28,7 +28,7 @@ from jupyterhub_migspawner.agent.vacancy import Vacancy
 from jupyterhub_migspawner.config import MigBroker
 from jupyterhub_migspawner.config.file import load_config_file
 from jupyterhub_migspawner.config.handover import SETTINGS, read_file, sealed_file
-from jupyterhub_migspawner.db import backup_files
+from jupyterhub_migspawner.db import backup_files, queries
 from jupyterhub_migspawner.errors import MigspawnerError, Refusal
 from jupyterhub_migspawner.hub.ports import CALLERS, SOCKETS
 from jupyterhub_migspawner.model.leases import RELEASING
@@ -195,6 +195,7 @@ def look_once(options: MigBroker, *, sleep: Callable[[float], object] = time.sle
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run this node's agent until standard input ends, or look once; return 1 if it cannot."""
+    queries.load()
     parser = argparse.ArgumentParser(
         prog="python -m jupyterhub_migspawner.service.node",
         description="The node's agent. The slice broker's service starts it.",

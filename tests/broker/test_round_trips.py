@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import IO, Any
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 from psycopg.pq import Trace
@@ -221,6 +222,62 @@ def test_a_failure_in_the_middle_of_what_goes_together_is_the_one_that_is_report
         lab.store.run(fail)
     with lab.store.transaction(write=False) as tx:
         assert tx.first(_COUNT)[0] == 0
+
+
+def end_other_sessions(lab: Lab) -> None:
+    with psycopg.connect(lab.url.replace("+psycopg", ""), autocommit=True) as connection:
+        connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_a_start_whose_connection_is_lost_gets_one_lease(lab: Lab, last: bool) -> None:
+    ended = []
+
+    def end(sql: str, _: object) -> None:
+        if (sql == "COMMIT" if last else "UPDATE slices" in sql) and not ended:
+            ended.append(sql)
+            end_other_sessions(lab)
+
+    lab.store.watch = end
+    lease = lab.start("ada")
+    assert ended
+    assert lab.broker.leases.find() == (lease,)
+    events = lab.broker.events.find()
+    assert sum(event.kind == "lease.pending" for event in events) == 1
+
+
+def test_what_was_only_sent_over_a_stale_connection_is_sent_again(lab: Lab) -> None:
+    end_other_sessions(lab)
+    lab.store.run(lambda tx: bury(tx, "a"))
+    with lab.store.transaction(write=False) as tx:
+        assert tx.first(_COUNT)[0] == 1
+
+
+def test_a_session_that_ends_in_the_middle_of_a_trip_is_a_lost_one(lab: Lab) -> None:
+    tries = []
+
+    def work(tx: Transaction) -> int:
+        tries.append(1)
+        if len(tries) == 1:
+            # Later statements of the trip are refused by a server that ends the session.
+            with tx.together() as asked:
+                asked.rows(sa.text("SELECT pg_terminate_backend(pg_backend_pid())"))
+                for _ in range(50):
+                    asked.rows(_COUNT)
+        return int(tx.first(_COUNT)[0])
+
+    assert lab.store.run(work) == 0
+    assert len(tries) == 2
+
+
+def test_only_queries_go_together(lab: Lab) -> None:
+    with lab.store.transaction() as tx, tx.together() as asked:
+        for wrong in (asked.change, asked.send, asked.queue_for):
+            with pytest.raises(TypeError, match="together"):
+                wrong(_BURY)
 
 
 def test_nothing_that_was_only_sent_reaches_a_database_that_was_replaced(

@@ -115,7 +115,7 @@ def test_everything_is_tested(parts: list[str]) -> None:
     # The hub suite has runs of its own.
     assert left_out - words == {"tests/acceptance/hub_suite"}
     assert all((HERE / each).exists() for each in left_out)
-    for folder in ("fast", "unit", "store", "acceptance", "browser", "chaos"):
+    for folder in ("fast", "unit", "broker", "acceptance", "browser", "chaos"):
         assert f"tests/{folder}" in words
     suite = [part.split()[-1] for part in parts if "run_hub_suite.sh" in part]
     assert sorted(suite) == sorted(

@@ -65,6 +65,16 @@ __all__ = [
 ]
 
 
+def load() -> None:
+    """Load all of them now, as a process does that runs for long.
+
+    It would otherwise import some of them later, perhaps those of another version that has been
+    installed meanwhile.
+    """
+    for name in __all__:
+        import_module(f"{__name__}.{name}")
+
+
 def __getattr__(name: str) -> Any:
     """Import a module of this package."""
     if name not in __all__:

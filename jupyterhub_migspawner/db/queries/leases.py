@@ -320,10 +320,7 @@ def stranded(tx: Transaction, hub: str, user: str | None = None) -> tuple[LeaseR
 
 
 def fill_uuid(tx: Transaction, slice_id: int, slice_uuid: str) -> int:
-    """Give live leases on a slice the UUID that it got after they were taken; return how many.
-
-    Returns how many leases these are.
-    """
+    """Give live leases on a slice the UUID that it got after they were taken; return how many."""
     return tx.change(_FILL_UUID, of_slice=slice_id, found_uuid=slice_uuid)
 
 

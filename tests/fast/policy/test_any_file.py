@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -127,3 +128,31 @@ def test_values_that_python_does_not_write(shown: str) -> None:
     assert shown in refused(parse_approvers, [odd])
     assert shown in refused(parse_default_tier, {odd: "small"}, parse_tiers([SMALL]))
     assert refused(parse_notices, {odd: []})
+
+
+@pytest.mark.parametrize(
+    "names",
+    [iter(["vision"]), map(str, ["vision"]), {"vision": 1}.keys(), deque(["vision"]), "vision"],
+)
+def test_names_are_a_list_a_tuple_or_a_set(names: Any) -> None:
+    """What can be read only once would open the second tier that it is written for."""
+    for field in ("groups", "users"):
+        assert f"field '{field}'" in refused(parse_tiers, [{**SMALL, field: names}])
+    assert refused(parse_approvers, [{"approvers": ["user:ada"], "for_groups": names}])
+
+
+@pytest.mark.parametrize("number", [10**400, 1e308, 10**9])
+def test_numbers_with_which_no_date_could_be_computed_are_refused(number: float) -> None:
+    for field in ("max_hours", "idle_minutes", "extend_hours", "grant_starts"):
+        assert "1,000,000" in refused(parse_tiers, [{**SMALL, field: number}])
+    for field in ("live", "gpu_hours_per_week"):
+        assert "1,000,000" in refused(parse_quotas, {"default": {field: number}})
+
+
+class Truthless:
+    def __bool__(self) -> bool:
+        raise RuntimeError("neither")
+
+
+def test_a_name_that_is_neither_true_nor_false_is_refused() -> None:
+    assert "field 'name'" in refused(parse_tiers, [{**SMALL, "name": Truthless()}])

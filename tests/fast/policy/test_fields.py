@@ -73,7 +73,7 @@ def test_nothing_is_an_amount_where_that_makes_sense(value: float) -> None:
 def test_a_count_is_whole_and_not_negative(wrong: object) -> None:
     assert read_entry(Quota, "quota 'default'", {"live": 0}).live == 0
     with pytest.raises(
-        ConfigError, match=r"'live' is .*; expected a whole number of leases of at least 0"
+        ConfigError, match=r"'live' is .*; expected a whole number of leases from 0 to 1,000,000"
     ):
         read_entry(Quota, "quota 'default'", {"live": wrong})
 

@@ -97,7 +97,7 @@ def test_a_field_that_an_entry_leaves_out_is_not_lifted_by_it() -> None:
         ({"default": {"lives": 1}}, ["quota 'default'", "'lives'", "did you mean 'live'"]),
         ({"group:vision": {"live": True}}, ["quota 'group:vision'", "'live'", "True"]),
         ({"user:ada": {"live": 1.5}}, ["quota 'user:ada'", "'live'", "1.5", "whole number"]),
-        ({"default": {"live": -1}}, ["'live'", "-1", "at least 0"]),
+        ({"default": {"live": -1}}, ["'live'", "-1", "from 0"]),
         ({"default": {"live": "2"}}, ["'live'", "'2'"]),
         ({"default": {"whole_cards": []}}, ["'whole_cards'", "[]"]),
         ({"default": {"gpu_hours_per_week": float("nan")}}, ["'gpu_hours_per_week'", "nan"]),

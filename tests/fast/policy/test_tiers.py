@@ -143,7 +143,7 @@ WRONG: list[tuple[Any, list[str]]] = [
         [{**OK, "idle_minutes": 5, "idle_minutes_when_wanted": 6}],
         ["'idle_minutes_when_wanted'", "6", "at most the 'idle_minutes'"],
     ),
-    ([{**OK, "extend_hours": -1}], ["'extend_hours'", "-1", "at least 0"]),
+    ([{**OK, "extend_hours": -1}], ["'extend_hours'", "-1", "from 0"]),
     ([{**OK, "idle_minutes": False}], ["'idle_minutes'", "False"]),
     ([{**OK, "idle_minutes": 0}], ["'idle_minutes'", "0", "above 0"]),
     ([{**OK, "title": 3}], ["'title'", "3", "text"]),
@@ -182,7 +182,7 @@ def test_a_wrong_tier_is_named_with_field_found_and_expected(raw: Any, words: li
         ({"approvals": 2}, ["'approvals'", "2", "needs no approval"]),
         ({"grant_starts": 1}, ["'grant_starts'", "1", "needs no approval"]),
         ({"approvals": 3, "approval": True}, ["'approvals'", "3", "from 1 to 2"]),
-        ({"grant_starts": 0, "approval": True}, ["'grant_starts'", "0", "above 0"]),
+        ({"grant_starts": 0, "approval": True}, ["'grant_starts'", "0", "from 1"]),
         (
             {"idle_minutes": 5, "idle_minutes_when_wanted": 0},
             ["'idle_minutes_when_wanted'", "0", "above 0"],
