@@ -1,15 +1,19 @@
-"""A fuse in a process: at the n-th point that it comes by, the process is killed.
+"""A fuse in a process: when it comes by a certain point for the n-th time, the process is killed.
 
 Points are every statement and commit inside the broker's calls about one lease, the beginning of
-each such call, and whatever calls :func:`burn`. A process without a fuse passes all of them.
+each such call, and whatever calls :func:`burn`. A process without a fuse passes all of them. They
+are known by name, for not every life has as many: where much else runs on the machine, it takes the
+agent some rounds more to prove a slice empty.
 """
 
 from __future__ import annotations
 
 import functools
+import json
 import os
 import signal
 import threading
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -36,27 +40,27 @@ CALLS = (
     (Sessions, "warn_idle"),
 )
 
-_left = 0
-_last_words: Path | None = None
+_last: tuple[str, int] | None = None
+_passed: Path | None = None
+_times: Counter[str] = Counter()
 _inside = threading.local()
 
 
 def burn(point: str) -> None:
-    """One point nearer to the end; SIGKILL to this very process when it is there."""
-    global _left
-    if _left == 0:
+    """Pass a point; SIGKILL to this very process where it is the last one."""
+    if _passed is None:
         return
-    _left -= 1
-    if _left == 0:
-        assert _last_words is not None
-        _last_words.write_text(point)
+    _times[point] += 1
+    with _passed.open("a") as file:
+        file.write(json.dumps([point, _times[point]]) + "\n")
+    if (point, _times[point]) == _last:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def light(points: int, last_words: Path) -> None:
-    """Let this process die at that point (from 1) and write down there which one it was."""
-    global _left, _last_words
-    _left, _last_words = points, last_words
+def light(last: tuple[str, int] | None, passed: Path) -> None:
+    """Write down each point with how often it was passed; die at the ``last``, if there is one."""
+    global _last, _passed
+    _last, _passed = last, passed
     for part, name in CALLS:
         setattr(part, name, _watched(name, getattr(part, name)))
     opened = Store.__init__

@@ -128,9 +128,9 @@ LIVES = {"session": session, "whole_card": whole_card, "idle": idle}
 
 
 def live(life: dict[str, Any]) -> None:
-    """Live it to its end, or to the point given."""
+    """Live it to its end, or until it passes the last point, as often as is given with its name."""
     folder = Path(life["folder"])
-    light(life["points"], folder / "last words")
+    light(None if life["last"] is None else tuple(life["last"]), folder / "passed")
     asyncio.run(LIVES[life["name"]](config_of(folder, life["url"]), folder / "journal"))
 
 
