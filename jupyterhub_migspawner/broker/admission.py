@@ -28,7 +28,7 @@ from jupyterhub_migspawner.model.tickets import TicketRow
 from jupyterhub_migspawner.policy.admission import Ask, Deny, Facts, Use, Wait
 from jupyterhub_migspawner.policy.grants import Grant, Grants, Holder
 from jupyterhub_migspawner.policy.people import Person
-from jupyterhub_migspawner.policy.quota import Quota, Span
+from jupyterhub_migspawner.policy.quotas import Quota, Span
 from jupyterhub_migspawner.policy.supply import Ahead, Supply
 from jupyterhub_migspawner.policy.tiers import Tier
 

@@ -36,7 +36,7 @@ from jupyterhub_migspawner.policy import queue, tiers
 from jupyterhub_migspawner.policy.admission import Use
 from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.policy.queue import Pool, Waiting
-from jupyterhub_migspawner.policy.quota import WEEK, Usage
+from jupyterhub_migspawner.policy.quotas import WEEK, Usage
 from jupyterhub_migspawner.policy.tiers import Tier
 from jupyterhub_migspawner.policy.wording import quoted
 

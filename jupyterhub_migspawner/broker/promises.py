@@ -11,7 +11,7 @@ from jupyterhub_migspawner.db.queries.capacity import Count
 from jupyterhub_migspawner.db.transaction import Transaction
 from jupyterhub_migspawner.model.cards import CardKind, Kinds
 from jupyterhub_migspawner.model.requests import RequestRow
-from jupyterhub_migspawner.policy.reservation import latest_by_kind
+from jupyterhub_migspawner.policy.reservations import latest_by_kind
 from jupyterhub_migspawner.policy.settings import Settings
 from jupyterhub_migspawner.policy.tiers import Tier
 

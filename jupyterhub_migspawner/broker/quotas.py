@@ -27,7 +27,7 @@ from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.model.leases import LeaseRow
 from jupyterhub_migspawner.model.parts import Part
 from jupyterhub_migspawner.model.quotas import QuotaExceptionRow
-from jupyterhub_migspawner.policy import quota
+from jupyterhub_migspawner.policy import quotas
 from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.policy.wording import listed, moment, nearest, number, quoted
 
@@ -73,7 +73,7 @@ class Quotas:
                     frees,
                     tuple(each for each in holding if each.field == name),
                 )
-                for name, limit, used, frees in quota.standing(limits, used)
+                for name, limit, used, frees in quotas.standing(limits, used)
             )
 
         return self._context.read(work)
@@ -106,10 +106,10 @@ class Quotas:
         text("user name", user, NAME_LIMIT, empty=False)
         text("reason", reason, REASON_LIMIT, empty=False)
         _demand_admin(by, user)
-        if field not in quota.FIELDS:
+        if field not in quotas.FIELDS:
             raise Refusal(
-                f"There is no quota {quoted(field)}{nearest(field, quota.FIELDS)}; the quotas "
-                f"are {listed(quota.FIELDS)}.",
+                f"There is no quota {quoted(field)}{nearest(field, quotas.FIELDS)}; the quotas "
+                f"are {listed(quotas.FIELDS)}.",
                 reason="options",
             )
         most = _amount(field, amount)
@@ -179,10 +179,10 @@ class Quotas:
         self,
         tx: Transaction,
         person: Person,
-        limits: quota.Quota,
+        limits: quotas.Quota,
         now: datetime,
         without_lease: Iterable[LeaseRow],
-    ) -> tuple[quota.Span, ...]:
+    ) -> tuple[quotas.Span, ...]:
         """Return when the person has had which share of a card, if a quota counts hours.
 
         ``without_lease`` are their sessions that run without one.
@@ -196,10 +196,10 @@ class Quotas:
         self,
         counted: Collection[LeaseRow],
         now: datetime,
-        spans: tuple[quota.Span, ...],
+        spans: tuple[quotas.Span, ...],
         servers: int = 0,
         stopping: Collection[str] = (),
-    ) -> quota.Usage:
+    ) -> quotas.Usage:
         """Return what a person has and has used.
 
         ``counted`` are the leases that count: pending, active and releasing ones. ``stopping`` are
@@ -219,28 +219,27 @@ class Quotas:
                     ending_of(self._context.settings, lease, counts_as_server=here and not twice)
                 )
         whole = sum(lease.whole for lease in running)
-        return quota.Usage(now, len(running), whole, spans, servers, tuple(ending))
+        return quotas.Usage(now, len(running), whole, spans, servers, tuple(ending))
 
     def read_limits(self, tx: Transaction, person: Person, now: datetime) -> None:
         """Ask for what :meth:`limits` and :meth:`spans_of` read, where that is known beforehand."""
-        quotas = self._context.settings.quotas
-        if quotas.sets_any:
+        if self._context.settings.quotas.sets_any:
             queries.quotas.select(tx, person.name, now)
-            usual = quotas.for_person(person)
+            usual = self._context.settings.quotas.for_person(person)
             if usual.counts_hours:
                 queries.usage.spans(tx, person.name, now - usual.window)
 
     def limits(
         self, tx: Transaction, person: Person, now: datetime
-    ) -> tuple[quota.Quota, tuple[QuotaExceptionRow, ...]]:
+    ) -> tuple[quotas.Quota, tuple[QuotaExceptionRow, ...]]:
         """Return what counts for a person, and the exceptions in it."""
         if not self._context.settings.quotas.sets_any:
-            return quota.Quota(), ()
+            return quotas.Quota(), ()
         holding = queries.quotas.select(tx, person.name, now)
         lifted: dict[str, float | None] = {}
         for row in holding:
             amounts = (row.amount, lifted[row.field]) if row.field in lifted else (row.amount,)
-            lifted[row.field] = quota.most(amounts)
+            lifted[row.field] = quotas.most(amounts)
         return self._context.settings.quotas.for_person(person, lifted), holding
 
 
@@ -259,7 +258,7 @@ def _demand_admin(by: Person, user: str) -> None:
 def _amount(field: str, amount: object) -> float | None:
     if amount is None:
         return None
-    whole = field in quota.COUNTS
+    whole = field in quotas.COUNTS
     wrong = Refusal(
         f"The limit is {quoted(amount)}; expected a {'whole ' if whole else ''}number from 0 to "
         f"{number(MOST_AMOUNT)}, or none for no limit.",

@@ -23,7 +23,7 @@ from jupyterhub_migspawner.model.leases import RELEASING
 from jupyterhub_migspawner.model.requests import RequestRow
 from jupyterhub_migspawner.policy.draining import BusyCard, rank_cards_to_empty
 from jupyterhub_migspawner.policy.people import Person
-from jupyterhub_migspawner.policy.reservation import is_due, longest_session
+from jupyterhub_migspawner.policy.reservations import is_due, longest_session
 from jupyterhub_migspawner.policy.tiers import Tier, tiers_on
 from jupyterhub_migspawner.policy.wording import moment
 

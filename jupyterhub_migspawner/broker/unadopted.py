@@ -16,7 +16,7 @@ from jupyterhub_migspawner.model.hubs import DEFAULT_HUB
 from jupyterhub_migspawner.model.leases import ACTIVE, RELEASING, LeaseRow
 from jupyterhub_migspawner.model.orphans import OrphanRow
 from jupyterhub_migspawner.model.slices import SliceRow
-from jupyterhub_migspawner.policy.quota import Span
+from jupyterhub_migspawner.policy.quotas import Span
 from jupyterhub_migspawner.policy.settings import Settings
 
 NO_LEASE = 0

@@ -18,7 +18,7 @@ from jupyterhub_migspawner.cli.options import reason as reason_option
 from jupyterhub_migspawner.cli.options import user as user_option
 from jupyterhub_migspawner.cli.output import complain, print_json
 from jupyterhub_migspawner.cli.table import Column, print_table
-from jupyterhub_migspawner.policy.quota import FIELDS
+from jupyterhub_migspawner.policy.quotas import FIELDS
 from jupyterhub_migspawner.policy.wording import printable
 
 

@@ -20,7 +20,7 @@ from jupyterhub_migspawner.errors import ConfigError
 from jupyterhub_migspawner.policy.approval import parse_approvers
 from jupyterhub_migspawner.policy.defaults import parse_default_tier
 from jupyterhub_migspawner.policy.notices import parse_notices
-from jupyterhub_migspawner.policy.quota import parse_quotas
+from jupyterhub_migspawner.policy.quotas import parse_quotas
 from jupyterhub_migspawner.policy.server_names import ServerNames
 from jupyterhub_migspawner.policy.settings import Settings
 from jupyterhub_migspawner.policy.tiers import parse_tiers

@@ -15,10 +15,10 @@ from enum import Enum
 from typing import NamedTuple
 
 from jupyterhub_migspawner.model.cards import Kinds
-from jupyterhub_migspawner.policy import grants, quota, supply, tiers
+from jupyterhub_migspawner.policy import grants, quotas, supply, tiers
 from jupyterhub_migspawner.policy.grants import Grants
 from jupyterhub_migspawner.policy.people import Person
-from jupyterhub_migspawner.policy.quota import Quota, Usage
+from jupyterhub_migspawner.policy.quotas import Quota, Usage
 from jupyterhub_migspawner.policy.supply import Supply
 from jupyterhub_migspawner.policy.tiers import Tier
 
@@ -161,13 +161,13 @@ def _grant(ask: Ask, facts: Facts, kinds: Kinds | None) -> Outcome:
 
 
 def _quota(ask: Ask, facts: Facts, kinds: Kinds | None) -> Outcome:
-    why = quota.check(facts.limits, facts.used, ask.tier)
+    why = quotas.check(facts.limits, facts.used, ask.tier)
     if not why:
         return kinds
-    if quota.check(facts.limits, Usage(ask.now), ask.tier):
+    if quotas.check(facts.limits, Usage(ask.now), ask.tier):
         # Whatever ends, it stays beyond what they may have.
         return Deny(Reason.QUOTA, why)
-    settled = quota.check(facts.limits, facts.used.settled(), ask.tier)
+    settled = quotas.check(facts.limits, facts.used.settled(), ask.tier)
     return Wait(Reason.QUOTA, why, soon=not settled)
 
 

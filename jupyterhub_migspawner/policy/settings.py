@@ -15,7 +15,7 @@ from jupyterhub_migspawner.policy.approval import Approvers
 from jupyterhub_migspawner.policy.defaults import DefaultTiers
 from jupyterhub_migspawner.policy.notices import Notices
 from jupyterhub_migspawner.policy.people import KnownAs, Person, as_written
-from jupyterhub_migspawner.policy.quota import Quotas
+from jupyterhub_migspawner.policy.quotas import Quotas
 from jupyterhub_migspawner.policy.server_names import ServerNames
 from jupyterhub_migspawner.policy.tiers import Tier
 from jupyterhub_migspawner.policy.wording import quoted

@@ -16,7 +16,7 @@ from jupyterhub_migspawner.model.leases import LeaseRow
 from jupyterhub_migspawner.model.requests import RequestRow
 from jupyterhub_migspawner.policy.approval import parse_approvers
 from jupyterhub_migspawner.policy.people import Person
-from jupyterhub_migspawner.policy.quota import parse_quotas
+from jupyterhub_migspawner.policy.quotas import parse_quotas
 from jupyterhub_migspawner.policy.settings import Settings
 from jupyterhub_migspawner.policy.tiers import parse_tiers
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from jupyterhub_migspawner.broker import reservations
 from jupyterhub_migspawner.model.requests import RequestRow
 from jupyterhub_migspawner.policy.people import Person
-from jupyterhub_migspawner.policy.reservation import longest_until
+from jupyterhub_migspawner.policy.reservations import longest_until
 from tests.broker.lab import SEVENTHS, START, Lab, card
 from tests.broker.lab import WHOLE as CUT_WHOLE
 from tests.broker.test_lease_life import refused

@@ -9,7 +9,7 @@ from typing_extensions import TypedDict
 from jupyterhub_migspawner.broker.statuses import QuotaStatus
 from jupyterhub_migspawner.broker.views.json import Timestamp, one_of, timestamp, timestamp_of
 from jupyterhub_migspawner.model.quotas import QuotaExceptionRow
-from jupyterhub_migspawner.policy.quota import FIELDS
+from jupyterhub_migspawner.policy.quotas import FIELDS
 
 QuotaField = Annotated[str, one_of(*FIELDS)]
 """What a quota limits."""

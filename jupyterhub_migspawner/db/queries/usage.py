@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from jupyterhub_migspawner.db.tables import leases
 from jupyterhub_migspawner.db.transaction import Transaction
 from jupyterhub_migspawner.model.leases import RELEASED
-from jupyterhub_migspawner.policy.quota import Span
+from jupyterhub_migspawner.policy.quotas import Span
 
 _SPANS = sa.select(leases.c.since, leases.c.ended_at, leases.c.share).where(
     leases.c.username == sa.bindparam("user"),

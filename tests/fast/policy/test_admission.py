@@ -24,7 +24,7 @@ from jupyterhub_migspawner.policy.grants import Grant, Grants, Holder
 from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.policy.proof import Ending
 from jupyterhub_migspawner.policy.queue import pool_of
-from jupyterhub_migspawner.policy.quota import Quota, Usage
+from jupyterhub_migspawner.policy.quotas import Quota, Usage
 from jupyterhub_migspawner.policy.supply import Ahead, Supply
 from jupyterhub_migspawner.policy.tiers import Tier, parse_tiers
 

@@ -15,7 +15,7 @@ from jupyterhub_migspawner.errors import ConfigError
 from jupyterhub_migspawner.policy.approval import Narrowed, parse_approvers
 from jupyterhub_migspawner.policy.defaults import parse_default_tier
 from jupyterhub_migspawner.policy.notices import parse_notices
-from jupyterhub_migspawner.policy.quota import CappedQuota, parse_quotas
+from jupyterhub_migspawner.policy.quotas import CappedQuota, parse_quotas
 from jupyterhub_migspawner.policy.tiers import Tier, parse_tiers
 
 SECRET = "hunter2"

@@ -17,7 +17,7 @@ from jupyterhub_migspawner.policy import approval
 from jupyterhub_migspawner.policy.approval import TRANSITIONS, may_decide, may_move, parse_approvers
 from jupyterhub_migspawner.policy.fields import NAME_LIMIT
 from jupyterhub_migspawner.policy.people import Person
-from jupyterhub_migspawner.policy.reservation import WITHOUT_LIMIT, is_due, longest_session
+from jupyterhub_migspawner.policy.reservations import WITHOUT_LIMIT, is_due, longest_session
 from jupyterhub_migspawner.policy.tiers import parse_tiers
 
 NAMES = st.sampled_from(["ada", "eve", "joe", "noether"])

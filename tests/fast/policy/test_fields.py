@@ -25,7 +25,7 @@ from jupyterhub_migspawner.policy.fields import (
     read_moment,
     user_or_group,
 )
-from jupyterhub_migspawner.policy.quota import CappedQuota, Quota
+from jupyterhub_migspawner.policy.quotas import CappedQuota, Quota
 from jupyterhub_migspawner.policy.tiers import Tier
 
 SIX = datetime(2026, 12, 1, 18, tzinfo=timezone.utc)

@@ -8,7 +8,7 @@ import pytest
 
 from jupyterhub_migspawner.model.leases import OVERDUE
 from jupyterhub_migspawner.policy.proof import Ending, cause, for_admins, in_words, mend, pids_in
-from jupyterhub_migspawner.policy.quota import Quota, Usage, check
+from jupyterhub_migspawner.policy.quotas import Quota, Usage, check
 from jupyterhub_migspawner.policy.tiers import parse_tiers
 
 NOON = datetime(2026, 11, 29, 12, 0, tzinfo=timezone.utc)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jupyterhub_migspawner.model.cards import CardKind
-from jupyterhub_migspawner.policy import queue, reservation
+from jupyterhub_migspawner.policy import queue, reservations
 from jupyterhub_migspawner.policy.queue import Pool, Waiting
 from jupyterhub_migspawner.policy.tiers import parse_tiers
 
@@ -125,7 +125,7 @@ def test_every_promise_finds_a_card_of_its_kinds(data: st.DataObject) -> None:
     others = data.draw(
         st.lists(st.tuples(st.sampled_from([A, B, C]), st.none() | times), max_size=4)
     )
-    end = reservation.latest_by_kind(totals, others, coming).get(mine)
+    end = reservations.latest_by_kind(totals, others, coming).get(mine)
 
     def served(begin: datetime, with_mine: bool) -> bool:
         free = dict(totals)
@@ -149,15 +149,15 @@ def test_every_promise_finds_a_card_of_its_kinds(data: st.DataObject) -> None:
 def test_a_grant_that_needs_another_card_shortens_nothing() -> None:
     begin = NOON + HOUR
     totals = {A: 1, B: 1}
-    latest = reservation.latest_by_kind(totals, [], [(frozenset((A,)), begin)])
+    latest = reservations.latest_by_kind(totals, [], [(frozenset((A,)), begin)])
     assert latest == {A: begin}
-    assert reservation.latest_by_kind(totals, [], [(frozenset((A, B)), begin)]) == {}
+    assert reservations.latest_by_kind(totals, [], [(frozenset((A, B)), begin)]) == {}
     taken = [(A, None)]
-    assert reservation.latest_by_kind(totals, taken, [(frozenset((A, B)), begin)]) == {
+    assert reservations.latest_by_kind(totals, taken, [(frozenset((A, B)), begin)]) == {
         A: begin,
         B: begin,
     }
-    assert reservation.latest_by_kind(totals, [], []) == {}
+    assert reservations.latest_by_kind(totals, [], []) == {}
 
 
 def test_grants_that_can_do_with_some_of_the_same_cards_are_counted_together() -> None:
@@ -167,5 +167,5 @@ def test_grants_that_can_do_with_some_of_the_same_cards_are_counted_together() -
         (frozenset((A, B)), NOON + HOUR),
         (frozenset((B, C)), NOON + 2 * HOUR),
     ]
-    latest = reservation.latest_by_kind({A: 1, B: 1, C: 1}, [], coming)
+    latest = reservations.latest_by_kind({A: 1, B: 1, C: 1}, [], coming)
     assert latest == {A: NOON + HOUR, B: NOON + HOUR, C: NOON + 2 * HOUR}

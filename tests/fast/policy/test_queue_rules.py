@@ -6,7 +6,7 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from jupyterhub_migspawner.policy import approval, draining, placement, queue, reservation
+from jupyterhub_migspawner.policy import approval, draining, placement, queue, reservations
 from jupyterhub_migspawner.policy.approval import Approvers, Rule
 from jupyterhub_migspawner.policy.draining import BusyCard
 from jupyterhub_migspawner.policy.people import Person
@@ -233,27 +233,27 @@ def test_a_hard_end_bounds_what_follows_it_too() -> None:
 
 def test_a_session_of_which_a_grant_needs_the_card_ends_then() -> None:
     begin = NOON + HOUR
-    assert reservation.longest_until(1, [], [begin]) == begin
-    assert reservation.longest_until(2, [], [begin]) is None
-    assert reservation.longest_until(2, [None], [begin]) == begin
-    assert reservation.longest_until(2, [begin], [begin]) is None
-    assert reservation.longest_until(2, [begin + MINUTE], [begin]) == begin
-    assert reservation.longest_until(2, [], [begin + HOUR, begin]) == begin + HOUR
-    assert reservation.longest_until(1, [], []) is None
+    assert reservations.longest_until(1, [], [begin]) == begin
+    assert reservations.longest_until(2, [], [begin]) is None
+    assert reservations.longest_until(2, [None], [begin]) == begin
+    assert reservations.longest_until(2, [begin], [begin]) is None
+    assert reservations.longest_until(2, [begin + MINUTE], [begin]) == begin
+    assert reservations.longest_until(2, [], [begin + HOUR, begin]) == begin + HOUR
+    assert reservations.longest_until(1, [], []) is None
 
 
 def test_a_card_is_kept_from_when_a_session_might_reach_into_the_grant() -> None:
-    assert reservation.is_due(NOON + HOUR, HOUR, NOON)
-    assert not reservation.is_due(NOON + HOUR + MINUTE, HOUR, NOON)
-    assert reservation.longest_session([SMALL]) == reservation.WITHOUT_LIMIT == 24 * HOUR
-    assert reservation.longest_session([CARD, ASKED, CPU]) == timedelta(0)
+    assert reservations.is_due(NOON + HOUR, HOUR, NOON)
+    assert not reservations.is_due(NOON + HOUR + MINUTE, HOUR, NOON)
+    assert reservations.longest_session([SMALL]) == reservations.WITHOUT_LIMIT == 24 * HOUR
+    assert reservations.longest_session([CARD, ASKED, CPU]) == timedelta(0)
     short, long = parse_tiers(
         [
             {"name": "short", "profile": "1g.5gb", "max_hours": 2},
             {"name": "long", "profile": "1g.5gb", "max_hours": 3},
         ]
     )
-    assert reservation.longest_session([short, long]) == 3 * HOUR
+    assert reservations.longest_session([short, long]) == 3 * HOUR
 
 
 def test_a_slice_is_taken_where_least_is_broken_up() -> None:

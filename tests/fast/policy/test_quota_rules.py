@@ -9,7 +9,7 @@ import pytest
 from jupyterhub_migspawner.errors import ConfigError
 from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.policy.proof import Ending
-from jupyterhub_migspawner.policy.quota import (
+from jupyterhub_migspawner.policy.quotas import (
     MONTH,
     WEEK,
     Quota,

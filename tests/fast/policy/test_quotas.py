@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from jupyterhub_migspawner.errors import ConfigError
 from jupyterhub_migspawner.policy.people import Person
-from jupyterhub_migspawner.policy.quota import (
+from jupyterhub_migspawner.policy.quotas import (
     MONTH,
     WEEK,
     Quota,

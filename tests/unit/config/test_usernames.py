@@ -18,7 +18,7 @@ from jupyterhub_migspawner.config.file import load_config_file
 from jupyterhub_migspawner.config.usernames import Usernames
 from jupyterhub_migspawner.errors import ConfigError
 from jupyterhub_migspawner.policy.people import Person
-from jupyterhub_migspawner.policy.quota import Quotas
+from jupyterhub_migspawner.policy.quotas import Quotas
 from jupyterhub_migspawner.policy.tiers import open_tiers
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from jupyterhub_migspawner.broker.views.json import one_of
-from jupyterhub_migspawner.policy.quota import FIELDS
+from jupyterhub_migspawner.policy.quotas import FIELDS
 from jupyterhub_migspawner.service.api.models.base import Body
 from jupyterhub_migspawner.service.api.models.fields import Amount, Moment, Name, Text
 

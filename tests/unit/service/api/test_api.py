@@ -13,7 +13,7 @@ from jsonschema import Draft202012Validator
 
 from jupyterhub_migspawner.errors import DatabaseError
 from jupyterhub_migspawner.hub.scopes import ADMIN_SCOPE, APPROVE_SCOPE
-from jupyterhub_migspawner.policy.quota import parse_quotas
+from jupyterhub_migspawner.policy.quotas import parse_quotas
 from jupyterhub_migspawner.service.api import routes
 from tests.unit.service.conftest import NOON, PREFIX, Reply, Site
 from tests.unit.service.fake_hub import ACCESS, SERVICE_TOKEN, server

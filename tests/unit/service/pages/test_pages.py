@@ -15,7 +15,7 @@ from jupyterhub_migspawner.errors import DatabaseError
 from jupyterhub_migspawner.model.leases import LeaseRow
 from jupyterhub_migspawner.model.orphans import OrphanRow
 from jupyterhub_migspawner.policy.people import Person
-from jupyterhub_migspawner.policy.quota import parse_quotas
+from jupyterhub_migspawner.policy.quotas import parse_quotas
 from jupyterhub_migspawner.policy.tiers import parse_tiers
 from jupyterhub_migspawner.service.pages.theme import PageUser, Theme
 from tests.unit.service.conftest import HUB_PREFIX, NOON, PREFIX, Reply, Site, settle
