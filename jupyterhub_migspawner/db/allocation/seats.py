@@ -88,6 +88,13 @@ _PICK, _PICK_SETTLED = (
     )
     for how in ("SKIP LOCKED FOR SHARE OF cards SKIP LOCKED", "")
 )
+# In one order, so that nobody holds a full slice while waiting for the next one.
+_SETTLE = (
+    sa.select(slices.c.id)
+    .where(slices.c.id == sa.any_(sa.bindparam("ids", type_=postgresql.ARRAY(sa.BigInteger))))
+    .order_by(slices.c.id)
+    .with_for_update()
+)
 _SEATS_TAKEN = sa.select(leases.c.slice_id, leases.c.seat).where(
     sa.text("leases.state IN ('pending', 'active', 'releasing')")
 )
@@ -168,6 +175,8 @@ def join(
         pick, ids = _PICK_SETTLED if settled else _PICK, list(by_id)
         # The second sees who has sat down on the slice until the first had it.
         with tx.together() as asked:
+            if settled:
+                asked.rows(_SETTLE, ids=ids)
             asked.first(pick, ids=ids, **wanted)
             asked.rows(_SEATS_TAKEN_AMONG, ids=ids)
         row = tx.first(pick, ids=ids, **wanted)
