@@ -184,8 +184,8 @@ class Usage:
     ) -> tuple[list[Process], list[int]]:
         """Return those on the slice that are the session's, and the pids of other users' processes.
 
-        Other users are those who do not have the slice. Where nobody else may be there, what has
-        dropped its mark is the session's all the same, if it runs as the session's user. Raises
+        Other users are those without a lease on the slice. If the slice is not shared, a process
+        that runs as the session's user is the session's even without a mark. Raises
         :exc:`.Unreadable`.
         """
         shares = self._shares(lease)

@@ -1,4 +1,4 @@
-"""The start of a lease: one transaction from "may they" to a slice nobody else can get.
+"""The start of a lease: one transaction, from the decision to a slice that is held.
 
 Everything is checked in the transaction that takes the lease: groups, grant, quota, capacity. One
 person's acquires follow each other (two starts at once cannot both fit under a quota of one), and

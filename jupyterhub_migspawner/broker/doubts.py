@@ -25,9 +25,9 @@ class Doubts:
     def note(self) -> tuple[LeaseRow, ...]:
         """Note, once each, which sessions admins should look at; return their leases.
 
-        Those are sessions of which nobody can tell for long whether they are in use, or of which
-        only they themselves say so. The warning that their people got of an end is withdrawn while
-        they are unknown: they will be warned again.
+        Those are sessions whose use has been unknown for long, or is claimed only by the sessions
+        themselves. While the use is unknown, the warning of an end that their users got is
+        withdrawn: they will be warned again.
         """
         changed = [
             each.lease.id

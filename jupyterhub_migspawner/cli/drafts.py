@@ -29,7 +29,7 @@ _DRAFT = number_of("the draft's number in the listing")
 @user_option(_WHOSE)
 @answers(table=True)
 def drafts(invocation: Invocation, user: str | None) -> int:
-    """Show the drafts of a user's requests; the pages show them to nobody else."""
+    """Show a user's draft requests, which only that user sees on the pages."""
     if user is None:
         raise click.UsageError("Say whose with --user NAME", click.get_current_context())
     broker = invocation.broker()

@@ -18,8 +18,6 @@ BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED"
 COMMIT = "COMMIT"
 """Sent by us, so that they share a round trip with the statements beside them."""
 
-_CAUSES = 8
-
 # Server errors that a statement has, as opposed to a connection (PostgreSQL, appendix A).
 _OF_STATEMENTS = ("22", "23", "25", "40", "42", "55")
 
@@ -64,8 +62,6 @@ def _first(error: BaseException) -> BaseException:
     The driver raises what that led to, which has no state of its own ("pipeline aborted").
     """
     found: BaseException | None = error
-    for _ in range(_CAUSES):
-        if found is None or getattr(found, "sqlstate", None):
-            break
+    while found is not None and not getattr(found, "sqlstate", None):
         found = found.__context__
-    return error if found is None or not getattr(found, "sqlstate", None) else found
+    return found or error

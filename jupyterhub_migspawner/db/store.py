@@ -116,7 +116,7 @@ class Store:
                 try:
                     transaction = self._begun(connection, write=write)
                     yield transaction
-                    transaction.begin_what_was_sent()
+                    transaction.ensure_begun()
                     committing = True
                     reached = transaction.commit()
                     self._note(reached)

@@ -125,10 +125,10 @@ class Transaction:
         if self._begin is not None or self._unsent:
             self._trip([])
 
-    def begin_what_was_sent(self) -> None:
-        """Begin a transaction in which something was sent and nothing asked.
+    def ensure_begun(self) -> None:
+        """Begin now if something was sent and nothing was asked.
 
-        Not in one round trip with COMMIT: the database has to be the right one first.
+        The commit is not sent in the same round trip: it has to be the right database first.
         """
         if self._begin is not None and self._unsent:
             self.flush()

@@ -295,6 +295,20 @@ def name_of(url: str) -> str:
     return url.rsplit("/", 1)[1]
 
 
+def replaced(cluster: Cluster, way: Callable[[Cluster, str, str], None]) -> Lab:
+    """A lab whose database was replaced in that way after it had lent a slice."""
+    url = cluster.new_database()
+    lab = Lab(url)
+    lab.report()
+    lab.close()
+    old = cluster.url(f"{name_of(url)}_old")
+    cluster.command(f"CREATE DATABASE {name_of(old)} TEMPLATE {name_of(url)}")
+    lab = Lab(url)
+    lab.start("ada")
+    way(cluster, url, old)
+    return lab
+
+
 @pytest.mark.parametrize(
     "way",
     [
@@ -309,15 +323,7 @@ def name_of(url: str) -> str:
 def test_nothing_is_lent_from_a_postgresql_database_that_was_replaced(
     postgres: Cluster, way: Callable[[Cluster, str, str], None]
 ) -> None:
-    url = postgres.new_database()
-    lab = Lab(url)
-    lab.report()
-    lab.close()
-    old = postgres.url(f"{name_of(url)}_old")
-    postgres.command(f"CREATE DATABASE {name_of(old)} TEMPLATE {name_of(url)}")
-    lab = Lab(url)
-    lab.start("ada")
-    way(postgres, url, old)
+    lab = replaced(postgres, way)
     for _ in range(2):
         with pytest.raises(DatabaseError, match="is not the one that this process has used"):
             lab.start("grace")

@@ -20,7 +20,7 @@ from jupyterhub_migspawner.db.transaction import Transaction
 from jupyterhub_migspawner.errors import DatabaseError
 from tests.broker.lab import MIXED, START, TIERS, Lab, card
 from tests.broker.postgres import Cluster
-from tests.broker.test_replacement import name_of
+from tests.broker.test_replacement import from_older, replaced
 
 SEATS = {"name": "seat", "profile": "2g.10gb", "seats": 4}
 
@@ -283,22 +283,13 @@ def test_only_queries_go_together(lab: Lab) -> None:
 def test_nothing_that_was_only_sent_reaches_a_database_that_was_replaced(
     postgres: Cluster,
 ) -> None:
-    url = postgres.new_database()
-    lab = Lab(url)
-    lab.report()
-    lab.close()
-    old = postgres.url(f"{name_of(url)}_old")
-    postgres.command(f"CREATE DATABASE {name_of(old)} TEMPLATE {name_of(url)}")
-    lab = Lab(url)
-    lab.start("ada")
-    lab.store.close()
-    postgres.command(f"DROP DATABASE {name_of(url)} WITH (FORCE)")
-    postgres.command(f"ALTER DATABASE {name_of(old)} RENAME TO {name_of(url)}")
+    lab = replaced(postgres, from_older)
+    lab.store.close()  # its connections were to the old one
     with pytest.raises(DatabaseError, match="older copy"), lab.store.transaction() as tx:
         bury(tx, "a")
     lab.close()
-    other = Lab(url)
+    other = Lab(lab.url)
     with other.store.transaction(write=False) as tx:
         assert tx.first(_COUNT)[0] == 0
     other.close()
-    postgres.drop(url)
+    postgres.drop(lab.url)

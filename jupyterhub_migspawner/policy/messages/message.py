@@ -9,7 +9,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from jupyterhub_migspawner.policy.markup import cut_words
-from jupyterhub_migspawner.policy.notices import APPROVERS, GROUP, USERS, Channel
+from jupyterhub_migspawner.policy.notices import ADMINS, APPROVERS, GROUP, USERS, Channel
 from jupyterhub_migspawner.policy.wording import number
 
 MOST_TITLE = 150
@@ -157,6 +157,11 @@ def to_approvers(event: Happening, detail: Mapping[str, Any], title: str, body: 
         groups=frozenset(map(str, groups)),
         page="decisions",
     )
+
+
+def to_admins(event: Happening, title: str, body: str) -> Message:
+    """Return a message to the admins, which is worth sending for a day."""
+    return Message(ADMINS, one_line(title), body, event.at + DAY)
 
 
 def to_user(

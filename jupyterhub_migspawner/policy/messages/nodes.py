@@ -7,15 +7,14 @@ from typing import Any
 
 from jupyterhub_migspawner.policy.clock import NOTABLE
 from jupyterhub_migspawner.policy.messages.message import (
-    DAY,
     Happening,
     Maker,
     Message,
     one_line,
     text_of,
+    to_admins,
     typed,
 )
-from jupyterhub_migspawner.policy.notices import ADMINS
 
 
 def _card_lost(event: Happening, detail: Mapping[str, Any]) -> Message:
@@ -24,7 +23,7 @@ def _card_lost(event: Happening, detail: Mapping[str, Any]) -> Message:
         "Sessions on it are lost, and nothing is given out on it until it is back.",
     )
     title = f"A GPU of {one_line(event.actor, 60)} is lost"
-    return Message(ADMINS, one_line(title), body, event.at + DAY)
+    return to_admins(event, title, body)
 
 
 def _port_taken(event: Happening, detail: Mapping[str, Any]) -> Message:
@@ -38,7 +37,7 @@ def _port_taken(event: Happening, detail: Mapping[str, Any]) -> Message:
         f"Inspect it with: ps -fp {','.join(pids[:20])}" if pids else "",
     )
     title = f"Another user's process took a port on {one_line(event.actor, 60)}"
-    return Message(ADMINS, one_line(title), body, event.at + DAY)
+    return to_admins(event, title, body)
 
 
 def _clock_set(event: Happening, detail: Mapping[str, Any]) -> Message | None:
@@ -50,7 +49,7 @@ def _clock_set(event: Happening, detail: Mapping[str, Any]) -> Message | None:
         f"{why[:1].upper()}{why[1:]}.",
         "Check grants with a fixed date, and that the clock of the machine is synchronized.",
     )
-    return Message(ADMINS, "The clock of the GPU service was set", body, event.at + DAY)
+    return to_admins(event, "The clock of the GPU service was set", body)
 
 
 def _stood_still(event: Happening, detail: Mapping[str, Any]) -> Message | None:
@@ -58,7 +57,7 @@ def _stood_still(event: Happening, detail: Mapping[str, Any]) -> Message | None:
     if detail.get("held") == 0:
         return None
     body = f"{why[:1].upper()}{why[1:]}."
-    return Message(ADMINS, "The GPU service's machine was suspended or off", body, event.at + DAY)
+    return to_admins(event, "The GPU service's machine was suspended or off", body)
 
 
 MESSAGES: dict[str, Maker] = {

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from jupyterhub_migspawner.policy.messages.message import (
-    DAY,
     MOST_STUCK,
     MOST_TYPED,
     Happening,
@@ -15,10 +14,10 @@ from jupyterhub_migspawner.policy.messages.message import (
     one_line,
     text_of,
     time_in,
+    to_admins,
     to_user,
     typed,
 )
-from jupyterhub_migspawner.policy.notices import ADMINS
 from jupyterhub_migspawner.policy.wording import moment
 
 
@@ -48,7 +47,7 @@ def _nobody_knows(event: Happening, detail: Mapping[str, Any]) -> Message:
         "The session is not ended for being idle while this is unknown.",
     )
     title = f"It is unknown whether a session of {one_line(event.user, 60)} is in use"
-    return Message(ADMINS, one_line(title), body, event.at + DAY)
+    return to_admins(event, title, body)
 
 
 def _only_claims(event: Happening, detail: Mapping[str, Any]) -> Message:
@@ -58,7 +57,7 @@ def _only_claims(event: Happening, detail: Mapping[str, Any]) -> Message:
         "release'.",
     )
     title = f"A session of {one_line(event.user, 60)} may not be in use"
-    return Message(ADMINS, one_line(title), body, event.at + DAY)
+    return to_admins(event, title, body)
 
 
 def _foreign(event: Happening, detail: Mapping[str, Any]) -> Message:
@@ -69,7 +68,7 @@ def _foreign(event: Happening, detail: Mapping[str, Any]) -> Message:
         "else while they are on it.",
     )
     title = f"A process of another user is on a slice of {one_line(event.user, 60)}"
-    return Message(ADMINS, one_line(title), body, event.at + DAY)
+    return to_admins(event, title, body)
 
 
 def _stuck(event: Happening, detail: Mapping[str, Any]) -> Message:
@@ -77,7 +76,7 @@ def _stuck(event: Happening, detail: Mapping[str, Any]) -> Message:
         one_line(detail.get("why", ""), MOST_STUCK), one_line(detail.get("mend", ""), MOST_TYPED)
     )
     title = f"A slice is still in use after a session of {one_line(event.user, 60)}"
-    return Message(ADMINS, one_line(title), body, event.at + DAY)
+    return to_admins(event, title, body)
 
 
 MESSAGES: dict[str, Maker] = {

@@ -18,7 +18,7 @@ class Drafts(ApiHandler):
 
     @operation("listDrafts")
     async def get(self) -> list[views.Draft]:
-        """List the person's drafts of requests; nobody else can see them."""
+        """List the user's own draft requests, which other users cannot see."""
         person = self.who.person
         found = await self.ask(lambda broker: broker.drafts.of(person))
         return [views.draft_view(draft) for draft in found]
