@@ -31,6 +31,10 @@ class GpuError(MigspawnerError):
         self.code = code
 
 
+class LaunchError(MigspawnerError):
+    """A server cannot be launched as it has to be: says why, and the way out, for admins."""
+
+
 class Refusal(MigspawnerError):
     """A person asked for something and does not get it; nothing was changed.
 

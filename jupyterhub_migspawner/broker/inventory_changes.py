@@ -83,6 +83,8 @@ def _card_changes(
         # It may not have told these; tiers know it by them.
         values["model"] = values["model"] or record.row.model
         values["memory_mib"] = values["memory_mib"] or record.row.memory_mib
+        if values["device_minor"] is None:
+            del values["device_minor"]
     if record is None:
         first = {**values, "layout": plain(found), "mig_wanted": card.mig_enabled}
         return [lambda: _add(tx, node, card.uuid, first, now)]
@@ -305,6 +307,7 @@ def _values(node: str, card: Card) -> dict[str, Any]:
     values: dict[str, Any] = {
         "node": node,
         "card_index": card.index,
+        "device_minor": card.minor if card.minor >= 0 else None,
         "model": card.model,
         "memory_mib": card.memory_mib,
         "mig_enabled": card.mig_enabled,

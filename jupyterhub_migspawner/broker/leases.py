@@ -26,7 +26,9 @@ from jupyterhub_migspawner.db.transaction import Transaction
 from jupyterhub_migspawner.errors import Refusal
 from jupyterhub_migspawner.model.leases import ACTIVE, HELD, PENDING, LeaseRow
 from jupyterhub_migspawner.model.parts import Part
+from jupyterhub_migspawner.model.slices import SliceDevice
 from jupyterhub_migspawner.policy import proof
+from jupyterhub_migspawner.policy.isolation import KINDS
 
 TOMBSTONE_LIFE = timedelta(days=2)
 """How long a cancelled attempt is remembered; no thread waits that long for its turn."""
@@ -72,10 +74,35 @@ class Leases:
             after = queries.leases.activate(tx, lease.id)
             if after is None:
                 return _if_active(tx, lease.id)
-            lease_event(tx, after, self._context.now(), after.user, why="the server runs")
+            how = {"isolation": after.isolation} if after.isolation else {}
+            lease_event(tx, after, self._context.now(), after.user, why="the server runs", **how)
             if after.request_id is not None:
                 queries.requests.use(tx, after.request_id)
             return after
+
+        return self._context.run(work)
+
+    def note_launch(self, attempt: str, isolation: str) -> SliceDevice | None:
+        """Record what will keep the server of a start off other slices, before it is launched.
+
+        ``isolation`` is one of :data:`jupyterhub_migspawner.policy.isolation.KINDS`. Returns the
+        numbers of the slice's device nodes; None while the node's agent has not read them.
+
+        Raises :class:`~jupyterhub_migspawner.errors.Refusal` (``conflict``) when the attempt holds
+        no lease any more.
+        """
+        if isolation not in KINDS:
+            raise ValueError(f"{isolation!r} is no isolation.")
+
+        def work(tx: Transaction) -> SliceDevice | None:
+            lease = _of_start(tx, attempt)
+            after = lease and queries.leases.isolate(tx, lease.id, isolation)
+            if not after or after.slice_uuid is None:
+                raise Refusal(
+                    "Your slice was released while the server was starting. Please start again.",
+                    reason="conflict",
+                )
+            return queries.slices.device(tx, after.slice_id, after.slice_uuid)
 
         return self._context.run(work)
 

@@ -39,6 +39,7 @@ def slices(invocation: Invocation, node: str | None) -> int:
         Column("server", "server"),
         Column("tier", "tier"),
         Column("since", "since", time=True),
+        Column("isolation", "isolation", wide=True),
         Column("uuid", "uuid", wide=True),
         Column("reason", "why", below=True),
     ]

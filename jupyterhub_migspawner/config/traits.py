@@ -351,6 +351,12 @@ class MigBroker(LoggingConfigurable):
             return self.nvml
         return f"sim:{self._base() / expanded(self.nvml[len('sim:') :])}"
 
+    @property
+    def simulated(self) -> bool:
+        """Whether the cards are simulated, so that their device nodes need not exist."""
+        spec = self.nvml or os.environ.get("MIGSPAWNER_NVML", "").strip()
+        return spec.startswith("sim:")
+
     def _base(self) -> Path:
         return expanded(self.directory) if self.directory else Path.cwd()
 

@@ -34,6 +34,8 @@ class LeaseRow:
     ``hub`` is the one whose user and server these are. ``ticket_id`` is set where no server has
     begun to start on it: it is held for the ticket of that number, until ``deadline``. ``started``
     is when the hub began this start of the server, by its own clock; None when it is not known.
+    ``isolation`` is what keeps its server off other slices, by the names of
+    :mod:`jupyterhub_migspawner.policy.isolation`, and empty until its launch.
     """
 
     id: int
@@ -63,6 +65,7 @@ class LeaseRow:
     hub: str = DEFAULT_HUB
     ticket_id: int | None = None
     started: datetime | None = None
+    isolation: str = ""
 
     @property
     def live(self) -> bool:

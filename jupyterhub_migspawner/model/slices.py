@@ -30,3 +30,16 @@ class SliceRow:
     present: bool
     quarantined: str
     wanted: bool = True
+
+
+@dataclass(frozen=True)
+class SliceDevice:
+    """The numbers by which the driver names the device nodes of a slice, on its node.
+
+    ``card_minor`` is the number of the card's ``/dev/nvidiaN``. ``gi_id`` and ``ci_id`` are the ids
+    of the GPU instance and of its compute instance; both are None for a card with MIG off.
+    """
+
+    card_minor: int
+    gi_id: int | None
+    ci_id: int | None

@@ -41,14 +41,15 @@ from jupyterhub_migspawner.model.processes import ProcessesRow
 from jupyterhub_migspawner.policy.tiers import Tier
 from jupyterhub_migspawner.spawner.address import server_address
 from jupyterhub_migspawner.spawner.environment import describe, slice_environment
-from jupyterhub_migspawner.spawner.options import GONE, TierChoice
+from jupyterhub_migspawner.spawner.isolation import Isolation
+from jupyterhub_migspawner.spawner.options import GONE
 from jupyterhub_migspawner.spawner.refusals import spawn_exception
 
 #: Stops have threads of their own: nobody's page waits behind a stop that waits for the database.
 _releases = ThreadPoolExecutor(max_workers=2, thread_name_prefix="migspawner-release")
 
 
-class MigSpawnerMixin(TierChoice):
+class MigSpawnerMixin(Isolation):
     """Gives a spawner's servers a slice each. Put it in front of any ``Spawner`` class."""
 
     acquire_wait_seconds = Float(
@@ -84,9 +85,10 @@ class MigSpawnerMixin(TierChoice):
         try:
             self._mig_lease = await self._mig_acquire(tier, attempt)
             self._mig_database = self._mig_broker().store.position
+            await self._mig_isolate(self._mig_lease, attempt)
         except MigspawnerError as error:
             raise spawn_exception(self.log, error) from None
-        url = await maybe_future(super().start())
+        url = await maybe_future(self._mig_launch())
         if self._mig_lease is not None and not await self._mig_activate(attempt):
             # The hub stops a server whose start failed, so that nobody else's slice is used.
             raise spawn_exception(
@@ -99,6 +101,10 @@ class MigSpawnerMixin(TierChoice):
         if self._mig_lease is not None:
             await self._mig_tell_reach(attempt, url)
         return url
+
+    def _mig_launch(self) -> Any:
+        """Launch the server; return its URL, or an awaitable of it, as the base spawner does."""
+        return super().start()
 
     def _mig_server_uid(self) -> int | None:
         """Return the system user that the server will run as; None if that is not known before."""

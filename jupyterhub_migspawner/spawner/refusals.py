@@ -8,7 +8,13 @@ from typing import Any
 
 from tornado import web
 
-from jupyterhub_migspawner.errors import ConfigError, DatabaseError, MigspawnerError, Refusal
+from jupyterhub_migspawner.errors import (
+    ConfigError,
+    DatabaseError,
+    LaunchError,
+    MigspawnerError,
+    Refusal,
+)
 
 try:
     from jupyterhub.spawner import SpawnException
@@ -47,6 +53,10 @@ SETTINGS_WRONG = (
     "There is a mistake in the hub's GPU settings, so nothing was started. Please tell your admin: "
     "'migspawner doctor' and the hub's log show it."
 )
+NOT_ISOLATED = (
+    "Your session cannot be isolated from other sessions at the moment, so nothing was started. "
+    "Please tell your admin: 'migspawner doctor' and the hub's log show the cause."
+)
 NO_GPU = (
     "No GPU could be prepared, so nothing was started. Please try again in a minute; if it "
     "happens again, tell your admin: 'migspawner doctor' and the hub's log show the cause."
@@ -63,6 +73,8 @@ def spawn_exception(log: Any, error: MigspawnerError) -> Exception:
         return make(DATABASE_AWAY, status_code=503)
     if isinstance(error, ConfigError):
         return make(SETTINGS_WRONG, status_code=500)
+    if isinstance(error, LaunchError):
+        return make(NOT_ISOLATED, status_code=503)
     return make(NO_GPU, status_code=503)
 
 

@@ -10,6 +10,7 @@ from jupyterhub_migspawner.broker.statuses import Adoption
 from jupyterhub_migspawner.broker.views.json import Timestamp, one_of, timestamp, timestamp_of
 from jupyterhub_migspawner.model.leases import ACTIVE, LOST, PENDING, RELEASED, RELEASING, LeaseRow
 from jupyterhub_migspawner.policy import proof
+from jupyterhub_migspawner.policy.isolation import KINDS
 
 
 class Lease(TypedDict):
@@ -42,6 +43,8 @@ class Lease(TypedDict):
     request_id: int | None
     hub: str
     """The hub of its server; several hubs can share the database."""
+    isolation: Annotated[str, one_of("", *KINDS)]
+    """What keeps its server off other slices; empty if it is not known."""
     ticket: int | None
     """For an offer: its ticket, until a server starts on it."""
 
@@ -112,6 +115,7 @@ def lease_view(lease: LeaseRow, *, admin: bool = True) -> Lease:
         "mend": proof.mend(lease.waiting_for, lease.node) if lease.ending and admin else "",
         "request_id": lease.request_id,
         "hub": lease.hub,
+        "isolation": lease.isolation,
         "ticket": lease.ticket_id,
     }
 

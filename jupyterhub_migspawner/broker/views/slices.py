@@ -17,6 +17,7 @@ from jupyterhub_migspawner.broker.statuses import (
 from jupyterhub_migspawner.broker.views.json import Timestamp, one_of, timestamp_of
 from jupyterhub_migspawner.broker.views.leases import Unproven, unproven_view
 from jupyterhub_migspawner.model.leases import LeaseRow
+from jupyterhub_migspawner.policy.isolation import KINDS
 from jupyterhub_migspawner.policy.people import Person
 
 
@@ -28,6 +29,8 @@ class SliceLease(TypedDict):
     server: str
     tier: str
     since: Timestamp
+    isolation: Annotated[str, one_of("", *KINDS)]
+    """What keeps its server off other slices; empty if it is not known."""
 
 
 class SeatLease(TypedDict):
@@ -38,6 +41,8 @@ class SeatLease(TypedDict):
     server: str
     tier: str
     since: Timestamp
+    isolation: Annotated[str, one_of("", *KINDS)]
+    """What keeps its server off other slices; empty if it is not known."""
     seat: int
     """The number of its seat; 0 on an unshared slice."""
 
@@ -113,4 +118,5 @@ def _lease_of_slice(lease: LeaseRow) -> SliceLease:
         "server": lease.server,
         "tier": lease.tier,
         "since": timestamp_of(lease.since),
+        "isolation": lease.isolation,
     }

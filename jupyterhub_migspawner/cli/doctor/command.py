@@ -22,6 +22,7 @@ from jupyterhub_migspawner.cli.doctor import (
     dcgm,
     files,
     hubs,
+    isolation,
     keys,
     leases,
     names,
@@ -104,6 +105,9 @@ def _checks(invocation: Invocation, mig: MigBroker) -> Iterator[Finding]:
     if known:
         yield from agents.check(mig.open_broker(), mig.heartbeat_seconds)
         yield from clock.check(mig.open_broker())
+    yield from isolation.check(hub)
+    if known:
+        yield from isolation.in_force(mig.open_broker())
     yield from orphans.findings(mig, known=known)
     if known:
         yield from hubs.check(mig.open_broker(), mig.hub, mig.hub_home)

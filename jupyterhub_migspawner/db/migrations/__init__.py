@@ -43,6 +43,7 @@ REVISIONS = (
     "0018",
     "0019",
     "0020",
+    "0021",
 )
 """All schema revisions this code knows, oldest first."""
 

@@ -36,6 +36,7 @@ _SELECT = sa.select(
     cards.c.reserved_until,
     cards.c.problem_since,
     cards.c.incomplete,
+    cards.c.device_minor,
 ).order_by(cards.c.node, cards.c.card_index, cards.c.uuid)
 _OUT_OF_SERVICE = (
     sa.select(cards.c.layout, cards.c.drained, cards.c.problem, *KIND)

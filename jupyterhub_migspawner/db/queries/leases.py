@@ -76,6 +76,9 @@ _ADOPT = (
     )
     .returning(*_COLUMNS)
 )
+_ISOLATE = (
+    _CHANGE.where(_IS_HELD).values(isolation=sa.bindparam("by_isolation")).returning(*_COLUMNS)
+)
 _RENEW = (
     _CHANGE.where(leases.c.state == PENDING)
     .values(deadline=sa.bindparam("until", type_=UtcTime()))
@@ -253,6 +256,11 @@ def adopt(
 def activate(tx: Transaction, lease_id: int) -> LeaseRow | None:
     """Make a pending lease active; as for all changes here, None when it is not in that state."""
     return _one(tx, _ACTIVATE, lease_id=lease_id)
+
+
+def isolate(tx: Transaction, lease_id: int, isolation: str) -> LeaseRow | None:
+    """Record what keeps the server of a pending or active lease off other slices."""
+    return _one(tx, _ISOLATE, lease_id=lease_id, by_isolation=isolation)
 
 
 def renew(tx: Transaction, lease_id: int, until: datetime) -> LeaseRow | None:

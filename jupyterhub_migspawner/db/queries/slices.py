@@ -9,7 +9,8 @@ import sqlalchemy as sa
 
 from jupyterhub_migspawner.db.tables import cards, slices
 from jupyterhub_migspawner.db.transaction import Transaction
-from jupyterhub_migspawner.model.slices import SliceRow
+from jupyterhub_migspawner.model.cards import MIG_OFF
+from jupyterhub_migspawner.model.slices import SliceDevice, SliceRow
 
 _SELECT = (
     sa.select(
@@ -36,6 +37,11 @@ _SELECT = (
 _OF_NODE = _SELECT.where(cards.c.node == sa.bindparam("of_node"))
 _OF_CARD = _SELECT.where(slices.c.card_uuid == sa.bindparam("of_card"))
 _BY_ID = _SELECT.where(slices.c.id == sa.bindparam("slice_id"))
+_DEVICE = (
+    sa.select(cards.c.device_minor, slices.c.gi_id, slices.c.ci_id, slices.c.uuid, slices.c.profile)
+    .join(cards, cards.c.uuid == slices.c.card_uuid)
+    .where(slices.c.id == sa.bindparam("slice_id"))
+)
 _INSERT = sa.insert(slices).returning(slices.c.id)
 _UPDATE = sa.update(slices).where(slices.c.id == sa.bindparam("slice_id"))
 _UNTAKE = (
@@ -70,6 +76,22 @@ def by_id(tx: Transaction, slice_id: int) -> SliceRow | None:
     """Return one slice, or None."""
     row = tx.first(_BY_ID, slice_id=slice_id)
     return SliceRow(*row) if row else None
+
+
+def device(tx: Transaction, slice_id: int, slice_uuid: str) -> SliceDevice | None:
+    """Return the numbers of a slice's device nodes.
+
+    None where they are not known, or the slice has another UUID by now.
+    """
+    row = tx.first(_DEVICE, slice_id=slice_id)
+    if row is None or row.uuid != slice_uuid or row.device_minor is None:
+        return None
+    instance = row.profile != MIG_OFF[0]
+    if instance and (row.gi_id is None or row.ci_id is None):
+        return None
+    return SliceDevice(
+        row.device_minor, row.gi_id if instance else None, row.ci_id if instance else None
+    )
 
 
 def insert(tx: Transaction, **values: Any) -> int:

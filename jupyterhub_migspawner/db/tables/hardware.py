@@ -23,6 +23,8 @@ cards = sa.Table(
     sa.Column("uuid", sa.Text, primary_key=True),
     sa.Column("node", sa.Text, sa.ForeignKey("nodes.name"), nullable=False),
     sa.Column("card_index", sa.Integer, nullable=False),
+    # Of its node /dev/nvidiaN, which is not always the index; None until an agent has read it.
+    sa.Column("device_minor", sa.Integer),
     sa.Column("model", sa.Text, nullable=False),
     sa.Column("memory_mib", sa.Integer, nullable=False),
     sa.Column("mig_enabled", sa.Boolean, nullable=False),

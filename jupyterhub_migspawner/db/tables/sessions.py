@@ -43,6 +43,8 @@ leases = sa.Table(
     # When the hub began this start of the server, by the hub's own clock and never converted: by
     # that the hub's server and the lease know each other, whatever clocks do meanwhile.
     sa.Column("started", UtcTime),
+    # What keeps its server off other slices; empty until that is known, just before the launch.
+    sa.Column("isolation", sa.Text, nullable=False, server_default=sa.text("''")),
     sa.CheckConstraint(
         "state IN ('pending', 'active', 'releasing', 'released', 'lost')", name="state"
     ),

@@ -14,6 +14,7 @@ from jupyterhub_migspawner.broker.statuses import Standing
 from jupyterhub_migspawner.broker.unadopted import NO_LEASE
 from jupyterhub_migspawner.model.leases import ACTIVE, LOST, PENDING, RELEASING, LeaseRow
 from jupyterhub_migspawner.policy import proof
+from jupyterhub_migspawner.policy.isolation import in_words as isolation_in_words
 from jupyterhub_migspawner.policy.reclaim import IDLE, in_words, short_reason
 from jupyterhub_migspawner.policy.settings import Settings
 from jupyterhub_migspawner.policy.tiers import Tier
@@ -62,6 +63,12 @@ class Session:
     """Where the server is, empty unless it can be opened."""
     seats: int = 1
     """How many people may be on the slice at a time."""
+
+    @property
+    def isolation(self) -> str:
+        """What keeps the server off other slices, in words; empty before its launch."""
+        known = self.lease.isolation if self.lease else ""
+        return isolation_in_words(known) if known else ""
 
     @property
     def memory(self) -> str:

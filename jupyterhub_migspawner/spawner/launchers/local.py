@@ -1,8 +1,8 @@
 """Servers as processes of this machine.
 
 ``MigLocalSpawner`` starts each server as the system user of that name and needs a hub that runs as
-root. ``MigSimpleSpawner`` starts all of them as the hub's own user, without any wall between
-people: for the demo, for tests, for a laptop.
+root. ``MigSimpleSpawner`` starts all of them as the hub's own user, who can read everybody's files:
+for the demo, for tests, for a laptop.
 
 Whatever a server started is found again, after any crash, by the mark in its processes'
 environment (see :mod:`...agent.vacancy`); nothing here needs a database to say whether it runs.
@@ -12,74 +12,13 @@ from __future__ import annotations
 
 import os
 import pwd
-from typing import Any
 
 from jupyterhub.spawner import LocalProcessSpawner, SimpleLocalProcessSpawner
 
-from jupyterhub_migspawner.agent.processes import PROC, Process, Unreadable, start_time
-from jupyterhub_migspawner.spawner import MigSpawnerMixin
-from jupyterhub_migspawner.spawner.protocols import HubSpawner
+from jupyterhub_migspawner.spawner.launchers.bubblewrap import Bubblewrapped
 
 
-class SameProcess(HubSpawner):
-    """Keeps the start time of a server's process, so that its pid is never another's.
-
-    The base spawner keeps the pid alone. After a reboot that pid may be another user's, and a hub
-    that runs as root would take it for the server, and stop it.
-    """
-
-    pid: int
-    proc: Any
-
-    # In clock ticks since boot, as proc(5) gives it; 0 while unknown.
-    _pid_started = 0
-
-    async def start(self) -> Any:
-        """Start the server and remember which process it is."""
-        url = await super().start()
-        try:
-            self._pid_started = start_time(PROC / str(self.pid)) or 0
-        except Unreadable:
-            self._pid_started = 0
-        return url
-
-    async def poll(self) -> int | None:
-        """Return the base spawner's answer, as long as the pid is still the server's."""
-        if self.proc is None and self.pid and self._pid_started and self._is_gone():
-            self.pid = 0
-        return await super().poll()
-
-    def _mig_server_process(self) -> Process | None:
-        return Process(self.pid, self._pid_started) if self.pid and self._pid_started else None
-
-    def get_state(self) -> dict[str, Any]:
-        """Return the base spawner's state, with the start time beside the pid."""
-        state = super().get_state()
-        if "pid" in state and self._pid_started:
-            state["pid_started"] = self._pid_started
-        return state
-
-    def load_state(self, state: dict[str, Any]) -> None:
-        """Restore the state; a pid that is another process by now is none of ours."""
-        super().load_state(state)
-        self._pid_started = state.get("pid_started", 0)
-        if self._pid_started and self._is_gone():
-            self.pid = 0
-
-    def _is_gone(self) -> bool:
-        """Return whether the server's process has ended. What cannot be read may run."""
-        try:
-            return start_time(PROC / str(self.pid)) != self._pid_started
-        except Unreadable:
-            return False
-
-    def clear_state(self) -> None:
-        """Forget the process."""
-        super().clear_state()
-        self._pid_started = 0
-
-
-class MigLocalSpawner(MigSpawnerMixin, SameProcess, LocalProcessSpawner):  # type: ignore[misc]
+class MigLocalSpawner(Bubblewrapped, LocalProcessSpawner):  # type: ignore[misc]
     """Servers as system users on this machine, a slice each."""
 
     def _mig_server_uid(self) -> int | None:
@@ -92,8 +31,7 @@ class MigLocalSpawner(MigSpawnerMixin, SameProcess, LocalProcessSpawner):  # typ
 
 
 class MigSimpleSpawner(
-    MigSpawnerMixin,
-    SameProcess,
+    Bubblewrapped,
     SimpleLocalProcessSpawner,  # type: ignore[misc]
 ):
     """Servers as the hub's own user on this machine, a slice each: for trying things out."""

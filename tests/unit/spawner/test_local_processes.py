@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from jupyterhub_migspawner.agent.processes import Process
-from jupyterhub_migspawner.spawner.launchers import local
-from jupyterhub_migspawner.spawner.launchers.local import SameProcess
+from jupyterhub_migspawner.spawner.launchers import local, process
+from jupyterhub_migspawner.spawner.launchers.process import SameProcess
 
 
 class Base:
@@ -36,14 +36,14 @@ def spawner(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Spawner:
     (tmp_path / "4242").mkdir()
     fields = ["S", *["0"] * 18, "77", "0"]
     (tmp_path / "4242" / "stat").write_text(f"4242 (py) {' '.join(fields)}")
-    monkeypatch.setattr(local, "PROC", tmp_path)
+    monkeypatch.setattr(process, "PROC", tmp_path)
     return Spawner()
 
 
 async def test_a_server_that_runs_is_found_again(spawner: Spawner) -> None:
     spawner.load_state({"pid": 4242, "pid_started": 77})
     assert await spawner.poll() is None
-    assert spawner._mig_server_process() == Process(4242, 77)
+    assert spawner._process() == Process(4242, 77)
 
 
 async def test_a_pid_of_another_process_is_no_server(spawner: Spawner) -> None:
@@ -53,13 +53,13 @@ async def test_a_pid_of_another_process_is_no_server(spawner: Spawner) -> None:
 
 async def test_a_pid_that_becomes_another_process_is_no_server_any_more(spawner: Spawner) -> None:
     spawner.load_state({"pid": 4242, "pid_started": 77})
-    stat = local.PROC / "4242" / "stat"
+    stat = process.PROC / "4242" / "stat"
     stat.write_text(stat.read_text().replace("77", "78"))
     assert await spawner.poll() == 0
 
 
 async def test_a_process_that_cannot_be_read_is_not_taken_for_gone(spawner: Spawner) -> None:
-    stat = local.PROC / "4242" / "stat"
+    stat = process.PROC / "4242" / "stat"
     stat.unlink()
     stat.symlink_to(stat)
     spawner.load_state({"pid": 4242, "pid_started": 77})

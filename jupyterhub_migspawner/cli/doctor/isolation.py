@@ -1,0 +1,100 @@
+"""What ``migspawner doctor`` says about what keeps servers off slices that are not theirs."""
+
+from __future__ import annotations
+
+import os
+import pwd
+from collections.abc import Callable, Iterator
+from importlib.metadata import entry_points
+from typing import Any
+
+from traitlets.config import Config
+from traitlets.utils.importstring import import_item
+
+from jupyterhub_migspawner.broker import Broker
+from jupyterhub_migspawner.cli.doctor.findings import OK, WARNING, WRONG, Finding
+from jupyterhub_migspawner.policy.isolation import BUBBLEWRAP, NONE
+from jupyterhub_migspawner.policy.wording import plural
+
+
+def check(hub: Config) -> Iterator[Finding]:
+    """Check what the hub's spawner does to isolate its servers, and whether that works here."""
+    from jupyterhub_migspawner.spawner import MigSpawnerMixin
+    from jupyterhub_migspawner.spawner.launchers.bubblewrap import MEND, Bubblewrapped, problem
+
+    spawner = spawner_class(hub)
+    if spawner is None or not issubclass(spawner, MigSpawnerMixin):
+        return  # what is said about the configuration covers it
+    if not issubclass(spawner, Bubblewrapped):
+        return
+    name = spawner.__name__
+    wanted = spawner(config=hub).isolation
+    if wanted == NONE:
+        yield Finding(
+            "isolation",
+            WARNING,
+            f"{name}.isolation is 'none': any server can open the slices of others.",
+            f"Set c.{name}.isolation = 'auto', unless everybody on this machine may do that.",
+        )
+        return
+    why = problem(as_nobody())
+    if not why:
+        yield Finding("isolation", OK, "Servers see their own slice only (bubblewrap).")
+    elif wanted == BUBBLEWRAP:
+        yield Finding("isolation", WRONG, f"{why} No server can start without it.", MEND)
+    else:
+        yield Finding(
+            "isolation",
+            WARNING,
+            f"{why} Servers run without isolation: any of them can open the slices of others.",
+            MEND,
+        )
+
+
+def in_force(broker: Broker) -> Iterator[Finding]:
+    """Check how the servers that run were launched."""
+    running = [lease for lease in broker.leases.find() if lease.isolation]
+    bare = [lease for lease in running if lease.isolation == NONE]
+    if bare:
+        yield Finding(
+            "isolation",
+            WARNING,
+            f"{plural(len(bare), 'server')} of {len(running)} with a GPU "
+            f"{'runs' if len(bare) == 1 else 'run'} without isolation and can open the slices of "
+            "others; 'migspawner slices --wide' shows which.",
+            "They keep what they were launched with: isolation takes effect with their next start.",
+        )
+
+
+def spawner_class(hub: Config) -> Any:
+    """Return the class that the hub starts servers with; None where it cannot be loaded."""
+    given = hub.JupyterHub.get("spawner_class", "")
+    if not isinstance(given, str):
+        return given
+    try:
+        for entry in entry_points(group="jupyterhub.spawners"):
+            if entry.name.lower() == given.lower():
+                return entry.load()
+        return import_item(given) if given else None
+    except ImportError:
+        return None
+
+
+def as_nobody() -> Callable[[], None] | None:
+    """Return what makes a new process of root one of an ordinary user; None for other users.
+
+    Root may do what the users of servers may not.
+    """
+    if os.geteuid() != 0:
+        return None
+    try:
+        nobody = pwd.getpwnam("nobody")
+    except KeyError:
+        return None
+
+    def become() -> None:
+        os.setgroups([])
+        os.setgid(nobody.pw_gid)
+        os.setuid(nobody.pw_uid)
+
+    return become

@@ -1,0 +1,36 @@
+"""What keeps a server off slices that are not its own, and how that is said.
+
+``CUDA_VISIBLE_DEVICES`` is a hint to the CUDA library, which a program need not follow: only what
+stops the program from opening another slice's device nodes counts here. A launcher knows which of
+these is in force; it is stored with the lease before the server is launched.
+"""
+
+from __future__ import annotations
+
+NONE = "none"
+BUBBLEWRAP = "bubblewrap"
+SYSTEMD = "systemd"
+CONTAINER = "container"
+SLURM = "slurm"
+
+WALLS = {
+    BUBBLEWRAP: "a mount namespace (bubblewrap)",
+    SYSTEMD: "the device rules of its systemd unit",
+    CONTAINER: "its container",
+    SLURM: "the device rules of its Slurm job",
+}
+"""Name to the wall in words, for those that are one."""
+
+KINDS = (NONE, *WALLS)
+"""All of them: what is in force for a server, once it was launched."""
+
+
+def in_words(isolation: str) -> str:
+    """Return what is in force for a server, in words for its user.
+
+    ``isolation`` may be empty: not known, as before the launch or for a server that was adopted.
+    """
+    if isolation == NONE:
+        return "none: other sessions can open this slice, and this session can open theirs"
+    wall = WALLS.get(isolation)
+    return f"only this slice can be opened, because of {wall}" if wall else "not known"

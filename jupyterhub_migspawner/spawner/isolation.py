@@ -1,0 +1,128 @@
+"""What keeps a server off other slices: decided, stored and prepared before the launch.
+
+Relies on the launcher, which knows what it can do, and on the broker for the numbers of the slice's
+device nodes. Promises that the lease says what is in force before anything runs on it, that no
+server runs without isolation unless the log says so, and that the device nodes exist by then: the
+driver makes none itself, and ``nvidia-modprobe`` (set-uid) does not work inside a wall.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from jupyterhub_migspawner.broker import Broker
+from jupyterhub_migspawner.errors import LaunchError, Refusal
+from jupyterhub_migspawner.gpu.devices import (
+    DeviceNode,
+    card_nodes,
+    creation_command,
+    missing_nodes,
+    slice_nodes,
+)
+from jupyterhub_migspawner.model.leases import LeaseRow
+from jupyterhub_migspawner.model.slices import SliceDevice
+from jupyterhub_migspawner.policy.isolation import NONE
+from jupyterhub_migspawner.spawner.options import TierChoice
+
+#: Seconds that the driver's own tool may take to make a device node.
+_CREATION_SECONDS = 10.0
+
+
+class Isolation(TierChoice):
+    """The part of the spawner between the lease and the launch."""
+
+    # Of one start only: ``clear_state`` runs before each.
+    _mig_isolation = ""
+    _mig_nodes: tuple[DeviceNode, ...] = ()
+
+    def _mig_choose_isolation(self) -> str:
+        """Return what will keep this server off other slices, one of ``policy.isolation.KINDS``.
+
+        Runs in a thread; whoever answers ``none`` logs why. Raises :exc:`.LaunchError` when the
+        server must not run without an isolation that is not to be had.
+        """
+        self.log.warning(
+            "The server of %s is not isolated: %s has no means to keep it off other slices.",
+            self._log_name,
+            type(self).__name__,
+        )
+        return NONE
+
+    async def _mig_isolate(self, lease: LeaseRow | None, attempt: str) -> None:
+        """Decide on the isolation of this start, store it, and have the slice's nodes made.
+
+        ``lease`` is None for a server without a GPU. Raises
+        :exc:`~jupyterhub_migspawner.errors.MigspawnerError`.
+        """
+        simulated = self.mig_config.simulated
+
+        def prepare(broker: Broker) -> tuple[str, tuple[DeviceNode, ...]]:
+            isolation = self._mig_choose_isolation()
+            if lease is None:
+                return isolation, ()
+            device = broker.leases.note_launch(attempt, isolation)
+            if isolation == NONE:
+                return isolation, ()
+            return isolation, nodes_of(device, simulated=simulated)
+
+        self._mig_isolation, self._mig_nodes = await self._mig_call(prepare)
+
+    def clear_state(self) -> None:
+        """Forget the isolation of the last start."""
+        super().clear_state()
+        self._mig_isolation, self._mig_nodes = "", ()
+
+
+def nodes_of(
+    device: SliceDevice | None, *, simulated: bool = False, root: Path = Path("/")
+) -> tuple[DeviceNode, ...]:
+    """Return the device nodes of a slice that exist, after making those that did not.
+
+    Simulated cards have only the nodes that somebody made. ``root`` is where ``dev`` and ``proc``
+    lie.
+
+    Raises :exc:`.Refusal` (``conflict``) while the numbers are not known, and :exc:`.LaunchError`
+    when a node cannot be made.
+    """
+    if device is None:
+        raise Refusal(
+            "The device files of your slice are not known yet. Please start again in a few "
+            "seconds.",
+            reason="conflict",
+        )
+    if device.gi_id is None or device.ci_id is None:
+        nodes = card_nodes(device.card_minor)
+    else:
+        nodes = slice_nodes(device.card_minor, device.gi_id, device.ci_id, root=root)
+    if not simulated:
+        _make(missing_nodes(nodes, root=root))
+        _demand(missing_nodes(nodes, root=root))
+    return tuple(node for node in nodes if (root / node.path.lstrip("/")).exists())
+
+
+def _make(missing: Sequence[DeviceNode]) -> None:
+    """Have the driver's tool make device nodes; whether they exist then is another question."""
+    for node in missing:
+        try:
+            subprocess.run(
+                creation_command(node),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                timeout=_CREATION_SECONDS,
+                check=False,
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            continue
+
+
+def _demand(missing: Sequence[DeviceNode]) -> None:
+    if missing:
+        command = " ".join(creation_command(missing[0]))
+        raise LaunchError(
+            f"The device file {missing[0].path} does not exist and could not be created, so a "
+            f"server cannot use its slice. Run '{command}' as root on this machine; the command "
+            "comes with NVIDIA's driver."
+        )

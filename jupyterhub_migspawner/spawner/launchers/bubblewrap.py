@@ -1,0 +1,244 @@
+"""The wall around a local server: a mount namespace of its own, made by bubblewrap.
+
+In it ``/dev`` holds the usual nodes, those of the server's slice, and no others; device files
+anywhere else cannot be opened. Home, ``/proc``, ``/sys``, the network and all other files are as
+outside. The sockets through which the user's systemd and D-Bus would start programs outside are
+hidden. The server has a user namespace of its own, too, so that it cannot enter other processes,
+or look at their files through ``/proc``, even where they belong to the same user.
+
+bubblewrap leaves a process of its own behind, which waits for the server and ends with its status.
+Here it is the server that is known by its pid and is signalled: it must not outlive its hub's
+patience because a signal ended the other one.
+
+What this does not keep out: a process of the same user that was started elsewhere (by ssh, cron, or
+``at``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from traitlets import Enum, List, TraitError, Unicode, validate
+
+from jupyterhub_migspawner.agent.processes import Process
+from jupyterhub_migspawner.errors import LaunchError
+from jupyterhub_migspawner.gpu.devices import DeviceNode
+from jupyterhub_migspawner.policy.isolation import BUBBLEWRAP, NONE
+from jupyterhub_migspawner.spawner import MigSpawnerMixin
+from jupyterhub_migspawner.spawner.launchers.process import SameProcess
+from jupyterhub_migspawner.spawner.refusals import spawn_exception
+
+PROGRAM = "bwrap"
+
+#: Devices of the machine that servers keep, where they exist. None of them leads to a card.
+KEPT = ("/dev/shm", "/dev/fuse", "/dev/infiniband", "/dev/hugepages", "/dev/mqueue")  # noqa: S108
+
+MEND = (
+    "Install the package 'bubblewrap' and let users create user namespaces (sysctl "
+    "user.max_user_namespaces above 0, kernel.unprivileged_userns_clone = 1 where it exists, and "
+    "on Ubuntu kernel.apparmor_restrict_unprivileged_userns = 0 or an AppArmor profile for bwrap)."
+)
+"""What an admin does where bubblewrap is not there, or does not work."""
+
+#: Seconds that bubblewrap may take to build the namespace.
+_PATIENCE = 30.0
+
+
+def wall(program: str, nodes: Sequence[DeviceNode], kept: Sequence[str], uid: int) -> list[str]:
+    """Return the command line that runs what follows it behind the wall.
+
+    ``program`` is bubblewrap's path, ``nodes`` are those of the slice, ``kept`` other devices or
+    folders of devices, and ``uid`` is the user's, whose runtime folder is hidden.
+    """
+    command = [program, "--unshare-user", "--cap-drop", "ALL", "--bind", "/", "/"]
+    # A plain bind would be without devices: opening a node in it is refused.
+    command += ["--dev", "/dev"]
+    for path in kept:
+        command += ["--dev-bind-try", path, path]
+    for node in nodes:
+        command += ["--dev-bind", node.path, node.path]
+    if os.path.isdir("/run/user"):
+        command += ["--tmpfs", "/run/user", "--perms", "0700", "--dir", f"/run/user/{uid}"]
+    return [*command, "--unsetenv", "DBUS_SESSION_BUS_ADDRESS", "--"]
+
+
+def problem(prepare: Callable[[], None] | None = None, path: str | None = None) -> str:
+    """Return why bubblewrap does not work here, in a sentence; empty when it does.
+
+    ``prepare`` runs in the new process first, as when it becomes the user that servers run as;
+    ``path`` is where programs are searched.
+    """
+    program = shutil.which(PROGRAM, path=path)
+    if program is None:
+        return "bubblewrap is not installed."
+    try:
+        done = subprocess.run(
+            [*wall(program, (), (), os.geteuid()), "/bin/true"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            preexec_fn=prepare,  # as the hub starts its servers
+            timeout=_PATIENCE,
+            check=False,
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        return f"bubblewrap cannot be run: {error}."
+    if done.returncode == 0:
+        return ""
+    said = done.stderr.decode(errors="replace").strip().splitlines()
+    return f"bubblewrap does not work: {said[-1][:300] if said else f'status {done.returncode}'}."
+
+
+class Bubblewrapped(MigSpawnerMixin, SameProcess):
+    """Puts a spawner's local servers on a slice each, and behind bubblewrap."""
+
+    isolation = Enum(
+        ["auto", BUBBLEWRAP, NONE],
+        "auto",
+        help="""
+        What keeps servers off slices that are not theirs. ``bubblewrap``: each server sees the
+        device files of its own slice only, and does not start where that cannot be done. ``none``:
+        any server can open any slice. ``auto``: bubblewrap where it works, otherwise none, with a
+        warning in the log for each server.
+        """,
+    ).tag(config=True)
+    kept_devices = List(
+        Unicode(),
+        list(KEPT),
+        help="""
+        Other device files, and folders of device files, that servers behind bubblewrap see, where
+        they exist. Do not add any of NVIDIA's: a server gets those of its slice.
+        """,
+    ).tag(config=True)
+
+    cmd: Any
+    shell_cmd: Any
+    popen_kwargs: Any
+    make_preexec_fn: Any
+
+    @validate("kept_devices")
+    def _keep_no_card(self, proposal: dict[str, Any]) -> list[str]:
+        for path in proposal["value"]:
+            where = os.path.normpath(path)
+            if not where.startswith("/dev/") or where.startswith("/dev/nvidia"):
+                raise TraitError(
+                    f"{path!r} cannot be kept: expected a path below /dev that is none of NVIDIA's."
+                )
+        return list(proposal["value"])
+
+    def _mig_server_process(self) -> Process | None:
+        return self._process()
+
+    def _mig_choose_isolation(self) -> str:
+        if self.isolation == NONE:
+            self.log.warning(
+                "The server of %s is not isolated, as %s.isolation is 'none': it can open the "
+                "slices of others.",
+                self._log_name,
+                type(self).__name__,
+            )
+            return NONE
+        why = problem(self.make_preexec_fn(self.user.name))
+        if not why:
+            return BUBBLEWRAP
+        if self.isolation == BUBBLEWRAP:
+            raise LaunchError(
+                f"{why} {type(self).__name__}.isolation is 'bubblewrap', so no server starts "
+                f"without it. {MEND}"
+            )
+        self.log.warning(
+            "The server of %s is not isolated: it can open the slices of others. %s %s",
+            self._log_name,
+            why,
+            MEND,
+        )
+        return NONE
+
+    async def _mig_launch(self) -> Any:
+        """Launch the server, behind the wall if there is one for it."""
+        if self._mig_isolation != BUBBLEWRAP:
+            return await super()._mig_launch()
+        reader, writer = os.pipe()
+        try:
+            with self._wrapped(writer):
+                url = await super()._mig_launch()
+            os.close(writer)
+            writer = -1
+            child = await _child(reader)
+        except LaunchError as error:
+            self.proc.kill()
+            raise spawn_exception(self.log, error) from None
+        finally:
+            os.close(reader)
+            if writer >= 0:
+                os.close(writer)
+        if child:
+            # Where it ended before it was the server, the hub sees that by the other process.
+            self.pid = child
+            self._note_process()
+        return url
+
+    @contextmanager
+    def _wrapped(self, info: int) -> Iterator[None]:
+        """Have the base spawner start bubblewrap, which starts the server.
+
+        ``info`` is the descriptor to which bubblewrap writes the server's pid.
+        """
+        program = shutil.which(PROGRAM) or PROGRAM
+        uid = self._mig_server_uid()
+        uid = os.geteuid() if uid is None else uid
+        before = wall(program, self._mig_nodes, self.kept_devices, uid)
+        before[-1:-1] = ["--info-fd", str(info)]
+        # The wall goes around the user's shell as well, where the admin has one start the server.
+        outermost = "shell_cmd" if self.shell_cmd else "cmd"
+        command, kwargs = getattr(self, outermost), self.popen_kwargs
+        fds = (*kwargs.get("pass_fds", ()), info)
+        setattr(self, outermost, [*before, *command])
+        self.popen_kwargs = {**kwargs, "pass_fds": fds}
+        try:
+            yield
+        finally:
+            setattr(self, outermost, command)
+            self.popen_kwargs = kwargs
+
+    async def poll(self) -> int | None:
+        """Return the base spawner's answer; the server runs as long as its own process does."""
+        proc = self.proc
+        behind_wall = proc is not None and self.pid not in (0, proc.pid)
+        if behind_wall and proc.poll() is not None and self._process() and not self._is_gone():
+            # Somebody ended bubblewrap's process and not the server.
+            self.proc = None
+        return await super().poll()
+
+
+async def _child(descriptor: int) -> int:
+    """Return the pid of the process behind the wall; 0 where there is none.
+
+    Raises :exc:`.LaunchError` when bubblewrap does not say.
+    """
+    loop = asyncio.get_running_loop()
+    readable = asyncio.Event()
+    loop.add_reader(descriptor, readable.set)
+    said = b""
+    try:
+        while b"}" not in said:
+            await asyncio.wait_for(readable.wait(), _PATIENCE)
+            readable.clear()
+            more = os.read(descriptor, 4096)
+            if not more:
+                return 0
+            said += more
+    except asyncio.TimeoutError:
+        raise LaunchError(
+            f"bubblewrap has not started the server within {_PATIENCE:.0f} seconds."
+        ) from None
+    finally:
+        loop.remove_reader(descriptor)
+    return int(json.loads(said)["child-pid"])
