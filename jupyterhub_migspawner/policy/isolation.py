@@ -1,4 +1,4 @@
-"""What keeps a server off slices that are not its own, and how that is said.
+"""What keeps a server off slices that are not its own.
 
 ``CUDA_VISIBLE_DEVICES`` is a hint to the CUDA library, which a program need not follow: only what
 stops the program from opening another slice's device nodes counts here. A launcher knows which of
@@ -14,12 +14,12 @@ CONTAINER = "container"
 SLURM = "slurm"
 
 WALLS = {
-    BUBBLEWRAP: "a mount namespace (bubblewrap)",
-    SYSTEMD: "the device rules of its systemd unit",
-    CONTAINER: "its container",
-    SLURM: "the device rules of its Slurm job",
+    BUBBLEWRAP: "bubblewrap",
+    SYSTEMD: "systemd unit",
+    CONTAINER: "container",
+    SLURM: "Slurm job",
 }
-"""Name to the wall in words, for those that are one."""
+"""Name to the means in words, for those that are a wall."""
 
 KINDS = (NONE, *WALLS)
 """All of them: what is in force for a server, once it was launched."""
@@ -31,6 +31,6 @@ def in_words(isolation: str) -> str:
     ``isolation`` may be empty: not known, as before the launch or for a server that was adopted.
     """
     if isolation == NONE:
-        return "none: other sessions can open this slice, and this session can open theirs"
+        return "none: this session can open the slices of others, and they can open this one"
     wall = WALLS.get(isolation)
-    return f"only this slice can be opened, because of {wall}" if wall else "not known"
+    return f"this session can open its own slice only ({wall})" if wall else "not known"

@@ -40,7 +40,7 @@ class Isolation(TierChoice):
     def _mig_choose_isolation(self) -> str:
         """Return what will keep this server off other slices, one of ``policy.isolation.KINDS``.
 
-        Runs in a thread; whoever answers ``none`` logs why. Raises :exc:`.LaunchError` when the
+        Runs in a thread. A launcher that returns ``none`` logs why. Raises :exc:`.LaunchError` when the
         server must not run without an isolation that is not to be had.
         """
         self.log.warning(
@@ -80,7 +80,7 @@ def nodes_of(
 ) -> tuple[DeviceNode, ...]:
     """Return the device nodes of a slice that exist, after making those that did not.
 
-    Simulated cards have only the nodes that somebody made. ``root`` is where ``dev`` and ``proc``
+    Simulated cards have only the nodes that a test made. ``root`` is where ``dev`` and ``proc``
     lie.
 
     Raises :exc:`.Refusal` (``conflict``) while the numbers are not known, and :exc:`.LaunchError`

@@ -84,7 +84,13 @@ class Hub:
     """A hub in a folder of its own. It may be killed and started again in the same folder."""
 
     def __init__(
-        self, directory: Path, *, layouts: list[list[str]], extra: str = "", base_url: str = "/"
+        self,
+        directory: Path,
+        *,
+        layouts: list[list[str]],
+        extra: str = "",
+        base_url: str = "/",
+        tree: Path | None = None,
     ) -> None:
         from jupyterhub_migspawner.gpu.simulator import create_state
 
@@ -96,6 +102,7 @@ class Hub:
             cards=len(layouts),
             model="A100-SXM4-40GB",
             layouts=layouts,
+            tree=None if tree is None else str(tree),
         )
         port, hub_port, api_port = free_ports(3)
         self.config = directory / "jupyterhub_config.py"
@@ -118,6 +125,8 @@ class Hub:
         #: What the hub alone has: variables of its environment, settings of its command line.
         self.environ: dict[str, str] = {}
         self.overrides: dict[str, str] = {}
+        #: The program that becomes the hub, with its arguments; none of its own.
+        self.prefix: list[str] = []
         self._launched = datetime.min.replace(tzinfo=timezone.utc)
         self._broker: tuple[tuple[object, ...], Broker] | None = None
         self._databases = Databases()
@@ -130,6 +139,7 @@ class Hub:
         with (self.directory / "hub.log").open("ab") as log:
             self.process = subprocess.Popen(
                 [
+                    *self.prefix,
                     *(sys.executable, "-m", "jupyterhub", "-f", str(self.config)),
                     *(f"--MigBroker.{name}={value}" for name, value in self.overrides.items()),
                 ],

@@ -24,7 +24,7 @@ def check(hub: Config) -> Iterator[Finding]:
 
     spawner = spawner_class(hub)
     if spawner is None or not issubclass(spawner, MigSpawnerMixin):
-        return  # what is said about the configuration covers it
+        return  # another check reports a spawner without slices
     if not issubclass(spawner, Bubblewrapped):
         return
     name = spawner.__name__

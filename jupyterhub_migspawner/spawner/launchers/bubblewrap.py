@@ -213,7 +213,7 @@ class Bubblewrapped(MigSpawnerMixin, SameProcess):
         proc = self.proc
         behind_wall = proc is not None and self.pid not in (0, proc.pid)
         if behind_wall and proc.poll() is not None and self._process() and not self._is_gone():
-            # Somebody ended bubblewrap's process and not the server.
+            # Only bubblewrap's own process was killed; the server runs.
             self.proc = None
         return await super().poll()
 
