@@ -13,12 +13,12 @@ DONE := $(VENV)/.installed
 PROXY := configurable-http-proxy@^5.1
 # The browser tests drive Debian's chromium, which draws no text without a font; the broker tests
 # start a PostgreSQL of their own; gcc compiles a small NVML that proves our structs' layouts; acl
-# gives files the access lists that doctor looks at.
-TEST_PACKAGES := chromium fonts-dejavu-core postgresql gcc libc6-dev acl
+# gives files the access lists that doctor looks at. bubblewrap isolates the servers of all test hubs.
+TEST_PACKAGES := chromium fonts-dejavu-core postgresql gcc libc6-dev acl bubblewrap
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo check test bench docs reference clean system-packages installed-for-tests \
-	style types house fast unit broker acceptance browser hubs idle suites rows \
+	style types house fast unit broker acceptance browser hubs idle launchers suites rows \
 	acceptance-hub-suite acceptance-hub-5 chaos chaos-short
 
 help:
@@ -36,7 +36,7 @@ help:
 	@echo 'make clean     remove what was built (not $(VENV), not the state of a demo)'
 	@echo 'Parts of make check: style types house fast'
 	@echo 'Parts of make test: style types house fast unit broker hubs and idle (which are acceptance'
-	@echo '                   and browser together) chaos-short suites (which are'
+	@echo '                   and browser together) launchers chaos-short suites (which are'
 	@echo '                   acceptance-hub-suite and acceptance-hub-5)'
 
 # --- installing ---------------------------------------------------------------------------------
@@ -153,8 +153,9 @@ ifdef ROWS
 unit: | $(CHECKS)
 broker: | unit
 hubs: | broker
-# idle, chaos-short, suites
-chaos-short: | idle
+# idle, launchers, chaos-short, suites
+launchers: | idle
+chaos-short: | launchers
 suites: | chaos-short $(if $(NETWORKS),,hubs)
 endif
 
@@ -199,6 +200,10 @@ idle:
 hubs:
 	$(PYTEST) -n 4 $(FILES) $(LONG) tests/acceptance tests/browser $(NO_SUITE) \
 		$(addprefix --ignore=,$(IDLE))
+
+# Servers in the engines of each launcher, as other users and on devices of their own: needs root.
+launchers:
+	$(PYTEST) -n 2 $(FILES) $(LONG) tests/launchers
 
 chaos-short:
 	$(PYTEST) -n 2 $(FILES) $(LONG) tests/chaos

@@ -22,6 +22,14 @@ from jupyterhub_migspawner.config import MigBroker
 from jupyterhub_migspawner.model.events import FAMILIES, KINDS
 from jupyterhub_migspawner.service.api.routes import description
 from jupyterhub_migspawner.spawner import MigSpawnerMixin
+from jupyterhub_migspawner.spawner.launchers.bubblewrap import Bubblewrapped
+
+#: What stands before a setting in an admin's file.
+_PREFIX = {
+    MigBroker: "c.MigBroker",
+    MigSpawnerMixin: "c.Spawner",
+    Bubblewrapped: "c.MigLocalSpawner",
+}
 
 REFERENCE = Path(__file__).parent / "reference"
 
@@ -149,6 +157,7 @@ def settings() -> Iterator[str]:
     for owner, heading in (
         (MigBroker, "c.MigBroker"),
         (MigSpawnerMixin, "The spawner"),
+        (Bubblewrapped, "Local servers"),
     ):
         yield f"## {heading}\n"
         for name, trait in sorted(vars(owner).items()):
@@ -156,7 +165,7 @@ def settings() -> Iterator[str]:
             if not metadata.get("config"):
                 continue
             default = trait.default() if hasattr(trait, "default") else None
-            prefix = "c.MigBroker" if owner is MigBroker else "c.Spawner"
+            prefix = _PREFIX[owner]
             yield f"### `{prefix}.{name}`\n"
             yield inspect.cleandoc(trait.help).replace("``", "`") + "\n"
             if name not in ("node", "hub_home"):

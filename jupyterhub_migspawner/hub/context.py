@@ -26,6 +26,9 @@ class HubContext:
         """Make the context of spawners that all use the settings ``mig``."""
         self.mig = mig
         self.claims = Claims(mig)
+        #: What a launcher has found to work here, and until when it is not tried again, in seconds
+        #: of the monotonic clock.
+        self.proven: dict[str, float] = {}
 
     @classmethod
     def of(cls, settings: dict[str, Any], config: Config) -> HubContext:

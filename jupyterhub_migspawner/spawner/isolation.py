@@ -40,8 +40,8 @@ class Isolation(TierChoice):
     def _mig_choose_isolation(self) -> str:
         """Return what will keep this server off other slices, one of ``policy.isolation.KINDS``.
 
-        Runs in a thread. A launcher that returns ``none`` logs why. Raises :exc:`.LaunchError` when the
-        server must not run without an isolation that is not to be had.
+        Runs in a thread. A launcher that returns ``none`` logs why. Raises :exc:`.LaunchError` when
+        the server must not run without an isolation that is not to be had.
         """
         self.log.warning(
             "The server of %s is not isolated: %s has no means to keep it off other slices.",

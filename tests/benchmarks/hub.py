@@ -31,6 +31,7 @@ if MIXIN:
     c.MigBroker.nvml = "sim:{directory}/cards.json"
     c.MigBroker.database_url = "sqlite:///{directory}/leases.sqlite"
     c.MigBroker.tiers = [{{"name": "small", "profile": "1g.5gb"}}]
+    c.MigSimpleSpawner.isolation = "bubblewrap"
 else:
     c.JupyterHub.spawner_class = "simple"
 if {shared!r}:
@@ -70,7 +71,13 @@ c.JupyterHub.load_roles = [
 c.JupyterHub.concurrent_spawn_limit = 0
 c.JupyterHub.tornado_settings = {{"slow_spawn_timeout": 60}}
 c.JupyterHub.log_level = "WARN"
-c.Spawner.cmd = [sys.executable, "-S", "-E", "{tiny}"]
+if {notebook!r}:
+    c.Spawner.cmd = [sys.executable, "-m", "jupyterhub.singleuser"]
+    c.Spawner.args = ["--allow-root"]
+    c.Spawner.http_timeout = c.Spawner.start_timeout = 120
+    c.JupyterHub.tornado_settings = {{"slow_spawn_timeout": 120}}
+else:
+    c.Spawner.cmd = [sys.executable, "-S", "-E", "{tiny}"]
 c.Spawner.environment = {{"TINY_VERSION": jupyterhub.__version__}}
 c.SimpleLocalProcessSpawner.home_dir_template = "{directory}/home/{{username}}"
 
@@ -102,11 +109,18 @@ class Hub:
     """One hub with its proxy, as a process group of its own; ends with the ``with`` block."""
 
     def __init__(
-        self, directory: Path, *, mixin: bool, cards: int = 2, shared_server: bool = False
+        self,
+        directory: Path,
+        *,
+        mixin: bool,
+        cards: int = 2,
+        shared_server: bool = False,
+        notebook: bool = False,
     ) -> None:
         self.directory = directory
         self.mixin = mixin
         self.cards = cards
+        self.notebook = notebook
         self.shared_port = free_ports(1)[0] if shared_server else 0
         self.shared: subprocess.Popen[bytes] | None = None
         self.token = secrets.token_hex(16)
@@ -140,6 +154,7 @@ class Hub:
                 token=self.token,
                 shared=self.shared_port,
                 tiny=HERE / "tiny_server.py",
+                notebook=self.notebook,
             )
         )
         self.url = f"http://127.0.0.1:{port}/hub/api/"

@@ -35,6 +35,30 @@ def spawn_added_ms(directory: Path, pairs: int = 25) -> dict[str, float]:
     }
 
 
+def launch_bubblewrap_ratio(directory: Path, pairs: int = 8) -> dict[str, float]:
+    """Request-to-ready of a notebook server behind bubblewrap, over that of the base spawner.
+
+    The servers are what people start, JupyterLab's; the hubs take turns.
+    """
+    with (
+        Hub(directory / "with", mixin=True, notebook=True) as ours,
+        Hub(directory / "without", mixin=False, notebook=True) as base,
+    ):
+        for hub in (ours, base):
+            hub.api("POST", "users/ada")
+            hub.spawn_seconds("ada")
+        ratios, plain = [], []
+        for turn in range(pairs):
+            first, second = (ours, base) if turn % 2 else (base, ours)
+            seconds = {hub: hub.spawn_seconds("ada") for hub in (first, second)}
+            ratios.append(seconds[ours] / seconds[base])
+            plain.append(seconds[base])
+    return {
+        "launch_bubblewrap_ratio": round(statistics.median(ratios), 3),
+        "launch_base_seconds": round(statistics.median(plain), 2),
+    }
+
+
 def loop_block_ms(directory: Path, users: int = 40, rounds: int = 5) -> dict[str, float]:
     """The longest single callback on the hub's event loop while 40 spawns ask for 56 slices.
 

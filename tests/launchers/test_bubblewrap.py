@@ -198,6 +198,10 @@ def test_the_server_itself_is_stopped_and_found_again(folder: Path) -> None:
         made.start("ada")
         # bubblewrap's own process, and the server.
         monitor, server = sorted(made.pids_of("ada"))
+        lease = made.lease_of("ada")
+        known = hub.broker().processes.of_node(lease.node)[lease.id]
+        assert server in [pid for pid, _ in known.known]
+        assert known.uid == USERS["ada"]
         hub.restart()
         assert hub.api("GET", "users/ada")[1]["servers"][""]["ready"]
         os.kill(monitor, signal.SIGKILL)
@@ -229,3 +233,27 @@ def test_no_server_starts_without_a_wall_that_it_needs(
         assert "cannot be isolated from other sessions" in answer["message"]
         assert "bubblewrap does not work: bwrap: no user namespaces" in hub.log()
         hub.until(lambda: not hub.rows())
+
+
+def test_a_wall_that_breaks_between_two_starts_stops_the_second(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = Machine(folder, "c.MigLocalSpawner.isolation = 'bubblewrap'")
+    real = shutil.which("bwrap")
+    tool = folder / "bin" / "bwrap"
+    tool.parent.mkdir()
+    tool.write_text(f'#!/bin/sh\nexec {real} "$@"\n')
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tool.parent}:{os.environ['PATH']}")
+    with made.hub.running() as hub:
+        made.start("ada")
+        tool.write_text("#!/bin/sh\necho 'bwrap: broken' >&2\nexit 1\n")
+        hub.api("POST", "users/grace")
+        # The first finds it at its launch, the second before.
+        for _ in range(2):
+            status, answer = hub.api("POST", "users/grace/server", {"tier": "small"})
+            assert status == 503, answer
+            assert "cannot be isolated from other sessions" in answer["message"]
+        assert "bubblewrap could not start the server" in hub.log()
+        assert "bubblewrap does not work: bwrap: broken" in hub.log()
+        hub.until(lambda: [lease.user for lease in hub.rows()] == ["ada"])

@@ -21,6 +21,7 @@ import json
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -49,6 +50,9 @@ MEND = (
 
 #: Seconds that bubblewrap may take to build the namespace.
 _PATIENCE = 30.0
+
+#: Seconds for which bubblewrap is taken to work after it did. A launch that fails ends them.
+_PROVEN_SECONDS = 300.0
 
 
 def wall(program: str, nodes: Sequence[DeviceNode], kept: Sequence[str], uid: int) -> list[str]:
@@ -145,8 +149,13 @@ class Bubblewrapped(MigSpawnerMixin, SameProcess):
                 type(self).__name__,
             )
             return NONE
+        proven = self.mig_hub.proven
+        # A look costs each start as much as the wall itself.
+        if proven.get(BUBBLEWRAP, 0.0) > time.monotonic():
+            return BUBBLEWRAP
         why = problem(self.make_preexec_fn(self.user.name))
         if not why:
+            proven[BUBBLEWRAP] = time.monotonic() + _PROVEN_SECONDS
             return BUBBLEWRAP
         if self.isolation == BUBBLEWRAP:
             raise LaunchError(
@@ -173,16 +182,15 @@ class Bubblewrapped(MigSpawnerMixin, SameProcess):
             writer = -1
             child = await _child(reader)
         except LaunchError as error:
+            self.mig_hub.proven.pop(BUBBLEWRAP, None)
             self.proc.kill()
             raise spawn_exception(self.log, error) from None
         finally:
             os.close(reader)
             if writer >= 0:
                 os.close(writer)
-        if child:
-            # Where it ended before it was the server, the hub sees that by the other process.
-            self.pid = child
-            self._note_process()
+        self.pid = child
+        self._note_process()
         return url
 
     @contextmanager
@@ -219,9 +227,9 @@ class Bubblewrapped(MigSpawnerMixin, SameProcess):
 
 
 async def _child(descriptor: int) -> int:
-    """Return the pid of the process behind the wall; 0 where there is none.
+    """Return the pid of the process behind the wall.
 
-    Raises :exc:`.LaunchError` when bubblewrap does not say.
+    Raises :exc:`.LaunchError` when there is none.
     """
     loop = asyncio.get_running_loop()
     readable = asyncio.Event()
@@ -233,7 +241,10 @@ async def _child(descriptor: int) -> int:
             readable.clear()
             more = os.read(descriptor, 4096)
             if not more:
-                return 0
+                raise LaunchError(
+                    "bubblewrap could not start the server; its own message is above this one in "
+                    "the hub's log."
+                )
             said += more
     except asyncio.TimeoutError:
         raise LaunchError(

@@ -45,7 +45,7 @@ def test_a_healthy_install(healthy: Install) -> None:
     assert answer.status == 0
     assert {finding["check"] for finding in answer.json} == {
         "python", "jupyterhub", "configuration", "proxy", "database", "nvml", "card", "tier",
-        "agent", "clock", "restart", "notices", "ports", "files", "key", "settings",
+        "agent", "clock", "restart", "notices", "ports", "files", "key", "settings", "isolation",
     }  # fmt: skip
     assert {finding["state"] for finding in answer.json} == {"ok"}
     said = healthy.run("doctor", "--wide").out

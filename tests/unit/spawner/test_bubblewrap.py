@@ -1,0 +1,82 @@
+"""The wall's command line, and what is reported where it cannot be built."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from traitlets import TraitError
+
+from jupyterhub_migspawner.gpu.devices import slice_nodes
+from jupyterhub_migspawner.spawner.launchers.bubblewrap import KEPT, problem, wall
+from jupyterhub_migspawner.spawner.launchers.local import MigLocalSpawner, MigSimpleSpawner
+
+
+def test_only_the_devices_of_the_slice_are_bound(tmp_path: Path) -> None:
+    nodes = slice_nodes(0, 1, 0, root=tmp_path)
+    words = wall("bwrap", nodes, ("/dev/fuse",), 1000)
+    bound = [words[at + 1] for at, word in enumerate(words) if word == "--dev-bind"]
+    assert bound == [node.path for node in nodes]
+    assert [words[at + 1] for at, word in enumerate(words) if word == "--dev-bind-try"] == [
+        "/dev/fuse"
+    ]
+    # The folder of devices is new, and lies over the one that came with the root.
+    assert words.index("--bind") < words.index("--dev") < words.index("--dev-bind")
+    assert words[-1] == "--"
+
+
+def test_files_and_processes_are_as_outside(tmp_path: Path) -> None:
+    (tmp_path / "notes").write_text("mine")
+    program = ["sh", "-c", f"cat {tmp_path}/notes; test -d /proc/{os.getpid()} && ls /sys"]
+    words = wall("bwrap", (), KEPT, os.geteuid())
+    done = subprocess.run([*words, *program], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("mine")
+    assert "kernel" in done.stdout
+
+
+def test_a_machine_without_bubblewrap_is_told(tmp_path: Path) -> None:
+    assert problem(path=str(tmp_path)) == "bubblewrap is not installed."
+
+
+def test_a_bubblewrap_that_works_has_no_problem() -> None:
+    assert problem() == ""
+
+
+@pytest.mark.parametrize(
+    ("script", "says"),
+    [
+        ("echo 'bwrap: No permissions to create new namespace' >&2; exit 1", "No permissions"),
+        ("exit 3", "bubblewrap does not work: status 3."),
+    ],
+)
+def test_a_bubblewrap_that_fails_is_quoted(tmp_path: Path, script: str, says: str) -> None:
+    (tmp_path / "bwrap").write_text(f"#!/bin/sh\n{script}\n")
+    (tmp_path / "bwrap").chmod(0o755)
+    assert says in problem(path=str(tmp_path))
+
+
+def test_a_user_that_cannot_be_become_is_a_problem() -> None:
+    def refuse() -> None:
+        raise PermissionError("no such user")
+
+    assert problem(refuse).startswith("bubblewrap cannot be run:")
+
+
+@pytest.mark.parametrize(
+    "path", ["/dev/nvidia0", "/dev/nvidia-caps", "/dev", "/dev/../dev/nvidia1", "/home", "fuse"]
+)
+def test_devices_of_cards_cannot_be_kept(path: str) -> None:
+    with pytest.raises(TraitError, match="none of NVIDIA's"):
+        MigLocalSpawner(kept_devices=["/dev/fuse", path])
+
+
+@pytest.mark.parametrize("spawner", [MigLocalSpawner, MigSimpleSpawner])
+def test_what_a_local_launcher_knows_of_its_server_is_used(spawner: type) -> None:
+    """The mixin asks for these; an answer of its own must not come first."""
+    for hook in ("_mig_server_process", "_mig_server_uid", "_mig_choose_isolation", "_mig_launch"):
+        assert getattr(spawner, hook).__qualname__.split(".")[0] not in (
+            "MigSpawnerMixin",
+            "Isolation",
+        ), hook
