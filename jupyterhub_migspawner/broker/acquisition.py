@@ -32,6 +32,7 @@ from jupyterhub_migspawner.policy import tiers
 from jupyterhub_migspawner.policy.admission import Admit, Deny, Reason, Use, Wait, decide, none_left
 from jupyterhub_migspawner.policy.layouts import is_going_back
 from jupyterhub_migspawner.policy.people import Person
+from jupyterhub_migspawner.policy.wording import quoted
 
 UNFIT = "what was held is not what its tier gives any more"
 """Why an offer ends after its tier has changed."""
@@ -84,6 +85,11 @@ class Acquisition:
         text("attempt", attempt, NAME_LIMIT, empty=False)
         if node is not None:
             text("node", node, NAME_LIMIT, empty=False)
+            only = self._context.settings.only_node
+            if only and node != only:
+                raise Refusal(
+                    f"This hub's servers run on node {quoted(only)} only.", reason="options"
+                )
         # Nothing at all must not become the default tier here.
         asked = {"tier": "" if tier_name is None else tier_name}
         tier = tiers.choose_tier(self._context.settings.tiers, person, asked)
@@ -100,6 +106,7 @@ class Acquisition:
                 now=now,
                 server=server,
                 node=node,
+                only_node=self._context.settings.only_node or None,
                 other_servers=other_servers,
                 stopping=frozenset(stopping),
                 attempt=attempt,

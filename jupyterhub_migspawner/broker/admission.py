@@ -272,7 +272,7 @@ class Reader:
         self, ask: Ask, grant: RequestRow | None, ahead: Ahead, offer: LeaseRow | None
     ) -> Supply:
         tier, grant_id = ask.tier, grant.id if grant is not None else None
-        key = (tier.name, ask.node, grant_id, offer.id if offer is not None else None)
+        key = (tier.name, ask.on_node, grant_id, offer.id if offer is not None else None)
         if key not in self._supplies:
             self._supplies[key] = self._read_supply(ask, grant, ahead, offer)
         return self._supplies[key]
@@ -293,30 +293,34 @@ class Reader:
         if self._takes and not ahead.others:
             return Supply(kinds, self.known, every, promised=promised, ahead=ahead)
         free: dict[CardKind | None, int] = {
-            kind: stock(self.count, tier, frozenset((kind,)), grant_id, ask.node)[0]
+            kind: stock(self.count, tier, frozenset((kind,)), grant_id, ask.on_node)[0]
             for kind in every
         }
-        free[None] = stock(self.count, tier, None, grant_id, ask.node)[0]
+        free[None] = stock(self.count, tier, None, grant_id, ask.on_node)[0]
         supply = Supply(
             kinds,
             self.known,
             every,
             free,
-            stock(self.count, tier, kinds)[1],
+            stock(self.count, tier, kinds, node=ask.on_node)[1],
             promised,
             ahead,
-            outage=outage(tx, self._context.settings, ask.person, tier, self.count, kinds),
+            outage=outage(
+                tx, self._context.settings, ask.person, tier, self.count, kinds, ask.on_node
+            ),
         )
         if tier.shares and ahead.others:
             shared = allocation.seats.offers(
-                tx, tier.name, tier.profile, tier.seats, silent, ask.node, kinds
+                tx, tier.name, tier.profile, tier.seats, silent, ask.on_node, kinds
             )
             return replace(supply, has_seat=bool(shared))
         if grant_id is None or not tier.is_whole:
             return supply
         mig_off = tier.mig_off
         if ahead.others:
-            kept = allocation.cards.is_kept(tx, silent, grant_id, mig_off=mig_off, kinds=kinds)
+            kept = allocation.cards.is_kept(
+                tx, silent, grant_id, ask.on_node, mig_off=mig_off, kinds=kinds
+            )
             supply = replace(supply, is_kept=kept)
         if self._takes:
             return supply
@@ -325,7 +329,7 @@ class Reader:
         if supply.free_of(left):
             return supply
         busy = allocation.cards.busy_cards(
-            tx, silent, ask.node, grant_id=grant_id, mig_off=mig_off, kinds=left
+            tx, silent, ask.on_node, grant_id=grant_id, mig_off=mig_off, kinds=left
         )
         return replace(supply, can_empty=bool(busy))
 

@@ -41,19 +41,19 @@ def take(
         if not tier.shares:
             return []
         return allocation.seats.offers(
-            tx, tier.name, tier.profile, tier.seats, silent_before, asking.node, kinds
+            tx, tier.name, tier.profile, tier.seats, silent_before, asking.on_node, kinds
         )
 
     def shelf_now(tx: Transaction) -> tuple[list[Candidate], list[IdleCard]]:
         if not tier.is_whole:
-            return allocation.slices.offers(tx, profile, silent_before, asking.node, kinds), []
+            return allocation.slices.offers(tx, profile, silent_before, asking.on_node, kinds), []
         idle = allocation.cards.idle_cards(
-            tx, silent_before, asking.node, grant_id=grant_id, mig_off=tier.mig_off, kinds=kinds
+            tx, silent_before, asking.on_node, grant_id=grant_id, mig_off=tier.mig_off, kinds=kinds
         )
         # The card that is kept for the grant comes before a slice over all of another one.
         if tier.mig_off or any(card.is_kept for card in idle):
             return [], idle
-        return allocation.slices.offers(tx, profile, silent_before, asking.node, kinds), idle
+        return allocation.slices.offers(tx, profile, silent_before, asking.on_node, kinds), idle
 
     if tx.postgres:
         with tx.together() as asked:

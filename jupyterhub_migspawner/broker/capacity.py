@@ -27,8 +27,8 @@ def stock(
 ) -> tuple[int, int]:
     """Return (free, total) of a tier, in seats where it shares slices; both 0 without a GPU.
 
-    ``kinds`` are the kinds of cards that count, here and below; None: all. What is free counts on a
-    ``node`` where one is given.
+    ``kinds`` are the kinds of cards that count, here and below; None: all. Only those on a ``node``
+    count where one is given.
     """
     if tier.is_none:
         return 0, 0
@@ -37,13 +37,13 @@ def stock(
     return count.seats(tier.name, tier.profile, tier.seats, kinds, node)
 
 
-def out_of_service(count: Count, tier: Tier, kinds: Kinds | None) -> int:
+def out_of_service(count: Count, tier: Tier, kinds: Kinds | None, node: str | None = None) -> int:
     """Return how many cards of a tier are drained or have a problem."""
     if tier.is_none:
         return 0
     if tier.is_whole:
-        return count.whole_out(mig_off=tier.mig_off, kinds=kinds)
-    return count.out_of_profile(tier.profile, kinds)
+        return count.whole_out(mig_off=tier.mig_off, kinds=kinds, node=node)
+    return count.out_of_profile(tier.profile, kinds, node)
 
 
 def outage(
@@ -53,12 +53,14 @@ def outage(
     tier: Tier,
     count: Count,
     kinds: Kinds | None,
+    node: str | None = None,
 ) -> str:
     """Return the sentence about a tier's cards that are out of service; empty when none is.
 
     Admins and approvers read the reasons, too: they are the admins' own words, or the driver's.
     """
-    out, total = out_of_service(count, tier, kinds), stock(count, tier, kinds)[1]
+    out = out_of_service(count, tier, kinds, node)
+    total = stock(count, tier, kinds, node=node)[1]
     if not out:
         return ""
     if total:
@@ -69,7 +71,7 @@ def outage(
     if not (person.admin or settings.approvers.include(person)):
         return f"{head}."
     reasons = queries.cards.reasons_out_of_service(
-        tx, None if tier.is_whole else tier.profile, mig_off=tier.mig_off, kinds=kinds
+        tx, None if tier.is_whole else tier.profile, node, mig_off=tier.mig_off, kinds=kinds
     )
     named = "; ".join(printable(each).rstrip(". ") for each in reasons[:MOST_REASONS])
     more = len(reasons) - MOST_REASONS

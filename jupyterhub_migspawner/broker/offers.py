@@ -192,6 +192,7 @@ class Offers:
                 now=now,
                 use=Use.OFFER,
                 server=ticket.server,
+                only_node=self._context.settings.only_node or None,
                 other_servers=others[0],
                 stopping=others[1],
                 attempt=attempt,
@@ -368,13 +369,14 @@ class Offers:
     ) -> bool:
         """Tell whether a card is kept for the ticket's grant, or is now to be emptied for it."""
         silent_before, kinds = self._context.silent_before(now), tier.kinds(known)
+        node = self._context.settings.only_node or None
         for grant in queries.requests.grants(tx, row.user, tier.name, now):
             if allocation.cards.idle_cards(
-                tx, silent_before, grant_id=grant.id, mig_off=tier.mig_off, kinds=kinds
+                tx, silent_before, node, grant_id=grant.id, mig_off=tier.mig_off, kinds=kinds
             ):
                 return True
             busy = allocation.cards.busy_cards(
-                tx, silent_before, grant_id=grant.id, mig_off=tier.mig_off, kinds=kinds
+                tx, silent_before, node, grant_id=grant.id, mig_off=tier.mig_off, kinds=kinds
             )
             return bool(busy) and not any(reserved for _, reserved in busy)
         return False

@@ -139,6 +139,7 @@ class Queue:
                 tier=tier,
                 now=now,
                 server=server,
+                only_node=self._context.settings.only_node or None,
                 other_servers=other_servers,
                 stopping=frozenset(stopping),
             )

@@ -63,7 +63,11 @@ class Reservations:
                     due.append((len(known if kinds is None else kinds), grant, tier, kinds))
             # Who can do with any card leaves those that others need.
             due.sort(key=lambda each: each[0])
-            kept = [keep_for(tx, grant, tier, now, silent, kinds) for _, grant, tier, kinds in due]
+            only_node = self._context.settings.only_node or None
+            kept = [
+                keep_for(tx, grant, tier, now, silent, kinds, only_node)
+                for _, grant, tier, kinds in due
+            ]
             return tuple(uuid for uuid in kept if uuid)
 
         return self._context.run(work)
@@ -100,7 +104,7 @@ def reserve(
     found = allocation.cards.busy_cards(
         tx,
         silent_before,
-        asking.node,
+        asking.on_node,
         grant_id=grant.id,
         mig_off=asking.tier.mig_off,
         kinds=kinds,
@@ -144,13 +148,14 @@ def keep_for(
     now: datetime,
     silent: datetime,
     kinds: Kinds | None,
+    only_node: str | None = None,
 ) -> str:
     """Keep a card for a grant that begins later; return its UUID, or ``""`` when there is none.
 
     An idle one, else one that comes back whole in time, else one that is emptied; of one of certain
-    ``kinds``, where these are given.
+    ``kinds``, and on ``only_node``, where these are given.
     """
-    for record in queries.cards.select(tx):
+    for record in queries.cards.select(tx, only_node):
         if record.row.reserved_for == grant.id:
             if not tier.means(record.row.kind):
                 end_reservation(tx, grant.id, now, OTHER_CARDS)
@@ -159,12 +164,20 @@ def keep_for(
             else:
                 end_reservation(tx, grant.id, now, "the card is out of service")
     asking = LeaseAsk(
-        person=Person(grant.user), server="", tier=tier, attempt="", now=now, deadline=now
+        person=Person(grant.user),
+        server="",
+        tier=tier,
+        attempt="",
+        now=now,
+        deadline=now,
+        only_node=only_node,
     )
     idle = allocation.cards.idle_cards(
-        tx, silent, grant_id=grant.id, mig_off=tier.mig_off, kinds=kinds
+        tx, silent, only_node, grant_id=grant.id, mig_off=tier.mig_off, kinds=kinds
     )
-    for uuid in [card.load.card_uuid for card in idle] + _coming_back(tx, grant, tier, now):
+    for uuid in [card.load.card_uuid for card in idle] + _coming_back(
+        tx, grant, tier, now, only_node
+    ):
         queries.cards.lock(tx, uuid)
         found = queries.cards.by_uuid(tx, uuid)
         if found is None or found.row.reserved_for is not None or not _is_in_service(found):
@@ -190,14 +203,16 @@ def _is_in_service(record: CardRecord) -> bool:
     return record.row.state == "ok" and not record.row.problem
 
 
-def _coming_back(tx: Transaction, grant: RequestRow, tier: Tier, now: datetime) -> list[str]:
+def _coming_back(
+    tx: Transaction, grant: RequestRow, tier: Tier, now: datetime, only_node: str | None
+) -> list[str]:
     """Return the cards that are lent whole, or on their way back, and free before the grant begins.
 
     Only those that its ``tier`` means. One that should have been proven empty long ago is not
     counted on.
     """
     found = []
-    for record in queries.cards.select(tx):
+    for record in queries.cards.select(tx, only_node):
         if not tier.means(record.row.kind):
             continue
         live = queries.leases.select(tx, card_uuid=record.row.uuid)

@@ -81,6 +81,7 @@ class Tiers:
                     tier=tier,
                     now=reader.now,
                     server=server,
+                    only_node=self._context.settings.only_node or None,
                     other_servers=other_servers,
                     stopping=frozenset(stopping),
                 ),

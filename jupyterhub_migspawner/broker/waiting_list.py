@@ -112,4 +112,5 @@ class WaitingList:
 
     def room(self, tx: Transaction, tier: Tier, now: datetime, known: Kinds) -> int:
         """Return how many more leases of a tier can be given out, for any user."""
-        return stock(self._context.count(tx, now), tier, tier.kinds(known))[0]
+        only_node = self._context.settings.only_node or None
+        return stock(self._context.count(tx, now), tier, tier.kinds(known), node=only_node)[0]

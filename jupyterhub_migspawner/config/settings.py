@@ -68,6 +68,7 @@ def read_settings(options: MigBroker) -> Settings:
         notices=parse_notices(options.notices, known_as),
         zone=_zone(options),
         server_names=_server_names(options),
+        only_node=options.only_node.strip(),
         hub=options.hub,
         known_as=known_as,
     )

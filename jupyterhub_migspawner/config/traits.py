@@ -138,6 +138,14 @@ class MigBroker(LoggingConfigurable):
         """,
     ).tag(config=True)
     node = Unicode(help="The name of this machine in the lease database.").tag(config=True)
+    only_node = Unicode(
+        "",
+        help="""
+        The node on which this hub's servers run, if they run on one: the hub gives out the slices
+        of that node only. Spawners that start servers on the hub's machine, such as ``mig-local``,
+        set it to ``node``. Empty means all nodes.
+        """,
+    ).tag(config=True)
     pending_seconds = Integer(
         300,
         min=10,

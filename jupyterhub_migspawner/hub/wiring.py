@@ -83,6 +83,9 @@ def complete_hub(app: Any, config: Config, config_file: Path) -> None:
         refuse_wrapped(app.spawner_class)
         queries.load()
         broker = MigBroker(config=config)
+        if not broker.only_node and getattr(app.spawner_class, "mig_starts_here", False):
+            # Its servers could not use the slices of other nodes.
+            broker.only_node = config.MigBroker.only_node = broker.node
         # Opened here, before the proxy runs and people wait: a database that this version cannot
         # use is reported now, and no later call has to import and open it on the event loop.
         # After a restart of this machine nothing on it is offered before its agent has looked.

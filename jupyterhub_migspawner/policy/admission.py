@@ -52,7 +52,8 @@ class Ask:
     """Who asks for which tier, for which server, and what for.
 
     ``server`` None stands for one that is not there yet, beside all that the person has. ``node``
-    narrows it to one node. ``other_servers`` is how many other servers of the person run or start,
+    narrows it to one node, and ``only_node`` is the one on which the hub's servers run, where they
+    run on one. ``other_servers`` is how many other servers of the person run or start,
     also without a GPU; None where the caller does not know, and their leases are counted.
     ``stopping`` are the names of those of them that the hub is just stopping.
     """
@@ -63,8 +64,14 @@ class Ask:
     use: Use = Use.START
     server: str | None = ""
     node: str | None = None
+    only_node: str | None = None
     other_servers: int | None = None
     stopping: frozenset[str] = frozenset()
+
+    @property
+    def on_node(self) -> str | None:
+        """The node whose cards count; None for all."""
+        return self.node or self.only_node
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,7 @@ class Settings:
     ``server_names``: which names servers may have at this hub.
     ``notices``: where they, approvers and admins are notified.
     ``zone``: in which messages give times; None for the machine's own.
+    ``only_node``: where this hub's servers run, if on one node only: it gives out no other slices.
     ``request_days``: a request nobody decided about expires after this many days.
     """
 
@@ -62,6 +63,7 @@ class Settings:
     notices: Notices = field(default_factory=Notices)
     zone: tzinfo | None = None
     server_names: ServerNames = field(default_factory=ServerNames)
+    only_node: str = ""
     hub: str = "hub"
     known_as: KnownAs = field(default=as_written, compare=False)
     """Gives the hub's name of a person for a name that a person typed."""

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.acceptance.hubs import END_LIMIT, Hub
+from tests.broker.lab import card, inventory
 from tests.processes import marked_processes
 
 
@@ -228,3 +229,25 @@ def test_the_hub_s_own_process_never_opens_nvml(make_hub: Any, tmp_path: Path) -
     hub.stop()
     assert hub.rows() == ()
     assert notes.read_text().splitlines() == [f"watched: {hub.process.pid}"]
+
+
+def test_servers_of_this_machine_get_its_own_slices_only(make_hub: Any) -> None:
+    hub = make_hub(layouts=[["1g.5gb"]])
+    hub.start()
+    # Another node reports its cards to the same database.
+    hub.broker().nodes.record_inventory("other", inventory(card(7)))
+    for user in ("ada", "grace"):
+        hub.api("POST", f"users/{user}")
+    tiers = hub.service("GET", "tiers", token=hub.token_of("ada"))[1]
+    (small,) = [each for each in tiers if each["name"] == "small"]
+    assert (small["free"], small["total"]) == (1, 1)
+    assert hub.api("POST", "users/ada/server", {})[0] == 201
+    status, answer = hub.api("POST", "users/grace/server", {})
+    assert status == 503
+    assert "the only one is in use" in answer["message"]
+    (lease,) = hub.rows()
+    assert lease.node != "other"
+    # As for every server, what isolates it and its first process are known.
+    assert lease.isolation == "bubblewrap"
+    known = hub.broker().processes.of_node(lease.node)[lease.id].known
+    assert environ_of(known[0][0]) == lease.slice_uuid

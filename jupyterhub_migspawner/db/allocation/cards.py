@@ -148,12 +148,17 @@ def is_kept(
     tx: Transaction,
     silent_before: datetime,
     grant_id: int,
+    node: str | None = None,
     *,
     mig_off: bool,
     kinds: Kinds | None = None,
 ) -> bool:
     """Tell whether an idle card is set aside for the grant."""
-    rows = tx.rows(_IDLE, silent_before=silent_before, grant_id=grant_id, mig_off=mig_off)
+    values = {"silent_before": silent_before, "grant_id": grant_id, "mig_off": mig_off}
+    if node is None:
+        rows = tx.rows(_IDLE, **values)
+    else:
+        rows = tx.rows(_IDLE_ON_NODE, **values, on_node=node)
     return any(row.reserved_for is not None for row in _of_kinds(rows, kinds))
 
 

@@ -174,11 +174,10 @@ class Count:
     ) -> tuple[int, int]:
         """Return (free, total) of a profile: slices to give out, and those of all desired layouts.
 
-        Like all counts, over the cards of certain ``kinds`` where these are given; what is free, on
-        a ``node`` where one is given.
+        Like all counts, over the cards of certain ``kinds`` and of a ``node``, where given.
         """
         free = self._reporting(kinds, "free", profile, node=node)
-        return free, self._everywhere(kinds, "total", profile)
+        return free, self._everywhere(kinds, "total", profile, node)
 
     def seats(
         self,
@@ -208,15 +207,19 @@ class Count:
         free = self._reporting(kinds, "idle", mig_off, None, node=node)
         if grant_id is not None:
             free += self._reporting(kinds, "idle", mig_off, grant_id, node=node)
-        return free, self._everywhere(kinds, "whole", mig_off)
+        return free, self._everywhere(kinds, "whole", mig_off, node)
 
-    def out_of_profile(self, profile: str, kinds: Kinds | None = None) -> int:
+    def out_of_profile(
+        self, profile: str, kinds: Kinds | None = None, node: str | None = None
+    ) -> int:
         """Return how many cards with this profile in their layout are out of service."""
-        return self._everywhere(kinds, "out", profile)
+        return self._everywhere(kinds, "out", profile, node)
 
-    def whole_out(self, *, mig_off: bool, kinds: Kinds | None = None) -> int:
+    def whole_out(
+        self, *, mig_off: bool, kinds: Kinds | None = None, node: str | None = None
+    ) -> int:
         """Return how many cards that could be given out whole are out of service."""
-        return self._everywhere(kinds, "whole out", mig_off)
+        return self._everywhere(kinds, "whole out", mig_off, node)
 
 
 class Capacity:
@@ -304,10 +307,11 @@ def _facts_of(rows: Sequence[Any]) -> Iterable[tuple[Key, int]]:
         return
     layout = Counter(profile for profile, _ in card.layout)
     for profile, number in layout.items():
-        if card.out_of_service:
-            yield ("out", profile), 1
-        else:
-            yield ("total", profile), number
+        for node in (card.node, None):
+            if card.out_of_service:
+                yield ("out", profile, node), 1
+            else:
+                yield ("total", profile, node), number
     for row in rows:
         # A card without slices has one row without a profile.
         if row.profile is None:
@@ -324,7 +328,8 @@ def _facts_of(rows: Sequence[Any]) -> Iterable[tuple[Key, int]]:
     for mig_off in (False, True):
         if not (card.with_mig or mig_off):
             continue
-        yield ("whole out" if card.out_of_service else "whole", mig_off), 1
+        for node in (card.node, None):
+            yield ("whole out" if card.out_of_service else "whole", mig_off, node), 1
         if (idle and (mig_off or (card.mig_enabled and card.has_whole))) or (
             cut_whole and not mig_off
         ):

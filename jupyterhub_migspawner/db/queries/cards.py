@@ -39,7 +39,7 @@ _SELECT = sa.select(
     cards.c.device_minor,
 ).order_by(cards.c.node, cards.c.card_index, cards.c.uuid)
 _OUT_OF_SERVICE = (
-    sa.select(cards.c.layout, cards.c.drained, cards.c.problem, *KIND)
+    sa.select(cards.c.node, cards.c.layout, cards.c.drained, cards.c.problem, *KIND)
     .where(OUT_OF_SERVICE)
     .order_by(cards.c.node, cards.c.card_index, cards.c.uuid)
 )
@@ -71,15 +71,22 @@ class CardRecord:
 
 
 def reasons_out_of_service(
-    tx: Transaction, profile: str | None, *, mig_off: bool = False, kinds: Kinds | None = None
+    tx: Transaction,
+    profile: str | None,
+    node: str | None = None,
+    *,
+    mig_off: bool = False,
+    kinds: Kinds | None = None,
 ) -> tuple[str, ...]:
     """Return why cards with this profile in their layout are out of service, each reason once.
 
-    They are drained or have a problem. Cards of certain ``kinds``, where these are given. None
-    stands for whole cards, with ``mig_off`` also those without MIG.
+    They are drained or have a problem. Cards of a ``node`` and of certain ``kinds``, where given.
+    None stands for whole cards, with ``mig_off`` also those without MIG.
     """
     found = []
     for row in tx.rows(_OUT_OF_SERVICE):
+        if node is not None and row.node != node:
+            continue
         kind = kind_of(row)
         if profile is None:
             counts = mig_off or kind.mig

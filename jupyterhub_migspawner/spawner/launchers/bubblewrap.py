@@ -103,6 +103,8 @@ def problem(prepare: Callable[[], None] | None = None, path: str | None = None) 
 class Bubblewrapped(MigSpawnerMixin, SameProcess):
     """Puts a spawner's local servers on a slice each, and behind bubblewrap."""
 
+    mig_starts_here = True
+
     isolation = Enum(
         ["auto", BUBBLEWRAP, NONE],
         "auto",
