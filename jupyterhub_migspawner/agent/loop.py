@@ -97,7 +97,8 @@ class Agent:
         )
         self._tried: dict[str, Tried] = {}
         self._outages: dict[str, Outage] = {}
-        self._knows_cards = False
+        #: Whether the cards were read, and still can be.
+        self.knows_cards = False
 
     def tick(self) -> None:
         """Run one round.
@@ -116,7 +117,6 @@ class Agent:
             read = self.take_inventory()
             self._broker.leases.forget_cancelled()
             self._broker.processes.forget_ended()
-            self._broker.reservations.look_after(self.node)
         self._vacancy.look_at_all()
         if read:
             self._strays.look()
@@ -138,7 +138,7 @@ class Agent:
     def _stay_alive(self) -> None:
         # Only what this agent has seen itself still holds: after a restart of the node, what is
         # written down is from before.
-        if self._knows_cards:
+        if self.knows_cards:
             self._broker.nodes.note_alive(self.node)
 
     def _pulse(self) -> None:
@@ -155,7 +155,7 @@ class Agent:
         try:
             found = self._cutter.read()
         except GpuError as error:
-            self._knows_cards = False
+            self.knows_cards = False
             self._say("inventory", f"Node {self.node} offers nothing: {error}")
             return False
         self._worked("inventory")
@@ -163,7 +163,7 @@ class Agent:
             # Another process is cutting, which reads the cards as well.
             self._stay_alive()
             return False
-        self._knows_cards = True
+        self.knows_cards = True
         self._name_orphans()
         return True
 

@@ -86,11 +86,12 @@ class Usage:
         self._pause = min(LOOK_SECONDS, broker.settings.examine_seconds)
         self._next = monotonic()
         self._before: dict[int, _Sample] = {}
+        self._shared: frozenset[int] = frozenset()
         self._meter = Meter(broker, nvml, node=node)
         self._families = families or Families(broker, node=node, proc=proc)
 
     def look(self) -> None:
-        """Report for each session how its processes are, where its tier ends idle ones.
+        """Report for each session how its processes are, unless its tier ends no idle ones.
 
         Sooner than a moment after the last look it does nothing. Raises :exc:`.DatabaseError`.
         """
@@ -98,16 +99,11 @@ class Usage:
             return
         self._next = self._monotonic() + self._pause
         live = self._broker.leases.find(node=self._node)
-        leases = [
-            lease
-            for lease in live
-            if lease.state == ACTIVE
-            and (tier := self._broker.settings.tier(lease.tier))
-            and tier.idle_minutes is not None
-        ]
+        leases = [lease for lease in live if lease.state == ACTIVE and self._may_end_idle(lease)]
         before, self._before = self._before, {}
         if not leases:
             return
+        self._shared = self._broker.slices.shared(self._node)
         unreadable = ""
         try:
             self._families.look(live)
@@ -206,9 +202,13 @@ class Usage:
         facts = read_facts(self._proc / str(process.pid))
         return facts.ticks if facts is not None and facts.process == process else None
 
-    def _shares(self, lease: LeaseRow) -> bool:
+    def _may_end_idle(self, lease: LeaseRow) -> bool:
+        """Tell whether idle sessions may end; on a node without the tiers, the service knows."""
         tier = self._broker.settings.tier(lease.tier)
-        return tier is None or tier.shares
+        return tier is None or tier.idle_minutes is not None
+
+    def _shares(self, lease: LeaseRow) -> bool:
+        return lease.slice_id in self._shared
 
     def _server(self, mine: Iterable[Process]) -> Process | None:
         """Return the server itself: the first of a session's processes, started by none of them.

@@ -251,8 +251,7 @@ class Vacancy:
 
     def _shares(self, lease: LeaseRow, neighbours: set[str]) -> bool:
         """Tell whether others may be on the slice, so that being there proves nothing."""
-        tier = self._broker.settings.tier(lease.tier)
-        return bool(neighbours) or (tier is not None and tier.shares)
+        return bool(neighbours) or lease.slice_id in self._broker.slices.shared(self._node)
 
     def _confirm(self, lease: LeaseRow, found: Finding) -> LeaseRow:
         ending = self._endings.get(lease.id)

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from jupyterhub_migspawner.broker.admission import LeaseAsk
-from jupyterhub_migspawner.broker.checks import wanted_name
 from jupyterhub_migspawner.broker.context import BROKER, Context
 from jupyterhub_migspawner.db import allocation, queries
 from jupyterhub_migspawner.db.queries.cards import CardRecord
@@ -37,7 +36,7 @@ KEPT = timedelta(minutes=30)
 
 
 class Reservations:
-    """Use cases of a hub's service and of the agents that look after kept cards."""
+    """Use cases of a hub's service: it knows the tiers, which the agents of nodes do not."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
@@ -72,8 +71,8 @@ class Reservations:
 
         return self._context.run(work)
 
-    def look_after(self, node: str) -> None:
-        """End the reservations of a node's cards whose grants, or whose time, are over."""
+    def look_after(self) -> None:
+        """End the reservations of cards whose grants, or whose time, are over."""
 
         def why_void(grant: RequestRow, card: CardRow) -> str:
             tier = self._context.settings.tier(grant.tier)
@@ -83,9 +82,7 @@ class Reservations:
                 return NO_CARD
             return "" if tier.means(card.kind) else OTHER_CARDS
 
-        self._context.run(
-            lambda tx: look_after_reservations(tx, wanted_name(node), self._context.now(), why_void)
-        )
+        self._context.run(lambda tx: look_after_reservations(tx, self._context.now(), why_void))
 
 
 def reserve(
@@ -236,13 +233,13 @@ def end_reservation(tx: Transaction, grant_id: int, now: datetime, why: str) -> 
 
 
 def look_after_reservations(
-    tx: Transaction, node: str, now: datetime, why_void: Callable[[RequestRow, CardRow], str]
+    tx: Transaction, now: datetime, why_void: Callable[[RequestRow, CardRow], str]
 ) -> None:
-    """Take back the reservations of a node's cards that are over; let the empty ones run out.
+    """Take back the reservations of cards that are over; let the empty ones run out.
 
     ``why_void`` says of a grant and its card why its tier does not give that any more, or ``""``.
     """
-    held = {r.row.uuid for r in queries.cards.select(tx, node) if r.row.reserved_for is not None}
+    held = {r.row.uuid for r in queries.cards.select(tx) if r.row.reserved_for is not None}
     for uuid in sorted(held):
         queries.cards.lock(tx, uuid)
         record = queries.cards.by_uuid(tx, uuid)

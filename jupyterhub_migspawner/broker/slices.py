@@ -70,6 +70,10 @@ class Slices:
 
         return self._context.read(work)
 
+    def shared(self, node: str) -> frozenset[int]:
+        """Return the ids of a node's slices that several live leases may share."""
+        return self._context.read(lambda tx: queries.slices.shared(tx, wanted_name(node)))
+
     def quarantine(self, slice_id: int, why: str, actor: str) -> SliceRow:
         """Quarantine a slice: it is given to nobody from now on, and a lease on it ends as usual.
 

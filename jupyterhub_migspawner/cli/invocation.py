@@ -7,6 +7,7 @@ nothing on standard output.
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -135,7 +136,8 @@ class Invocation:
 
             self._mig = mig = MigBroker(config=self.hub_config())
             mig.may_create = not was_lost(mig.resolved_database_url())
-            mig.tiers_needed = self.needs_tiers
+            # A node may have none: the hub decides by them.
+            mig.tiers_needed = self.needs_tiers and has_hub()
         return self._mig
 
     def broker(self) -> Broker:
@@ -170,6 +172,11 @@ class Invocation:
         else:
             print_line(sentence)
         return DONE
+
+
+def has_hub() -> bool:
+    """Tell whether JupyterHub is installed here; without it, this machine can only be a node."""
+    return importlib.util.find_spec("jupyterhub") is not None
 
 
 def operator() -> str:

@@ -28,6 +28,7 @@ from jupyterhub_migspawner.policy.wording import quoted
 COMMANDS = {
     "demo": ("demo.command", "a hub with simulated cards, ready to log in to"),
     "doctor": ("doctor.command", "find problems of this installation, and how to fix them"),
+    "agent": ("agent", "the agent of a node without a hub"),
     "nodes": ("nodes", "the machines with cards"),
     "cards": ("cards", "the cards and how they are cut"),
     "layout": ("layouts.command", "compare the cards with a layout file; cut them"),
@@ -43,6 +44,9 @@ COMMANDS = {
     "db": ("db", "the lease database: check, upgrade, back up, restore and compact it"),
     "simulator": ("simulator", "simulated cards and their failures"),
 }
+
+#: What the extra ``hub`` installs, and a node does not have.
+OF_HUB = ("jupyterhub", "apprise", "cryptography")
 
 #: ``--MigBroker.NAME=VALUE``: a setting from the command line, stronger than the file's.
 _SETTING = re.compile(r"--MigBroker\.(\w+)=(.*)", re.DOTALL)
@@ -132,6 +136,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return REFUSED
     except OSError as error:
         complain(f"migspawner: {os_error(error)}")
+        return REFUSED
+    except ModuleNotFoundError as error:
+        if (name := (error.name or "").split(".")[0]) not in OF_HUB:
+            raise
+        complain(
+            f"migspawner: This needs {name}, which {sys.executable} does not have: on the hub's "
+            "machine, install this package with its extra 'hub'."
+        )
         return REFUSED
     return status if isinstance(status, int) else DONE
 

@@ -170,6 +170,17 @@ class Resolved:
                 ) from None
 
 
+def of_document(document: bytes, sections: tuple[str, ...] = (BROKER,)) -> Config:
+    """Return the configuration in a document of this version's hub. Raises :exc:`.ConfigError`."""
+    try:
+        return Resolved.from_bytes(document).config(sections)
+    except ValueError as error:
+        raise ConfigError(
+            "The hub runs a different version of this package than the installed one "
+            f"({error}). Restart the hub."
+        ) from None
+
+
 def resolve(
     config: Config,
     broker: Mapping[str, Any],

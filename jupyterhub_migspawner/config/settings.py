@@ -10,7 +10,7 @@ import difflib
 import os
 from collections.abc import Iterable, Mapping
 from datetime import tzinfo
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from traitlets.config import Config
@@ -95,10 +95,18 @@ def _server_names(options: MigBroker) -> ServerNames:
     return ServerNames(
         named=named,
         # Reading a version takes a parser of mails, and without names there is no rule for them.
-        slugs=named and int(version("jupyterhub").split(".")[0]) >= 6,
+        slugs=named and _hub_major() >= 6,
         # A function looks at a request of the hub's: the hub alone can ask it, at the start.
         most=most if isinstance(most, int) else 0,
     )
+
+
+def _hub_major() -> int:
+    """Return the major version of the hub; 0 on a machine without one, such as a node."""
+    try:
+        return int(version("jupyterhub").split(".")[0])
+    except PackageNotFoundError:
+        return 0
 
 
 def read_usernames(options: MigBroker) -> Usernames:

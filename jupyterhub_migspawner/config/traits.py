@@ -280,6 +280,13 @@ class MigBroker(LoggingConfigurable):
         case and apply ``username_map``.
         """,
     ).tag(config=True)
+    agent = Bool(
+        True,
+        help="""
+        Whether the hub's service runs the agent of the hub's machine. False for a hub on a machine
+        without cards, whose nodes run ``migspawner agent``.
+        """,
+    ).tag(config=True)
     service = Bool(
         True, help="Whether the hub runs the broker's service (pages, REST, agent and loops)."
     ).tag(config=True)

@@ -42,6 +42,7 @@ from jupyterhub_migspawner.hub.scopes import (
     SERVICE_NAME,
 )
 from jupyterhub_migspawner.model.leases import RELEASING
+from jupyterhub_migspawner.model.orphans import OrphanRow
 from jupyterhub_migspawner.policy.wording import plural
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -98,9 +99,11 @@ def complete_hub(app: Any, config: Config, config_file: Path) -> None:
             broker.key_file_of_hub().make()
         opened = broker.open_broker()
         opened.hubs.claim(broker.hub_home)
-        opened.nodes.note_boot(broker.node, boot_id())
-        # Nor anything that a server uses of which the database does not know.
-        orphans = shut_orphans(broker, opened)
+        orphans: tuple[OrphanRow, ...] = ()
+        if broker.agent:
+            opened.nodes.note_boot(broker.node, boot_id())
+            # Nor anything that a server uses of which the database does not know.
+            orphans = shut_orphans(broker, opened)
         offered = hand_over(app, broker, config, config_file)
         app.tornado_settings = {**app.tornado_settings, KEY: HubContext(broker)}
     except MigspawnerError as error:
@@ -114,7 +117,8 @@ def complete_hub(app: Any, config: Config, config_file: Path) -> None:
             plural(len(orphans), "running server"),
             strangeness(orphans, opened.store.position),
         )
-    atexit.register(look_at_end, opened, broker.node, config_file, offered.file, app.log)
+    if broker.agent:
+        atexit.register(look_at_end, opened, broker.node, config_file, offered.file, app.log)
     # Only here, in a hub: what it imports is the hub's.
     from jupyterhub_migspawner.hub.accounts import Accounts
 
@@ -208,7 +212,7 @@ def look_at_end(broker: Broker, node: str, config_file: Path, settings: int, log
             return
         subprocess.run(
             [
-                *(sys.executable, "-m", "jupyterhub_migspawner.service.node", "--once"),
+                *(sys.executable, "-m", "jupyterhub_migspawner.agent", "--once"),
                 *("--config", str(config_file), "--settings", str(settings)),
             ],
             stdin=subprocess.DEVNULL,

@@ -21,6 +21,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
+from typing import Any
 from urllib.parse import urlsplit
 
 from jupyterhub.services.auth import HubOAuth
@@ -33,9 +34,12 @@ from jupyterhub_migspawner.agent.orphans import shut_orphans
 from jupyterhub_migspawner.broker import utc_now
 from jupyterhub_migspawner.config import MigBroker
 from jupyterhub_migspawner.db import backup_files, queries
+from jupyterhub_migspawner.descriptors import raise_file_limit
 from jupyterhub_migspawner.errors import ConfigError, MigspawnerError
 from jupyterhub_migspawner.hub.ports import CALLERS, SOCKETS, ask_for_sockets
 from jupyterhub_migspawner.hub.wiring import HUB_PID
+from jupyterhub_migspawner.logs import set_up_log
+from jupyterhub_migspawner.loop import Loop
 from jupyterhub_migspawner.policy.wording import listed
 from jupyterhub_migspawner.service.address import Address, listening_address
 from jupyterhub_migspawner.service.api import routes as api
@@ -47,10 +51,9 @@ from jupyterhub_migspawner.service.http.auth import CheckedHubOAuth, hub_oauth
 from jupyterhub_migspawner.service.http.connections import (
     Connections,
     connection_limit,
-    raise_file_limit,
 )
 from jupyterhub_migspawner.service.http.limits import Turns
-from jupyterhub_migspawner.service.http.logs import log_request, set_up_log
+from jupyterhub_migspawner.service.http.logs import log_request
 from jupyterhub_migspawner.service.node import AgentProcess
 from jupyterhub_migspawner.service.pages import routes as pages
 from jupyterhub_migspawner.service.pages.theme import Theme
@@ -58,7 +61,7 @@ from jupyterhub_migspawner.service.parts import Parts
 from jupyterhub_migspawner.service.settings import HubGone, settings
 from jupyterhub_migspawner.service.workers import events, notices, queue, retention
 from jupyterhub_migspawner.service.workers.events import Emitter, event_logger
-from jupyterhub_migspawner.service.workers.loop import Loop
+from jupyterhub_migspawner.service.workers.loop import in_time
 from jupyterhub_migspawner.service.workers.notices import Outbox
 from jupyterhub_migspawner.service.workers.reconciliation import Reconciler
 from jupyterhub_migspawner.service.workers.retention import Compactor
@@ -93,7 +96,7 @@ class Service:
         address: Address,
         hub_auth: CheckedHubOAuth,
         *,
-        agent: AgentProcess,
+        agent: AgentProcess | None,
         environ: Mapping[str, str],
         ssl_client: ssl.SSLContext | None = None,
         ssl_servers: ssl.SSLContext | None = None,
@@ -102,7 +105,8 @@ class Service:
         options = MigBroker(config=config)
         options.may_create = not backup_files.was_lost(options.resolved_database_url())
         broker = options.open_broker()
-        shut_orphans(options, broker)
+        if options.agent:
+            shut_orphans(options, broker)
         self._address = address
         self._environ = environ
         self._database = ThreadPoolExecutor(DATABASE_THREADS, "database")
@@ -158,7 +162,7 @@ class Service:
             emitter = Emitter(parts, logger, reader)
             loops.append(Loop("passing on of events", events.PAUSE, emitter.round))
         broker.clock.watch()
-        self._loops = tuple(loop.in_time(parts) for loop in loops)
+        self._loops = tuple(in_time(loop, parts) for loop in loops)
 
     async def run(self, stop: asyncio.Event) -> bool:
         """Serve until ``stop`` is set. Return False when a round under way did not end."""
@@ -209,15 +213,18 @@ class Service:
 
     async def _serve(self, server: Connections, stop: asyncio.Event) -> bool:
         log.info("The GPU service listens on %s port %d.", self._address.host, self._address.port)
-        agent = asyncio.ensure_future(self._agent.run(stop))
-        tasks = [asyncio.ensure_future(loop.run(stop)) for loop in self._loops]
+        tasks: list[asyncio.Future[Any]] = [
+            asyncio.ensure_future(loop.run(stop)) for loop in self._loops
+        ]
+        if self._agent is not None:
+            tasks.append(asyncio.ensure_future(self._agent.run(stop)))
         try:
             await stop.wait()
         finally:
             log.info("The GPU service ends.")
             server.stop()
             stop.set()
-            _, late = await asyncio.wait([*tasks, agent], timeout=PATIENCE)
+            _, late = await asyncio.wait(tasks, timeout=PATIENCE)
             await server.close_all_connections()
             for pool in (self._database, self._rounds):
                 pool.shutdown(wait=False, cancel_futures=True)
@@ -279,7 +286,7 @@ def from_environment(config_file: str, environ: Mapping[str, str]) -> Service:
         config,
         address,
         hub_oauth(environ),
-        agent=AgentProcess(config_file, given.document),
+        agent=AgentProcess(config_file, given.document) if MigBroker(config=config).agent else None,
         environ=environ,
         ssl_client=certificates.for_the_hub(environ),
         ssl_servers=certificates.for_servers(config, environ),

@@ -15,8 +15,7 @@ from traitlets.config import Config
 
 from jupyterhub_migspawner.config.file import home_of, load_config_file, readable
 from jupyterhub_migspawner.config.handover import SETTINGS, Answer, Outcome, ask, ask_running
-from jupyterhub_migspawner.config.resolved import BROKER, Resolved
-from jupyterhub_migspawner.errors import ConfigError
+from jupyterhub_migspawner.config.resolved import BROKER, of_document
 
 #: The sections whose objects the service uses: functions of the broker, handlers of events, and
 #: what the hub's templates are filled with.
@@ -44,17 +43,6 @@ def settings(config_file: str, environ: Mapping[str, str], hub: int) -> Settings
     if name:
         raise HubGone
     return Settings(load_config_file(config_file))
-
-
-def of_document(document: bytes, sections: tuple[str, ...] = (BROKER,)) -> Config:
-    """Return the configuration in a document of this version's hub. Raises :exc:`.ConfigError`."""
-    try:
-        return Resolved.from_bytes(document).config(sections)
-    except ValueError as error:
-        raise ConfigError(
-            "The hub runs a different version of this package than the installed one "
-            f"({error}). Restart the hub."
-        ) from None
 
 
 def _answers(name: str | None, config_file: str) -> Iterator[Answer]:

@@ -491,7 +491,7 @@ def test_an_emptied_card_is_given_back_when_the_tier_means_others(make_lab: Make
     refused("capacity", before.start, "ada", "big")
     assert reserved(before)["GPU-0"] == grant.id
     after = make_lab(tiers=[{**GRANTS[0], "card": "A30"}, *GRANTS[1:]])
-    after.broker.reservations.look_after("n1")
+    after.broker.reservations.look_after()
     assert reserved(after) == {"GPU-0": None, "GPU-1": None}
     (event,) = [each for each in after.broker.events.find() if each.kind == "card.unreserved"]
     assert event.detail["why"] == "its tier now gives out other cards"

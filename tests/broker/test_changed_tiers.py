@@ -158,7 +158,7 @@ def test_no_card_is_kept_for_a_grant_of_a_tier_that_changed(
     if not removed:
         tiers.append({"name": "card", "profile": "3g.20gb", "approval": True})
     after = changed(make_lab, before, tiers)
-    after.broker.reservations.look_after("n1")
+    after.broker.reservations.look_after()
     assert [each.reserved_for for each in after.broker.cards.find()] == [None]
     assert "card.unreserved" in after.kinds()
 
@@ -172,7 +172,7 @@ def test_a_card_of_another_hubs_grant_stays_kept(make_lab: MakeLab) -> None:
     before.broker.requests.decide(asked.id, ROOT, True)
     before.broker.reservations.keep()
     other = make_lab(tiers=without("card"), hub="other")
-    other.broker.reservations.look_after("n1")
+    other.broker.reservations.look_after()
     assert [each.reserved_for for each in other.broker.cards.find()] == [asked.id]
 
 

@@ -156,7 +156,7 @@ def test_a_card_is_never_given_out_whole_and_in_part(make_lab: Callable[..., Lab
         # A boss who came too late had the card set aside.
         if kinds == {False}:
             lab.broker.requests.cancel(grant.id, Person(user))
-            lab.broker.reservations.look_after("n1")
+            lab.broker.reservations.look_after()
 
 
 def test_several_people_with_grants_get_different_cards(make_lab: Callable[..., Lab]) -> None:

@@ -116,7 +116,7 @@ class Anything:
         self.broker.requests.expire()
 
     def may_look_after_reservations(self) -> None:
-        self.broker.reservations.look_after("n1")
+        self.broker.reservations.look_after()
 
     def may_wait_long(self) -> None:
         self.lab.clock.pass_time(minutes=self.pick([1, 40, 400]))

@@ -400,7 +400,7 @@ class BrokerMachine(RuleBasedStateMachine):
     def report_and_wait(self, seconds: int) -> None:
         now = self.lab.clock.pass_time(seconds=seconds)
         self.report()
-        self.lab.broker.reservations.look_after("n1")
+        self.lab.broker.reservations.look_after()
         valid = set(self.model.grants.values())
         for index, model in self.model.cards.items():
             if model.reserved_for is None:

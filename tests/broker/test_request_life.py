@@ -449,12 +449,12 @@ def test_an_idle_card_is_kept_first_and_until_some_time_after_the_beginning(
     grant = lab.broker.requests.create(ADA, "card", 5, "x", begin)
     lab.broker.requests.decide(grant.id, PEOPLE["admin"], True)
     assert lab.broker.reservations.keep() == (idle,)
-    lab.broker.reservations.look_after("n1")
+    lab.broker.reservations.look_after()
     (kept,) = (c for c in lab.broker.cards.find() if c.uuid == idle)
     assert kept.reserved_until == begin + timedelta(minutes=30)
     lab.clock.pass_time(hours=6)
     lab.report(card(0), card(1))
-    lab.broker.reservations.look_after("n1")
+    lab.broker.reservations.look_after()
     assert lab.start("ada", "card").card_uuid == idle
 
 

@@ -138,7 +138,7 @@ def test_a_card_that_comes_back_whole_is_kept_before_others_get_at_it(
     refused("capacity", lab.start, "eve", "small")
     lab.clock.pass_time(hours=1)
     lab.report(card(0, SEVENTHS))
-    lab.broker.reservations.look_after("n1")
+    lab.broker.reservations.look_after()
     assert lab.start("ada", "card").request_id == grant.id
 
 

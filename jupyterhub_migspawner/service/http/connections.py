@@ -12,7 +12,6 @@ import asyncio
 import errno
 import logging
 import os
-import resource
 import select
 import socket
 import struct
@@ -61,9 +60,6 @@ SWEEP_SECONDS = 5.0
 MOST_HEADERS = 32 * 1024
 """Bytes of the headers of a request."""
 
-MOST_FILES = 65536
-"""Descriptors beyond which the soft limit is not raised."""
-
 OTHER_FILES = 128
 """Descriptors that are left for everything but the web server's connections."""
 
@@ -78,16 +74,6 @@ AT_ONCE = 64
 
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _CREDENTIALS = struct.Struct("=iII")
-
-
-def raise_file_limit() -> int:
-    """Raise the soft limit of open files to the hard one; return how many may be open now."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_FILES)
-    if soft != resource.RLIM_INFINITY and soft < most:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
-        return most
-    return MOST_FILES if soft == resource.RLIM_INFINITY else soft
 
 
 def connection_limit(files: int) -> int:

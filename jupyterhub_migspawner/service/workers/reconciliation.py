@@ -57,6 +57,7 @@ class Reconciler:
         await self._parts.ask(lambda broker: broker.requests.remind())
         await self._parts.ask(lambda broker: broker.notices.warn_of_ends())
         await self._parts.ask(lambda broker: broker.notices.warn_of_stuck())
+        await self._parts.ask(lambda broker: broker.reservations.look_after())
         await self._parts.ask(lambda broker: broker.reservations.keep())
         every = await self._parts.ask(lambda broker: broker.leases.find(hub=broker.hub))
         # What is held for a ticket has no server yet; the waiting list looks after it.

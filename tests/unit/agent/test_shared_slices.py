@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -167,6 +168,22 @@ def test_a_slice_is_shared_while_others_are_on_it_whatever_its_tier_says_now(
         assert f"process {nobodys}" in status.row.quarantined
     finally:
         later.close()
+
+
+def test_an_agent_without_tiers_knows_from_the_database_that_a_slice_is_shared(
+    node: Node, sleeper: Sleeper
+) -> None:
+    """The agent of a node without a hub has no tiers, and ends nothing that may be another's."""
+    ada = sit_down(node, "ada")
+    nobodys = computes(node, shown(node, sleeper()))
+    node.broker.context.settings = replace(node.broker.settings, tiers=())
+    node.stop(ada)
+    node.tick()
+    for seconds in (TERMINATE_AFTER, KILL_AFTER, STUCK_SECONDS):
+        node.seconds += seconds
+        node.tick()
+    assert os.waitid(os.P_PID, nobodys, ENDED | os.WNOHANG) is None
+    assert state(node, ada)[0] == "releasing"
 
 
 def test_a_mark_of_somebody_who_is_not_on_the_slice_proves_nothing(

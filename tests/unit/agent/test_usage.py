@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -235,6 +236,20 @@ def test_processes_that_cannot_be_read_are_not_idle(
     assert found is not None
     assert "its processes cannot be read" in found.problem
     assert (found.seen_at, found.active_at) == (before.seen_at, before.active_at)
+
+
+def test_an_agent_without_tiers_reports_for_every_session(session: Session) -> None:
+    """The service, which knows the tiers, decides whose end that may be."""
+    broker = session.node.broker
+    with_tiers = broker.context.settings
+    broker.context.settings = replace(with_tiers, tiers=())
+    session.node.seconds += 10
+    session.use(200, 5)
+    session.usage.look()
+    broker.context.settings = with_tiers
+    (standing,) = broker.sessions.standings()
+    (row,) = [each for each in standing.readings if each.source == PROCESSES]
+    assert row.active_at == session.node.lab.clock()
 
 
 def test_processes_that_cannot_be_listed_are_not_idle(session: Session) -> None:

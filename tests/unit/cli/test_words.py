@@ -37,6 +37,7 @@ def test_the_commands_of_this_release_and_no_others() -> None:
     assert [" ".join(words) for _, words in ALL if words] == [
         "demo",
         "doctor",
+        "agent",
         "nodes",
         "cards",
         "cards drain",

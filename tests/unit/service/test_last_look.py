@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from traitlets.config import Config
 
+from jupyterhub_migspawner.agent.daemon import look_once
 from jupyterhub_migspawner.broker import Broker
 from jupyterhub_migspawner.config import MigBroker
 from jupyterhub_migspawner.gpu import simulator
 from jupyterhub_migspawner.model.leases import LeaseRow
 from jupyterhub_migspawner.policy.people import Person
-from jupyterhub_migspawner.service.node import look_once
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from jupyterhub_migspawner.logs import OUTSIDERS
 from jupyterhub_migspawner.service.http import auth
 from jupyterhub_migspawner.service.http.auth import MOST_PATH, MOST_TOKEN, MOST_URL, CheckedHubOAuth
-from jupyterhub_migspawner.service.http.logs import OUTSIDERS
 from tests.unit.service.conftest import Site
 
 

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from jupyterhub_migspawner.service.http import logs
-from jupyterhub_migspawner.service.http.logs import Bounded, PrintableFormatter
+from jupyterhub_migspawner import logs
+from jupyterhub_migspawner.logs import Bounded, PrintableFormatter
 
 
 class Log:

@@ -8,7 +8,8 @@ from datetime import timedelta
 import pytest
 
 from jupyterhub_migspawner.broker import Broker
-from jupyterhub_migspawner.service.workers.loop import Loop
+from jupyterhub_migspawner.loop import Loop
+from jupyterhub_migspawner.service.workers.loop import in_time
 from jupyterhub_migspawner.service.workers.reconciliation import (
     Reconciler,
     is_server_of,
@@ -52,7 +53,7 @@ async def test_a_round_looks_at_the_clock_before_it_ends_anything(world: World) 
     began = world.now - timedelta(seconds=1)
     world.hub.users["ada"] = {"": server(started=began)}
     parts = replace(world.parts, broker=broker)
-    loop = Loop("comparison", 1.0, Reconciler(parts).round).in_time(parts)
+    loop = in_time(Loop("comparison", 1.0, Reconciler(parts).round), parts)
     clocks.wall += timedelta(days=2)
     await loop.once()
     assert broker.leases.get(lease.id).state == "active"

@@ -89,9 +89,9 @@ def do_everything(lab: Lab) -> None:
         lab.start("linus", "card")
     for lease in small:
         lab.stop(lease)
-    broker.reservations.look_after("n1")
+    broker.reservations.look_after()
     broker.requests.cancel(grant.id, ROOT)
-    broker.reservations.look_after("n1")
+    broker.reservations.look_after()
     broker.requests.decide(broker.requests.create(Person("ada"), "card", 1, "x").id, ROOT, False)
     lab.grant("linus", hours=1)
     whole = lab.start("linus", "card")

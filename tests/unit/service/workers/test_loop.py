@@ -12,9 +12,9 @@ import pytest
 
 from jupyterhub_migspawner.broker import Broker
 from jupyterhub_migspawner.errors import DatabaseError, Refusal
+from jupyterhub_migspawner.loop import Loop
 from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.service.clients.hub import HubApi, HubAway, HubError
-from jupyterhub_migspawner.service.workers.loop import Loop
 from jupyterhub_migspawner.service.workers.reconciliation import Reconciler
 from tests.broker.lab import inventory
 from tests.unit.service.conftest import World

@@ -17,10 +17,10 @@ from jupyterhub_migspawner import channels
 from jupyterhub_migspawner.broker import Broker
 from jupyterhub_migspawner.broker.events import Events
 from jupyterhub_migspawner.errors import DatabaseError
+from jupyterhub_migspawner.loop import Loop
 from jupyterhub_migspawner.policy.backlog import MOST_SINGLE, MOST_WAITING
 from jupyterhub_migspawner.policy.notices import Channel, Notices, parse_notices
 from jupyterhub_migspawner.policy.people import Person
-from jupyterhub_migspawner.service.workers.loop import Loop
 from jupyterhub_migspawner.service.workers.notices import AGAIN, MOST_HUNG, Outbox
 from tests.sinks import Hook, hook, refused_port, silent
 from tests.unit.service.conftest import World, settle
