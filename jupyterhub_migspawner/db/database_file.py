@@ -30,6 +30,12 @@ from jupyterhub_migspawner.db.identity import (
 Node = tuple[int, int] | None
 """Device and inode of a file; None when there is none."""
 
+Nodes = tuple[Node, Node, Node]
+"""Those of the database, its write-ahead log and that one's index."""
+
+Stamp = tuple[int, int]
+"""Size of a file, and when it was last changed, in nanoseconds."""
+
 READS, ENOUGH_READS = 50, 3
 PAUSE_SECONDS = 0.02
 """How often a bare file that seems older is read, how often it has to, and seconds in between."""
@@ -47,7 +53,7 @@ class DatabaseFile:
         # As text, for they are looked at several times in a transaction.
         self._names = (str(path), f"{path}-wal", f"{path}-shm")
         self._sleep = sleep
-        self._stamp: tuple[int, int] | None = None
+        self._stamp: Stamp | None = None
         self._position: Position | None = None
         self._node: Node = None
 
@@ -60,21 +66,32 @@ class DatabaseFile:
             self._uri("rw"), uri=True, check_same_thread=False, isolation_level=None
         )
 
-    def nodes(self) -> tuple[Node, Node, Node]:
+    def nodes(self) -> Nodes:
         """Return which files the database, its write-ahead log and that one's index are now."""
-        file, log, index = self._names
-        return _node(file), _node(log), _node(index)
+        file, log, index = map(_node, self._names)
+        return file, log, index
 
-    def problem(self, seen: Position | None) -> str:
+    def look(self) -> tuple[Nodes, Stamp]:
+        """Return :meth:`nodes`, and a stamp for :meth:`problem` from the same system call.
+
+        Each call costs as much as a short statement. Raises :class:`FileNotFoundError` where there
+        is no file.
+        """
+        name, log, index = self._names
+        found = os.stat(name)
+        nodes = (found.st_dev, found.st_ino), _node(log), _node(index)
+        return nodes, (found.st_size, found.st_mtime_ns)
+
+    def problem(self, seen: Position | None, stamp: Stamp | None = None) -> str:
         """Explain why the content is older than ``seen`` or damaged; empty when not, or not known.
 
         Looked at only when the file has changed, as checkpoints and foreign programs change it: by
         a new connection, for the others may have pages of before in memory; and without its
         write-ahead log, under which an older copy may lie. What is read in the middle of a
-        checkpoint proves nothing.
+        checkpoint proves nothing. ``stamp`` is that of now, where the caller knows it.
         """
         try:
-            stamp = self._stamped()
+            stamp = stamp or self._stamped()
             if stamp == self._stamp:
                 return ""
             if why := self._now(seen):
@@ -157,8 +174,8 @@ class DatabaseFile:
         (begun,) = struct.unpack_from("=I", index, 128)
         return begun <= in_file and in_file in (0, in_log)
 
-    def _stamped(self) -> tuple[int, int]:
-        found = os.stat(self.path)
+    def _stamped(self) -> Stamp:
+        found = os.stat(self._names[0])
         return found.st_size, found.st_mtime_ns
 
     def _bare_position(self) -> Position | None:

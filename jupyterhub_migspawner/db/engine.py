@@ -122,7 +122,7 @@ def write_ahead(connection: sqlite3.Connection, pause: Callable[[float], object]
     does not call the busy handler for a reader that becomes a writer. So the waiting is ours, and
     the connection's own comes after it.
     """
-    _set_busy_timeout(connection, 0)
+    set_busy_timeout(connection, 0)
     for turn in range(_TURNS + 1):
         try:
             connection.execute("PRAGMA journal_mode=WAL").close()
@@ -131,34 +131,36 @@ def write_ahead(connection: sqlite3.Connection, pause: Callable[[float], object]
             if turn == _TURNS or "locked" not in str(error):
                 raise
         pause(_TURN_SECONDS)
-    _set_busy_timeout(connection, WAIT_SECONDS)
+    set_busy_timeout(connection, WAIT_SECONDS)
 
 
-def _set_busy_timeout(connection: sqlite3.Connection, seconds: float) -> None:
+def set_busy_timeout(connection: sqlite3.Connection, seconds: float) -> None:
+    """Let a connection wait up to ``seconds`` for a lock of others, by SQLite's own tries."""
     connection.execute(f"PRAGMA busy_timeout={int(seconds * 1000)}").close()
 
 
-def begin_writing(cursor: Any, seconds: float, pause: Callable[[float], object] = sleep) -> None:
+def begin_writing(cursor: Any, seconds: float, pause: Callable[[float], object] = sleep) -> bool:
     """Begin a transaction as SQLite's one writer; wait up to ``seconds`` for other processes.
+
+    Returns whether there was anybody to wait for.
 
     SQLite's own waiting tries ten times a second, and a process that writes without a pause leaves
     it gaps of a fraction of a millisecond: a late process may wait for many seconds. So the waiting
-    is ours, with many more tries. Of a process only the first at the turnstile does it.
+    is ours, with many more tries, and the connection's own busy timeout has to be 0. Of a process
+    only the first at the turnstile does it.
     """
-    _set_busy_timeout(cursor.connection, 0)
-    try:
-        give_up = monotonic() + seconds
-        while True:
-            try:
-                cursor.execute("BEGIN IMMEDIATE")
-                return
-            except sqlite3.OperationalError as error:
-                if "locked" not in str(error) or monotonic() >= give_up:
-                    raise
-            # Not in step with the writers.
-            pause(uniform(*_TRY_SECONDS))
-    finally:
-        _set_busy_timeout(cursor.connection, WAIT_SECONDS)
+    give_up = monotonic() + seconds
+    waited = False
+    while True:
+        try:
+            cursor.execute("BEGIN IMMEDIATE")
+            return waited
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or monotonic() >= give_up:
+                raise
+        waited = True
+        # Not in step with the writers.
+        pause(uniform(*_TRY_SECONDS))
 
 
 def _postgres(url: sa.URL) -> sa.Engine:

@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from sqlalchemy import exc
 
 from jupyterhub_migspawner.db import identity, migrations, pipeline, urls
-from jupyterhub_migspawner.db.database_file import DatabaseFile
+from jupyterhub_migspawner.db.database_file import DatabaseFile, Nodes
 from jupyterhub_migspawner.db.engine import (
     FILES,
     WAIT_SECONDS,
@@ -27,6 +27,7 @@ from jupyterhub_migspawner.db.engine import (
     begin_writing,
     database_error,
     make_engine,
+    set_busy_timeout,
 )
 from jupyterhub_migspawner.db.identity import Position
 from jupyterhub_migspawner.db.statements import Statements
@@ -55,6 +56,10 @@ class Store:
         self._statements = Statements(engine.dialect)
         self._failure: type[Exception] = engine.dialect.loaded_dbapi.Error
         self._turnstile: Turnstile | None = None
+        # The connection that writes to a file, while no thread uses it. It does not go back to the
+        # pool: to borrow it each time costs as much as three statements, and only the thread that
+        # has passed the turnstile writes.
+        self._writers: list[sa.PoolProxiedConnection] = []
         if file is not None:
             with _turnstiles_guard:
                 key = str(file.path.resolve())
@@ -94,7 +99,7 @@ class Store:
         Waiters are woken no more.
         """
         self.wakeups.close()
-        self._engine.dispose()
+        self._drop_connections()
 
     @contextmanager
     def transaction(self, *, write: bool = True) -> Iterator[Transaction]:
@@ -111,7 +116,7 @@ class Store:
                     f"The lease database {self.name} has been busy with other calls of this "
                     f"process for {WAIT_SECONDS} seconds; try again."
                 )
-            with self._connection() as connection:
+            with self._connection(write=write) as connection:
                 committing = False
                 try:
                     transaction = self._begun(connection, write=write)
@@ -120,10 +125,8 @@ class Store:
                     committing = True
                     reached = transaction.commit()
                     self._note(reached)
-                    if write and self._is_elsewhere(connection):
-                        raise identity.replaced(self.name, "its file was replaced just now")
                     if write and self._file is not None:
-                        self._file.problem(None)
+                        self._demand_written(self._file, connection)
                 except self._failure as error:
                     if self.postgres and identity.has_no_identity(error):
                         raise identity.replaced(self.name, "it is empty") from error
@@ -145,12 +148,15 @@ class Store:
         cursor = transaction.cursor
         # A transaction that reads first and writes later cannot wait for another writer in SQLite,
         # it fails; so writers take the lock at once.
+        # A writer's files were compared just before; they are again only after it had to wait.
         if write:
-            begin_writing(cursor, WAIT_SECONDS)
+            look_again = begin_writing(cursor, WAIT_SECONDS)
         else:
+            look_again = True
             cursor.execute("BEGIN")
-        if self._is_elsewhere(connection):
+        if look_again and self._file is not None and connection.info[FILES] != self._file.nodes():
             # Nothing was read or written yet, and the next connection is to the new file.
+            connection.invalidate()
             raise Interrupted(f"The file of the lease database {self.name} was replaced just now.")
         compare = self._comparison()
         try:
@@ -160,25 +166,100 @@ class Store:
                 raise
             found = None
         compare(found)
+        transaction.begun_at = found
         return transaction
 
     @contextmanager
-    def _connection(self) -> Iterator[sa.PoolProxiedConnection]:
-        """Take a connection of the pool; what is uncommitted is rolled back when it returns."""
-        if self._file is not None:
-            if self._seen is not None and not self._file.path.exists():
-                raise identity.replaced(self.name, "its file was deleted")
-            if why := self._file.problem(self._seen):
-                self._engine.dispose()
-                raise identity.replaced(self.name, f"its file was written over: {why}")
-        try:
-            connection = self._engine.raw_connection()
-        except (self._failure, exc.SQLAlchemyError) as error:
-            raise database_error(self.name, error, committing=False) from error
+    def _connection(self, *, write: bool) -> Iterator[sa.PoolProxiedConnection]:
+        """Take a connection; what is uncommitted is rolled back when it returns."""
+        files = None if self._file is None else self._demand_unchanged(self._file)
+        if not write or self._file is None:
+            connection = self._pooled()
+            try:
+                yield connection
+            finally:
+                connection.close()
+            return
+        writers = self._writers
+        kept = writers.pop() if writers else None
+        if kept is not None and kept.info[FILES] != files:
+            kept.invalidate()
+            kept = None
+        connection = kept or self._writer()
         try:
             yield connection
         finally:
-            connection.close()
+            self._keep(connection, writers)
+
+    def _pooled(self) -> sa.PoolProxiedConnection:
+        try:
+            return self._engine.raw_connection()
+        except (self._failure, exc.SQLAlchemyError) as error:
+            raise database_error(self.name, error, committing=False) from error
+
+    def _writer(self) -> sa.PoolProxiedConnection:
+        """Open the connection that writes to a file.
+
+        On it SQLite itself waits for no lock: :func:`.engine.begin_writing` does, and a transaction
+        that has begun to write needs no other lock.
+        """
+        connection = self._pooled()
+        set_busy_timeout(connection.driver_connection, 0)  # type: ignore[arg-type]
+        return connection
+
+    def _keep(
+        self, connection: sa.PoolProxiedConnection, writers: list[sa.PoolProxiedConnection]
+    ) -> None:
+        """Keep the connection that writes to a file for the next one, with nothing uncommitted."""
+        if not connection.is_valid:
+            return
+        bare: Any = connection.driver_connection
+        try:
+            if bare.in_transaction:
+                bare.rollback()
+        except self._failure as error:
+            connection.invalidate(error)
+            return
+        if writers is self._writers:
+            writers.append(connection)
+        else:
+            connection.invalidate()  # all were dropped meanwhile
+
+    def _drop_connections(self) -> None:
+        """Close all connections that nobody uses just now, and the others when they return."""
+        writers, self._writers = self._writers, []
+        while writers:
+            writers.pop().invalidate()
+        self._engine.dispose()
+
+    def _demand_unchanged(self, file: DatabaseFile) -> Nodes | None:
+        """Raise an error where a file is missing, or has become older or another one in place.
+
+        Returns which files have the names now; None where that cannot be known, and connecting says
+        why.
+        """
+        try:
+            nodes, stamp = file.look()
+        except (FileNotFoundError, NotADirectoryError):
+            if self._seen is None:
+                return None
+            raise identity.replaced(self.name, "its file was deleted") from None
+        except OSError:
+            return None
+        if why := file.problem(self._seen, stamp):
+            self._drop_connections()
+            raise identity.replaced(self.name, f"its file was written over: {why}")
+        return nodes
+
+    def _demand_written(self, file: DatabaseFile, connection: sa.PoolProxiedConnection) -> None:
+        """Raise an error where what was committed is not in the file that has the name now."""
+        try:
+            nodes, stamp = file.look()
+        except OSError:
+            nodes, stamp = (None, None, None), None
+        if connection.info[FILES] != nodes:
+            raise identity.replaced(self.name, "its file was replaced just now")
+        file.problem(None, stamp)
 
     def _comparison(self) -> Callable[[Position | None], None]:
         """Return what raises unless a position read from now on is of the database used so far.
@@ -200,17 +281,13 @@ class Store:
         if found is not None and (self._seen is None or not identity.difference(self._seen, found)):
             self._seen = found
 
-    def _is_elsewhere(self, connection: sa.PoolProxiedConnection) -> bool:
-        """Tell whether the connection has another file open than the one that has the name now."""
-        return self._file is not None and connection.info[FILES] != self._file.nodes()
-
     def _is_lost(self, connection: sa.PoolProxiedConnection, error: Exception) -> bool:
         """Tell whether the connection is gone; then drop the others of the pool, too."""
         bare = connection.dbapi_connection
         if bare is None or not self._engine.dialect.is_disconnect(error, bare, None):  # type: ignore[arg-type]
             return False
         connection.invalidate(error)
-        self._engine.dispose()
+        self._drop_connections()
         return True
 
     def run(self, work: Callable[[Transaction], T]) -> T:

@@ -47,10 +47,12 @@ class Transaction:
         "_answers",
         "_begin",
         "_connection",
+        "_newest_event",
         "_statements",
         "_unsent",
         "_watch",
         "announced",
+        "begun_at",
         "cursor",
         "notified",
         "postgres",
@@ -81,6 +83,9 @@ class Transaction:
         self._answers: list[tuple[sa.Executable, dict[str, Any], list[Any]]] = []
         self.postgres = begin is not None
         self.writing = writing
+        #: Where the database was when the transaction began; SQLite only.
+        self.begun_at: Position | None = None
+        self._newest_event = 0
         #: Whether readers of the event log know that this transaction writes to it.
         self.announced = False
         #: Whether it tells waiters that it may have freed something.
@@ -139,9 +144,13 @@ class Transaction:
             self._watch(pipeline.COMMIT, ())
         # Whatever counts is an event, too.
         if not self.postgres:
-            reached = read_position(self.cursor) if self.announced else None
             self._connection.commit()
-            return reached
+            begun = self.begun_at
+            if begun is None or not self.announced:
+                return None
+            # Nobody else has written meanwhile, so this need not be asked. A new lease has an event
+            # as well, which shows an older copy as surely as its number does.
+            return Position(begun.identity, begun.generation, begun.lease, self._newest_event)
         if self._begin is not None:
             return None  # nothing was asked
         last: list[Sent] = [(identity.POSITION, ())] if self.announced else []
@@ -150,10 +159,11 @@ class Transaction:
 
     def rows(self, statement: sa.Executable, /, **values: Any) -> list[Any]:
         """Return all rows of a query."""
-        for place, (read, given, found) in enumerate(self._answers):
-            if read is statement and given == values:
-                del self._answers[place]
-                return found
+        if self._answers:
+            for place, (read, given, found) in enumerate(self._answers):
+                if read is statement and given == values:
+                    del self._answers[place]
+                    return found
         prepared, cursor = self._execute(statement, values)
         return prepared.rows(cursor)
 
@@ -176,6 +186,12 @@ class Transaction:
             self._unsent.append((prepared.sql, parameters))
         else:
             self.cursor.execute(prepared.sql, parameters)
+
+    def note_event(self) -> None:
+        """Note that the statement that was sent last has added an event."""
+        self.announced = True
+        if not self.postgres:
+            self._newest_event = self.cursor.lastrowid
 
     def insert(self, statement: sa.Executable, /, **values: Any) -> int:
         """Insert one row with a statement that returns its ``id``; return that."""

@@ -223,6 +223,7 @@ def test_a_thread_that_never_ends_its_transaction_does_not_block_others_for_ever
 
 def test_a_full_disk_is_named_and_nothing_is_half_done(file_lab: Lab) -> None:
     lease = file_lab.start(attempt="a")
+    file_lab.close()  # what is opened from now on is watched
 
     @sa.event.listens_for(file_lab.store._engine, "checkout")
     def shrink(connection: sqlite3.Connection, record: object, proxy: object) -> None:

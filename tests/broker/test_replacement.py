@@ -10,16 +10,19 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import psycopg
 import pytest
 import sqlalchemy as sa
 
+from jupyterhub_migspawner.db import engine, store
 from jupyterhub_migspawner.db.database_file import DatabaseFile
 from jupyterhub_migspawner.db.identity import Position, Replaced, difference
 from jupyterhub_migspawner.db.store import Store
 from jupyterhub_migspawner.db.tables import metadata
+from jupyterhub_migspawner.db.transaction import Transaction
 from jupyterhub_migspawner.errors import DatabaseError
 from jupyterhub_migspawner.model.leases import LeaseRow
 from tests.broker.lab import Lab
@@ -189,6 +192,26 @@ def test_a_transaction_that_was_written_to_a_replaced_file_is_no_success(file_la
     file, old = file_of(file_lab), copied(file_lab)
     with pytest.raises(DatabaseError, match="replaced"), file_lab.store.transaction():
         restore(file, old)
+
+
+def test_a_file_that_is_replaced_while_a_writer_waits_is_not_written(
+    file_lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, old = file_of(file_lab), copied(file_lab)
+    file_lab.start("ada")
+    holder = sqlite3.connect(file, isolation_level=None)
+    holder.execute("BEGIN IMMEDIATE")
+
+    def pause(seconds: float) -> None:
+        holder.execute("COMMIT")
+        restore(file, old)
+
+    monkeypatch.setattr(store, "begin_writing", partial(engine.begin_writing, pause=pause))
+    begun: list[Transaction] = []
+    with pytest.raises(Replaced, match="older copy"):
+        file_lab.store.run(begun.append)
+    assert begun == []
+    holder.close()
 
 
 def test_checkpoints_by_others_are_no_replacement(file_lab: Lab) -> None:

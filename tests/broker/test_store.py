@@ -19,6 +19,7 @@ import sqlalchemy as sa
 from jupyterhub_migspawner.db import migrations
 from jupyterhub_migspawner.db.engine import WAIT_SECONDS, write_ahead
 from jupyterhub_migspawner.db.store import Store
+from jupyterhub_migspawner.db.transaction import Transaction
 from jupyterhub_migspawner.errors import DatabaseError
 from tests.broker.lab import Lab, card
 from tests.broker.postgres import Cluster
@@ -230,6 +231,7 @@ AS_NOBODY = """
 import os, sys, tempfile
 from jupyterhub_migspawner.errors import DatabaseError
 from jupyterhub_migspawner.db.store import Store
+from jupyterhub_migspawner.db.transaction import Transaction
 # Once as it is, so that all modules are loaded: nobody may not read where they lie.
 with tempfile.TemporaryDirectory() as home:
     Store.open(f"sqlite:///{home}/x", create=True).close()
@@ -306,6 +308,50 @@ def test_a_store_works_after_others_opened_and_closed_the_database(url: str) -> 
     second.close()
     assert first.start().profile == "1g.5gb"
     first.close()
+
+
+def busy_timeout(tx: Transaction) -> int:
+    return int(tx.cursor.execute("PRAGMA busy_timeout").fetchone()[0])
+
+
+def test_whoever_reads_a_file_waits_in_sqlite_and_whoever_writes_it_does_not(
+    tmp_path: Path,
+) -> None:
+    store = Store.open(f"sqlite:///{tmp_path / 'leases.sqlite'}", create=True)
+    for _ in range(2):
+        with store.transaction() as tx:
+            # The waiting is that of begin_writing, and it is over.
+            assert busy_timeout(tx) == 0
+        with store.transaction(write=False) as tx:
+            assert busy_timeout(tx) == WAIT_SECONDS * 1000
+    store.close()
+
+
+def test_of_a_transaction_that_failed_nothing_is_in_the_next_one(tmp_path: Path) -> None:
+    store = Store.open(f"sqlite:///{tmp_path / 'leases.sqlite'}", create=True)
+
+    def work(tx: Transaction) -> None:
+        tx.change(sa.text("DELETE FROM database_identity"))
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        store.run(work)
+    with store.transaction() as tx:
+        assert tx.first(sa.text("SELECT count(*) FROM database_identity"))[0] == 1
+    store.close()
+
+
+def test_a_store_that_is_closed_while_it_writes_leaves_nothing_open(tmp_path: Path) -> None:
+    file = tmp_path / "leases.sqlite"
+    store = Store.open(f"sqlite:///{file}", create=True)
+    with store.transaction() as tx:
+        store.close()
+        tx.change(sa.text("UPDATE database_identity SET generation = generation"))
+    names = [os.path.realpath(f"/proc/self/fd/{each}") for each in os.listdir("/proc/self/fd")]
+    assert not any(name.startswith(str(file)) for name in names)
+    with store.transaction() as tx:  # a later call opens a new one
+        assert tx.first(sa.text("SELECT generation FROM database_identity"))[0] == 1
+    store.close()
 
 
 def test_a_new_file_that_another_is_opening_is_waited_for(tmp_path: Path) -> None:

@@ -104,7 +104,7 @@ def append(
         request_id=request_id,
         detail=detail,
     )
-    tx.announced = True
+    tx.note_event()
     if tx.postgres and kind in WAKING and not tx.notified:
         tx.send(_NOTIFY)
         tx.notified = True
