@@ -67,7 +67,7 @@ def take(
         if taken is None:
             # Rather wait for who is just sitting down there than open another slice.
             raise Contended
-        return replace(taken, lease_id=lease_id)
+        return _numbered(taken, lease_id)
     offers, idle = shelf_now(tx)
     seen = _cards_of(shared, offers, idle)
     if patient and seen:
@@ -89,7 +89,11 @@ def take(
         if seen:
             raise Contended
         return None
-    return replace(taken, lease_id=lease_id)
+    return _numbered(taken, lease_id)
+
+
+def _numbered(taken: Allocation, lease_id: int) -> Allocation:
+    return replace(taken, lease_id=lease_id) if lease_id else taken
 
 
 def _cards_of(

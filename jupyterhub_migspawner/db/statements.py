@@ -79,7 +79,8 @@ class Prepared:
         filled: Any = self._template.copy()
         for place, name, convert in self._given:
             value = values[name]
-            filled[place] = value if convert is None else convert(value)
+            # Of no value every conversion makes none.
+            filled[place] = value if convert is None or value is None else convert(value)
         return filled  # type: ignore[no-any-return]
 
     def rows(self, cursor: Any) -> list[Any]:
@@ -96,7 +97,8 @@ class Prepared:
         for raw in found:
             row = list(raw)
             for place, convert in self._results:
-                row[place] = convert(row[place])
+                if row[place] is not None:
+                    row[place] = convert(row[place])
             rows.append(make(row))
         return rows
 

@@ -21,6 +21,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from functools import cached_property
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -109,17 +110,22 @@ class Quotas:
     def for_person(self, person: Person, lifted: Lifted | None = None) -> Quota:
         """Return the quota of this person, by the rule in the module's description."""
         chosen: dict[str, Any] = {}
-        for name in FIELDS:
+        for name in self._named.union(lifted or ()):
             limit = self._limit(name, person)
             if lifted and name in lifted:
                 limit = most((limit, lifted[name]))
             chosen[name] = int(limit) if limit is not None and name in COUNTS else limit
         return Quota(**chosen)
 
+    @cached_property
+    def _named(self) -> frozenset[str]:
+        """The fields that any entry has: most configurations set one or two of them."""
+        return frozenset().union(self.default, *self.groups.values(), *self.users.values())
+
     @property
     def sets_any(self) -> bool:
         """Whether anybody has a limit at all."""
-        return any((self.default, *self.groups.values(), *self.users.values()))
+        return bool(self._named)
 
     def _limit(self, name: str, person: Person) -> float | None:
         own = self.users.get(person.name, {})

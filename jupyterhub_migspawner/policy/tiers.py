@@ -362,22 +362,24 @@ def choose_tier(
     if "tier" not in options or options["tier"] is None:
         return default_tier(tiers, person, default)
     name = options["tier"]
-    mine = [tier.name for tier in open_tiers(tiers, person)]
-    known = [_named(tier) for tier in open_tiers(tiers, person)]
+    wanted = next((tier for tier in tiers if tier.name == name), None)
+    why = "" if wanted is None else may_use(wanted, person)
+    if wanted is not None and not why:
+        return wanted
+    # Only a refusal names the others: to look through them means asking each tier's own function.
+    mine = open_tiers(tiers, person)
+    known = [_named(tier) for tier in mine]
     offer = f"You may choose {listed(known, 'or')}." if mine else "No tier is available to you."
     if not isinstance(name, str):
         raise Refusal(
             f"Option 'tier' is {quoted(name)}; expected the name of a tier. {offer}",
             reason="options",
         )
-    for tier in tiers:
-        if tier.name == name:
-            why = may_use(tier, person)
-            if why:
-                raise Refusal(f"{why} {offer}", reason="not-allowed")
-            return tier
+    if why:
+        raise Refusal(f"{why} {offer}", reason="not-allowed")
+    names = [tier.name for tier in mine]
     raise Refusal(
-        f"There is no tier {quoted(name)}{nearest(name, mine)}. {offer}", reason="options"
+        f"There is no tier {quoted(name)}{nearest(name, names)}. {offer}", reason="options"
     )
 
 

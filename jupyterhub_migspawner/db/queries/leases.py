@@ -174,12 +174,13 @@ def insert(tx: Transaction, lease: LeaseRow) -> LeaseRow:
 
     ``leases_one_a_seat`` refuses a second lease on its seat.
     """
-    values = {f.name: getattr(lease, f.name) for f in fields(lease) if f.name != "id"}
+    values = vars(lease).copy()
+    number = values.pop("id")
     values["username"] = values.pop("user")
     if not tx.postgres:
         return replace(lease, id=tx.insert(_INSERT, **values))
     # With its number known, nobody waits for the answer to the insert.
-    number = lease.id or next_id(tx)
+    number = number or next_id(tx)
     tx.send(_INSERT_NUMBERED, id=number, **values)
     return replace(lease, id=number)
 

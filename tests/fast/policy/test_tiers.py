@@ -31,6 +31,21 @@ ADA = Person("ada", frozenset({"vision"}))
 GRACE = Person("grace")
 
 
+def test_a_choice_calls_the_function_of_no_other_tier() -> None:
+    called: list[str] = []
+    one, other = (
+        {
+            "name": name,
+            "profile": "1g.5gb",
+            "allow": lambda person, name=name: called.append(name) is None,
+        }
+        for name in ("one", "other")
+    )
+    tiers = parse_tiers([one, other])
+    assert choose_tier(tiers, GRACE, {"tier": "other"}).name == "other"
+    assert called == ["other"]
+
+
 def test_a_tier_keeps_what_the_admin_wrote_and_defaults_the_rest() -> None:
     small, card = parse_tiers(
         [
