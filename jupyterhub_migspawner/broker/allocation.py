@@ -69,14 +69,15 @@ def take(
             raise Contended
         return _numbered(taken, lease_id)
     offers, idle = shelf_now(tx)
-    seen = _cards_of(shared, offers, idle)
+    seen = bool(shared or offers or idle)
     if patient and seen:
         # All at once, for everybody waits for cards in one order.
-        settled = allocation.slices.settle(tx, seen, alone=tier.is_whole)
+        cards = _cards_of(shared, offers, idle)
+        settled = allocation.slices.settle(tx, cards, alone=tier.is_whole)
         # Read again: what was waited for has changed it.
         shared = seats_now(tx)
         offers, idle = shelf_now(tx)
-        seen = _cards_of(shared, offers, idle)
+        seen = bool(shared or offers or idle)
         shared = [each for each in shared if each.card_uuid in settled]
         offers = [offer for offer in offers if offer.slice.card_uuid in settled]
         idle = [card for card in idle if card.load.card_uuid in settled]

@@ -71,16 +71,19 @@ class DatabaseFile:
         file, log, index = map(_node, self._names)
         return file, log, index
 
-    def look(self) -> tuple[Nodes, Stamp]:
-        """Return :meth:`nodes`, and a stamp for :meth:`problem` from the same system call.
+    def look(self) -> tuple[tuple[Node, Node], Stamp]:
+        """Return which files database and log are now, and a stamp for :meth:`problem`.
 
-        Each call costs as much as a short statement. Raises :class:`FileNotFoundError` where there
-        is no file.
+        Few system calls, since each costs as much as a short statement. Raises
+        :class:`FileNotFoundError` where there is no database.
         """
-        name, log, index = self._names
-        found = os.stat(name)
-        nodes = (found.st_dev, found.st_ino), _node(log), _node(index)
+        found = os.stat(self._names[0])
+        nodes = (found.st_dev, found.st_ino), _node(self._names[1])
         return nodes, (found.st_size, found.st_mtime_ns)
+
+    def index(self) -> Node:
+        """Return which file the index of the write-ahead log is now."""
+        return _node(self._names[2])
 
     def problem(self, seen: Position | None, stamp: Stamp | None = None) -> str:
         """Explain why the content is older than ``seen`` or damaged; empty when not, or not known.

@@ -249,15 +249,16 @@ class Store:
         if why := file.problem(self._seen, stamp):
             self._drop_connections()
             raise identity.replaced(self.name, f"its file was written over: {why}")
-        return nodes
+        return *nodes, file.index()
 
     def _demand_written(self, file: DatabaseFile, connection: sa.PoolProxiedConnection) -> None:
         """Raise an error where what was committed is not in the file that has the name now."""
         try:
+            # What was committed is in one of the two. The index is looked at before the next one.
             nodes, stamp = file.look()
         except OSError:
-            nodes, stamp = (None, None, None), None
-        if connection.info[FILES] != nodes:
+            nodes, stamp = (None, None), None
+        if connection.info[FILES][:2] != nodes:
             raise identity.replaced(self.name, "its file was replaced just now")
         file.problem(None, stamp)
 
