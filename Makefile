@@ -14,7 +14,8 @@ PROXY := configurable-http-proxy@^5.1
 # The browser tests drive Debian's chromium, which draws no text without a font; the broker tests
 # start a PostgreSQL of their own; gcc compiles a small NVML that proves our structs' layouts; acl
 # gives files the access lists that doctor looks at. bubblewrap isolates the servers of all test hubs.
-TEST_PACKAGES := chromium fonts-dejavu-core postgresql gcc libc6-dev acl bubblewrap
+# slurmd reads the gres.conf that is written for it.
+TEST_PACKAGES := chromium fonts-dejavu-core postgresql gcc libc6-dev acl bubblewrap slurmd
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo check test bench docs reference clean system-packages installed-for-tests \

@@ -42,6 +42,7 @@ COMMANDS = {
     "quotas": ("quotas", "quotas of a user, and exceptions"),
     "events": ("events", "every change of a lease, request, slice or card"),
     "db": ("db", "the lease database: check, upgrade, back up, restore and compact it"),
+    "slurm": ("slurm", "slices as Slurm has to know them"),
     "simulator": ("simulator", "simulated cards and their failures"),
 }
 

@@ -43,6 +43,7 @@ class CardRow:
     found. ``reserved_for`` is the grant for which the card is being emptied, or None;
     ``reserved_until`` says how long it is kept, once it is empty.
     ``drained`` is why it is drained, or empty; that holds for a lost card, too.
+    ``device_minor`` is the number of its node ``/dev/nvidiaN``, None while unknown.
     ``incomplete`` says that it has GPU instances that are no slices, left from a cut that crashed.
     """
 
@@ -65,6 +66,7 @@ class CardRow:
     problem_since: datetime | None = None
     incomplete: bool = False
     drained: str = ""
+    device_minor: int | None = None
 
     @property
     def kind(self) -> CardKind:

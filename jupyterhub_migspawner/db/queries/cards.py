@@ -125,6 +125,7 @@ def _record(row: Any) -> CardRecord:
             problem_since=row.problem_since,
             incomplete=row.incomplete,
             drained=row.drained,
+            device_minor=row.device_minor,
         ),
         lost=row.lost,
         drained=row.drained,

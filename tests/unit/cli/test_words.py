@@ -83,6 +83,8 @@ def test_the_commands_of_this_release_and_no_others() -> None:
         "db copy",
         "db compact",
         "db adopt",
+        "slurm",
+        "slurm gres",
         "simulator",
         "simulator create",
         "simulator process",
@@ -104,7 +106,7 @@ def test_every_command_explains_itself(
 
 def test_every_command_that_answers_answers_in_json() -> None:
     silent = [" ".join(words) for command, words in ALL if not takes(command, "--json")]
-    assert silent == ["", "layout", "db", "simulator"]
+    assert silent == ["", "layout", "db", "slurm", "simulator"]
 
 
 def test_every_option_and_argument_is_explained() -> None:

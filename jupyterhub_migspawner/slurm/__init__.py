@@ -1,0 +1,1 @@
+"""Slurm: slices as its generic resources, and what a running cluster says of its nodes."""
