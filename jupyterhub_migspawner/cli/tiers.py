@@ -19,7 +19,7 @@ from jupyterhub_migspawner.model.cards import Kinds
 from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.policy.queue import pool_of
 from jupyterhub_migspawner.policy.tiers import NONE, Tier
-from jupyterhub_migspawner.policy.wording import listed, printable
+from jupyterhub_migspawner.policy.wording import listed, number, printable
 
 
 @click.command(cls=Command)
@@ -45,6 +45,7 @@ def tiers(invocation: Invocation, user: str | None) -> int:
     for row in rows:
         if row["profile"] == NONE:
             row["free"] = row["total"] = row["seats"] = None
+        row["memory"] = None if row["memory_gib"] is None else f"{number(row['memory_gib'])} GiB"
         if row["title"] == row["name"]:
             row["title"] = None
     columns = [
@@ -56,6 +57,8 @@ def tiers(invocation: Invocation, user: str | None) -> int:
         Column("of", "total", number=True),
         Column("approval", "approval"),
         Column("max hours", "max_hours", number=True),
+        *([Column("cpus", "cpus", number=True)] if any(row["cpus"] for row in rows) else []),
+        *([Column("memory", "memory")] if any(row["memory_gib"] for row in rows) else []),
         Column("title", "title", below=True),
         Column("description", "description", below=True),
     ]

@@ -50,8 +50,9 @@ class MigBroker(LoggingConfigurable):
         What researchers can pick: a list of dicts with ``name`` and ``profile`` (a MIG profile as
         the driver names it, such as ``1g.5gb``; ``whole`` for a whole card; ``none`` for no GPU),
         and optionally ``title``, ``description``, ``approval``, ``max_hours``, ``idle_minutes``,
-        ``default``, ``mig`` (for whole cards), ``seats`` (how many sessions share a slice) and
-        ``card`` (which cards it means, by model such as ``A100*`` or memory such as ``>=40GB``).
+        ``default``, ``mig`` (for whole cards), ``seats`` (how many sessions share a slice),
+        ``cpus`` and ``memory_gib`` (of the machine, for each server) and ``card`` (which cards it
+        means, by model such as ``A100*`` or memory such as ``>=40GB``).
         The tier is open to the users in ``users``, the members of ``groups``, and those for whom
         ``allow`` returns True, a function of a person (with ``name``, ``groups`` and ``admin``);
         without any of these to everybody. The groups in ``seen_by``, or ``"everybody"``, see the

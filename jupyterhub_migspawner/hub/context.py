@@ -29,6 +29,16 @@ class HubContext:
         #: What a launcher has found to work here, and until when it is not tried again, in seconds
         #: of the monotonic clock.
         self.proven: dict[str, float] = {}
+        self._met: set[str] = set()
+
+    def first(self, what: str) -> bool:
+        """Tell whether this is the first time that any spawner of the hub asks for ``what``.
+
+        For what the log says once and not at each start.
+        """
+        met = what in self._met
+        self._met.add(what)
+        return not met
 
     @classmethod
     def of(cls, settings: dict[str, Any], config: Config) -> HubContext:

@@ -38,7 +38,7 @@ from jupyterhub_migspawner.policy.fields import (
     read_entry,
 )
 from jupyterhub_migspawner.policy.people import KnownAs, Person, as_written
-from jupyterhub_migspawner.policy.wording import listed, nearest, quoted
+from jupyterhub_migspawner.policy.wording import listed, nearest, quoted, resources
 
 log = logging.getLogger("migspawner.policy")
 
@@ -71,6 +71,12 @@ _ABOVE_0 = f"a number of {{}} above 0, up to {MOST_NUMBER:,}, or None"
 Hours = Annotated[Above0 | None, Expected(_ABOVE_0.format("hours"))]
 Minutes = Annotated[Above0 | None, Expected(_ABOVE_0.format("minutes"))]
 
+# The kernel divides a CPU in periods of 100 ms, and gives out no less than 1 ms of each
+# (sched-bwc.rst of its documentation).
+_LEAST = 0.01
+_AT_LEAST = f"a number of {{}} from {_LEAST} to {MOST_NUMBER:,}, or None"
+Resource = Annotated[float, Field(ge=_LEAST, le=MOST_NUMBER)] | None
+
 
 class Tier(Entry):
     """One entry of ``MigBroker.tiers``.
@@ -86,8 +92,9 @@ class Tier(Entry):
     same), and ``extend_hours`` how long after its last use a session may be kept by extending it.
     ``mig`` says whether a whole card is one slice over all of it, or has MIG turned off, which
     resets an A100. ``seats`` is how many leases of this tier may be on one slice at a time; 1 gives
-    each a slice of its own. ``card`` says which cards it means, for slices and whole cards alike;
-    None: any.
+    each a slice of its own. ``cpus`` and ``memory_gib`` (in GiB) are how much of the machine's CPUs
+    and main memory each server may use; None: as the hub's own configuration limits it. ``card``
+    says which cards it means, for slices and whole cards alike; None: any.
     """
 
     name: Annotated[
@@ -141,6 +148,8 @@ class Tier(Entry):
         Literal["on", "off"], Expected("'on' (one slice over the whole card) or 'off' (no MIG)")
     ] = "on"
     seats: Annotated[int, Field(ge=1, le=16), Expected("a whole number from 1 to 16")] = 1
+    cpus: Annotated[Resource, Expected(_AT_LEAST.format("CPUs"))] = None
+    memory_gib: Annotated[Resource, Expected(_AT_LEAST.format("GiB"))] = None
 
     @field_validator("title")
     @classmethod
@@ -184,6 +193,11 @@ class Tier(Entry):
     def shares(self) -> bool:
         """Whether several leases of this tier share a slice."""
         return self.seats > 1
+
+    @property
+    def resources(self) -> str:
+        """What of the machine each server may use, in words; empty where this tier limits none."""
+        return resources(self.cpus, self.memory_gib)
 
     @property
     def is_whole(self) -> bool:

@@ -95,6 +95,19 @@ def memory(mib: float) -> str:
     return f"{mib / 1024:.1f}".removesuffix(".0") + " GiB"
 
 
+def resources(cpus: float | None, memory_gib: float | None) -> str:
+    """Write limits of CPUs and main memory: ``4 CPUs and 16 GiB of main memory``; empty for none.
+
+    ``memory_gib`` is in GiB.
+    """
+    shown = []
+    if cpus is not None:
+        shown.append(f"{number(cpus)} CPU{'' if cpus == 1 else 's'}")
+    if memory_gib is not None:
+        shown.append(f"{number(memory_gib)} GiB of main memory")
+    return " and ".join(shown)
+
+
 def hours(value: float | str) -> str:
     """Write hours: ``1 hour``, ``2.5 hours``; typed text that is no number stands in quotes."""
     try:

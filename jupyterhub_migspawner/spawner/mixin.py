@@ -42,6 +42,7 @@ from jupyterhub_migspawner.policy.tiers import Tier
 from jupyterhub_migspawner.spawner.address import server_address
 from jupyterhub_migspawner.spawner.environment import describe, slice_environment
 from jupyterhub_migspawner.spawner.isolation import Isolation
+from jupyterhub_migspawner.spawner.limits import Limits
 from jupyterhub_migspawner.spawner.options import GONE
 from jupyterhub_migspawner.spawner.refusals import spawn_exception
 
@@ -49,7 +50,7 @@ from jupyterhub_migspawner.spawner.refusals import spawn_exception
 _releases = ThreadPoolExecutor(max_workers=2, thread_name_prefix="migspawner-release")
 
 
-class MigSpawnerMixin(Isolation):
+class MigSpawnerMixin(Limits, Isolation):
     """Gives a spawner's servers a slice each. Put it in front of any ``Spawner`` class."""
 
     acquire_wait_seconds = Float(
@@ -91,7 +92,8 @@ class MigSpawnerMixin(Isolation):
             await self._mig_isolate(self._mig_lease, attempt)
         except MigspawnerError as error:
             raise spawn_exception(self.log, error) from None
-        url = await maybe_future(self._mig_launch())
+        with self._mig_limited(tier):
+            url = await maybe_future(self._mig_launch())
         if self._mig_lease is not None and not await self._mig_activate(attempt):
             # The hub stops a server whose start failed, so that nobody else's slice is used.
             raise spawn_exception(

@@ -39,6 +39,10 @@ class Tier(TypedDict):
     """A sentence about cards of the tier that are out of service, for admins and approvers with the
     reasons; empty if there are none."""
     approval: bool
+    cpus: float | None
+    """How many of the machine's CPUs each server may use; null if the tier does not limit them."""
+    memory_gib: float | None
+    """How much main memory each server may use, in GiB; null if the tier does not limit it."""
     max_hours: float | None
     idle_minutes: float | None
     grant: Request | None
@@ -69,6 +73,8 @@ def tier_view(offer: TierStatus) -> Tier:
         "soon": offer.soon,
         "outage": offer.outage,
         "approval": tier.approval,
+        "cpus": plain(tier.cpus),
+        "memory_gib": plain(tier.memory_gib),
         "max_hours": tier.max_hours,
         "idle_minutes": plain(tier.idle_minutes),
         "grant": request_view(offer.grant) if offer.grant else None,

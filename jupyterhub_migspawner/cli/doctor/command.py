@@ -109,6 +109,7 @@ def _checks(invocation: Invocation, mig: MigBroker) -> Iterator[Finding]:
         yield from agents.check(mig.open_broker(), mig)
         yield from clock.check(mig.open_broker())
     yield from isolation.check(hub)
+    yield from isolation.limits(hub, rules.tiers)
     if known:
         yield from isolation.in_force(mig.open_broker())
     yield from orphans.findings(mig, known=known)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -14,7 +14,8 @@ from traitlets.utils.importstring import import_item
 from jupyterhub_migspawner.broker import Broker
 from jupyterhub_migspawner.cli.doctor.findings import OK, WARNING, WRONG, Finding
 from jupyterhub_migspawner.policy.isolation import BUBBLEWRAP, NONE
-from jupyterhub_migspawner.policy.wording import plural
+from jupyterhub_migspawner.policy.tiers import Tier
+from jupyterhub_migspawner.policy.wording import listed, plural
 
 
 def check(hub: Config) -> Iterator[Finding]:
@@ -48,6 +49,24 @@ def check(hub: Config) -> Iterator[Finding]:
             WARNING,
             f"{why} Servers run without isolation: any of them can open the slices of others.",
             MEND,
+        )
+
+
+def limits(hub: Config, tiers: Sequence[Tier]) -> Iterator[Finding]:
+    """Check whether the hub's spawner enforces the tiers' limits of CPU and main memory."""
+    from jupyterhub_migspawner.spawner import MigSpawnerMixin
+
+    spawner = spawner_class(hub)
+    if spawner is None or not issubclass(spawner, MigSpawnerMixin):
+        return
+    limited = [tier.name for tier in tiers if tier.resources]
+    if limited and not spawner._mig_enforces_limits:
+        yield Finding(
+            "limits",
+            WARNING,
+            f"{spawner.__name__} does not enforce 'cpus' and 'memory_gib', which "
+            f"{listed(limited)} {'sets' if len(limited) == 1 else 'set'}: servers can use more.",
+            "Start servers with a spawner that has units or containers, or leave these fields out.",
         )
 
 

@@ -124,6 +124,9 @@ class Bubblewrapped(MigSpawnerMixin, SameProcess):
         """,
     ).tag(config=True)
 
+    # A namespace limits no resources, and a limit of the address space would break CUDA.
+    _mig_enforces_limits = False
+
     cmd: Any
     shell_cmd: Any
     popen_kwargs: Any

@@ -168,6 +168,13 @@ WRONG: list[tuple[Any, list[str]]] = [
         ([{**OK, "seats": wrong}], ["tier 'small'", "'seats'", "a whole number from 1 to 16"])
         for wrong in (0, -1, 17, 1.0, "4", True, None, [4])
     ),
+    *(
+        ([{**OK, field: wrong}], ["tier 'small'", f"'{field}'", unit, "from 0.01 to 1,000,000"])
+        for field, unit in (("cpus", "a number of CPUs"), ("memory_gib", "a number of GiB"))
+        for wrong in (0, -1, 0.001, 10**7, "4", True, [4], float("nan"), float("inf"))
+    ),
+    ([{**OK, "cpu": 4}], ["unknown field 'cpu'", "did you mean 'cpus'"]),
+    ([{**OK, "memory_gb": 4}], ["unknown field 'memory_gb'", "did you mean 'memory_gib'"]),
     ([{**OK, "profile": "whole", "seats": 2}], ["'seats'", "2", "'whole'", "only slices"]),
     ([{**OK, "profile": "none", "seats": 2}], ["'seats'", "2", "'none'", "only slices"]),
     ([OK, {**OK, "profile": "2g.10gb"}], ["tier 'small'", "number 1", "number 2"]),
@@ -231,6 +238,26 @@ def test_fields_are_taken_up_to_their_bounds() -> None:
     assert (tier.idle_minutes, tier.idle_minutes_when_wanted, tier.default) == (5, 5, True)
     (plain,) = parse_tiers(({**OK, "approvals": 1, "seats": 2, "title": ""},))
     assert (plain.mig_off, plain.shares, plain.title) == (False, True, "small")
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({}, ""),
+        ({"cpus": None, "memory_gib": None}, ""),
+        ({"cpus": 1}, "1 CPU"),
+        ({"cpus": 0.5}, "0.5 CPUs"),
+        ({"memory_gib": 16}, "16 GiB of main memory"),
+        ({"cpus": 8, "memory_gib": 1.5}, "8 CPUs and 1.5 GiB of main memory"),
+    ],
+)
+@pytest.mark.parametrize("profile", ["1g.5gb", "whole", "none"])
+def test_any_tier_may_limit_cpus_and_main_memory(
+    profile: str, more: dict[str, Any], words: str
+) -> None:
+    (tier,) = parse_tiers([{"name": "small", "profile": profile, **more}])
+    assert tier.resources == words
+    assert (tier.cpus, tier.memory_gib) == (more.get("cpus"), more.get("memory_gib"))
 
 
 @pytest.mark.parametrize(("hours", "found"), [(None, EXTEND_HOURS), (0, 0), (3, 3), (0.5, 0.5)])

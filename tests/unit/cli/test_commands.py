@@ -455,3 +455,14 @@ def test_tiers_share_what_is_on_the_same_cards(cards: list[str | None], said: li
     )
     found = list(shared(tiers, frozenset((A100_40, A100_80, H100))))
     assert found == [f"{each}, so their numbers overlap." for each in said]
+
+
+def test_limits_of_cpu_and_memory_are_listed_where_a_tier_has_any(install: Install) -> None:
+    assert "CPUS" not in install.run("tiers").out
+    install.edit('"profile": "3g.20gb"', '"profile": "3g.20gb", "cpus": 0.5, "memory_gib": 24')
+    listing = install.run("tiers").out
+    assert "CPUS" in listing
+    assert "24 GiB" in listing
+    rows = {row["name"]: row for row in install.run("tiers", "--json").json}
+    assert (rows["large"]["cpus"], rows["large"]["memory_gib"]) == (0.5, 24)
+    assert (rows["small"]["cpus"], rows["small"]["memory_gib"]) == (None, None)

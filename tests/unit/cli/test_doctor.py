@@ -400,3 +400,14 @@ def test_a_slice_that_is_not_proven_empty_is_named_after_a_minute(healthy: Insta
     assert f"Lease {other.id} of grace already ended at" in finding["message"]
     assert "(its time was over)" in finding["message"]
     assert "kill -9 4712" in finding["mend"]
+
+
+def test_limits_that_the_spawner_does_not_enforce(healthy: Install) -> None:
+    assert not found(healthy.run("doctor", "--json"), "limits")
+    healthy.edit('"profile": "1g.5gb"', '"profile": "1g.5gb", "cpus": 2')
+    (finding,) = found(healthy.run("doctor", "--json"), "limits")
+    assert finding["state"] == "warning"
+    assert (
+        "MigLocalSpawner does not enforce 'cpus' and 'memory_gib', which small sets"
+        in (finding["message"])
+    )

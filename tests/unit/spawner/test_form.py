@@ -144,3 +144,18 @@ def test_an_offer_and_a_grant_are_shown_with_their_deadline() -> None:
     )
     assert "One is held for you until Mon 23 Nov 2026 09:10 UTC: start it with this tier." in said
     assert "You have a grant for it until Mon 23 Nov 2026 17:00 UTC." in said
+
+
+def test_the_form_says_how_much_of_the_machine_a_server_may_use() -> None:
+    limited, free = parse_tiers(
+        [
+            {"name": "limited", "profile": "1g.5gb", "cpus": 0.5, "memory_gib": 8},
+            {"name": "free", "profile": "1g.5gb"},
+        ]
+    )
+    form = form_of(
+        TierStatus(limited, 1, 1, True, "", None), TierStatus(free, 1, 1, True, "", None)
+    )
+    about, other = (each.get_text() for each in form.select(".small[id$=about]"))
+    assert "Up to 0.5 CPUs and 8 GiB of main memory." in about
+    assert "Up to" not in other
