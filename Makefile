@@ -13,9 +13,11 @@ DONE := $(VENV)/.installed
 PROXY := configurable-http-proxy@^5.1
 # The browser tests drive Debian's chromium, which draws no text without a font; the broker tests
 # start a PostgreSQL of their own; gcc compiles a small NVML that proves our structs' layouts; acl
-# gives files the access lists that doctor looks at. bubblewrap isolates the servers of all test hubs.
-# slurmd reads the gres.conf that is written for it.
-TEST_PACKAGES := chromium fonts-dejavu-core postgresql gcc libc6-dev acl bubblewrap slurmd
+# gives files the access lists that doctor looks at. bubblewrap isolates the servers of all test hubs;
+# systemd-container boots a machine for servers in units, which run Debian's own Python; slurmd reads
+# the gres.conf that is written for it.
+TEST_PACKAGES := chromium fonts-dejavu-core postgresql gcc libc6-dev acl bubblewrap \
+	systemd-container python3 slurmd
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo check test bench docs reference clean system-packages installed-for-tests \
@@ -53,7 +55,7 @@ NOTEBOOK := $(shell find jupyterhub_migspawner/notebook -name __pycache__ -prune
 	! -name '*.py' -print)
 
 $(DONE)/demo: pyproject.toml $(NOTEBOOK) | $(BIN)/python
-	$(BIN)/python -m pip install --quiet -e '.[demo,postgres]'
+	$(BIN)/python -m pip install --quiet -e '.[demo,postgres,systemd]'
 	@mkdir -p $(DONE) && touch $@
 
 $(DONE)/proxy: | $(BIN)/python

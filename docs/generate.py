@@ -23,12 +23,14 @@ from jupyterhub_migspawner.model.events import FAMILIES, KINDS
 from jupyterhub_migspawner.service.api.routes import description
 from jupyterhub_migspawner.spawner import MigSpawnerMixin
 from jupyterhub_migspawner.spawner.launchers.bubblewrap import Bubblewrapped
+from jupyterhub_migspawner.spawner.launchers.systemd import MigSystemdSpawner
 
 #: What stands before a setting in an admin's file.
 _PREFIX = {
     MigBroker: "c.MigBroker",
     MigSpawnerMixin: "c.Spawner",
     Bubblewrapped: "c.MigLocalSpawner",
+    MigSystemdSpawner: "c.MigSystemdSpawner",
 }
 
 REFERENCE = Path(__file__).parent / "reference"
@@ -158,6 +160,7 @@ def settings() -> Iterator[str]:
         (MigBroker, "c.MigBroker"),
         (MigSpawnerMixin, "The spawner"),
         (Bubblewrapped, "Local servers"),
+        (MigSystemdSpawner, "Servers in systemd units"),
     ):
         yield f"## {heading}\n"
         for name, trait in sorted(vars(owner).items()):

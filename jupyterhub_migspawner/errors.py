@@ -35,6 +35,10 @@ class LaunchError(MigspawnerError):
     """A server cannot be launched as it has to be: says why, and the way out, for admins."""
 
 
+class UnitError(MigspawnerError):
+    """The unit of a server cannot be started, asked for or stopped: says which, and why."""
+
+
 class Refusal(MigspawnerError):
     """A person asked for something and does not get it; nothing was changed.
 

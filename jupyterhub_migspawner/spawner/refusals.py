@@ -14,6 +14,7 @@ from jupyterhub_migspawner.errors import (
     LaunchError,
     MigspawnerError,
     Refusal,
+    UnitError,
 )
 
 try:
@@ -57,6 +58,10 @@ NOT_ISOLATED = (
     "Your session cannot be isolated from other sessions at the moment, so nothing was started. "
     "Please tell your admin: 'migspawner doctor' and the hub's log show the cause."
 )
+NOT_STARTED = (
+    "Your server could not be started. Please try again in a minute; if it happens again, tell "
+    "your admin: the hub's log shows the cause."
+)
 NO_GPU = (
     "No GPU could be prepared, so nothing was started. Please try again in a minute; if it "
     "happens again, tell your admin: 'migspawner doctor' and the hub's log show the cause."
@@ -75,6 +80,8 @@ def spawn_exception(log: Any, error: MigspawnerError) -> Exception:
         return make(SETTINGS_WRONG, status_code=500)
     if isinstance(error, LaunchError):
         return make(NOT_ISOLATED, status_code=503)
+    if isinstance(error, UnitError):
+        return make(NOT_STARTED, status_code=503)
     return make(NO_GPU, status_code=503)
 
 

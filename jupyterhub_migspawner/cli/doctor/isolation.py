@@ -12,6 +12,7 @@ from traitlets.config import Config
 from traitlets.utils.importstring import import_item
 
 from jupyterhub_migspawner.broker import Broker
+from jupyterhub_migspawner.cli.doctor import systemd
 from jupyterhub_migspawner.cli.doctor.findings import OK, WARNING, WRONG, Finding
 from jupyterhub_migspawner.policy.isolation import BUBBLEWRAP, NONE
 from jupyterhub_migspawner.policy.tiers import Tier
@@ -26,6 +27,8 @@ def check(hub: Config) -> Iterator[Finding]:
     spawner = spawner_class(hub)
     if spawner is None or not issubclass(spawner, MigSpawnerMixin):
         return  # another check reports a spawner without slices
+    if hasattr(spawner, "unit_extra_properties"):
+        yield from systemd.check(hub, spawner)
     if not issubclass(spawner, Bubblewrapped):
         return
     name = spawner.__name__
