@@ -15,6 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from tests.launchers.systemd_machine import Inside, Machine
 from tests.ports import free_ports
 
 HERE = Path(__file__).parent
@@ -55,6 +56,10 @@ if {shared!r}:
         pass
 
     c.JupyterHub.spawner_class = MigShared if MIXIN else Shared
+if {units!r}:
+    c.JupyterHub.spawner_class = "mig-systemd" if MIXIN else "systemd"
+    c.SystemdSpawner.username_template = "root"
+    c.MigSystemdSpawner.isolation = "systemd"
 c.JupyterHub.authenticator_class = "dummy"
 c.DummyAuthenticator.password = {token!r}
 c.Authenticator.allow_all = True
@@ -116,8 +121,11 @@ class Hub:
         cards: int = 2,
         shared_server: bool = False,
         notebook: bool = False,
+        machine: Machine | None = None,
     ) -> None:
+        """``machine`` is one that systemd has booted, in which hub and servers run."""
         self.directory = directory
+        self.machine = machine
         self.mixin = mixin
         self.cards = cards
         self.notebook = notebook
@@ -155,13 +163,15 @@ class Hub:
                 shared=self.shared_port,
                 tiny=HERE / "tiny_server.py",
                 notebook=self.notebook,
+                units=self.machine is not None,
             )
         )
         self.url = f"http://127.0.0.1:{port}/hub/api/"
         bins = [str(Path(sys.prefix) / "bin"), str(Path(sys.prefix) / "proxy/node_modules/.bin")]
         self.log = (self.directory / "hub.log").open("wb")
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "jupyterhub", "-f", str(config)],
+        launch = subprocess.Popen if self.machine is None else Inside
+        self.process = launch(
+            self._there(sys.executable, "-m", "jupyterhub", "-f", str(config)),
             cwd=self.directory,
             env={**os.environ, "PATH": ":".join([*bins, os.environ["PATH"]])},
             stdout=self.log,
@@ -183,13 +193,23 @@ class Hub:
             self._wait_for_slices()
         return self
 
+    def _there(self, *command: str) -> list[str]:
+        """The command line that runs a command where the hub runs."""
+        return (
+            list(command)
+            if self.machine is None
+            else self.machine.entered(*command, cwd=self.directory)
+        )
+
     def _wait_for_slices(self) -> None:
         """The service's first inventory; before it there is nothing to lease."""
         give_up = time.monotonic() + 60
         while time.monotonic() < give_up:
             command = [sys.executable, "-m", "jupyterhub_migspawner.cli", "slices", "--json"]
             command += ["-f", str(self.directory / "jupyterhub_config.py")]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            done = subprocess.run(
+                self._there(*command), capture_output=True, text=True, check=False
+            )
             if done.returncode == 0 and len(json.loads(done.stdout)) == 7 * self.cards:
                 return
             time.sleep(0.5)

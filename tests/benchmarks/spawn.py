@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tests.benchmarks.hub import Hub
+from tests.launchers.systemd_machine import booted
 
 
 def spawn_added_ms(directory: Path, pairs: int = 25) -> dict[str, float]:
@@ -44,19 +45,34 @@ def launch_bubblewrap_ratio(directory: Path, pairs: int = 8) -> dict[str, float]
         Hub(directory / "with", mixin=True, notebook=True) as ours,
         Hub(directory / "without", mixin=False, notebook=True) as base,
     ):
-        for hub in (ours, base):
-            hub.api("POST", "users/ada")
-            hub.spawn_seconds("ada")
-        ratios, plain = [], []
-        for turn in range(pairs):
-            first, second = (ours, base) if turn % 2 else (base, ours)
-            seconds = {hub: hub.spawn_seconds("ada") for hub in (first, second)}
-            ratios.append(seconds[ours] / seconds[base])
-            plain.append(seconds[base])
-    return {
-        "launch_bubblewrap_ratio": round(statistics.median(ratios), 3),
-        "launch_base_seconds": round(statistics.median(plain), 2),
-    }
+        ratio, seconds = _ratio(ours, base, pairs)
+    return {"launch_bubblewrap_ratio": ratio, "launch_base_seconds": seconds}
+
+
+def launch_systemd_ratio(directory: Path, pairs: int = 8) -> dict[str, float]:
+    """Request-to-ready of a notebook server in a unit, over that of systemdspawner's own."""
+    directory.mkdir(parents=True)
+    with (
+        booted(directory) as machine,
+        Hub(directory / "with", mixin=True, notebook=True, machine=machine) as ours,
+        Hub(directory / "without", mixin=False, notebook=True, machine=machine) as base,
+    ):
+        ratio, seconds = _ratio(ours, base, pairs)
+    return {"launch_systemd_ratio": ratio, "launch_systemd_base_seconds": seconds}
+
+
+def _ratio(ours: Hub, base: Hub, pairs: int) -> tuple[float, float]:
+    """The median of the ratios of two hubs that take turns, and the seconds of the base."""
+    for hub in (ours, base):
+        hub.api("POST", "users/ada")
+        hub.spawn_seconds("ada")
+    ratios, plain = [], []
+    for turn in range(pairs):
+        first, second = (ours, base) if turn % 2 else (base, ours)
+        seconds = {hub: hub.spawn_seconds("ada") for hub in (first, second)}
+        ratios.append(seconds[ours] / seconds[base])
+        plain.append(seconds[base])
+    return round(statistics.median(ratios), 3), round(statistics.median(plain), 2)
 
 
 def loop_block_ms(directory: Path, users: int = 40, rounds: int = 5) -> dict[str, float]:
