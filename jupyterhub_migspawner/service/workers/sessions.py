@@ -25,6 +25,7 @@ from jupyterhub_migspawner.service.clients.hub import HubAway, HubError
 from jupyterhub_migspawner.service.clients.notebooks import IN_FLIGHT, Notebooks, NotSaid
 from jupyterhub_migspawner.service.clients.tokens import Reach, Tokens
 from jupyterhub_migspawner.service.parts import Parts
+from jupyterhub_migspawner.service.turns import in_turns
 from jupyterhub_migspawner.service.workers.announcements import Announcer
 from jupyterhub_migspawner.service.workers.reconciliation import is_server_of
 
@@ -118,9 +119,11 @@ class Examiner:
             async with turns:
                 return await self._answer(each) if until is None or clock() < until else None
 
-        asked = [asyncio.ensure_future(ask(each)) for each in standings]
+        asked: list[asyncio.Future[Answer | None]] = []
         heard: list[Answer] = []
         try:
+            async for standing in in_turns(standings):
+                asked.append(asyncio.ensure_future(ask(standing)))
             for each in asyncio.as_completed(asked):
                 answer = await each
                 if answer is not None:
