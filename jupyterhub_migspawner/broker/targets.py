@@ -34,6 +34,8 @@ def back_to_layout(
     if record is None:
         return
     card = record.row
+    if card.target == card.layout:
+        return  # it was given out whole as a card whose layout is that, or is on its way already
     there = {
         (r.profile, r.start) for r in queries.slices.select(tx, card_uuid=card_uuid) if r.present
     }

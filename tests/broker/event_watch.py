@@ -18,7 +18,16 @@ Rows = dict[Any, dict[str, Any]]
 
 #: What a report of a card may change, in one event for all of it.
 REPORTED = (
-    *("node", "card_index", "model", "memory_mib", "mig_enabled", "problem", "incomplete"),
+    *(
+        "node",
+        "card_index",
+        "device_minor",
+        "model",
+        "memory_mib",
+        "mig_enabled",
+        "problem",
+        "incomplete",
+    ),
     *("compute_slices", "whole_profile", "whole_start", "whole_size", "whole_memory_mib"),
 )
 

@@ -370,3 +370,18 @@ def test_a_grant_whose_emptied_card_leaves_service_gets_another_one_emptied(
     refused("capacity", lab.start, "ada", "card")
     (second,) = the_reserved(lab)
     assert second != first
+
+
+def test_a_card_whose_layout_is_one_slice_is_not_targeted_twice(lab: Lab) -> None:
+    """Its target for the lease is its layout: there is nothing to change when the lease ends."""
+    lab.report(card(0))
+    lab.broker.cards.drain("GPU-1", "elsewhere", "root")
+    lab.broker.layouts.set("GPU-0", WHOLE, True, "root")
+    lab.grant()
+    lease = lab.start("ada", "card")
+    assert lease.card_uuid == "GPU-0"
+    assert lab.kinds().count("card.target") == 1
+    lab.stop(lease)
+    assert lab.kinds().count("card.target") == 1
+    (row,) = [each for each in lab.broker.cards.find() if each.uuid == "GPU-0"]
+    assert row.target == WHOLE
