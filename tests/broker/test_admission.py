@@ -394,7 +394,9 @@ class Admission(RuleBasedStateMachine):
             assert found is not None
             assert found.may_wait or found.soon
         elif "already waiting" not in str(answer):
-            assert found is None or not (found.may_wait or found.soon)
+            # Nobody waits for a tier without a GPU, even where a start would have to wait briefly.
+            waits = found is not None and (found.may_wait or found.soon)
+            assert not waits or (found.tier.is_none and not found.may_wait)
             if answer.reason == "conflict" and found is not None and not found.tier.is_none:
                 assert "start your server" in str(answer)
                 assert found.usable

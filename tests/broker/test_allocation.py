@@ -252,6 +252,7 @@ def test_listings_tell_others_only_that_a_slice_is_taken(lab: Lab) -> None:
         "server": "exp",
         "tier": "small",
         "since": "2026-11-23T09:00:00Z",
+        "isolation": "",
     }
     assert own["leases"] == [{**own["lease"], "seat": 0}]
     assert views.slice_view(taken, Person("grace"))["lease"] is None
