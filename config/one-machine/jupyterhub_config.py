@@ -11,6 +11,10 @@ c = get_config()  # noqa
 # Spawner (mig-local), service, scopes and roles. What this file says afterwards wins.
 jupyterhub_migspawner.setup(c)
 
+# Servers in systemd units, with limits of CPU and main memory ("cpus" and "memory_gib" of a tier).
+# See docs/how-to/systemd.md.
+# c.JupyterHub.spawner_class = "mig-systemd"
+
 # What researchers pick. Profiles are named as `nvidia-smi mig -lgip` names them.
 c.MigBroker.tiers = [
     {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -176,3 +178,15 @@ def test_a_unit_that_the_hub_does_not_know_makes_way(hub: MachineHub) -> None:
     hub.machine.run("systemd-run", f"--unit={unit(USER)}", "sleep", "7777")
     with hub.serving(USER) as report:
         assert nodes_of(hub, USER) == allowed_by(report)
+
+
+def test_the_doctor_finds_that_the_rules_work(hub: MachineHub) -> None:
+    said = hub.machine.run(
+        *(sys.executable, "-m", "jupyterhub_migspawner.cli", "doctor", "--json"),
+        *("-f", str(hub.config)),
+        check=False,
+        cwd=hub.directory,
+    )
+    found = [each for each in json.loads(said) if each["check"] == "isolation"]
+    assert [each["state"] for each in found] == ["ok"]
+    assert found[0]["message"] == "Servers can open their own slice only (systemd)."

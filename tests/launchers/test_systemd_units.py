@@ -207,6 +207,17 @@ def test_a_program_that_cannot_run_is_a_failed_start(machine: Machine) -> None:
     assert state(machine, name, "stop") == ("inactive", False, 0, False)
 
 
+def test_a_server_cannot_use_more_memory_than_its_tier_allows(machine: Machine) -> None:
+    name = unit_name("hub", "ada", "hungry")
+    program = "print(len(bytearray(256 << 20)))"
+    limit = {"Type": "oneshot", "MemoryMax": str(64 << 20), "MemorySwapMax": "0"}
+    assert start(machine, name, PYTHON, "-c", program, environment={"A": "b"}, properties=limit)
+    assert state(machine, name)[0] == "failed"
+    state(machine, name, "stop")
+    limit["MemoryMax"] = str(512 << 20)
+    assert not start(machine, name, PYTHON, "-c", program, environment={"A": "b"}, properties=limit)
+
+
 def test_a_unit_that_never_was_has_ended(machine: Machine) -> None:
     assert state(machine, unit_name("hub", "nobody", "x")) == ("inactive", False, 0, False)
 
