@@ -37,8 +37,10 @@ class MachineHub(Hub):
 
     process: Any
 
-    def __init__(self, machine: Machine, directory: Path, layouts: list[list[str]]) -> None:
-        super().__init__(directory, layouts=layouts, extra=CONFIG.format(python=PYTHON))
+    def __init__(
+        self, machine: Machine, directory: Path, layouts: list[list[str]], extra: str = ""
+    ) -> None:
+        super().__init__(directory, layouts=layouts, extra=CONFIG.format(python=PYTHON) + extra)
         self.machine = machine
 
     def launch(self) -> Inside:  # type: ignore[override]

@@ -76,7 +76,16 @@ def main() -> None:
     hiding = "sleep 7777 & sleep 7777"
     subprocess.Popen(["setsid", "-f", "env", "-i", "/bin/sh", "-c", hiding])
     host, port = os.environ["JUPYTERHUB_SERVICE_URL"].split("/")[2].rsplit(":", 1)
-    HTTPServer((host, int(port)), Handler).serve_forever()
+    server = HTTPServer((host, int(port)), Handler)
+    if os.environ.get("JUPYTERHUB_SSL_KEYFILE"):
+        import ssl
+
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(
+            os.environ["JUPYTERHUB_SSL_CERTFILE"], os.environ["JUPYTERHUB_SSL_KEYFILE"]
+        )
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+    server.serve_forever()
 
 
 if len(sys.argv) > 1:

@@ -15,8 +15,8 @@ from jupyterhub_migspawner.cli.doctor.findings import OK, WARNING, WRONG, Findin
 from jupyterhub_migspawner.errors import UnitError
 from jupyterhub_migspawner.policy.isolation import NONE, SYSTEMD
 
-OLDEST = 245
-"""The first version with all properties of units that are used; systemdspawner advises it, too."""
+OLDEST = 247
+"""The first version with all properties of units that are used (``LoadCredential=``)."""
 
 UNIFIED = Path("/sys/fs/cgroup/cgroup.controllers")
 """There only where all control groups are in one hierarchy (cgroups(7))."""

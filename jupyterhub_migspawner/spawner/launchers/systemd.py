@@ -17,6 +17,7 @@ import os
 import pwd
 import shutil
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from jupyterhub.utils import random_port
@@ -30,6 +31,7 @@ from jupyterhub_migspawner.spawner import MigSpawnerMixin
 from jupyterhub_migspawner.spawner.launchers.units import (
     MEND,
     Unit,
+    credentials_folder,
     device_rules,
     problem,
     rules_problem,
@@ -48,7 +50,7 @@ except ImportError as error:
 OWN = ("DevicePolicy", "EnvironmentFile", "KillMode", "PrivateDevices", "SendSIGKILL", "Type")
 
 #: Properties to which a configuration adds.
-ADDED = ("DeviceAllow", "InaccessiblePaths")
+ADDED = ("DeviceAllow", "InaccessiblePaths", "LoadCredential")
 
 
 class MigSystemdSpawner(MigSpawnerMixin, SystemdSpawner):  # type: ignore[misc]
@@ -76,6 +78,8 @@ class MigSystemdSpawner(MigSpawnerMixin, SystemdSpawner):  # type: ignore[misc]
 
     # Started with the unit, to be known when its environment is not.
     _main: Process | None = None
+    # The files of the server's certificate, where the hub uses ``internal_ssl``.
+    _certificates: Mapping[str, str] = MappingProxyType({})
     # Stops in the background; the loop itself keeps only weak references.
     _stops: set[asyncio.Task[None]]
 
@@ -117,8 +121,18 @@ class MigSystemdSpawner(MigSpawnerMixin, SystemdSpawner):  # type: ignore[misc]
         super().clear_state()
         self.unit_name = self._mig_unit_name()
         self._main = None
+        self._certificates = {}
 
     # -- start -----------------------------------------------------------------------------------
+
+    async def move_certs(self, paths: dict[str, str]) -> dict[str, str]:
+        """Return where the server will find its certificate: systemd puts it there, for it alone.
+
+        The hub calls this before each start where it uses ``internal_ssl``.
+        """
+        self._certificates = dict(paths)
+        folder = credentials_folder(self._mig_unit_name())
+        return {name: f"{folder}/{name}" for name in paths}
 
     def _mig_server_uid(self) -> int | None:
         if self.dynamic_users:
@@ -255,6 +269,9 @@ class MigSystemdSpawner(MigSpawnerMixin, SystemdSpawner):  # type: ignore[misc]
         ):
             if paths is not None:
                 found[name] = [self._expand_user_vars(path) for path in paths]
+        if self._certificates:
+            files = self._certificates.items()
+            found["LoadCredential"] = [f"{name}:{path}" for name, path in files]
         if self._mig_isolation != NONE:
             found.update(device_rules(self._mig_nodes))
         if self.isolate_devices and not self._mig_nodes:

@@ -83,6 +83,14 @@ def device_rules(nodes: Sequence[DeviceNode]) -> dict[str, str | Sequence[str]]:
     }
 
 
+def credentials_folder(unit: str) -> str:
+    """Return where a unit's program finds what ``LoadCredential=`` gives it (systemd.exec(5)).
+
+    Its user can read the files there, and no other user.
+    """
+    return f"/run/credentials/{unit}{SUFFIX}"
+
+
 def run_arguments(
     unit: str, command: Sequence[str], properties: Properties, *options: str
 ) -> list[str]:

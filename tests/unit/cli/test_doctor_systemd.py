@@ -77,7 +77,7 @@ def test_a_systemd_that_is_too_old(install: Install, machine: Machine, version: 
     machine.version(version)
     (check, state, message), _ = findings(install)
     assert (check, state) == ("systemd", "wrong")
-    assert "245 is needed" in message
+    assert "247 is needed" in message
 
 
 def test_control_groups_of_older_kernels(install: Install, machine: Machine) -> None:
