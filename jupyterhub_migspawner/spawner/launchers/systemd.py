@@ -52,6 +52,9 @@ OWN = ("DevicePolicy", "EnvironmentFile", "KillMode", "PrivateDevices", "SendSIG
 #: Properties to which a configuration adds.
 ADDED = ("DeviceAllow", "InaccessiblePaths", "LoadCredential")
 
+# Stops in the background, by unit: the hub may make another spawner for a server's next start.
+_stops: dict[str, asyncio.Task[None]] = {}
+
 
 class MigSystemdSpawner(MigSpawnerMixin, SystemdSpawner):  # type: ignore[misc]
     """Servers in systemd units of their own on this machine, a slice each."""
@@ -80,12 +83,9 @@ class MigSystemdSpawner(MigSpawnerMixin, SystemdSpawner):  # type: ignore[misc]
     _main: Process | None = None
     # The files of the server's certificate, where the hub uses ``internal_ssl``.
     _certificates: Mapping[str, str] = MappingProxyType({})
-    # Stops in the background; the loop itself keeps only weak references.
-    _stops: set[asyncio.Task[None]]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._stops = set()
         self.unit_name = self._mig_unit_name()
 
     @validate("unit_extra_properties")
@@ -198,6 +198,10 @@ class MigSystemdSpawner(MigSpawnerMixin, SystemdSpawner):  # type: ignore[misc]
 
         Raises :exc:`.UnitError` when it cannot be stopped, or systemd does not answer.
         """
+        stop = _stops.get(unit.name)
+        if stop is not None:
+            # It would stop the new one.
+            await asyncio.shield(stop)
         state = await unit.state()
         if state.running:
             self.log.warning("The unit %s of an earlier start still runs: stopped.", unit.name)
@@ -312,9 +316,8 @@ class MigSystemdSpawner(MigSpawnerMixin, SystemdSpawner):  # type: ignore[misc]
             except UnitError as error:
                 self.log.error("%s", error)
 
-        task = asyncio.create_task(stop())
-        self._stops.add(task)
-        task.add_done_callback(self._stops.discard)
+        task = _stops[unit.name] = asyncio.create_task(stop())
+        task.add_done_callback(lambda _: _stops.pop(unit.name, None))
 
     async def poll(self) -> int | None:
         """Return None while the unit runs, or nobody knows; otherwise its exit status."""

@@ -256,7 +256,8 @@ def problem() -> str:
 def rules_problem() -> str:
     """Return why the device rules of units have no effect here; empty when they have.
 
-    This is tried: in some containers systemd accepts device rules that the kernel never gets.
+    This is tried: in some containers systemd accepts device rules that the kernel never gets. Where
+    there is no device to try it with, there is no card either.
     Raises :exc:`.UnitError` when it cannot be tried.
     """
     global _rules_work

@@ -20,7 +20,12 @@ from jupyterhub_migspawner.hub.context import KEY, HubContext
 from jupyterhub_migspawner.policy.isolation import NONE, SYSTEMD
 from jupyterhub_migspawner.spawner.launchers import systemd, units
 from jupyterhub_migspawner.spawner.launchers.systemd import MigSystemdSpawner
-from jupyterhub_migspawner.spawner.launchers.units import Unit, environment_text, run_arguments
+from jupyterhub_migspawner.spawner.launchers.units import (
+    Unit,
+    UnitState,
+    environment_text,
+    run_arguments,
+)
 
 FIRST, SECOND = slice_nodes(0, 9, 0), slice_nodes(1, 1, 0)
 
@@ -228,10 +233,43 @@ async def test_a_start_that_is_cancelled_leaves_no_unit(answers: Any, tmp_path: 
     start.cancel()
     with pytest.raises(asyncio.CancelledError):
         await start
-    await asyncio.gather(*server._stops)
+    await systemd._stops["migspawner-hub-ada"]
     asked = calls().partition("systemd-run")[2]
     assert "systemctl stop -- migspawner-hub-ada.service" in asked
     assert not server._mig_unit().environment_file.exists()
+
+
+async def test_a_start_waits_for_the_stop_of_the_one_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A stop that is late would end the new unit."""
+    happened: list[str] = []
+    may_end = asyncio.Event()
+
+    async def stop(unit: Unit) -> None:
+        await may_end.wait()
+        happened.append("stopped")
+
+    async def start(unit: Unit, *_: Any) -> None:
+        happened.append("started")
+
+    async def state(unit: Unit) -> UnitState:
+        return UnitState("active" if "started" in happened else "inactive")
+
+    for method in (stop, start, state):
+        monkeypatch.setattr(Unit, method.__name__, method)
+    a_server()._stop_later(Unit("migspawner-hub-ada"))
+    server = a_server(cmd=["/bin/true"])
+    server.get_env = lambda: {"A": "b"}
+    server.get_args = list
+    launch = asyncio.create_task(server._mig_launch())
+    for _ in range(100):  # as many turns of the loop as a launch could need
+        await asyncio.sleep(0)
+    assert happened == []
+    may_end.set()
+    await launch
+    assert happened == ["stopped", "started"]
+    assert not systemd._stops
 
 
 async def test_a_failed_start_leaves_no_environment(answers: Any, tmp_path: Path) -> None:
