@@ -55,7 +55,8 @@ class Processes:
             queries.processes.change(
                 tx,
                 lease.id,
-                uid=before.uid if row.uid is None else row.uid,
+                # The one that was known before the launch is not the server's to change.
+                uid=row.uid if before.uid is None else before.uid,
                 boot_id=row.boot_id,
                 known=[list(each) for each in known[:MOST_KNOWN]],
             )

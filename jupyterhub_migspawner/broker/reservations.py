@@ -51,7 +51,10 @@ class Reservations:
             now, known = self._context.now(), self._context.known_kinds(tx)
             silent = self._context.silent_before(now)
             due: list[tuple[int, RequestRow, Tier, Kinds | None]] = []
+            only_node = self._context.settings.only_node or None
             for grant in queries.requests.coming(tx, now):
+                if only_node is not None and grant.hub != self._context.hub:
+                    continue  # its servers may run elsewhere
                 tier = self._context.settings.tier(grant.tier)
                 if tier is None or not tier.is_whole or grant.valid_from is None:
                     continue
@@ -62,7 +65,6 @@ class Reservations:
                     due.append((len(known if kinds is None else kinds), grant, tier, kinds))
             # Who can do with any card leaves those that others need.
             due.sort(key=lambda each: each[0])
-            only_node = self._context.settings.only_node or None
             kept = [
                 keep_for(tx, grant, tier, now, silent, kinds, only_node)
                 for _, grant, tier, kinds in due
@@ -152,7 +154,7 @@ def keep_for(
     An idle one, else one that comes back whole in time, else one that is emptied; of one of certain
     ``kinds``, and on ``only_node``, where these are given.
     """
-    for record in queries.cards.select(tx, only_node):
+    for record in queries.cards.select(tx):
         if record.row.reserved_for == grant.id:
             if not tier.means(record.row.kind):
                 end_reservation(tx, grant.id, now, OTHER_CARDS)

@@ -86,6 +86,8 @@ class WaitingList:
         tier = self._context.settings.tier(lease.tier)
         if tier is None or tier.is_none:
             return False
+        if self._context.settings.only_node not in ("", lease.node):
+            return False
         if tier.card is not None:
             card = queries.cards.by_uuid(tx, lease.card_uuid)
             if card is None or not tier.means(card.row.kind):

@@ -8,6 +8,8 @@ driver makes none itself, and ``nvidia-modprobe`` (set-uid) does not work inside
 
 from __future__ import annotations
 
+import os
+import stat
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +18,7 @@ from jupyterhub_migspawner.broker import Broker
 from jupyterhub_migspawner.errors import LaunchError, Refusal
 from jupyterhub_migspawner.gpu.devices import (
     DeviceNode,
+    capabilities_major,
     card_nodes,
     creation_command,
     missing_nodes,
@@ -29,12 +32,19 @@ from jupyterhub_migspawner.spawner.options import TierChoice
 #: Seconds that the driver's own tool may take to make a device node.
 _CREATION_SECONDS = 10.0
 
+_CARDS_MAJOR = 195
+
 
 class Isolation(TierChoice):
     """The part of the spawner between the lease and the launch."""
 
+    #: Whether servers run on the hub's machine, so that only its own slices are of use to them.
+    mig_starts_here = False
+
     # Of one start only: ``clear_state`` runs before each.
     _mig_isolation = ""
+    # Whether the server gets a /dev of its own, also where that does not isolate it.
+    _mig_walled = False
     _mig_nodes: tuple[DeviceNode, ...] = ()
 
     def _mig_choose_isolation(self) -> str:
@@ -62,12 +72,22 @@ class Isolation(TierChoice):
             isolation = self._mig_choose_isolation()
             if lease is None:
                 return isolation, ()
+            self._mig_demand_own_node(lease)
             device = broker.leases.note_launch(attempt, isolation)
-            if isolation == NONE:
+            if isolation == NONE and not self._mig_walled:
                 return isolation, ()
             return isolation, nodes_of(device, simulated=simulated)
 
         self._mig_isolation, self._mig_nodes = await self._mig_call(prepare)
+
+    def _mig_demand_own_node(self, lease: LeaseRow) -> None:
+        """Raise an error where this machine's devices are not those of the lease's slice."""
+        if self.mig_starts_here and lease.node != self.mig_config.node:
+            raise LaunchError(
+                f"The slice of {self._log_name} is on node {lease.node}, and its server would run "
+                f"on this machine, {self.mig_config.node}. Set c.MigBroker.only_node to the name "
+                "of this machine in the lease database."
+            )
 
     def clear_state(self) -> None:
         """Forget the isolation of the last start."""
@@ -99,7 +119,45 @@ def nodes_of(
     if not simulated:
         _make(missing_nodes(nodes, root=root))
         _demand(missing_nodes(nodes, root=root))
+        if root == Path("/"):
+            _demand_numbers(nodes)
     return tuple(node for node in nodes if (root / node.path.lstrip("/")).exists())
+
+
+def _demand_numbers(nodes: Sequence[DeviceNode]) -> None:
+    """Raise an error where a node is not the device that it is named for.
+
+    The driver's numbers may be others after it was loaded again, and the old files stay.
+    """
+    capabilities = capabilities_major()
+    for node in nodes:
+        try:
+            found = os.stat(node.path)
+        except FileNotFoundError:
+            continue  # an optional one
+        if not is_device(node, found.st_mode, found.st_rdev, capabilities):
+            raise LaunchError(
+                f"{node.path} is not the device that it is named for. Remove it, and run "
+                f"'{' '.join(creation_command(node))}' as root on this machine."
+            )
+
+
+def is_device(node: DeviceNode, mode: int, device: int, capabilities: int | None) -> bool:
+    """Tell whether a file has the type and the numbers that a node's name says.
+
+    ``mode`` and ``device`` are as :func:`os.stat` gives them, ``capabilities`` is the major number
+    of capability nodes now, None where it is not known. Cards have major 195 (devices.txt of the
+    kernel); the majors of other nodes are the kernel's choice.
+    """
+    if not stat.S_ISCHR(mode):
+        return False
+    name = node.path.rpartition("/")[2].removeprefix("nvidia")
+    if node.capability is not None:
+        known = capabilities is None or os.major(device) == capabilities
+        return known and os.minor(device) == int(name.removeprefix("-cap"))
+    if name.isdigit():
+        return (os.major(device), os.minor(device)) == (_CARDS_MAJOR, int(name))
+    return True
 
 
 def _make(missing: Sequence[DeviceNode]) -> None:

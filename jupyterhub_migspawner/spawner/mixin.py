@@ -68,9 +68,6 @@ class MigSpawnerMixin(Limits, Isolation):
         True, help="Whether the page of a starting server names the slice it was given."
     ).tag(config=True)
 
-    #: Whether servers run on the hub's machine, so that only its own slices are of use to them.
-    mig_starts_here = False
-
     # Held during one start only; ``clear_state`` runs before each and wipes it.
     _mig_lease: LeaseRow | None = None
     # The database that has it, and what is saved of both.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
@@ -248,6 +249,7 @@ def test_servers_of_this_machine_get_its_own_slices_only(make_hub: Any) -> None:
     (lease,) = hub.rows()
     assert lease.node != "other"
     # As for every server, what isolates it and its first process are known.
-    assert lease.isolation == "bubblewrap"
+    # Servers that run as root are behind bubblewrap, too, but no wall holds root.
+    assert lease.isolation == ("none" if os.geteuid() == 0 else "bubblewrap")
     known = hub.broker().processes.of_node(lease.node)[lease.id].known
     assert environ_of(known[0][0]) == lease.slice_uuid

@@ -32,7 +32,6 @@ if MIXIN:
     c.MigBroker.nvml = "sim:{directory}/cards.json"
     c.MigBroker.database_url = "sqlite:///{directory}/leases.sqlite"
     c.MigBroker.tiers = [{{"name": "small", "profile": "1g.5gb"}}]
-    c.MigSimpleSpawner.isolation = "bubblewrap"
 else:
     c.JupyterHub.spawner_class = "simple"
 if {shared!r}:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 
 import pytest
 
@@ -76,3 +77,44 @@ def test_what_is_out_of_service_elsewhere_is_not_told(here: Lab) -> None:
     here.broker.cards.drain("GPU-0", "repair", "root")
     (found,) = [each for each in here.broker.tiers.of(Person("eve")) if each.tier.name == "small"]
     assert found.outage == "Its only card is out of service."
+
+
+def test_an_offer_of_another_node_is_not_taken(make_lab: Callable[..., Lab]) -> None:
+    """As after a hub was moved, or when its spawner was changed while an offer was held."""
+    lab = make_lab()
+    lab.broker.hubs.claim("this hub")
+    lab.report(card(0, MIXED), node="n1")
+    lab.start("ada", "medium")
+    ticket = lab.broker.queue.join(Person("grace"), "medium")
+    lab.report(card(1, MIXED), node="n2")
+    offered = lab.broker.offers.make(ticket.id, Person("grace"), other_servers=0)
+    assert offered.lease is not None
+    assert offered.lease.node == "n2"
+    moved = Lab(lab.url, clock=lab.clock, only_node="n1")
+    try:
+        with pytest.raises(Refusal):
+            moved.start("grace", "medium")
+        held = [lease for lease in moved.broker.leases.find() if lease.user == "grace"]
+        assert all(lease.ticket_id is not None or lease.ending for lease in held)
+    finally:
+        moved.close()
+
+
+def test_two_hubs_keep_one_card_for_a_grant(make_lab: Callable[..., Lab]) -> None:
+    lab = make_lab(only_node="n1", hub="one")
+    other = Lab(lab.url, clock=lab.clock, only_node="n2", hub="two")
+    try:
+        lab.report(card(0, MIXED), node="n1")
+        lab.report(card(1, MIXED), node="n2")
+        begin = lab.clock.now + timedelta(minutes=30)
+        request = lab.broker.requests.create(
+            Person("ada"), "card", 3, "a deadline", starts_at=begin
+        )
+        lab.broker.requests.decide(request.id, Person("root", admin=True), True)
+        assert other.broker.reservations.keep() == ()
+        assert lab.broker.reservations.keep() == ("GPU-0",)
+        assert other.broker.reservations.keep() == ()
+        kept = [each.uuid for each in lab.broker.cards.find() if each.reserved_for is not None]
+        assert kept == ["GPU-0"]
+    finally:
+        other.close()

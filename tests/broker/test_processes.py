@@ -104,3 +104,11 @@ def test_processes_that_come_and_go_on_a_free_slice_fill_no_log(lab: Lab) -> Non
     assert lab.broker.slices.quarantine(row.id, "the fan is loud", "root")
     assert not lab.broker.slices.keep_back(row.id, "Not empty after lease 1 of ada: process 21.")
     assert not lab.broker.slices.keep_back(10**9, "Not empty after")
+
+
+def test_the_user_of_a_server_is_the_one_known_before_its_launch(lab: Lab) -> None:
+    lease = lab.start("ada")
+    lab.broker.processes.note_server(lease.attempt, ProcessesRow(0, 1000))
+    lab.broker.processes.note_server(lease.attempt, ProcessesRow(0, 0, "boot", ((42, 7),)))
+    known = lab.broker.processes.of_node("n1")[lease.id]
+    assert (known.uid, known.known) == (1000, ((42, 7),))

@@ -105,6 +105,7 @@ def _users(users: dict[str, Any]) -> None:
         os.chmod(mine.name, 0o644)
         _mount(mine.name, file, "", _MS_BIND)
     _mount("tmpfs", "/run", "tmpfs", 0, "mode=0755")
+    Path("/run/dbus").mkdir()
     for user in users.values():
         os.makedirs(user["home"], exist_ok=True)
         os.chown(user["home"], user["uid"], user["uid"])
@@ -123,6 +124,13 @@ def _resident(name: str, user: dict[str, Any], folder: Path) -> None:
     if pid:
         (folder / f"resident-{name}").write_text(str(pid))
         return
+    system_bus = Path("/run/dbus/system_bus_socket")
+    if not system_bus.exists():
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(str(system_bus))
+        system_bus.chmod(0o666)
+        listener.listen()
+        listener.set_inheritable(True)
     held = os.open(secret, os.O_RDONLY)
     os.dup2(held, 77)
     os.setgroups([])

@@ -113,7 +113,10 @@ class Machine:
             "copies": [str(self.folder / "elsewhere" / name) for name in self.copies],
             "numbers": [self.numbers[node] for node in targets],
             "folders": [home, "/tmp", "/dev", "/dev/shm", "/var/tmp"],
-            "sockets": [f"{runtime}/bus", f"{runtime}/systemd/private"],
+            "sockets": [
+                *(f"{runtime}/bus", f"{runtime}/systemd/private"),
+                "/run/dbus/system_bus_socket",
+            ],
             "pids": pids,
         }
         return self.ask(user, f"attack={quote(json.dumps(given))}", server)
@@ -213,7 +216,8 @@ def test_the_server_itself_is_stopped_and_found_again(folder: Path) -> None:
             assert made.ask(user, "") == {}
             assert hub.api("GET", f"users/{user}")[1]["servers"][""]["ready"]
             assert hub.api("DELETE", f"users/{user}/server")[0] == 204
-        assert not Path(f"/proc/{server}").exists()
+        # Of a server whose bubblewrap was killed, the machine's first process sees the end.
+        hub.until(lambda: not Path(f"/proc/{server}").exists())
         hub.until(lambda: not hub.rows())
 
 
@@ -257,3 +261,46 @@ def test_a_wall_that_breaks_between_two_starts_stops_the_second(
         assert "bubblewrap could not start the server" in hub.log()
         assert "bubblewrap does not work: bwrap: broken" in hub.log()
         hub.until(lambda: [lease.user for lease in hub.rows()] == ["ada"])
+
+
+def refusing(folder: Path, uid: int) -> Path:
+    """A bubblewrap that one user cannot use, as after they have used up their namespaces."""
+    tool = folder / "bin" / "bwrap"
+    tool.parent.mkdir()
+    tool.write_text(
+        f'#!/bin/sh\nif [ "$(id -u)" = {uid} ]; then echo "bwrap: No space left" >&2; exit 1; fi\n'
+        f'exec {shutil.which("bwrap")} "$@"\n'
+    )
+    tool.chmod(0o755)
+    return tool.parent
+
+
+def test_nobody_gets_rid_of_their_own_wall(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user can use up their namespaces: then nothing starts, instead of a server without wall."""
+    made = Machine(folder)
+    monkeypatch.setenv("PATH", f"{refusing(folder, USERS['ada'])}:{os.environ['PATH']}")
+    with made.hub.running() as hub:
+        hub.api("POST", "users/ada")
+        for _ in range(2):
+            status, answer = hub.api("POST", "users/ada/server", {"tier": "small"})
+            assert status == 503
+            assert "cannot be isolated from other sessions" in answer["message"]
+        made.start("grace")
+        hub.until(lambda: [lease.user for lease in hub.rows()] == ["grace"])
+        assert made.lease_of("grace").isolation == "bubblewrap"
+        # While the wall is known to work, the launch itself finds it.
+        status, _ = hub.api("POST", "users/ada/server", {"tier": "small"})
+        assert status == 503
+        assert "not for the server of ada" in hub.log()
+
+
+def test_a_server_has_ended_though_its_bubblewrap_has_not(folder: Path) -> None:
+    made = Machine(folder, "c.Spawner.poll_interval = 1")
+    with made.hub.running() as hub:
+        made.start("ada")
+        monitor, server = sorted(made.pids_of("ada"))
+        os.kill(monitor, signal.SIGSTOP)
+        os.kill(server, signal.SIGKILL)
+        hub.until(lambda: not hub.api("GET", "users/ada")[1]["servers"])
+        hub.until(lambda: not Path(f"/proc/{monitor}").exists())
+        hub.until(lambda: not hub.rows())

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import pwd
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -14,6 +12,7 @@ from traitlets.utils.importstring import import_item
 from jupyterhub_migspawner.broker import Broker
 from jupyterhub_migspawner.cli.doctor import systemd
 from jupyterhub_migspawner.cli.doctor.findings import OK, WARNING, WRONG, Finding
+from jupyterhub_migspawner.model.leases import ACTIVE
 from jupyterhub_migspawner.policy.isolation import BUBBLEWRAP, NONE
 from jupyterhub_migspawner.policy.tiers import Tier
 from jupyterhub_migspawner.policy.wording import listed, plural
@@ -22,7 +21,12 @@ from jupyterhub_migspawner.policy.wording import listed, plural
 def check(hub: Config) -> Iterator[Finding]:
     """Check what the hub's spawner does to isolate its servers, and whether that works here."""
     from jupyterhub_migspawner.spawner import MigSpawnerMixin
-    from jupyterhub_migspawner.spawner.launchers.bubblewrap import MEND, Bubblewrapped, problem
+    from jupyterhub_migspawner.spawner.launchers.bubblewrap import (
+        MEND,
+        Bubblewrapped,
+        as_nobody,
+        problem,
+    )
 
     spawner = spawner_class(hub)
     if spawner is None or not issubclass(spawner, MigSpawnerMixin):
@@ -76,6 +80,18 @@ def limits(hub: Config, tiers: Sequence[Tier]) -> Iterator[Finding]:
 def in_force(broker: Broker) -> Iterator[Finding]:
     """Check how the servers that run were launched."""
     running = [lease for lease in broker.leases.find() if lease.isolation]
+    unknown = [
+        lease for lease in broker.leases.find() if lease.state == ACTIVE and not lease.isolation
+    ]
+    if unknown:
+        yield Finding(
+            "isolation",
+            WARNING,
+            f"It is not known what isolates {plural(len(unknown), 'server')} with a GPU: "
+            f"{'it was' if len(unknown) == 1 else 'they were'} adopted, or started by an earlier "
+            "version, which isolated none.",
+            "Isolation takes effect with their next start.",
+        )
     bare = [lease for lease in running if lease.isolation == NONE]
     if bare:
         yield Finding(
@@ -100,23 +116,3 @@ def spawner_class(hub: Config) -> Any:
         return import_item(given) if given else None
     except ImportError:
         return None
-
-
-def as_nobody() -> Callable[[], None] | None:
-    """Return what makes a new process of root one of an ordinary user; None for other users.
-
-    Root may do what the users of servers may not.
-    """
-    if os.geteuid() != 0:
-        return None
-    try:
-        nobody = pwd.getpwnam("nobody")
-    except KeyError:
-        return None
-
-    def become() -> None:
-        os.setgroups([])
-        os.setgid(nobody.pw_gid)
-        os.setuid(nobody.pw_uid)
-
-    return become

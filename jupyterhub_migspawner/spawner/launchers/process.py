@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from jupyterhub_migspawner.agent.processes import PROC, Process, Unreadable, start_time
+from jupyterhub_migspawner.agent.processes import PROC, Process, Unreadable, is_alive, start_time
 from jupyterhub_migspawner.spawner.protocols import HubSpawner
 
 
@@ -60,7 +60,7 @@ class SameProcess(HubSpawner):
     def _is_gone(self) -> bool:
         """Return whether the server's process has ended. What cannot be read may run."""
         try:
-            return start_time(PROC / str(self.pid)) != self._pid_started
+            return not is_alive(Process(self.pid, self._pid_started), PROC)
         except Unreadable:
             return False
 

@@ -71,3 +71,12 @@ def test_servers_that_run_without_isolation_are_counted(install: Install) -> Non
     _, found = findings(install)
     (finding,) = [each for each in found if each["state"] == "warning"]
     assert finding["message"].startswith("2 servers of 3 with a GPU run without isolation")
+
+
+def test_servers_of_unknown_isolation_are_not_passed_over(install: Install) -> None:
+    install.report()
+    install.broker.leases.acquire(Person("ada"), "", "small", "of ada")
+    install.broker.leases.activate("of ada")
+    _, found = findings(install)
+    (finding,) = [each for each in found if each["state"] == "warning"]
+    assert finding["message"].startswith("It is not known what isolates 1 server with a GPU")

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from traitlets import TraitError
 
+from jupyterhub_migspawner.errors import LaunchError
 from jupyterhub_migspawner.gpu.devices import slice_nodes
-from jupyterhub_migspawner.spawner.launchers.bubblewrap import KEPT, problem, wall
+from jupyterhub_migspawner.spawner.launchers.bubblewrap import KEPT, _child, problem, wall
 from jupyterhub_migspawner.spawner.launchers.local import MigLocalSpawner, MigSimpleSpawner
 
 
@@ -80,3 +81,49 @@ def test_what_a_local_launcher_knows_of_its_server_is_used(spawner: type) -> Non
             "MigSpawnerMixin",
             "Isolation",
         ), hook
+
+
+def test_a_link_to_a_card_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os.path, "realpath", lambda path: path.replace("/dev/link", "/dev/nvidia7"))
+    assert "/dev/link" not in wall("bwrap", (), ("/dev/link",), 1000)
+    assert "/dev/fuse" in wall("bwrap", (), ("/dev/fuse",), 1000)
+
+
+async def reported(text: bytes, monitor: int) -> int:
+    reader, writer = os.pipe()
+    try:
+        os.write(writer, text)
+        os.close(writer)
+        return await _child(reader, monitor)
+    finally:
+        os.close(reader)
+
+
+async def test_the_server_is_a_child_of_bubblewraps_process() -> None:
+    child = subprocess.Popen(["sleep", "60"])
+    try:
+        text = b'{\n    "child-pid": %d,\n    "mnt-namespace": 1\n}\n' % child.pid
+        assert await reported(text, os.getpid()) == child.pid
+        # A user who can write to the pipe may name any process.
+        with pytest.raises(LaunchError, match="not its own"):
+            await reported(text, os.getppid())
+    finally:
+        child.kill()
+        child.wait()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'{"child-pid": 1}',
+        b'{"child-pid": -1}',
+        b'{"child-pid": "x"}',
+        b'{"child-pid": null}',
+        b"[}",
+        b"{}",
+        b"",
+    ],
+)
+async def test_what_is_no_child_is_no_server(text: bytes) -> None:
+    with pytest.raises(LaunchError):
+        await reported(text, os.getpid())

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
 import pytest
 
 from jupyterhub_migspawner.errors import LaunchError, Refusal
+from jupyterhub_migspawner.gpu.devices import DeviceNode
 from jupyterhub_migspawner.model.slices import SliceDevice
-from jupyterhub_migspawner.spawner.isolation import nodes_of
+from jupyterhub_migspawner.spawner.isolation import is_device, nodes_of
 
 SLICE = SliceDevice(card_minor=1, gi_id=2, ci_id=0)
 NODES = [
@@ -83,3 +85,33 @@ def test_numbers_that_are_not_known_yet_refuse_the_start() -> None:
     with pytest.raises(Refusal, match="not known yet") as caught:
         nodes_of(None)
     assert caught.value.reason == "conflict"
+
+
+CARD = DeviceNode("/dev/nvidia3", "rw")
+CAPABILITY = DeviceNode("/dev/nvidia-caps/nvidia-cap12", "r", "/proc/driver/…")
+
+
+@pytest.mark.parametrize(
+    ("node", "major", "minor", "right"),
+    [
+        (CARD, 195, 3, True),
+        (CARD, 195, 2, False),
+        (CARD, 1, 3, False),
+        (CAPABILITY, 508, 12, True),
+        # The driver was loaded again, and has another major number since.
+        (CAPABILITY, 507, 12, False),
+        (CAPABILITY, 508, 21, False),
+        (DeviceNode("/dev/nvidia-uvm", "rw"), 511, 0, True),
+    ],
+)
+def test_a_node_is_the_device_that_it_is_named_for(
+    node: DeviceNode, major: int, minor: int, right: bool
+) -> None:
+    device = os.makedev(major, minor)
+    assert is_device(node, stat.S_IFCHR | 0o666, device, 508) is right
+    assert not is_device(node, stat.S_IFREG | 0o666, device, 508)
+
+
+def test_without_the_drivers_list_the_minor_decides() -> None:
+    assert is_device(CAPABILITY, stat.S_IFCHR, os.makedev(507, 12), None)
+    assert not is_device(CAPABILITY, stat.S_IFCHR, os.makedev(507, 13), None)
