@@ -113,6 +113,8 @@ class Cutter:
         self._marks = marks
         self._pulse = pulse
         self._sleep = sleep
+        #: Cards of this machine that the last reading left out: they are another node's.
+        self.left_out: tuple[CardRow, ...] = ()
 
     def read(self, patience: float = 0.0) -> Inventory | None:
         """Read the cards and store what is there; return None while another process is cutting.
@@ -131,7 +133,7 @@ class Cutter:
         found = self.look()
         # Before the database is asked: what is launched from now on has its lease already.
         marks = self._marks()
-        self._broker.nodes.record_inventory(
+        self.left_out = self._broker.nodes.record_inventory(
             self.node,
             found,
             alive=self._agent,

@@ -115,7 +115,6 @@ class Agent:
         if self._monotonic() >= self._next_inventory:
             self._next_inventory = self._monotonic() + self._inventory_seconds
             read = self.take_inventory()
-            self._broker.leases.forget_cancelled()
             self._broker.processes.forget_ended()
         self._vacancy.look_at_all()
         if read:
@@ -164,8 +163,19 @@ class Agent:
             self._stay_alive()
             return False
         self.knows_cards = True
+        self._name_left_out()
         self._name_orphans()
         return True
+
+    def _name_left_out(self) -> None:
+        """Log which cards of this machine belong to another node, and what to do about it."""
+        for card in self._cutter.left_out:
+            self._say(
+                f"moved {card.uuid}",
+                f"Node {self.node} leaves out card {card.uuid}: it belongs to node {card.node}. If "
+                f"it was moved here, run `migspawner cards move {card.uuid} {self.node}` on the "
+                "hub.",
+            )
 
     def _name_orphans(self) -> None:
         """Log which servers run here without a lease, and what to do about it."""

@@ -75,6 +75,51 @@ class Cards:
 
         self._context.run(work)
 
+    def move(self, card_uuid: str, node: str, actor: str) -> CardRow:
+        """Let a card belong to another node, with the leases on it.
+
+        For a card that was moved to another machine, or a machine that has a new name, where the
+        agents have no rights on each other's cards. Raises
+        :class:`~jupyterhub_migspawner.errors.Refusal`: ``not-found``, or ``conflict`` while the
+        agent of its node reports the card.
+        """
+        text("actor", actor, NAME_LIMIT)
+
+        def work(tx: Transaction) -> CardRow:
+            queries.cards.lock(tx, wanted_name(card_uuid))
+            card = queries.cards.by_uuid(tx, wanted_name(card_uuid))
+            if card is None:
+                raise Refusal(f"There is no card {quoted(card_uuid)}.", reason="not-found")
+            if queries.nodes.by_name(tx, wanted_name(node)) is None:
+                raise Refusal(
+                    f"There is no node {quoted(node)}; start its agent first.", reason="not-found"
+                )
+            if card.row.node == node:
+                return card.row
+            now = self._context.now()
+            before = queries.nodes.by_name(tx, card.row.node)
+            reports = before is not None and before.heartbeat_at >= self._context.silent_before(now)
+            if reports and not card.lost:
+                raise Refusal(
+                    f"The agent of node {card.row.node} reports card {card_uuid}; stop it, or take "
+                    "the card out of that machine.",
+                    reason="conflict",
+                )
+            queries.cards.update(tx, card_uuid, node=node)
+            queries.leases.follow_card(tx, card_uuid, node)
+            queries.events.append(
+                tx,
+                now,
+                actor,
+                "card.changed",
+                card_uuid=card_uuid,
+                changed={"node": node},
+                before=card.row.node,
+            )
+            return (queries.cards.by_uuid(tx, card_uuid) or card).row
+
+        return self._context.run(work)
+
     def drain(self, card_uuid: str, why: str, actor: str) -> CardRow:
         """Give out nothing new on a card; leases on it go on.
 

@@ -24,7 +24,7 @@ T = TypeVar("T")
 SILENT = timedelta(minutes=2)
 """A hub whose service has said nothing for so long is not there."""
 
-BROKER = "migspawner"
+BROKER = queries.events.BROKER
 """The actor in events of what happens by itself."""
 
 

@@ -49,6 +49,8 @@ def changes(
         if record is None:
             # New here; perhaps it was in another node before.
             record = queries.cards.by_uuid(tx, card.uuid)
+            if is_anothers(tx, record):
+                continue
             known = list(queries.slices.select(tx, card_uuid=card.uuid))
         dead = is_dead(card, record.row.problem_since if record else None, now)
         of_card = _card_changes(tx, node, card, record, dead, now)
@@ -70,6 +72,15 @@ def changes(
             why = f"Card {record.row.index} ({uuid}) is no longer listed by the driver."
             todo.append(_lose(tx, node, uuid, slices.get(uuid, []), now, why))
     return todo
+
+
+def is_anothers(tx: Transaction, record: CardRecord | None) -> bool:
+    """Tell whether a card belongs to a node that this process may not write for.
+
+    With rights on all nodes it takes the card along, with its leases. A node with a role of its own
+    must not: an admin moves the card.
+    """
+    return record is not None and tx.node not in ("", record.row.node)
 
 
 def _card_changes(

@@ -242,7 +242,10 @@ class Leases:
         def work(tx: Transaction) -> LeaseRow:
             now = self._context.now()
             lease = _known(tx, lease_id)
-            if lease.request_id is not None:
+            # The agent of a node knows no tiers: there, the hub's service ends what is used up.
+            tier = self._context.settings.tier(lease.tier)
+            limited = lease.request_id is not None and tier is not None and tier.grant_starts
+            if limited and lease.request_id is not None:
                 queries.requests.by_id(tx, lease.request_id)  # locks it, before card and lease
             # First the card, as everybody does who changes one and something on it.
             if lease.whole:
@@ -260,11 +263,25 @@ class Leases:
             lease_event(tx, after, now, BROKER, why=after.end_reason)
             if lease.whole:
                 back_to_layout(tx, lease.card_uuid, now, BROKER)
-            if lease.request_id is not None:
+            if limited and lease.request_id is not None:
                 self._end_used_up(tx, lease.request_id, now)
             return after
 
         return self._context.run(work)
+
+    def end_used_up(self) -> None:
+        """End this hub's grants on which no more servers may start and none runs."""
+
+        def work(tx: Transaction) -> None:
+            now = self._context.now()
+            live = {lease.request_id for lease in queries.leases.select(tx)}
+            for grant in queries.requests.select(tx, None, ("approved",)):
+                tier = self._context.settings.tier(grant.tier)
+                used_up = tier is not None and tier.is_used_up(grant.uses)
+                if used_up and grant.hub == self._context.hub and grant.id not in live:
+                    self._end_used_up(tx, grant.id, now)
+
+        self._context.run(work)
 
     def _end_used_up(self, tx: Transaction, request_id: int, now: datetime) -> None:
         """End a grant on which no more servers may start, with the last of them."""

@@ -14,6 +14,7 @@ from jupyterhub_migspawner.broker.checks import NAME_LIMIT, text, wanted_name
 from jupyterhub_migspawner.broker.context import Context
 from jupyterhub_migspawner.db import queries
 from jupyterhub_migspawner.db.transaction import Transaction
+from jupyterhub_migspawner.model.cards import CardRow
 from jupyterhub_migspawner.model.inventory import Inventory
 from jupyterhub_migspawner.model.nodes import NodeRow
 from jupyterhub_migspawner.model.orphans import OrphanRow
@@ -33,7 +34,7 @@ class Nodes:
         alive: bool = True,
         marks: Sequence[OrphanRow] | None = None,
         unreadable: Collection[int] = (),
-    ) -> None:
+    ) -> tuple[CardRow, ...]:
         """Record what a node's agent has read: its heartbeat, cards and slices.
 
         ``marks`` are those of all living processes that have one, read before this is called; what
@@ -48,10 +49,13 @@ class Nodes:
         The first sight of a card that is cut makes its base layout. Cards that are not listed any
         more are lost; slices that are not listed are missing, except on a card with a problem,
         whose list may be short.
+
+        Returns the cards that are left out because they belong to another node, for which this
+        process has no rights.
         """
         text("node name", node, NAME_LIMIT, empty=False)
 
-        def work(tx: Transaction) -> None:
+        def work(tx: Transaction) -> tuple[CardRow, ...]:
             now = self._context.now()
             known = queries.nodes.by_name(tx, node)
             if known is None:
@@ -68,8 +72,14 @@ class Nodes:
                 queries.cards.lock_of_node(tx, node)
                 for change in inventory_changes.changes(tx, node, found, now, alive=alive):
                     change()
+            others = [queries.cards.by_uuid(tx, each.uuid) for each in found.cards if tx.node]
+            left_out = tuple(
+                each.row
+                for each in others
+                if each is not None and inventory_changes.is_anothers(tx, each)
+            )
             if marks is None:
-                return
+                return left_out
             busy = {
                 each.uuid: [process.pid for process in each.processes]
                 for card in found.cards
@@ -80,8 +90,9 @@ class Nodes:
                 queries.cards.lock_of_node(tx, node)
                 for change in quarantine.changes(tx, node, marks, unreadable, busy, now):
                     change()
+            return left_out
 
-        self._context.run(work)
+        return self._context.run(work)
 
     def note_alive(self, node: str) -> None:
         """Record a heartbeat of a node whose agent is at work on something long.

@@ -217,8 +217,9 @@ class Orphans:
         lease_event(
             tx, lease, now, actor, why="adopted: its server ran without a lease", adopted=True
         )
-        if orphan.url and orphan.sealed:
-            queries.sessions.change(tx, lease.id, url=orphan.url, sealed=orphan.sealed)
+        url, sealed = queries.orphans.reach(tx, orphan.attempt)
+        if url and sealed:
+            queries.sessions.change(tx, lease.id, url=url, sealed=sealed)
         queries.orphans.forget(tx, orphan.attempt)
         return Adoption(orphan, lease)
 

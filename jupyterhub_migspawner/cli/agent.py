@@ -59,4 +59,11 @@ def node_options(invocation: Invocation) -> MigBroker:
             f"There is no lease database {file}. On a node without a hub, set "
             "c.MigBroker.database_url to the PostgreSQL database of the hub."
         )
+    role_of = options.open_broker().store.node
+    if role_of not in ("", options.node):
+        raise ConfigError(
+            f"The role in c.MigBroker.database_url is that of node {role_of}, and this is node "
+            f"{options.node}. Correct c.MigBroker.node, or give this node a role: `migspawner db "
+            f"role {options.node}` on the hub."
+        )
     return options

@@ -84,6 +84,21 @@ def drain(invocation: Invocation, uuid: str, reason: str | None) -> int:
     return invocation.answer(card_view(card), f"Card {card.index} of {card.node} is drained{left}.")
 
 
+@cards.command(short_help="let a card belong to another node")
+@_CARD
+@click.argument("node", metavar="NODE", help="the node that has the card now")
+@answers(needs_tiers=False)
+def move(invocation: Invocation, uuid: str, node: str) -> int:
+    """Let a card belong to another node, with the leases on it.
+
+    For a card that was put into another machine, or a machine that has a new name, if nodes have
+    roles of their own in the lease database: then no agent can take another node's card. Refused
+    while the agent of the card's node reports it.
+    """
+    card = invocation.broker().cards.move(uuid, node, operator())
+    return invocation.answer(card_view(card), f"Card {card.index} belongs to {card.node} now.")
+
+
 @cards.command(short_help="use a card again")
 @_CARD
 @answers(needs_tiers=False)

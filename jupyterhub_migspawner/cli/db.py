@@ -8,13 +8,15 @@ from typing import Any
 
 import click
 
+from jupyterhub_migspawner import files
 from jupyterhub_migspawner.cli import passwords
 from jupyterhub_migspawner.cli.command import Group, answers, gathers
 from jupyterhub_migspawner.cli.invocation import DONE, REFUSED, Invocation
+from jupyterhub_migspawner.cli.output import print_json
 from jupyterhub_migspawner.cli.progress import counting, waiting
-from jupyterhub_migspawner.db import backups, migrations, soundness, urls
-from jupyterhub_migspawner.errors import DatabaseError
-from jupyterhub_migspawner.policy.wording import plural
+from jupyterhub_migspawner.db import backups, migrations, roles, soundness, urls
+from jupyterhub_migspawner.errors import ConfigError, DatabaseError, MigspawnerError
+from jupyterhub_migspawner.policy.wording import listed, plural
 
 #: What to do about a database that is not sound.
 NOT_SOUND = (
@@ -26,7 +28,7 @@ NOT_SOUND = (
 @click.group(cls=Group, invoke_without_command=True)
 @gathers
 def db() -> None:
-    """Check, upgrade, back up, restore, copy and compact the lease database; move a hub."""
+    """Check, upgrade, back up, restore, copy and compact the lease database; roles of nodes."""
 
 
 @db.command(short_help="check that it is sound and current")
@@ -196,6 +198,71 @@ def adopt(invocation: Invocation) -> int:
     hub = invocation.broker().hubs.claim(invocation.mig().hub_home, adopt=True)
     answer = {"hub": hub.name, "home": hub.home}
     return invocation.answer(answer, f"Hub {hub.name!r} is at {hub.home} now.")
+
+
+@db.command(short_help="create or mend the role of a node (PostgreSQL)")
+@click.argument("node", metavar="NODE", help="the node, as in its c.MigBroker.node")
+@click.option("--name", metavar="ROLE", help="the name of the role (default: migspawner_NODE)")
+@click.option(
+    "--pgpass",
+    metavar="FILE",
+    help="give it a new random password, and write that into a new file for the node's ~/.pgpass",
+)
+@click.option("--print", "as_sql", is_flag=True, help="only print the SQL, for a superuser's psql")
+@click.option("--remove", is_flag=True, help="remove the role and its rights instead")
+@answers()
+def role(
+    invocation: Invocation,
+    node: str,
+    name: str | None,
+    pgpass: str | None,
+    as_sql: bool,
+    remove: bool,
+) -> int:
+    """Create a login role with the rights of one node's agent, or mend its rights.
+
+    It can report that node, prove its leases empty and cut its cards. It cannot create leases, read
+    tokens or requests, or change other nodes. The hub's role needs CREATEROLE, once; or run
+    --print, and what it prints as a superuser. Run it again after changes of the database; an
+    upgrade does that itself.
+    """
+    if sum(map(bool, (pgpass, as_sql, remove))) > 1:
+        raise click.UsageError(
+            "--pgpass, --print and --remove exclude each other", click.get_current_context()
+        )
+    url = invocation.mig().resolved_database_url()
+    if remove:
+        removed = roles.remove(url, node, name or "")
+        return invocation.answer(
+            {"node": node, "roles": list(removed)},
+            f"Node {node} has no role {listed(removed)} any more.",
+        )
+    chosen = name or roles.default_name(node)
+    if as_sql:
+        text = roles.as_sql(url, node, chosen)
+        if invocation.as_json:
+            print_json({"node": node, "role": chosen, "sql": text})
+        else:
+            print(text)
+        return DONE
+    password = roles.new_password() if pgpass else ""
+    file = _expanded(pgpass) if pgpass else None
+    if file is not None:
+        line = f"*:*:{urls.parse(url).database}:{chosen}:{password}\n"
+        if not files.create(file, line):
+            raise ConfigError(f"There is a file {file} already; name a new one with --pgpass.")
+    try:
+        roles.make(url, node, chosen, password)
+    except MigspawnerError:
+        if file is not None:
+            file.unlink()
+        raise
+    said = f"Role {chosen} has the rights of node {node}."
+    if file is not None:
+        said += f" Its password is in {file}: move that to ~/.pgpass of root on {node}."
+    return invocation.answer(
+        {"node": node, "role": chosen, "file": None if file is None else str(file)}, said
+    )
 
 
 def _expanded(file: str) -> Path:

@@ -22,7 +22,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import exc
 
-from jupyterhub_migspawner.db import backup_files, identity, migrations, soundness, urls
+from jupyterhub_migspawner.db import backup_files, identity, migrations, roles, soundness, urls
 from jupyterhub_migspawner.db.engine import WRITING, database_error, make_engine
 from jupyterhub_migspawner.db.tables import database_identity, metadata
 from jupyterhub_migspawner.errors import DatabaseError
@@ -260,6 +260,7 @@ def _restore_server(url: sa.URL, made: Path, stamp: str) -> str:
                     _fill(rows, connection)
             finally:
                 source.dispose()
+            roles.grant_again(connection)
             return f"schema {schema}" if old else ""
     except exc.SQLAlchemyError as error:
         raise database_error(name, error, committing=False) from error
@@ -278,6 +279,7 @@ def _copy_rows(source: sa.URL, target: sa.URL, *, newer: bool = False) -> None:
             writing.execution_options(**{WRITING: True}).begin() as connection,
         ):
             _fill(rows, connection)
+            roles.grant_again(connection)
             if newer:
                 generation = database_identity.c.generation + 1
                 connection.execute(sa.update(database_identity).values(generation=generation))

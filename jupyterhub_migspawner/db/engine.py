@@ -207,6 +207,9 @@ def _without_driver(url: sa.URL, what: str) -> DatabaseError:
     )
 
 
+NO_RIGHT = "42501"
+"""PostgreSQL's insufficient_privilege; also for rows that a policy refuses."""
+
 # PostgreSQL: serialization_failure, deadlock_detected, and two writers of one unique key.
 _AGAIN = {"40001", "40P01", "23505"}
 
@@ -236,6 +239,12 @@ def database_error(
             "Try again when it is back."
         )
         return OutcomeUnknown(message) if committing else Interrupted(message)
+    if getattr(error, "sqlstate", None) == NO_RIGHT:
+        user = sa.make_url(name).username or "of this process"
+        return DatabaseError(
+            f"The lease database {name} refuses its role {user}: {cause}. If that is the role of a "
+            f"node, `migspawner db role NODE --name {user}` on the hub mends its rights."
+        )
     for words, sentence in _KNOWN:
         if any(word in cause.lower() for word in words):
             return DatabaseError(f"The lease database {name} {sentence.format(cause=cause)}")

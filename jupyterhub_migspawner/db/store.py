@@ -13,6 +13,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
@@ -30,6 +31,7 @@ from jupyterhub_migspawner.db.engine import (
     set_busy_timeout,
 )
 from jupyterhub_migspawner.db.identity import Position
+from jupyterhub_migspawner.db.row_security import FUNCTION
 from jupyterhub_migspawner.db.statements import Statements
 from jupyterhub_migspawner.db.transaction import Transaction, Watch, read_position
 from jupyterhub_migspawner.db.turnstile import Turnstile
@@ -40,6 +42,8 @@ T = TypeVar("T")
 
 TRIES = 4
 """How often a transaction that had no effect is run before its error is raised."""
+
+_NODE = sa.text(f"SELECT {FUNCTION}()")
 
 # Several stores of one process on one file have to queue at the same turnstile.
 _turnstiles: weakref.WeakValueDictionary[str, Turnstile] = weakref.WeakValueDictionary()
@@ -69,6 +73,8 @@ class Store:
         #: for tests that count them, and benchmarks that repeat them.
         self.watch: Watch | None = None
         self.postgres = file is None
+        #: The node whose role this process has logged in with; empty for all rights.
+        self.node = ""
         self.wakeups = Wakeups(engine, self.name)
 
     @classmethod
@@ -84,7 +90,11 @@ class Store:
         file = None if path is None else DatabaseFile(path)
         store = cls(parsed, make_engine(parsed, file), file)
         with store.transaction(write=False) as transaction:
-            transaction.flush()
+            if store.postgres:
+                store.node = transaction.first(_NODE)[0] or ""
+                store._seen = store._visible(store._seen)
+            else:
+                transaction.flush()
             return store
 
     @property
@@ -143,7 +153,9 @@ class Store:
         if self.postgres:
             # BEGIN is a statement among the first ones, and not one of the driver's.
             bare.autocommit = True
-            return Transaction(bare, self._statements, self.watch, self._comparison, writing=write)
+            begun = Transaction(bare, self._statements, self.watch, self._comparison, writing=write)
+            begun.node = self.node
+            return begun
         transaction = Transaction(bare, self._statements, self.watch, None, writing=write)
         cursor = transaction.cursor
         # A transaction that reads first and writes later cannot wait for another writer in SQLite,
@@ -270,6 +282,7 @@ class Store:
         before = self._seen
 
         def compare(found: Position | None) -> None:
+            found = self._visible(found)
             why = identity.difference(before, found) if before is not None else ""
             if found is None or why:
                 raise identity.replaced(self.name, why or "it is empty")
@@ -277,8 +290,17 @@ class Store:
 
         return compare
 
+    def _visible(self, found: Position | None) -> Position | None:
+        """Return the position, without what a node cannot know.
+
+        It sees its own leases, of which the newest may move to another node. Each lease has events,
+        whose numbers it sees.
+        """
+        return replace(found, lease=0) if found is not None and self.node else found
+
     def _note(self, found: Position | None) -> None:
         """Remember how far the database has come; another thread may know of more by now."""
+        found = self._visible(found)
         if found is not None and (self._seen is None or not identity.difference(self._seen, found)):
             self._seen = found
 

@@ -54,6 +54,7 @@ class Transaction:
         "announced",
         "begun_at",
         "cursor",
+        "node",
         "notified",
         "postgres",
         "writing",
@@ -81,6 +82,8 @@ class Transaction:
         self._begin = begin
         self._unsent: list[Sent] = []
         self._answers: list[tuple[sa.Executable, dict[str, Any], list[Any]]] = []
+        #: The node that this process may write for; empty for all of them.
+        self.node = ""
         self.postgres = begin is not None
         self.writing = writing
         #: Where the database was when the transaction began; SQLite only.

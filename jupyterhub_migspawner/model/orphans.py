@@ -16,7 +16,8 @@ class OrphanRow:
     processes that carry the mark, as the node's agent last saw them. ``found_at`` is when it was
     found; of one that its hub does not run any more, when the hub said so. ``started`` is when the
     hub began the start, by its own clock. ``url`` and ``sealed`` are how the server is asked, with
-    its token sealed for this attempt (:mod:`..keys`); empty where the hub has not saved them.
+    its token sealed for this attempt (:mod:`..keys`); empty where the hub has not saved them,
+    and in what the lease database answers: there they are asked for alone.
     """
 
     attempt: str

@@ -30,6 +30,7 @@ from jupyterhub_migspawner.cli.doctor import (
     orphans,
     ports,
     proxy,
+    roles,
     sessions,
     settings,
     versions,
@@ -92,11 +93,11 @@ def findings(invocation: Invocation) -> Iterator[Finding]:
 
 def _checks(invocation: Invocation, mig: MigBroker) -> Iterator[Finding]:
     """Run the checks of an install whose configuration can be used."""
-    if not has_hub():
-        yield from _node_checks(mig)
+    known = database.is_usable(mig)
+    if not has_hub() or (known and mig.open_broker().store.node):
+        yield from _node_checks(mig, known=known)
         return
     hub, path, rules = invocation.hub_config(), invocation.config_path(), mig.settings()
-    known = database.is_usable(mig)
     yield from proxy.check(hub)
     if mig.service:
         yield from ports.check(hub, path)
@@ -107,6 +108,7 @@ def _checks(invocation: Invocation, mig: MigBroker) -> Iterator[Finding]:
     yield from dcgm.check(rules.dcgm_url, mig.open_nvml())
     if known:
         yield from agents.check(mig.open_broker(), mig)
+        yield from roles.check(mig)
         yield from clock.check(mig.open_broker())
     yield from isolation.check(hub)
     yield from isolation.limits(hub, rules.tiers)
@@ -128,12 +130,12 @@ def _checks(invocation: Invocation, mig: MigBroker) -> Iterator[Finding]:
         yield from culler.forgotten(rules.tiers, mig.open_broker().leases.find())
 
 
-def _node_checks(mig: MigBroker) -> Iterator[Finding]:
-    """Run the checks of a node: a machine with an agent and without a hub."""
-    known = database.is_usable(mig)
+def _node_checks(mig: MigBroker, *, known: bool) -> Iterator[Finding]:
+    """Run the checks of a node: a machine with an agent, without a hub or with a role of a node."""
     yield from database.check(mig)
     yield from cards.findings(mig, known=known)
     yield from dcgm.check(mig.settings().dcgm_url, mig.open_nvml())
     if known:
         yield from agents.check(mig.open_broker(), mig)
+        yield from roles.check(mig)
         yield from clock.check(mig.open_broker())

@@ -21,10 +21,14 @@ def check(mig: MigBroker) -> Iterator[Finding]:
     """Check whether the lease database is there, of this version and sound."""
     try:
         status = migrations.check(mig.resolved_database_url())
+        # Whether this user's role has the rights that every part of the broker needs.
+        node = mig.open_broker().store.node if status.current else ""
     except MigspawnerError as error:
         yield Finding("database", WRONG, str(error), "See c.MigBroker.database_url.")
         return
-    problems = soundness.problems(mig.resolved_database_url()) if status.current else ()
+    # A node sees its own rows, which do not show whether the whole is sound.
+    whole = status.current and not node
+    problems = soundness.problems(mig.resolved_database_url()) if whole else ()
     if problems:
         mend = "Stop the hub, then `migspawner db restore FILE` with the newest backup."
         yield Finding("database", WRONG, " ".join(problems[:5]), mend)
@@ -44,6 +48,9 @@ def check(mig: MigBroker) -> Iterator[Finding]:
 def is_usable(mig: MigBroker) -> bool:
     """Return whether there is a lease database of this version to ask."""
     try:
-        return migrations.check(mig.resolved_database_url()).current
+        if migrations.check(mig.resolved_database_url()).current:
+            mig.open_broker()
+            return True
     except MigspawnerError:
-        return False
+        pass
+    return False

@@ -44,6 +44,7 @@ REVISIONS = (
     "0019",
     "0020",
     "0021",
+    "0023",
 )
 """All schema revisions this code knows, oldest first."""
 
@@ -129,7 +130,7 @@ def upgrade(url: str) -> Status:
     parsed = urls.parse(url)
     _make_file(parsed)
     before = check(url)
-    status = _work(parsed, (MISSING, BEHIND), writing=True)
+    status = _work(parsed, (MISSING, BEHIND), writing=True, secure=True)
     status.demand_current()
     if before.state == BEHIND:
         erase(url)
@@ -176,8 +177,13 @@ def create(connection: sa.Connection) -> None:
     _migrate(connection)
 
 
-def _work(url: sa.URL, migrate_from: tuple[str, ...], *, writing: bool) -> Status:
-    """Read the status and, when it is one of ``migrate_from``, migrate in the same transaction."""
+def _work(
+    url: sa.URL, migrate_from: tuple[str, ...], *, writing: bool, secure: bool = False
+) -> Status:
+    """Read the status and, when it is one of ``migrate_from``, migrate in the same transaction.
+
+    ``secure`` sets the rights of nodes' roles of a current database as well.
+    """
     name = urls.shown(url)
     engine = make_engine(url)
     try:
@@ -190,6 +196,8 @@ def _work(url: sa.URL, migrate_from: tuple[str, ...], *, writing: bool) -> Statu
             if status.state in migrate_from:
                 _migrate(connection)
                 status = _read(name, connection)
+            elif secure and status.current:
+                _secure(connection)
             if writing and status.current:
                 identity.ensure(connection)
             return status
@@ -248,6 +256,15 @@ def _migrate(connection: sa.Connection) -> None:
     config.attributes["connection"] = connection
     with _alembic:
         command.upgrade(config, "head")
+    _secure(connection)
+
+
+def _secure(connection: sa.Connection) -> None:
+    """Set the rights of nodes' roles on tables that may be new or have new columns."""
+    from jupyterhub_migspawner.db import roles, row_security
+
+    row_security.secure(connection)
+    roles.grant_again(connection)
 
 
 def _make_file(url: sa.URL) -> None:

@@ -29,6 +29,9 @@ from jupyterhub_migspawner.model.events import (
     EventRow,
 )
 
+BROKER = "migspawner"
+"""The actor in events of what happens by itself."""
+
 # The locks of our own, apart from those of Transaction.queue_for.
 _LOCK_SPACE = 0x6D696765
 
@@ -88,10 +91,13 @@ def append(
 ) -> None:
     """Add one event; ``detail`` has to be JSON-ready and says why.
 
+    A node also signs what its root does on the command line.
     Raises ``ValueError`` for a kind that :data:`.model.events.KINDS` does not know.
     """
     if kind not in KINDS:
         raise ValueError(f"there is no kind of event {kind!r}")
+    if tx.node and actor not in (tx.node, BROKER):
+        actor = f"{tx.node}: {actor}"
     announce = tx.postgres and not tx.announced
     tx.send(
         _INSERT_ANNOUNCED if announce else _INSERT,

@@ -14,7 +14,7 @@ Import tables from here, whichever module defines them. The migrations in
 """
 
 from jupyterhub_migspawner.db.tables.base import clocks, database_identity, hubs, metadata
-from jupyterhub_migspawner.db.tables.hardware import FREE, SHARED, cards, nodes, slices
+from jupyterhub_migspawner.db.tables.hardware import FREE, SHARED, cards, node_roles, nodes, slices
 from jupyterhub_migspawner.db.tables.history import event_counts, event_readers, events
 from jupyterhub_migspawner.db.tables.sessions import (
     leases,
@@ -47,6 +47,7 @@ __all__ = [
     "hubs",
     "leases",
     "metadata",
+    "node_roles",
     "nodes",
     "notice_choices",
     "orphans",

@@ -17,6 +17,14 @@ nodes = sa.Table(
     sa.Column("boot_id", sa.Text),
 )
 
+# Whose agent logs in with which role of PostgreSQL; see db/row_security.py.
+node_roles = sa.Table(
+    "node_roles",
+    metadata,
+    sa.Column("role", sa.Text, primary_key=True),
+    sa.Column("node", sa.Text, nullable=False),
+)
+
 cards = sa.Table(
     "cards",
     metadata,

@@ -53,6 +53,8 @@ class Reconciler:
         this one's name; what was not reached by then is left as it is.
         """
         await self._parts.ask(lambda broker: broker.hubs.claim(self._parts.home))
+        await self._parts.ask(lambda broker: broker.leases.forget_cancelled())
+        await self._parts.ask(lambda broker: broker.leases.end_used_up())
         await self._parts.ask(lambda broker: broker.requests.expire())
         await self._parts.ask(lambda broker: broker.requests.remind())
         await self._parts.ask(lambda broker: broker.notices.warn_of_ends())

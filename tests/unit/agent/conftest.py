@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from jupyterhub_migspawner.agent.hooks import Hooks
 from jupyterhub_migspawner.agent.layouts import Cutter
 from jupyterhub_migspawner.agent.lock import CuttingLock
 from jupyterhub_migspawner.agent.processes import PROC
+from jupyterhub_migspawner.broker import Broker
+from jupyterhub_migspawner.db.store import Store
 from jupyterhub_migspawner.gpu import simulator
 from jupyterhub_migspawner.gpu.arrange import Want, arrange
 from jupyterhub_migspawner.gpu.nvml import Nvml
@@ -34,15 +37,24 @@ class Node:
     """One machine: its state file, its lab, an agent that can be killed and started again."""
 
     def __init__(self, folder: Path, layouts: Sequence[Sequence[str]] | None, **options: Any):
-        """``real_processes`` are those of this machine, in the place of a folder to be filled."""
+        """A machine with cards cut into ``layouts``.
+
+        ``real_processes`` are those of this machine, in the place of a folder to be filled. With an
+        ``agent_url`` the agent has its own way to the lease database at ``url``, and no tiers.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.path = folder / "machine.json"
         tiers, real = options.pop("tiers", None), options.pop("real_processes", False)
+        url = options.pop("url", f"sqlite:///{folder / 'leases.sqlite'}")
+        agent_url = options.pop("agent_url", None)
         options.setdefault("cards", len(layouts or [0]))
         simulator.create_state(self.path, layouts=layouts, seed="tests", **options)
-        self.lab = Lab(f"sqlite:///{folder / 'leases.sqlite'}", tiers=tiers)
-        self.broker = self.lab.broker
+        self.lab = Lab(url, tiers=tiers)
+        self.broker = self.agent_broker = self.lab.broker
+        if agent_url is not None:
+            known = replace(self.broker.settings, tiers=())
+            self.agent_broker = Broker(Store.open(agent_url), known, clock=self.lab.clock)
         self.seconds = 0.0
         self.hooks = Hooks()
         self.proc = PROC if real else folder / "proc"
@@ -54,7 +66,7 @@ class Node:
         """The agent's process is killed and another one started."""
         self.nvml = Nvml(f"sim:{self.path}")
         self.agent = Agent(
-            self.broker,
+            self.agent_broker,
             self.nvml,
             node="n1",
             proc=self.proc,
@@ -79,6 +91,7 @@ class Node:
 
     def close(self) -> None:
         self.nvml.close()
+        self.agent_broker.store.close()
         self.lab.close()
 
     def card(self, index: int = 0) -> CardRow:
