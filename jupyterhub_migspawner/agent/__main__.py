@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from traitlets.config import Config
 
 from jupyterhub_migspawner.agent.daemon import look_once, run_until_signalled
+from jupyterhub_migspawner.broker.agents import Superseded
 from jupyterhub_migspawner.config import MigBroker
 from jupyterhub_migspawner.config.file import load_config_file
 from jupyterhub_migspawner.config.handover import read_file
@@ -59,6 +60,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             look_once(options)
         else:
             run_until_signalled(options, _end_with_input)
+    except Superseded as error:
+        log.critical("The agent of this node ends: %s", error)
+        return 1
     except MigspawnerError as error:
         log.critical("The agent of this node cannot start: %s", error)
         return 1

@@ -15,6 +15,7 @@ from datetime import datetime
 
 from jupyterhub_migspawner.broker.acquisition import Acquisition
 from jupyterhub_migspawner.broker.admission import Admission
+from jupyterhub_migspawner.broker.agents import Agents
 from jupyterhub_migspawner.broker.cards import Cards
 from jupyterhub_migspawner.broker.clock import Clock
 from jupyterhub_migspawner.broker.context import Context
@@ -89,6 +90,7 @@ class Broker:
         self.notices = Notices(context)
 
         # What the nodes have
+        self.agents = Agents(context)
         self.nodes = Nodes(context)
         self.cards = Cards(context)
         self.slices = Slices(context)

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta, timezone
 from typing import TypeVar
 
 from jupyterhub_migspawner.db import queries
-from jupyterhub_migspawner.db.clock import LeaseClock, Machine
+from jupyterhub_migspawner.db.clock import LeaseClock, Machine, read_clock
 from jupyterhub_migspawner.db.queries.capacity import Capacity, Count
 from jupyterhub_migspawner.db.store import Store
 from jupyterhub_migspawner.db.transaction import Transaction
@@ -53,6 +53,8 @@ class Context:
         if clock is None:
             clock = self.lease_clock = LeaseClock(store, machine or Machine(boot_id()))
         self.clock = clock
+        #: Called at the start of each transaction that may write; raises if it must not.
+        self.guard: Callable[[Transaction], None] | None = None
         self._capacity = Capacity()
 
     @property
@@ -66,7 +68,15 @@ class Context:
 
     def run(self, work: Callable[[Transaction], T]) -> T:
         """Do ``work`` in a transaction that may write; again where the database asks for that."""
-        return self.store.run(self._in_time(work))
+        guard = self.guard
+        if guard is None:
+            return self.store.run(self._in_time(work))
+
+        def guarded(tx: Transaction) -> T:
+            guard(tx)
+            return work(tx)
+
+        return self.store.run(self._in_time(guarded))
 
     def read(self, work: Callable[[Transaction], T]) -> T:
         """Do ``work`` in a snapshot that only reads."""
@@ -93,6 +103,19 @@ class Context:
                 retry_after=wait,
             )
         queries.rates.keep(tx, self.hub, by.name, level + 1, now)
+
+    def clock_ahead(self, tx: Transaction) -> float | None:
+        """Return how many seconds this machine's clock is ahead of the database server's.
+
+        None where there is no server, or where decisions go by another clock.
+        """
+        if self.lease_clock is None or not tx.postgres:
+            return None
+        before = self.lease_clock.machine.wall()
+        server = read_clock(tx)
+        # The answer took as long as the question, about.
+        after = self.lease_clock.machine.wall()
+        return (before + (after - before) / 2 - server).total_seconds()
 
     def silent_before(self, now: datetime) -> datetime:
         """Return the time before which a node's last heartbeat is too old to offer it."""

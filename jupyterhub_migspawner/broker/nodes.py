@@ -19,6 +19,9 @@ from jupyterhub_migspawner.model.inventory import Inventory
 from jupyterhub_migspawner.model.nodes import NodeRow
 from jupyterhub_migspawner.model.orphans import OrphanRow
 
+CLOCK_SECONDS = 0.5
+"""Changes of the difference of clocks that are worth a note."""
+
 
 class Nodes:
     """Use cases about nodes."""
@@ -67,6 +70,10 @@ class Nodes:
             if alive or known is None:
                 beat = now if alive else self._context.silent_before(now) - timedelta(days=1)
                 queries.nodes.heartbeat(tx, node, beat, found.driver_version, found.boot_id)
+            if alive and (ahead := self._context.clock_ahead(tx)) is not None:
+                before = None if known is None else known.clock_ahead
+                if before is None or abs(ahead - before) >= CLOCK_SECONDS:
+                    queries.nodes.note_clock(tx, node, ahead)
             # Most reports change nothing and need no lock; a change is worked out again under it.
             if inventory_changes.changes(tx, node, found, now, alive=alive):
                 queries.cards.lock_of_node(tx, node)

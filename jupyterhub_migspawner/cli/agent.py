@@ -20,8 +20,14 @@ from jupyterhub_migspawner.logs import set_up_log
     is_flag=True,
     help="run one round and exit; exit status 1 if the cards cannot be read",
 )
+@click.option(
+    "--replace",
+    is_flag=True,
+    help="this machine takes the place of another one of the same name, whose cards and sessions "
+    "are gone",
+)
 @answers(needs_tiers=False, notes_source=False)
-def agent(invocation: Invocation, once: bool) -> int:
+def agent(invocation: Invocation, once: bool, replace: bool) -> int:
     """Run the agent of this machine, a node without a hub.
 
     It reports the cards, proves that the slices of ended sessions are empty, measures use and cuts
@@ -32,14 +38,17 @@ def agent(invocation: Invocation, once: bool) -> int:
     machine's name), directory (for its lock file), nvml, dcgm_url, before_cut, after_cut,
     hook_seconds, tick_seconds, heartbeat_seconds and examine_seconds; not the tiers. On the hub's
     own machine the hub's service runs the agent (c.MigBroker.agent).
+
+    Refused while another agent reports for a node of this name; if that is silent, this one takes
+    over after c.MigBroker.heartbeat_seconds.
     """
     options = node_options(invocation)
     set_up_log()
     raise_file_limit()
     queries.load()
     if once:
-        return DONE if run_once(options) else REFUSED
-    run_until_signalled(options)
+        return DONE if run_once(options, replaces=replace) else REFUSED
+    run_until_signalled(options, replaces=replace)
     return DONE
 
 

@@ -14,6 +14,7 @@ KINDS = {
     "node.seen": "A node reported its cards for the first time.",
     "node.booted": "A node was restarted; it is offered again after its agent has checked it.",
     "node.port-taken": "Another user's process listens on a port of the hub or of a server.",
+    "node.taken-over": "Another process reports for a node, after the one before was silent.",
     "card.seen": "A card was reported for the first time.",
     "card.changed": "A card was reported with new values.",
     "card.back": "A lost card was reported again.",

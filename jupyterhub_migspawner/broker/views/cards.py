@@ -14,12 +14,21 @@ from jupyterhub_migspawner.model.nodes import NodeRow
 from jupyterhub_migspawner.policy.layouts import desired
 
 
+class Agent(TypedDict):
+    """The process that reports for a node."""
+
+    host: str
+    pid: int
+
+
 class Node(TypedDict):
-    """A machine with cards."""
+    """A machine with cards; ``clock_ahead`` is in seconds, against the database server's clock."""
 
     name: str
     heartbeat_at: Timestamp
     driver_version: str
+    agent: Agent | None
+    clock_ahead: float | None
 
 
 class Placement(TypedDict):
@@ -58,6 +67,10 @@ def node_view(node: NodeRow) -> Node:
         "name": node.name,
         "heartbeat_at": timestamp_of(node.heartbeat_at),
         "driver_version": node.driver_version,
+        "agent": None
+        if node.agent is None or node.agent_at is None
+        else {"host": node.agent.host, "pid": node.agent.pid},
+        "clock_ahead": node.clock_ahead,
     }
 
 

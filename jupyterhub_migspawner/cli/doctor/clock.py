@@ -9,7 +9,7 @@ from jupyterhub_migspawner.broker import Broker
 from jupyterhub_migspawner.broker.clock import length
 from jupyterhub_migspawner.cli.doctor.findings import OK, WARNING, Finding
 from jupyterhub_migspawner.model.events import EventQuery
-from jupyterhub_migspawner.policy.clock import NOTABLE
+from jupyterhub_migspawner.policy.clock import NOTABLE, TOLERANCE
 from jupyterhub_migspawner.policy.wording import moment
 
 LATELY = timedelta(days=7)
@@ -46,5 +46,20 @@ def check(broker: Broker) -> Iterator[Finding]:
     ]
     for event in recent[-3:]:
         yield Finding("clock", WARNING, f"{moment(event.at)}: {event.detail['why']}.", _MEND)
-    if not away and not recent:
+    apart = [
+        node
+        for node in broker.nodes.find()
+        if node.clock_ahead is not None and abs(node.clock_ahead) >= TOLERANCE.total_seconds()
+    ]
+    for node in apart:
+        by = length(timedelta(seconds=node.clock_ahead or 0.0))
+        how = "ahead of" if (node.clock_ahead or 0.0) > 0 else "behind"
+        yield Finding(
+            "clock",
+            WARNING,
+            f"The clock of node {node.name} is {by} {how} the database server's. Leases go by "
+            "that; only logs on the node show other times.",
+            "Synchronise both clocks: `timedatectl` shows the state.",
+        )
+    if not away and not recent and not apart:
         yield Finding("clock", OK, "The clock was not set in the last 7 days.")

@@ -45,6 +45,7 @@ REVISIONS = (
     "0020",
     "0021",
     "0023",
+    "0024",
 )
 """All schema revisions this code knows, oldest first."""
 

@@ -78,7 +78,7 @@ class Times:
 
 
 MOVED = (
-    Times(tables.nodes, ("heartbeat_at",)),
+    Times(tables.nodes, ("heartbeat_at", "agent_at")),
     Times(tables.hubs, ("seen_at",)),
     Times(tables.clocks, ("moment",)),
     Times(tables.cards, ("problem_since", "reserved_until")),

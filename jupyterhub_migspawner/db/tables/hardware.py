@@ -15,6 +15,12 @@ nodes = sa.Table(
     sa.Column("driver_version", sa.Text, nullable=False),
     # Of the kernel that its agent last reported from; another one has other slices.
     sa.Column("boot_id", sa.Text),
+    # The process that reports, so that a second one of that name is noticed; and when it last did,
+    # or nothing once it has ended.
+    sa.Column("agent", Json),
+    sa.Column("agent_at", UtcTime),
+    # Seconds by which the machine's clock was ahead of the database's.
+    sa.Column("clock_ahead", sa.Float(53)),
 )
 
 # Whose agent logs in with which role of PostgreSQL; see db/row_security.py.
