@@ -224,6 +224,32 @@ async def test_it_serves_until_it_is_told_to_end_and_leaves_nothing_behind(
         socket.create_connection(("127.0.0.1", port), timeout=5)
 
 
+async def test_a_hub_without_cards_runs_no_agent(tmp_path: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    service = from_environment(
+        config_file(
+            tmp_path,
+            "c.MigBroker.tiers = [{'name': 'small', 'profile': '1g.5gb'}]\n"
+            "c.MigBroker.agent = False\n"
+            "c.MigBroker.nvml = 'sim:there-are-no-cards.json'\n",
+        ),
+        {**HUB_ENVIRONMENT, "JUPYTERHUB_SERVICE_URL": f"http://127.0.0.1:{port}"},
+    )
+    children = Path(f"/proc/self/task/{os.getpid()}/children")
+    before = children.read_text()
+    stop = asyncio.Event()
+    running = asyncio.ensure_future(service.run(stop))
+    url = f"http://127.0.0.1:{port}/services/migspawner/api/tiers"
+    while (await AsyncHTTPClient().fetch(url, raise_error=False)).code != 401:
+        await asyncio.sleep(0.01)
+    assert children.read_text() == before
+    stop.set()
+    assert await running
+    assert service.application.settings["parts"].broker.nodes.find() == ()
+
+
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"missing\.py"):
         from_environment(str(tmp_path / "missing.py"), HUB_ENVIRONMENT)
