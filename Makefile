@@ -15,9 +15,9 @@ PROXY := configurable-http-proxy@^5.1
 # start a PostgreSQL of their own; gcc compiles a small NVML that proves our structs' layouts; acl
 # gives files the access lists that doctor looks at. bubblewrap isolates the servers of all test hubs;
 # systemd-container boots a machine for servers in units, which run Debian's own Python; slurmd reads
-# the gres.conf that is written for it.
+# the gres.conf that is written for it; dockerd starts servers in containers.
 TEST_PACKAGES := chromium fonts-dejavu-core postgresql gcc libc6-dev acl bubblewrap \
-	systemd-container python3 slurmd
+	systemd-container python3 slurmd docker.io
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo check test bench docs reference clean system-packages installed-for-tests \
@@ -109,7 +109,7 @@ chaos: installed-for-tests
 bench: installed-for-tests
 	PATH="$(TOOLS)" $(BIN)/python -m tests.benchmarks $(ARGS)
 
-reference: $(DONE)/demo
+reference: $(DONE)/test
 	$(BIN)/python docs/generate.py
 
 docs: $(DONE)/docs

@@ -23,6 +23,7 @@ from jupyterhub_migspawner.model.events import FAMILIES, KINDS
 from jupyterhub_migspawner.service.api.routes import description
 from jupyterhub_migspawner.spawner import MigSpawnerMixin
 from jupyterhub_migspawner.spawner.launchers.bubblewrap import Bubblewrapped
+from jupyterhub_migspawner.spawner.launchers.docker import MigDockerSpawner
 from jupyterhub_migspawner.spawner.launchers.systemd import MigSystemdSpawner
 
 #: What stands before a setting in an admin's file.
@@ -31,6 +32,7 @@ _PREFIX = {
     MigSpawnerMixin: "c.Spawner",
     Bubblewrapped: "c.MigLocalSpawner",
     MigSystemdSpawner: "c.MigSystemdSpawner",
+    MigDockerSpawner: "c.MigDockerSpawner",
 }
 
 REFERENCE = Path(__file__).parent / "reference"
@@ -161,6 +163,7 @@ def settings() -> Iterator[str]:
         (MigSpawnerMixin, "The spawner"),
         (Bubblewrapped, "Local servers"),
         (MigSystemdSpawner, "Servers in systemd units"),
+        (MigDockerSpawner, "Servers in containers"),
     ):
         yield f"## {heading}\n"
         for name, trait in sorted(vars(owner).items()):

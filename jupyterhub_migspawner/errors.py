@@ -39,6 +39,10 @@ class UnitError(MigspawnerError):
     """The unit of a server cannot be started, asked for or stopped: says which, and why."""
 
 
+class EngineError(MigspawnerError):
+    """The container engine does not answer, or refuses: says what it was asked, and why."""
+
+
 class Refusal(MigspawnerError):
     """A person asked for something and does not get it; nothing was changed.
 

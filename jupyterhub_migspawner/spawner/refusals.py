@@ -11,6 +11,7 @@ from tornado import web
 from jupyterhub_migspawner.errors import (
     ConfigError,
     DatabaseError,
+    EngineError,
     LaunchError,
     MigspawnerError,
     Refusal,
@@ -80,7 +81,7 @@ def spawn_exception(log: Any, error: MigspawnerError) -> Exception:
         return make(SETTINGS_WRONG, status_code=500)
     if isinstance(error, LaunchError):
         return make(NOT_ISOLATED, status_code=503)
-    if isinstance(error, UnitError):
+    if isinstance(error, (EngineError, UnitError)):
         return make(NOT_STARTED, status_code=503)
     return make(NO_GPU, status_code=503)
 

@@ -8,7 +8,14 @@ import pytest
 from jupyterhub.utils import format_exception
 from tornado import web
 
-from jupyterhub_migspawner.errors import ConfigError, DatabaseError, GpuError, Refusal
+from jupyterhub_migspawner.errors import (
+    ConfigError,
+    DatabaseError,
+    EngineError,
+    GpuError,
+    LaunchError,
+    Refusal,
+)
 from jupyterhub_migspawner.spawner.refusals import spawn_exception
 
 SENTENCE = "All 7 slices of <Small> are in use, 100% of them."
@@ -21,6 +28,8 @@ SENTENCE = "All 7 slices of <Small> are in use, 100% of them."
         (DatabaseError(SENTENCE), 503),
         (ConfigError(SENTENCE), 500),
         (GpuError(SENTENCE), 503),
+        (LaunchError(SENTENCE), 503),
+        (EngineError(SENTENCE), 503),
     ],
 )
 def test_a_refusal_is_shown_as_its_sentence_alone(error: Exception, status: int) -> None:
