@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import sqlite3
+import subprocess
 import sys
 import urllib.parse
 from collections.abc import Iterator
@@ -359,3 +360,25 @@ def test_odd_names_are_servers_of_their_own(hub: Hub, engine: Engine) -> None:
     assert len({each.name for each in containers}) == 6
     whose = {(c.labels[LABELS["user"]], c.labels[LABELS["server"]]) for c in containers}
     assert whose == {*((user, "") for user in people), ("o", "brien")}
+
+
+def test_doctor_knows_the_engine_and_the_image(hub: Hub, engine: Engine) -> None:
+    done = subprocess.run(
+        [
+            *engine.inside,
+            *(sys.executable, "-m", "jupyterhub_migspawner.cli", "doctor", "--json"),
+            *("-f", str(hub.config)),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    found = {finding["message"]: finding for finding in json.loads(done.stdout)}
+    about = {text: each["state"] for text, each in found.items() if each["check"] == "containers"}
+    version = engine.client.version()["Version"]
+    assert about.pop(f"The image {IMAGE} is on this machine.") == "ok"
+    (answers,) = [text for text in about if f"Docker {version} answers at {engine.url}" in text]
+    assert about.pop(answers) == "ok"
+    ((network, state),) = about.items()
+    assert "network_name = 'host'" in network
+    assert state == "warning"

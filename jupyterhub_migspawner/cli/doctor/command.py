@@ -17,6 +17,7 @@ from jupyterhub_migspawner.cli.doctor import (
     agents,
     cards,
     clock,
+    containers,
     culler,
     database,
     dcgm,
@@ -112,6 +113,7 @@ def _checks(invocation: Invocation, mig: MigBroker) -> Iterator[Finding]:
         yield from clock.check(mig.open_broker())
     yield from isolation.check(hub)
     yield from isolation.limits(hub, rules.tiers)
+    yield from containers.check(hub, mig)
     if known:
         yield from isolation.in_force(mig.open_broker())
     yield from orphans.findings(mig, known=known)
