@@ -21,6 +21,7 @@ from tests.benchmarks.leases import (
 )
 from tests.benchmarks.spawn import (
     launch_bubblewrap_ratio,
+    launch_docker_ratio,
     launch_systemd_ratio,
     loop_block_ms,
     spawn_added_ms,
@@ -31,6 +32,7 @@ MOST = {
     "spawn_added_ms": 25.0,
     "launch_bubblewrap_ratio": 1.05,
     "launch_systemd_ratio": 1.05,
+    "launch_docker_ratio": 1.05,
     "loop_block_ms": 50.0,
     "examine_block_ms": 50.0,
     "examine_strange_block_ms": 50.0,
@@ -49,6 +51,7 @@ MEASURES = (
     spawn_added_ms,
     launch_bubblewrap_ratio,
     launch_systemd_ratio,
+    launch_docker_ratio,
     loop_block_ms,
     examine_block_ms,
 )

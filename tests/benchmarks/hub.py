@@ -15,6 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from tests.launchers.engines import Engine, plain_settings, settings
 from tests.launchers.systemd_machine import Inside, Machine
 from tests.ports import free_ports
 
@@ -84,6 +85,7 @@ else:
     c.Spawner.cmd = [sys.executable, "-S", "-E", "{tiny}"]
 c.Spawner.environment = {{"TINY_VERSION": jupyterhub.__version__}}
 c.SimpleLocalProcessSpawner.home_dir_template = "{directory}/home/{{username}}"
+{extra}
 
 # How long the event loop is away at most, by the wall clock, callback by callback.
 import asyncio.events, time
@@ -121,10 +123,15 @@ class Hub:
         shared_server: bool = False,
         notebook: bool = False,
         machine: Machine | None = None,
+        engine: Engine | None = None,
     ) -> None:
-        """``machine`` is one that systemd has booted, in which hub and servers run."""
+        """``machine`` is one that systemd has booted, in which hub and servers run.
+
+        ``engine`` is a container engine, whose containers the servers are.
+        """
         self.directory = directory
         self.machine = machine
+        self.engine = engine
         self.mixin = mixin
         self.cards = cards
         self.notebook = notebook
@@ -163,6 +170,7 @@ class Hub:
                 tiny=HERE / "tiny_server.py",
                 notebook=self.notebook,
                 units=self.machine is not None,
+                extra=self._containers(),
             )
         )
         self.url = f"http://127.0.0.1:{port}/hub/api/"
@@ -194,11 +202,21 @@ class Hub:
 
     def _there(self, *command: str) -> list[str]:
         """The command line that runs a command where the hub runs."""
+        if self.engine is not None:
+            return [*self.engine.inside, *command]
         return (
             list(command)
             if self.machine is None
             else self.machine.entered(*command, cwd=self.directory)
         )
+
+    def _containers(self) -> str:
+        """What the hub's file has for servers in containers; empty for others."""
+        if self.engine is None:
+            return ""
+        if self.mixin:
+            return settings(self.engine, extra_host_config={"init": True})
+        return plain_settings(self.engine, extra_host_config={"init": True})
 
     def _wait_for_slices(self) -> None:
         """The service's first inventory; before it there is nothing to lease."""

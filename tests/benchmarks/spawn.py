@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tests.benchmarks.hub import Hub
+from tests.launchers.engines import engine_with_cards
 from tests.launchers.systemd_machine import booted
 
 
@@ -59,6 +60,17 @@ def launch_systemd_ratio(directory: Path, pairs: int = 8) -> dict[str, float]:
     ):
         ratio, seconds = _ratio(ours, base, pairs)
     return {"launch_systemd_ratio": ratio, "launch_systemd_base_seconds": seconds}
+
+
+def launch_docker_ratio(directory: Path, pairs: int = 8) -> dict[str, float]:
+    """Request-to-ready of a notebook server in a container, over that of dockerspawner's own."""
+    with (
+        engine_with_cards() as engine,
+        Hub(directory / "with", mixin=True, notebook=True, engine=engine) as ours,
+        Hub(directory / "without", mixin=False, notebook=True, engine=engine) as base,
+    ):
+        ratio, seconds = _ratio(ours, base, pairs)
+    return {"launch_docker_ratio": ratio, "launch_docker_base_seconds": seconds}
 
 
 def _ratio(ours: Hub, base: Hub, pairs: int) -> tuple[float, float]:
