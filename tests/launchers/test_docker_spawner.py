@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import re
 import stat
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +16,7 @@ from typing import Any
 import docker
 import pytest
 import requests
+from dockerspawner import DockerSpawner
 from hypothesis import given
 from hypothesis import strategies as st
 from traitlets import TraitError
@@ -211,6 +215,75 @@ async def test_stop_of_what_is_not_there_is_done() -> None:
     await each.stop()
     each.engine = answers(True, **{LABELS["hub"]: "another"})
     await each.stop()
+
+
+class Engine:
+    """An engine with one thread, whose start of a container takes until ``go``."""
+
+    def __init__(self) -> None:
+        self.starts, self.go = threading.Event(), threading.Event()
+        self.containers: dict[str, dict[str, Any]] = {}
+        self.removed: list[str] = []
+
+    def __call__(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        if method == "create_container":
+            made = {"Id": "new", "Config": {"Labels": kwargs["labels"]}, "State": {}}
+            self.containers[kwargs["name"]] = made
+        elif method == "start":
+            self.starts.set()
+            assert self.go.wait(60)
+        elif method == "inspect_container":
+            if args[0] not in self.containers:
+                raise refusal(404)
+            return self.containers[args[0]]
+        elif method == "remove_container":
+            self.removed.append(args[0])
+        return {}
+
+
+@pytest.fixture
+def starting(monkeypatch: pytest.MonkeyPatch) -> Spawner:
+    """A spawner whose start consists of the engine's part alone."""
+
+    async def start(self: Any) -> None:
+        await self.docker("create_container")
+        await self.docker("start", "new")
+
+    monkeypatch.setattr(DockerSpawner, "start", start)
+    monkeypatch.setattr(Spawner, "executor", ThreadPoolExecutor(1))
+    monkeypatch.setattr(MigDockerSpawner, "_mig_known", (math.inf, {}))
+    each = spawner()
+    each.engine = Engine()
+    each._mig_attempt = "this start"
+    return each
+
+
+async def cancel(each: Spawner) -> None:
+    """Cancel a start while the engine starts the container; then the engine goes on."""
+    task = asyncio.create_task(each._mig_launch())
+    assert await asyncio.to_thread(each.engine.starts.wait, 60)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_a_cancelled_start_leaves_no_container_behind(starting: Spawner) -> None:
+    await cancel(starting)
+    assert starting.engine.removed == []
+    starting.engine.go.set()
+    while not starting.engine.removed:
+        await starting.docker("info")
+    assert starting.engine.removed == ["new"]
+
+
+async def test_a_cancelled_start_leaves_the_next_ones_container_alone(starting: Spawner) -> None:
+    await cancel(starting)
+    (container,) = starting.engine.containers.values()
+    container["Config"]["Labels"][LABELS["attempt"]] = "the next start"
+    starting.engine.go.set()
+    for _ in range(3):  # in the engine's one thread, behind all that the cancelled start does
+        await starting.docker("info")
+    assert starting.engine.removed == []
 
 
 # -- what a container gets -----------------------------------------------------------------------

@@ -13,7 +13,7 @@ import hashlib
 import os
 import time
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -60,6 +60,8 @@ class OwnContainer(DockerSpawner):  # type: ignore[misc] # it has no types
     """Gives each server a container that is its own, and found again without any memory."""
 
     _mig_threads: ThreadPoolExecutor | None = None
+    # The engine's last task for this server.
+    _mig_asking: Future[Any] | None = None
 
     def _mig_hub_id(self) -> tuple[str, str]:
         """Return what tells this hub's containers from those of other hubs on the engine."""
@@ -85,6 +87,29 @@ class OwnContainer(DockerSpawner):  # type: ignore[misc] # it has no types
         if cls._mig_threads is None:
             cls._mig_threads = ThreadPoolExecutor(8, thread_name_prefix="migspawner-docker")
         return cls._mig_threads
+
+    def docker(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        """Call the engine in a thread, which goes on when the awaiting start is cancelled."""
+        asking = self._mig_asking = self.executor.submit(self._docker, method, *args, **kwargs)
+        return asyncio.wrap_future(asking)
+
+    def _mig_call_off(self, attempt: str) -> None:
+        """Remove the container of a cancelled start, behind what its thread still does."""
+        asking, name = self._mig_asking, self.object_name
+
+        def remove() -> None:
+            try:
+                found = self._docker("inspect_container", name)
+                # By its id: the server's next start may have a container of that name by now.
+                if labels_of(found).get(LABELS["attempt"]) == attempt:
+                    self._docker("remove_container", found["Id"], v=True, force=True)
+            except NOT_THERE:
+                return
+            except Exception:
+                self.log.exception("The container %s of a cancelled start is left.", name)
+
+        if asking is not None:
+            asking.add_done_callback(lambda _: self.executor.submit(remove))
 
     # -- names -----------------------------------------------------------------------------------
 

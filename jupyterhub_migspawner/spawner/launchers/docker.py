@@ -109,11 +109,7 @@ class MigDockerSpawner(MigSpawnerMixin, OwnContainer):
         return self.mig_config.hub_home, self.mig_config.hub
 
     def _mig_labels(self) -> dict[str, str]:
-        lease = self._mig_lease
-        return {
-            **super()._mig_labels(),
-            LABELS["attempt"]: "" if lease is None else lease.attempt,
-        }
+        return {**super()._mig_labels(), LABELS["attempt"]: self._mig_attempt}
 
     # -- start -----------------------------------------------------------------------------------
 
@@ -144,6 +140,9 @@ class MigDockerSpawner(MigSpawnerMixin, OwnContainer):
             await self._mig_asked("describe a container", self._mig_inspect())
         except MigspawnerError as error:
             raise spawn_exception(self.log, error) from None
+        except asyncio.CancelledError:
+            self._mig_call_off(self._mig_attempt)
+            raise
         return url
 
     async def _mig_asked(self, what: str, answer: Any) -> Any:
