@@ -21,6 +21,7 @@ from jupyterhub_migspawner.errors import ConfigError, DatabaseError, Refusal
 from jupyterhub_migspawner.model.events import FAMILIES, KINDS
 from jupyterhub_migspawner.model.inventory import GpuEvent
 from jupyterhub_migspawner.model.leases import LeaseRow
+from jupyterhub_migspawner.model.nodes import AgentProcess
 from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.policy.reclaim import KERNELS, PROCESSES
 from jupyterhub_migspawner.service.workers.events import Emitter, emit, event_logger, schema_id
@@ -67,6 +68,10 @@ def do_everything(lab: Lab) -> None:
     broker = lab.broker
     broker.nodes.record_inventory("n1", replace(inventory(card(0), card(1)), boot_id="one"))
     broker.nodes.note_boot("n1", "two")
+    for host in ("gpu1", "gpu2"):
+        agent = AgentProcess(host, f"machine of {host}", "boot", "pid:[1]", 100, 7)
+        broker.agents.begin("n1", agent, lambda _: True, cards=lambda: ("GPU-0", "GPU-1"))
+    broker.agents.end("n1", agent)
     lab.report()
     lease = lab.start("ada")
     broker.leases.activate(lease.attempt)
