@@ -59,6 +59,8 @@ _stops: dict[str, asyncio.Task[None]] = {}
 class MigSystemdSpawner(MigSpawnerMixin, SystemdSpawner):  # type: ignore[misc]
     """Servers in systemd units of their own on this machine, a slice each."""
 
+    mig_starts_here = True
+
     isolation = Enum(
         ["auto", SYSTEMD, NONE],
         "auto",

@@ -12,7 +12,7 @@ from traitlets import TraitError
 from jupyterhub_migspawner.errors import LaunchError
 from jupyterhub_migspawner.gpu.devices import slice_nodes
 from jupyterhub_migspawner.spawner.launchers.bubblewrap import KEPT, _child, problem, wall
-from jupyterhub_migspawner.spawner.launchers.local import MigLocalSpawner, MigSimpleSpawner
+from jupyterhub_migspawner.spawner.launchers.local import MigLocalSpawner
 
 
 def test_only_the_devices_of_the_slice_are_bound(tmp_path: Path) -> None:
@@ -71,16 +71,6 @@ def test_a_user_that_cannot_be_become_is_a_problem() -> None:
 def test_devices_of_cards_cannot_be_kept(path: str) -> None:
     with pytest.raises(TraitError, match="none of NVIDIA's"):
         MigLocalSpawner(kept_devices=["/dev/fuse", path])
-
-
-@pytest.mark.parametrize("spawner", [MigLocalSpawner, MigSimpleSpawner])
-def test_what_a_local_launcher_knows_of_its_server_is_used(spawner: type) -> None:
-    """The mixin asks for these; an answer of its own must not come first."""
-    for hook in ("_mig_server_process", "_mig_server_uid", "_mig_choose_isolation", "_mig_launch"):
-        assert getattr(spawner, hook).__qualname__.split(".")[0] not in (
-            "MigSpawnerMixin",
-            "Isolation",
-        ), hook
 
 
 def test_a_link_to_a_card_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
