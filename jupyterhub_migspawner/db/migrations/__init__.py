@@ -44,8 +44,8 @@ REVISIONS = (
     "0019",
     "0020",
     "0021",
+    "0022",
     "0023",
-    "0024",
 )
 """All schema revisions this code knows, oldest first."""
 

@@ -6,8 +6,8 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
-revision = "0024"
-down_revision = "0023"
+revision = "0023"
+down_revision = "0022"
 
 TIME = sa.String(32).with_variant(sa.DateTime(timezone=True), "postgresql")
 JSON = sa.JSON().with_variant(postgresql.JSONB(), "postgresql")
