@@ -60,6 +60,34 @@ class Isolation(TierChoice):
         )
         return NONE
 
+    def _mig_isolation_off(self) -> str:
+        """Log that the configuration wants no isolation; return ``none``."""
+        self.log.warning(
+            "The server of %s is not isolated, as %s.isolation is 'none': it can open the slices "
+            "of others.",
+            self._log_name,
+            type(self).__name__,
+        )
+        return NONE
+
+    def _mig_isolation_missing(self, demanded: str, why: str, mend: str) -> str:
+        """Return ``none``, and log why, where there is no isolation and none has to be.
+
+        ``demanded`` is the trait ``isolation``. Raises :exc:`.LaunchError` where it demands one.
+        """
+        if demanded != "auto":
+            raise LaunchError(
+                f"{why} {type(self).__name__}.isolation is {demanded!r}, so no server starts "
+                f"without it. {mend}"
+            )
+        self.log.warning(
+            "The server of %s is not isolated: it can open the slices of others. %s %s",
+            self._log_name,
+            why,
+            mend,
+        )
+        return NONE
+
     async def _mig_isolate(self, lease: LeaseRow | None, attempt: str) -> None:
         """Decide on the isolation of this start, store it, and have the slice's nodes made.
 

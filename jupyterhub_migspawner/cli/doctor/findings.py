@@ -17,3 +17,25 @@ class Finding:
     state: str
     message: str
     mend: str = ""
+
+
+def isolation_off(spawner: str) -> Finding:
+    """Return the finding that a spawner's configuration wants no isolation."""
+    return Finding(
+        "isolation",
+        WARNING,
+        f"{spawner}.isolation is 'none': any server can open the slices of others.",
+        f"Set c.{spawner}.isolation = 'auto', unless everybody on this machine may do that.",
+    )
+
+
+def isolation_missing(why: str, mend: str, *, demanded: bool) -> Finding:
+    """Return the finding that servers cannot be isolated, which is wrong where it is demanded."""
+    if demanded:
+        return Finding("isolation", WRONG, f"{why} No server can start without that.", mend)
+    return Finding(
+        "isolation",
+        WARNING,
+        f"{why} Servers run without isolation: any of them can open the slices of others.",
+        mend,
+    )

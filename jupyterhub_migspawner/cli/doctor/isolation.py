@@ -11,7 +11,13 @@ from traitlets.utils.importstring import import_item
 
 from jupyterhub_migspawner.broker import Broker
 from jupyterhub_migspawner.cli.doctor import systemd
-from jupyterhub_migspawner.cli.doctor.findings import OK, WARNING, WRONG, Finding
+from jupyterhub_migspawner.cli.doctor.findings import (
+    OK,
+    WARNING,
+    Finding,
+    isolation_missing,
+    isolation_off,
+)
 from jupyterhub_migspawner.model.leases import ACTIVE
 from jupyterhub_migspawner.policy.isolation import BUBBLEWRAP, NONE
 from jupyterhub_migspawner.policy.tiers import Tier
@@ -35,28 +41,15 @@ def check(hub: Config) -> Iterator[Finding]:
         yield from systemd.check(hub, spawner)
     if not issubclass(spawner, Bubblewrapped):
         return
-    name = spawner.__name__
     wanted = spawner(config=hub).isolation
     if wanted == NONE:
-        yield Finding(
-            "isolation",
-            WARNING,
-            f"{name}.isolation is 'none': any server can open the slices of others.",
-            f"Set c.{name}.isolation = 'auto', unless everybody on this machine may do that.",
-        )
+        yield isolation_off(spawner.__name__)
         return
     why = problem(as_nobody())
     if not why:
         yield Finding("isolation", OK, "Servers see their own slice only (bubblewrap).")
-    elif wanted == BUBBLEWRAP:
-        yield Finding("isolation", WRONG, f"{why} No server can start without it.", MEND)
     else:
-        yield Finding(
-            "isolation",
-            WARNING,
-            f"{why} Servers run without isolation: any of them can open the slices of others.",
-            MEND,
-        )
+        yield isolation_missing(why, MEND, demanded=wanted == BUBBLEWRAP)
 
 
 def limits(hub: Config, tiers: Sequence[Tier]) -> Iterator[Finding]:

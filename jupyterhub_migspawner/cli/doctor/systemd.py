@@ -11,7 +11,14 @@ from typing import Any
 
 from traitlets.config import Config
 
-from jupyterhub_migspawner.cli.doctor.findings import OK, WARNING, WRONG, Finding
+from jupyterhub_migspawner.cli.doctor.findings import (
+    OK,
+    WARNING,
+    WRONG,
+    Finding,
+    isolation_missing,
+    isolation_off,
+)
 from jupyterhub_migspawner.errors import UnitError
 from jupyterhub_migspawner.policy.isolation import NONE, SYSTEMD
 
@@ -70,14 +77,9 @@ def check(hub: Config, spawner: Any) -> Iterator[Finding]:
 def _isolation(hub: Config, spawner: Any) -> Iterator[Finding]:
     from jupyterhub_migspawner.spawner.launchers.units import MEND, rules_problem
 
-    name, wanted = spawner.__name__, configured(hub, spawner, "isolation")
+    wanted = configured(hub, spawner, "isolation")
     if wanted == NONE:
-        yield Finding(
-            "isolation",
-            WARNING,
-            f"{name}.isolation is 'none': any server can open the slices of others.",
-            f"Set c.{name}.isolation = 'auto', unless everybody on this machine may do that.",
-        )
+        yield isolation_off(spawner.__name__)
         return
     if os.geteuid() != 0:
         yield Finding(
@@ -94,15 +96,8 @@ def _isolation(hub: Config, spawner: Any) -> Iterator[Finding]:
         return
     if not why:
         yield Finding("isolation", OK, "Servers can open their own slice only (systemd).")
-    elif wanted == SYSTEMD:
-        yield Finding("isolation", WRONG, f"{why} No server can start without them.", MEND)
     else:
-        yield Finding(
-            "isolation",
-            WARNING,
-            f"{why} Servers run without isolation: any of them can open the slices of others.",
-            MEND,
-        )
+        yield isolation_missing(why, MEND, demanded=wanted == SYSTEMD)
 
 
 def systemd_version() -> int | None:

@@ -190,14 +190,8 @@ class Bubblewrapped(MigSpawnerMixin, SameProcess):
 
     def _mig_choose_isolation(self) -> str:
         if self.isolation == NONE:
-            self.log.warning(
-                "The server of %s is not isolated, as %s.isolation is 'none': it can open the "
-                "slices of others.",
-                self._log_name,
-                type(self).__name__,
-            )
             self._mig_walled = False
-            return NONE
+            return self._mig_isolation_off()
         as_root = self._mig_server_uid() == 0
         why = self._mig_problem()
         self._mig_walled = not why
@@ -206,18 +200,7 @@ class Bubblewrapped(MigSpawnerMixin, SameProcess):
         if not why:
             return BUBBLEWRAP
         mend = "Let servers run as other users." if as_root else MEND
-        if self.isolation == BUBBLEWRAP:
-            raise LaunchError(
-                f"{why} {type(self).__name__}.isolation is 'bubblewrap', so no server starts "
-                f"without it. {mend}"
-            )
-        self.log.warning(
-            "The server of %s is not isolated: it can open the slices of others. %s %s",
-            self._log_name,
-            why,
-            mend,
-        )
-        return NONE
+        return self._mig_isolation_missing(self.isolation, why, mend)
 
     def _mig_problem(self) -> str:
         """Return why bubblewrap does not work on this machine; empty when it does.

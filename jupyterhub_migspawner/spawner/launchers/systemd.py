@@ -24,7 +24,7 @@ from jupyterhub.utils import random_port
 from traitlets import Dict, Enum, TraitError, validate
 
 from jupyterhub_migspawner.agent.processes import PROC, Process, Unreadable, start_time
-from jupyterhub_migspawner.errors import LaunchError, UnitError
+from jupyterhub_migspawner.errors import UnitError
 from jupyterhub_migspawner.policy.isolation import NONE, SYSTEMD
 from jupyterhub_migspawner.policy.units import unit_name
 from jupyterhub_migspawner.spawner import MigSpawnerMixin
@@ -149,31 +149,14 @@ class MigSystemdSpawner(MigSpawnerMixin, SystemdSpawner):  # type: ignore[misc]
 
     def _mig_choose_isolation(self) -> str:
         if self.isolation == NONE:
-            self.log.warning(
-                "The server of %s is not isolated, as %s.isolation is 'none': it can open the "
-                "slices of others.",
-                self._log_name,
-                type(self).__name__,
-            )
-            return NONE
+            return self._mig_isolation_off()
         why = problem()
         if why:
             raise UnitError(f"{why} {MEND}")
         why = rules_problem()
         if not why:
             return SYSTEMD
-        if self.isolation == SYSTEMD:
-            raise LaunchError(
-                f"{why} {type(self).__name__}.isolation is 'systemd', so no server starts without "
-                f"it. {MEND}"
-            )
-        self.log.warning(
-            "The server of %s is not isolated: it can open the slices of others. %s %s",
-            self._log_name,
-            why,
-            MEND,
-        )
-        return NONE
+        return self._mig_isolation_missing(self.isolation, why, MEND)
 
     async def _mig_launch(self) -> Any:
         """Start the server's unit, in place of one that may have been left under its name."""

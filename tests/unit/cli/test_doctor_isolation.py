@@ -38,7 +38,7 @@ def test_without_bubblewrap_servers_run_without_isolation(install: Install) -> N
 def test_a_hub_that_demands_bubblewrap_cannot_start_servers_without_it(install: Install) -> None:
     status, (finding,) = findings(install, "c.MigLocalSpawner.isolation = 'bubblewrap'")
     assert (status, finding["state"]) == (1, "wrong")
-    assert finding["message"].endswith("No server can start without it.")
+    assert finding["message"].endswith("No server can start without that.")
 
 
 def test_isolation_that_is_switched_off_is_not_silent(install: Install) -> None:
