@@ -36,6 +36,8 @@ _REFRESH = (
     "c.MigBroker.after_cut can do that."
 )
 
+_CLASS = "MigDockerSpawner"
+
 
 def check(hub: Config, mig: MigBroker) -> Iterator[Finding]:
     """Check the container engine, where the hub starts its servers in containers."""
@@ -49,10 +51,9 @@ def check(hub: Config, mig: MigBroker) -> Iterator[Finding]:
                 "Install it into the hub's environment: pip install 'dockerspawner>=14'.",
             )
         return
-    from jupyterhub_migspawner.spawner.launchers.docker import MigDockerSpawner
-
     kind = spawner_class(hub)
-    if kind is None or not isinstance(kind, type) or not issubclass(kind, MigDockerSpawner):
+    # By its name: importing it takes the engine's client, which other hubs have no use for.
+    if not isinstance(kind, type) or _CLASS not in [each.__name__ for each in kind.__mro__]:
         return
     try:
         spawner = kind(config=hub)

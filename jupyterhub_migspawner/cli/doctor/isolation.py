@@ -14,6 +14,7 @@ from jupyterhub_migspawner.cli.doctor import systemd
 from jupyterhub_migspawner.cli.doctor.findings import (
     OK,
     WARNING,
+    WRONG,
     Finding,
     isolation_missing,
     isolation_off,
@@ -34,7 +35,17 @@ def check(hub: Config) -> Iterator[Finding]:
         problem,
     )
 
-    spawner = spawner_class(hub)
+    try:
+        spawner = _load(hub)
+    except ImportError as error:
+        yield Finding(
+            "spawner",
+            WRONG,
+            f"JupyterHub.spawner_class is {hub.JupyterHub.spawner_class!r}, which cannot be "
+            f"loaded: {error}",
+            "Correct the name, or install the package into the hub's environment.",
+        )
+        return
     if spawner is None or not issubclass(spawner, MigSpawnerMixin):
         return  # another check reports a spawner without slices
     if hasattr(spawner, "unit_extra_properties"):
@@ -99,13 +110,17 @@ def in_force(broker: Broker) -> Iterator[Finding]:
 
 def spawner_class(hub: Config) -> Any:
     """Return the class that the hub starts servers with; None where it cannot be loaded."""
+    try:
+        return _load(hub)
+    except ImportError:
+        return None
+
+
+def _load(hub: Config) -> Any:
     given = hub.JupyterHub.get("spawner_class", "")
     if not isinstance(given, str):
         return given
-    try:
-        for entry in entry_points(group="jupyterhub.spawners"):
-            if entry.name.lower() == given.lower():
-                return entry.load()
-        return import_item(given) if given else None
-    except ImportError:
-        return None
+    for entry in entry_points(group="jupyterhub.spawners"):
+        if entry.name.lower() == given.lower():
+            return entry.load()
+    return import_item(given) if given else None

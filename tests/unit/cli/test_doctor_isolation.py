@@ -59,8 +59,6 @@ def test_the_spawner_is_found_by_its_name_or_as_a_class(install: Install) -> Non
 def test_another_spawner_makes_no_promise(install: Install) -> None:
     _, found = findings(install, "c.JupyterHub.spawner_class = 'simple'")
     assert found == []
-    _, found = findings(install, "c.JupyterHub.spawner_class = 'no.such.Spawner'")
-    assert found == []
 
 
 def test_servers_that_run_without_isolation_are_counted(install: Install) -> None:
@@ -80,3 +78,12 @@ def test_servers_of_unknown_isolation_are_not_passed_over(install: Install) -> N
     _, found = findings(install)
     (finding,) = [each for each in found if each["state"] == "warning"]
     assert finding["message"].startswith("It is not known what isolates 1 server with a GPU")
+
+
+def test_a_spawner_that_cannot_be_loaded_is_named(install: Install) -> None:
+    with install.config.open("a") as file:
+        file.write("c.JupyterHub.spawner_class = 'no.such.Spawner'\n")
+    answer = install.run("doctor", "--json")
+    (finding,) = [each for each in answer.json if each["check"] == "spawner"]
+    assert (answer.status, finding["state"]) == (1, "wrong")
+    assert "is 'no.such.Spawner', which cannot be loaded" in finding["message"]
