@@ -31,6 +31,7 @@ CALLS = (
     (Leases, "activate"),
     (Leases, "cancel"),
     (Leases, "confirm_empty"),
+    (Leases, "note_launch"),
     (Leases, "note_waiting"),
     (Leases, "of_attempt"),
     (Leases, "release_server"),
@@ -71,6 +72,14 @@ def light(last: tuple[str, int] | None, passed: Path) -> None:
 
     Store.__init__ = watching  # type: ignore[method-assign]
     sa.event.listen(sa.pool.Pool, "checkin", lambda *_: _in_a_call("after the commit"))
+    # The one that writes to a file of SQLite does not go back to the pool.
+    keep = Store._keep
+
+    def kept(store: Store, *given: Any) -> None:
+        keep(store, *given)
+        _in_a_call("after the commit")
+
+    Store._keep = kept  # type: ignore[method-assign]
 
 
 def _watched(name: str, call: Any) -> Any:

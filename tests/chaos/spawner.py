@@ -33,6 +33,7 @@ class LeastSpawner(LoggingConfigurable):
     apply_user_options = None
     internal_ssl = False
     api_token = "a-token"
+    cpu_limit = mem_limit = None
 
     def __init__(self, user: str, config: Config, options: dict[str, Any] | None = None) -> None:
         super().__init__(config=config)
