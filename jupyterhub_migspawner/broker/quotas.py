@@ -32,7 +32,7 @@ from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.policy.wording import listed, moment, nearest, number, quoted
 
 LONGEST = timedelta(days=366)
-"""Longest time an exception holds; what is for good belongs into the settings."""
+"""Longest time an exception holds; what is permanent belongs in the settings."""
 
 MOST_AMOUNT = 1_000_000.0
 

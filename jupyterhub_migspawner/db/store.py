@@ -238,7 +238,7 @@ class Store:
             connection.invalidate()  # all were dropped meanwhile
 
     def _drop_connections(self) -> None:
-        """Close all connections that nobody uses just now, and the others when they return."""
+        """Close all idle connections now, and the others when they are returned."""
         writers, self._writers = self._writers, []
         while writers:
             writers.pop().invalidate()

@@ -151,8 +151,8 @@ class Transaction:
             begun = self.begun_at
             if begun is None or not self.announced:
                 return None
-            # Nobody else has written meanwhile, so this need not be asked. A new lease has an event
-            # as well, which shows an older copy as surely as its number does.
+            # There is no other writer meanwhile, so the position is known without a query. A new
+            # lease has an event as well, which shows an older copy as surely as its number does.
             return Position(begun.identity, begun.generation, begun.lease, self._newest_event)
         if self._begin is not None:
             return None  # nothing was asked

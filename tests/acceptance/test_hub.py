@@ -249,7 +249,7 @@ def test_servers_of_this_machine_get_its_own_slices_only(make_hub: Any) -> None:
     (lease,) = hub.rows()
     assert lease.node != "other"
     # As for every server, what isolates it and its first process are known.
-    # Servers that run as root are behind bubblewrap, too, but no wall holds root.
+    # Servers that run as root are behind bubblewrap, too, but that does not confine root.
     assert lease.isolation == ("none" if os.geteuid() == 0 else "bubblewrap")
     known = hub.broker().processes.of_node(lease.node)[lease.id].known
     assert environ_of(known[0][0]) == lease.slice_uuid

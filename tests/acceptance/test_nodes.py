@@ -20,7 +20,7 @@ import psycopg
 import pytest
 
 from jupyterhub_migspawner.broker import Broker
-from jupyterhub_migspawner.db import migrations, roles
+from jupyterhub_migspawner.db import roles
 from jupyterhub_migspawner.db.store import Store
 from jupyterhub_migspawner.gpu import simulator
 from jupyterhub_migspawner.model.leases import LeaseRow
@@ -28,7 +28,7 @@ from jupyterhub_migspawner.policy.people import Person
 from jupyterhub_migspawner.policy.settings import Settings
 from jupyterhub_migspawner.policy.tiers import parse_tiers
 from tests.broker.conftest import postgres  # noqa: F401
-from tests.broker.postgres import Cluster
+from tests.broker.postgres import Cluster, database_with_roles
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="makes pid namespaces")
 
@@ -166,12 +166,8 @@ class Machine:
 
 @pytest.fixture
 def url(postgres: Cluster) -> Iterator[str]:  # noqa: F811
-    url = postgres.new_database()
-    migrations.upgrade(url)
-    yield url
-    for each in roles.find(url):
-        roles.remove(url, each.node, each.role)
-    postgres.drop(url)
+    with database_with_roles(postgres) as made:
+        yield made
 
 
 @pytest.fixture

@@ -163,8 +163,7 @@ def test_a_dead_servers_port_gets_no_token_and_admins_hear_of_it(hub: Hub) -> No
     ports = {
         port
         for port in range(1024, 65536)
-        if (owner := sockets.listener_of("127.0.0.1", port))
-        and sockets.holders(owner.inode, pids)
+        if (owner := sockets.listener_of("127.0.0.1", port)) and sockets.holders(owner.inode, pids)
     }
     (port,) = ports
     assert found["ready"]

@@ -22,15 +22,8 @@ def spawn_added_ms(directory: Path, pairs: int = 25) -> dict[str, float]:
         Hub(directory / "with", mixin=True) as ours,
         Hub(directory / "without", mixin=False) as base,
     ):
-        for hub in (ours, base):
-            hub.api("POST", "users/ada")
-            hub.spawn_seconds("ada")
-        added, plain = [], []
-        for turn in range(pairs):
-            first, second = (ours, base) if turn % 2 else (base, ours)
-            seconds = {hub: hub.spawn_seconds("ada") for hub in (first, second)}
-            added.append(seconds[ours] - seconds[base])
-            plain.append(seconds[base])
+        found = _turns(ours, base, pairs)
+    added, plain = [with_us - without for with_us, without in found], [each[1] for each in found]
     return {
         "spawn_added_ms": round(statistics.median(added) * 1000, 2),
         "spawn_base_ms": round(statistics.median(plain) * 1000, 2),
@@ -75,16 +68,22 @@ def launch_docker_ratio(directory: Path, pairs: int = 8) -> dict[str, float]:
 
 def _ratio(ours: Hub, base: Hub, pairs: int) -> tuple[float, float]:
     """The median of the ratios of two hubs that take turns, and the seconds of the base."""
+    found = _turns(ours, base, pairs)
+    ratios, plain = [with_us / without for with_us, without in found], [each[1] for each in found]
+    return round(statistics.median(ratios), 3), round(statistics.median(plain), 2)
+
+
+def _turns(ours: Hub, base: Hub, pairs: int) -> list[tuple[float, float]]:
+    """Seconds of a spawn at each of two hubs that take turns, after one to warm up."""
     for hub in (ours, base):
         hub.api("POST", "users/ada")
         hub.spawn_seconds("ada")
-    ratios, plain = [], []
+    found = []
     for turn in range(pairs):
         first, second = (ours, base) if turn % 2 else (base, ours)
         seconds = {hub: hub.spawn_seconds("ada") for hub in (first, second)}
-        ratios.append(seconds[ours] / seconds[base])
-        plain.append(seconds[base])
-    return round(statistics.median(ratios), 3), round(statistics.median(plain), 2)
+        found.append((seconds[ours], seconds[base]))
+    return found
 
 
 def loop_block_ms(directory: Path, users: int = 40, rounds: int = 5) -> dict[str, float]:

@@ -16,12 +16,15 @@ import signal
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 
 import psycopg
 
+from jupyterhub_migspawner.db import migrations, roles
 from jupyterhub_migspawner.db.migrations import HEAD, VERSION_TABLE
 from jupyterhub_migspawner.db.tables import metadata
 from tests.ports import free_ports
@@ -182,3 +185,16 @@ class Cluster:
 
     def drop(self, url: str) -> None:
         self.command(f"DROP DATABASE IF EXISTS {url.rsplit('/', 1)[1]} WITH (FORCE)")
+
+
+@contextmanager
+def database_with_roles(cluster: Cluster) -> Iterator[str]:
+    """A lease database of its own; roles of nodes that were made in it are gone afterwards."""
+    url = cluster.new_database()
+    migrations.upgrade(url)
+    try:
+        yield url
+    finally:
+        for each in roles.find(url):
+            roles.remove(url, each.node, each.role)
+        cluster.drop(url)

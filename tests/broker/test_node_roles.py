@@ -24,7 +24,7 @@ from jupyterhub_migspawner.model.leases import LeaseRow
 from jupyterhub_migspawner.model.orphans import OrphanRow
 from jupyterhub_migspawner.policy.people import Person
 from tests.broker.lab import Lab, card
-from tests.broker.postgres import Cluster
+from tests.broker.postgres import Cluster, database_with_roles
 from tests.unit.agent.conftest import BALANCED, SMALL, Node
 
 PASSWORD = "only-in-this-test"
@@ -38,12 +38,8 @@ TIERS = [
 
 @pytest.fixture
 def database(postgres: Cluster) -> Iterator[str]:
-    url = postgres.new_database()
-    migrations.upgrade(url)
-    yield url
-    for each in roles.find(url):
-        roles.remove(url, each.node, each.role)
-    postgres.drop(url)
+    with database_with_roles(postgres) as made:
+        yield made
 
 
 def log_in(url: str, node: str) -> str:

@@ -13,21 +13,17 @@ import psycopg
 import pytest
 
 from jupyterhub_migspawner.cli.main import main
-from jupyterhub_migspawner.db import migrations, roles
+from jupyterhub_migspawner.db import roles
 from jupyterhub_migspawner.gpu.simulator import create_state
-from tests.broker.postgres import Cluster
+from tests.broker.postgres import Cluster, database_with_roles
 
 Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
 def database(postgres: Cluster) -> Iterator[str]:
-    url = postgres.new_database()
-    migrations.upgrade(url)
-    yield url
-    for each in roles.find(url):
-        roles.remove(url, each.node, each.role)
-    postgres.drop(url)
+    with database_with_roles(postgres) as made:
+        yield made
 
 
 @pytest.fixture

@@ -11,25 +11,12 @@ import pytest
 
 from jupyterhub_migspawner.policy.units import unit_name
 from tests.launchers.systemd_hub import MachineHub
-from tests.launchers.systemd_machine import Machine, booted
+from tests.launchers.systemd_machine import Machine
 
 LAYOUTS = [["1g.5gb"] * 7, ["3g.20gb", "1g.5gb"]]
 
 #: A user's name that every part of a unit's name would mistake for something else.
 USER = "ada-b@lab.org"
-
-
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that the machine shares."""
-    return tmp_path_factory.mktemp("shared")
-
-
-@pytest.fixture(scope="module")
-def machine(shared: Path) -> Iterator[Machine]:
-    """A machine that systemd has booted."""
-    with booted(shared) as found:
-        yield found
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,22 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from jupyterhub_migspawner.gpu.devices import DeviceNode, slice_nodes
 from jupyterhub_migspawner.policy.units import escape, unit_name
 from tests.fast.policy.test_units import ODD
-from tests.launchers.systemd_machine import PYTHON, Machine, booted
+from tests.launchers.systemd_machine import PYTHON, Machine
 
 OPENER = "/usr/local/lib/opener.py"
-
-
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that the machine shares."""
-    return tmp_path_factory.mktemp("shared")
-
-
-@pytest.fixture(scope="module")
-def machine(shared: Path) -> Iterator[Machine]:
-    """A machine that systemd has booted."""
-    with booted(shared) as found:
-        yield found
 
 
 #: Starts a unit from values on the command line, in JSON, and says why it could not.

@@ -62,7 +62,7 @@ def check(hub: Config, spawner: Any) -> Iterator[Finding]:
             WARNING,
             f"{spawner.__name__}.disable_user_sudo is off: a user who can become root in a server "
             "can leave its unit, and open any slice.",
-            "Leave disable_user_sudo on, unless nobody on this machine may become root.",
+            "Set it to True; False is safe only where no user of a server can become root.",
         )
     if spawner.unit_name_template.default_value != configured(hub, spawner, "unit_name_template"):
         yield Finding(

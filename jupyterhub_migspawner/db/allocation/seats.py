@@ -88,7 +88,7 @@ _PICK, _PICK_SETTLED = (
     )
     for how in ("SKIP LOCKED FOR SHARE OF cards SKIP LOCKED", "")
 )
-# In one order, so that nobody holds a full slice while waiting for the next one.
+# In one order, so that no start holds a full slice while it waits for the next one.
 _SETTLE = (
     sa.select(slices.c.id)
     .where(slices.c.id == sa.any_(sa.bindparam("ids", type_=postgresql.ARRAY(sa.BigInteger))))

@@ -15,7 +15,7 @@ log = logging.getLogger("migspawner.service")
 def in_time(loop: Loop, parts: Parts) -> Loop:
     """Return the same loop, with a look before each round whether the clock was set.
 
-    No round decides by a clock that jumped, and none is made while nobody knows.
+    No round decides by a clock that jumped, and none is made while that is unknown.
     """
 
     async def look() -> None:

@@ -64,6 +64,9 @@ _NO_SERVER = (
 #: Seconds that bubblewrap may take to build the namespace.
 _PATIENCE = 30.0
 
+#: Bytes that bubblewrap's report of the server has at most; it has some 80.
+_MOST_TEXT = 4096
+
 #: Seconds between two checks whether bubblewrap has become the server.
 _LOOK_SECONDS = 0.01
 
@@ -196,7 +199,7 @@ class Bubblewrapped(MigSpawnerMixin, SameProcess):
         why = self._mig_problem()
         self._mig_walled = not why
         if as_root:
-            why = "It runs as root, which no mount namespace holds."
+            why = "It runs as root, which a mount namespace does not confine."
         if not why:
             return BUBBLEWRAP
         mend = "Let servers run as other users." if as_root else MEND
@@ -348,9 +351,10 @@ async def _child(descriptor: int, monitor: int) -> int:
     readable = asyncio.Event()
     loop.add_reader(descriptor, readable.set)
     said = b""
+    give_up = loop.time() + _PATIENCE
     try:
-        while b"}" not in said:
-            await asyncio.wait_for(readable.wait(), _PATIENCE)
+        while b"}" not in said and len(said) < _MOST_TEXT:
+            await asyncio.wait_for(readable.wait(), give_up - loop.time())
             readable.clear()
             more = os.read(descriptor, 4096)
             if not more:
@@ -365,7 +369,7 @@ async def _child(descriptor: int, monitor: int) -> int:
     try:
         pid = int(json.loads(said)["child-pid"])
         parent = parent_of(PROC / str(pid))
-    except (ValueError, KeyError, TypeError, Unreadable):
+    except (ValueError, KeyError, TypeError, RecursionError, Unreadable):
         parent = -1
     if parent == monitor:
         return pid

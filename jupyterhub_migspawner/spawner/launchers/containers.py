@@ -12,7 +12,7 @@ import asyncio
 import hashlib
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 from urllib.parse import urlsplit
@@ -59,13 +59,12 @@ _engine_outage = Outage()
 class OwnContainer(DockerSpawner):  # type: ignore[misc] # it has no types
     """Gives each server a container that is its own, and found again without any memory."""
 
+    #: Returns what tells this hub's containers from those of other hubs on the engine.
+    _mig_hub_id: Callable[[], tuple[str, str]]
+
     _mig_threads: ThreadPoolExecutor | None = None
     # The engine's last task for this server.
     _mig_asking: Future[Any] | None = None
-
-    def _mig_hub_id(self) -> tuple[str, str]:
-        """Return what tells this hub's containers from those of other hubs on the engine."""
-        raise NotImplementedError
 
     def _mig_labels(self) -> dict[str, str]:
         """Return the labels of this server's container."""

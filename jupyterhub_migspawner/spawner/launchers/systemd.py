@@ -305,7 +305,7 @@ class MigSystemdSpawner(MigSpawnerMixin, SystemdSpawner):  # type: ignore[misc]
         task.add_done_callback(lambda _: _stops.pop(unit.name, None))
 
     async def poll(self) -> int | None:
-        """Return None while the unit runs, or nobody knows; otherwise its exit status."""
+        """Return None while the unit runs or its state is unknown; otherwise its exit status."""
         unit = self._mig_unit()
         try:
             state = await unit.state()

@@ -112,6 +112,8 @@ async def test_the_server_is_a_child_of_bubblewraps_process() -> None:
         b"[}",
         b"{}",
         b"",
+        b"[" * 8192,
+        b"[" * 3000 + b"}",
     ],
 )
 async def test_what_is_no_child_is_no_server(text: bytes) -> None:

@@ -56,6 +56,8 @@ def values(properties: Any, name: str) -> list[str]:
 @pytest.fixture
 def answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """Have systemctl do something else; its calls are in the file ``calls``."""
+    # systemdspawner asks for systemd's version once in a process, with its first spawner.
+    a_server()
     monkeypatch.setattr(units, "ENVIRONMENTS", tmp_path / "environments")
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
 
